@@ -1,0 +1,51 @@
+"""The catalogue of engines. A new task is one engine file and one line here; everything else reads this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from maskdrop.errors import UnknownEngine
+
+Task = Literal["cutout"]
+Returns = Literal["alpha", "masks", "boxes", "image"]
+PromptKind = Literal["box"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One row of the catalogue.
+
+    returns: what the engine hands back; what comes after it branches on this, never on its name.
+    prompts: the kinds of prompt it can use; any other kind is refused.
+    factory: "module:Class" inside the container; the class takes no arguments.
+    """
+
+    name: str
+    task: Task
+    returns: Returns
+    subject: str
+    factory: str
+    prompts: frozenset[PromptKind] = frozenset()
+
+
+ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine("selfie", "cutout", "alpha", "people", "sagemaker_model.engines.selfie:Selfie"),
+        Engine(
+            "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
+            frozenset({"box"}),
+        ),
+    )
+}  # fmt: skip
+
+DEFAULT_ENGINE: dict[Task, str] = {"cutout": "selfie"}
+
+
+def engine(name: str) -> Engine:
+    """The engine called `name`. Raises UnknownEngine, naming those there are."""
+    try:
+        return ENGINES[name]
+    except KeyError:
+        raise UnknownEngine(f"There is no engine named {name!r}; there are: {', '.join(sorted(ENGINES))}.") from None

@@ -1,0 +1,170 @@
+"""What can go wrong, as one tree. Each error knows its consequence.
+
+```
+MaskdropError                 code                   status  retryable
+├── InputError
+│   ├── InvalidOptions        invalid_options        400     no
+│   ├── InvalidPrompt         invalid_prompt         400     no
+│   ├── UnknownEngine         unknown_engine         400     no
+│   ├── DirectoryMarker       directory_marker       400     no
+│   ├── EmptyFile             empty_file             400     no
+│   ├── FileTooLarge          file_too_large         413     no
+│   ├── ResolutionTooHigh     resolution_too_high    413     no
+│   ├── UnsupportedFormat     unsupported_format     415     no
+│   └── UnreadablePicture     unreadable_picture     422     no
+├── SourceError
+│   ├── SourceMissing         source_missing         404     no
+│   └── SourceReplaced        source_replaced        409     no
+├── JobNotFound               job_not_found          404     no
+├── NotAllowed                not_allowed            403     no
+├── GaveUp                    gave_up                500     no
+├── Unavailable
+│   ├── QueueFull             queue_full             503     yes
+│   ├── DeadlineExceeded      deadline_exceeded      504     yes
+│   ├── StorageUnavailable    storage_unavailable    503     yes
+│   ├── TableUnavailable      table_unavailable      503     yes
+│   └── EndpointUnavailable   endpoint_unavailable   503     yes
+└── Internal                  internal               500     yes
+```
+
+A retryable error sends a picture back to its queue; any other ends its job as `failed`, with the code and the message.
+A message is one sentence that its reader, who sees no log and no code, can act on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as data: what a failed job and an outcome carry."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ErrorInfo:
+        return cls(code=str(data["code"]), message=str(data["message"]), retryable=bool(data["retryable"]))
+
+
+class MaskdropError(Exception):
+    """The root: `code` names it, `status` is its HTTP status, `retryable` says whether trying again can help."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+    @property
+    def info(self) -> ErrorInfo:
+        return ErrorInfo(self.code, self.message, self.retryable)
+
+
+class InputError(MaskdropError):
+    """The request or the picture itself cannot be served, now or later."""
+
+    status = 400
+
+
+class InvalidOptions(InputError):
+    code = "invalid_options"
+
+
+class InvalidPrompt(InputError):
+    code = "invalid_prompt"
+
+
+class UnknownEngine(InputError):
+    code = "unknown_engine"
+
+
+class DirectoryMarker(InputError):
+    code = "directory_marker"
+
+
+class EmptyFile(InputError):
+    code = "empty_file"
+
+
+class FileTooLarge(InputError):
+    code, status = "file_too_large", 413
+
+
+class ResolutionTooHigh(InputError):
+    code, status = "resolution_too_high", 413
+
+
+class UnsupportedFormat(InputError):
+    code, status = "unsupported_format", 415
+
+
+class UnreadablePicture(InputError):
+    code, status = "unreadable_picture", 422
+
+
+class SourceError(MaskdropError):
+    """The source is not, or no longer, what the job was made for."""
+
+
+class SourceMissing(SourceError):
+    code, status = "source_missing", 404
+
+
+class SourceReplaced(SourceError):
+    code, status = "source_replaced", 409
+
+
+class JobNotFound(MaskdropError):
+    code, status = "job_not_found", 404
+
+
+class NotAllowed(MaskdropError):
+    code, status = "not_allowed", 403
+
+
+class GaveUp(MaskdropError):
+    """Retryable errors used up every attempt."""
+
+    code, status = "gave_up", 500
+
+
+class Unavailable(MaskdropError):
+    """A part is missing or busy at the moment."""
+
+    status = 503
+    retryable = True
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+
+
+class DeadlineExceeded(Unavailable):
+    code, status = "deadline_exceeded", 504
+
+
+class StorageUnavailable(Unavailable):
+    code = "storage_unavailable"
+
+
+class TableUnavailable(Unavailable):
+    code = "table_unavailable"
+
+
+class EndpointUnavailable(Unavailable):
+    code = "endpoint_unavailable"
+
+
+class Internal(MaskdropError):
+    """A fault of ours. Worth another try: a fault that depends on the picture runs out of attempts."""
+
+    code, status, retryable = "internal", 500, True

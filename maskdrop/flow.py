@@ -1,0 +1,198 @@
+"""The rules of a picture's way: claimed once, submitted in a bundle, ended once. The functions in `lambdas/` call these
+with what arrived; `Services` does the work.
+
+    queued ──take──► submitted ──done──► done
+      ▲                  │  └────fail──► failed
+      └────give_back─────┘
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from maskdrop.errors import DirectoryMarker, EmptyFile, ErrorInfo, GaveUp, InputError, MaskdropError
+from maskdrop.job import Job, Source, State, dropped
+from maskdrop.services import Services
+from maskdrop.settings import Settings
+from maskdrop.wire import BUNDLE_MAX, Answer, Bundle, JobMessage, Notification, bundle_of, split_s3_uri
+
+MANIFESTS_PREFIX = "bundles/in/"
+ANSWERS_PREFIX = "bundles/out/"
+"""Where bundles and their answers lie, in the results bucket beside `results/`."""
+
+SERVICES_USD = 1.8e-5
+"""What one picture costs in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 in bundles of 64 with S3 pointers, at
+us-east-1 list prices of November 2026."""
+
+WRITERS = 8
+"""Threads that write to the table at once: 64 conditional writes of about 5 ms take 40 ms instead of 320."""
+
+DELAY_S = (5, 30, 120, 600, 900)
+"""Seconds before the second, third … attempt. SQS delays at most 900."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def bundle_size(attempts: int) -> int:
+    """How many pictures that were tried so often may share a bundle: 64, then 8, then 1. A picture that brings the
+    container down takes its bundle with it; trying in ever smaller company finds it out and frees the others."""
+    return max(1, BUNDLE_MAX >> (3 * attempts))
+
+
+def arrivals(sources: Iterable[Source], now: datetime) -> list[Job]:
+    """The jobs of dropped photos; those that cannot be pictures are failed already."""
+    return [_checked(dropped(source, now)) for source in sources]
+
+
+def _checked(job: Job) -> Job:
+    source = job.source
+    fault: InputError | None = None
+    if source.key.endswith("/"):
+        fault = DirectoryMarker("The key ends in '/': it marks a folder and holds no picture.")
+    elif source.bytes == 0:
+        fault = EmptyFile("The file is empty: it has 0 bytes.")
+    if fault is None:
+        return job
+    return replace(job, state="failed", error=fault.info, finished_at=job.created_at)
+
+
+def admit(
+    waiting: Sequence[Job | JobMessage], settings: Settings, services: Services, now: datetime
+) -> list[MaskdropError | None]:
+    """Claims what waits, at most one bundle of it, and submits what was claimed. Duplicates are passed over.
+
+    Returns, in the order of `waiting`, the error of each whose message must come back; None for the others.
+    """
+    bundle = uuid.uuid4().hex
+    claims = in_threads(lambda one: _claim(one, bundle, services, now), waiting)
+    services.events.publish([job for job in claims if isinstance(job, Job) and job.state == "failed"])
+    jobs = [job for job in claims if isinstance(job, Job) and job.state == "submitted"]
+    refusal = _hand_over(bundle, jobs, settings, services, now) if jobs else None
+    return [
+        claim if isinstance(claim, MaskdropError) else refusal if claim and claim.state == "submitted" else None
+        for claim in claims
+    ]
+
+
+def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime) -> Job | MaskdropError | None:
+    """The job, now ours; None for a duplicate; the error that kept us from knowing."""
+    try:
+        if isinstance(one, JobMessage):
+            return services.jobs.take(one.job_id, bundle=bundle, now=now)
+        job = one if one.state == "failed" else replace(one, state="submitted", bundle=bundle, attempts=1)
+        if services.jobs.claim(job):
+            return job
+        # There already: a duplicate event, unless an earlier try to submit it was given back.
+        return services.jobs.take(job.id, bundle=bundle, now=now)
+    except MaskdropError as error:
+        return error
+
+
+def _hand_over(
+    bundle: str, jobs: Sequence[Job], settings: Settings, services: Services, now: datetime
+) -> MaskdropError | None:
+    """Submits one bundle. When that fails, its jobs are queued again and the error is returned. Should that fail too,
+    the sweep finds them."""
+    try:
+        key = f"{MANIFESTS_PREFIX}{bundle}.json"
+        manifest = bundle_of(bundle, jobs, settings.results).to_bytes()
+        services.storage.write(settings.results, key, manifest, "application/json")
+        services.endpoint.submit(bundle, f"s3://{settings.results}/{key}")
+    except MaskdropError as error:
+        in_threads(lambda job: services.jobs.give_back(job.id, bundle=bundle, now=now), jobs)
+        return error
+    return None
+
+
+def settle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
+    """Records what became of a bundle: each of its jobs is done, failed, or queued for another attempt."""
+    if not notification.completed:
+        error = ErrorInfo("endpoint_failed", f"The endpoint failed: {notification.reason[:500]}", retryable=True)
+        manifest = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
+        outcomes = in_threads(
+            lambda item: _miss(item.id, error, notification.bundle, settings, services, now), manifest.items
+        )
+    else:
+        answer = Answer.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
+        outcomes = in_threads(
+            lambda outcome: (
+                _miss(outcome.id, outcome.error, answer.bundle, settings, services, now)
+                if outcome.error
+                else services.jobs.done(outcome.id, outcome, bundle=answer.bundle, cost_usd=cost(answer), now=now)
+            ),
+            answer.outcomes,
+        )
+    services.events.publish([job for job in outcomes if job and job.finished_at])
+
+
+def _miss(
+    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
+) -> Job | None:
+    """An attempt failed: again, or the end."""
+    if error.retryable:
+        return again(job_id, error, bundle, settings, services, now)
+    return services.jobs.fail(job_id, error, bundle=bundle, now=now)
+
+
+def again(
+    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
+) -> Job | None:
+    """Queues a job for another attempt, or fails it when it had its last one. None when another bundle has it now."""
+    job = services.jobs.give_back(job_id, bundle=bundle, now=now)
+    if job is None:
+        return None
+    if job.attempts >= settings.max_attempts:
+        gave_up = GaveUp(f"It was tried {job.attempts} times. The last time: {error.message}")
+        return services.jobs.fail(job_id, gave_up.info, bundle=bundle, now=now)
+    delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if job.attempts else 0
+    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay)
+    return job
+
+
+def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
+    """Sends jobs round again whose last change is too long ago, whatever became of their messages. Returns how many."""
+    since = now - timedelta(seconds=settings.overdue_s)
+    error = ErrorInfo("overdue", f"No answer came within {settings.overdue_s} seconds.", retryable=True)
+    states: tuple[State, ...] = ("queued", "submitted")
+    late = [job for state in states for job in services.jobs.overdue(state, since=since, limit=limit)]
+    moved = [
+        job for job in in_threads(lambda job: again(job.id, error, job.bundle, settings, services, now), late) if job
+    ]
+    services.events.publish([job for job in moved if job.finished_at])
+    return len(moved)
+
+
+def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
+    """Fails jobs whose messages were delivered too often in vain. One that is on its way or ended is left alone."""
+    error = GaveUp(reason).info
+    failed: list[Job] = []
+    for one in waiting:
+        if isinstance(one, Job):
+            dead = replace(one, state="failed", error=error, finished_at=now)
+            if services.jobs.claim(dead):
+                failed.append(dead)
+                continue
+        job = services.jobs.get(one.job_id if isinstance(one, JobMessage) else one.id)
+        if job and job.state == "queued":
+            buried = services.jobs.fail(job.id, error, bundle=job.bundle, now=now)
+            failed.extend([buried] if buried else [])
+    services.events.publish(failed)
+
+
+def cost(answer: Answer) -> float | None:
+    """What one picture of the answer cost, in US dollars: its share of the instance, and the services around it. None
+    where nothing is billed."""
+    share = answer.usd_per_item
+    return None if share is None else share + SERVICES_USD
+
+
+def in_threads(work: Callable[[_In], _Out], things: Iterable[_In]) -> list[_Out]:
+    """`work` on each thing, WRITERS at a time, answers in order. The first error is raised after all have run."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(work, things))

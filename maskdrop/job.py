@@ -1,0 +1,249 @@
+"""A job: one picture, one set of options, one result. Its identity, its states and its JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from maskdrop.errors import ErrorInfo
+from maskdrop.options import Options
+from maskdrop.presets import DEFAULT_PRESET, PRESETS
+
+State = Literal["queued", "submitted", "done", "failed"]
+STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
+
+INBOX_PREFIX = "inbox/"
+RESULTS_PREFIX = "results/"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a picture is.
+
+    version_id: the S3 version, or the ETag in a bucket without versions.
+    bytes: the size that the event told, if any.
+    sequencer: S3's order of the writes to one key, as hexadecimal digits; "" where the event told none.
+    """
+
+    bucket: str
+    key: str
+    version_id: str = ""
+    bytes: int | None = None
+    sequencer: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bucket": self.bucket,
+            "key": self.key,
+            "version_id": self.version_id,
+            "bytes": self.bytes,
+            "sequencer": self.sequencer,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Source:
+        size = data.get("bytes")
+        return cls(
+            bucket=data["bucket"],
+            key=data["key"],
+            version_id=data.get("version_id") or "",
+            bytes=None if size is None else int(size),
+            sequencer=data.get("sequencer") or "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The picture that a job made: where it is and what it is. width and height in pixels, bytes of the file."""
+
+    bucket: str
+    key: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    format: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bucket": self.bucket,
+            "key": self.key,
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "format": self.format,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        return cls(
+            bucket=data["bucket"],
+            key=data["key"],
+            width=int(data["width"]),
+            height=int(data["height"]),
+            bytes=int(data["bytes"]),
+            sha256=data["sha256"],
+            format=data["format"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was found.
+
+    box: x0, y0, x1, y1 in pixels of the upright picture, around alpha >= 128; None when nothing was found.
+    coverage: mean alpha over the picture, 0 to 1.
+    score: mean certainty |2a - 1| over the subject's box, 0 to 1; 0 when nothing was found.
+    """
+
+    box: tuple[int, int, int, int] | None
+    coverage: float
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "box": list(self.box) if self.box else None,
+            "coverage": round(self.coverage, 4),
+            "score": round(self.score, 4),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Subject:
+        x = data["box"]
+        box = (int(x[0]), int(x[1]), int(x[2]), int(x[3])) if x else None
+        return cls(box=box, coverage=float(data["coverage"]), score=float(data["score"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture on its way.
+
+    bundle: the bundle that carries it while it is submitted.
+    attempts: how often it was submitted.
+    warnings: what the engine wants known about a result (say, that it had to guess where the subject is).
+    timings: milliseconds by stage.
+    changed_at: when `state` last changed.
+    """
+
+    id: str
+    state: State
+    preset: str
+    options: Options
+    source: Source
+    created_at: datetime
+    changed_at: datetime
+    attempts: int = 0
+    bundle: str = ""
+    result: Result | None = None
+    subject: Subject | None = None
+    error: ErrorInfo | None = None
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+    cost_usd: float | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def result_key(self) -> str:
+        return result_key(self.source.key, self.options)
+
+    @property
+    def recency(self) -> str:
+        """Sorts the jobs of one state by the time of their last change; unique."""
+        return f"{iso(self.changed_at)}#{self.id}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "state": self.state,
+            "preset": self.preset,
+            **self.options.to_json(),
+            "source": self.source.to_json(),
+            "result": self.result.to_json() if self.result else None,
+            "subject": self.subject.to_json() if self.subject else None,
+            "error": self.error.to_json() if self.error else None,
+            "warnings": list(self.warnings),
+            "attempts": self.attempts,
+            "bundle": self.bundle,
+            "timings": self.timings,
+            "cost_usd": self.cost_usd,
+            "created_at": iso(self.created_at),
+            "changed_at": iso(self.changed_at),
+            "finished_at": iso(self.finished_at) if self.finished_at else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Job:
+        """The job that `to_json` wrote: a record of ours, not a request, so a missing field is a KeyError."""
+        cost = data.get("cost_usd")
+        return cls(
+            id=data["id"],
+            state=data["state"],
+            preset=data["preset"],
+            options=Options.from_json({name: data[name] for name in ("task", "engine", "prompt", "output")}),
+            source=Source.from_json(data["source"]),
+            created_at=datetime.fromisoformat(data["created_at"]),
+            changed_at=datetime.fromisoformat(data["changed_at"]),
+            attempts=int(data["attempts"]),
+            bundle=data["bundle"],
+            result=Result.from_json(data["result"]) if data["result"] else None,
+            subject=Subject.from_json(data["subject"]) if data["subject"] else None,
+            error=ErrorInfo.from_json(data["error"]) if data["error"] else None,
+            warnings=tuple(data["warnings"]),
+            timings={name: float(ms) for name, ms in data["timings"].items()},
+            cost_usd=None if cost is None else float(cost),
+            finished_at=datetime.fromisoformat(data["finished_at"]) if data["finished_at"] else None,
+        )
+
+
+def iso(moment: datetime) -> str:
+    """UTC, ISO 8601 with microseconds and "Z": as text it sorts as the times do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def job_id(source: Source, options: Options) -> str:
+    """32 hexadecimal digits made from bucket, key, version and options: the same picture asked for twice is one job."""
+    parts = [source.bucket, source.key, source.version_id, options.to_json()]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def dropped(source: Source, now: datetime) -> Job:
+    """The job of a photo that was dropped into the inbox: its preset is the first folder of its key, if one bears
+    that name, else the default one."""
+    first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
+    preset = first if slash and first in PRESETS else DEFAULT_PRESET
+    options = PRESETS[preset]
+    return Job(
+        id=job_id(source, options),
+        state="queued",
+        preset=preset,
+        options=options,
+        source=source,
+        created_at=now,
+        changed_at=now,
+    )
+
+
+def result_key(source_key: str, options: Options) -> str:
+    """Where the result of a source goes. The source's own extension stays in the name, so that a.jpg and a.png of one
+    folder never overwrite each other's result. S3 allows 1,024 bytes: a longer name keeps its head and gets a digest."""
+    name = RESULTS_PREFIX + source_key.removeprefix(INBOX_PREFIX)
+    ending = f".{options.output.format}"
+    if len(name.encode()) + len(ending) <= 1024:
+        return name + ending
+    digest = hashlib.sha256(source_key.encode()).hexdigest()[:16]
+    head = name.encode()[: 1024 - len(digest) - len(ending) - 1].decode(errors="ignore")
+    return f"{head}~{digest}{ending}"
+
+
+def is_newer(sequencer: str, than: str) -> bool:
+    """Whether one write to a key came after another, by S3's sequencers: hexadecimal numbers, the shorter one padded
+    on the right with zeros, as the S3 user guide says ("Event message structure"). False where either is unknown."""
+    if not sequencer or not than:
+        return False
+    length = max(len(sequencer), len(than))
+    return sequencer.upper().ljust(length, "0") > than.upper().ljust(length, "0")

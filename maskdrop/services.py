@@ -1,0 +1,75 @@
+"""What the functions need of the world, as small protocols. `lambdas/adapters/` keeps them with boto3, the tests with
+fakes. Every method raises only errors of `maskdrop.errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from maskdrop.errors import ErrorInfo
+from maskdrop.job import Job, State
+from maskdrop.wire import Outcome
+
+
+class Jobs(Protocol):
+    """The table of jobs. Every change is one conditional write; a method that returns a job returns it as it is after
+    the change, or None when its condition did not hold and nothing was written."""
+
+    def claim(self, job: Job) -> bool:
+        """Writes a job whose id is not there yet. False when it is."""
+
+    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        """queued -> submitted in `bundle`, one attempt more."""
+
+    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        """queued or submitted -> queued, if it is still `bundle` that last carried it ("": none has)."""
+
+    def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
+        """queued or submitted -> done. A result is true whichever bundle brought it. Saying the same thing twice is
+        no fault: a job that is done by this very bundle is returned once more."""
+
+    def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
+        """queued or submitted -> failed, if it is still `bundle` that last carried it. Likewise repeatable."""
+
+    def get(self, job_id: str) -> Job | None: ...
+
+    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
+        """Jobs in `state`, the newest change first, those with a `recency` below `before` ("": all)."""
+
+    def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
+        """Jobs in `state` whose last change came before `since`, the oldest first."""
+
+
+class Queue(Protocol):
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
+
+
+class Storage(Protocol):
+    def read(self, bucket: str, key: str) -> bytes:
+        """Raises SourceMissing when there is no such object."""
+
+    def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None: ...
+
+    def link(self, bucket: str, key: str, *, seconds: int) -> str:
+        """An address from which anyone can read the object for `seconds`."""
+
+
+class Endpoint(Protocol):
+    def submit(self, bundle_id: str, input_uri: str) -> None:
+        """Hands a bundle that lies at `input_uri` (s3://…) to the endpoint, which answers later by SNS."""
+
+
+class Events(Protocol):
+    def publish(self, jobs: Sequence[Job]) -> None:
+        """Tells the world of finished jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    jobs: Jobs
+    jobs_queue: Queue
+    storage: Storage
+    endpoint: Endpoint
+    events: Events

@@ -1,0 +1,64 @@
+"""The settings of the functions: read once, typed; what infra writes is what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from maskdrop.errors import MaskdropError
+
+PREFIX = "MASKDROP_"
+
+
+class InvalidSettings(MaskdropError):
+    code = "invalid_settings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Names of the parts, and limits.
+
+    stage: the deployment's name, as in "dev".
+    max_attempts: submissions of one picture before it is failed.
+    overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds. More
+        than an endpoint at zero needs to wake (10 minutes) plus the time that a request may wait in it (an hour).
+    link_s: how long a presigned address of a result is valid, in seconds.
+    """
+
+    stage: str
+    inbox: str
+    results: str
+    table: str
+    jobs_queue_url: str
+    endpoint: str
+    event_bus: str
+    max_attempts: int = 5
+    overdue_s: int = 4500
+    link_s: int = 900
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Reads MASKDROP_<FIELD>. Raises InvalidSettings, naming every fault together."""
+        faults: list[str] = []
+        values: dict[str, str | int] = {}
+        for field in fields(cls):
+            name = PREFIX + field.name.upper()
+            text = env.get(name, "")
+            if not text:
+                if isinstance(field.default, int):
+                    continue
+                faults.append(f"{name} is not set")
+            elif isinstance(field.default, int):
+                try:
+                    values[field.name] = int(text)
+                except ValueError:
+                    faults.append(f"{name} is not a whole number: {text!r}")
+            else:
+                values[field.name] = text
+        if faults:
+            raise InvalidSettings("; ".join(faults) + ".")
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to_env(self) -> dict[str, str]:
+        """The environment that `from_env` reads back."""
+        return {PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
