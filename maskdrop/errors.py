@@ -23,6 +23,8 @@ MaskdropError                 code                   status  retryable
 │   ├── DeadlineExceeded      deadline_exceeded      504     yes
 │   ├── StorageUnavailable    storage_unavailable    503     yes
 │   ├── TableUnavailable      table_unavailable      503     yes
+│   ├── QueueUnavailable      queue_unavailable      503     yes
+│   ├── EventsUnavailable     events_unavailable     503     yes
 │   └── EndpointUnavailable   endpoint_unavailable   503     yes
 └── Internal                  internal               500     yes
 ```
@@ -158,6 +160,14 @@ class StorageUnavailable(Unavailable):
 
 class TableUnavailable(Unavailable):
     code = "table_unavailable"
+
+
+class QueueUnavailable(Unavailable):
+    code = "queue_unavailable"
+
+
+class EventsUnavailable(Unavailable):
+    code = "events_unavailable"
 
 
 class EndpointUnavailable(Unavailable):

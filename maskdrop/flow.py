@@ -8,18 +8,30 @@ with what arrived; `Services` does the work.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TypeVar
 
 from maskdrop.errors import DirectoryMarker, EmptyFile, ErrorInfo, GaveUp, InputError, MaskdropError
 from maskdrop.job import Job, Source, State, dropped
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.wire import BUNDLE_MAX, Answer, Bundle, JobMessage, Notification, bundle_of, split_s3_uri
+from maskdrop.wire import (
+    BUNDLE_MAX,
+    Answer,
+    Bundle,
+    JobMessage,
+    Notification,
+    Outcome,
+    bundle_of,
+    sources_of,
+    split_s3_uri,
+)
 
 MANIFESTS_PREFIX = "bundles/in/"
 ANSWERS_PREFIX = "bundles/out/"
@@ -62,13 +74,39 @@ def _checked(job: Job) -> Job:
     return replace(job, state="failed", error=fault.info, finished_at=job.created_at)
 
 
+def waiting_in(body: str, now: datetime) -> list[Job | JobMessage]:
+    """What a message on the intake queue (an S3 notification) or on the jobs queue announces. Raises ValueError or
+    KeyError when it is neither."""
+    data = json.loads(body)
+    if "job_id" in data:
+        return [JobMessage.from_body(body)]
+    if "Records" in data or data.get("Event") == "s3:TestEvent":
+        return [*arrivals(sources_of(data), now)]
+    raise ValueError("The message is neither an S3 notification nor a job's.")
+
+
 def admit(
     waiting: Sequence[Job | JobMessage], settings: Settings, services: Services, now: datetime
 ) -> list[MaskdropError | None]:
-    """Claims what waits, at most one bundle of it, and submits what was claimed. Duplicates are passed over.
+    """Claims what waits and submits what was claimed, in bundles. Duplicates are passed over.
 
     Returns, in the order of `waiting`, the error of each whose message must come back; None for the others.
     """
+    errors: list[MaskdropError | None] = [None] * len(waiting)
+    order = sorted(range(len(waiting)), key=lambda index: waiting[index].attempts)
+    for attempts, group in groupby(order, key=lambda index: waiting[index].attempts):
+        indices, size = list(group), bundle_size(attempts)
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
+            admitted = _admit_bundle([waiting[index] for index in chosen], settings, services, now)
+            for index, error in zip(chosen, admitted, strict=True):
+                errors[index] = error
+    return errors
+
+
+def _admit_bundle(
+    waiting: Sequence[Job | JobMessage], settings: Settings, services: Services, now: datetime
+) -> list[MaskdropError | None]:
     bundle = uuid.uuid4().hex
     claims = in_threads(lambda one: _claim(one, bundle, services, now), waiting)
     services.events.publish([job for job in claims if isinstance(job, Job) and job.state == "failed"])
@@ -113,31 +151,34 @@ def _hand_over(
 def settle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
     """Records what became of a bundle: each of its jobs is done, failed, or queued for another attempt."""
     if not notification.completed:
-        error = ErrorInfo("endpoint_failed", f"The endpoint failed: {notification.reason[:500]}", retryable=True)
-        manifest = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
-        outcomes = in_threads(
-            lambda item: _miss(item.id, error, notification.bundle, settings, services, now), manifest.items
-        )
-    else:
-        answer = Answer.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
-        outcomes = in_threads(
-            lambda outcome: (
-                _miss(outcome.id, outcome.error, answer.bundle, settings, services, now)
-                if outcome.error
-                else services.jobs.done(outcome.id, outcome, bundle=answer.bundle, cost_usd=cost(answer), now=now)
-            ),
-            answer.outcomes,
-        )
-    services.events.publish([job for job in outcomes if job and job.finished_at])
+        reason = f"The endpoint failed: {notification.reason[:500]}"
+        unsettle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
+        return
+    answer = Answer.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
+
+    def settle_one(outcome: Outcome) -> Job | None:
+        if outcome.error is None:
+            return services.jobs.done(outcome.id, outcome, bundle=answer.bundle, cost_usd=cost(answer), now=now)
+        if outcome.error.retryable:
+            return again(outcome.id, outcome.error, answer.bundle, settings, services, now)
+        return services.jobs.fail(outcome.id, outcome.error, bundle=answer.bundle, now=now)
+
+    _tell_ended(in_threads(settle_one, answer.outcomes), services)
 
 
-def _miss(
-    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
-) -> Job | None:
-    """An attempt failed: again, or the end."""
-    if error.retryable:
-        return again(job_id, error, bundle, settings, services, now)
-    return services.jobs.fail(job_id, error, bundle=bundle, now=now)
+def unsettle(
+    notification: Notification, error: ErrorInfo, settings: Settings, services: Services, now: datetime
+) -> None:
+    """Sends every job of a bundle round again. Results that are there already are found by the container and not made
+    twice."""
+    bundle = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
+    _tell_ended(
+        in_threads(lambda item: again(item.id, error, bundle.id, settings, services, now), bundle.items), services
+    )
+
+
+def _tell_ended(jobs: Iterable[Job | None], services: Services) -> None:
+    services.events.publish([job for job in jobs if job and job.finished_at])
 
 
 def again(
@@ -164,7 +205,7 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
     moved = [
         job for job in in_threads(lambda job: again(job.id, error, job.bundle, settings, services, now), late) if job
     ]
-    services.events.publish([job for job in moved if job.finished_at])
+    _tell_ended(moved, services)
     return len(moved)
 
 

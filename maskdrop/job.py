@@ -230,7 +230,7 @@ def dropped(source: Source, now: datetime) -> Job:
 
 def result_key(source_key: str, options: Options) -> str:
     """Where the result of a source goes. The source's own extension stays in the name, so that a.jpg and a.png of one
-    folder never overwrite each other's result. S3 allows 1,024 bytes: a longer name keeps its head and gets a digest."""
+    folder never overwrite each other's result. S3 allows 1,024 bytes: a longer name is cut and gets a digest."""
     name = RESULTS_PREFIX + source_key.removeprefix(INBOX_PREFIX)
     ending = f".{options.output.format}"
     if len(name.encode()) + len(ending) <= 1024:

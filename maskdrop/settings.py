@@ -23,6 +23,7 @@ class Settings:
     overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds. More
         than an endpoint at zero needs to wake (10 minutes) plus the time that a request may wait in it (an hour).
     link_s: how long a presigned address of a result is valid, in seconds.
+    keep_days: how long the record of a finished job is kept, in days.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Settings:
     max_attempts: int = 5
     overdue_s: int = 4500
     link_s: int = 900
+    keep_days: int = 90
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

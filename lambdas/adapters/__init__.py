@@ -1,0 +1,1 @@
+"""The protocols of `maskdrop.services`, kept with botocore, whose errors stop here."""

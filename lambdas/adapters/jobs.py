@@ -1,0 +1,192 @@
+"""The table of jobs in DynamoDB. An item is the job's JSON, and beside it what the indexes and the TTL need:
+`recency` (by_state, by_source), `source_key` and `expires_at`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from lambdas.adapters.border import as_error, code_of
+from maskdrop.errors import ErrorInfo, TableUnavailable
+from maskdrop.job import Job, State, iso
+from maskdrop.wire import Outcome
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+OPEN = "#state IN (:queued, :submitted)"
+STILL = f"{OPEN} AND bundle = :bundle"
+
+
+class JobsTable:
+    """keep_days: the record of a finished job expires so many days after its end."""
+
+    def __init__(self, client: DynamoDBClient, table: str, *, keep_days: int) -> None:
+        self._client, self._table, self._keep = client, table, timedelta(days=keep_days)
+
+    def claim(self, job: Job) -> bool:
+        with as_error(TableUnavailable, "Claiming a job"):
+            try:
+                self._client.put_item(
+                    TableName=self._table, Item=self._item(job), ConditionExpression="attribute_not_exists(id)"
+                )
+            except ClientError as error:
+                if code_of(error) == "ConditionalCheckFailedException":
+                    return False
+                raise
+        return True
+
+    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        return self._update(
+            job_id,
+            {"state": "submitted", "bundle": bundle},
+            now,
+            condition="#state = :queued",
+            values={":queued": "queued"},
+            add="attempts",
+        )
+
+    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        values = {":queued": "queued", ":submitted": "submitted", ":bundle": bundle}
+        return self._update(job_id, {"state": "queued"}, now, condition=STILL, values=values)
+
+    def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
+        said = outcome.to_json()
+        changes = {name: said[name] for name in ("result", "subject", "warnings", "timings")}
+        return self._update(
+            job_id,
+            {"state": "done", "error": None, "cost_usd": cost_usd, **changes},
+            now,
+            condition=f"{OPEN} OR (#state = :done AND bundle = :bundle)",
+            values={":queued": "queued", ":submitted": "submitted", ":done": "done", ":bundle": bundle},
+        )
+
+    def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
+        return self._update(
+            job_id,
+            {"state": "failed", "error": error.to_json()},
+            now,
+            condition="#state IN (:queued, :submitted, :failed) AND bundle = :bundle",
+            values={":queued": "queued", ":submitted": "submitted", ":failed": "failed", ":bundle": bundle},
+        )
+
+    def get(self, job_id: str) -> Job | None:
+        with as_error(TableUnavailable, "Reading a job"):
+            answer = self._client.get_item(TableName=self._table, Key={"id": {"S": job_id}}, ConsistentRead=True)
+        return _job(answer["Item"]) if "Item" in answer else None
+
+    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
+        # "~" sorts after every digit: without a limit, every time is before it.
+        return self._query(state, before=before or "~", limit=limit, newest_first=True)
+
+    def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
+        return self._query(state, before=iso(since), limit=limit, newest_first=False)
+
+    def _query(self, state: State, *, before: str, limit: int, newest_first: bool) -> list[Job]:
+        jobs: list[Job] = []
+        with as_error(TableUnavailable, "Listing jobs"):
+            pages = self._client.get_paginator("query").paginate(
+                TableName=self._table,
+                IndexName="by_state",
+                KeyConditionExpression="#state = :state AND recency < :before",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={":state": {"S": state}, ":before": {"S": before}},
+                ScanIndexForward=not newest_first,
+                PaginationConfig={"MaxItems": limit},
+            )
+            for page in pages:
+                jobs.extend(_job(item) for item in page["Items"])
+        return jobs
+
+    def _update(
+        self,
+        job_id: str,
+        changes: Mapping[str, Any],
+        now: datetime,
+        *,
+        condition: str,
+        values: Mapping[str, str],
+        add: str = "",
+    ) -> Job | None:
+        """One conditional UpdateItem. The job after it; None when the condition did not hold."""
+        moment = iso(now)
+        sets = {**changes, "changed_at": moment, "recency": f"{moment}#{job_id}"}
+        if changes["state"] in ("done", "failed"):
+            sets |= {"finished_at": moment, "expires_at": self._expiry(now)}
+        names = {f"#{name}": name for name in sets}
+        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets)
+        if add:
+            expression += f" ADD {add} :one"
+        numbers = {":one": {"N": "1"}} if add else {}
+        with as_error(TableUnavailable, "Changing a job"):
+            try:
+                answer = self._client.update_item(
+                    TableName=self._table,
+                    Key={"id": {"S": job_id}},
+                    UpdateExpression=expression,
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues={
+                        **{f":new_{name}": value for name, value in _attributes(sets).items()},
+                        **{name: {"S": value} for name, value in values.items()},
+                        **numbers,
+                    },
+                    ReturnValues="ALL_NEW",
+                )
+            except ClientError as error:
+                if code_of(error) == "ConditionalCheckFailedException":
+                    return None
+                raise
+        return _job(answer["Attributes"])
+
+    def _item(self, job: Job) -> dict[str, Any]:
+        index = {"recency": job.recency, "source_key": f"{job.source.bucket}/{job.source.key}"}
+        expiry = {"expires_at": self._expiry(job.finished_at)} if job.finished_at else {}
+        return _attributes({**job.to_json(), **index, **expiry})
+
+    def _expiry(self, finished_at: datetime) -> int:
+        return int((finished_at + self._keep).timestamp())
+
+
+def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _attribute(value) for name, value in data.items()}
+
+
+def _attribute(value: Any) -> dict[str, Any]:
+    """A JSON value in DynamoDB's form. (boto3 has a converter too: it takes no floats, and importing it costs 45 ms.)"""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case str():
+            return {"S": value}
+        case int() | float():
+            return {"N": repr(value)}
+        case Mapping():
+            return {"M": _attributes(value)}
+        case _:
+            return {"L": [_attribute(inner) for inner in value]}
+
+
+def _value(attribute: Mapping[str, Any]) -> Any:
+    """The JSON value that `_attribute` wrote."""
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "NULL":
+            return None
+        case "N":
+            return float(value) if set(value) & set(".eE") else int(value)
+        case "M":
+            return {name: _value(inner) for name, inner in value.items()}
+        case "L":
+            return [_value(inner) for inner in value]
+        case _:
+            return value
+
+
+def _job(item: Mapping[str, Any]) -> Job:
+    return Job.from_json({name: _value(attribute) for name, attribute in item.items()})

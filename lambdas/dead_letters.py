@@ -1,0 +1,52 @@
+"""The dead-letter queues -> what was delivered too often in vain is failed, with its reason; nothing stays unknown."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from lambdas import connect
+from lambdas.observe import logger, metrics, observed
+from maskdrop.errors import ErrorInfo
+from maskdrop.flow import bury, unsettle, waiting_in
+from maskdrop.services import Services
+from maskdrop.settings import Settings
+from maskdrop.wire import Notification
+
+REASON = "Its message was delivered too often in vain: a part of the service was out of order. Upload it again."
+
+UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be recorded.", retryable=True)
+
+
+@observed
+def handler(event: dict[str, Any], context: LambdaContext) -> Any:
+    return work(event, connect.settings(), connect.services(), datetime.now(UTC), context)
+
+
+def work(
+    event: dict[str, Any],
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    context: LambdaContext | None = None,
+) -> Any:
+    def one(record: SQSRecord) -> None:
+        try:
+            body = json.loads(record.body)
+            if "inferenceId" in body:
+                unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
+            else:
+                bury(waiting_in(record.body, now), REASON, services, now)
+        except (ValueError, KeyError, TypeError) as error:
+            # It names no job, and no further delivery would change that: its text is kept here, and an alarm tells.
+            logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
+            metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
+
+    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    return process_partial_response(event=event, record_handler=one, processor=processor, context=context)

@@ -1,0 +1,70 @@
+"""Logs, metrics and traces of every function, through Powertools, made at the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from maskdrop.job import Job
+from maskdrop.services import Events
+
+Handler = Callable[[dict[str, Any], LambdaContext], Any]
+
+
+@lru_cache(maxsize=1)
+def logger() -> Logger:
+    return Logger()
+
+
+@lru_cache(maxsize=1)
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@lru_cache(maxsize=1)
+def tracer() -> Tracer:
+    # Without patching boto3: 64 conditional writes a bundle would make 64 subsegments that nobody reads.
+    return Tracer(auto_patch=False)
+
+
+def observed(work: Handler) -> Handler:
+    """The handler around `work`: its context in every log line, its metrics sent, its trace closed."""
+
+    @lru_cache(maxsize=1)
+    def instrumented() -> Handler:
+        inner = logger().inject_lambda_context(work)
+        counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
+        traced: Handler = tracer().capture_lambda_handler(counted, capture_response=False)
+        return traced
+
+    @wraps(work)
+    def handler(event: dict[str, Any], context: LambdaContext) -> Any:
+        return instrumented()(event, context)
+
+    return handler
+
+
+class Counted:
+    """Events that are counted as they are published: the metrics JobsDone, JobsFailed and JobsGivenUp, and a log line
+    for each failure."""
+
+    def __init__(self, events: Events, metrics: Metrics) -> None:
+        self._events, self._metrics = events, metrics
+
+    def publish(self, jobs: Sequence[Job]) -> None:
+        self._events.publish(jobs)
+        done = sum(job.state == "done" for job in jobs)
+        if done:
+            self._metrics.add_metric("JobsDone", MetricUnit.Count, done)
+        if len(jobs) > done:
+            self._metrics.add_metric("JobsFailed", MetricUnit.Count, len(jobs) - done)
+        for job in jobs:
+            if job.error:
+                logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
+                if job.error.code == "gave_up":
+                    self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)

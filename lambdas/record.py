@@ -1,0 +1,38 @@
+"""SQS results (SageMaker's notifications, through SNS) -> what became of each picture, recorded and told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from lambdas import connect
+from lambdas.observe import logger, observed
+from maskdrop.flow import settle
+from maskdrop.services import Services
+from maskdrop.settings import Settings
+from maskdrop.wire import Notification
+
+
+@observed
+def handler(event: dict[str, Any], context: LambdaContext) -> Any:
+    return work(event, connect.settings(), connect.services(), datetime.now(UTC), context)
+
+
+def work(
+    event: dict[str, Any],
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    context: LambdaContext | None = None,
+) -> Any:
+    def one(record: SQSRecord) -> None:
+        notification = Notification.from_body(record.body)
+        settle(notification, settings, services, now)
+        logger().info("settled", extra={"bundle": notification.bundle, "completed": notification.completed})
+
+    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    return process_partial_response(event=event, record_handler=one, processor=processor, context=context)
