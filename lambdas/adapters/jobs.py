@@ -156,7 +156,7 @@ def _attributes(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attribute(value: Any) -> dict[str, Any]:
-    """A JSON value in DynamoDB's form. (boto3 has a converter too: it takes no floats, and importing it costs 45 ms.)"""
+    """A JSON value in DynamoDB's form. boto3 has a converter too: it takes no floats, and its import costs 45 ms."""
     match value:
         case None:
             return {"NULL": True}

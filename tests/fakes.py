@@ -1,0 +1,196 @@
+"""The services in memory, keeping the same promises as those in AWS. The contract tests hold both to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from maskdrop.errors import EndpointUnavailable, ErrorInfo, MaskdropError, SourceMissing
+from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.services import Services
+from maskdrop.settings import Settings
+from maskdrop.wire import Answer, Bundle, Notification, Outcome, split_s3_uri
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+SETTINGS = Settings(
+    stage="test",
+    inbox="inbox-bucket",
+    results="results-bucket",
+    table="jobs",
+    jobs_queue_url="https://sqs/jobs",
+    endpoint="bulk",
+    event_bus="bus",
+)
+
+
+def minutes_later(minutes: float) -> datetime:
+    return NOW + timedelta(minutes=minutes)
+
+
+@dataclass
+class FakeJobs:
+    records: dict[str, Job] = field(default_factory=dict)
+    broken: MaskdropError | None = None
+
+    def claim(self, job: Job) -> bool:
+        self._break()
+        if job.id in self.records:
+            return False
+        self.records[job.id] = job
+        return True
+
+    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        job = self._open(job_id, ("queued",))
+        return job and self._keep(
+            replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now)
+        )
+
+    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        job = self._open(job_id, ("queued", "submitted"))
+        return self._keep(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
+
+    def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
+        job = self._open(job_id, ("queued", "submitted", "done"))
+        if job is None or (job.state == "done" and job.bundle != bundle):
+            return None
+        return self._keep(
+            replace(
+                job,
+                state="done",
+                result=outcome.result,
+                subject=outcome.subject,
+                warnings=outcome.warnings,
+                timings=outcome.timings,
+                error=None,
+                cost_usd=cost_usd,
+                changed_at=now,
+                finished_at=now,
+            )
+        )
+
+    def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
+        job = self._open(job_id, ("queued", "submitted", "failed"))
+        if job is None or job.bundle != bundle:
+            return None
+        return self._keep(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
+
+    def get(self, job_id: str) -> Job | None:
+        self._break()
+        return self.records.get(job_id)
+
+    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
+        self._break()
+        jobs = [job for job in self.records.values() if job.state == state and (not before or job.recency < before)]
+        return sorted(jobs, key=lambda job: job.recency, reverse=True)[:limit]
+
+    def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
+        self._break()
+        jobs = [job for job in self.records.values() if job.state == state and job.recency < iso(since)]
+        return sorted(jobs, key=lambda job: job.recency)[:limit]
+
+    def _open(self, job_id: str, states: tuple[State, ...]) -> Job | None:
+        self._break()
+        job = self.records.get(job_id)
+        return job if job and job.state in states else None
+
+    def _keep(self, job: Job) -> Job:
+        self.records[job.id] = job
+        return job
+
+    def _break(self) -> None:
+        if self.broken:
+            raise self.broken
+
+
+@dataclass
+class FakeQueue:
+    sent: list[tuple[str, int]] = field(default_factory=list)
+
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+        self.sent.extend((body, delay_s) for body in bodies)
+
+
+@dataclass
+class FakeStorage:
+    objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def read(self, bucket: str, key: str) -> bytes:
+        try:
+            return self.objects[bucket, key]
+        except KeyError:
+            raise SourceMissing(f"There is no object s3://{bucket}/{key}.") from None
+
+    def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        self.objects[bucket, key] = body
+
+    def link(self, bucket: str, key: str, *, seconds: int) -> str:
+        return f"https://{bucket}/{key}?valid={seconds}"
+
+
+@dataclass
+class FakeEndpoint:
+    submitted: list[tuple[str, str]] = field(default_factory=list)
+    closed: bool = False
+
+    def submit(self, bundle_id: str, input_uri: str) -> None:
+        if self.closed:
+            raise EndpointUnavailable("Submitting to the endpoint failed: ThrottlingException.")
+        self.submitted.append((bundle_id, input_uri))
+
+
+@dataclass
+class FakeEvents:
+    told: list[Job] = field(default_factory=list)
+
+    def publish(self, jobs: Sequence[Job]) -> None:
+        self.told.extend(jobs)
+
+
+@dataclass
+class World:
+    """All services in memory, and what a test wants to do with them."""
+
+    jobs: FakeJobs = field(default_factory=FakeJobs)
+    queue: FakeQueue = field(default_factory=FakeQueue)
+    storage: FakeStorage = field(default_factory=FakeStorage)
+    endpoint: FakeEndpoint = field(default_factory=FakeEndpoint)
+    events: FakeEvents = field(default_factory=FakeEvents)
+    settings: Settings = SETTINGS
+
+    @property
+    def services(self) -> Services:
+        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events)
+
+    def bundles(self) -> list[Bundle]:
+        """What was submitted, in order."""
+        return [Bundle.from_bytes(self.storage.read(*split_s3_uri(uri))) for _, uri in self.endpoint.submitted]
+
+    def answered(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
+        """The notification of a bundle that the container answered with `outcomes`."""
+        key = f"bundles/out/{bundle.id}.out"
+        answer = Answer(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
+        self.storage.objects["results-bucket", key] = answer.to_bytes()
+        return Notification(bundle.id, True, self._input(bundle), f"s3://results-bucket/{key}", "")
+
+    def failed(self, bundle: Bundle, reason: str = "connection reset") -> Notification:
+        """The notification of a bundle that the endpoint could not get an answer to."""
+        return Notification(bundle.id, False, self._input(bundle), "", reason)
+
+    def _input(self, bundle: Bundle) -> str:
+        return next(uri for submitted, uri in self.endpoint.submitted if submitted == bundle.id)
+
+
+def a_source(key: str = "inbox/default/photo.jpg", version: str = "v1", size: int = 1000) -> Source:
+    return Source("inbox-bucket", key, version, size, "0A")
+
+
+def a_success(job_id: str) -> Outcome:
+    result = Result("results-bucket", f"results/{job_id}.png", 640, 480, 9000, "ab" * 32, "png")
+    return Outcome(job_id, "selfie", result, Subject((1, 2, 30, 40), 0.25, 0.9), ("a warning",), {"decode": 1.5})
+
+
+def a_failure(job_id: str, *, retryable: bool) -> Outcome:
+    code = "storage_unavailable" if retryable else "unreadable_picture"
+    return Outcome(job_id, "selfie", error=ErrorInfo(code, "It went wrong.", retryable))
