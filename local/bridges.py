@@ -1,0 +1,68 @@
+"""What the emulator reads in a template and does not do, done after the deployment through AWS's own interfaces.
+
+Each bridge has a test in tests/e2e that fails as soon as the emulator needs it no longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local.config import LocalConfig
+from local.connect import client
+from local.deploy import Deployed
+
+Template = dict[str, Any]
+
+
+def cross(config: LocalConfig, template: Template, deployed: Deployed) -> None:
+    """Crosses every bridge. Doing it again changes nothing."""
+    expire_records(config, template, deployed)
+    expire_objects(config, template, deployed)
+
+
+def expire_records(config: LocalConfig, template: Template, deployed: Deployed) -> None:
+    """DynamoDB's time to live."""
+    dynamodb = client(config, "dynamodb")
+    for table, properties in _resources(template, deployed, "AWS::DynamoDB::Table"):
+        if wanted := properties.get("TimeToLiveSpecification"):
+            found = dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+            if found["TimeToLiveStatus"] != "ENABLED":
+                dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=wanted)
+
+
+def expire_objects(config: LocalConfig, template: Template, deployed: Deployed) -> None:
+    """S3's lifecycle rules."""
+    s3 = client(config, "s3")
+    for bucket, properties in _resources(template, deployed, "AWS::S3::Bucket"):
+        if wanted := properties.get("LifecycleConfiguration"):
+            rules = [_rule(rule) for rule in wanted["Rules"]]
+            s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
+def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """CloudFormation's form of a lifecycle rule in the form of S3's interface."""
+    out: dict[str, Any] = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    if "Id" in rule:
+        out["ID"] = rule["Id"]
+    if "ExpirationInDays" in rule:
+        out["Expiration"] = {"Days": rule["ExpirationInDays"]}
+    if rule.get("ExpiredObjectDeleteMarker"):
+        out["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+    if "NoncurrentVersionExpiration" in rule:
+        out["NoncurrentVersionExpiration"] = rule["NoncurrentVersionExpiration"]
+    if "AbortIncompleteMultipartUpload" in rule:
+        out["AbortIncompleteMultipartUpload"] = rule["AbortIncompleteMultipartUpload"]
+    if "Transitions" in rule:
+        out["Transitions"] = [
+            {"Days": one["TransitionInDays"], "StorageClass": one["StorageClass"]} for one in rule["Transitions"]
+        ]
+    return out
+
+
+def _resources(template: Template, deployed: Deployed, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """(physical id, properties) of each deployed resource of one type."""
+    return [
+        (deployed.ids[logical_id], resource.get("Properties", {}))
+        for logical_id, resource in template["Resources"].items()
+        if resource["Type"] == kind and logical_id in deployed.ids
+    ]

@@ -1,0 +1,116 @@
+"""Where the local stack lives and which ports it takes: read once from the environment, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdrop.errors import MaskdropError
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+"""The only address on which anything listens: nothing here asks who is calling."""
+
+REGION = "us-east-1"
+KEY_ID = SECRET = "test"  # noqa: S105  any pair will do, the emulator checks neither
+APP_STACK = "Maskdrop-dev"
+
+AWS_PORT = "MASKDROP_LOCAL_AWS_PORT"
+SAGEMAKER_PORT = "MASKDROP_LOCAL_SAGEMAKER_PORT"
+MODEL_PORT = "MASKDROP_LOCAL_MODEL_PORT"
+STATE_DIR = "MASKDROP_LOCAL_DIR"
+
+
+class LocalError(MaskdropError):
+    """The local stack cannot do what it was asked; the message says what to change."""
+
+    code = "local_stack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalConfig:
+    """Ports and folders of one local stack. Two stacks run side by side when ports and `state` differ.
+
+    made: what is built once and shared by every stack: the emulator's environment, weights, the synthesized template.
+    state: what one running stack writes: pids, logs, temporary files, stack.json.
+    folder: holds `drop/` and `results/`.
+    """
+
+    aws_port: int = 4566
+    sagemaker_port: int = 8085
+    model_port: int = 8080
+    made: Path = ROOT / ".local"
+    state: Path = ROOT / ".local"
+    folder: Path = ROOT
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
+        """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT and _DIR. Raises LocalError, naming every fault together."""
+        ports = {name: env.get(name) or str(default) for name, default in _PORTS.items()}
+        faults = [f"{name} is a port, 1 to 65535, not {text!r}" for name, text in ports.items() if not _is_port(text)]
+        if not faults and len(set(map(int, ports.values()))) < len(ports):
+            faults.append(f"{', '.join(ports)} are three different ports")
+        if faults:
+            raise LocalError("; ".join(faults) + ".")
+        state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
+        return cls(
+            aws_port=int(ports[AWS_PORT]),
+            sagemaker_port=int(ports[SAGEMAKER_PORT]),
+            model_port=int(ports[MODEL_PORT]),
+            state=state,
+            folder=ROOT if state == cls.made_by_default() else state,
+        )
+
+    def to_env(self) -> dict[str, str]:
+        """The environment that `from_env` reads back."""
+        return {
+            AWS_PORT: str(self.aws_port),
+            SAGEMAKER_PORT: str(self.sagemaker_port),
+            MODEL_PORT: str(self.model_port),
+            STATE_DIR: str(self.state),
+        }
+
+    @staticmethod
+    def made_by_default() -> Path:
+        return ROOT / ".local"
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://{HOST}:{self.aws_port}"
+
+    @property
+    def sagemaker_url(self) -> str:
+        return f"http://{HOST}:{self.sagemaker_port}"
+
+    @property
+    def model_url(self) -> str:
+        return f"http://{HOST}:{self.model_port}"
+
+    @property
+    def cdk_out(self) -> Path:
+        return self.made / "cdk.out"
+
+    @property
+    def weights(self) -> Path:
+        return self.made / "weights"
+
+    @property
+    def sagemaker_file(self) -> Path:
+        """What the emulator was told of SageMaker's resources: {resource type: {name: properties}}."""
+        return self.state / "sagemaker.json"
+
+    @property
+    def drop(self) -> Path:
+        return self.folder / "drop"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+
+_PORTS = {AWS_PORT: 4566, SAGEMAKER_PORT: 8085, MODEL_PORT: 8080}
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
