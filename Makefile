@@ -1,0 +1,59 @@
+# One list of commands. Nothing is written outside this folder; `make clean` leaves what git knows.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/.run-$(firstword $(shell cksum requirements.txt))
+DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt | cksum))
+
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down test check load bench clean
+
+help: ## lists these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+run: $(RUN) ## sends the photos of samples/ through a stack on this machine
+	@$(VENV)/bin/python -m local run
+
+up: $(RUN) ## starts the stack and stays: watches drop/, prints the addresses
+	@$(VENV)/bin/python -m local up
+
+down: $(RUN) ## stops what `make up` or `make run` started
+	@$(VENV)/bin/python -m local down
+
+test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
+	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
+	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
+
+check: $(DEV) ## lint, format, types, import contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+load: $(DEV) ## load test of a stack that is up (make up in another shell)
+	@$(VENV)/bin/python -m tests.load
+
+bench: $(DEV) ## measures quality and speed of the engines
+	@$(VENV)/bin/python -m tests.bench
+
+clean: ## removes everything that was made
+	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi
+	@rm -rf $(VENV) .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Maskdrop needs Python 3.11 or newer.")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): $(VENV)/bin/python
+	@echo "Installing requirements.txt (about a minute)"
+	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@rm -f $(VENV)/.run-* && touch $@
+
+$(DEV): $(RUN)
+	@echo "Installing requirements-dev.txt"
+	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@rm -f $(VENV)/.dev-* && touch $@
