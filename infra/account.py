@@ -1,0 +1,43 @@
+"""What only an account has: its budget."""
+
+from __future__ import annotations
+
+from aws_cdk import Stack
+from aws_cdk import aws_budgets as budgets
+from constructs import Construct
+
+from infra.stages import Stage
+
+
+class AccountStack(Stack):
+    """A monthly budget for the whole account, which mails at 50 %, 80 % and 100 % and when more is foreseen."""
+
+    def __init__(self, scope: Construct, *, stage: Stage) -> None:
+        super().__init__(
+            scope, f"MaskdropAccount-{stage.name}", description="Maskdrop: the monthly budget of the account"
+        )
+        notices = [("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
+        budgets.CfnBudget(
+            self,
+            "Monthly",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=f"maskdrop-{stage.name}",
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=stage.budget_usd, unit="USD"),
+            ),
+            notifications_with_subscribers=[
+                budgets.CfnBudget.NotificationWithSubscribersProperty(
+                    notification=budgets.CfnBudget.NotificationProperty(
+                        comparison_operator="GREATER_THAN",
+                        notification_type=kind,
+                        threshold=percent,
+                        threshold_type="PERCENTAGE",
+                    ),
+                    subscribers=[budgets.CfnBudget.SubscriberProperty(address=stage.mail, subscription_type="EMAIL")],
+                )
+                for kind, percent in notices
+            ]
+            if stage.mail
+            else [],
+        )

@@ -1,0 +1,146 @@
+"""The container image: built by CodeBuild when the stack is deployed, so that nobody needs Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aws_cdk import ArnFormat, Aws, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_codebuild as codebuild
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra.bundle import container_source
+from infra.nag import acknowledge, acknowledge_wildcard
+from infra.stages import Stage
+
+BUILD_MINUTES = 55
+"""A build takes some 10 minutes; CloudFormation waits for an hour at most."""
+
+ANSWER = (
+    """jq -n --arg status "$1" '{Status: $status, Reason: ("See the log of build " + env.CODEBUILD_BUILD_ID), """
+    "PhysicalResourceId: env.PHYSICAL_ID, StackId: env.STACK_ID, RequestId: env.REQUEST_ID, "
+    """LogicalResourceId: env.LOGICAL_ID}' | curl --fail --silent --show-error -X PUT -H "Content-Type:" """
+    """--data-binary @- "$RESPONSE_URL\""""
+)
+"""A script that tells CloudFormation how the build ended: SUCCESS or FAILED."""
+
+
+class ImageStack(Stack):
+    """The repository `maskdrop-<stage>`, and in it the image `image_tag`."""
+
+    def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
+        super().__init__(
+            scope, f"MaskdropImage-{stage.name}", description="Maskdrop: the container image of the endpoint"
+        )
+        repository = ecr.Repository(
+            self,
+            "Repository",
+            repository_name=f"maskdrop-{stage.name}",
+            image_scan_on_push=True,
+            image_tag_mutability=ecr.TagMutability.MUTABLE,  # a build that was broken off may be repeated
+            lifecycle_rules=[ecr.LifecycleRule(max_image_count=10)],
+            removal_policy=stage.removal_policy,
+            empty_on_delete=stage.removal_policy is RemovalPolicy.DESTROY,
+        )
+        project = self._project(repository, stage)
+        CustomResource(
+            self,
+            "Image",
+            resource_type="Custom::Image",
+            service_token=self._starter(project, stage).function_arn,
+            properties={"Project": project.project_name, "Tag": image_tag},
+            service_timeout=Duration.minutes(BUILD_MINUTES + 5),
+        )
+
+    def _project(self, repository: ecr.Repository, stage: Stage) -> codebuild.Project:
+        source = container_source(self, "Source")
+        log_group = self._log_group("build", stage)
+        project = codebuild.Project(
+            self,
+            "Build",
+            source=codebuild.Source.s3(bucket=source.bucket, path=source.s3_object_key),
+            environment=codebuild.BuildEnvironment(
+                build_image=codebuild.LinuxBuildImage.STANDARD_7_0,
+                compute_type=codebuild.ComputeType.MEDIUM,
+                privileged=True,
+            ),
+            environment_variables={
+                "REGISTRY": codebuild.BuildEnvironmentVariable(
+                    value=f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}"
+                ),
+                "REPOSITORY": codebuild.BuildEnvironmentVariable(value=repository.repository_uri),
+            },
+            build_spec=codebuild.BuildSpec.from_object(
+                {
+                    "version": "0.2",
+                    "phases": {
+                        "build": {
+                            "commands": [
+                                'aws ecr get-login-password | docker login --username AWS --password-stdin "$REGISTRY"',
+                                'docker build --file sagemaker_model/Dockerfile --tag "$REPOSITORY:$TAG" .',
+                                'docker push "$REPOSITORY:$TAG"',
+                            ]
+                        },
+                        "post_build": {
+                            "commands": [
+                                f"answer() {{ {ANSWER}; }}; "
+                                'if [ "$CODEBUILD_BUILD_SUCCEEDING" = 1 ]; then answer SUCCESS; else answer FAILED; fi'
+                            ]
+                        },
+                    },
+                }
+            ),
+            logging=codebuild.LoggingOptions(cloud_watch=codebuild.CloudWatchLoggingOptions(log_group=log_group)),
+            grant_report_group_permissions=False,
+            timeout=Duration.minutes(BUILD_MINUTES),
+        )
+        repository.grant_pull_push(project)
+        acknowledge(project, "AwsSolutions-CB3", "Docker inside CodeBuild needs the privilege; the source is our own.")
+        acknowledge(project, "AwsSolutions-CB4", "It leaves no artefact but the image, which ECR encrypts.")
+        for action in ("GetObject", "GetBucket", "List"):
+            acknowledge(project, f"AwsSolutions-IAM5[Action::s3:{action}*]", "CDK lets it read one zip: its source.")
+        arn = self.format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name=f"/aws/codebuild/{project.project_name}:*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        acknowledge_wildcard(project, arn, "CDK lets it write to its own log group.")
+        acknowledge_wildcard(project, "*", "A registry login has no resource.")
+        return project
+
+    def _starter(self, project: codebuild.Project, stage: Stage) -> lambda_.Function:
+        log_group = self._log_group("start-build", stage)
+        role = iam.Role(self, "StarterRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log_group.grant_write(role)
+        role.add_to_policy(iam.PolicyStatement(actions=["codebuild:StartBuild"], resources=[project.project_arn]))
+        starter = lambda_.Function(
+            self,
+            "Starter",
+            architecture=lambda_.Architecture.ARM_64,
+            code=lambda_.Code.from_inline(Path(__file__).with_name("start_build.py").read_text()),
+            handler="index.handler",
+            log_group=log_group,
+            memory_size=256,
+            role=role,
+            runtime=lambda_.Runtime.PYTHON_3_14,
+            timeout=Duration.seconds(30),
+            tracing=lambda_.Tracing.ACTIVE,
+        )
+        starter.node.add_dependency(role)
+        for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination", "LambdaLatestVersion"):
+            acknowledge(starter, f"Serverless-{rule}", "CloudFormation calls it once a deployment and waits for it.")
+        acknowledge_wildcard(role, "*", "X-Ray has no resources: a trace is sent to the account.")
+        return starter
+
+    def _log_group(self, name: str, stage: Stage) -> logs.LogGroup:
+        return logs.LogGroup(
+            self,
+            f"{name.title().replace('-', '')}Logs",
+            log_group_name=f"/maskdrop/{stage.name}/{name}",
+            retention=stage.keep_logs,
+            removal_policy=RemovalPolicy.DESTROY,
+        )

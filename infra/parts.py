@@ -1,0 +1,37 @@
+"""What the functions work with, in one piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import aws_events as events
+
+from infra.endpoint import BulkEndpoint
+from infra.jobs_table import JobsTable
+from infra.queues import Queues
+from infra.stages import Stage
+from infra.storage import Storage
+from maskdrop.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    stage: Stage
+    queues: Queues
+    storage: Storage
+    jobs: JobsTable
+    bulk: BulkEndpoint
+    bus: events.EventBus
+
+    @property
+    def settings(self) -> Settings:
+        """The very object that the functions read; its values are names that CloudFormation fills in."""
+        return Settings(
+            stage=self.stage.name,
+            inbox=self.storage.inbox.bucket_name,
+            results=self.storage.results.bucket_name,
+            table=self.jobs.table.table_name,
+            jobs_queue_url=self.queues.jobs.queue_url,
+            endpoint=self.bulk.name,
+            event_bus=self.bus.event_bus_name,
+        )

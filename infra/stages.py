@@ -1,0 +1,71 @@
+"""The stages: what differs between one deployment and another, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import RemovalPolicy
+from aws_cdk.aws_logs import RetentionDays
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One deployment of Maskdrop.
+
+    name: part of the names of its stacks and parts.
+    batching_window_s: how long photos are collected for a bundle before `ingest` runs, 1 to 300 seconds. Longer windows
+        fill bundles better and make a single photo wait.
+    max_instances: GPUs of the bulk endpoint at most. The quota of a new account is 1 or 2.
+    instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
+    keep_results_days: how long results, and photos that were replaced or deleted, stay in S3.
+    keep_logs: of every log group.
+    requests_per_second, burst, requests_per_month: of one API key.
+    budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
+    mail: who hears of alarms and of the budget. None: nobody.
+    removal_policy: what becomes of photos, results and jobs when the stack is deleted.
+    """
+
+    name: str
+    batching_window_s: int
+    max_instances: int
+    keep_results_days: int
+    keep_logs: RetentionDays
+    requests_per_second: int
+    burst: int
+    requests_per_month: int
+    budget_usd: int
+    removal_policy: RemovalPolicy
+    instance_type: str = "ml.g6.xlarge"
+    usd_per_hour: float = 1.127
+    mail: str | None = None
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="dev",
+            batching_window_s=1,
+            max_instances=1,
+            keep_results_days=30,
+            keep_logs=RetentionDays.TWO_WEEKS,
+            requests_per_second=50,
+            burst=100,
+            requests_per_month=1_000_000,
+            budget_usd=50,
+            removal_policy=RemovalPolicy.DESTROY,
+        ),
+        Stage(
+            name="prod",
+            batching_window_s=5,
+            max_instances=10,
+            keep_results_days=365,
+            keep_logs=RetentionDays.THREE_MONTHS,
+            requests_per_second=200,
+            burst=400,
+            requests_per_month=100_000_000,
+            budget_usd=500,
+            removal_policy=RemovalPolicy.RETAIN,
+        ),
+    )
+}
