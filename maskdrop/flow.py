@@ -78,6 +78,8 @@ def waiting_in(body: str, now: datetime) -> list[Job | JobMessage]:
     """What a message on the intake queue (an S3 notification) or on the jobs queue announces. Raises ValueError or
     KeyError when it is neither."""
     data = json.loads(body)
+    if not isinstance(data, dict):
+        raise ValueError("The message is not an object.")
     if "job_id" in data:
         return [JobMessage.from_body(body)]
     if "Records" in data or data.get("Event") == "s3:TestEvent":

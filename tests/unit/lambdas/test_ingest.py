@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from lambdas.ingest import work
+from maskdrop.wire import JobMessage
+from tests.fakes import NOW, World
+
+S3_PUT = (Path(__file__).parents[2] / "events" / "s3_put.json").read_text()
+S3_TEST_EVENT = (Path(__file__).parents[2] / "events" / "s3_test_event.json").read_text()
+
+
+def messages(*bodies: str) -> dict[str, Any]:
+    return {"Records": [{"messageId": f"m{number}", "body": body} for number, body in enumerate(bodies)]}
+
+
+def returned(answer: dict[str, Any]) -> list[str]:
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def put(key: str, version: str = "v1") -> str:
+    event = json.loads(S3_PUT)
+    event["Records"][0]["s3"]["object"] |= {"key": key, "versionId": version}
+    return json.dumps(event)
+
+
+def test_a_dropped_photo_is_submitted_and_its_message_is_not_returned() -> None:
+    world = World()
+    assert returned(work(messages(S3_PUT), world.settings, world.services, NOW)) == []
+    (bundle,) = world.bundles()
+    assert bundle.items[0].source.key == "inbox/default/Grüße a+b%2F😀.jpg"
+
+
+def test_the_test_event_of_s3_is_taken_and_forgotten() -> None:
+    world = World()
+    assert returned(work(messages(S3_TEST_EVENT), world.settings, world.services, NOW)) == []
+    assert world.jobs.records == {}
+
+
+def test_a_batch_of_both_queues_shares_no_bundle_with_what_was_tried_before() -> None:
+    world = World()
+    world.endpoint.closed = True
+    work(messages(put("inbox/default/old.jpg")), world.settings, world.services, NOW)
+    world.endpoint.closed = False
+    (old,) = world.jobs.records
+    again = JobMessage(old, attempts=2).to_body()
+    work(messages(put("inbox/default/new.jpg"), again), world.settings, world.services, NOW)
+    assert [len(bundle.items) for bundle in world.bundles()] == [1, 1]
+
+
+def test_an_unreadable_message_returns_alone() -> None:
+    world = World()
+    answer = work(messages("not json", S3_PUT, '{"a": 1}', "[]"), world.settings, world.services, NOW)
+    assert returned(answer) == ["m0", "m2", "m3"]
+    assert len(world.bundles()) == 1
+
+
+def test_when_the_endpoint_is_away_only_the_messages_with_pictures_return() -> None:
+    world = World()
+    world.endpoint.closed = True
+    answer = work(messages(S3_PUT, S3_TEST_EVENT), world.settings, world.services, NOW)
+    assert returned(answer) == ["m0"]
+
+
+def test_a_message_with_one_photo_refused_returns_although_the_other_was_known() -> None:
+    world = World()
+    work(messages(put("inbox/default/known.jpg")), world.settings, world.services, NOW)
+    world.endpoint.closed = True
+    both = json.loads(put("inbox/default/known.jpg"))
+    both["Records"] += json.loads(put("inbox/default/new.jpg"))["Records"]
+    assert returned(work(messages(json.dumps(both)), world.settings, world.services, NOW)) == ["m0"]

@@ -1,0 +1,54 @@
+import json
+from typing import Any
+
+from lambdas.record import work
+from maskdrop.flow import admit, arrivals
+from maskdrop.wire import Notification
+from tests.fakes import NOW, World, a_source, a_success
+
+
+def body(notification: Notification) -> str:
+    return json.dumps(
+        {
+            "inferenceId": notification.bundle,
+            "invocationStatus": "Completed" if notification.completed else "Failed",
+            "requestParameters": {"inputLocation": notification.input},
+            "responseParameters": {"outputLocation": notification.output},
+            "failureReason": notification.reason,
+        }
+    )
+
+
+def sqs(*bodies: str) -> dict[str, Any]:
+    return {
+        "Records": [
+            {"messageId": f"m{number}", "body": text, "eventSource": "aws:sqs"} for number, text in enumerate(bodies)
+        ]
+    }
+
+
+def test_results_are_recorded() -> None:
+    world = World()
+    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    (bundle,) = world.bundles()
+    notification = world.answered(bundle, [a_success(bundle.items[0].id)])
+    answer = work(sqs(body(notification)), world.settings, world.services, NOW)
+    assert answer == {"batchItemFailures": []}
+    assert [job.state for job in world.jobs.records.values()] == ["done"]
+
+
+def test_a_notification_whose_answer_cannot_be_read_returns_alone() -> None:
+    world = World()
+    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    (bundle,) = world.bundles()
+    good = world.answered(bundle, [a_success(bundle.items[0].id)])
+    bad = Notification("b9", True, "s3://results-bucket/in", "s3://results-bucket/nowhere", "")
+    answer = work(sqs(body(bad), "not json", body(good)), world.settings, world.services, NOW)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
+    assert [job.state for job in world.jobs.records.values()] == ["done"]
+
+
+def test_when_every_notification_fails_all_return_and_nothing_is_raised() -> None:
+    world = World()
+    answer = work(sqs("not json"), world.settings, world.services, NOW)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}

@@ -1,0 +1,282 @@
+from dataclasses import replace
+
+import pytest
+
+from maskdrop.errors import ErrorInfo, TableUnavailable
+from maskdrop.flow import admit, arrivals, bundle_size, bury, settle, sweep, unsettle
+from maskdrop.job import Job, dropped
+from maskdrop.wire import BUNDLE_MAX, JobMessage
+from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_later
+
+
+def photos(count: int) -> list[Job]:
+    return arrivals([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
+
+
+def submit(world: World, jobs: list[Job]) -> None:
+    assert admit(jobs, world.settings, world.services, NOW) == [None] * len(jobs)
+
+
+def test_a_photo_is_claimed_and_submitted_in_a_bundle() -> None:
+    world = World()
+    (job,) = photos(1)
+    submit(world, [job])
+    (bundle,) = world.bundles()
+    assert [item.id for item in bundle.items] == [job.id]
+    record = world.jobs.records[job.id]
+    assert (record.state, record.attempts, record.bundle) == ("submitted", 1, bundle.id)
+
+
+def test_many_photos_share_bundles_of_at_most_64() -> None:
+    world = World()
+    submit(world, photos(150))
+    assert sorted(len(bundle.items) for bundle in world.bundles()) == [22, 64, 64]
+
+
+def test_a_second_event_for_the_same_photo_is_passed_over() -> None:
+    world = World()
+    submit(world, photos(1))
+    submit(world, photos(1))
+    assert len(world.bundles()) == 1
+    assert len(world.jobs.records) == 1
+
+
+def test_a_photo_twice_in_one_batch_is_one_item() -> None:
+    world = World()
+    submit(world, photos(1) * 2)
+    assert [len(bundle.items) for bundle in world.bundles()] == [1]
+
+
+def test_a_new_version_of_a_photo_is_another_job() -> None:
+    world = World()
+    submit(world, arrivals([a_source(version="v1"), a_source(version="v2")], NOW))
+    assert len(world.jobs.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "code"),
+    [
+        ("inbox/default/folder/", 0, "directory_marker"),
+        ("inbox/default/empty.jpg", 0, "empty_file"),
+    ],
+)
+def test_what_cannot_be_a_picture_fails_at_once_and_is_told(key: str, size: int, code: str) -> None:
+    world = World()
+    submit(world, arrivals([a_source(key, size=size)], NOW))
+    (record,) = world.jobs.records.values()
+    assert record.state == "failed"
+    assert record.error
+    assert record.error.code == code
+    assert world.bundles() == []
+    assert world.events.told == [record]
+
+
+def test_when_the_endpoint_takes_nothing_every_message_comes_back_and_the_jobs_are_queued() -> None:
+    world = World()
+    world.endpoint.closed = True
+    errors = admit(photos(3), world.settings, world.services, NOW)
+    assert [error and error.code for error in errors] == ["endpoint_unavailable"] * 3
+    assert {job.state for job in world.jobs.records.values()} == {"queued"}
+
+
+def test_a_photo_that_came_back_is_submitted_when_its_message_returns() -> None:
+    world = World()
+    world.endpoint.closed = True
+    admit(photos(1), world.settings, world.services, NOW)
+    world.endpoint.closed = False
+    submit(world, photos(1))
+    (record,) = world.jobs.records.values()
+    assert record.state == "submitted"
+    assert record.attempts == 2
+
+
+def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
+    world = World()
+    world.jobs.broken = TableUnavailable("Claiming a job failed: ThrottlingException.")
+    errors = admit(photos(2), world.settings, world.services, NOW)
+    assert all(isinstance(error, TableUnavailable) for error in errors)
+    assert world.jobs.records == {}
+
+
+def test_results_are_recorded_with_their_cost_and_told() -> None:
+    world = World()
+    submit(world, photos(2))
+    (bundle,) = world.bundles()
+    outcomes = [a_success(item.id) for item in bundle.items]
+    settle(world.answered(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
+    for outcome in outcomes:
+        record = world.jobs.records[outcome.id]
+        assert (record.state, record.result, record.subject) == ("done", outcome.result, outcome.subject)
+        # 1 s of an instance of $3.60 an hour is $0.001, shared by two, and $0.018 per 1,000 for the services.
+        assert record.cost_usd == pytest.approx(0.0005 + 1.8e-5)
+    assert len(world.events.told) == 2
+
+
+def test_where_nothing_is_billed_the_cost_is_unknown_and_not_zero() -> None:
+    world = World()
+    submit(world, photos(1))
+    (bundle,) = world.bundles()
+    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    assert world.jobs.records[bundle.items[0].id].cost_usd is None
+
+
+def test_one_bad_picture_fails_alone() -> None:
+    world = World()
+    submit(world, photos(2))
+    (bundle,) = world.bundles()
+    good, bad = (item.id for item in bundle.items)
+    notification = world.answered(bundle, [a_success(good), a_failure(bad, retryable=False)])
+    settle(notification, world.settings, world.services, NOW)
+    assert world.jobs.records[good].state == "done"
+    assert world.jobs.records[bad].state == "failed"
+    assert world.queue.sent == []
+
+
+def test_a_retryable_outcome_goes_round_again_with_a_delay() -> None:
+    world = World()
+    submit(world, photos(1))
+    (bundle,) = world.bundles()
+    job_id = bundle.items[0].id
+    settle(world.answered(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
+    ((body, delay),) = world.queue.sent
+    assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1)
+    assert delay > 0
+    assert world.jobs.records[job_id].state == "queued"
+    assert world.events.told == []
+
+
+def test_a_failed_invocation_sends_its_whole_bundle_round_again() -> None:
+    world = World()
+    submit(world, photos(3))
+    (bundle,) = world.bundles()
+    settle(world.failed(bundle), world.settings, world.services, NOW)
+    assert {job.state for job in world.jobs.records.values()} == {"queued"}
+    assert len(world.queue.sent) == 3
+
+
+def test_bundles_get_smaller_with_every_attempt_so_that_a_poisonous_picture_ends_up_alone() -> None:
+    assert [bundle_size(attempts) for attempts in range(5)] == [BUNDLE_MAX, 8, 1, 1, 1]
+    world = World()
+    submit(world, photos(20))
+    (bundle,) = world.bundles()
+    settle(world.failed(bundle), world.settings, world.services, NOW)
+    messages = [JobMessage.from_body(body) for body, _ in world.queue.sent]
+    assert admit(messages, world.settings, world.services, NOW) == [None] * 20
+    assert [len(again.items) for again in world.bundles()[1:]] == [8, 8, 4]
+
+
+def test_a_picture_that_always_fails_is_given_up_with_the_last_reason() -> None:
+    world = World()
+    (job,) = photos(1)
+    waiting: list[Job | JobMessage] = [job]
+    for _ in range(world.settings.max_attempts):
+        assert admit(waiting, world.settings, world.services, NOW) == [None]
+        settle(world.failed(world.bundles()[-1], "out of memory"), world.settings, world.services, NOW)
+        waiting = [JobMessage.from_body(world.queue.sent[-1][0])]
+    record = world.jobs.records[job.id]
+    assert record.state == "failed"
+    assert record.error
+    assert record.error.code == "gave_up"
+    assert "out of memory" in record.error.message
+    assert len(world.queue.sent) == world.settings.max_attempts - 1
+    assert world.events.told == [record]
+
+
+def test_a_late_failure_of_an_old_bundle_changes_nothing() -> None:
+    world = World()
+    submit(world, photos(1))
+    (old,) = world.bundles()
+    settle(world.failed(old), world.settings, world.services, NOW)
+    admit([JobMessage(old.items[0].id, 1)], world.settings, world.services, NOW)
+    before = dict(world.jobs.records)
+    settle(world.failed(old), world.settings, world.services, NOW)
+    settle(world.answered(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW)
+    assert world.jobs.records == before
+
+
+def test_a_late_result_of_an_old_bundle_is_a_result_all_the_same() -> None:
+    world = World()
+    submit(world, photos(1))
+    (old,) = world.bundles()
+    settle(world.failed(old), world.settings, world.services, NOW)
+    settle(world.answered(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
+    assert world.jobs.records[old.items[0].id].state == "done"
+
+
+def test_a_notification_that_comes_twice_is_recorded_once_and_told_again() -> None:
+    world = World()
+    submit(world, photos(1))
+    (bundle,) = world.bundles()
+    notification = world.answered(bundle, [a_success(bundle.items[0].id)])
+    settle(notification, world.settings, world.services, NOW)
+    settle(notification, world.settings, world.services, NOW)
+    assert len(world.jobs.records) == 1
+    assert [job.state for job in world.events.told] == ["done", "done"]
+
+
+@pytest.mark.parametrize("state", ["queued", "submitted"])
+def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
+    world = World()
+    submit(world, photos(1))
+    (record,) = world.jobs.records.values()
+    world.jobs.records[record.id] = replace(record, state=state)  # type: ignore[arg-type]
+    assert sweep(world.settings, world.services, minutes_later(74)) == 0
+    assert sweep(world.settings, world.services, minutes_later(76)) == 1
+    assert world.jobs.records[record.id].state == "queued"
+    assert len(world.queue.sent) == 1
+    # It has just been sent: the next sweep leaves it alone.
+    assert sweep(world.settings, world.services, minutes_later(81)) == 0
+
+
+def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
+    world = World()
+    submit(world, photos(1))
+    (record,) = world.jobs.records.values()
+    world.jobs.records[record.id] = replace(record, attempts=world.settings.max_attempts)
+    assert sweep(world.settings, world.services, minutes_later(80)) == 1
+    assert world.jobs.records[record.id].state == "failed"
+    assert world.events.told == [world.jobs.records[record.id]]
+
+
+def test_the_sweep_leaves_ended_jobs_alone() -> None:
+    world = World()
+    submit(world, photos(1))
+    (bundle,) = world.bundles()
+    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    assert sweep(world.settings, world.services, minutes_later(10_000)) == 0
+
+
+def test_a_dead_letter_of_an_unknown_photo_leaves_a_failed_record() -> None:
+    world = World()
+    bury([dropped(a_source(), NOW)], "Too many deliveries.", world.services, NOW)
+    (record,) = world.jobs.records.values()
+    assert record.state == "failed"
+    assert record.error == ErrorInfo("gave_up", "Too many deliveries.", False)
+    assert world.events.told == [record]
+
+
+def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
+    world = World()
+    world.endpoint.closed = True
+    (job,) = photos(1)
+    admit([job], world.settings, world.services, NOW)
+    bury([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
+    assert world.jobs.records[job.id].state == "failed"
+
+
+def test_a_dead_letter_of_a_job_on_its_way_changes_nothing() -> None:
+    world = World()
+    (job,) = photos(1)
+    submit(world, [job])
+    bury([job], "Too many deliveries.", world.services, NOW)
+    assert world.jobs.records[job.id].state == "submitted"
+    assert world.events.told == []
+
+
+def test_an_answer_that_could_not_be_recorded_sends_its_jobs_round_again() -> None:
+    world = World()
+    submit(world, photos(2))
+    (bundle,) = world.bundles()
+    error = ErrorInfo("not_recorded", "It could not be recorded.", True)
+    unsettle(world.answered(bundle, []), error, world.settings, world.services, NOW)
+    assert len(world.queue.sent) == 2
