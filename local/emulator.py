@@ -1,4 +1,5 @@
-"""Starts MiniStack with the resource types it does not know: SageMaker's and Application Auto Scaling's.
+"""Starts MiniStack with the resource types it does not know: SageMaker's and Application Auto Scaling's, and alarms on
+metric math.
 
     python emulator.py SAGEMAKER_JSON
 
@@ -89,6 +90,26 @@ class Register:
 
         return {"create": create, "update": update, "delete": delete}
 
+    def alarms(self, known: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+        """MiniStack's handlers of alarms, behind ours for those on metric math, which it refuses. Nothing on one
+        machine publishes the metrics that they watch."""
+
+        def create(logical_id: str, properties: Properties, stack: str) -> Provisioned:
+            if "Metrics" not in properties:
+                made: Provisioned = known["create"](logical_id, properties, stack)
+                return made
+            name = properties.get("AlarmName") or f"{stack}-{logical_id}"
+            self.put("AWS::CloudWatch::Alarm", name, properties)
+            return name, {"Arn": f"arn:aws:cloudwatch:{ACCOUNT}:alarm:{name}"}
+
+        def update(physical_id: str, old: Properties, properties: Properties, stack: str, *rest: str) -> Provisioned:
+            if "Metrics" in properties:
+                return create(physical_id, {"AlarmName": physical_id, **properties}, stack)
+            updated: Provisioned = known["update"](physical_id, old, properties, stack, *rest)
+            return updated
+
+        return {**known, "create": create, "update": update}
+
 
 def _name(physical_id: str) -> str:
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
@@ -100,7 +121,9 @@ def main() -> None:
 
     register = Register(Path(sys.argv.pop(1)))
     # A private name, so MiniStack is pinned exactly. `engine.py` refuses a template with a type that is not in it.
-    provisioners._RESOURCE_HANDLERS.update({name: register.handlers(name) for name in TYPES})
+    handlers = provisioners._RESOURCE_HANDLERS
+    handlers.update({name: register.handlers(name) for name in TYPES})
+    handlers["AWS::CloudWatch::Alarm"] = register.alarms(handlers["AWS::CloudWatch::Alarm"])
     serve()
 
 
