@@ -1,0 +1,1 @@
+"""The model container: engines, pixels and the model server."""

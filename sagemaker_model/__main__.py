@@ -1,0 +1,61 @@
+"""`python -m sagemaker_model [serve | fetch-weights]`: SageMaker starts the container with `serve`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+import cv2
+import uvicorn
+
+from maskdrop.errors import MaskdropError
+from sagemaker_model.engines.base import load_all
+from sagemaker_model.server import app, in_flight
+from sagemaker_model.settings import ServerSettings
+from sagemaker_model.storage import S3Storage
+from sagemaker_model.weights import WEIGHTS, fetch
+
+log = logging.getLogger("sagemaker_model")
+
+
+def serve(settings: ServerSettings) -> None:
+    """Until SIGTERM, which lets what is in work end. Raises InvalidWeights."""
+    cv2.setNumThreads(1)  # the workers share the cores: threads of threads are eight times slower
+    engines = load_all(settings.device, settings.weights_dir)
+    application = app(settings, engines, lambda: S3Storage(threads=in_flight(settings.workers)))
+    # uvicorn passes the signal on when it has drained: then this ends the process with 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.run(
+        application,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m sagemaker_model", description=__doc__)
+    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "fetch-weights"))
+    command = parser.parse_args().command
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(capture=True)
+    try:
+        settings = ServerSettings.from_env(os.environ)
+        if command == "serve":
+            serve(settings)
+        else:
+            for weights in WEIGHTS:
+                log.info("%s is in %s", weights.name, fetch(weights, settings.weights_dir).parent)
+    except MaskdropError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

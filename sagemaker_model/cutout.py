@@ -1,0 +1,104 @@
+"""One picture: from the bytes of a file to the bytes of its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from maskdrop import __version__, catalog
+from maskdrop.job import Subject
+from maskdrop.options import Format, Options
+from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.foreground import estimate_foreground
+from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
+from sagemaker_model.refine import to_full_size
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """A finished picture. width and height in pixels, as the upright source; timings in milliseconds by stage."""
+
+    data: bytes
+    format: Format
+    width: int
+    height: int
+    subject: Subject
+    warnings: tuple[str, ...]
+    timings: dict[str, float]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Milliseconds by stage."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.ms[name] = round((time.perf_counter() - start) * 1000, 1)
+
+
+def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
+    """Raises the InputErrors of `pixels.decode`, InvalidPrompt for a box outside the picture, and ResolutionTooHigh for
+    a result that its format cannot hold."""
+    timings = Timings()
+    with timings.stage("decode"):
+        picture = decode(data, limits)
+    height, width = picture.rgb.shape[:2]
+    prompt = options.prompt.inside(width, height)
+    row = catalog.engine(options.engine)
+    with timings.stage("predict"):
+        predicted = engine.predict(picture.rgb, prompt)
+    with timings.stage("refine"):
+        alpha = FULL_SIZE[row.returns](predicted, picture)
+    subject = _subject(alpha)
+    warnings = picture.warnings + predicted.warnings
+    if subject.box is None:
+        warnings += (f"no_subject: nothing was found ({row.name} knows {row.subject}); the result is transparent.",)
+    rgb = picture.rgb
+    if options.output.channels == "rgba":
+        with timings.stage("foreground"):
+            rgb = estimate_foreground(rgb, alpha)
+    with timings.stage("encode"):
+        result = encode(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
+    return Cutout(result, options.output.format, width, height, subject, warnings, timings.ms)
+
+
+def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
+    """HxW uint8. What the source had transparent stays transparent: its own alpha is multiplied in."""
+    alpha = to_full_size(predicted.values, picture.rgb)
+    return alpha if picture.alpha is None else cv2.multiply(alpha, picture.alpha, scale=1 / 255).reshape(alpha.shape)
+
+
+FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha": _from_alpha}
+"""From what an engine returns to the alpha of the picture, by the catalogue's `returns`."""
+
+
+def _subject(alpha: Pixels) -> Subject:
+    x, y, width, height = cv2.boundingRect((alpha >= 128).astype(np.uint8))
+    coverage = cv2.mean(alpha)[0] / 255
+    if width == 0:
+        return Subject(None, coverage, 0.0)
+    certainty = np.abs(alpha[y : y + height, x : x + width].astype(np.float32) / 127.5 - 1)
+    score = float(certainty.mean())
+    return Subject((x, y, x + width, y + height), coverage, score)
+
+
+def _provenance(options: Options, engine: Engine) -> dict[str, str]:
+    """Says how a result was made, and nothing of whose it is."""
+    text = json.dumps(options.to_json(), sort_keys=True, separators=(",", ":"))
+    return {
+        "software": f"maskdrop {__version__}",
+        "engine": options.engine,
+        "weights_sha256": engine.weights_sha256,
+        "options_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }

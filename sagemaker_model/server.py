@@ -1,0 +1,277 @@
+"""The model server.
+
+    GET  /ping         200 once the weights are loaded and one picture has gone through each engine; 503 while a worker
+                       is stuck, so that the instance is replaced.
+    POST /invocations  a JSON bundle: its answer, one outcome an item (maskdrop/wire.py).
+                       An image: its result, the options in the header X-Amzn-SageMaker-Custom-Attributes, which comes
+                       back with what was found. Errors are {"error": {code, message, retryable}} with their status.
+    GET  /metrics      Prometheus.
+
+One process. Pixels are worked by as many threads as there are cores; S3 is read and written by threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, MaskdropError, QueueFull, UnsupportedFormat
+from maskdrop.options import CONTENT_TYPE, Options, Output
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
+from sagemaker_model.bundle import Place, read_source
+from sagemaker_model.cutout import Cutout, Timings, cut_out
+from sagemaker_model.engines.base import Engine
+from sagemaker_model.metrics import CONTENT_TYPE as METRICS_TYPE
+from sagemaker_model.metrics import Metrics
+from sagemaker_model.pixels import encode
+from sagemaker_model.settings import ServerSettings
+from sagemaker_model.storage import Storage
+from sagemaker_model.workers import Admission, Workers
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BUNDLE_BYTES_MAX = 1024 * 1024
+"""Of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB."""
+
+RETRY_AFTER_S = 5
+"""What a refused client is told to wait: some ten pictures' work on one core."""
+
+
+def in_flight(workers: int) -> int:
+    """Pictures of bundles whose bytes are held at once: one in work and one ready for each worker, two under way."""
+    return 2 * workers + 2
+
+
+class ModelServer:
+    """What the routes share. Made inside the running event loop."""
+
+    def __init__(self, settings: ServerSettings, engines: Mapping[str, Engine], storage: Callable[[], Storage]) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._storage = storage()
+        self._workers = Workers(settings.workers, settings.deadline_s)
+        self._admission = Admission(settings.queue_max, settings.queue_bytes)
+        self._places = asyncio.Semaphore(in_flight(settings.workers))
+        self._io = ThreadPoolExecutor(in_flight(settings.workers), thread_name_prefix="s3")
+        self._metrics = Metrics(settings.device)
+        self._warm = False
+
+    async def warm_up(self) -> None:
+        """Sends one picture through every engine and every worker."""
+        picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
+        for name, engine in self._engines.items():
+            work = partial(cut_out, picture, Options(engine=name), engine, self._settings.limits)
+            await asyncio.gather(*(self._workers.run(work) for _ in range(self._workers.count)))
+        self._warm = True
+        log.info(
+            "ready on device %s: %s; %d workers", self._settings.device, ", ".join(self._engines), self._workers.count
+        )
+
+    def close(self) -> None:
+        self._workers.close()
+        self._io.shutdown(wait=False, cancel_futures=True)
+
+    async def ping(self, _: Request) -> Response:
+        return Response(status_code=200 if self._warm and not self._workers.stuck else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        page = self._metrics.page(queued=self._admission.pictures, stuck=self._workers.stuck)
+        return Response(page, media_type=METRICS_TYPE)
+
+    async def invocations(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return await self._bundle(request)
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            return await self._picture(request)
+        raise UnsupportedFormat(
+            "Send a bundle as application/json, or a picture as image/* or application/octet-stream."
+        )
+
+    # One picture
+
+    async def _picture(self, request: Request) -> Response:
+        limit = self._settings.max_bytes
+        size = _announced(request, limit)
+        options = _options(request)
+        with self._admission.admit(1, limit if size is None else size):
+            data = await _body(request, limit)
+            work = partial(cut_out, data, options, self._engines[options.engine], self._settings.limits)
+            try:
+                cutout = await self._workers.run(work)
+            except Exception as error:
+                self._metrics.count(Outcome("", options.engine, error=_known(error).info))
+                raise
+        found = Outcome("", options.engine, subject=cutout.subject, warnings=cutout.warnings, timings=cutout.timings)
+        self._metrics.count(found)
+        return Response(
+            cutout.data,
+            media_type=CONTENT_TYPE[cutout.format],
+            headers={CUSTOM_ATTRIBUTES: _attributes(found, cutout, self._settings.device)},
+        )
+
+    # A bundle
+
+    async def _bundle(self, request: Request) -> Response:
+        start = time.perf_counter()
+        _announced(request, BUNDLE_BYTES_MAX)
+        bundle = Bundle.from_bytes(await _body(request, BUNDLE_BYTES_MAX))
+        with self._admission.admit(len(bundle.items)):
+            outcomes = await asyncio.gather(*(self._item(item) for item in bundle.items))
+        answer = Answer(
+            bundle=bundle.id,
+            device=self._settings.device,
+            wall_ms=(time.perf_counter() - start) * 1000,
+            usd_per_hour=self._settings.usd_per_hour,
+            outcomes=tuple(outcomes),
+        )
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        log.info("bundle %s: %d pictures, %d failed, %.0f ms", bundle.id, len(outcomes), failed, answer.wall_ms)
+        return Response(answer.to_bytes(), media_type="application/json")
+
+    async def _item(self, item: Item) -> Outcome:
+        """The outcome of one picture, whatever happens: one bad picture never harms its bundle."""
+        timings = Timings()
+        try:
+            async with self._places:
+                outcome = await self._work(item, timings)
+        except Exception as error:  # the rim of a picture
+            known = _known(error)
+            if isinstance(known, Internal):
+                log.exception("job %s failed", item.id)
+            outcome = Outcome(item.id, item.options.engine, timings=timings.ms, error=known.info)
+        self._metrics.count(outcome)
+        return outcome
+
+    async def _work(self, item: Item, timings: Timings) -> Outcome:
+        place = Place(item, self._storage)
+        if done := await self._in_io(place.look):
+            return done
+        with timings.stage("read"):
+            data = await self._in_io(partial(read_source, item.source, self._storage, self._settings.limits))
+        engine = self._engines[item.options.engine]
+        cutout = await self._workers.run(partial(cut_out, data, item.options, engine, self._settings.limits))
+        timings.ms.update(cutout.timings)
+        with timings.stage("write"):
+            outcome = await self._in_io(partial(place.write, cutout))
+        outcome.timings.update(timings.ms)
+        return outcome
+
+    async def _in_io(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._io, work)
+
+
+def app(settings: ServerSettings, engines: Mapping[str, Engine], storage: Callable[[], Storage]) -> Starlette:
+    """The server as an ASGI app. `storage` is called once, when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(application: Starlette) -> AsyncIterator[None]:
+        server = ModelServer(settings, engines, storage)
+        application.state.server = server
+        await server.warm_up()
+        yield
+        server.close()
+
+    def endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def call(request: Request) -> Response:
+            try:
+                return await getattr(request.app.state.server, name)(request)
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody reads it
+            except Exception as error:  # noqa: BLE001 - the rim of a request; `_refuse` logs what is not known
+                return _refuse(error)
+
+        return call
+
+    return Starlette(
+        routes=[
+            Route("/ping", endpoint("ping"), methods=["GET"]),
+            Route("/metrics", endpoint("metrics"), methods=["GET"]),
+            Route("/invocations", endpoint("invocations"), methods=["POST"]),
+        ],
+        lifespan=lifespan,
+    )
+
+
+def _refuse(error: Exception) -> Response:
+    known = _known(error)
+    if isinstance(known, Internal):
+        log.error("a request failed", exc_info=error)
+    headers = {}
+    if isinstance(known, QueueFull):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(known, FileTooLarge):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return JSONResponse({"error": known.info.to_json()}, known.status, headers)
+
+
+def _known(error: Exception) -> MaskdropError:
+    """`error` if it is one of ours; anything else is a fault of the server, about which the caller learns nothing."""
+    return error if isinstance(error, MaskdropError) else Internal("The model server failed on this picture.")
+
+
+def _announced(request: Request, limit: int) -> int | None:
+    """The body's length by its header, None when it comes in chunks. Raises FileTooLarge before any of it is read."""
+    text = request.headers.get("content-length", "")
+    if not text.isdecimal():
+        return None
+    if int(text) > limit:
+        raise FileTooLarge(_TOO_LARGE.format(limit / 2**20))
+    return int(text)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Raises FileTooLarge at the first byte too many."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise FileTooLarge(_TOO_LARGE.format(limit / 2**20))
+    return bytes(body)
+
+
+_TOO_LARGE = "The body is too large: at most {:.3g} MiB are taken."
+
+
+def _options(request: Request) -> Options:
+    """Raises InvalidOptions and what `Options.from_json` raises."""
+    text = request.headers.get(CUSTOM_ATTRIBUTES, "")
+    if len(text) > CUSTOM_ATTRIBUTES_MAX:
+        raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} has at most {CUSTOM_ATTRIBUTES_MAX} characters.")
+    try:
+        return Options.from_json(json.loads(text) if text.strip() else None)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} is not JSON.") from error
+
+
+def _attributes(found: Outcome, cutout: Cutout, device: str) -> str:
+    """What was found, as ASCII JSON that the header can hold: the least needed goes first when it is too long."""
+    data: dict[str, Any] = {
+        "engine": found.engine,
+        "device": device,
+        "width": cutout.width,
+        "height": cutout.height,
+        "subject": cutout.subject.to_json(),
+        "warnings": list(cutout.warnings),
+        "timings": cutout.timings,
+    }
+    text = json.dumps(data, separators=(",", ":"))
+    while len(text) > CUSTOM_ATTRIBUTES_MAX and data["warnings"]:
+        data["warnings"].pop()
+        text = json.dumps(data, separators=(",", ":"))
+    return text

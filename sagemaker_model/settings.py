@@ -1,0 +1,81 @@
+"""The settings of the model server: read once, typed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from maskdrop.settings import InvalidSettings
+from sagemaker_model.pixels import Limits
+
+PREFIX = "MODEL_"
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "Path": Path,
+    "int": int,
+    "float": float,
+    "float | None": float,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the server listens, and its limits.
+
+    host: the container sets 0.0.0.0; anywhere else only this machine is served.
+    weights_dir: SageMaker unpacks the weights into /opt/ml/model.
+    workers: pictures worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
+    queue_max: pictures admitted at once, waiting or in work: four bundles of 64.
+    queue_bytes: bytes of request bodies held at once.
+    max_bytes: of one file. A 50 MP camera JPEG has about 25 MB.
+    max_pixels: of one picture. It bounds memory: about 40 bytes of arrays a pixel at the worst moment.
+    deadline_s: for one picture, from the moment that a worker picks it. 50 MP take about 15 s on one slow core.
+    drain_s: for what is in work after SIGTERM. SageMaker kills 30 s after it.
+    usd_per_hour: the price of the instance; None where nothing is billed.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    weights_dir: Path = Path("/opt/ml/model")
+    device: str = "cpu"
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    queue_max: int = 256
+    queue_bytes: int = 512 * 1024 * 1024
+    max_bytes: int = 32 * 1024 * 1024
+    max_pixels: int = 50_000_000
+    deadline_s: float = 60.0
+    drain_s: int = 25
+    usd_per_hour: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.max_bytes, self.max_pixels)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> ServerSettings:
+        """Reads MODEL_<FIELD>; what is not set keeps its default. Raises InvalidSettings, naming all faults at once."""
+        faults: list[str] = []
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            name = PREFIX + item.name.upper()
+            text = env.get(name, "")
+            if not text:
+                continue
+            try:
+                value = _READ[str(item.type)](text)
+            except ValueError:
+                faults.append(f"{name} is not a number: {text!r}")
+                continue
+            if isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
+                faults.append(f"{name} must be above 0: {text!r}")
+            values[item.name] = value
+        if values.get("device", "cpu") != "cpu":
+            faults.append(f"{PREFIX}DEVICE is cpu, the only device of these engines: {values['device']!r}")
+        if faults:
+            raise InvalidSettings("; ".join(faults) + ".")
+        return cls(**values)
