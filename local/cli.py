@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
@@ -36,7 +36,7 @@ WAIT_S = 300.0
 FRONT = "front"
 """The name under which the command in the foreground is remembered, so that `down` ends it too."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(highlight=False)
 
 
@@ -151,10 +151,7 @@ def _through(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("Cutting out", total=len(photos))
-        ids = {
-            photo: pictures.drop(f"default/{photo.relative_to(SAMPLES).as_posix()}", photo.read_bytes())
-            for photo in photos
-        }
+        ids = {photo: pictures.drop(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
         ended: dict[Path, dict[str, Any] | None] = dict.fromkeys(photos)
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline and any(job is None for job in ended.values()):
@@ -186,12 +183,13 @@ def _fetched(
 
 
 def _table(rows: list[tuple[Path, dict[str, Any], str]]) -> Table:
-    table = Table("photo", "state", "engine", "size", "ms", "path")
+    names = ("photo", "state", "engine", "size", "ms", "path")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for photo, job, last in rows:
         result = job.get("result")
         size = f"{result['width']} x {result['height']}" if result else ""
         state = "[green]done[/green]" if job["state"] == "done" else f"[red]{job['state']}[/red]"
-        table.add_row(escape(photo.name), state, job["engine"], size, _ms(job), escape(last))
+        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(last))
     return table
 
 

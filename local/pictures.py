@@ -62,5 +62,5 @@ class Pictures:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise LocalError(f"The result's key {found['key']!r} leads out of {folder}.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.s3.download_file(found["bucket"], found["key"], str(path))
+        path.write_bytes(self.s3.get_object(Bucket=found["bucket"], Key=found["key"])["Body"].read())
         return path

@@ -94,6 +94,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     running = find(config) is not None
     if not running:
         down(config)
+        shutil.rmtree(config.state / "logs", ignore_errors=True)
         for program in (emulator, sagemaker, model):
             processes.require_free(program)
     with step("Installing the emulator"):
