@@ -13,6 +13,7 @@ from constructs import Construct
 
 from infra.api import Api
 from infra.function import Function
+from infra.nag import acknowledge
 from infra.parts import Parts
 
 FIVE_MINUTES = Duration.minutes(5)
@@ -37,6 +38,7 @@ class Alarms(Construct):
         topic_key.grant_encrypt_decrypt(iam.ServicePrincipal("cloudwatch.amazonaws.com"))
         if parts.stage.mail:
             self.topic.add_subscription(subscriptions.EmailSubscription(parts.stage.mail))
+            acknowledge(self.topic, "Serverless-SNSRedrivePolicy", "A mail that is not delivered: alarms stay visible.")
 
         for metric, why in (
             ("JobsGivenUp", "Jobs failed after every attempt: a part of ours is out of order."),

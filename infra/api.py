@@ -54,6 +54,10 @@ class Api(Function):
                 tracing_enabled=True,
             ),
         )
+        self.rest.node.try_remove_child("Endpoint")  # an output of CDK's own; the stack writes ours
+        resource = cast(apigateway.CfnRestApi, self.rest.node.default_child)
+        resource.security_policy = "SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09"  # TLS 1.3 and 1.2 with forward secrecy
+        resource.endpoint_access_mode = "STRICT"
         self._routes()
         self.key = self._key(parts)
         self.allow("dynamodb:GetItem", on=parts.jobs.table.table_arn)

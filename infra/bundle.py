@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from aws_cdk import AssetHashType
@@ -30,7 +29,6 @@ PURE_PYTHON = (
 """Wheels without compiled code, so that one zip runs on arm64, on x86 and on every Python that we support."""
 
 
-@lru_cache(maxsize=1)
 def lambda_code() -> lambda_.Code:
     """The zip of all functions: our folders and the packages of lambdas/requirements.txt. boto3 is the runtime's."""
     requirements = ROOT / "lambdas" / "requirements.txt"

@@ -8,7 +8,6 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from infra.bundle import lambda_code
 from infra.nag import acknowledge, acknowledge_wildcard
 from infra.parts import Parts
 
@@ -38,7 +37,7 @@ class Function(Construct):
             self,
             "Function",
             architecture=lambda_.Architecture.ARM_64,
-            code=lambda_code(),
+            code=parts.code,
             environment={
                 **parts.settings.to_env(),
                 "POWERTOOLS_SERVICE_NAME": self.service,

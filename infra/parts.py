@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aws_cdk import aws_events as events
+from aws_cdk import aws_lambda as lambda_
 
 from infra.endpoint import BulkEndpoint
 from infra.jobs_table import JobsTable
@@ -17,6 +18,7 @@ from maskdrop.settings import Settings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     stage: Stage
+    code: lambda_.Code
     queues: Queues
     storage: Storage
     jobs: JobsTable

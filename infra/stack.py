@@ -9,6 +9,7 @@ from constructs import Construct
 
 from infra.alarms import Alarms
 from infra.api import Api
+from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
 from infra.endpoint import BulkEndpoint
@@ -46,7 +47,7 @@ class MaskdropStack(Stack):
         bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
 
         # 4. Functions pass on references to it.
-        parts = Parts(stage=stage, queues=queues, storage=storage, jobs=jobs, bulk=bulk, bus=bus)
+        parts = Parts(stage=stage, code=lambda_code(), queues=queues, storage=storage, jobs=jobs, bulk=bulk, bus=bus)
         ingest = Ingest(self, "Ingest", parts=parts)
         record = Record(self, "Record", parts=parts)
         sweep = Sweep(self, "Sweep", parts=parts)

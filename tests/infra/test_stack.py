@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskdrop.flow import ANSWERS_PREFIX
+from maskdrop.settings import Settings
+from tests.infra.conftest import Template, synthesize
+
+ROOT = Path(__file__).resolve().parents[2]
+
+OUTPUTS = {
+    "InboxBucket", "ResultsBucket", "JobsTable", "ApiUrl", "ApiId", "ApiStage", "ApiKeyId", "EndpointName",
+    "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
+}  # fmt: skip
+
+
+def target(reference: Any) -> str:
+    """The logical id that a Ref or a GetAtt points at."""
+    return str(reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"][0])
+
+
+def statements(template: Template) -> list[tuple[str, dict[str, Any]]]:
+    """(logical id, statement) of every policy of a role."""
+    found = [(name, one["PolicyDocument"]) for name, one in template.of("AWS::IAM::Policy").items()]
+    for name, role in template.of("AWS::IAM::Role").items():
+        found += [(name, policy["PolicyDocument"]) for policy in role.get("Policies", [])]
+    return [(name, statement) for name, document in found for statement in document["Statement"]]
+
+
+def test_a_message_stays_hidden_for_six_times_the_timeout_of_the_function_that_has_it(template: Template) -> None:
+    queues, functions = template.of("AWS::SQS::Queue"), template.of("AWS::Lambda::Function")
+    for mapping in template.of("AWS::Lambda::EventSourceMapping").values():
+        queue, function = queues[target(mapping["EventSourceArn"])], functions[target(mapping["FunctionName"])]
+        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + mapping["MaximumBatchingWindowInSeconds"]
+
+
+def test_every_queue_that_is_no_dead_letter_queue_has_one_and_every_queue_keeps_14_days(template: Template) -> None:
+    queues = template.of("AWS::SQS::Queue")
+    dead = {
+        target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
+    }
+    assert len(dead) == 4
+    assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
+    assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
+    assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
+
+
+def test_every_dead_letter_queue_has_a_function_that_reads_it(template: Template) -> None:
+    dead = {
+        target(queue["RedrivePolicy"]["deadLetterTargetArn"])
+        for queue in template.of("AWS::SQS::Queue").values()
+        if "RedrivePolicy" in queue
+    }
+    read = {target(mapping["EventSourceArn"]) for mapping in template.of("AWS::Lambda::EventSourceMapping").values()}
+    assert dead <= read
+
+
+def test_one_message_may_fail_alone(template: Template) -> None:
+    for mapping in template.of("AWS::Lambda::EventSourceMapping").values():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["ScalingConfig"]["MaximumConcurrency"] >= 2
+
+
+def test_every_bucket_is_closed_to_the_public_and_encrypted(template: Template) -> None:
+    for bucket in template.of("AWS::S3::Bucket").values():
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert bucket["BucketEncryption"]
+
+
+@pytest.mark.parametrize(
+    ("resource", "policy", "key"),
+    [
+        ("AWS::S3::Bucket", "AWS::S3::BucketPolicy", "Bucket"),
+        ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues"),
+        ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics"),
+    ],
+)
+def test_every_bucket_queue_and_topic_refuses_plain_http(
+    template: Template, resource: str, policy: str, key: str
+) -> None:
+    guarded = set()
+    for properties in template.of(policy).values():
+        denials = [one for one in properties["PolicyDocument"]["Statement"] if one["Effect"] == "Deny"]
+        if {"Bool": {"aws:SecureTransport": "false"}} in [one["Condition"] for one in denials]:
+            things = properties[key]
+            guarded |= {target(thing) for thing in (things if isinstance(things, list) else [things])}
+    assert guarded == set(template.of(resource))
+
+
+def test_topics_are_encrypted(template: Template) -> None:
+    assert all(topic["KmsMasterKeyId"] for topic in template.of("AWS::SNS::Topic").values())
+
+
+def test_a_photo_in_the_inbox_is_announced_to_intake_once_s3_may_send_there(template: Template) -> None:
+    inbox = template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
+    intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
+    (announced,) = template.of("AWS::S3::Bucket")[inbox]["NotificationConfiguration"]["QueueConfigurations"]
+    assert target(announced["Queue"]) == intake
+    assert announced["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
+    (policy,) = [
+        name for name, one in template.of("AWS::SQS::QueuePolicy").items() if target(one["Queues"][0]) == intake
+    ]
+    assert policy in template.body["Resources"][inbox]["DependsOn"]
+
+
+def test_the_name_that_cloudformation_gives_the_inbox_is_one_that_the_intake_queue_lets_in(template: Template) -> None:
+    intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
+    (policy,) = [one for one in template.of("AWS::SQS::QueuePolicy").values() if target(one["Queues"][0]) == intake]
+    (allowed,) = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+    pattern = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Join"][1][-1]
+    # An unnamed bucket is called <stack>-<logical id>-<random>, in small letters.
+    assert pattern == ":s3:::" + "Maskdrop-dev".lower() + "-*"
+    assert allowed["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    inbox = template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
+    assert "BucketName" not in template.of("AWS::S3::Bucket")[inbox]
+
+
+def test_the_endpoint_sleeps_at_zero_and_both_policies_are_there_that_it_needs(template: Template) -> None:
+    (scaled,) = template.of("AWS::ApplicationAutoScaling::ScalableTarget").values()
+    assert scaled["MinCapacity"] == 0
+    policies = {one["PolicyType"]: one for one in template.of("AWS::ApplicationAutoScaling::ScalingPolicy").values()}
+    assert set(policies) == {"TargetTrackingScaling", "StepScaling"}
+    tracking = policies["TargetTrackingScaling"]["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["CustomizedMetricSpecification"]["MetricName"] == "ApproximateBacklogSizePerInstance"
+    (wake,) = [
+        name
+        for name, one in template.of("AWS::ApplicationAutoScaling::ScalingPolicy").items()
+        if one["PolicyType"] == "StepScaling"
+    ]
+    (alarm,) = [one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": wake}]]
+    assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
+
+
+def test_the_endpoint_answers_where_the_functions_look_for_answers(template: Template) -> None:
+    (config,) = template.of("AWS::SageMaker::EndpointConfig").values()
+    output = config["AsyncInferenceConfig"]["OutputConfig"]
+    results = template.body["Outputs"]["ResultsBucket"]["Value"]
+    assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{ANSWERS_PREFIX}"]]}
+    topics = {target(topic) for topic in output["NotificationConfig"].values()}
+    queue = template.body["Outputs"]["ResultsQueueUrl"]["Value"]["Ref"]
+    heard = template.of("AWS::SNS::Subscription").values()
+    to_queue = [one for one in heard if one["Protocol"] == "sqs"]
+    assert {target(one["TopicArn"]) for one in to_queue} == topics
+    assert {target(one["Endpoint"]) for one in to_queue} == {queue}
+    assert all(one["RawMessageDelivery"] for one in to_queue)
+
+
+def test_the_image_is_named_and_nothing_is_imported_from_another_stack(template: Template) -> None:
+    assert "Fn::ImportValue" not in json.dumps(template.body)
+    (model,) = template.of("AWS::SageMaker::Model").values()
+    assert model["PrimaryContainer"]["Image"]["Fn::Join"][1][-1].startswith("/maskdrop-dev:")
+
+
+def test_the_image_that_the_endpoint_runs_is_the_one_that_is_built(
+    template: Template, stacks: dict[str, Template]
+) -> None:
+    (model,) = template.of("AWS::SageMaker::Model").values()
+    (built,) = stacks["MaskdropImage"].of("Custom::Image").values()
+    assert model["PrimaryContainer"]["Image"]["Fn::Join"][1][-1] == f"/maskdrop-dev:{built['Tag']}"
+
+
+def test_what_infra_writes_is_what_every_function_reads(template: Template) -> None:
+    for function in template.of("AWS::Lambda::Function").values():
+        variables = function["Environment"]["Variables"]
+        filled = {name: value if isinstance(value, str) else target(value) for name, value in variables.items()}
+        settings = Settings.from_env(filled)
+        assert settings.to_env() == {name: value for name, value in filled.items() if name.startswith("MASKDROP_")}
+        assert settings.inbox == template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
+        assert settings.endpoint == template.body["Outputs"]["EndpointName"]["Value"]
+
+
+def test_the_template_knows_nothing_of_a_laptop(template: Template) -> None:
+    text = json.dumps(template.body)
+    assert "AWS_ENDPOINT" not in text
+    assert "localhost" not in text
+    assert "127.0.0.1" not in text
+
+
+def test_every_handler_is_a_function_of_ours(template: Template) -> None:
+    handlers = {function["Handler"] for function in template.of("AWS::Lambda::Function").values()}
+    assert handlers == {f"lambdas.{name}.handler" for name in ("ingest", "record", "sweep", "dead_letters", "api")}
+    for handler in handlers:
+        module, _, name = handler.rpartition(".")
+        found = importlib.util.find_spec(module)
+        assert found
+        assert f"def {name}(" in Path(str(found.origin)).read_text()
+
+
+def test_functions_run_on_arm_with_a_python_that_is_kept_and_tell_what_they_do(template: Template) -> None:
+    for function in template.of("AWS::Lambda::Function").values():
+        assert function["Architectures"] == ["arm64"]
+        assert function["Runtime"] == "python3.14"
+        assert function["TracingConfig"] == {"Mode": "Active"}
+        assert function["LoggingConfig"]["LogFormat"] == "JSON"
+        service = function["Handler"].split(".")[1]
+        assert function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == f"maskdrop-{service}"
+
+
+def test_a_role_names_what_it_may_touch(template: Template) -> None:
+    nameless = {
+        "xray:PutTraceSegments",
+        "xray:PutTelemetryRecords",
+        "ecr:GetAuthorizationToken",
+        "cloudwatch:PutMetricData",
+    }
+    for name, statement in statements(template):
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert not [action for action in actions if "*" in action], name
+        if statement["Resource"] == "*":
+            assert set(actions) <= nameless, name
+
+
+def test_ingest_may_not_read_pictures_and_api_may_not_change_anything(template: Template) -> None:
+    allowed: dict[str, set[str]] = {}
+    for name, statement in statements(template):
+        actions = statement["Action"]
+        allowed.setdefault(name, set()).update(actions if isinstance(actions, list) else [actions])
+    (ingest,) = [actions for name, actions in allowed.items() if name.startswith("IngestRole")]
+    (api,) = [actions for name, actions in allowed.items() if name.startswith("ApiRole")]
+    assert not {action for action in ingest if action.startswith("s3:Get")}
+    assert {action for action in api if not action.startswith(("logs:", "xray:"))} == {
+        "dynamodb:GetItem", "dynamodb:Query", "s3:GetObject",
+    }  # fmt: skip
+
+
+def test_the_table_is_on_demand_recoverable_and_has_its_indexes(template: Template) -> None:
+    (table,) = template.of("AWS::DynamoDB::Table").values()
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    keys = {
+        index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
+        for index in table["GlobalSecondaryIndexes"]
+    }
+    assert keys == {"by_state": ["state", "recency"], "by_source": ["source_key", "recency"]}
+
+
+def test_every_route_but_health_asks_for_a_key(template: Template) -> None:
+    paths = {name: one["PathPart"] for name, one in template.of("AWS::ApiGateway::Resource").items()}
+    keyed = {
+        paths[target(method["ResourceId"])]: method["ApiKeyRequired"]
+        for method in template.of("AWS::ApiGateway::Method").values()
+    }
+    assert keyed == {"health": False, "jobs": True, "{id}": True}
+
+
+def test_the_stack_says_where_its_parts_are(template: Template) -> None:
+    assert set(template.body["Outputs"]) == OUTPUTS
+
+
+def test_every_alarm_but_the_one_that_wakes_the_endpoint_reaches_a_person(template: Template) -> None:
+    mails = [one for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"]
+    (person,) = [target(one["TopicArn"]) for one in mails]
+    told = [one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": person}]]
+    assert len(told) == len(template.of("AWS::CloudWatch::Alarm")) - 1
+
+
+def test_one_dashboard_shows_it(template: Template) -> None:
+    assert len(template.of("AWS::CloudWatch::Dashboard")) == 1
+
+
+def test_the_budget_is_monthly_and_reaches_a_person(stacks: dict[str, Template]) -> None:
+    (budget,) = stacks["MaskdropAccount"].of("AWS::Budgets::Budget").values()
+    assert budget["Budget"]["TimeUnit"] == "MONTHLY"
+    assert {one["Subscribers"][0]["Address"] for one in budget["NotificationsWithSubscribers"]} == {
+        "operator@example.com"
+    }
+
+
+def test_the_same_tree_gives_the_same_template(template: Template, tmp_path: Path) -> None:
+    again = synthesize(tmp_path, "dev")["Maskdrop"]
+    assert again.body == template.body
+
+
+def test_prod_keeps_what_dev_may_lose(template: Template, tmp_path: Path) -> None:
+    prod = synthesize(tmp_path, "prod")["Maskdrop"]
+    for stack, policy, protected in ((template, "Delete", False), (prod, "Retain", True)):
+        kept = [
+            one["DeletionPolicy"]
+            for one in stack.body["Resources"].values()
+            if one["Type"] in ("AWS::S3::Bucket", "AWS::DynamoDB::Table")
+        ]
+        assert kept == [policy] * 4
+        (table,) = stack.of("AWS::DynamoDB::Table").values()
+        assert table["DeletionProtectionEnabled"] is protected
+
+
+def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:
+    from aws_cdk import aws_s3 as s3
+
+    from app import application
+
+    app = application(outdir=str(tmp_path))
+    s3.Bucket(app.node.find_child("Maskdrop-dev"), "Careless")
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
+    assert "AwsSolutions-S10" in (tmp_path / "validation-report.json").read_text()
+
+
+def test_the_container_is_built_from_the_pins_that_are_tested() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["model"]
+    lines = (ROOT / "sagemaker_model" / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == declared
