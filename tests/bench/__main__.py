@@ -1,0 +1,98 @@
+"""`make bench`: how fast the whole path is beside the bare model server, and what the parts around it cost.
+
+Everything is measured in one run against a stack of its own, so that the figures can be compared with one another; on a
+shared machine only their ratios hold. Writes reports/bench.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from local import stack
+from local.config import ROOT, LocalConfig
+from tests.bench import functions, memory, throughput
+from tests.bench.photos import Photos
+from tests.ports import free_ports
+
+PICTURES = int(os.environ.get("BENCH_PICTURES", "300"))
+MEMORY_PICTURES = int(os.environ.get("BENCH_MEMORY_PICTURES", "1000"))
+
+Row = tuple[str, str, str]
+"""What was measured, the figure, and its goal or what it means."""
+
+
+def main() -> int:
+    console = Console(highlight=False)
+    aws, sagemaker, model = free_ports(3)
+    config = LocalConfig(
+        aws_port=aws,
+        sagemaker_port=sagemaker,
+        model_port=model,
+        state=ROOT / ".local" / "bench",
+        folder=ROOT / ".local" / "bench",
+    )
+    photos = Photos.made()
+    rows: list[Row] = []
+    try:
+        with console.status("Starting a stack of its own"):
+            here = stack.up(config)
+        with console.status(f"{PICTURES} pictures to the bare model server"):
+            bare = throughput.bare(here.model_url, photos.photo, PICTURES)
+        with console.status(f"{PICTURES} pictures through the whole stack"):
+            whole = throughput.whole(config, here, photos.photo, PICTURES)
+        rows += [
+            ("bare model server", f"{bare:.1f} images/s", f"{throughput.CLIENTS} clients, 1 MP JPEG -> PNG cut-out"),
+            ("S3 put to result, whole stack", f"{whole:.1f} images/s", "the emulator's own share included"),
+            ("whole / bare", f"{whole / bare:.2f}", "1 would be a path that costs nothing"),
+        ]
+        with console.status("ingest and record, in bundles of 64"):
+            cpu = functions.cpu_ms(config, here)
+        rows += [
+            ("CPU of ingest", f"{cpu['ingest']:.2f} ms an image", ""),
+            ("CPU of record", f"{cpu['record']:.2f} ms an image", ""),
+            ("CPU of both", f"{cpu['ingest'] + cpu['record']:.2f} ms an image", "goal: at most 3 ms"),
+        ]
+        with console.status("cold imports"):
+            bundle = functions.bundle(config)
+            rows += [
+                (f"cold import of {name}", f"{ms:.0f} ms", "goal: at most 300 ms")
+                for name, ms in functions.cold_imports(bundle).items()
+            ]
+            rows.append(("Lambda zip", f"{functions.zip_mb(bundle):.2f} MB", "goal: at most 5 MB"))
+        with console.status(f"{MEMORY_PICTURES} pictures of mixed sizes"):
+            steps = memory.resident_mb(config, here.model_url, photos.mixed, MEMORY_PICTURES)
+        rows += [(f"model server after {count} pictures", f"{mb:.0f} MB", "") for count, mb in steps[:-1]]
+        rows.append(("model server, peak", f"{steps[-1][1]:.0f} MB", "flat: no growth from step to step"))
+    finally:
+        stack.down(config)
+    console.print(_table(rows))
+    report = ROOT / "reports" / "bench.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "machine": _machine(), "rows": rows}, indent=1))
+    console.print(f"{_machine()}. Report: {report.relative_to(ROOT)}")
+    return 0
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("measured", "figure", "")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _machine() -> str:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

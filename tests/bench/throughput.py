@@ -1,0 +1,68 @@
+"""Images per second: of the model server alone, and of the whole path from the S3 put to the recorded result."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import httpx
+
+from local.config import LocalConfig
+from local.pictures import Pictures
+from local.stack import Stack
+
+CLIENTS = 8
+"""Enough to keep two cores busy, few enough for the client to stay out of the way."""
+
+WAIT_S = 600
+
+
+def bare(model_url: str, photo: bytes, count: int) -> float:
+    """images/s of POST /invocations with one picture each, CLIENTS at a time."""
+    with httpx.Client(base_url=model_url, timeout=120, trust_env=False) as client:
+
+        def one(_: int) -> None:
+            answer = client.post("/invocations", content=photo, headers={"content-type": "image/jpeg"})
+            answer.raise_for_status()
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(one, range(CLIENTS)))
+            began = time.perf_counter()
+            list(pool.map(one, range(count)))
+            return count / (time.perf_counter() - began)
+
+
+def whole(config: LocalConfig, here: Stack, photo: bytes, count: int) -> float:
+    """images/s from the first put to the last record, by the wall clock. Raises RuntimeError unless all are done."""
+    pictures = Pictures(config, here)
+    warm = pictures.drop("default/bench/warm.jpg", photo)
+    _wait(pictures, {warm})
+
+    def put(number: int) -> str:
+        return pictures.drop(f"default/bench/{number}.jpg", photo)
+
+    began = time.time()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        ids = set(pool.map(put, range(count)))
+    last = _wait(pictures, ids)
+    return count / (last - began)
+
+
+def _wait(pictures: Pictures, ids: set[str]) -> float:
+    """When the last of the jobs ended, by the records. Asked seldom, since asking takes the cores from the work."""
+    deadline = time.monotonic() + WAIT_S
+    last = 0.0
+    waiting = sorted(ids)
+    while waiting:
+        job = pictures.job(waiting[-1])
+        if job and job["state"] in ("done", "failed"):
+            if job["state"] == "failed":
+                raise RuntimeError(f"{job['source']['key']} failed: {job['error']['message']}")
+            last = max(last, datetime.fromisoformat(job["finished_at"]).timestamp())
+            waiting.pop()
+            continue
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(waiting)} of {len(ids)} pictures had not ended after {WAIT_S} s.")
+        time.sleep(0.5)
+    return last

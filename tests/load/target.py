@@ -1,0 +1,49 @@
+"""Where the load goes: the stack that a JSON file describes, with the fields of `.local/stack.json`.
+
+MASKDROP_STACK names the file. For a stack in an account, write one by hand from the outputs of `cdk deploy` and leave
+out `endpoint_url` and the two keys: the usual AWS credentials are used then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.config import Config
+from botocore.session import get_session
+
+SETTING = "MASKDROP_STACK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    region: str
+    inbox: str
+    api_url: str
+    api_key: str
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Path) -> Target:
+        data = json.loads(path.read_text())
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+    def s3(self) -> Any:
+        """A client that tries once: a retry would hide the failure that the load is to show."""
+        return get_session().create_client(
+            "s3",
+            region_name=self.region,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+        )
+
+
+def target() -> Target:
+    return Target.from_file(Path(os.environ[SETTING]))
