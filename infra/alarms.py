@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
+from aws_cdk import Aws, Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
@@ -35,7 +35,18 @@ class Alarms(Construct):
         super().__init__(scope, construct_id)
         self.all: list[cloudwatch.Alarm] = []
         self.topic = sns.Topic(self, "Topic", master_key=topic_key, enforce_ssl=True)
-        topic_key.grant_encrypt_decrypt(iam.ServicePrincipal("cloudwatch.amazonaws.com"))
+        # A topic with a policy of its own is closed to CloudWatch, and so is its key.
+        cloudwatch_itself = iam.ServicePrincipal("cloudwatch.amazonaws.com")
+        topic_key.grant_encrypt_decrypt(cloudwatch_itself)
+        self.topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsTold",
+                actions=["sns:Publish"],
+                principals=[cloudwatch_itself],
+                resources=[self.topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+            )
+        )
         if parts.stage.mail:
             self.topic.add_subscription(subscriptions.EmailSubscription(parts.stage.mail))
             acknowledge(self.topic, "Serverless-SNSRedrivePolicy", "A mail that is not delivered: alarms stay visible.")

@@ -1,7 +1,7 @@
 """What is shipped from this repository: the one zip of all functions, and the source of the container.
 
 Both are named by a digest of what they are made from, so an unchanged tree gives an unchanged template, and pip runs
-only when something changed. Both are prepared under `.local/build/`.
+only when the packages changed. Both are prepared under `.local/build/`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ def lambda_code() -> lambda_.Code:
     files = [*_sources("maskdrop"), *_sources("lambdas")]
     digest = _digest([requirements, *files])
 
-    def fill(folder: Path) -> None:
+    def install(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PURE_PYTHON]
         subprocess.run([*pip, "--requirement", requirements, "--target", folder], check=True)  # noqa: S603  our own words
         shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts for a command line; they name this machine's Python
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(_prepared(f"packages-{_digest([requirements])}", install), folder, dirs_exist_ok=True)
         _copy(files, folder)
 
     folder = _prepared(f"lambdas-{digest}", fill)

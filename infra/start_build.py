@@ -4,16 +4,20 @@ This file is the whole code of one function, written into the template: it impor
 4,096 characters that CloudFormation takes.
 """
 
+from __future__ import annotations
+
 import json
 import urllib.request
+from typing import Any
 
 import boto3
 
 
-def handler(event, context, codebuild=None):  # noqa: ARG001  Lambda passes two
+def handler(event: dict[str, Any], context: object, codebuild: Any = None) -> None:  # noqa: ARG001  Lambda passes two
     """`event`: a request of a custom resource with the properties Project and Tag."""
     if event["RequestType"] == "Delete":  # images go with their repository
-        return answer(event, "SUCCESS", "nothing to undo")
+        answer(event, "SUCCESS", "nothing to undo")
+        return
     properties = event["ResourceProperties"]
     told = {"RESPONSE_URL": event["ResponseURL"], "STACK_ID": event["StackId"], "REQUEST_ID": event["RequestId"]}
     told |= {"LOGICAL_ID": event["LogicalResourceId"], "PHYSICAL_ID": properties["Tag"], "TAG": properties["Tag"]}
@@ -23,11 +27,10 @@ def handler(event, context, codebuild=None):  # noqa: ARG001  Lambda passes two
             environmentVariablesOverride=[{"name": name, "value": value} for name, value in told.items()],
         )
     except Exception as error:  # noqa: BLE001  the rim: unanswered, CloudFormation would wait for an hour
-        return answer(event, "FAILED", f"The build did not start: {error}")
-    return None
+        answer(event, "FAILED", f"The build did not start: {error}")
 
 
-def answer(event, status, reason):
+def answer(event: dict[str, Any], status: str, reason: str) -> None:
     body = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
     body |= {"Status": status, "Reason": reason}
     body["PhysicalResourceId"] = event.get("PhysicalResourceId") or event["ResourceProperties"]["Tag"]

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -261,6 +261,38 @@ def test_every_alarm_but_the_one_that_wakes_the_endpoint_reaches_a_person(templa
     assert len(told) == len(template.of("AWS::CloudWatch::Alarm")) - 1
 
 
+def test_cloudwatch_may_publish_alarms_and_use_the_key_of_the_topic(template: Template) -> None:
+    by_cloudwatch = {"Service": "cloudwatch.amazonaws.com"}
+    open_to = [
+        target(policy["Topics"][0])
+        for policy in template.of("AWS::SNS::TopicPolicy").values()
+        for one in policy["PolicyDocument"]["Statement"]
+        if one["Effect"] == "Allow" and one["Principal"] == by_cloudwatch and one["Action"] == "sns:Publish"
+    ]
+    told = [
+        target(one["TopicArn"]) for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"
+    ]
+    assert open_to == told
+    (key,) = template.of("AWS::KMS::Key").values()
+    assert by_cloudwatch in [one["Principal"] for one in key["KeyPolicy"]["Statement"]]
+
+
+def test_s3_may_deliver_access_logs(template: Template) -> None:
+    logged = {
+        target(bucket["LoggingConfiguration"]["DestinationBucketName"])
+        for bucket in template.of("AWS::S3::Bucket").values()
+        if "LoggingConfiguration" in bucket
+    }
+    open_to = {
+        target(policy["Bucket"])
+        for policy in template.of("AWS::S3::BucketPolicy").values()
+        for one in policy["PolicyDocument"]["Statement"]
+        if one["Effect"] == "Allow" and one["Principal"] == {"Service": "logging.s3.amazonaws.com"}
+    }
+    assert len(logged) == 1
+    assert logged == open_to
+
+
 def test_one_dashboard_shows_it(template: Template) -> None:
     assert len(template.of("AWS::CloudWatch::Dashboard")) == 1
 
@@ -292,12 +324,13 @@ def test_prod_keeps_what_dev_may_lose(template: Template, tmp_path: Path) -> Non
 
 
 def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:
+    from aws_cdk import Stack
     from aws_cdk import aws_s3 as s3
 
     from app import application
 
     app = application(outdir=str(tmp_path))
-    s3.Bucket(app.node.find_child("Maskdrop-dev"), "Careless")
+    s3.Bucket(cast(Stack, app.node.find_child("Maskdrop-dev")), "Careless")
     with pytest.raises(RuntimeError, match="ValidationFailed"):
         app.synth()
     assert "AwsSolutions-S10" in (tmp_path / "validation-report.json").read_text()
