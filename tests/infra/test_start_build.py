@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 
 from infra.start_build import handler
+from tests.infra.conftest import Template
 
 
 class Mailbox:
@@ -93,3 +97,33 @@ def test_deleting_the_stack_starts_no_build(mailbox: Mailbox) -> None:
     assert codebuild.started == []
     (answer,) = mailbox.answers
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "old")
+
+
+@pytest.mark.parametrize(("succeeding", "status"), [("1", "SUCCESS"), ("0", "FAILED")])
+def test_a_build_tells_cloudformation_how_it_ended(
+    mailbox: Mailbox, stacks: dict[str, Template], succeeding: str, status: str
+) -> None:
+    if not (shutil.which("jq") and shutil.which("curl")):
+        pytest.skip("The script of the build needs jq and curl, which CodeBuild's image has.")
+    (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
+    (script,) = json.loads(project["Source"]["BuildSpec"])["phases"]["post_build"]["commands"]
+    codebuild = CodeBuild()
+    handler(event("Create", mailbox), None, codebuild)
+    told = {one["name"]: one["value"] for one in codebuild.started[0]["environmentVariablesOverride"]}
+    env = {
+        **told,
+        "PATH": os.environ["PATH"],
+        "CODEBUILD_BUILD_ID": "build:1",
+        "CODEBUILD_BUILD_SUCCEEDING": succeeding,
+    }
+    subprocess.run(["bash", "-c", script], env=env, check=True)  # noqa: S603, S607  the script of our own template
+    assert mailbox.answers == [
+        {
+            "Status": status,
+            "Reason": "See the log of build build:1",
+            "PhysicalResourceId": "0123",
+            "StackId": "stack",
+            "RequestId": "request",
+            "LogicalResourceId": "Image",
+        }
+    ]
