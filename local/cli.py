@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,12 +55,15 @@ def run() -> None:
 def up() -> None:
     """Starts a stack and stays: watches drop/ until Ctrl-C or `down`."""
     with _front() as config, _stack(config) as here:
-        console.print(_address(config, here))
-        watch = Watch(config, Pictures(config, here), console.print)
-        for _ in watch.run(threading.Event()):
-            for name in ("emulator", "sagemaker"):
-                if processes.find(name, config.state) is None:
-                    raise LocalError(f"The {name} ended.\n{processes.tail(name, config.state)}")
+        console.print(_address(config, here), soft_wrap=True)
+        watch = Watch(config, Pictures(config, here), partial(console.print, soft_wrap=True))
+        try:
+            for _ in watch.run():
+                for name in ("emulator", "sagemaker"):
+                    if processes.find(name, config.state) is None:
+                        raise LocalError(f"The {name} ended.\n{processes.tail(name, config.state)}")
+        except KeyboardInterrupt:
+            console.print("Stopping.")  # the ordinary end of `up`, not a failure
 
 
 @app.command()

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,15 +38,13 @@ class Watch:
     unsettled: dict[Path, tuple[int, float, float]] = field(default_factory=dict)
     on_the_way: dict[str, Path] = field(default_factory=dict)
 
-    def run(self, stop: Event) -> Iterator[None]:
-        """Yields after each look at the folder, a few times a second, until `stop` is set."""
+    def run(self) -> Iterator[None]:
+        """Yields after each look at the folder, a few times a second, for ever. Raises KeyboardInterrupt."""
         self.config.drop.mkdir(parents=True, exist_ok=True)
         for path in self.config.drop.rglob("*"):
             if not self._has_result(path):
                 self._notice(path)
-        for changes in watch(
-            self.config.drop, rust_timeout=TICK_MS, yield_on_timeout=True, stop_event=stop, raise_interrupt=False
-        ):
+        for changes in watch(self.config.drop, rust_timeout=TICK_MS, yield_on_timeout=True):
             for change, name in changes:
                 if change is not Change.deleted:
                     # A folder that is moved in is announced alone, without what it holds.

@@ -1,0 +1,105 @@
+"""`up`, `down` and `run` as a user calls them, on a second stack beside the one of the other tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from local import processes, stack
+from local.config import AWS_PORT, ROOT, SAGEMAKER_PORT, LocalConfig
+from local.sagemaker import model_server
+from tests.e2e.conftest import environment, wait_until
+
+LOCAL = (sys.executable, "-m", "local")
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    state = ROOT / ".local" / f"e2e-{os.getpid()}-second"
+    variables = environment(state)
+    yield {**os.environ, **variables}
+    config = LocalConfig.from_env(variables)
+    processes.stop("front", state)
+    stack.down(config)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], photo: bytes) -> None:
+    config = LocalConfig.from_env(env)
+    up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    wait_until(lambda: config.drop.exists(), "the folder drop/")
+    started = family(config)
+    assert set(started) == {"front", "emulator", "sagemaker", "model"}
+    everyone = [one for process in started.values() for one in (process, *process.children(recursive=True))]
+
+    (config.drop / "webp").mkdir()
+    (config.drop / "webp" / "a.png").write_bytes(photo)
+    (config.drop / "b.png").write_bytes(photo)
+    results = [config.results / "webp" / "a.png.webp", config.results / "default" / "b.png.png"]
+    wait_until(lambda: all(path.exists() and path.stat().st_size for path in results), "the results")
+    assert [Image.open(path).size for path in results] == [(512, 512)] * 2
+
+    subprocess.run([*LOCAL, "down"], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    assert up.wait(10) == 130
+    assert not [one for one in everyone if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    for program in stack.programs(config):
+        processes.require_free(program)
+    assert not list((config.state / "pids").iterdir())
+    assert not (config.state / "stack.json").exists()
+    assert not (config.state / "tmp").exists()
+
+
+def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str]) -> None:
+    config = LocalConfig.from_env(env)
+    done = subprocess.run([*LOCAL, "run"], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    photos = [path for path in (ROOT / "samples").rglob("*.*") if path.parent != ROOT / "samples"]
+    written = [path for path in config.results.rglob("*") if path.is_file()]
+    assert len(written) == len(photos)
+    assert done.stdout.count("done") >= len(photos)
+    assert not family(config)
+
+
+def test_a_taken_port_is_named_with_the_setting_that_moves_it(env: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(env[SAGEMAKER_PORT])))
+        taken.listen()
+        done = subprocess.run([*LOCAL, "run"], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert env[SAGEMAKER_PORT] in said
+    assert SAGEMAKER_PORT in said
+    assert AWS_PORT not in said
+
+
+def test_nothing_listens_beyond_this_machine(env: dict[str, str]) -> None:
+    config = LocalConfig.from_env(env)
+    try:
+        stack.up(config)
+        listening = {
+            connection.laddr.ip
+            for process in family(config).values()
+            for one in (process, *process.children(recursive=True))
+            for connection in one.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    finally:
+        stack.down(config)
+    assert listening == {"127.0.0.1"}
+    assert model_server(config).env["MODEL_HOST"] == "127.0.0.1"
+
+
+def family(config: LocalConfig) -> dict[str, psutil.Process]:
+    """The running processes of a stack."""
+    names = ("front", "emulator", "sagemaker", "model")
+    found = {name: processes.find(name, Path(config.state)) for name in names}
+    return {name: process for name, process in found.items() if process}

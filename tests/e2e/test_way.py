@@ -1,0 +1,180 @@
+"""The way of a picture through the whole stack."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+import httpx
+import numpy as np
+import pytest
+
+from maskdrop.errors import JobNotFound
+from maskdrop.job import Source, dropped
+from tests.e2e.conftest import Running, inbox_key, wait_until
+
+LONG = "default/" + "/".join(["ü" * 60] * 8) + "/a.jpg"
+
+AWKWARD = [
+    "default/a b.jpg",
+    "default/a+b.jpg",
+    "default/a%2Fb.jpg",
+    "default/ä ö+ü.jpg",
+    "default/😀.jpg",
+    "default/.hidden.jpg",
+    "default/'\"&=?#;,:@$!().jpg",
+    LONG + "x" * (1024 - len(f"inbox/{LONG}".encode())),
+]
+
+
+def test_a_dropped_photo_is_done_and_its_result_has_alpha(running: Running, photo: bytes) -> None:
+    job_id = running.put(photo)
+    job = running.wait_for_end([job_id])[job_id]
+    assert job.state == "done", job.error
+    picture = running.result(job)
+    assert (picture.mode, picture.size) == ("RGBA", (512, 512))
+    alpha = np.asarray(picture)[..., 3]
+    assert alpha.min() == 0
+    assert alpha.max() == 255
+    assert job.result
+    assert job.result.key == f"results/{job.source.key.removeprefix('inbox/')}.png"
+    assert len(running.object(job.result.bucket, job.result.key)) == job.result.bytes
+
+
+def test_the_api_tells_a_job_and_gives_an_address_of_its_result(running: Running, photo: bytes) -> None:
+    job_id = running.put(photo)
+    job = running.wait_for_end([job_id])[job_id]
+    told = running.pictures.job(job_id)
+    assert told
+    url = told["result"].pop("url")
+    assert told == job.to_json()
+    body = httpx.get(url, trust_env=False).content
+    assert job.result
+    assert body == running.object(job.result.bucket, job.result.key)
+    listed = running.pictures.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
+    assert job_id in [one["id"] for one in listed]
+
+
+@pytest.mark.parametrize("name", AWKWARD, ids=lambda name: name[:20])
+def test_an_awkward_key_is_found_and_its_result_written(running: Running, photo: bytes, name: str) -> None:
+    assert len(inbox_key(name).encode()) <= 1024
+    job_id = running.put(photo, name)
+    job = running.wait_for_end([job_id])[job_id]
+    assert job.state == "done", job.error
+    assert job.source.key == inbox_key(name)
+    assert running.result(job).mode == "RGBA"
+
+
+def test_the_folder_of_a_photo_is_its_preset(running: Running, photo: bytes) -> None:
+    ids = {preset: running.put(photo, f"{preset}/preset.png") for preset in ("webp", "matte", "nonsense")}
+    jobs = running.wait_for_end(ids.values())
+    assert {name: jobs[one].state for name, one in ids.items()} == dict.fromkeys(ids, "done")
+    assert running.result(jobs[ids["webp"]]).format == "WEBP"
+    assert running.result(jobs[ids["matte"]]).mode == "L"
+    assert jobs[ids["nonsense"]].preset == "default"
+
+
+def test_the_same_photo_dropped_twice_is_one_picture_in_two_jobs(running: Running, photo: bytes) -> None:
+    first, second = running.put(photo, "default/twice.jpg"), running.put(photo, "default/twice.jpg")
+    jobs = running.wait_for_end([first, second])
+    # Two versions of one key: the newer one is done, the older one done or found replaced, as it happened.
+    assert jobs[second].state == "done"
+    older = jobs[first]
+    assert older.state == "done" or (older.error and older.error.code == "source_replaced")
+
+
+def test_an_event_that_comes_twice_makes_no_second_attempt(running: Running, photo: bytes) -> None:
+    job_id = running.put(photo)
+    job = running.wait_for_end([job_id])[job_id]
+    running.send(running.stack.intake_queue_url, json.dumps({"Records": [created(job.source)]}))
+    wait_until(running.settled, "empty queues")
+    assert running.jobs.get(job_id) == job
+
+
+def test_a_deleted_source_fails_its_job_with_the_reason(running: Running, photo: bytes) -> None:
+    with running.model_held():
+        job_id = running.put(photo)
+        wait_until(lambda: running.jobs.get(job_id) is not None, "the job")
+        job = running.jobs.get(job_id)
+        assert job
+        running.pictures.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
+    job = running.wait_for_end([job_id])[job_id]
+    assert job.state == "failed"
+    assert job.error
+    assert (job.error.code, job.attempts) == ("source_missing", 1)
+
+
+def test_a_source_replaced_while_it_waits_ends_both_jobs_and_the_newer_photo_wins(
+    running: Running, photo: bytes
+) -> None:
+    with running.model_held():
+        older = running.put(photo, "default/replaced.jpg")
+        newer = running.put(photo + b" ", "default/replaced.jpg")
+        wait_until(lambda: None not in (running.jobs.get(older), running.jobs.get(newer)), "the jobs")
+    jobs = running.wait_for_end([older, newer])
+    assert jobs[older].error
+    assert jobs[older].error.code == "source_replaced"
+    assert jobs[newer].state == "done", jobs[newer].error
+    result = jobs[newer].result
+    assert result
+    head = running.pictures.s3.head_object(Bucket=result.bucket, Key=result.key)
+    assert head["ContentLength"] == result.bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "code"),
+    [
+        ("default/folder/", b"", "directory_marker"),
+        ("default/empty.jpg", b"", "empty_file"),
+        ("default/text.jpg", b"This is no picture.", "unsupported_format"),
+    ],
+)
+def test_what_is_no_picture_fails_once_with_a_code(running: Running, name: str, body: bytes, code: str) -> None:
+    job_id = running.put(body, name)
+    job = running.wait_for_end([job_id])[job_id]
+    assert job.error
+    assert (job.state, job.error.code, job.error.retryable) == ("failed", code, False)
+    assert job.attempts <= 1
+
+
+def test_every_picture_ends_when_the_model_server_is_killed_at_work(running: Running, photo: bytes) -> None:
+    before = running.model()
+    ids = bundle(running, photo, 24)
+    wait_until(lambda: running.at_work() > 4, "a bundle at work")
+    before.kill()
+    jobs = running.wait_for_end(ids)
+    assert {job.state for job in jobs.values()} == {"done"}
+    assert min(job.attempts for job in jobs.values()) > 1
+    assert running.model().pid != before.pid
+
+
+def bundle(running: Running, photo: bytes, size: int) -> list[str]:
+    """Photos that share one bundle: they lie where S3 announces nothing, and one message announces them all."""
+    records, ids = [], []
+    for number in range(size):
+        key = f"elsewhere/{number}.png"
+        written = running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
+        source = Source(running.stack.inbox, key, written["VersionId"], len(photo))
+        records.append(created(source))
+        ids.append(dropped(source, datetime.now(UTC)).id)
+    running.send(running.stack.intake_queue_url, json.dumps({"Records": records}))
+    return ids
+
+
+def created(source: Source) -> dict[str, Any]:
+    """What S3 says of a new object."""
+    thing = {"key": quote_plus(source.key), "size": source.bytes, "versionId": source.version_id}
+    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": thing}}
+
+
+def test_the_api_asks_for_a_key_but_for_its_health(api: httpx.Client) -> None:
+    assert api.get("/v1/health").json()["status"] == "ok"
+    assert api.get("/v1/jobs").status_code == 403
+    assert api.get("/v1/jobs", headers={"x-api-key": "wrong"}).status_code == 403
+
+
+def test_a_job_that_is_not_there_is_said_to_be_missing(running: Running) -> None:
+    answer = running.pictures.http.get(f"/v1/jobs/{'0' * 32}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, JobNotFound.code)
