@@ -112,7 +112,7 @@ class Api(Function):
             "choice and stands before this API.",
         )
         acknowledge(self.rest, "AwsSolutions-COG4", "As APIG4: API keys, not a Cognito user pool.")
-        acknowledge(self.rest, "AwsSolutions-APIG3", "WAF costs some $9 a month idle and belongs in a stack of its own.")
+        acknowledge(self.rest, "AwsSolutions-APIG3", "WAF costs $9 a month idle and belongs in a stack of its own.")
         role = cast(Construct, self.rest.node.find_child("CloudWatchRole"))
         acknowledge(
             role,
