@@ -35,7 +35,7 @@ def env() -> Iterator[dict[str, str]]:
 
 def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], photo: bytes) -> None:
     config = LocalConfig.from_env(env)
-    up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603  our own words
     wait_until(lambda: config.drop.exists(), "the folder drop/")
     started = family(config)
     assert set(started) == {"front", "emulator", "sagemaker", "model"}
@@ -48,8 +48,8 @@ def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], phot
     wait_until(lambda: all(path.exists() and path.stat().st_size for path in results), "the results")
     assert [Image.open(path).size for path in results] == [(512, 512)] * 2
 
-    subprocess.run([*LOCAL, "down"], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-    assert up.wait(10) == 130
+    assert call("down", env).returncode == 0
+    assert up.wait(10) == 0
     assert not [one for one in everyone if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     for program in stack.programs(config):
         processes.require_free(program)
@@ -60,7 +60,7 @@ def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], phot
 
 def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str]) -> None:
     config = LocalConfig.from_env(env)
-    done = subprocess.run([*LOCAL, "run"], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = call("run", env)
     assert done.returncode == 0, done.stdout + done.stderr
     photos = [path for path in (ROOT / "samples").rglob("*.*") if path.parent != ROOT / "samples"]
     written = [path for path in config.results.rglob("*") if path.is_file()]
@@ -73,7 +73,7 @@ def test_a_taken_port_is_named_with_the_setting_that_moves_it(env: dict[str, str
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(env[SAGEMAKER_PORT])))
         taken.listen()
-        done = subprocess.run([*LOCAL, "run"], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        done = call("run", env)
     assert done.returncode == 1
     said = " ".join(done.stdout.split())
     assert env[SAGEMAKER_PORT] in said
@@ -96,6 +96,10 @@ def test_nothing_listens_beyond_this_machine(env: dict[str, str]) -> None:
         stack.down(config)
     assert listening == {"127.0.0.1"}
     assert model_server(config).env["MODEL_HOST"] == "127.0.0.1"
+
+
+def call(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*LOCAL, command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def family(config: LocalConfig) -> dict[str, psutil.Process]:
