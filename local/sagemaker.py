@@ -84,14 +84,13 @@ class Invocation:
 class SageMaker:
     """The endpoints, and the one model server behind all of them."""
 
-    def __init__(self, config: LocalConfig) -> None:
+    def __init__(self, config: LocalConfig, *, s3: Any, sns: Any, http: httpx.AsyncClient) -> None:
+        """s3, sns: clients of the emulator. http: of the model server."""
         self._config = config
         self._model = model_server(config)
-        self._s3 = client(config, "s3")
-        self._sns = client(config, "sns")
-        self._http = httpx.AsyncClient(base_url=config.model_url, trust_env=False)
+        self._s3, self._sns, self._http = s3, sns, http
         self._slots: dict[str, asyncio.Semaphore] = {}
-        self._waiting: set[asyncio.Task[None]] = set()
+        self.waiting: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
@@ -99,9 +98,9 @@ class SageMaker:
         try:
             yield
         finally:
-            for task in (keeper, *self._waiting):
+            for task in (keeper, *self.waiting):
                 task.cancel()
-            await asyncio.gather(keeper, *self._waiting, return_exceptions=True)
+            await asyncio.gather(keeper, *self.waiting, return_exceptions=True)
             await self._http.aclose()
             await asyncio.to_thread(processes.stop, self._model.name, self._config.state)
 
@@ -128,7 +127,7 @@ class SageMaker:
         header = request.headers
         if not header.get("X-Amzn-SageMaker-InputLocation"):
             raise Refused("InputLocation is required.")
-        if len(self._waiting) >= QUEUE_MAX:
+        if len(self.waiting) >= QUEUE_MAX:
             return _error(503, "ServiceUnavailable", "The endpoint's queue is full.")
         paths = asynchronous["OutputConfig"]
         answer = str(uuid.uuid4())
@@ -145,8 +144,8 @@ class SageMaker:
             timeout_s=float(header.get("X-Amzn-SageMaker-InvocationTimeoutSeconds", TIMEOUT_S)),
         )
         task = asyncio.create_task(self._serve(invocation))
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self.waiting.add(task)
+        task.add_done_callback(self.waiting.discard)
         return JSONResponse(
             {"InferenceId": invocation.id},
             202,
@@ -301,7 +300,8 @@ def model_server(config: LocalConfig) -> Program:
 
 
 def app(config: LocalConfig) -> Starlette:
-    sagemaker = SageMaker(config)
+    http = httpx.AsyncClient(base_url=config.model_url, trust_env=False)
+    sagemaker = SageMaker(config, s3=client(config, "s3"), sns=client(config, "sns"), http=http)
     return Starlette(
         routes=[
             Route("/endpoints/{name}/async-invocations", sagemaker.invoke_async, methods=["POST"]),
