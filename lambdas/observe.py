@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from typing import Any
@@ -37,6 +38,8 @@ def observed(work: Handler) -> Handler:
 
     @lru_cache(maxsize=1)
     def instrumented() -> Handler:
+        # A call that finishes no job has nothing to count, and that is no news.
+        warnings.filterwarnings("ignore", message="No application metrics to publish")
         inner = logger().inject_lambda_context(work)
         counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
         traced: Handler = tracer().capture_lambda_handler(counted, capture_response=False)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,14 +37,14 @@ CODES = {
 
 
 @pytest.fixture(scope="module")
-def aws(running: Running) -> Iterator[list[str]]:
+def aws(running: Running) -> list[str]:
     """The AWS command line in a virtual environment of its own, as it pins another botocore; pointed at the stack."""
     folder = running.config.made / "aws-cli"
     program = folder / "bin" / "aws"
     if not program.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)  # noqa: S603
         subprocess.run([folder / "bin" / "pip", "install", "--quiet", AWS_CLI], check=True)  # noqa: S603
-    yield [str(program), "--endpoint-url", running.stack.endpoint_url]
+    return [str(program), "--endpoint-url", running.stack.endpoint_url]
 
 
 def run(running: Running, *command: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from maskdrop.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "samples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str) -> list[str]:
+    """The fenced blocks that name no language and draw no table: what a reader would type."""
+    found = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.strip() for block in found if not block.lstrip().startswith(("┃", "│"))]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_the_two_commands_of_the_readme_are_make_run_and_make_test() -> None:
+    assert blocks(README) == ["make run", "make test"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets()
+
+
+def test_the_readme_names_every_preset() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \| [^|]+\|$", README, re.MULTILINE)) == set(PRESETS)
+
+
+def test_every_target_has_a_line_of_help() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert set(phony[1].split()) == targets()

@@ -1,0 +1,171 @@
+"""The table in memory and the table in DynamoDB keep the same promises, so that what is tested with the one holds for
+the other."""
+
+import uuid
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from lambdas.adapters.queue import SqsQueue
+from lambdas.adapters.storage import S3Storage
+from local.connect import client
+from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
+from maskdrop.job import Job, dropped
+from maskdrop.services import Jobs
+from tests.e2e.conftest import Running
+from tests.fakes import NOW, FakeJobs, a_source, a_success, minutes_later
+
+ERROR = ErrorInfo("unreadable_picture", "It is broken.", False)
+
+
+@pytest.fixture(params=["fake", "dynamodb"])
+def jobs(request: pytest.FixtureRequest) -> Jobs:
+    if request.param == "fake":
+        return FakeJobs()
+    running: Running = request.getfixturevalue("running")
+    return running.jobs
+
+
+def a_job(state: str = "submitted", bundle: str = "b1", now: datetime = NOW) -> Job:
+    job = dropped(a_source(f"inbox/default/{uuid.uuid4().hex} ü.jpg"), now)
+    return replace(job, state=state, bundle=bundle, attempts=1)  # type: ignore[arg-type]
+
+
+def test_a_claimed_job_is_read_back_as_it_was_written(jobs: Jobs) -> None:
+    job = a_job()
+    assert jobs.claim(job)
+    assert jobs.get(job.id) == job
+
+
+def test_a_job_is_claimed_once(jobs: Jobs) -> None:
+    job = a_job()
+    assert jobs.claim(job)
+    assert not jobs.claim(replace(job, bundle="b2"))
+    assert jobs.get(job.id) == job
+
+
+def test_an_unknown_job_is_none_and_changes_to_it_are_too(jobs: Jobs) -> None:
+    nobody = uuid.uuid4().hex
+    assert jobs.get(nobody) is None
+    assert jobs.take(nobody, bundle="b", now=NOW) is None
+    assert jobs.give_back(nobody, bundle="b", now=NOW) is None
+    assert jobs.done(nobody, a_success(nobody), bundle="b", cost_usd=None, now=NOW) is None
+    assert jobs.fail(nobody, ERROR, bundle="b", now=NOW) is None
+    assert jobs.get(nobody) is None
+
+
+def test_a_queued_job_is_taken_by_one_bundle(jobs: Jobs) -> None:
+    job = a_job("queued", "")
+    jobs.claim(job)
+    taken = jobs.take(job.id, bundle="b2", now=minutes_later(1))
+    assert taken == replace(job, state="submitted", bundle="b2", attempts=2, changed_at=minutes_later(1))
+    assert jobs.take(job.id, bundle="b3", now=minutes_later(2)) is None
+    assert jobs.get(job.id) == taken
+
+
+def test_only_the_bundle_that_carries_a_job_gives_it_back(jobs: Jobs) -> None:
+    job = a_job()
+    jobs.claim(job)
+    assert jobs.give_back(job.id, bundle="other", now=NOW) is None
+    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(1)) == replace(
+        job, state="queued", changed_at=minutes_later(1)
+    )
+
+
+@pytest.mark.parametrize("cost", [None, 0.0000812, 1e-07])
+def test_a_result_is_kept_whole(jobs: Jobs, cost: float | None) -> None:
+    job = a_job()
+    jobs.claim(job)
+    outcome = a_success(job.id)
+    done = jobs.done(job.id, outcome, bundle="b1", cost_usd=cost, now=minutes_later(1))
+    assert done == replace(
+        job,
+        state="done",
+        result=outcome.result,
+        subject=outcome.subject,
+        warnings=outcome.warnings,
+        timings=outcome.timings,
+        cost_usd=cost,
+        changed_at=minutes_later(1),
+        finished_at=minutes_later(1),
+    )
+    assert jobs.get(job.id) == done
+
+
+def test_a_result_counts_whichever_bundle_brings_it_but_only_the_first(jobs: Jobs) -> None:
+    job = a_job()
+    jobs.claim(job)
+    assert jobs.done(job.id, a_success(job.id), bundle="late", cost_usd=None, now=NOW)
+    assert jobs.done(job.id, a_success(job.id), bundle="other", cost_usd=None, now=NOW) is None
+
+
+def test_what_a_bundle_said_may_be_said_again(jobs: Jobs) -> None:
+    good, bad = a_job(), a_job()
+    for job in (good, bad):
+        jobs.claim(job)
+    for _ in range(2):
+        assert jobs.done(good.id, a_success(good.id), bundle="b1", cost_usd=None, now=NOW)
+        assert jobs.fail(bad.id, ERROR, bundle="b1", now=NOW)
+
+
+def test_a_late_failure_of_another_bundle_is_passed_over(jobs: Jobs) -> None:
+    job = a_job(bundle="now")
+    jobs.claim(job)
+    assert jobs.fail(job.id, ERROR, bundle="before", now=NOW) is None
+    assert jobs.get(job.id) == job
+
+
+def test_a_failed_job_is_never_done_and_a_done_one_never_failed(jobs: Jobs) -> None:
+    failed, done = a_job(), a_job()
+    for job in (failed, done):
+        jobs.claim(job)
+    jobs.fail(failed.id, ERROR, bundle="b1", now=NOW)
+    jobs.done(done.id, a_success(done.id), bundle="b1", cost_usd=None, now=NOW)
+    assert jobs.done(failed.id, a_success(failed.id), bundle="b1", cost_usd=None, now=NOW) is None
+    assert jobs.fail(done.id, ERROR, bundle="b1", now=NOW) is None
+
+
+def test_pages_go_from_the_newest_to_the_oldest(jobs: Jobs) -> None:
+    made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
+    for job in made:
+        jobs.claim(job)
+    ours = {job.id for job in made}
+    first = jobs.page("queued", before=made[4].recency, limit=2)
+    assert [job.id for job in first if job.id in ours] == [made[3].id, made[2].id]
+    second = jobs.page("queued", before=first[-1].recency, limit=10)
+    assert [job.id for job in second if job.id in ours] == [made[1].id, made[0].id]
+
+
+def test_overdue_jobs_come_oldest_first(jobs: Jobs) -> None:
+    made = [a_job("submitted", now=minutes_later(-100_000 + number)) for number in range(4)]
+    for job in reversed(made):
+        jobs.claim(job)
+    late = jobs.overdue("submitted", since=made[3].changed_at, limit=100)
+    assert [job.id for job in late if job.id in {job.id for job in made}] == [job.id for job in made[:3]]
+
+
+def test_a_missing_object_is_a_missing_source(running: Running) -> None:
+    storage = S3Storage(client(running.config, "s3"))
+    with pytest.raises(SourceMissing, match="no object"):
+        storage.read(running.stack.results, "nothing/here")
+
+
+def test_a_missing_bucket_is_an_unavailable_storage(running: Running) -> None:
+    storage = S3Storage(client(running.config, "s3"))
+    with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
+        storage.write("no-such-bucket-here", "key", b"", "text/plain")
+
+
+def test_a_missing_queue_is_an_unavailable_queue(running: Running) -> None:
+    queue = SqsQueue(client(running.config, "sqs"), f"{running.stack.jobs_queue_url}-gone")
+    with pytest.raises(QueueUnavailable):
+        queue.send(["body"])
+
+
+def test_more_messages_than_fit_into_one_call_are_all_sent(running: Running) -> None:
+    sqs = client(running.config, "sqs")
+    url = sqs.create_queue(QueueName=f"test-{uuid.uuid4().hex}")["QueueUrl"]
+    SqsQueue(sqs, url).send([str(number) for number in range(23)])
+    counted = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+    assert counted["Attributes"]["ApproximateNumberOfMessages"] == "23"
