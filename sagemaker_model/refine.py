@@ -20,8 +20,8 @@ Floats = NDArray[np.float32]
 GUIDE_SIDE = 1024
 """Pixels of the long side at which the filter's coefficients are found."""
 
-RADIUS = 6
-"""Pixels at that size: about as far as the edge of a matte of 256 pixels can be off."""
+RADIUS = 12
+"""Pixels at that size: about as far as the edge of a matte of 256 pixels, spread over a person, can be off."""
 
 SMOOTHNESS = 1e-3
 """Variance of grey (0..1) below which the picture counts as flat: eight levels of 255, squared."""

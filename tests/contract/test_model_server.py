@@ -1,0 +1,126 @@
+"""The container's contract with SageMaker, kept by a real process: readiness, limits, SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from maskdrop.wire import CUSTOM_ATTRIBUTES
+
+REPOSITORY = Path(__file__).parents[2]
+START_S = 60
+
+SMALL = cv2.imencode(".jpg", np.full((60, 80, 3), 90, np.uint8))[1].tobytes()
+
+
+def slow_picture() -> bytes:
+    """12 MP of noise: more than a second of work."""
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    return cv2.imencode(".jpg", cv2.resize(noise, (4000, 3000)))[1].tobytes()
+
+
+class Server:
+    def __init__(self, weights: Path, **settings: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        env = {
+            **os.environ,
+            "MODEL_PORT": str(self.port),
+            "MODEL_WEIGHTS_DIR": str(weights),
+            "AWS_DEFAULT_REGION": "us-east-1",
+            **settings,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sagemaker_model", "serve"],
+            cwd=REPOSITORY,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    def wait(self) -> None:
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if self.http.get("/ping").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+        raise AssertionError(f"the server did not start: {self.stop()}")
+
+    def send(self, body: bytes, **options: object) -> httpx.Response:
+        headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
+        return self.http.post("/invocations", content=body, headers=headers)
+
+    def working(self) -> bool:
+        return "maskdrop_queue_pictures 1.0" in self.http.get("/metrics").text
+
+    def stop(self) -> str:
+        """What it logged."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.communicate(timeout=60)[1]
+
+
+@pytest.fixture
+def server(weights_dir: Path) -> Iterator[Server]:
+    running = Server(weights_dir, MODEL_WORKERS="2")
+    running.wait()
+    yield running
+    running.stop()
+
+
+def test_it_works_on_a_picture_and_says_on_which_device(server: Server) -> None:
+    answer = server.send(SMALL)
+    assert answer.status_code == 200
+    assert json.loads(answer.headers[CUSTOM_ATTRIBUTES])["device"] == "cpu"
+    assert "ready on device cpu" in server.stop()
+
+
+def test_sigterm_lets_the_work_end_takes_no_more_and_exits_cleanly(server: Server) -> None:
+    body = slow_picture()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.send, body)
+        while not server.working():
+            assert not answer.done()
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result().status_code == 200
+    assert server.process.wait(timeout=30) == 0
+    with pytest.raises(httpx.ConnectError):
+        server.http.get("/ping")
+
+
+def test_a_body_that_is_announced_too_large_is_refused_unread(server: Server) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 99999999999\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_without_its_weights_it_does_not_start(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    assert server.process.wait(timeout=START_S) == 1
+    assert "fetch-weights" in server.stop()
+
+
+def test_with_wrong_settings_it_does_not_start_and_names_all_of_them(tmp_path: Path) -> None:
+    server = Server(tmp_path, MODEL_WORKERS="0", MODEL_DEADLINE_S="soon")
+    assert server.process.wait(timeout=START_S) == 1
+    logged = server.stop()
+    assert "MODEL_WORKERS" in logged
+    assert "MODEL_DEADLINE_S" in logged

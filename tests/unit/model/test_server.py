@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from maskdrop.errors import NotAllowed, StorageUnavailable
+from maskdrop.job import Source
+from maskdrop.options import Options, Output
+from maskdrop.prompt import Prompt
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
+from sagemaker_model.engines.base import Alpha
+from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
+from sagemaker_model.settings import ServerSettings
+from tests.unit.model.fake_storage import FakeStorage
+
+SETTINGS = ServerSettings(workers=2, queue_max=4, max_bytes=100_000, deadline_s=30)
+JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
+
+
+@dataclass
+class Half:
+    """An engine that takes the left half. `hold` keeps it at work until it is set; `fault` makes it fail."""
+
+    weights_sha256: str = "half"
+    hold: threading.Event | None = None
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    fault: Exception | None = None
+
+    def setup(self, device: str, weights_dir: Path) -> None: ...
+
+    def predict(self, rgb: np.ndarray, prompt: Prompt) -> Alpha:
+        self.entered.release()
+        if self.hold:
+            assert self.hold.wait(60)
+        if self.fault:
+            raise self.fault
+        values = np.zeros((4, 8), np.float32)
+        values[:, :4] = 1
+        return Alpha(values)
+
+
+@contextmanager
+def running(engine: Half, storage: FakeStorage | None = None, **changes: object) -> Iterator[TestClient]:
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    with TestClient(app(settings, {"selfie": engine}, lambda: storage or FakeStorage())) as client:
+        while engine.entered.acquire(blocking=False):
+            pass  # the warm-up's
+        yield client
+
+
+def send(client: TestClient, body: bytes = JPEG, **options: object) -> object:
+    headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
+    return client.post("/invocations", content=body, headers=headers)
+
+
+def bundle(client: TestClient, *items: Item) -> Answer:
+    answer = client.post(
+        "/invocations", content=Bundle("b", items).to_bytes(), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 200, answer.text
+    return Answer.from_bytes(answer.content)
+
+
+def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:
+    key = f"inbox/{number}.jpg"
+    stored = storage.put("inbox", key, body)
+    return Item(f"job-{number}", Source("inbox", key, stored.etag), "results", f"results/{number}.jpg.png", Options())
+
+
+def error_code(answer: object) -> str:
+    return str(answer.json()["error"]["code"])  # type: ignore[attr-defined]
+
+
+def test_one_picture_comes_back_as_a_cut_out_with_what_was_found() -> None:
+    with running(Half()) as client:
+        answer = send(client)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED).shape == (30, 40, 4)
+    about = json.loads(answer.headers[CUSTOM_ATTRIBUTES])
+    assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, "selfie", "cpu")
+    assert about["subject"]["box"] == [0, 0, 20, 30]
+    assert set(about["timings"]) == {"decode", "predict", "refine", "foreground", "encode"}
+    assert len(answer.headers[CUSTOM_ATTRIBUTES]) <= CUSTOM_ATTRIBUTES_MAX
+
+
+def test_the_options_of_the_header_are_followed() -> None:
+    with running(Half()) as client:
+        answer = send(client, output={"format": "webp", "channels": "alpha"})
+    assert answer.headers["content-type"] == "image/webp"
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ("{", "invalid_options"),
+        ("[1]", "invalid_options"),
+        ("[" * 1000, "invalid_options"),
+        ('{"engine": "none"}', "unknown_engine"),
+        ('{"output": {"format": "bmp"}}', "invalid_options"),
+        (json.dumps({"prompt": {"box": [0, 0, 1, 1]}}), "invalid_prompt"),
+        ('{"task":"' + "x" * 1024 + '"}', "invalid_options"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(header: str, code: str) -> None:
+    with running(Half()) as client:
+        answer = client.post(
+            "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
+        )
+    assert (answer.status_code, error_code(answer)) == (400, code)
+
+
+def test_a_bad_picture_is_refused_with_its_status_and_no_trace() -> None:
+    with running(Half()) as client:
+        answer = send(client, b"no picture")
+    assert (answer.status_code, error_code(answer)) == (415, "unsupported_format")
+    assert answer.json()["error"]["retryable"] is False
+    assert "Traceback" not in answer.text
+
+
+def test_another_kind_of_body_is_refused() -> None:
+    with running(Half()) as client:
+        answer = client.post("/invocations", content=b"a=b", headers={"Content-Type": "text/plain"})
+    assert (answer.status_code, error_code(answer)) == (415, "unsupported_format")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("image/jpeg", SETTINGS.max_bytes), ("application/json", BUNDLE_BYTES_MAX)]
+)
+def test_a_body_above_the_limit_is_refused_before_it_is_read(kind: str, limit: int, chunked: bool) -> None:
+    sent = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 4 * limit:
+            sent += 50_000
+            yield b"x" * 50_000
+
+    headers = {"Content-Type": kind}
+    with running(Half()) as client:
+        content = parts() if chunked else b"x" * (limit + 1)
+        answer = client.post("/invocations", content=content, headers=headers)
+    assert (answer.status_code, error_code(answer)) == (413, "file_too_large")
+    assert answer.headers["connection"] == "close"
+
+
+def test_an_engine_s_fault_is_internal_and_tells_nothing() -> None:
+    engine = Half()
+    with running(engine) as client:
+        engine.fault = RuntimeError("secret")
+        answer = send(client)
+        page = client.get("/metrics").text
+    assert (answer.status_code, error_code(answer)) == (500, "internal")
+    assert "secret" not in answer.text
+    assert 'maskdrop_pictures_total{engine="selfie",outcome="internal"} 1.0' in page
+
+
+def test_the_server_is_not_started_when_its_engine_cannot_do_one_picture() -> None:
+    with pytest.raises(RuntimeError, match="broken"), running(Half(fault=RuntimeError("broken"))):
+        pass
+
+
+def test_a_full_server_says_so_at_once_and_takes_pictures_again_later() -> None:
+    engine = Half()
+    with running(engine, workers=1, queue_max=2) as client, ThreadPoolExecutor(2) as pool:
+        engine.hold = threading.Event()
+        waiting = [pool.submit(send, client) for _ in range(2)]
+        assert engine.entered.acquire(timeout=60)
+        until(lambda: "maskdrop_queue_pictures 2.0" in client.get("/metrics").text)
+        refused = send(client)
+        assert client.get("/ping").status_code == 200
+        engine.hold.set()
+        assert [answer.result().status_code for answer in waiting] == [200, 200]
+        assert send(client).status_code == 200
+    assert (refused.status_code, error_code(refused)) == (503, "queue_full")
+    assert refused.headers["retry-after"] == str(RETRY_AFTER_S)
+    assert refused.json()["error"]["retryable"] is True
+
+
+def test_an_idle_server_takes_a_bundle_longer_than_its_queue() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage, queue_max=1) as client:
+        answer = bundle(client, *(item(n, storage) for n in range(20)))
+    assert all(outcome.result for outcome in answer.outcomes)
+
+
+def test_a_hung_picture_ends_and_the_server_is_not_ready_until_its_worker_is_back() -> None:
+    engine = Half()
+    with running(engine, workers=1, deadline_s=0.2) as client:
+        engine.hold = threading.Event()
+        late = send(client)
+        assert (late.status_code, error_code(late)) == (504, "deadline_exceeded")
+        assert client.get("/ping").status_code == 503
+        assert "maskdrop_workers_stuck 1.0" in client.get("/metrics").text
+        assert error_code(send(client)) == "deadline_exceeded"  # no worker is left to wait for
+        engine.hold.set()
+        until(lambda: client.get("/ping").status_code == 200)
+        engine.hold = None
+        assert send(client).status_code == 200
+
+
+def test_a_bundle_answers_for_every_item_in_order_and_harms_none_for_another() -> None:
+    storage = FakeStorage()
+    items = [
+        item(0, storage),
+        item(1, storage, b"no picture"),
+        replace(item(2, storage), source=Source("inbox", "inbox/none.jpg")),
+        replace(item(3, storage), source=Source("inbox", "inbox/3.jpg", "old")),
+        item(4, storage, b""),
+        item(5, storage),
+    ]
+    with running(Half(), storage, usd_per_hour=1.5) as client:
+        answer = bundle(client, *items)
+    assert [outcome.id for outcome in answer.outcomes] == [i.id for i in items]
+    codes = [outcome.error.code if outcome.error else "" for outcome in answer.outcomes]
+    assert codes == ["", "unsupported_format", "source_missing", "source_replaced", "empty_file", ""]
+    assert (answer.bundle, answer.device, answer.usd_per_hour) == ("b", "cpu", 1.5)
+    assert {"read", "decode", "predict", "encode", "write"} <= set(answer.outcomes[0].timings)
+    assert set(storage.objects) >= {("results", "results/0.jpg.png"), ("results", "results/5.jpg.png")}
+
+
+def test_a_bundle_that_comes_twice_writes_once_and_answers_twice() -> None:
+    storage, engine = FakeStorage(), Half()
+    with running(engine, storage) as client:
+        first, second = (bundle(client, item(0, storage)) for _ in range(2))
+    assert storage.writes == 1
+    assert first.outcomes[0].result == second.outcomes[0].result
+
+
+def test_a_fault_of_ours_is_internal_for_its_item_alone_and_retryable() -> None:
+    storage, engine = FakeStorage(), Half()
+    with running(engine, storage) as client:
+        engine.fault = RuntimeError("secret")
+        outcome = bundle(client, item(0, storage)).outcomes[0]
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.retryable) == ("internal", True)
+    assert "secret" not in outcome.error.message
+
+
+@pytest.mark.parametrize("fault", [StorageUnavailable("S3 is out of reach."), NotAllowed("No.")])
+def test_a_fault_of_the_storage_keeps_its_meaning(fault: StorageUnavailable | NotAllowed) -> None:
+    storage = FakeStorage()
+    work = item(0, storage)
+    storage.broken = fault
+    with running(Half(), storage) as client:
+        assert bundle(client, work).outcomes[0].error == fault.info
+
+
+def test_the_bytes_of_few_pictures_are_held_at_once() -> None:
+    storage, engine = FakeStorage(), Half()
+    with running(engine, storage, queue_max=64) as client, ThreadPoolExecutor(1) as pool:
+        engine.hold = threading.Event()
+        answer = pool.submit(bundle, client, *(item(n, storage) for n in range(40)))
+        until(lambda: storage.reads >= in_flight(SETTINGS.workers))
+        client.get("/ping")
+        held = storage.reads
+        engine.hold.set()
+        assert all(outcome.result for outcome in answer.result().outcomes)
+    assert held == in_flight(SETTINGS.workers)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"bundle":"b","items":[{}]}', base64.b64encode(b"x")])
+def test_a_body_that_is_no_bundle_is_refused(body: bytes) -> None:
+    with running(Half()) as client:
+        answer = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, error_code(answer)) == (400, "invalid_options")
+
+
+def test_metrics_count_pictures_and_their_stages() -> None:
+    with running(Half()) as client:
+        send(client)
+        send(client, b"no picture")
+        page = client.get("/metrics").text
+    assert 'maskdrop_pictures_total{engine="selfie",outcome="done"} 1.0' in page
+    assert 'maskdrop_pictures_total{engine="selfie",outcome="unsupported_format"} 1.0' in page
+    assert 'maskdrop_stage_seconds_count{stage="predict"} 1.0' in page
+    assert 'maskdrop_device_info{device="cpu"} 1.0' in page
+    assert "process_resident_memory_bytes" in page
+    assert "maskdrop_queue_pictures 0.0" in page
+
+
+def test_the_alpha_alone_is_the_matte_of_the_cut_out() -> None:
+    with running(Half()) as client:
+        rgba, alpha = (send(client, output=Output(channels=kind).to_json()).content for kind in ("rgba", "alpha"))
+    read = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (rgba, alpha)]
+    assert np.array_equal(read[0][..., 3], read[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskdrop.settings import InvalidSettings
+from sagemaker_model.settings import ServerSettings
+
+
+def test_what_is_not_set_keeps_its_default() -> None:
+    assert ServerSettings.from_env({}) == ServerSettings()
+
+
+def test_every_setting_has_its_variable_and_its_type() -> None:
+    env = {"MODEL_PORT": "9000", "MODEL_WEIGHTS_DIR": "w", "MODEL_USD_PER_HOUR": "0.5", "MODEL_HOST": "0.0.0.0"}  # noqa: S104
+    found = ServerSettings.from_env(env)
+    assert (found.port, found.weights_dir, found.usd_per_hour, found.host) == (9000, Path("w"), 0.5, "0.0.0.0")  # noqa: S104
+
+
+def test_all_faults_are_named_together() -> None:
+    env = {"MODEL_PORT": "x", "MODEL_WORKERS": "0", "MODEL_DEADLINE_S": "nan", "MODEL_DEVICE": "cuda"}
+    with pytest.raises(InvalidSettings) as caught:
+        ServerSettings.from_env(env)
+    assert all(name in str(caught.value) for name in env)
+
+
+def test_what_drains_ends_before_sagemaker_kills() -> None:
+    assert ServerSettings().drain_s < 30
