@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class S3Storage:
                 if _status(error) == 404:
                     raise SourceMissing(f"There is no object {key!r} in the bucket {bucket!r}.") from error
                 raise
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # its own `with` gives the raw stream, which checks no length
                 check(_stored(answer))
                 return bytes(body.read())
 
