@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,8 +116,8 @@ def find(name: str, state: Path) -> psutil.Process | None:
         process = psutil.Process(note["pid"])
         if abs(process.create_time() - note["born"]) > 0.1:
             return None
-        if process.status() == psutil.STATUS_ZOMBIE:
-            process.wait(0)
+        if not _runs(process):
+            process.wait(0)  # as in `stop`
             return None
     except (FileNotFoundError, ValueError, psutil.Error):
         return None
@@ -132,14 +133,25 @@ def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
             process.terminate()
         except psutil.NoSuchProcess:
             family = []
-        psutil.wait_procs(family[:1], timeout=grace_s)
-        for one in family:
-            try:
+        deadline = time.monotonic() + grace_s
+        while _runs(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = [one for one in family if _runs(one)]
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
                 one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(family, timeout=5)
+        psutil.wait_procs(left, timeout=5)
+        with suppress(psutil.Error):
+            process.wait(0)  # for a child of ours; for another's it is a timeout
     _pid_file(name, state).unlink(missing_ok=True)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it is there, and not merely waiting for its parent to notice its end."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def forget(name: str, state: Path) -> None:

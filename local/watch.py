@@ -41,10 +41,13 @@ class Watch:
     def run(self) -> Iterator[None]:
         """Yields after each look at the folder, a few times a second, for ever. Raises KeyboardInterrupt."""
         self.config.drop.mkdir(parents=True, exist_ok=True)
-        for path in self.config.drop.rglob("*"):
-            if not self._has_result(path):
-                self._notice(path)
+        looked = False
         for changes in watch(self.config.drop, rust_timeout=TICK_MS, yield_on_timeout=True):
+            if not looked:  # after the watch has begun, so that nothing falls between the two
+                looked = True
+                for path in self.config.drop.rglob("*"):
+                    if not self._has_result(path):
+                        self._notice(path)
             for change, name in changes:
                 if change is not Change.deleted:
                     # A folder that is moved in is announced alone, without what it holds.
