@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -130,7 +131,7 @@ def environment(state: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[Running]:
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
     try:
         here = stack.up(config)
@@ -139,6 +140,8 @@ def running() -> Iterator[Running]:
         yield Running(config, here, pictures, jobs)
     finally:
         stack.down(config)
+        if not request.session.testsfailed:  # else the logs may tell why
+            shutil.rmtree(config.state, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
