@@ -135,12 +135,11 @@ class BulkEndpoint(Construct):
             inline_policies={
                 "bulk": iam.PolicyDocument(
                     statements=[
-                        iam.PolicyStatement(actions=["s3:GetObject", "s3:GetObjectVersion"], resources=readable),
+                        iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
                         iam.PolicyStatement(actions=["s3:PutObject"], resources=readable[1:]),
                         # Without it, S3 says 403 for an object that is not there, and the job could not say why.
                         iam.PolicyStatement(
-                            actions=["s3:ListBucket", "s3:ListBucketVersions"],
-                            resources=[inbox.bucket_arn, results.bucket_arn],
+                            actions=["s3:ListBucket"], resources=[inbox.bucket_arn, results.bucket_arn]
                         ),
                         iam.PolicyStatement(
                             actions=["sns:Publish"], resources=[self.completed.topic_arn, self.failed.topic_arn]

@@ -290,6 +290,7 @@ def model_server(config: LocalConfig) -> Program:
             "MODEL_HOST": HOST,
             "MODEL_PORT": str(config.model_port),
             "MODEL_WEIGHTS_DIR": str(config.weights),
+            "MALLOC_ARENA_MAX": "2",  # as in the container
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
             "AWS_ACCESS_KEY_ID": KEY_ID,

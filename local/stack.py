@@ -6,6 +6,7 @@ stand-in for SageMaker  ──keeps──►  the model server
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -181,13 +182,15 @@ def synthesize(config: LocalConfig) -> None:
     """Writes the template and its assets, unless nothing they are made from has changed."""
     mark = config.cdk_out / ".made-from"
     wanted = _digest(SYNTHESIZED)
-    if mark.exists() and mark.read_text() == wanted:
-        return
-    shutil.rmtree(config.cdk_out, ignore_errors=True)
-    _command(config, sys.executable, "app.py")
-    if not (config.cdk_out / f"{APP_STACK}.template.json").exists():
-        raise LocalError(f"`python app.py` made no stack named {APP_STACK}.")
-    mark.write_text(wanted)
+    with (config.made / "synthesize.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another stack of this checkout may be at it
+        if mark.exists() and mark.read_text() == wanted:
+            return
+        shutil.rmtree(config.cdk_out, ignore_errors=True)
+        _command(config, sys.executable, "app.py")
+        if not (config.cdk_out / f"{APP_STACK}.template.json").exists():
+            raise LocalError(f"`python app.py` made no stack named {APP_STACK}.")
+        mark.write_text(wanted)
 
 
 def _digest(names: tuple[str, ...]) -> str:

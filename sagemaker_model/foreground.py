@@ -2,8 +2,8 @@
 
 A picture is I = aF + (1 - a)B. F and B are found together, from coarse to fine, as Germer et al. propose ("Fast
 Multi-Level Foreground Estimation", ICPR 2020); with all pixels at once (Jacobi sweeps) rather than one by one. Mean
-error of the composite on white in the band, three scenes with known colours: 5.7, 2.5, 2.7 of 255, against 10.8, 15.5,
-15.3 with the picture's colours as they are.
+error of the composite on black in the band, twelve people of known colours and alpha before other backgrounds, 1 MP:
+5.4 of 255, against 11.0 with the picture's colours as they are.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SWEEPS = 6
 REGULARISATION = 1e-5
 """How strongly neighbours agree where alpha is flat; beside it counts the difference of their alphas."""
 
-SOLVED_MAX = 250_000
-"""Pixels at which the colours are solved for, about 0.2 s. They vary slowly: a quarter of 12 MP's sides is enough, as
-the picture's own detail is put back afterwards."""
+SOLVED_MAX = 60_000
+"""Pixels at which the colours are solved for. They vary slowly, and the picture's own detail is put back afterwards:
+with 250,000 the error is 5.3 instead of 5.4, and it takes 4 to 5 times as long."""
 
 MARGIN = 32
 """Pixels around the band, at the solved size, from which its colours come."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, 
 from local.connect import client
 from local.pictures import ENDED, Pictures
 from maskdrop.job import INBOX_PREFIX, Job
+from tests.ports import free_ports
 
 END_S = 180.0
 """A job whose container died is tried again after 5 s, then 30 s; the rest is for slow machines."""
@@ -110,18 +110,6 @@ def wait_until(held: Callable[[], bool], what: str, timeout_s: float = END_S) ->
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come within {timeout_s:.0f} s")
         time.sleep(0.1)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def environment(state: Path) -> dict[str, str]:
