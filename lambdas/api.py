@@ -16,7 +16,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
-from lambdas.observe import observed
+from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.errors import InvalidOptions, JobNotFound, MaskdropError
 from maskdrop.job import STATES, Job
@@ -36,7 +36,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def work(event: dict[str, Any], context: LambdaContext, settings: Settings, services: Services) -> dict[str, Any]:
     app = routes()
     app.append_context(settings=settings, services=services)  # type: ignore[no-untyped-call]
-    return app.resolve(event, context)
+    answer = app.resolve(event, context)
+    logger().info("answered", extra={"path": event["path"], "status": answer["statusCode"]})
+    return answer
 
 
 def health(settings: Settings) -> dict[str, Any]:

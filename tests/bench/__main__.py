@@ -30,7 +30,7 @@ Row = tuple[str, str, str]
 
 
 def main() -> int:
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=110)
     aws, sagemaker, model = free_ports(3)
     config = LocalConfig(
         aws_port=aws,

@@ -116,7 +116,7 @@ class ApiUser(StackUser):
 
     @task
     def ask_for_its_health(self) -> None:
-        self.client.get("/v1/health")
+        self.client.get("/v1/health", name="/v1/health")
 
 
 @events.quitting.add_listener
