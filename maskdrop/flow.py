@@ -44,6 +44,11 @@ us-east-1 list prices of November 2026."""
 WRITERS = 8
 """Threads that write to the table at once: 64 conditional writes of about 5 ms take 40 ms instead of 320."""
 
+LEASE = timedelta(seconds=180)
+"""How long a job that is submitted is left alone when its message comes again. `ingest` has 30 seconds to claim and to
+hand over; when it dies between the two, SQS delivers the message again after 240. A late duplicate of an event looks
+the same, and at worst costs its work once more: the container finds the result that is there."""
+
 DELAY_S = (5, 30, 120, 600, 900)
 """Seconds before the second, third … attempt. SQS delays at most 900."""
 
@@ -124,12 +129,12 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
     """The job, now ours; None for a duplicate; the error that kept us from knowing."""
     try:
         if isinstance(one, JobMessage):
-            return services.jobs.take(one.job_id, bundle=bundle, now=now)
+            return services.jobs.take(one.job_id, bundle=bundle, now=now, abandoned=now - LEASE)
         job = one if one.state == "failed" else replace(one, state="submitted", bundle=bundle, attempts=1)
         if services.jobs.claim(job):
             return job
-        # There already: a duplicate event, unless an earlier try to submit it was given back.
-        return services.jobs.take(job.id, bundle=bundle, now=now)
+        # There already: a duplicate event, unless an earlier try to submit it was given back or died half-way.
+        return services.jobs.take(job.id, bundle=bundle, now=now, abandoned=now - LEASE)
     except MaskdropError as error:
         return error
 

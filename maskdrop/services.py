@@ -20,8 +20,8 @@ class Jobs(Protocol):
     def claim(self, job: Job) -> bool:
         """Writes a job whose id is not there yet. False when it is."""
 
-    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        """queued -> submitted in `bundle`, one attempt more."""
+    def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
+        """queued -> submitted in `bundle`, one attempt more; likewise a job that was submitted before `abandoned`."""
 
     def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> queued, if it is still `bundle` that last carried it ("": none has)."""

@@ -20,8 +20,8 @@ class Settings:
 
     stage: the deployment's name, as in "dev".
     max_attempts: submissions of one picture before it is failed.
-    overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds. More
-        than an endpoint at zero needs to wake (10 minutes) plus the time that a request may wait in it (an hour).
+    overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
+        more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
     link_s: how long a presigned address of a result is valid, in seconds.
     keep_days: how long the record of a finished job is kept, in days.
     """
@@ -34,7 +34,7 @@ class Settings:
     endpoint: str
     event_bus: str
     max_attempts: int = 5
-    overdue_s: int = 4500
+    overdue_s: int = 22_800
     link_s: int = 900
     keep_days: int = 90
 

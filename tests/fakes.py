@@ -41,11 +41,11 @@ class FakeJobs:
         self.records[job.id] = job
         return True
 
-    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued",))
-        return job and self._keep(
-            replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now)
-        )
+    def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
+        job = self._open(job_id, ("queued", "submitted"))
+        if job is None or (job.state == "submitted" and job.changed_at >= abandoned):
+            return None
+        return self._keep(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
 
     def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         job = self._open(job_id, ("queued", "submitted"))

@@ -10,8 +10,9 @@ from maskdrop.errors import EndpointUnavailable
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
-WAIT_S = 3600
-"""How long a bundle may wait in the endpoint's own queue: an endpoint at zero wakes in 5 to 10 minutes."""
+WAIT_S = 21_600
+"""How long a bundle may wait in the endpoint's own queue: SageMaker's most. One GPU at 20 pictures a second works
+432,000 in that time; what has not come up by then is sent round again."""
 
 INVOCATION_S = 900
 """How long the container may take for a bundle: 64 pictures of 14 s."""

@@ -39,13 +39,13 @@ class JobsTable:
                 raise
         return True
 
-    def take(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
         return self._update(
             job_id,
             {"state": "submitted", "bundle": bundle},
             now,
-            condition="#state = :queued",
-            values={":queued": "queued"},
+            condition="#state = :queued OR (#state = :submitted AND #changed_at < :abandoned)",
+            values={":queued": "queued", ":submitted": "submitted", ":abandoned": iso(abandoned)},
             add="attempts",
         )
 

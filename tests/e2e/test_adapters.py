@@ -48,7 +48,7 @@ def test_a_job_is_claimed_once(jobs: Jobs) -> None:
 def test_an_unknown_job_is_none_and_changes_to_it_are_too(jobs: Jobs) -> None:
     nobody = uuid.uuid4().hex
     assert jobs.get(nobody) is None
-    assert jobs.take(nobody, bundle="b", now=NOW) is None
+    assert jobs.take(nobody, bundle="b", now=NOW, abandoned=NOW) is None
     assert jobs.give_back(nobody, bundle="b", now=NOW) is None
     assert jobs.done(nobody, a_success(nobody), bundle="b", cost_usd=None, now=NOW) is None
     assert jobs.fail(nobody, ERROR, bundle="b", now=NOW) is None
@@ -58,10 +58,25 @@ def test_an_unknown_job_is_none_and_changes_to_it_are_too(jobs: Jobs) -> None:
 def test_a_queued_job_is_taken_by_one_bundle(jobs: Jobs) -> None:
     job = a_job("queued", "")
     jobs.claim(job)
-    taken = jobs.take(job.id, bundle="b2", now=minutes_later(1))
+    taken = jobs.take(job.id, bundle="b2", now=minutes_later(1), abandoned=NOW)
     assert taken == replace(job, state="submitted", bundle="b2", attempts=2, changed_at=minutes_later(1))
-    assert jobs.take(job.id, bundle="b3", now=minutes_later(2)) is None
+    assert jobs.take(job.id, bundle="b3", now=minutes_later(2), abandoned=minutes_later(1)) is None
     assert jobs.get(job.id) == taken
+
+
+def test_a_job_submitted_too_long_ago_is_taken_from_its_bundle(jobs: Jobs) -> None:
+    job = a_job("submitted", "b1")
+    jobs.claim(job)
+    taken = jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1))
+    assert taken == replace(job, bundle="b2", attempts=2, changed_at=minutes_later(9))
+    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(9)) is None
+
+
+def test_an_ended_job_is_taken_by_none(jobs: Jobs) -> None:
+    job = a_job("submitted", "b1")
+    jobs.claim(job)
+    jobs.fail(job.id, ERROR, bundle="b1", now=NOW)
+    assert jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1)) is None
 
 
 def test_only_the_bundle_that_carries_a_job_gives_it_back(jobs: Jobs) -> None:

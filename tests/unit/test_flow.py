@@ -90,6 +90,17 @@ def test_a_photo_that_came_back_is_submitted_when_its_message_returns() -> None:
     assert record.attempts == 2
 
 
+def test_when_ingest_dies_between_claim_and_hand_over_the_redelivered_message_brings_the_photo_back() -> None:
+    world = World()
+    submit(world, photos(1))
+    world.endpoint.submitted.clear()  # the bundle was never handed over
+    (job,) = photos(1)
+    assert admit([job], world.settings, world.services, minutes_later(2)) == [None]
+    assert world.bundles() == []
+    assert admit([job], world.settings, world.services, minutes_later(4)) == [None]
+    assert [item.id for item in world.bundles()[0].items] == [job.id]
+
+
 def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
     world = World()
     world.jobs.broken = TableUnavailable("Claiming a job failed: ThrottlingException.")
@@ -220,12 +231,13 @@ def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     world.jobs.records[record.id] = replace(record, state=state)  # type: ignore[arg-type]
-    assert sweep(world.settings, world.services, minutes_later(74)) == 0
-    assert sweep(world.settings, world.services, minutes_later(76)) == 1
+    overdue = world.settings.overdue_s / 60
+    assert sweep(world.settings, world.services, minutes_later(overdue - 1)) == 0
+    assert sweep(world.settings, world.services, minutes_later(overdue + 1)) == 1
     assert world.jobs.records[record.id].state == "queued"
     assert len(world.queue.sent) == 1
     # It has just been sent: the next sweep leaves it alone.
-    assert sweep(world.settings, world.services, minutes_later(81)) == 0
+    assert sweep(world.settings, world.services, minutes_later(overdue + 6)) == 0
 
 
 def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
@@ -233,7 +245,7 @@ def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     world.jobs.records[record.id] = replace(record, attempts=world.settings.max_attempts)
-    assert sweep(world.settings, world.services, minutes_later(80)) == 1
+    assert sweep(world.settings, world.services, minutes_later(1000)) == 1
     assert world.jobs.records[record.id].state == "failed"
     assert world.events.told == [world.jobs.records[record.id]]
 
