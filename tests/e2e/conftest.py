@@ -118,9 +118,8 @@ def environment(state: Path) -> dict[str, str]:
     return {STATE_DIR: str(state), **dict(zip((AWS_PORT, SAGEMAKER_PORT, MODEL_PORT), ports, strict=True))}
 
 
-@pytest.fixture(scope="session")
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
-    config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
+@contextmanager
+def brought_up(config: LocalConfig, session: pytest.Session) -> Iterator[Running]:
     try:
         here = stack.up(config)
         pictures = Pictures(config, here)
@@ -128,8 +127,15 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield Running(config, here, pictures, jobs)
     finally:
         stack.down(config)
-        if not request.session.testsfailed:  # else the logs may tell why
+        if not session.testsfailed:  # else the logs may tell why
             shutil.rmtree(config.state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
+    with brought_up(config, request.session) as stack_under_test:
+        yield stack_under_test
 
 
 @pytest.fixture(scope="session")
