@@ -9,7 +9,7 @@ from maskdrop.errors import UnknownEngine
 
 Task = Literal["cutout"]
 Returns = Literal["alpha", "masks", "boxes", "image"]
-PromptKind = Literal["box"]
+PromptKind = Literal["box", "points"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Engine:
     returns: what the engine hands back; what comes after it branches on this, never on its name.
     prompts: the kinds of prompt it can use; any other kind is refused.
     factory: "module:Class" inside the container; the class takes no arguments.
+    optional: a container in whose folder of weights there are none for it serves the others alone.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Engine:
     subject: str
     factory: str
     prompts: frozenset[PromptKind] = frozenset()
+    optional: bool = False
 
 
 ENGINES: dict[str, Engine] = {
@@ -36,6 +38,14 @@ ENGINES: dict[str, Engine] = {
         Engine(
             "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box"}),
+        ),
+        Engine(
+            "sam", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
+            frozenset({"box", "points"}), optional=True,
+        ),
+        Engine(
+            "sam2", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam2",
+            frozenset({"box", "points"}), optional=True,
         ),
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from maskdrop.catalog import DEFAULT_ENGINE, Task, engine
 from maskdrop.errors import InvalidOptions, InvalidPrompt
-from maskdrop.prompt import Prompt
+from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
 
 Format = Literal["png", "webp"]
 Channels = Literal["rgba", "alpha"]
@@ -46,18 +46,18 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything that decides a result, besides the picture."""
+    """Everything that decides a result, besides the picture. In JSON, `prompts` is the field "prompt"."""
 
     task: Task = "cutout"
     engine: str = DEFAULT_ENGINE["cutout"]
-    prompt: Prompt = field(default_factory=Prompt)
+    prompts: Prompts = ()
     output: Output = field(default_factory=Output)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "task": self.task,
             "engine": self.engine,
-            "prompt": self.prompt.to_json(),
+            "prompt": prompts_to_json(self.prompts),
             "output": self.output.to_json(),
         }
 
@@ -75,7 +75,9 @@ class Options:
         chosen = engine(str(data.get("engine") or DEFAULT_ENGINE[task]))
         if chosen.task != task:
             raise InvalidOptions(f"The engine {chosen.name!r} does not do {task!r}.")
-        prompt = Prompt.from_json(data.get("prompt"))
-        if prompt.box is not None and "box" not in chosen.prompts:
+        prompts = prompts_from_json(data.get("prompt"))
+        if "box" not in chosen.prompts and any(prompt.box for prompt in prompts):
             raise InvalidPrompt(f"The engine {chosen.name!r} takes no box.")
-        return cls(task=task, engine=chosen.name, prompt=prompt, output=Output.from_json(data.get("output")))
+        if "points" not in chosen.prompts and any(prompt.points for prompt in prompts):
+            raise InvalidPrompt(f"The engine {chosen.name!r} takes no points.")
+        return cls(task=task, engine=chosen.name, prompts=prompts, output=Output.from_json(data.get("output")))

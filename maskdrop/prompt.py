@@ -1,4 +1,4 @@
-"""What the caller points at. One owner of coordinates: pixels of the upright picture, (x0, y0, x1, y1)."""
+"""What the caller points at. One owner of coordinates: pixels of the upright picture, (x0, y0, x1, y1) and (x, y)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,50 @@ from typing import Any
 from maskdrop.errors import InvalidPrompt
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float, int]
+
+MARKS_MAX = 1000
+"""Boxes and points of one picture, in all. Each may be a prompt of its own, and so one pass of SAM's decoder, 0.05 s
+on two cores: a thousand just fit into the model server's deadline of 60 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Where the subject is.
+    """Where one subject is.
 
     box: x0, y0, x1, y1 in pixels of the upright picture, x0 < x1 and y0 < y1.
+    points: (x, y, label) each, label 1 on the subject, 0 on what is not the subject.
     """
 
     box: Box | None = None
+    points: tuple[Point, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"box": list(self.box)} if self.box else {}
+        data: dict[str, Any] = {}
+        if self.box:
+            data["box"] = list(self.box)
+        if self.points:
+            data["points"] = [[x, y] for x, y, _ in self.points]
+            data["labels"] = [label for _, _, label in self.points]
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Prompt:
-        """Raises InvalidPrompt unless `data` is null or {"box": [x0, y0, x1, y1]}."""
-        if data is None:
-            return cls()
-        if not isinstance(data, dict) or set(data) - {"box"}:
-            raise InvalidPrompt('A prompt is an object with the field "box".')
-        box = data.get("box")
-        if box is None:
-            return cls()
-        if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_finite(v) for v in box):
-            raise InvalidPrompt("A box is four finite numbers: x0, y0, x1, y1 in pixels.")
-        x0, y0, x1, y1 = (float(v) for v in box)
-        if x0 >= x1 or y0 >= y1:
-            raise InvalidPrompt(f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area: x0 < x1 and y0 < y1 are needed.")
-        return cls(box=(x0, y0, x1, y1))
+        """`data` is {"box": [x0, y0, x1, y1], "points": [[x, y], …], "labels": [1, 0, …]}; no labels are all 1.
+        Raises InvalidPrompt, also for points of which none is on the subject when there is no box."""
+        if not isinstance(data, dict) or set(data) - {"box", "points", "labels"}:
+            raise InvalidPrompt('A prompt is an object with the fields "box", "points" and "labels".')
+        prompt = cls(_box(data.get("box")), _points(data.get("points"), data.get("labels")))
+        if prompt.points and not prompt.box and not any(label for _, _, label in prompt.points):
+            raise InvalidPrompt("No point is on the subject: give one with the label 1, or a box.")
+        return prompt
 
     def inside(self, width: int, height: int) -> Prompt:
-        """The prompt clipped to a picture of width x height pixels. Raises InvalidPrompt when nothing is left."""
+        """The prompt with its box clipped to a picture of width x height pixels. Raises InvalidPrompt when nothing is
+        left of it, and for a point outside."""
+        for x, y, _ in self.points:
+            if not (0 <= x <= width and 0 <= y <= height):
+                raise InvalidPrompt(f"The point {x:g}, {y:g} lies outside the picture of {width} x {height} pixels.")
         if self.box is None:
             return self
         x0, y0, x1, y1 = self.box
@@ -50,7 +61,55 @@ class Prompt:
             raise InvalidPrompt(
                 f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside the picture of {width} x {height} pixels."
             )
-        return Prompt(box=clipped)
+        return Prompt(clipped, self.points)
+
+
+Prompts = tuple[Prompt, ...]
+"""All that was pointed at in one picture; the subject is their union. Empty: nothing was."""
+
+
+def prompts_to_json(prompts: Prompts) -> Any:
+    """One prompt is an object, several are a list, none is an empty object."""
+    listed = [prompt.to_json() for prompt in prompts]
+    return listed if len(listed) > 1 else (listed or [{}])[0]
+
+
+def prompts_from_json(data: Any) -> Prompts:
+    """From null, one prompt or a list of them; those that say nothing are left out. Raises InvalidPrompt, also for more
+    than MARKS_MAX boxes and points."""
+    listed = data if isinstance(data, list) else [{} if data is None else data]
+    prompts = tuple(prompt for prompt in map(Prompt.from_json, listed) if prompt != Prompt())
+    marks = sum(len(prompt.points) + (prompt.box is not None) for prompt in prompts)
+    if marks > MARKS_MAX:
+        raise InvalidPrompt(f"At most {MARKS_MAX:,} boxes and points are taken for a picture, not {marks:,}.")
+    return prompts
+
+
+def _box(data: Any) -> Box | None:
+    if data is None:
+        return None
+    if not isinstance(data, list | tuple) or len(data) != 4 or not all(map(_is_finite, data)):
+        raise InvalidPrompt("A box is four finite numbers: x0, y0, x1, y1 in pixels.")
+    x0, y0, x1, y1 = (float(v) for v in data)
+    if x0 >= x1 or y0 >= y1:
+        raise InvalidPrompt(f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area: x0 < x1 and y0 < y1 are needed.")
+    return (x0, y0, x1, y1)
+
+
+def _points(places: Any, labels: Any) -> tuple[Point, ...]:
+    places = [] if places is None else places
+    if not isinstance(places, list | tuple) or not all(map(_is_place, places)):
+        raise InvalidPrompt('"points" is a list of places, each two finite numbers: x, y in pixels.')
+    labels = [1] * len(places) if labels is None else labels
+    if not isinstance(labels, list | tuple) or len(labels) != len(places):
+        raise InvalidPrompt('"labels" is a list with one label for each point.')
+    if not all(_is_finite(label) and label in (0, 1) for label in labels):
+        raise InvalidPrompt("A label is 1 on the subject and 0 on what is not the subject.")
+    return tuple((float(x), float(y), int(label)) for (x, y), label in zip(places, labels, strict=True))
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_finite, value))
 
 
 def _is_finite(value: Any) -> bool:

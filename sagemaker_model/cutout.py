@@ -48,16 +48,16 @@ class Timings:
 
 
 def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
-    """Raises the InputErrors of `pixels.decode`, InvalidPrompt for a box outside the picture, and ResolutionTooHigh for
-    a result that its format cannot hold."""
+    """Raises the InputErrors of `pixels.decode`, InvalidPrompt for a box or a point outside the picture, and
+    ResolutionTooHigh for a result that its format cannot hold."""
     timings = Timings()
     with timings.stage("decode"):
         picture = decode(data, limits)
     height, width = picture.rgb.shape[:2]
-    prompt = options.prompt.inside(width, height)
+    prompts = tuple(prompt.inside(width, height) for prompt in options.prompts)
     row = catalog.engine(options.engine)
     with timings.stage("predict"):
-        predicted = engine.predict(picture.rgb, prompt)
+        predicted = engine.predict(picture.rgb, prompts)
     with timings.stage("refine"):
         alpha = FULL_SIZE[row.returns](predicted, picture)
     subject = _subject(alpha)

@@ -28,8 +28,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from maskdrop import catalog
 from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, MaskdropError, QueueFull, UnsupportedFormat
 from maskdrop.options import CONTENT_TYPE, Options, Output
+from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
 from sagemaker_model.bundle import Place, read_source
 from sagemaker_model.cutout import Cutout, Timings, cut_out
@@ -45,8 +47,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BUNDLE_BYTES_MAX = 1024 * 1024
-"""Of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB."""
+BUNDLE_BYTES_MAX = 4 * 1024 * 1024
+"""Of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB; with a
+thousand points each, of 17 digits, 3 MB more."""
 
 RETRY_AFTER_S = 5
 """What a refused client is told to wait: some ten pictures' work on one core."""
@@ -75,7 +78,8 @@ class ModelServer:
         """Sends one picture through every engine and every worker."""
         picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
         for name, engine in self._engines.items():
-            work = partial(cut_out, picture, Options(engine=name), engine, self._settings.limits)
+            box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
+            work = partial(cut_out, picture, Options(engine=name, prompts=box), engine, self._settings.limits)
             await asyncio.gather(*(self._workers.run(work) for _ in range(self._workers.count)))
         self._warm = True
         log.info(

