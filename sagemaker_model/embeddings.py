@@ -77,7 +77,7 @@ class EmbeddingCache:
             path.touch()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             log.warning("the kept embedding %s cannot be read and is made anew: %s", path, error)
             return None
         return embedding

@@ -22,13 +22,13 @@ from typing import Any, ClassVar, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.pixels import Pixels
+from sagemaker_model.refine import resized
 from sagemaker_model.weights import InvalidWeights, MissingWeights
 
 Floats = NDArray[np.float32]
@@ -37,8 +37,8 @@ MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 SPREAD = np.array([58.395, 57.12, 57.375], np.float32)
 """Of ImageNet's red, green and blue, 0 to 255: what both networks were trained with."""
 
-PROMPTS_AT_ONCE = 16
-"""Through the decoder: about 60 MB each. More gain nothing on a CPU."""
+CPU_PROMPTS_AT_ONCE = 4
+"""Four take 28 ms each on two cores, sixteen 44: they no longer fit into the cache."""
 
 EMBEDDING_BYTES = 512 * 1024 * 1024
 """Kept in memory: 60 pictures of SAM 2.1, 240 of SAM 1."""
@@ -63,9 +63,13 @@ class Masks:
 
 
 class Network(Protocol):
-    """The two halves of nets/sam.py, wherever they run. side: pixels of the square input."""
+    """The two halves of nets/sam.py, wherever they run.
+
+    side: pixels of the square input. prompts_at_once: through the decoder, 30 to 60 MB each.
+    """
 
     side: int
+    prompts_at_once: int
 
     def encode(self, pixels: Floats) -> list[Embedding]:
         """One embedding for each of Bx3xSxS."""
@@ -141,8 +145,9 @@ class Sam:
     def finish(self, output: Embedding, rgb: Pixels, prompts: Prompts) -> Alpha:
         size = (rgb.shape[1], rgb.shape[0])
         union = np.float32(-np.inf)
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            some = prompts[start : start + PROMPTS_AT_ONCE]
+        step = self._network.prompts_at_once
+        for start in range(0, len(prompts), step):
+            some = prompts[start : start + step]
             best, _ = self._best(*self._decode(output, size, some), some)
             union = np.maximum(union, best.max(axis=0))
         logits = self._enlarged(union, size)
@@ -163,8 +168,9 @@ class Sam:
         places = [(float(x), float(y)) for y in ticks * size[1] for x in ticks * size[0]]
         rows, columns = self._valid(size)
         kept, scores = np.zeros((0, 0, 0), np.float16), np.zeros(0, np.float32)
-        for start in range(0, len(places), PROMPTS_AT_ONCE):
-            prompts = tuple(Prompt(points=((x, y, 1),)) for x, y in places[start : start + PROMPTS_AT_ONCE])
+        step = self._network.prompts_at_once
+        for start in range(0, len(places), step):
+            prompts = tuple(Prompt(points=((x, y, 1),)) for x, y in places[start : start + step])
             logits, expected = self._decode(output, size, prompts)
             few = logits[:, 1:].reshape(-1, *logits.shape[2:])
             seen = few[:, : int(np.ceil(rows * few.shape[1])), : int(np.ceil(columns * few.shape[2]))]
@@ -184,12 +190,14 @@ class Sam:
         return digest.hexdigest()
 
     def _pixels(self, rgb: Pixels) -> Floats:
-        """3xSxS, normalised. Resized by Pillow, whose filter is the one of the published networks."""
+        """3xSxS, normalised; 0 where the picture is not."""
         side, (width, height) = self._network.side, self._fit((rgb.shape[1], rgb.shape[0]))
-        small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
-        pixels = np.zeros((side, side, 3), np.float32)
-        pixels[:height, :width] = (small - MEAN) / SPREAD
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = np.zeros((3, side, side), np.float32)
+        inside = pixels[:, :height, :width]
+        inside[:] = resized(rgb, (width, height)).transpose(2, 0, 1)
+        inside -= MEAN[:, None, None]
+        inside /= SPREAD[:, None, None]
+        return pixels
 
     def _fit(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the picture in the network's input, from its upper left corner on."""
@@ -206,12 +214,13 @@ class Sam:
         only fills up would change the mask."""
         fit = np.array(self._fit(size)) / size
         marks = [self._marks(prompt) for prompt in prompts]
+        step = self._network.prompts_at_once
         logits: list[Floats] = [np.empty(0, np.float32)] * len(prompts)
         scores = list(logits)
         for count in sorted({len(mark) for mark in marks}):
             alike = [i for i, mark in enumerate(marks) if len(mark) == count]
-            for start in range(0, len(alike), PROMPTS_AT_ONCE):
-                some = alike[start : start + PROMPTS_AT_ONCE]
+            for start in range(0, len(alike), step):
+                some = alike[start : start + step]
                 values = np.array([marks[i] for i in some], np.float64)
                 points, labels = (values[..., :2] * fit).astype(np.float32), values[..., 2].astype(np.int64)
                 found = self._network.decode(output, points, labels)
@@ -276,6 +285,7 @@ class TorchNetwork:
         from sagemaker_model.nets.sam import Decoder, Encoder
 
         self._device = device
+        self.prompts_at_once = CPU_PROMPTS_AT_ONCE if device == "cpu" else 64
         self._encoder = Encoder(network).to(device)
         self._decoder = Decoder(network).to(device)
         self.side = self._decoder.side
@@ -313,6 +323,8 @@ class TorchNetwork:
 
 class OnnxNetwork:
     """By ONNX Runtime on the CPU, without torch: the files of export_sam.py."""
+
+    prompts_at_once = CPU_PROMPTS_AT_ONCE
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
         import onnxruntime
@@ -363,13 +375,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def boxes_around(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Nx4 for NxHxW."""
-    across, down = masks.any(axis=1), masks.any(axis=2)
-    x0, y0 = (line.argmax(axis=1) if line.size else np.zeros(len(line), int) for line in (across, down))
-    x1, y1 = (
-        line.shape[1] - line[:, ::-1].argmax(axis=1) if line.size else np.zeros(len(line), int)
-        for line in (across, down)
-    )
-    return np.where(across.any(axis=1)[:, None], np.stack([x0, y0, x1, y1], axis=1), 0).astype(np.int64)
+    boxes = np.zeros((len(masks), 4), np.int64)
+    for box, mask in zip(boxes, masks, strict=True):
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        box[:] = x, y, x + width, y + height
+    return boxes
 
 
 def apart(boxes: NDArray[np.int64], scores: Floats, overlap_max: float) -> NDArray[np.intp]:
