@@ -19,7 +19,6 @@ class Engine:
     returns: what the engine hands back; what comes after it branches on this, never on its name.
     prompts: the kinds of prompt it can use; any other kind is refused.
     factory: "module:Class" inside the container; the class takes no arguments.
-    optional: a container in whose folder of weights there are none for it serves the others alone.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Engine:
     subject: str
     factory: str
     prompts: frozenset[PromptKind] = frozenset()
-    optional: bool = False
 
 
 ENGINES: dict[str, Engine] = {
@@ -41,11 +39,11 @@ ENGINES: dict[str, Engine] = {
         ),
         Engine(
             "sam", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
-            frozenset({"box", "points"}), optional=True,
+            frozenset({"box", "points"}),
         ),
         Engine(
             "sam2", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam2",
-            frozenset({"box", "points"}), optional=True,
+            frozenset({"box", "points"}),
         ),
     )
 }  # fmt: skip

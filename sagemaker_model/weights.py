@@ -17,8 +17,8 @@ class InvalidWeights(MaskdropError):
     code = "invalid_weights"
 
 
-class MissingWeights(InvalidWeights):
-    """There are none at all for the engine: no fault where the engine is optional."""
+class NotInstalled(InvalidWeights):
+    """What an engine needs is not there at all: neither damaged nor wrong. The server does without that engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from maskdrop.catalog import ENGINES
 from maskdrop.catalog import Engine as Row
-from maskdrop.errors import UnknownEngine
 from maskdrop.prompt import Prompts
 from sagemaker_model.pixels import Pixels
-from sagemaker_model.weights import MissingWeights
+from sagemaker_model.weights import NotInstalled
 
 log = logging.getLogger(__name__)
 
@@ -43,38 +42,30 @@ class Engine(Protocol):
     weights_sha256: str
 
     def setup(self, device: str, weights_dir: Path) -> None:
-        """Reads and verifies the weights. Raises InvalidWeights, as MissingWeights where there are none at all."""
+        """Reads and verifies the weights. Raises InvalidWeights; NotInstalled where what the engine needs is not there
+        at all."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompts lie inside it.
         Called from many threads at once."""
 
 
-class Engines(dict[str, Engine]):
-    """By name. Raises UnknownEngine for one that is not loaded."""
-
-    def __missing__(self, name: str) -> Engine:
-        raise UnknownEngine(f"The engine {name!r} has no weights here; these are ready: {', '.join(sorted(self))}.")
-
-
-def load(rows: Iterable[Row], device: str, weights_dir: Path) -> Engines:
-    """The engines of these rows of the catalogue, ready; without optional ones that have no weights. Raises
+def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:
+    """The engines of these rows of the catalogue, ready, but for those that are not installed here. Raises
     InvalidWeights."""
-    engines = Engines()
+    engines: dict[str, Engine] = {}
     for row in rows:
         module, _, name = row.factory.partition(":")
         engine = cast(Engine, getattr(importlib.import_module(module), name)())
         try:
             engine.setup(device, weights_dir)
-        except MissingWeights as error:
-            if not row.optional:
-                raise
-            log.info("the engine %s is left out: %s", row.name, error)
+        except NotInstalled as error:
+            log.info("engine %s is left out: %s", row.name, error)
             continue
         engines[row.name] = engine
     return engines
 
 
-def load_all(device: str, weights_dir: Path) -> Engines:
-    """Every engine of the catalogue by its name."""
+def load_all(device: str, weights_dir: Path) -> dict[str, Engine]:
+    """Every engine of the catalogue that is installed here, by its name."""
     return load(ENGINES.values(), device, weights_dir)

@@ -29,7 +29,7 @@ from sagemaker_model.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
-from sagemaker_model.weights import InvalidWeights, MissingWeights
+from sagemaker_model.weights import InvalidWeights, NotInstalled
 
 Floats = NDArray[np.float32]
 
@@ -116,7 +116,7 @@ class Sam:
                 self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             return
         names = ", ".join(official for official, _ in self.weights.values())
-        raise MissingWeights(f"{weights_dir} holds none of {names}, nor their Hugging Face folders or ONNX files.")
+        raise NotInstalled(f"{weights_dir} holds none of {names}, nor their Hugging Face folders or ONNX files.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         return self.finish(self.infer([self.prepare(rgb, prompts)])[0], rgb, prompts)

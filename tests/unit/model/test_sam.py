@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskdrop.catalog import Engine as Row
-from maskdrop.errors import InvalidPrompt, UnknownEngine
+from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import MARKS_MAX, Prompt
 from sagemaker_model.embeddings import Embedding
 from sagemaker_model.engines import sam
-from sagemaker_model.engines.base import load
 from sagemaker_model.engines.sam import Sam, Sam2, apart, boxes_around
-from sagemaker_model.weights import MissingWeights
+from sagemaker_model.weights import NotInstalled
 
 SIDE = 256
 RADIUS = 4.3
@@ -251,16 +249,8 @@ def test_an_embedding_of_other_weights_is_not_taken() -> None:
     assert made._network.encoded == 2
 
 
-ROW = {"task": "cutout", "returns": "alpha", "subject": "x", "factory": "sagemaker_model.engines.sam:Sam"}
-
-
-def test_an_optional_engine_without_weights_is_left_out_and_says_so_when_asked_for(tmp_path: Path) -> None:
-    engines = load([Row("sam", optional=True, **ROW)], "cpu", tmp_path)
-    assert list(engines) == []
-    with pytest.raises(UnknownEngine, match="'sam' has no weights here"):
-        engines["sam"]
-
-
-def test_an_engine_that_is_not_optional_must_have_its_weights(tmp_path: Path) -> None:
-    with pytest.raises(MissingWeights, match=r"sam_vit_b_01ec64\.pth"):
-        load([Row("sam", **ROW)], "cpu", tmp_path)
+@both
+def test_without_weights_it_is_not_installed_and_names_the_files(kind: type[Sam], tmp_path: Path) -> None:
+    with pytest.raises(NotInstalled) as raised:
+        kind().setup("cpu", tmp_path)
+    assert all(official in str(raised.value) for official, _ in kind.weights.values())
