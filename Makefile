@@ -8,7 +8,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test check load bench bench-engines clean
+.PHONY: help run up down test check load bench bench-engines bench-peers clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ bench: $(DEV) ## measures the whole path beside the bare model server
 bench-engines: $(DEV) ## measures every engine and writes docs/performance.md
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)/bin/python -m tests.bench.engines
+
+bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
+	@$(VENV)/bin/python -m tests.bench.peers
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi

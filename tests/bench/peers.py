@@ -61,6 +61,8 @@ def scene() -> Scene:
     leaves = cv2.resize(noise, SIZE).astype(np.float32)
     back = np.dstack((leaves, 120 + leaves, leaves))
     picture = alpha[..., None] * colours + (1 - alpha[..., None]) * back
+    grain = np.random.default_rng(1).normal(0, 4, (height, width, 1)).astype(np.float32)  # a sensor's, at ISO 400 or so
+    picture = (picture + grain).clip(0, 255)
     buffer = io.BytesIO()
     Image.fromarray(picture.round().astype(np.uint8)).save(buffer, "JPEG", quality=92)
     return Scene(buffer.getvalue(), alpha, colours, cv2.resize(alpha, (256, 256), interpolation=cv2.INTER_AREA))
