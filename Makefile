@@ -8,10 +8,10 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test check load bench clean
+.PHONY: help run up down test check load bench bench-engines bench-peers clean
 
 help: ## lists these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 run: $(RUN) ## sends the photos of samples/ through a stack on this machine
 	@$(VENV)/bin/python -m local run
@@ -32,11 +32,18 @@ check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-load: $(DEV) ## load test of a stack that is up (make up in another shell)
+load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
 	@$(VENV)/bin/python -m tests.load
 
-bench: $(DEV) ## measures quality and speed of the engines
+bench: $(DEV) ## measures the whole path beside the bare model server
 	@$(VENV)/bin/python -m tests.bench
+
+bench-engines: $(DEV) ## measures every engine and writes docs/performance.md
+	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
+	@$(VENV)/bin/python -m tests.bench.engines
+
+bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
+	@$(VENV)/bin/python -m tests.bench.peers
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi

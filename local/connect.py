@@ -62,7 +62,7 @@ def assume(config: LocalConfig, role_arn: str) -> dict[str, str]:
 
 
 def trust(ca_bundle: Path | None) -> ssl.SSLContext | bool:
-    """What httpx calls `verify`."""
+    """What httpx2 calls `verify`."""
     return ssl.create_default_context(cafile=str(ca_bundle)) if ca_bundle else True
 
 

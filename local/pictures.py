@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from local.config import LocalConfig, LocalError
 from local.connect import client, trust
@@ -28,11 +28,11 @@ class Pictures:
     config: LocalConfig
     stack: Stack
     s3: Any = field(init=False)
-    http: httpx.Client = field(init=False)
+    http: httpx2.Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.s3 = client(self.config, "s3")
-        self.http = httpx.Client(
+        self.http = httpx2.Client(
             base_url=self.stack.api_url,
             headers={"x-api-key": self.stack.api_key},
             timeout=30,

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from local.config import HOST, LocalError
@@ -93,12 +93,12 @@ def wait_until_ready(program: Program, state: Path, *, timeout_s: float, restart
     """
     deadline = time.monotonic() + timeout_s
     url = f"{'https' if program.ca_bundle else 'http'}://{HOST}:{program.port}"
-    with httpx.Client(base_url=url, timeout=2, trust_env=False, verify=trust(program.ca_bundle)) as http:
+    with httpx2.Client(base_url=url, timeout=2, trust_env=False, verify=trust(program.ca_bundle)) as http:
         while time.monotonic() < deadline:
             try:
                 if http.get(program.health).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass  # not listening yet
             if not restarted and find(program.name, state) is None:
                 raise LocalError(f"{program.title} ended while it started.\n{tail(program.name, state)}")

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from starlette.applications import Starlette
@@ -86,7 +86,7 @@ class Invocation:
 class SageMaker:
     """The endpoints, and the one model server behind all of them."""
 
-    def __init__(self, config: LocalConfig, *, s3: Any, sns: Any, http: httpx.AsyncClient) -> None:
+    def __init__(self, config: LocalConfig, *, s3: Any, sns: Any, http: httpx2.AsyncClient) -> None:
         """s3, sns: clients of the emulator. http: of the model server."""
         self._config = config
         self._model = model_server(config)
@@ -187,7 +187,7 @@ class SageMaker:
                 answer = await self._http.post(
                     "/invocations", content=body, headers=invocation.headers, timeout=invocation.timeout_s
                 )
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
             if answer.status_code != 503:
                 break
@@ -207,7 +207,7 @@ class SageMaker:
             try:
                 if (await self._http.get("/ping", timeout=2)).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass  # it starts, or starts again
             await asyncio.sleep(0.1)
         raise Failed("The request expired in the queue.")
@@ -256,7 +256,7 @@ class SageMaker:
                 headers=_to_container(request, "Content-Type", "Accept"),
                 timeout=SYNC_TIMEOUT_S,
             )
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
         if answer.status_code != 200:
             return JSONResponse(
@@ -345,7 +345,7 @@ def _identity(config: LocalConfig) -> dict[str, str]:
 
 
 def app(config: LocalConfig) -> Starlette:
-    http = httpx.AsyncClient(base_url=config.model_url, trust_env=False)
+    http = httpx2.AsyncClient(base_url=config.model_url, trust_env=False)
     # SageMaker itself reads and writes S3, and publishes, under the role of the model.
     role = partial(execution_role, config) if config.strict else None
     s3, sns = client(config, "s3", role=role), client(config, "sns", role=role)
@@ -382,7 +382,7 @@ def _to_container(request: Request, content_type: str, accept: str) -> dict[str,
     return {theirs: request.headers[ours] for theirs, ours in names.items() if ours in request.headers}
 
 
-def _retry_after(answer: httpx.Response) -> float:
+def _retry_after(answer: httpx2.Response) -> float:
     """Seconds to wait before asking again: what the container says, between 0.1 and 5."""
     try:
         return min(max(float(answer.headers.get("Retry-After", "1")), 0.1), 5.0)
@@ -396,6 +396,6 @@ def _now() -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     local = LocalConfig.from_env(os.environ)
     uvicorn.run(app(local), host=HOST, port=local.sagemaker_port, log_level="warning", timeout_graceful_shutdown=2)

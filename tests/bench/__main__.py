@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +17,7 @@ from rich.table import Table
 from local import stack
 from local.config import ROOT, LocalConfig
 from tests.bench import functions, memory, throughput
+from tests.bench.machine import machine
 from tests.bench.photos import Photos
 from tests.ports import free_ports
 
@@ -76,8 +75,8 @@ def main() -> int:
     console.print(_table(rows))
     report = ROOT / "reports" / "bench.json"
     report.parent.mkdir(exist_ok=True)
-    report.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "machine": _machine(), "rows": rows}, indent=1))
-    console.print(f"{_machine()}. Report: {report.relative_to(ROOT)}")
+    report.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "machine": machine(), "rows": rows}, indent=1))
+    console.print(f"{machine()}. Report: {report.relative_to(ROOT)}")
     return 0
 
 
@@ -86,12 +85,6 @@ def _table(rows: list[Row]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _machine() -> str:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = models[0].partition(":")[2].strip() if models else platform.processor()
-    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ class Photos:
 
     @classmethod
     def made(cls) -> Photos:
-        with Image.open(SAMPLE) as opened:
-            sample = opened.convert("RGB")
-        return cls(_jpeg(sample, 1000), tuple(_jpeg(sample, side) for side in MIXED_SIDES))
+        return cls(jpeg(1000), tuple(jpeg(side) for side in MIXED_SIDES))
 
 
-def _jpeg(sample: Image.Image, side: int) -> bytes:
+def jpeg(side: int) -> bytes:
+    """The sample as a JPEG of side x side pixels."""
     buffer = io.BytesIO()
-    sample.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+    with Image.open(SAMPLE) as sample:
+        resized = sample.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    resized.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

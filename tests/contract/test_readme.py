@@ -17,7 +17,7 @@ def blocks(text: str) -> list[str]:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_the_two_commands_of_the_readme_are_make_run_and_make_test() -> None:
@@ -37,7 +37,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
-    assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets()
+    assert set(re.findall(r"`make ([a-z-]+)`", page.read_text())) <= targets()
 
 
 def test_the_readme_names_every_preset() -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from PIL import Image
@@ -75,7 +75,7 @@ class Running:
 
     def at_work(self) -> float:
         """Pictures in the model server, waiting or in work."""
-        text = httpx.get(f"{self.stack.model_url}/metrics", trust_env=False).text
+        text = httpx2.get(f"{self.stack.model_url}/metrics", trust_env=False).text
         [line] = [line for line in text.splitlines() if line.startswith("maskdrop_queue_pictures ")]
         return float(line.split()[1])
 
@@ -145,9 +145,9 @@ def photo() -> bytes:
 
 
 @pytest.fixture
-def api(running: Running) -> Iterator[httpx.Client]:
+def api(running: Running) -> Iterator[httpx2.Client]:
     """The API without a key."""
-    with httpx.Client(base_url=running.stack.api_url, timeout=30, trust_env=False) as http:
+    with httpx2.Client(base_url=running.stack.api_url, timeout=30, trust_env=False) as http:
         yield http
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from botocore.exceptions import ClientError
@@ -170,8 +170,8 @@ def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
 
 
 def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Running, photo: bytes) -> None:
-    with pytest.raises(httpx.TransportError):
-        httpx.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
     # As through a proxy in front that was reached without TLS: the policies of buckets and queues ask for that.
     s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkRole"))
     sqs = client(strict.config, "sqs", role=lambda: arn(strict, "SweepRole"))
@@ -277,8 +277,8 @@ def calls(running: Running, function: str) -> int:
     return log(running, function).count("REPORT RequestId")
 
 
-def get(running: Running, url: str) -> httpx.Response:
-    return httpx.get(url, verify=trust(running.config.ca_bundle), trust_env=False)
+def get(running: Running, url: str) -> httpx2.Response:
+    return httpx2.get(url, verify=trust(running.config.ca_bundle), trust_env=False)
 
 
 def said_to_be_plain(request: Any, **_: Any) -> None:

@@ -1,0 +1,43 @@
+"""The other side of `tests.bench.peers`: rembg as a library, in its own virtual environment, with the network's output
+given. Reads MATTE PHOTO OPTIONS on its command line, then a number of pictures a line; answers each line with seconds.
+The last result is written beside the photo as rembg.png.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rembg import remove
+from rembg.sessions.base import BaseSession
+
+
+class Given(BaseSession):
+    """A session that knows its mask already, and enlarges it to the picture as rembg's own sessions do."""
+
+    def __init__(self, matte: Path) -> None:
+        with Image.open(matte) as opened:
+            self._mask = opened.convert("L")
+
+    def predict(self, img: Image.Image, *_: Any, **__: Any) -> list[Image.Image]:
+        return [self._mask.resize(img.size, Image.Resampling.LANCZOS)]
+
+
+def main() -> None:
+    matte, photo, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+    session, data = Given(matte), photo.read_bytes()
+    with ThreadPoolExecutor(int(options.pop("threads"))) as pool:
+        for line in sys.stdin:
+            began = time.perf_counter()
+            results = list(pool.map(lambda _: remove(data, session=session, **options), range(int(line))))
+            print(time.perf_counter() - began, flush=True)
+            photo.with_name("rembg.png").write_bytes(results[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The alphas of the samples, kept small: whatever changes them shows here, on purpose or not.
+
+After a change that is meant: `python -m tests.contract.test_golden` writes them anew; look at them before committing.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskdrop.options import Options, Output
+from maskdrop.presets import PRESETS
+from sagemaker_model.cutout import cut_out
+from sagemaker_model.engines.base import Engine, load_all
+from sagemaker_model.settings import ServerSettings
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+SAMPLES = sorted((ROOT / "samples").glob("*/*.png"))
+PERSON = ROOT / "samples" / "default" / "astronaut.png"
+
+SIDE = 64
+"""Pixels of a golden alpha: means over blocks, so that one wrong pixel is nothing and a lost hand is much."""
+
+TOLERANCE = 2.0
+"""Mean difference of 255: processors round differently. A quarter of a hand is more."""
+
+FORMATS = {
+    "JPEG": {"quality": 95},
+    "PNG": {},
+    "WEBP": {"quality": 95},
+    "TIFF": {},
+    "BMP": {},
+    "AVIF": {"quality": 90},
+}
+
+
+def matte(data: bytes, engine: Engine, name: str) -> np.ndarray:
+    """HxW uint8."""
+    options = Options(engine=name, output=Output(channels="alpha"))
+    result = cut_out(data, options, engine, ServerSettings().limits).data
+    return cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def small(alpha: np.ndarray) -> np.ndarray:
+    return cv2.resize(alpha, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def golden(sample: Path) -> Path:
+    return GOLDEN / f"{sample.parent.name}-{sample.stem}.png"
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_alpha_of_a_sample_is_what_it_was(sample: Path, engines: dict[str, Engine]) -> None:
+    name = PRESETS[sample.parent.name].engine
+    found = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
+    kept = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE).astype(float)
+    assert np.abs(found - kept).mean() <= TOLERANCE
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_one_photo_has_one_alpha_whatever_it_is_packed_in(form: str, engines: dict[str, Engine]) -> None:
+    packed = io.BytesIO()
+    with Image.open(PERSON) as photo:
+        photo.convert("RGB").save(packed, form, **FORMATS[form])
+    found = matte(packed.getvalue(), engines["selfie"], "selfie").astype(int)
+    plain = matte(PERSON.read_bytes(), engines["selfie"], "selfie").astype(int)
+    both, either = ((found >= 128) & (plain >= 128)).sum(), ((found >= 128) | (plain >= 128)).sum()
+    assert both / either >= 0.98
+    assert np.abs(found - plain).mean() <= TOLERANCE
+
+
+if __name__ == "__main__":
+    loaded = load_all("cpu", ROOT / ".local" / "weights")
+    for path in SAMPLES:
+        chosen = PRESETS[path.parent.name].engine
+        cv2.imwrite(str(golden(path)), small(matte(path.read_bytes(), loaded[chosen], chosen)))
