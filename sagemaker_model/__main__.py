@@ -14,6 +14,7 @@ import uvicorn
 
 from maskdrop.errors import MaskdropError
 from sagemaker_model.device import choose
+from sagemaker_model.embeddings import EmbeddingCache, Embeds
 from sagemaker_model.engines.base import load_all
 from sagemaker_model.server import app, in_flight
 from sagemaker_model.settings import ServerSettings
@@ -28,6 +29,10 @@ def serve(settings: ServerSettings) -> None:
     cv2.setNumThreads(1)  # the workers share the cores: threads of threads are eight times slower
     settings = replace(settings, device=choose(settings.device, require_gpu=settings.require_gpu))
     engines = load_all(settings.device, settings.weights_dir)
+    cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
+    for engine in engines.values():
+        if isinstance(engine, Embeds):
+            engine.embeddings = cache  # one budget for all of them
     application = app(settings, engines, lambda: S3Storage(threads=in_flight(settings.workers)))
     # uvicorn passes the signal on when it has drained: then this ends the process with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

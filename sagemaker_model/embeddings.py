@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,13 @@ class EmbeddingCache:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An engine that keeps what it saw."""
+
+    embeddings: EmbeddingCache
 
 
 def _size(embedding: Embedding) -> int:

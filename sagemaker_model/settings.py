@@ -17,6 +17,7 @@ PREFIX = "MODEL_"
 _READ: dict[str, Callable[[str], Any]] = {
     "str": str,
     "Path": Path,
+    "Path | None": Path,
     "int": int,
     "float": float,
     "float | None": float,
@@ -35,6 +36,9 @@ class ServerSettings:
     device: cpu, cuda, or auto: cuda where there is one.
     require_gpu: refuse to start without one, rather than be slow unseen.
     batch_max: pictures that a GPU takes at once. On the CPU each worker runs the network for its own picture.
+    embeddings_bytes: memory for what engines keep of pictures for their next prompts; 8.4 MB each at most.
+    embeddings_dir: an existing folder to keep them in too, shared by all servers that are given the same; None for no
+    such folder. embeddings_dir_bytes: of its files.
     workers: pictures worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
     queue_max: pictures admitted at once, waiting or in work: four bundles of 64.
     queue_bytes: bytes of request bodies held at once.
@@ -51,6 +55,9 @@ class ServerSettings:
     device: str = "auto"
     require_gpu: bool = False
     batch_max: int = 16
+    embeddings_bytes: int = 512 * 1024 * 1024
+    embeddings_dir: Path | None = None
+    embeddings_dir_bytes: int = 4 * 1024 * 1024 * 1024
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     queue_max: int = 256
     queue_bytes: int = 512 * 1024 * 1024

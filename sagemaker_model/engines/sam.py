@@ -41,7 +41,7 @@ CPU_PROMPTS_AT_ONCE = 4
 """Four take 28 ms each on two cores, sixteen 44: they no longer fit into the cache."""
 
 EMBEDDING_BYTES = 512 * 1024 * 1024
-"""Kept in memory: 60 pictures of SAM 2.1, 240 of SAM 1."""
+"""Kept in memory unless a server says otherwise: 60 pictures of SAM 2.1, 240 of SAM 1."""
 
 EXPECTED_IOU_MIN, STABILITY_MIN, STABILITY_OFFSET, OVERLAP_MAX = 0.88, 0.95, 1.0, 0.7
 """Of everything mode, as published with SAM: what is doubtful, moves with the threshold or is there already goes."""

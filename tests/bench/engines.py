@@ -26,7 +26,6 @@ import numpy as np
 
 from local.config import ROOT
 from maskdrop.catalog import ENGINES
-from maskdrop import catalog
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES
@@ -93,7 +92,7 @@ def alone(name: str, engine: Engine, side: int) -> Alone:
     photo, limits = jpeg(side), ServerSettings().limits
     rgb = decode(photo, limits).rgb
     middle = (Prompt(points=((rgb.shape[1] / 2, rgb.shape[0] / 2, 1),)),)
-    options = Options(engine=name, prompts=middle if "points" in catalog.engine(name).prompts else ())
+    options = Options(engine=name, prompts=middle if "points" in ENGINES[name].prompts else ())
     predict = statistics.median(measured(lambda: engine.predict(rgb, options.prompts)))
     timings: list[dict[str, float]] = []
     whole = statistics.median(measured(lambda: timings.append(cut_out(photo, options, engine, limits).timings)))
