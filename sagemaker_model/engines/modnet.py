@@ -91,14 +91,13 @@ def _by_torch(path: Path, device: str) -> Network:
 
     net = modnet.MODNet()
     checkpoints.load_into(net, checkpoints.modnet_state(checkpoints.load_checkpoint(path)))
-    net.eval().to(device, memory_format=torch.channels_last)
-
-    # float16, as bfloat16 is off eight times as far: 0.07 at most and 0.0007 in the mean, against 0.008 and 0.0001.
-    half = torch.autocast(torch.device(device).type, torch.float16, enabled=device != "cpu")
+    net.eval().to(device).to(memory_format=torch.channels_last)
+    kind, on_gpu = torch.device(device).type, device != "cpu"
 
     def run(pictures: Floats) -> Floats:
         x = torch.from_numpy(pictures).to(device, memory_format=torch.channels_last)
-        with torch.inference_mode(), half:
+        # float16, as bfloat16 is off eight times as far: 0.07 at most and 0.0007 in the mean, against 0.008 and 0.0001.
+        with torch.inference_mode(), torch.autocast(kind, torch.float16, enabled=on_gpu):
             return net(x)[:, 0].float().cpu().numpy()
 
     return run

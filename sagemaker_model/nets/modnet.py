@@ -135,12 +135,12 @@ class HalfNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.bnorm = nn.BatchNorm2d(self.half)
-        self.inorm = nn.InstanceNorm2d(channels - self.half)
+        self.first = channels // 2
+        self.bnorm = nn.BatchNorm2d(self.first)
+        self.inorm = nn.InstanceNorm2d(channels - self.first)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.bnorm(x[:, : self.half]), self.inorm(x[:, self.half :])), 1)
+        return torch.cat((self.bnorm(x[:, : self.first]), self.inorm(x[:, self.first :])), 1)
 
 
 class SqueezeExcite(nn.Module):
