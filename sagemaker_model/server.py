@@ -28,7 +28,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, MaskdropError, QueueFull, UnsupportedFormat
+from maskdrop.errors import (
+    FileTooLarge,
+    Internal,
+    InvalidOptions,
+    MaskdropError,
+    QueueFull,
+    UnknownEngine,
+    UnsupportedFormat,
+)
 from maskdrop.options import CONTENT_TYPE, Options, Output
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
 from sagemaker_model.bundle import Place, read_source
@@ -111,8 +119,8 @@ class ModelServer:
         options = _options(request)
         with self._admission.admit(1, limit if size is None else size):
             data = await _body(request, limit)
-            work = partial(cut_out, data, options, self._engines[options.engine], self._settings.limits)
             try:
+                work = partial(cut_out, data, options, self._engine(options.engine), self._settings.limits)
                 cutout = await self._workers.run(work)
             except Exception as error:
                 self._metrics.count(Outcome("", options.engine, error=_known(error).info))
@@ -164,13 +172,21 @@ class ModelServer:
             return done
         with timings.stage("read"):
             data = await self._in_io(partial(read_source, item.source, self._storage, self._settings.limits))
-        engine = self._engines[item.options.engine]
+        engine = self._engine(item.options.engine)
         cutout = await self._workers.run(partial(cut_out, data, item.options, engine, self._settings.limits))
         timings.ms.update(cutout.timings)
         with timings.stage("write"):
             outcome = await self._in_io(partial(place.write, cutout))
         outcome.timings.update(timings.ms)
         return outcome
+
+    def _engine(self, name: str) -> Engine:
+        """Raises UnknownEngine: the catalogue has it, but it is not installed here."""
+        try:
+            return self._engines[name]
+        except KeyError:
+            there = ", ".join(sorted(self._engines))
+            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {there}.") from None
 
     async def _in_io(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)

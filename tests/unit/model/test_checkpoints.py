@@ -83,7 +83,7 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path, as_
     path = saved(tmp_path / "x.pt", {"weight": Harmful(proof)}, as_zip=as_zip)
     with pytest.raises(NotWeights):
         load_checkpoint(path)
-    path.write_bytes(pickle.dumps(Harmful(proof)))
+    path.write_bytes(pickle.dumps(Harmful(proof), protocol=2))
     with pytest.raises(NotWeights):
         load_checkpoint(path)
     assert not proof.exists()

@@ -303,3 +303,17 @@ def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it never came to that"
+
+
+def test_an_engine_that_is_not_installed_is_refused_and_harms_no_other_picture() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage) as client:
+        alone = send(client, engine="modnet")
+        absent, present = (replace(item(1, storage), options=Options(engine="modnet")), item(2, storage))
+        refused, done = bundle(client, absent, present).outcomes
+    assert alone.status_code == 400
+    assert alone.json()["error"]["code"] == "unknown_engine"
+    assert "it has: selfie" in alone.json()["error"]["message"]
+    assert refused.error is not None
+    assert refused.error.code == "unknown_engine"
+    assert done.error is None
