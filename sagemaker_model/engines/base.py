@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from maskdrop.catalog import ENGINES
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompt
 from sagemaker_model.pixels import Pixels
+from sagemaker_model.weights import NotInstalled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Engine(Protocol):
     weights_sha256: str
 
     def setup(self, device: str, weights_dir: Path) -> None:
-        """Reads and verifies the weights. Raises InvalidWeights."""
+        """Reads and verifies the weights. Raises InvalidWeights; NotInstalled where what the engine needs is not there
+        at all."""
 
     def predict(self, rgb: Pixels, prompt: Prompt) -> Alpha:
         """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompt lies inside it.
@@ -62,16 +67,21 @@ class BatchedEngine(Engine, Protocol):
 
 
 def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:
-    """The engines of these rows of the catalogue, ready. Raises InvalidWeights."""
+    """The engines of these rows of the catalogue, ready, but for those that are not installed here. Raises
+    InvalidWeights."""
     engines: dict[str, Engine] = {}
     for row in rows:
         module, _, name = row.factory.partition(":")
         engine = cast(Engine, getattr(importlib.import_module(module), name)())
-        engine.setup(device, weights_dir)
+        try:
+            engine.setup(device, weights_dir)
+        except NotInstalled as error:
+            log.info("engine %s is left out: %s", row.name, error)
+            continue
         engines[row.name] = engine
     return engines
 
 
 def load_all(device: str, weights_dir: Path) -> dict[str, Engine]:
-    """Every engine of the catalogue by its name."""
+    """Every engine of the catalogue that is installed here, by its name."""
     return load(ENGINES.values(), device, weights_dir)
