@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
+from lambdas.messages import one_by_one
 from lambdas.observe import logger, metrics, observed
 from maskdrop.errors import ErrorInfo
 from maskdrop.flow import bury, unsettle, waiting_in
@@ -48,5 +48,4 @@ def work(
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
             metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 
-    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return process_partial_response(event=event, record_handler=one, processor=processor, context=context)
+    return one_by_one(event, context, one)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
+from lambdas.messages import one_by_one
 from lambdas.observe import logger, observed
 from maskdrop.flow import settle
 from maskdrop.services import Services
@@ -34,5 +34,4 @@ def work(
         settle(notification, settings, services, now)
         logger().info("settled", extra={"bundle": notification.bundle, "completed": notification.completed})
 
-    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return process_partial_response(event=event, record_handler=one, processor=processor, context=context)
+    return one_by_one(event, context, one)

@@ -5,6 +5,7 @@ Each bridge has a test in tests/e2e that fails as soon as the emulator needs it 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from local.config import LocalConfig
@@ -18,6 +19,8 @@ def cross(config: LocalConfig, template: Template, deployed: Deployed) -> None:
     """Crosses every bridge. Doing it again changes nothing."""
     expire_records(config, template, deployed)
     expire_objects(config, template, deployed)
+    if config.strict:
+        send_batches(config, template, deployed)
 
 
 def expire_records(config: LocalConfig, template: Template, deployed: Deployed) -> None:
@@ -37,6 +40,19 @@ def expire_objects(config: LocalConfig, template: Template, deployed: Deployed) 
         if wanted := properties.get("LifecycleConfiguration"):
             rules = [_rule(rule) for rule in wanted["Rules"]]
             s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
+def send_batches(config: LocalConfig, template: Template, deployed: Deployed) -> None:
+    """SQS's batches: who may send a message may send ten at once, but the emulator asks for a right to
+    SendMessageBatch, which IAM does not know."""
+    iam = client(config, "iam")
+    for role, _ in _resources(template, deployed, "AWS::IAM::Role"):
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+            for statement in document["Statement"]:
+                if statement["Action"] == "sqs:SendMessage":
+                    statement["Action"] = ["sqs:SendMessage", "sqs:SendMessageBatch"]
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:

@@ -195,10 +195,11 @@ def _ms(job: dict[str, Any]) -> str:
 
 
 def _address(config: LocalConfig, here: Stack) -> str:
+    trust = f"\n  export AWS_CA_BUNDLE={here.ca_bundle} CURL_CA_BUNDLE={here.ca_bundle}" if here.ca_bundle else ""
     return f"""
 Drop photos into [bold]{escape(str(config.drop))}[/bold]; cut-outs come to [bold]{escape(str(config.results))}[/bold].
 
-From another shell:
+From another shell:{trust}
   export AWS_ACCESS_KEY_ID={here.access_key_id} AWS_SECRET_ACCESS_KEY={here.secret_access_key} AWS_REGION={here.region}
   aws --endpoint-url {here.endpoint_url} s3 cp photo.jpg s3://{here.inbox}/inbox/default/
   aws --endpoint-url {here.endpoint_url} s3 ls --recursive s3://{here.results}/results/

@@ -20,6 +20,7 @@ AWS_PORT = "MASKDROP_LOCAL_AWS_PORT"
 SAGEMAKER_PORT = "MASKDROP_LOCAL_SAGEMAKER_PORT"
 MODEL_PORT = "MASKDROP_LOCAL_MODEL_PORT"
 STATE_DIR = "MASKDROP_LOCAL_DIR"
+STRICT = "MASKDROP_LOCAL_STRICT"
 
 
 class LocalError(MaskdropError):
@@ -35,6 +36,7 @@ class LocalConfig:
     made: what is built once and shared by every stack: the emulator's environment, weights, the synthesized template.
     state: what one running stack writes: pids, logs, temporary files, stack.json.
     folder: holds `drop/` and `results/`.
+    strict: roles and policies are checked, and the emulator is reached by TLS alone.
     """
 
     aws_port: int = 4566
@@ -43,14 +45,19 @@ class LocalConfig:
     made: Path = ROOT / ".local"
     state: Path = ROOT / ".local"
     folder: Path = ROOT
+    strict: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
-        """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT and _DIR. Raises LocalError, naming every fault together."""
+        """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR and _STRICT. Raises LocalError, naming every fault
+        together."""
         ports = {name: env.get(name) or str(default) for name, default in _PORTS.items()}
         faults = [f"{name} is a port, 1 to 65535, not {text!r}" for name, text in ports.items() if not _is_port(text)]
         if not faults and len(set(map(int, ports.values()))) < len(ports):
             faults.append(f"{', '.join(ports)} are three different ports")
+        strict = env.get(STRICT) or "0"
+        if strict not in ("0", "1"):
+            faults.append(f"{STRICT} is 1 or 0, not {strict!r}")
         if faults:
             raise LocalError("; ".join(faults) + ".")
         state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
@@ -60,6 +67,7 @@ class LocalConfig:
             model_port=int(ports[MODEL_PORT]),
             state=state,
             folder=ROOT if state == cls.made_by_default() else state,
+            strict=strict == "1",
         )
 
     def to_env(self) -> dict[str, str]:
@@ -69,6 +77,7 @@ class LocalConfig:
             SAGEMAKER_PORT: str(self.sagemaker_port),
             MODEL_PORT: str(self.model_port),
             STATE_DIR: str(self.state),
+            STRICT: str(int(self.strict)),
         }
 
     @staticmethod
@@ -77,7 +86,13 @@ class LocalConfig:
 
     @property
     def endpoint_url(self) -> str:
-        return f"http://{HOST}:{self.aws_port}"
+        return f"{'https' if self.strict else 'http'}://{HOST}:{self.aws_port}"
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """What the emulator's certificate is verified with: the certificate itself, which `up` makes. None without
+        TLS."""
+        return self.state / "tmp" / "tls" / "emulator.crt" if self.strict else None
 
     @property
     def sagemaker_url(self) -> str:

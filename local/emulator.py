@@ -116,7 +116,7 @@ def _name(physical_id: str) -> str:
 
 
 def main() -> None:
-    from ministack.app import main as serve
+    from ministack import app
     from ministack.services.cloudformation import provisioners
 
     register = Register(Path(sys.argv.pop(1)))
@@ -124,7 +124,9 @@ def main() -> None:
     handlers = provisioners._RESOURCE_HANDLERS
     handlers.update({name: register.handlers(name) for name in TYPES})
     handlers["AWS::CloudWatch::Alarm"] = register.alarms(handlers["AWS::CloudWatch::Alarm"])
-    serve()
+    # With TLS it would also open port 443 wherever it may, as root may; that is for Cognito, which nothing here uses.
+    app._port_is_bindable = lambda _host, _port: False
+    app.main()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from local.config import LocalConfig, LocalError
-from local.connect import client
+from local.connect import client, trust
 from local.stack import Stack
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, Source, dropped
 from maskdrop.presets import DEFAULT_PRESET
@@ -28,12 +28,16 @@ class Pictures:
     config: LocalConfig
     stack: Stack
     s3: Any = field(init=False)
-    http: httpx.Client = field(init=False)
+    http: httpx2.Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.s3 = client(self.config, "s3")
-        self.http = httpx.Client(
-            base_url=self.stack.api_url, headers={"x-api-key": self.stack.api_key}, timeout=30, trust_env=False
+        self.http = httpx2.Client(
+            base_url=self.stack.api_url,
+            headers={"x-api-key": self.stack.api_key},
+            timeout=30,
+            trust_env=False,
+            verify=trust(self.config.ca_bundle),
         )
 
     def drop(self, name: str, body: bytes) -> str:

@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from local.config import HOST, LocalError
+from local.connect import trust
 
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL, in seconds: the model server finishes the picture in hand within it."""
@@ -32,6 +33,7 @@ class Program:
     env: all of its environment besides PATH, LANG, HOME and TMPDIR; nothing of the caller's is handed on.
     port, port_setting: where it listens on 127.0.0.1, and the environment variable that moves it.
     health: the path that answers 200 when it is ready.
+    ca_bundle: what its certificate is verified with, where it speaks HTTPS.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Program:
     port_setting: str
     health: str
     env: dict[str, str] = field(default_factory=dict)
+    ca_bundle: Path | None = None
 
 
 def start(program: Program, state: Path) -> None:
@@ -89,12 +92,13 @@ def wait_until_ready(program: Program, state: Path, *, timeout_s: float, restart
     restarted: someone else starts it again when it ends, so that its end alone is no reason to give up.
     """
     deadline = time.monotonic() + timeout_s
-    with httpx.Client(base_url=f"http://{HOST}:{program.port}", timeout=2, trust_env=False) as http:
+    url = f"{'https' if program.ca_bundle else 'http'}://{HOST}:{program.port}"
+    with httpx2.Client(base_url=url, timeout=2, trust_env=False, verify=trust(program.ca_bundle)) as http:
         while time.monotonic() < deadline:
             try:
                 if http.get(program.health).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass  # not listening yet
             if not restarted and find(program.name, state) is None:
                 raise LocalError(f"{program.title} ended while it started.\n{tail(program.name, state)}")

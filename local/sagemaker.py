@@ -2,6 +2,7 @@
 
     POST /endpoints/{name}/async-invocations   202; the answer goes to S3, word of it to SNS
     POST /endpoints/{name}/invocations         one picture, now
+    GET  /credentials                          keys of the model's role, for the model server in the strict mode
 
 What an endpoint is (topics, folders of answers, how many requests at once) is read from the file that the emulator
 writes when it deploys the template. Forms of the messages: the SageMaker developer guide, "Asynchronous inference".
@@ -22,9 +23,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from starlette.applications import Starlette
@@ -34,7 +36,7 @@ from starlette.routing import Route
 
 from local import processes
 from local.config import HOST, KEY_ID, MODEL_PORT, REGION, SECRET, LocalConfig
-from local.connect import client
+from local.connect import assume, client
 from local.processes import Program
 from maskdrop.errors import MaskdropError
 from maskdrop.wire import CUSTOM_ATTRIBUTES, split_s3_uri
@@ -84,7 +86,7 @@ class Invocation:
 class SageMaker:
     """The endpoints, and the one model server behind all of them."""
 
-    def __init__(self, config: LocalConfig, *, s3: Any, sns: Any, http: httpx.AsyncClient) -> None:
+    def __init__(self, config: LocalConfig, *, s3: Any, sns: Any, http: httpx2.AsyncClient) -> None:
         """s3, sns: clients of the emulator. http: of the model server."""
         self._config = config
         self._model = model_server(config)
@@ -107,7 +109,9 @@ class SageMaker:
     async def _keep_model(self) -> None:
         """Starts the model server, and starts it again whenever it ends."""
         while True:
-            if processes.find(self._model.name, self._config.state) is None:
+            # Strictly, a container starts when there is a model, whose role is its own.
+            wanted = not self._config.strict or execution_role(self._config)
+            if wanted and processes.find(self._model.name, self._config.state) is None:
                 log.warning("starting the model server")
                 try:
                     await asyncio.to_thread(processes.start, self._model, self._config.state)
@@ -183,7 +187,7 @@ class SageMaker:
                 answer = await self._http.post(
                     "/invocations", content=body, headers=invocation.headers, timeout=invocation.timeout_s
                 )
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
             if answer.status_code != 503:
                 break
@@ -203,7 +207,7 @@ class SageMaker:
             try:
                 if (await self._http.get("/ping", timeout=2)).status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass  # it starts, or starts again
             await asyncio.sleep(0.1)
         raise Failed("The request expired in the queue.")
@@ -252,7 +256,7 @@ class SageMaker:
                 headers=_to_container(request, "Content-Type", "Accept"),
                 timeout=SYNC_TIMEOUT_S,
             )
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
         if answer.status_code != 200:
             return JSONResponse(
@@ -267,15 +271,46 @@ class SageMaker:
         kept = {name: answer.headers[name] for name in ("Content-Type", CUSTOM_ATTRIBUTES) if name in answer.headers}
         return Response(answer.content, headers={"x-Amzn-Invoked-Production-Variant": "local", **kept})
 
+    async def credentials(self, _request: Request) -> Response:
+        """Keys of the model's role for its container, which asks again before they expire. The form is that of the AWS
+        SDKs' "container credential provider"."""
+        role = execution_role(self._config)
+        if role is None:
+            raise Refused("There is no model.")
+        keys = await asyncio.to_thread(assume, self._config, role)
+        return JSONResponse(
+            {
+                "AccessKeyId": keys["access_key"],
+                "SecretAccessKey": keys["secret_key"],
+                "Token": keys["token"],
+                "Expiration": keys["expiry_time"],
+            }
+        )
+
     def _endpoint(self, name: str) -> dict[str, Any]:
         """The properties of an endpoint's configuration. Raises Refused when there is no such endpoint."""
         try:
-            resources = json.loads(self._config.sagemaker_file.read_text())
+            resources = _resources(self._config)
             chosen = resources["AWS::SageMaker::Endpoint"][name]["EndpointConfigName"].rpartition("/")[2]
             settings: dict[str, Any] = resources["AWS::SageMaker::EndpointConfig"][chosen]
-        except (FileNotFoundError, KeyError):
+        except KeyError:
             raise Refused(f"Endpoint {name} of account 000000000000 not found.") from None
         return settings
+
+
+def execution_role(config: LocalConfig) -> str | None:
+    """The ARN of the role of the model that was deployed last; None before any was."""
+    models = list(_resources(config).get("AWS::SageMaker::Model", {}).values())
+    return str(models[-1]["ExecutionRoleArn"]) if models else None
+
+
+def _resources(config: LocalConfig) -> dict[str, dict[str, dict[str, Any]]]:
+    """{resource type: {name: properties}}; empty before the first deployment."""
+    try:
+        found: dict[str, dict[str, dict[str, Any]]] = json.loads(config.sagemaker_file.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
 
 
 def model_server(config: LocalConfig) -> Program:
@@ -293,20 +328,33 @@ def model_server(config: LocalConfig) -> Program:
             "MALLOC_ARENA_MAX": "2",  # as in the container
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": REGION,
+            **_identity(config),
         },
     )
 
 
+def _identity(config: LocalConfig) -> dict[str, str]:
+    """In whose name the model server acts: strictly in that of its role, with keys that it fetches as in SageMaker."""
+    if config.ca_bundle is None:
+        return {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
+    return {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{config.sagemaker_url}/credentials",
+        "AWS_CA_BUNDLE": str(config.ca_bundle),
+    }
+
+
 def app(config: LocalConfig) -> Starlette:
-    http = httpx.AsyncClient(base_url=config.model_url, trust_env=False)
-    sagemaker = SageMaker(config, s3=client(config, "s3"), sns=client(config, "sns"), http=http)
+    http = httpx2.AsyncClient(base_url=config.model_url, trust_env=False)
+    # SageMaker itself reads and writes S3, and publishes, under the role of the model.
+    role = partial(execution_role, config) if config.strict else None
+    s3, sns = client(config, "s3", role=role), client(config, "sns", role=role)
+    sagemaker = SageMaker(config, s3=s3, sns=sns, http=http)
     return Starlette(
         routes=[
             Route("/endpoints/{name}/async-invocations", sagemaker.invoke_async, methods=["POST"]),
             Route("/endpoints/{name}/invocations", sagemaker.invoke, methods=["POST"]),
+            Route("/credentials", sagemaker.credentials),
             Route("/ping", _ping),
         ],
         exception_handlers={MaskdropError: _refusal},
@@ -334,7 +382,7 @@ def _to_container(request: Request, content_type: str, accept: str) -> dict[str,
     return {theirs: request.headers[ours] for theirs, ours in names.items() if ours in request.headers}
 
 
-def _retry_after(answer: httpx.Response) -> float:
+def _retry_after(answer: httpx2.Response) -> float:
     """Seconds to wait before asking again: what the container says, between 0.1 and 5."""
     try:
         return min(max(float(answer.headers.get("Retry-After", "1")), 0.1), 5.0)
@@ -348,6 +396,6 @@ def _now() -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     local = LocalConfig.from_env(os.environ)
     uvicorn.run(app(local), host=HOST, port=local.sagemaker_port, log_level="warning", timeout_graceful_shutdown=2)

@@ -28,6 +28,7 @@ from local.config import (
     ROOT,
     SAGEMAKER_PORT,
     SECRET,
+    STRICT,
     LocalConfig,
     LocalError,
 )
@@ -46,6 +47,10 @@ SYNTHESIZED = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_
 FUNCTIONS_AT_ONCE = 16
 """Lambda processes at once, of about 60 MB each; the emulator's own bound goes by memory and may be 1,000."""
 
+TLS_GRACE_S = 3.0
+"""With TLS, the emulator waits half a minute for idle clients to take their leave; a kill loses nothing, as it keeps
+nothing."""
+
 COMMAND_TIMEOUT_S = 900
 """An installation or a synthesis that takes longer hangs."""
 
@@ -55,6 +60,7 @@ class Stack:
     """Where a running stack is: what stack.json holds, for any script to read.
 
     api_url: the part before /v1.
+    ca_bundle: the file that certificates are verified with; None without TLS.
     """
 
     endpoint_url: str
@@ -72,6 +78,7 @@ class Stack:
     intake_queue_url: str
     jobs_queue_url: str
     results_queue_url: str
+    ca_bundle: str | None
 
 
 def find(config: LocalConfig) -> Stack | None:
@@ -92,7 +99,10 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     config.state.mkdir(parents=True, exist_ok=True)
     config.made.mkdir(parents=True, exist_ok=True)
     emulator, sagemaker, model = programs(config)
-    running = find(config) is not None
+    here = find(config)
+    if here and here.endpoint_url != config.endpoint_url:
+        raise LocalError(f"A stack is up at {here.endpoint_url}, not at {config.endpoint_url}. `make down` ends it.")
+    running = here is not None
     if not running:
         down(config)
         shutil.rmtree(config.state / "logs", ignore_errors=True)
@@ -100,6 +110,9 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
             processes.require_free(program)
     with step("Installing the emulator"):
         install_emulator(config)
+    if config.ca_bundle and not running:
+        with step("Making a certificate"):
+            make_certificate(config, config.ca_bundle)
     with step("Fetching weights"):
         _command(config, sys.executable, "-m", "sagemaker_model", "fetch-weights")
     with step("Synthesizing the stack"):
@@ -127,8 +140,9 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
 
 def down(config: LocalConfig) -> None:
     """Stops whatever of this stack runs, and clears what it left but its logs."""
-    for name in ("sagemaker", "model", "emulator"):
+    for name in ("sagemaker", "model"):
         processes.stop(name, config.state)
+    processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S)
     _stack_file(config).unlink(missing_ok=True)
     config.sagemaker_file.unlink(missing_ok=True)
     shutil.rmtree(config.state / "tmp", ignore_errors=True)
@@ -151,7 +165,9 @@ def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
             "LAMBDA_ACCOUNT_CONCURRENCY": str(FUNCTIONS_AT_ONCE),
             # The functions inherit all of this: so boto3 in them finds the stand-in.
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
+            **_strictness(config),
         },
+        ca_bundle=config.ca_bundle,
     )
     sagemaker = Program(
         name="sagemaker",
@@ -178,6 +194,19 @@ def install_emulator(config: LocalConfig) -> None:
     mark.touch()
 
 
+def make_certificate(config: LocalConfig, certificate: Path) -> None:
+    """Makes a certificate of this machine's own address, its key beside it. Raises LocalError without openssl."""
+    if shutil.which("openssl") is None:
+        raise LocalError(f"{STRICT}=1 needs the program openssl, which makes the emulator's certificate. Install it.")
+    certificate.parent.mkdir(parents=True, exist_ok=True)
+    _command(
+        config,
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", "/CN=maskdrop-local"),
+        *("-addext", f"subjectAltName=IP:{HOST}", "-addext", "basicConstraints=critical,CA:FALSE"),
+        *("-keyout", str(certificate.with_suffix(".key")), "-out", str(certificate)),
+    )
+
+
 def synthesize(config: LocalConfig) -> None:
     """Writes the template and its assets, unless nothing they are made from has changed."""
     mark = config.cdk_out / ".made-from"
@@ -191,6 +220,14 @@ def synthesize(config: LocalConfig) -> None:
         if not (config.cdk_out / f"{APP_STACK}.template.json").exists():
             raise LocalError(f"`python app.py` made no stack named {APP_STACK}.")
         mark.write_text(wanted)
+
+
+def _strictness(config: LocalConfig) -> dict[str, str]:
+    """The emulator's settings of the strict mode. It has the functions trust the certificate by itself."""
+    if config.ca_bundle is None:
+        return {}
+    certificate, key = str(config.ca_bundle), str(config.ca_bundle.with_suffix(".key"))
+    return {"AUTH": "true", "USE_SSL": "1", "MINISTACK_SSL_CERT": certificate, "MINISTACK_SSL_KEY": key}
 
 
 def _digest(names: tuple[str, ...]) -> str:
@@ -277,4 +314,5 @@ def _describe(config: LocalConfig, deployed: Deployed) -> Stack:
         intake_queue_url=out["IntakeQueueUrl"],
         jobs_queue_url=out["JobsQueueUrl"],
         results_queue_url=out["ResultsQueueUrl"],
+        ca_bundle=str(config.ca_bundle) if config.ca_bundle else None,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from httpx import TransportError
+from httpx2 import TransportError
 from watchfiles import Change, watch
 
 from local.config import LocalConfig, LocalError

@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import cv2
 import uvicorn
 
 from maskdrop.errors import MaskdropError
+from sagemaker_model.device import choose
 from sagemaker_model.engines.base import load_all
 from sagemaker_model.server import app, in_flight
 from sagemaker_model.settings import ServerSettings
@@ -22,8 +24,9 @@ log = logging.getLogger("sagemaker_model")
 
 
 def serve(settings: ServerSettings) -> None:
-    """Until SIGTERM, which lets what is in work end. Raises InvalidWeights."""
+    """Until SIGTERM, which lets what is in work end. Raises InvalidWeights, NoGpu."""
     cv2.setNumThreads(1)  # the workers share the cores: threads of threads are eight times slower
+    settings = replace(settings, device=choose(settings.device, require_gpu=settings.require_gpu))
     engines = load_all(settings.device, settings.weights_dir)
     application = app(settings, engines, lambda: S3Storage(threads=in_flight(settings.workers)))
     # uvicorn passes the signal on when it has drained: then this ends the process with 0.

@@ -15,6 +15,7 @@ import numpy as np
 from maskdrop import __version__, catalog
 from maskdrop.job import Subject
 from maskdrop.options import Format, Options
+from maskdrop.prompt import Prompt
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.foreground import estimate_foreground
 from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
@@ -47,17 +48,30 @@ class Timings:
         self.ms[name] = round((time.perf_counter() - start) * 1000, 1)
 
 
-def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
-    """Raises the InputErrors of `pixels.decode`, InvalidPrompt for a box outside the picture, and ResolutionTooHigh for
-    a result that its format cannot hold."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A picture that is decoded and waits for its engine. The prompt is clipped to it."""
+
+    picture: Picture
+    prompt: Prompt
+    options: Options
+    timings: Timings
+
+
+def begin(data: bytes, options: Options, limits: Limits) -> Begun:
+    """Raises the InputErrors of `pixels.decode`, and InvalidPrompt for a box outside the picture."""
     timings = Timings()
     with timings.stage("decode"):
         picture = decode(data, limits)
     height, width = picture.rgb.shape[:2]
-    prompt = options.prompt.inside(width, height)
+    return Begun(picture, options.prompt.inside(width, height), options, timings)
+
+
+def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
+    """Raises ResolutionTooHigh for a result that its format cannot hold."""
+    picture, options, timings = begun.picture, begun.options, begun.timings
+    height, width = picture.rgb.shape[:2]
     row = catalog.engine(options.engine)
-    with timings.stage("predict"):
-        predicted = engine.predict(picture.rgb, prompt)
     with timings.stage("refine"):
         alpha = FULL_SIZE[row.returns](predicted, picture)
     subject = _subject(alpha)
@@ -71,6 +85,14 @@ def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cu
     with timings.stage("encode"):
         result = encode(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
     return Cutout(result, options.output.format, width, height, subject, warnings, timings.ms)
+
+
+def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
+    """All of it in one thread. Raises what `begin` and `end` raise."""
+    begun = begin(data, options, limits)
+    with begun.timings.stage("predict"):
+        predicted = engine.predict(begun.picture.rgb, begun.prompt)
+    return end(begun, predicted, engine)
 
 
 def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maskdrop.errors import Unavailable
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 TIMEOUT_S = 30.0
 """Without a byte, in seconds."""
@@ -33,18 +33,18 @@ def download(url: str, part: Path, *, size: int | None = None, progress: Progres
     size: of the whole file, in bytes, where it is known: not one byte more is taken.
     Raises DownloadFailed; what was fetched stays, for the next time. Raises OSError where the disk fails.
     """
-    import httpx  # here: the container does without it
+    import httpx2  # here: the container does without it
 
-    def fetch(client: httpx.Client) -> str | None:
+    def fetch(client: httpx2.Client) -> str | None:
         """Why it is not complete; None when it is."""
         try:
             _append(client, url, part, size, progress)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             return str(error) or type(error).__name__
         return "the answer ended too early" if size is not None and _length(part) < size else None
 
     try:
-        with httpx.Client(follow_redirects=True, timeout=TIMEOUT_S) as client:
+        with httpx2.Client(follow_redirects=True, timeout=TIMEOUT_S) as client:
             while size is None or _length(part) != size:
                 had = _length(part)
                 reason = fetch(client)
@@ -52,12 +52,12 @@ def download(url: str, part: Path, *, size: int | None = None, progress: Progres
                     return
                 if _length(part) <= had:
                     raise DownloadFailed(f"{url} cannot be fetched: {reason}.")
-    except httpx.HTTPStatusError as error:
+    except httpx2.HTTPStatusError as error:
         answer = error.response
         raise DownloadFailed(
             f"{url} cannot be fetched: it answers {answer.status_code} {answer.reason_phrase}."
         ) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise DownloadFailed(f"{url} cannot be fetched: {error}.") from error
 
 
@@ -66,7 +66,7 @@ def discard(part: Path) -> None:
     _etag_file(part).unlink(missing_ok=True)
 
 
-def _append(client: httpx.Client, url: str, part: Path, size: int | None, progress: Progress) -> None:
+def _append(client: httpx2.Client, url: str, part: Path, size: int | None, progress: Progress) -> None:
     """One request: for the rest, if the file is still the one whose beginning is there; else for all of it."""
     etag = _etag_file(part).read_text() if _etag_file(part).exists() else ""
     have = _length(part) if etag else 0
@@ -92,7 +92,7 @@ def _append(client: httpx.Client, url: str, part: Path, size: int | None, progre
     return None
 
 
-def _validator(answer: httpx.Response) -> str:
+def _validator(answer: httpx2.Response) -> str:
     """What If-Range takes: a strong ETag, else the date; "" when there is neither (RFC 9110, section 13.1.5)."""
     etag = str(answer.headers.get("etag", ""))
     return etag if etag and not etag.startswith("W/") else str(answer.headers.get("last-modified", ""))

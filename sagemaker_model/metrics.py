@@ -13,6 +13,9 @@ SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 """Bounds of the histogram: from a small photo's decoding to the deadline."""
 
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
 class Metrics:
     """One registry an app: two apps of one process do not mix."""
 
@@ -25,6 +28,9 @@ class Metrics:
         self._stages = Histogram(
             "maskdrop_stage_seconds", "Time of a picture by stage.", ["stage"], buckets=SECONDS, registry=self._registry
         )
+        self._batches = Histogram(
+            "maskdrop_batch_pictures", "Pictures of a batch.", ["engine"], buckets=BATCHES, registry=self._registry
+        )
         self._queue = Gauge("maskdrop_queue_pictures", "Pictures waiting or in work.", registry=self._registry)
         self._stuck = Gauge("maskdrop_workers_stuck", "Workers that outlived a deadline.", registry=self._registry)
         Gauge("maskdrop_device_info", "Where the engines run.", ["device"], registry=self._registry).labels(device).set(
@@ -35,6 +41,9 @@ class Metrics:
         self._pictures.labels(outcome.engine, outcome.error.code if outcome.error else "done").inc()
         for stage, ms in outcome.timings.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def batch(self, engine: str, size: int) -> None:
+        self._batches.labels(engine).observe(size)
 
     def page(self, *, queued: int, stuck: int) -> bytes:
         self._queue.set(queued)

@@ -28,12 +28,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, MaskdropError, QueueFull, UnsupportedFormat
+from maskdrop.errors import (
+    FileTooLarge,
+    Internal,
+    InvalidOptions,
+    MaskdropError,
+    QueueFull,
+    UnknownEngine,
+    UnsupportedFormat,
+)
 from maskdrop.options import CONTENT_TYPE, Options, Output
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
+from sagemaker_model.batcher import Batcher, Prepared
 from sagemaker_model.bundle import Place, read_source
-from sagemaker_model.cutout import Cutout, Timings, cut_out
-from sagemaker_model.engines.base import Engine
+from sagemaker_model.cutout import Begun, Cutout, Timings, begin, cut_out, end
+from sagemaker_model.engines.base import BatchedEngine, Engine
 from sagemaker_model.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.metrics import Metrics
 from sagemaker_model.pixels import encode
@@ -69,14 +78,15 @@ class ModelServer:
         self._places = asyncio.Semaphore(in_flight(settings.workers))
         self._io = ThreadPoolExecutor(in_flight(settings.workers), thread_name_prefix="s3")
         self._metrics = Metrics(settings.device)
+        self._batcher = Batcher(settings.batch_max, settings.deadline_s, self._metrics.batch)
         self._warm = False
 
     async def warm_up(self) -> None:
         """Sends one picture through every engine and every worker."""
         picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
-        for name, engine in self._engines.items():
-            work = partial(cut_out, picture, Options(engine=name), engine, self._settings.limits)
-            await asyncio.gather(*(self._workers.run(work) for _ in range(self._workers.count)))
+        for name in self._engines:
+            cut_out = partial(self._cut_out, picture, Options(engine=name))
+            await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
         self._warm = True
         log.info(
             "ready on device %s: %s; %d workers", self._settings.device, ", ".join(self._engines), self._workers.count
@@ -84,13 +94,18 @@ class ModelServer:
 
     def close(self) -> None:
         self._workers.close()
+        self._batcher.close()
         self._io.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def _stuck(self) -> int:
+        return self._workers.stuck + self._batcher.stuck
+
     async def ping(self, _: Request) -> Response:
-        return Response(status_code=200 if self._warm and not self._workers.stuck else 503)
+        return Response(status_code=200 if self._warm and not self._stuck else 503)
 
     async def metrics(self, _: Request) -> Response:
-        page = self._metrics.page(queued=self._admission.pictures, stuck=self._workers.stuck)
+        page = self._metrics.page(queued=self._admission.pictures, stuck=self._stuck)
         return Response(page, media_type=METRICS_TYPE)
 
     async def invocations(self, request: Request) -> Response:
@@ -103,6 +118,36 @@ class ModelServer:
             "Send a bundle as application/json, or a picture as image/* or application/octet-stream."
         )
 
+    async def _cut_out(self, data: bytes, options: Options) -> Cutout:
+        """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
+        picture shares a batch."""
+        engine, limits = self._engine(options.engine), self._settings.limits
+        if self._settings.device != "cuda" or not isinstance(engine, BatchedEngine):
+            return await self._workers.run(partial(cut_out, data, options, engine, limits))
+
+        def before() -> tuple[Begun, Prepared]:
+            begun = begin(data, options, limits)
+            with begun.timings.stage("prepare"):
+                return begun, engine.prepare(begun.picture.rgb, begun.prompt)
+
+        def after() -> Cutout:
+            with begun.timings.stage("finish"):
+                predicted = engine.finish(output, begun.picture.rgb, begun.prompt)
+            return end(begun, predicted, engine)
+
+        begun, prepared = await self._workers.run(before)
+        with begun.timings.stage("predict"):
+            output = await self._batcher.infer(options.engine, engine, prepared)
+        return await self._workers.run(after)
+
+    def _engine(self, name: str) -> Engine:
+        """Raises UnknownEngine for one of the catalogue whose weights are not here."""
+        try:
+            return self._engines[name]
+        except KeyError:
+            here = ", ".join(sorted(self._engines))
+            raise UnknownEngine(f"The engine {name!r} has no weights on this server; there are: {here}.") from None
+
     # One picture
 
     async def _picture(self, request: Request) -> Response:
@@ -111,9 +156,8 @@ class ModelServer:
         options = _options(request)
         with self._admission.admit(1, limit if size is None else size):
             data = await _body(request, limit)
-            work = partial(cut_out, data, options, self._engines[options.engine], self._settings.limits)
             try:
-                cutout = await self._workers.run(work)
+                cutout = await self._cut_out(data, options)
             except Exception as error:
                 self._metrics.count(Outcome("", options.engine, error=_known(error).info))
                 raise
@@ -164,8 +208,7 @@ class ModelServer:
             return done
         with timings.stage("read"):
             data = await self._in_io(partial(read_source, item.source, self._storage, self._settings.limits))
-        engine = self._engines[item.options.engine]
-        cutout = await self._workers.run(partial(cut_out, data, item.options, engine, self._settings.limits))
+        cutout = await self._cut_out(data, item.options)
         timings.ms.update(cutout.timings)
         with timings.stage("write"):
             outcome = await self._in_io(partial(place.write, cutout))

@@ -20,7 +20,10 @@ _READ: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "float | None": float,
+    "bool": {"1": True, "true": True, "0": False, "false": False}.__getitem__,
 }
+
+_KIND = {"int": "whole number", "float": "number", "float | None": "number", "bool": "1, 0, true or false"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,9 @@ class ServerSettings:
 
     host: the container sets 0.0.0.0; anywhere else only this machine is served.
     weights_dir: SageMaker unpacks the weights into /opt/ml/model.
+    device: cpu, cuda, or auto: cuda where there is one.
+    require_gpu: refuse to start without one, rather than be slow unseen.
+    batch_max: pictures that a GPU takes at once. On the CPU each worker runs the network for its own picture.
     workers: pictures worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
     queue_max: pictures admitted at once, waiting or in work: four bundles of 64.
     queue_bytes: bytes of request bodies held at once.
@@ -42,7 +48,9 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     weights_dir: Path = Path("/opt/ml/model")
-    device: str = "cpu"
+    device: str = "auto"
+    require_gpu: bool = False
+    batch_max: int = 16
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     queue_max: int = 256
     queue_bytes: int = 512 * 1024 * 1024
@@ -68,14 +76,16 @@ class ServerSettings:
                 continue
             try:
                 value = _READ[str(item.type)](text)
-            except ValueError:
-                faults.append(f"{name} is not a number: {text!r}")
+            except (ValueError, KeyError):
+                faults.append(f"{name} is no {_KIND[str(item.type)]}: {text!r}")
                 continue
-            if isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
+            if isinstance(value, bool):
+                pass
+            elif isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
                 faults.append(f"{name} must be above 0: {text!r}")
             values[item.name] = value
-        if values.get("device", "cpu") != "cpu":
-            faults.append(f"{PREFIX}DEVICE is cpu, the only device of these engines: {values['device']!r}")
+        if values.get("device", "cpu") not in ("cpu", "cuda", "auto"):
+            faults.append(f"{PREFIX}DEVICE is cpu, cuda or auto, not {values['device']!r}")
         if faults:
             raise InvalidSettings("; ".join(faults) + ".")
         return cls(**values)

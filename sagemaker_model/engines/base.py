@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,22 @@ class Engine(Protocol):
     def predict(self, rgb: Pixels, prompt: Prompt) -> Alpha:
         """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompt lies inside it.
         Called from many threads at once."""
+
+
+@runtime_checkable
+class BatchedEngine(Engine, Protocol):
+    """An engine whose network takes several pictures at once. On a GPU the server sends them together, from all
+    requests; `predict` does the three steps for one picture."""
+
+    def prepare(self, rgb: Pixels, prompt: Prompt) -> NDArray[np.float32]:
+        """The network's input, Cxhxw. What has one shape may share a batch, so there are few shapes. Any thread."""
+
+    def infer(self, batch: Sequence[NDArray[np.float32]]) -> Sequence[Any]:
+        """One output for each input, in order; the inputs are of one shape. One thread, the device's own. Raises
+        MemoryError or torch's OutOfMemoryError for a batch that does not fit."""
+
+    def finish(self, output: Any, rgb: Pixels, prompt: Prompt) -> Alpha:
+        """From the network's output for this picture. Any thread."""
 
 
 def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:

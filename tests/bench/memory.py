@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from local import processes
 from local.config import LocalConfig
@@ -19,7 +19,7 @@ def resident_mb(config: LocalConfig, model_url: str, photos: tuple[bytes, ...], 
     if process is None:
         raise RuntimeError("The model server does not run.")
     rows: list[tuple[int, float]] = []
-    with httpx.Client(base_url=model_url, timeout=120, trust_env=False) as client, ThreadPoolExecutor(4) as pool:
+    with httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as client, ThreadPoolExecutor(4) as pool:
 
         def one(number: int) -> None:
             photo = photos[number % len(photos)]

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-import httpx
+import httpx2
 
 from local.config import LocalConfig
 from local.pictures import Pictures
@@ -20,7 +20,7 @@ WAIT_S = 600
 
 def bare(model_url: str, photo: bytes, count: int) -> float:
     """images/s of POST /invocations with one picture each, CLIENTS at a time."""
-    with httpx.Client(base_url=model_url, timeout=120, trust_env=False) as client:
+    with httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as client:
 
         def one(_: int) -> None:
             answer = client.post("/invocations", content=photo, headers={"content-type": "image/jpeg"})

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -51,7 +51,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     def wait(self) -> None:
         end = time.monotonic() + START_S
@@ -59,11 +59,11 @@ class Server:
             try:
                 if self.http.get("/ping").status_code == 200:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass
         raise AssertionError(f"the server did not start: {self.stop()}")
 
-    def send(self, body: bytes, **options: object) -> httpx.Response:
+    def send(self, body: bytes, **options: object) -> httpx2.Response:
         headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
         return self.http.post("/invocations", content=body, headers=headers)
 
@@ -101,7 +101,7 @@ def test_sigterm_lets_the_work_end_takes_no_more_and_exits_cleanly(server: Serve
         server.process.send_signal(signal.SIGTERM)
         assert answer.result().status_code == 200
     assert server.process.wait(timeout=30) == 0
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx2.ConnectError):
         server.http.get("/ping")
 
 

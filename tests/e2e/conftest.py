@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from PIL import Image
@@ -75,7 +75,7 @@ class Running:
 
     def at_work(self) -> float:
         """Pictures in the model server, waiting or in work."""
-        text = httpx.get(f"{self.stack.model_url}/metrics", trust_env=False).text
+        text = httpx2.get(f"{self.stack.model_url}/metrics", trust_env=False).text
         [line] = [line for line in text.splitlines() if line.startswith("maskdrop_queue_pictures ")]
         return float(line.split()[1])
 
@@ -118,9 +118,8 @@ def environment(state: Path) -> dict[str, str]:
     return {STATE_DIR: str(state), **dict(zip((AWS_PORT, SAGEMAKER_PORT, MODEL_PORT), ports, strict=True))}
 
 
-@pytest.fixture(scope="session")
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
-    config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
+@contextmanager
+def brought_up(config: LocalConfig, session: pytest.Session) -> Iterator[Running]:
     try:
         here = stack.up(config)
         pictures = Pictures(config, here)
@@ -128,8 +127,15 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield Running(config, here, pictures, jobs)
     finally:
         stack.down(config)
-        if not request.session.testsfailed:  # else the logs may tell why
+        if not session.testsfailed:  # else the logs may tell why
             shutil.rmtree(config.state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
+    with brought_up(config, request.session) as stack_under_test:
+        yield stack_under_test
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +145,9 @@ def photo() -> bytes:
 
 
 @pytest.fixture
-def api(running: Running) -> Iterator[httpx.Client]:
+def api(running: Running) -> Iterator[httpx2.Client]:
     """The API without a key."""
-    with httpx.Client(base_url=running.stack.api_url, timeout=30, trust_env=False) as http:
+    with httpx2.Client(base_url=running.stack.api_url, timeout=30, trust_env=False) as http:
         yield http
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -50,7 +50,7 @@ def test_the_api_tells_a_job_and_gives_an_address_of_its_result(running: Running
     assert told
     url = told["result"].pop("url")
     assert told == job.to_json()
-    body = httpx.get(url, trust_env=False).content
+    body = httpx2.get(url, trust_env=False).content
     assert job.result
     assert body == running.object(job.result.bucket, job.result.key)
     listed = running.pictures.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
@@ -169,7 +169,7 @@ def created(source: Source) -> dict[str, Any]:
     return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": thing}}
 
 
-def test_the_api_asks_for_a_key_but_for_its_health(api: httpx.Client) -> None:
+def test_the_api_asks_for_a_key_but_for_its_health(api: httpx2.Client) -> None:
     assert api.get("/v1/health").json()["status"] == "ok"
     assert api.get("/v1/jobs").status_code == 403
     assert api.get("/v1/jobs", headers={"x-api-key": "wrong"}).status_code == 403

@@ -40,6 +40,7 @@ class StackUser(HttpUser):
         self.target = target()
         self.client.base_url = self.target.api_url
         self.client.headers["x-api-key"] = self.target.api_key
+        self.client.verify = self.target.ca_bundle or True
 
 
 class DropFolderUser(StackUser):

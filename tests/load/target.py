@@ -27,6 +27,7 @@ class Target:
     endpoint_url: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = None
+    ca_bundle: str | None = None
 
     @classmethod
     def from_file(cls, path: Path) -> Target:
@@ -41,6 +42,7 @@ class Target:
             endpoint_url=self.endpoint_url,
             aws_access_key_id=self.access_key_id,
             aws_secret_access_key=self.secret_access_key,
+            verify=self.ca_bundle,
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         )
 

@@ -1,6 +1,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from lambdas.record import work
 from maskdrop.flow import admit, arrivals
 from maskdrop.wire import Notification
@@ -48,7 +50,12 @@ def test_a_notification_whose_answer_cannot_be_read_returns_alone() -> None:
     assert [job.state for job in world.jobs.records.values()] == ["done"]
 
 
-def test_when_every_notification_fails_all_return_and_nothing_is_raised() -> None:
+def test_when_every_notification_fails_all_return_nothing_is_raised_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world = World()
     answer = work(sqs("not json"), world.settings, world.services, NOW)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    (line,) = [line for line in caplog.records if line.message == "message returned"]
+    assert line.exc_info
+    assert line.exc_info[0] is json.JSONDecodeError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
-import httpx
+import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -61,13 +61,13 @@ class FakeSns:
         self.messages.append((TopicArn, Message))
 
 
-Container = Callable[[httpx.Request], httpx.Response]
+Container = Callable[[httpx2.Request], httpx2.Response]
 
 
 class Bench:
     def __init__(self, config: LocalConfig, container: Container) -> None:
         self.s3, self.sns = FakeS3(), FakeSns()
-        http = httpx.AsyncClient(base_url=config.model_url, transport=httpx.MockTransport(container))
+        http = httpx2.AsyncClient(base_url=config.model_url, transport=httpx2.MockTransport(container))
         self.sagemaker = SageMaker(config, s3=self.s3, sns=self.sns, http=http)
 
     async def submit(self, source: str = "s3://in/bundle.json", **headers: str) -> Response:
@@ -100,14 +100,14 @@ def config(tmp_path: Path) -> LocalConfig:
     return LocalConfig(state=tmp_path)
 
 
-def answering(*answers: httpx.Response | Exception) -> Container:
+def answering(*answers: httpx2.Response | Exception) -> Container:
     """A container that is ready, and answers so, the last answer for ever."""
-    left: Iterator[httpx.Response | Exception] = iter(answers)
-    last: httpx.Response | Exception = answers[-1]
+    left: Iterator[httpx2.Response | Exception] = iter(answers)
+    last: httpx2.Response | Exception = answers[-1]
 
-    def container(asked: httpx.Request) -> httpx.Response:
+    def container(asked: httpx2.Request) -> httpx2.Response:
         if asked.url.path == "/ping":
-            return httpx.Response(200)
+            return httpx2.Response(200)
         answer = next(left, last)
         if isinstance(answer, Exception):
             raise answer
@@ -117,7 +117,7 @@ def answering(*answers: httpx.Response | Exception) -> Container:
 
 
 def test_an_answer_goes_to_s3_and_word_of_it_to_the_success_topic(config: LocalConfig) -> None:
-    bench = Bench(config, answering(httpx.Response(200, json={"said": 1})))
+    bench = Bench(config, answering(httpx2.Response(200, json={"said": 1})))
     answer = asyncio.run(bench.submit())
     [(topic, message)] = bench.sns.messages
     said = Notification.from_body(message)
@@ -130,9 +130,9 @@ def test_an_answer_goes_to_s3_and_word_of_it_to_the_success_topic(config: LocalC
 @pytest.mark.parametrize(
     ("container", "reason"),
     [
-        (answering(httpx.Response(400, text="no bundle")), "400: no bundle"),
-        (answering(httpx.ReadError("gone")), "broke the connection"),
-        (answering(httpx.ReadTimeout("late")), "broke the connection"),
+        (answering(httpx2.Response(400, text="no bundle")), "400: no bundle"),
+        (answering(httpx2.ReadError("gone")), "broke the connection"),
+        (answering(httpx2.ReadTimeout("late")), "broke the connection"),
     ],
 )
 def test_a_failure_is_told_once_to_the_error_topic(config: LocalConfig, container: Container, reason: str) -> None:
@@ -147,14 +147,14 @@ def test_a_failure_is_told_once_to_the_error_topic(config: LocalConfig, containe
 
 
 def test_an_input_that_is_not_there_fails(config: LocalConfig) -> None:
-    bench = Bench(config, answering(httpx.Response(200)))
+    bench = Bench(config, answering(httpx2.Response(200)))
     asyncio.run(bench.submit("s3://in/nothing"))
     assert [topic for topic, _ in bench.sns.messages] == ["error"]
 
 
 def test_a_busy_container_is_asked_again(config: LocalConfig) -> None:
-    busy = httpx.Response(503, headers={"Retry-After": "0"})
-    bench = Bench(config, answering(busy, busy, httpx.Response(200, text="ok")))
+    busy = httpx2.Response(503, headers={"Retry-After": "0"})
+    bench = Bench(config, answering(busy, busy, httpx2.Response(200, text="ok")))
     asyncio.run(bench.submit())
     assert [topic for topic, _ in bench.sns.messages] == ["ok"]
 
@@ -162,18 +162,18 @@ def test_a_busy_container_is_asked_again(config: LocalConfig) -> None:
 def test_nothing_is_sent_before_the_container_is_ready(config: LocalConfig) -> None:
     asked: list[str] = []
 
-    def container(one: httpx.Request) -> httpx.Response:
+    def container(one: httpx2.Request) -> httpx2.Response:
         asked.append(one.url.path)
         if asked.count("/ping") < 3:
-            raise httpx.ConnectError("starting")
-        return httpx.Response(200)
+            raise httpx2.ConnectError("starting")
+        return httpx2.Response(200)
 
     asyncio.run(Bench(config, container).submit())
     assert asked == ["/ping"] * 3 + ["/invocations"]
 
 
 def test_a_request_that_waited_too_long_fails(config: LocalConfig) -> None:
-    bench = Bench(config, lambda _: httpx.Response(500))
+    bench = Bench(config, lambda _: httpx2.Response(500))
     asyncio.run(bench.submit(**{"X-Amzn-SageMaker-RequestTTLSeconds": "0"}))
     [(topic, message)] = bench.sns.messages
     assert topic == "error"
@@ -183,14 +183,14 @@ def test_a_request_that_waited_too_long_fails(config: LocalConfig) -> None:
 def test_no_more_are_at_work_than_the_endpoint_allows(config: LocalConfig) -> None:
     at_work, most = 0, 0
 
-    async def container(one: httpx.Request) -> httpx.Response:
+    async def container(one: httpx2.Request) -> httpx2.Response:
         nonlocal at_work, most
         if one.url.path == "/invocations":
             at_work += 1
             most = max(most, at_work)
             await asyncio.sleep(0)
             at_work -= 1
-        return httpx.Response(200)
+        return httpx2.Response(200)
 
     async def many() -> None:
         bench = Bench(config, container)  # type: ignore[arg-type]
@@ -202,16 +202,16 @@ def test_no_more_are_at_work_than_the_endpoint_allows(config: LocalConfig) -> No
 
 @pytest.mark.parametrize("endpoint", ["none", "now"])
 def test_an_endpoint_that_is_not_there_or_not_asynchronous_refuses(config: LocalConfig, endpoint: str) -> None:
-    bench = Bench(config, answering(httpx.Response(200)))
+    bench = Bench(config, answering(httpx2.Response(200)))
     with pytest.raises(Refused):
         asyncio.run(bench.sagemaker.invoke_async(request(endpoint, {"X-Amzn-SageMaker-InputLocation": "s3://in/a"})))
     assert not bench.sns.messages
 
 
 def test_a_synchronous_call_passes_body_and_options_both_ways(config: LocalConfig) -> None:
-    def container(asked: httpx.Request) -> httpx.Response:
+    def container(asked: httpx2.Request) -> httpx2.Response:
         assert asked.headers[CUSTOM_ATTRIBUTES] == "{}"
-        return httpx.Response(200, content=asked.content[::-1], headers={"Content-Type": "image/png"})
+        return httpx2.Response(200, content=asked.content[::-1], headers={"Content-Type": "image/png"})
 
     bench = Bench(config, container)
     answer = asyncio.run(bench.sagemaker.invoke(request("now", {CUSTOM_ATTRIBUTES: "{}"}, b"abc")))
@@ -219,7 +219,7 @@ def test_a_synchronous_call_passes_body_and_options_both_ways(config: LocalConfi
 
 
 def test_the_containers_error_becomes_a_model_error(config: LocalConfig) -> None:
-    bench = Bench(config, answering(httpx.Response(422, text="unreadable")))
+    bench = Bench(config, answering(httpx2.Response(422, text="unreadable")))
     answer = asyncio.run(bench.sagemaker.invoke(request("now", {}, b"abc")))
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (424, "ModelError")
     assert json.loads(bytes(answer.body))["OriginalStatusCode"] == 422

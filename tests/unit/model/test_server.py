@@ -25,7 +25,7 @@ from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flig
 from sagemaker_model.settings import ServerSettings
 from tests.unit.model.fake_storage import FakeStorage
 
-SETTINGS = ServerSettings(workers=2, queue_max=4, max_bytes=100_000, deadline_s=30)
+SETTINGS = ServerSettings(device="cpu", workers=2, queue_max=4, max_bytes=100_000, deadline_s=30)
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
 
 
@@ -303,3 +303,48 @@ def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it never came to that"
+
+
+@dataclass
+class Batched(Half):
+    """Half, as an engine for a GPU: it knows the sizes of its batches."""
+
+    sizes: list[int] = field(default_factory=list)
+    prepared: int = 0
+
+    def prepare(self, rgb: np.ndarray, prompt: Prompt) -> np.ndarray:
+        self.prepared += 1
+        return np.zeros((3, 4, 8), np.float32)
+
+    def infer(self, batch: list[np.ndarray]) -> list[Alpha]:
+        self.sizes.append(len(batch))
+        return [super(Batched, self).predict(one, Prompt()) for one in batch]
+
+    def finish(self, output: Alpha, rgb: np.ndarray, prompt: Prompt) -> Alpha:
+        return output
+
+
+def test_on_a_gpu_the_pictures_of_several_requests_share_a_batch() -> None:
+    engine = Batched()
+    with running(engine, device="cuda", workers=8, queue_max=8) as client, ThreadPoolExecutor(8) as pool:
+        engine.hold, engine.prepared = threading.Event(), 0
+        first = pool.submit(send, client)
+        assert engine.entered.acquire(timeout=60)
+        rest = [pool.submit(send, client) for _ in range(5)]
+        until(lambda: engine.prepared == 6)
+        client.get("/metrics")  # by its answer, the event loop has passed on what was prepared
+        engine.sizes.clear()
+        engine.hold.set()
+        answers = [one.result() for one in (first, *rest)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert json.loads(answers[0].headers[CUSTOM_ATTRIBUTES])["device"] == "cuda"
+    assert sum(engine.sizes) == 5
+    assert max(engine.sizes) > 1
+
+
+def test_an_engine_without_weights_here_is_refused_by_name() -> None:
+    with running(Half()) as client:
+        answer = send(client, engine="grabcut")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "unknown_engine"
+    assert "selfie" in answer.json()["error"]["message"]

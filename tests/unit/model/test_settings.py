@@ -19,7 +19,13 @@ def test_every_setting_has_its_variable_and_its_type() -> None:
 
 
 def test_all_faults_are_named_together() -> None:
-    env = {"MODEL_PORT": "x", "MODEL_WORKERS": "0", "MODEL_DEADLINE_S": "nan", "MODEL_DEVICE": "cuda"}
+    env = {
+        "MODEL_PORT": "x",
+        "MODEL_WORKERS": "0",
+        "MODEL_DEADLINE_S": "nan",
+        "MODEL_DEVICE": "tpu",
+        "MODEL_REQUIRE_GPU": "maybe",
+    }
     with pytest.raises(InvalidSettings) as caught:
         ServerSettings.from_env(env)
     assert all(name in str(caught.value) for name in env)

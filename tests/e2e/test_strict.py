@@ -1,0 +1,285 @@
+"""The strict mode: every part acts under its own role of the template, whose policies are checked, over TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from local import processes, stack
+from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
+from local.connect import client, trust
+from local.deploy import ACCOUNT
+from maskdrop.job import Source, dropped
+from maskdrop.wire import JobMessage
+from tests.e2e.conftest import Running, brought_up, environment, wait_until
+from tests.e2e.test_way import created
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
+
+AGES_AGO = "2000-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def strict(request: pytest.FixtureRequest) -> Iterator[Running]:
+    variables = environment(ROOT / ".local" / f"e2e-{os.getpid()}-strict")
+    with brought_up(LocalConfig.from_env({**variables, STRICT: "1"}), request.session) as running:
+        yield running
+
+
+def test_a_dropped_photo_is_done_and_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+    job_id = strict.put(photo)
+    job = strict.wait_for_end([job_id])[job_id]
+    assert job.state == "done", job.error
+    told = strict.pictures.job(job_id)
+    assert told
+    assert told["state"] == "done"
+    answer = get(strict, told["result"]["url"])
+    assert job.result
+    assert answer.content == strict.object(job.result.bucket, job.result.key)
+
+
+def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_it(
+    strict: Running, photo: bytes
+) -> None:
+    job_id = strict.put(photo)
+    strict.wait_for_end([job_id])
+    told = strict.pictures.job(job_id)
+    assert told
+    url = told["result"]["url"]
+    assert get(strict, url).status_code == 200
+    assert get(strict, url.partition("?")[0]).status_code == 403
+    assert get(strict, url.replace("X-Amz-Expires=", "X-Amz-Expires=1")).status_code == 403
+    with without(strict, "ApiRole", "s3:GetObject"):
+        assert get(strict, url).status_code == 403
+    assert get(strict, url).status_code == 200
+
+
+def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None:
+    with strict.model_held():
+        job_id = strict.put(photo)
+        wait_until(lambda: strict.jobs.get(job_id) is not None, "the job")
+        job = strict.jobs.get(job_id)
+        assert job
+        strict.pictures.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
+    job = strict.wait_for_end([job_id])[job_id]
+    assert job.error
+    assert (job.state, job.error.code) == ("failed", "source_missing")
+
+
+def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
+    job_id = strict.put(b"This is no picture.")
+    job = strict.wait_for_end([job_id])[job_id]
+    assert job.error
+    assert (job.state, job.error.code) == ("failed", "unsupported_format")
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "queue", "state"),
+    [
+        ("ingest", "dynamodb:PutItem", "intake_queue_url", None),
+        ("record", "dynamodb:UpdateItem", "results_queue_url", "submitted"),
+    ],
+)
+def test_a_function_without_its_right_changes_nothing_and_with_it_again_the_picture_is_done(
+    strict: Running, photo: bytes, name: str, action: str, queue: str, state: str | None
+) -> None:
+    wait_until(strict.settled, "empty queues")
+    # Else the message comes again only after six times the function's timeout.
+    client(strict.config, "sqs").set_queue_attributes(
+        QueueUrl=getattr(strict.stack, queue), Attributes={"VisibilityTimeout": "2"}
+    )
+    with without(strict, f"{name.title()}Role", action):
+        before = calls(strict, name)
+        job_id = strict.put(photo)
+        wait_until(lambda: calls(strict, name) > before + 1, "a second delivery")
+        job = strict.jobs.get(job_id)
+        assert (job.state if job else None) == state
+    assert strict.wait_for_end([job_id])[job_id].state == "done"
+
+
+def test_a_result_that_the_model_may_not_write_is_not_there_until_sweep_sends_its_job_round_again(
+    strict: Running, photo: bytes
+) -> None:
+    with without(strict, "BulkRole", "s3:PutObject"):
+        job_id = strict.put(photo)
+        stand_in = processes.log_file("sagemaker", strict.config.state)
+        wait_until(lambda: "no word of" in stand_in.read_text(), "the refusal")
+    job = strict.jobs.get(job_id)
+    assert job
+    assert job.state == "submitted"
+    with pytest.raises(ClientError, match="404"):
+        strict.pictures.s3.head_object(
+            Bucket=strict.stack.results, Key=f"results/{job.source.key.removeprefix('inbox/')}.png"
+        )
+
+    client(strict.config, "dynamodb").update_item(
+        TableName=strict.stack.table,
+        Key={"id": {"S": job_id}},
+        UpdateExpression="SET recency = :ages_ago",
+        ExpressionAttributeValues={":ages_ago": {"S": AGES_AGO}},
+    )
+    assert invoke(strict, "SweepFunction", {}) == {"moved": 1}
+    job = strict.wait_for_end([job_id])[job_id]
+    assert (job.state, job.attempts) == ("done", 2)
+
+
+def test_sweep_does_not_run_without_its_right_to_the_index(strict: Running) -> None:
+    with without(strict, "SweepRole", "dynamodb:Query"):
+        answer = invoke(strict, "SweepFunction", {})
+    assert "AccessDenied" in answer["errorMessage"]
+
+
+def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Running) -> None:
+    source = Source(strict.stack.inbox, "inbox/default/dead.jpg", "1", 1)
+    dead = physical(strict, "QueuesIntakeDead")
+    strict.send(dead, "no JSON")
+    strict.send(dead, json.dumps({"Records": [created(source)]}))
+    job_id = dropped(source, datetime.now(UTC)).id
+    job = strict.wait_for_end([job_id])[job_id]
+    assert job.error
+    assert (job.state, job.error.code) == ("failed", "gave_up")
+    wait_until(lambda: "unreadable dead letter" in log(strict, "dead_letters"), "word of the unreadable one")
+
+
+def test_dead_letters_hands_back_what_it_may_not_record(strict: Running) -> None:
+    source = Source(strict.stack.inbox, "inbox/default/as-dead.jpg", "1", 1)
+    record = {"messageId": "1", "eventSource": "aws:sqs", "body": json.dumps({"Records": [created(source)]})}
+    with without(strict, "DeadLettersRole", "dynamodb:PutItem"):
+        answer = invoke(strict, "DeadLettersFunction", {"Records": [record]})
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    assert strict.jobs.get(dropped(source, datetime.now(UTC)).id) is None
+
+
+def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
+    path = f"/v1/jobs/{'0' * 32}"
+    assert strict.pictures.http.get(path).status_code == 404
+    with without(strict, "ApiRole", "dynamodb:GetItem"):
+        assert strict.pictures.http.get(path).status_code == 503
+    assert strict.pictures.http.get(path).status_code == 404
+
+
+def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Running, photo: bytes) -> None:
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
+    # As through a proxy in front that was reached without TLS: the policies of buckets and queues ask for that.
+    s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkRole"))
+    sqs = client(strict.config, "sqs", role=lambda: arn(strict, "SweepRole"))
+    nothing = JobMessage("0" * 32, attempts=0).to_body()  # such a job is not there
+    s3.put_object(Bucket=strict.stack.results, Key="results/by-tls.png", Body=photo)
+    sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=nothing)
+    for service in (s3, sqs):
+        service.meta.events.register("before-send", said_to_be_plain)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.put_object(Bucket=strict.stack.results, Key="results/plain.png", Body=photo)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=nothing)
+
+
+def test_the_emulator_still_asks_for_a_right_to_batches_of_their_own(strict: Running) -> None:
+    """Else the bridge `send_batches` can go."""
+    iam, sqs = client(strict.config, "iam"), client(strict.config, "sqs")
+    url = sqs.create_queue(QueueName="batches")["QueueUrl"]
+    right = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
+    trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
+    role = iam.create_role(RoleName="sender", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
+    iam.put_role_policy(RoleName="sender", PolicyName="send", PolicyDocument=json.dumps({"Statement": [right]}))
+    sender = client(strict.config, "sqs", role=lambda: role["Arn"])
+    sender.send_message(QueueUrl=url, MessageBody="one")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        sender.send_message_batch(QueueUrl=url, Entries=[{"Id": "0", "MessageBody": "one of ten"}])
+
+
+def test_no_port_is_open_but_the_three(strict: Running) -> None:
+    config = strict.config
+    programs = (processes.find(name, config.state) for name in ("emulator", "sagemaker", "model"))
+    listening = {
+        connection.laddr
+        for process in programs
+        if process
+        for one in [process, *process.children(recursive=True)]
+        for connection in one.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", port) for port in (config.aws_port, config.sagemaker_port, config.model_port)}
+
+
+def test_the_mode_of_a_stack_that_is_up_cannot_be_changed(strict: Running) -> None:
+    with pytest.raises(LocalError, match="make down"):
+        stack.up(replace(strict.config, strict=False))
+    assert stack.find(strict.config) == strict.stack
+
+
+@contextmanager
+def without(running: Running, role: str, action: str) -> Iterator[None]:
+    """Meanwhile the role has lost every statement that allows `action`."""
+    iam = client(running.config, "iam")
+    name = physical(running, role)
+    policies = {
+        policy: iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
+    }
+    try:
+        taken = 0
+        for policy, document in policies.items():
+            left = [statement for statement in document["Statement"] if action not in statement["Action"]]
+            taken += len(document["Statement"]) - len(left)
+            iam.put_role_policy(
+                RoleName=name, PolicyName=policy, PolicyDocument=json.dumps({**document, "Statement": left})
+            )
+        assert taken, f"{role} does not have {action}"
+        yield
+    finally:
+        for policy, document in policies.items():
+            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+
+def physical(running: Running, logical: str) -> str:
+    """The deployed resource whose logical id is `logical` and eight characters of CDK's."""
+    resources = client(running.config, "cloudformation").describe_stack_resources(StackName=APP_STACK)["StackResources"]
+    [found] = [
+        one["PhysicalResourceId"]
+        for one in resources
+        if one["LogicalResourceId"].startswith(logical) and len(one["LogicalResourceId"]) == len(logical) + 8
+    ]
+    return str(found)
+
+
+def arn(running: Running, role: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{physical(running, role)}"
+
+
+def log(running: Running, function: str) -> str:
+    """All that a function has logged."""
+    logs = client(running.config, "logs")
+    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/maskdrop/dev/{function}")
+    return "\n".join(event["message"] for page in pages for event in page["events"])
+
+
+def invoke(running: Running, function: str, event: dict[str, Any]) -> Any:
+    """What a function answers, or the error with which it ends."""
+    name = physical(running, function)
+    return json.load(client(running.config, "lambda").invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
+
+
+def calls(running: Running, function: str) -> int:
+    """How often a function has run to its end."""
+    return log(running, function).count("REPORT RequestId")
+
+
+def get(running: Running, url: str) -> httpx2.Response:
+    return httpx2.get(url, verify=trust(running.config.ca_bundle), trust_env=False)
+
+
+def said_to_be_plain(request: Any, **_: Any) -> None:
+    request.headers["X-Forwarded-Proto"] = "http"
