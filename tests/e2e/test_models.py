@@ -32,18 +32,18 @@ def test_large_weights_reach_s3_in_parts_once(
     file = tmp_path / "mine.ckpt"
     file.write_bytes(checkpoint.getvalue())
     folder, prefix = ["--folder", str(tmp_path / "weights")], "models/1/"
-    to = f"s3://{running.stack.results}/{prefix}"
+    # The inbox keeps versions, and takes for photos only what lies under inbox/.
+    to = f"s3://{running.stack.inbox}/{prefix}"
 
     assert CliRunner().invoke(app, ["models", "import", "modnet", str(file), "--own", *folder]).exit_code == 0
-    assert "results" in CliRunner().invoke(app, ["models", "push", "--to", to, *folder]).output
+    assert f"s3://{running.stack.inbox}" in CliRunner().invoke(app, ["models", "push", "--to", to, *folder]).output
 
     s3 = boto3.client("s3")
-    first = s3.get_object(Bucket=running.stack.results, Key=prefix + MODNET.file)
+    first = s3.get_object(Bucket=running.stack.inbox, Key=prefix + MODNET.file)
     assert first["ETag"].endswith('-3"')  # parts of 8 MiB
     assert hashlib.sha256(first["Body"].read()).hexdigest() == first["Metadata"]["sha256"]
-    assert s3.head_object(Bucket=running.stack.results, Key=prefix + MANIFEST)
+    assert s3.head_object(Bucket=running.stack.inbox, Key=prefix + MANIFEST)
 
     assert "there already" in CliRunner().invoke(app, ["models", "push", "--to", to, *folder]).output
-    assert (
-        s3.head_object(Bucket=running.stack.results, Key=prefix + MODNET.file)["LastModified"] == first["LastModified"]
-    )
+    versions = s3.list_object_versions(Bucket=running.stack.inbox, Prefix=prefix)["Versions"]
+    assert [version["Key"] for version in versions].count(prefix + MODNET.file) == 1
