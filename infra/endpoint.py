@@ -256,7 +256,7 @@ class BulkEndpoint(Construct):
 
 
 def _uncompressed(weights: str) -> sagemaker.CfnModel.ModelDataSourceProperty:
-    """The files as they lie under the prefix: packing gigabytes that do not get smaller costs minutes at every start."""
+    """The files as they lie under the prefix: packed they are hardly smaller, and every start would unpack them."""
     return sagemaker.CfnModel.ModelDataSourceProperty(
         s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
             s3_uri=weights, s3_data_type="S3Prefix", compression_type="None"

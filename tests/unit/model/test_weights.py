@@ -69,6 +69,14 @@ def test_what_is_fetched_has_a_sum_a_size_and_a_safe_address(row: Weights) -> No
         assert row.url.endswith(f"/{row.file}")
 
 
+def test_the_documents_name_the_licence_of_all_weights() -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "models.md").read_text().splitlines()
+    for row in known().values():
+        assert row.size
+        said = f"| `{row.name}` | `{row.file}` | {row.size / 1e6:,.1f} | {row.licence} |"
+        assert [line for line in lines if line.startswith(said) and row.home in line], row.name
+
+
 def test_the_official_files_of_sam_carry_names_that_their_loaders_look_for() -> None:
     assert named("sam-vit_b").file == "sam_vit_b_01ec64.pth"
     assert named("sam-vit_l").file == "sam_vit_l_0b3195.pth"
