@@ -26,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.checkpoint import CHECKPOINTS, flaw
 from sagemaker_model.download import DownloadFailed, Progress, discard, download, quiet
+from sagemaker_model.picklescan import CHECKPOINTS, flaw
 
 MANIFEST = "manifest.json"
 
 
 class InvalidWeights(MaskdropError):
     code = "invalid_weights"
+
+
+class MissingWeights(InvalidWeights):
+    """There are none at all: no fault where the engine is optional."""
 
 
 class NoSpace(MaskdropError):
@@ -99,23 +103,19 @@ def named(name: str) -> Weights:
 
 def verify(weights: Weights, folder: Path) -> str:
     """The SHA-256 of the file in `folder`, which is the expected one. Reads the whole file: about 1 s a gigabyte.
-    Raises InvalidWeights when it is missing or is not the one."""
+    Raises MissingWeights, and InvalidWeights when it is not the one."""
     path = folder / weights.file
-    try:
+    with _reading(path, weights):
         found = digest(path)
-    except OSError as error:
-        raise InvalidWeights(f"{path} cannot be read ({error.strerror}): {_how_to_get(weights)}.") from error
     _compare(path, found, expected(weights, folder), weights)
     return found
 
 
 def read(weights: Weights, folder: Path) -> bytes:
-    """The file, verified. Raises InvalidWeights when it is missing or is not the one."""
+    """The file, verified. Raises MissingWeights, and InvalidWeights when it is not the one."""
     path = folder / weights.file
-    try:
+    with _reading(path, weights):
         data = path.read_bytes()
-    except OSError as error:
-        raise InvalidWeights(f"{path} cannot be read ({error.strerror}): {_how_to_get(weights)}.") from error
     _compare(path, hashlib.sha256(data).hexdigest(), expected(weights, folder), weights)
     return data
 
@@ -130,6 +130,15 @@ def digest(path: Path) -> str:
     """SHA-256, in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _reading(path: Path, weights: Weights) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = MissingWeights if isinstance(error, FileNotFoundError) else InvalidWeights
+        raise kind(f"{path} cannot be read ({error.strerror}): {_how_to_get(weights)}.") from error
 
 
 # Getting
@@ -303,7 +312,7 @@ def _filling(folder: Path) -> Iterator[None]:
             os.close(lock)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"The disk of {folder} is full; what came is kept, free some space and try again.") from error
+            raise NoSpace(f"The disk of {folder} is full: free some space and try again.") from error
         raise InvalidWeights(f"{error.filename or folder} cannot be used: {error.strerror or error}.") from error
 
 

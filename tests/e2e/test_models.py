@@ -15,7 +15,7 @@ from local.cli import app
 from local.config import KEY_ID, REGION, SECRET
 from sagemaker_model.weights import MANIFEST, named
 from tests.e2e.conftest import Running
-from tests.unit.model.checkpoints import a_checkpoint
+from tests.unit.model.fake_checkpoints import a_checkpoint
 
 MODNET = named("modnet")
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from local import models
 from local.cli import app
 from sagemaker_model.weights import MANIFEST, known, named, verify
-from tests.unit.model.checkpoints import a_checkpoint, state
 from tests.unit.model.conftest import weights_dir  # noqa: F401 - a fixture
+from tests.unit.model.fake_checkpoints import a_checkpoint, state
 
 MODNET, SELFIE = named("modnet"), named("selfie")
 TO = "s3://bucket/weights/v1/"

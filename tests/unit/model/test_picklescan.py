@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sagemaker_model import checkpoint
-from sagemaker_model.checkpoint import PROGRAM_BYTES_MAX, flaw
-from tests.unit.model.checkpoints import a_checkpoint, a_legacy_checkpoint, pickled, state
+from sagemaker_model import picklescan
+from sagemaker_model.picklescan import PROGRAM_BYTES_MAX, flaw
+from tests.unit.model.fake_checkpoints import a_checkpoint, a_legacy_checkpoint, pickled, state
 
 
 @pytest.fixture(params=["without PyTorch", "with PyTorch"], autouse=True)
@@ -22,7 +22,7 @@ def _torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     if request.param == "with PyTorch":
         pytest.importorskip("torch", reason="PyTorch is not installed")
     else:
-        monkeypatch.setattr(checkpoint, "_flaw_by_torch", lambda _: None)
+        monkeypatch.setattr(picklescan, "_flaw_by_torch", lambda _: None)
 
 
 class Runs:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import Any
 from unittest.mock import patch
 
-from sagemaker_model.checkpoint import LEGACY_MAGIC
+from sagemaker_model.picklescan import LEGACY_MAGIC
 
 VALUES = struct.pack("<4f", 0.5, -1.0, 2.0, 0.0)
 
