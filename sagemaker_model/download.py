@@ -30,7 +30,7 @@ def download(url: str, part: Path, *, size: int | None = None, progress: Progres
     """Completes the file `part`, which may hold the beginning from an earlier time, and beside which `.etag` says of
     which version. A broken connection is taken up again for as long as every attempt brings more.
 
-    size: of the whole file, in bytes, where it is known: not one byte more is taken.
+    size: of the whole file, in bytes, where it is known: a longer one is left at the first part too many.
     Raises DownloadFailed; what was fetched stays, for the next time. Raises OSError where the disk fails.
     """
     import httpx2  # here: the container does without it
