@@ -90,4 +90,4 @@ def test_every_parameter_learns() -> None:
 @torch.inference_mode()
 def test_a_picture_is_the_same_alone_and_in_a_batch() -> None:
     net, x = published_net().eval(), pictures(3, 3, 64, 64)
-    assert torch.allclose(net(x)[1:2], net(x[1:2]), rtol=0, atol=1e-5)
+    assert torch.allclose(net(x)[1:2], net(x[1:2]), rtol=0, atol=1e-4)

@@ -23,7 +23,7 @@ from sagemaker_model.checkpoints import load_into, modnet_state  # noqa: E402
 from sagemaker_model.engines import modnet  # noqa: E402
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
 from sagemaker_model.pixels import Pixels  # noqa: E402
-from sagemaker_model.weights import InvalidWeights, NotInstalled  # noqa: E402
+from sagemaker_model.weights import MANIFEST, InvalidWeights, NotInstalled, import_file, named  # noqa: E402
 from tests.unit.model import published_modnet  # noqa: E402
 
 SIDE = 64
@@ -71,7 +71,9 @@ def folder(trained: MODNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     once = trained.state_dict()
     twice = once | {f"lr_branch.{name}": tensor for name, tensor in once.items() if name.startswith("backbone.")}
-    torch.save({f"module.{name}": tensor for name, tensor in twice.items()}, folder / modnet.CHECKPOINT)
+    published = folder / "published.ckpt"
+    torch.save({f"module.{name}": tensor for name, tensor in twice.items()}, published)
+    import_file(named("modnet"), published, folder, own=True)  # its sum is pinned: it is not the published one's
     export.to_onnx(trained, folder / modnet.ONNX)
     export.quantised(folder / modnet.ONNX, folder / modnet.INT8, pictures(4))
     return folder
@@ -85,7 +87,7 @@ def pictures(count: int, seed: int = 1) -> list[np.ndarray]:
 
 def engine(folder: Path, *names: str, tmp_path: Path) -> modnet.MODNet:
     """Set up from those files alone."""
-    for name in names:
+    for name in (*names, MANIFEST):
         shutil.copy(folder / name, tmp_path)
     ready = modnet.MODNet()
     ready.setup("cpu", tmp_path)
