@@ -4,11 +4,13 @@ VENV := .venv
 RUN := $(VENV)/.run-$(firstword $(shell cksum requirements.txt))
 DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt | cksum))
 
+MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt | cksum))
+
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test check load bench bench-engines bench-peers clean
+.PHONY: help run up down test test-models check load bench bench-engines bench-peers clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -25,6 +27,10 @@ down: $(RUN) ## stops what `make up` or `make run` started
 test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
+
+test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
+	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
+	@$(VENV)-models/bin/python -m pytest tests/unit/model tests/contract
 
 check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .
@@ -47,7 +53,7 @@ bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs 
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi
-	@rm -rf $(VENV) .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-models .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -64,3 +70,9 @@ $(DEV): $(RUN)
 	@echo "Installing requirements-dev.txt"
 	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	@rm -f $(VENV)/.dev-* && touch $@
+
+$(MODELS): requirements-dev.txt requirements-models.txt
+	@echo "Making $(VENV)-models with torch (a few minutes)"
+	@$(PYTHON) -m venv $(VENV)-models
+	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt
+	@rm -f $(VENV)-models/.models-* && touch $@

@@ -25,7 +25,8 @@ def application(*, outdir: str | None = None, context: dict[str, str] | None = N
     outdir: where to write them; None: where CDK_OUTDIR says.
     """
     app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
-    stage = replace(STAGES[app.node.try_get_context("stage") or "dev"], mail=app.node.try_get_context("mail"))
+    told = app.node.try_get_context
+    stage = replace(STAGES[told("stage") or "dev"], mail=told("mail"), weights=told("weights"))
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
     MaskdropStack(app, stage=stage, image_tag=tag).add_stack_dependency(image)

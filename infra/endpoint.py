@@ -59,7 +59,9 @@ class BulkEndpoint(Construct):
             retention=stage.keep_logs,
             removal_policy=RemovalPolicy.DESTROY,
         )
-        role = self._role(storage=storage, topic_key=topic_key, repository=repository, log_group=log_group)
+        role = self._role(
+            storage=storage, topic_key=topic_key, repository=repository, log_group=log_group, weights=stage.weights
+        )
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -70,8 +72,9 @@ class BulkEndpoint(Construct):
                     "MODEL_HOST": "0.0.0.0",  # noqa: S104  SageMaker reaches the container from outside
                     "MODEL_PORT": "8080",
                     "MODEL_USD_PER_HOUR": str(stage.usd_per_hour),
-                    "MODEL_WEIGHTS_DIR": "/opt/maskdrop/weights",
+                    "MODEL_WEIGHTS_DIR": "/opt/ml/model" if stage.weights else "/opt/maskdrop/weights",
                 },
+                model_data_source=_uncompressed(stage.weights) if stage.weights else None,
             ),
         )
         model.node.add_dependency(role)
@@ -119,13 +122,26 @@ class BulkEndpoint(Construct):
             period=Duration.minutes(1),
         )
 
-    def _role(self, *, storage: Storage, topic_key: kms.IKey, repository: str, log_group: logs.LogGroup) -> iam.Role:
+    def _role(
+        self,
+        *,
+        storage: Storage,
+        topic_key: kms.IKey,
+        repository: str,
+        log_group: logs.LogGroup,
+        weights: str | None,
+    ) -> iam.Role:
         inbox, results = storage.inbox, storage.results
         readable = [
             inbox.arn_for_objects(f"{INBOX_PREFIX}*"),
             results.arn_for_objects(f"{RESULTS_PREFIX}*"),
             results.arn_for_objects(f"{BUNDLES_PREFIX}*"),
         ]
+        weights_bucket, weights_objects = [], []
+        if weights:
+            bucket, _, prefix = weights.removeprefix("s3://").partition("/")
+            weights_bucket = [f"arn:{Aws.PARTITION}:s3:::{bucket}"]
+            weights_objects = [f"arn:{Aws.PARTITION}:s3:::{bucket}/{prefix}*"]
         repository_arn = f"arn:{Aws.PARTITION}:ecr:{Aws.REGION}:{Aws.ACCOUNT_ID}:repository/{repository}"
         # Inline, so that the rights are there before the model that needs them.
         role = iam.Role(
@@ -135,11 +151,12 @@ class BulkEndpoint(Construct):
             inline_policies={
                 "bulk": iam.PolicyDocument(
                     statements=[
-                        iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
+                        iam.PolicyStatement(actions=["s3:GetObject"], resources=[*readable, *weights_objects]),
                         iam.PolicyStatement(actions=["s3:PutObject"], resources=readable[1:]),
                         # Without it, S3 says 403 for an object that is not there, and the job could not say why.
                         iam.PolicyStatement(
-                            actions=["s3:ListBucket"], resources=[inbox.bucket_arn, results.bucket_arn]
+                            actions=["s3:ListBucket"],
+                            resources=[inbox.bucket_arn, results.bucket_arn, *weights_bucket],
                         ),
                         iam.PolicyStatement(
                             actions=["sns:Publish"], resources=[self.completed.topic_arn, self.failed.topic_arn]
@@ -169,8 +186,8 @@ class BulkEndpoint(Construct):
                 )
             },
         )
-        for objects in readable:
-            acknowledge_wildcard(role, objects, "The objects of one prefix: the endpoint reads and writes them all.")
+        for objects in [*readable, *weights_objects]:
+            acknowledge_wildcard(role, objects, "The objects of one prefix: the endpoint reads or writes them all.")
         acknowledge_wildcard(role, "*", "Neither a registry login nor a metric has a resource; metrics by namespace.")
         return role
 
@@ -236,3 +253,12 @@ class BulkEndpoint(Construct):
             treat_missing_data="notBreaching",
             alarm_actions=[wake.ref],
         )
+
+
+def _uncompressed(weights: str) -> sagemaker.CfnModel.ModelDataSourceProperty:
+    """The files as they lie under the prefix: packed they are hardly smaller, and every start would unpack them."""
+    return sagemaker.CfnModel.ModelDataSourceProperty(
+        s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
+            s3_uri=weights, s3_data_type="S3Prefix", compression_type="None"
+        )
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from aws_cdk import RemovalPolicy
@@ -22,6 +23,7 @@ class Stage:
     requests_per_second, burst, requests_per_month: of one API key.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
     mail: who hears of alarms and of the budget. None: nobody.
+    weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
     removal_policy: what becomes of photos, results and jobs when the stack is deleted.
     """
 
@@ -38,6 +40,12 @@ class Stage:
     instance_type: str = "ml.g6.xlarge"
     usd_per_hour: float = 1.127
     mail: str | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
+        if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
+            raise ValueError(f"weights is s3://bucket/prefix/, with the slash at its end, not {self.weights!r}.")
 
 
 STAGES: dict[str, Stage] = {

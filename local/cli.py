@@ -1,11 +1,10 @@
-"""The command line of the local stack: run, up, down, status."""
+"""The command line: a stack on this machine (run, up, down, status), and the weights of the engines (models)."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +16,15 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from local import processes, stack
+from local import models, processes, stack
 from local.config import ROOT, LocalConfig, LocalError
 from local.pictures import ENDED, Pictures
 from local.stack import Stack
+from local.terminal import console, explained
 from local.watch import Watch
 
 SAMPLES = ROOT / "samples"
@@ -38,7 +37,7 @@ FRONT = "front"
 """The name under which the command in the foreground is remembered, so that `down` ends it too."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+app.add_typer(models.app, name="models")
 
 
 @app.command()
@@ -71,7 +70,7 @@ def up() -> None:
 def down() -> None:
     """Stops what `up` or `run` started, by process id."""
     config = LocalConfig.from_env(os.environ)
-    with _explained():
+    with explained():
         processes.stop(FRONT, config.state, grace_s=30)
         stack.down(config)
     console.print("Nothing is running.")
@@ -91,19 +90,9 @@ def status() -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Says an error of ours in one paragraph, without a traceback."""
-    try:
-        yield
-    except LocalError as error:
-        console.print(f"[red]{escape(error.message)}[/red]")
-        raise typer.Exit(1) from error
-
-
-@contextmanager
 def _front() -> Iterator[LocalConfig]:
     """The one command in the foreground of a state folder. Ctrl-C and SIGTERM (which `down` sends) end it in order."""
-    with _explained():
+    with explained():
         config = LocalConfig.from_env(os.environ)
         if other := processes.find(FRONT, config.state):
             raise LocalError(f"`run` or `up` is at work already (pid {other.pid}). `make down` ends it.")

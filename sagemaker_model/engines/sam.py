@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from sagemaker_model.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
-from sagemaker_model.weights import InvalidWeights, NotInstalled
+from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, known, verify
 
 Floats = NDArray[np.float32]
 
@@ -82,13 +83,8 @@ class Sam:
     """SAM 1: the picture keeps its shape, its long side fills the input."""
 
     name: ClassVar[str] = "sam"
-    weights: ClassVar[dict[str, tuple[str, str]]] = {
-        "vit_h": ("sam_vit_h_4b8939.pth", "sam-vit-huge"),
-        "vit_l": ("sam_vit_l_0b3195.pth", "sam-vit-large"),
-        "vit_b": ("sam_vit_b_01ec64.pth", "sam-vit-base"),
-    }
-    """Variant: the official file, or the folder of Hugging Face; or <variant>.encoder.onnx and .decoder.onnx. The first
-    that is there is taken, so the largest."""
+    folders: ClassVar[dict[str, str]] = {"vit_h": "sam-vit-huge", "vit_l": "sam-vit-large", "vit_b": "sam-vit-base"}
+    """What Hugging Face calls the variants of weights.toml, the largest first."""
 
     ends_boxes: ClassVar[bool] = False
     """Whether a box, too, is followed by a mark that says nothing. Points alone always are."""
@@ -102,20 +98,29 @@ class Sam:
         self.embeddings = EmbeddingCache(EMBEDDING_BYTES)
 
     def setup(self, device: str, weights_dir: Path) -> None:
-        for variant, (official, folder) in self.weights.items():
-            encoder, decoder = (weights_dir / f"{variant}.{half}.onnx" for half in ("encoder", "decoder"))
-            if (path := weights_dir / official).exists():
-                self._network: Network = TorchNetwork.from_official(variant, path, device)
-            elif (path := weights_dir / folder / "model.safetensors").exists():
-                self._network = TorchNetwork.from_hugging_face(self.name, path, device)
-            elif (path := encoder).exists() and decoder.exists():
-                self._network = OnnxNetwork(encoder, decoder)
-            else:
-                continue
-            with path.open("rb") as file:
-                self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        """Takes the largest variant of which the folder holds the official file, the folder of Hugging Face or, for the
+        CPU and then before the others, the two files of export_sam.py. Raises NotInstalled, also where the package that
+        runs them is missing, and InvalidWeights."""
+        published = {one.variant: one for one in known().values() if one.engine == self.name}
+        for variant, folder in self.folders.items():
+            name, official = published[variant].name, weights_dir / published[variant].file
+            encoder, decoder = (weights_dir / f"{name}.{half}.onnx" for half in ("encoder", "decoder"))
+            try:
+                if device == "cpu" and encoder.exists() and decoder.exists():
+                    self._network: Network = OnnxNetwork(encoder, decoder)
+                    self.weights_sha256 = digest(encoder)
+                elif official.exists():
+                    self.weights_sha256 = verify(published[variant], weights_dir)
+                    self._network = TorchNetwork.from_official(variant, official, device)
+                elif (saved := weights_dir / folder / "model.safetensors").exists():
+                    self.weights_sha256 = digest(saved)
+                    self._network = TorchNetwork.from_hugging_face(self.name, saved, device)
+                else:
+                    continue
+            except ModuleNotFoundError as error:
+                raise NotInstalled(f"{name} needs {error.name}, which is not installed.") from error
             return
-        names = ", ".join(official for official, _ in self.weights.values())
+        names = ", ".join(one.file for one in published.values())
         raise NotInstalled(f"{weights_dir} holds none of {names}, nor their Hugging Face folders or ONNX files.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
@@ -265,11 +270,11 @@ class Sam2(Sam):
     """SAM 2.1: the picture is squashed into the input square."""
 
     name = "sam2"
-    weights: ClassVar[dict[str, tuple[str, str]]] = {
-        "hiera_large": ("sam2.1_hiera_large.pt", "sam2.1-hiera-large"),
-        "hiera_base_plus": ("sam2.1_hiera_base_plus.pt", "sam2.1-hiera-base-plus"),
-        "hiera_small": ("sam2.1_hiera_small.pt", "sam2.1-hiera-small"),
-        "hiera_tiny": ("sam2.1_hiera_tiny.pt", "sam2.1-hiera-tiny"),
+    folders: ClassVar[dict[str, str]] = {
+        "large": "sam2.1-hiera-large",
+        "base_plus": "sam2.1-hiera-base-plus",
+        "small": "sam2.1-hiera-small",
+        "tiny": "sam2.1-hiera-tiny",
     }
     ends_boxes = True
     steady = 0.98
@@ -292,17 +297,21 @@ class TorchNetwork:
 
     @classmethod
     def from_official(cls, variant: str, path: Path, device: str) -> TorchNetwork:
+        from sagemaker_model.checkpoints import load_checkpoint
         from sagemaker_model.nets import sam
 
-        state = read_state(path)
-        return cls(sam.from_official(variant, state), device)
+        return cls(sam.from_official(variant, load_checkpoint(path)), device)
 
     @classmethod
     def from_hugging_face(cls, family: Any, path: Path, device: str) -> TorchNetwork:
+        from sagemaker_model.checkpoints import load_checkpoint
         from sagemaker_model.nets import sam
 
-        config = json.loads((path.parent / "config.json").read_bytes())
-        return cls(sam.from_hugging_face(family, config, read_state(path)), device)
+        try:
+            config = json.loads((path.parent / "config.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise InvalidWeights(f"{path.parent} has no config.json that can be read.") from error
+        return cls(sam.from_hugging_face(family, config, load_checkpoint(path)), device)
 
     def encode(self, pixels: Floats) -> list[Embedding]:
         import torch
@@ -329,9 +338,16 @@ class OnnxNetwork:
     def __init__(self, encoder: Path, decoder: Path) -> None:
         import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = os.cpu_count() or 1
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # leaves the cores to those that decode
+        options.log_severity_level = 3  # errors: it warns of shapes that it finds out anyhow
         try:
             self._encoder, self._decoder = (
-                onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (encoder, decoder)
+                onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                for path in (encoder, decoder)
             )
         except Exception as error:  # the runtime's own errors share no class
             raise InvalidWeights(f"{encoder} and {decoder.name} are no pair that can be read: {error}") from error
@@ -349,28 +365,6 @@ class OnnxNetwork:
         maps = [part.astype(np.float32) for part in embedding]
         logits, scores = self._decoder.run(None, dict(zip(self._inputs, (points, labels, *maps), strict=True)))
         return logits, scores
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The named tensors of a file, without running what a pickle may say. Raises InvalidWeights."""
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        if path.suffix == ".safetensors":
-            state = load(path.read_bytes())
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("model", state) if isinstance(state, dict) else {}
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = (str(error).splitlines() or ["no reason was given"])[0]
-        raise InvalidWeights(f"{path} is no file of weights that can be read: {reason}") from error
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InvalidWeights(f"{path} holds something else than named tensors.")
-    return state
 
 
 def boxes_around(masks: NDArray[np.bool_]) -> NDArray[np.int64]:

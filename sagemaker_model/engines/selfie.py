@@ -41,10 +41,12 @@ SPECK = 0.02
 
 
 class Selfie:
-    weights_sha256 = weights.SELFIE.sha256
+    weights_sha256 = ""
 
     def setup(self, device: str, weights_dir: Path) -> None:  # noqa: ARG002 - OpenCV's dnn runs on the CPU alone
-        self._model = np.frombuffer(weights.read(weights.SELFIE, weights_dir), np.uint8)
+        selfie = weights.named("selfie")
+        self._model = np.frombuffer(weights.read(selfie, weights_dir), np.uint8)
+        self.weights_sha256 = weights.expected(selfie, weights_dir) or ""
         self._threads = threading.local()
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
-from sagemaker_model.weights import InvalidWeights
+from sagemaker_model.checkpoints import MismatchedWeights
 
 Family = Literal["sam", "sam2"]
 State = Mapping[str, Tensor]
@@ -51,12 +51,13 @@ CONFIGS: dict[str, tuple[Family, dict[str, Any]]] = {
     "vit_h": ("sam", _vit(1280, 32, 16, [7, 15, 23, 31])),
     "vit_l": ("sam", _vit(1024, 24, 16, [5, 11, 17, 23])),
     "vit_b": ("sam", _vit(768, 12, 12, [2, 5, 8, 11])),
-    "hiera_large": ("sam2", _hiera(144, 2, [2, 6, 36, 4], [23, 33, 43], 7, [8, 4, 16, 8])),
-    "hiera_base_plus": ("sam2", _hiera(112, 2, [2, 3, 16, 3], [12, 16, 20], 14, [8, 4, 14, 7])),
-    "hiera_small": ("sam2", _hiera(96, 1, [1, 2, 11, 2], [7, 10, 13], 7, [8, 4, 14, 7])),
-    "hiera_tiny": ("sam2", _hiera(96, 1, [1, 2, 7, 2], [5, 7, 9], 7, [8, 4, 14, 7])),
+    "large": ("sam2", _hiera(144, 2, [2, 6, 36, 4], [23, 33, 43], 7, [8, 4, 16, 8])),
+    "base_plus": ("sam2", _hiera(112, 2, [2, 3, 16, 3], [12, 16, 20], 14, [8, 4, 14, 7])),
+    "small": ("sam2", _hiera(96, 1, [1, 2, 11, 2], [7, 10, 13], 7, [8, 4, 14, 7])),
+    "tiny": ("sam2", _hiera(96, 1, [1, 2, 7, 2], [5, 7, 9], 7, [8, 4, 14, 7])),
 }
-"""Every published variant: its family, and what its configuration says besides transformers' defaults."""
+"""Every published variant, named as in weights.toml: its family, and what its configuration says besides transformers'
+defaults."""
 
 _SHARED_RULES = (
     (r"\.norm(\w*)\.", r".layer_norm\1."),
@@ -110,14 +111,14 @@ _PROMPT_PLACES = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def from_official(name: str, state: State) -> nn.Module:
-    """One of CONFIGS with the content of its official file, `{"model": …}` already opened. Raises InvalidWeights."""
+    """One of CONFIGS with the content of its official file, `{"model": …}` already opened. Raises MismatchedWeights."""
     family, config = CONFIGS[name]
     return load(family, config, renamed(family, state), name)
 
 
 def from_hugging_face(family: Family, config: dict[str, Any], state: State) -> nn.Module:
     """What a Hugging Face folder holds: `config` of config.json, `state` of model.safetensors. A folder of SAM 2.1 is
-    that of the video model, of which the parts for pictures are taken. Raises InvalidWeights."""
+    that of the video model, of which the parts for pictures are taken. Raises MismatchedWeights."""
     parts = {part: config[part] for part in config if part in PARTS}
     return load(family, parts, {key: value for key, value in state.items() if not VIDEO.match(key)}, "the config.json")
 
@@ -142,7 +143,7 @@ def renamed(family: Family, state: State) -> dict[str, Tensor]:
 
 def load(family: Family, config: dict[str, Any], state: State, name: str) -> nn.Module:
     """The network in eval mode, float32, on the CPU, with every weight from `state` and no weight left over. Raises
-    InvalidWeights, for weights that are not numbers too."""
+    MismatchedWeights."""
     state = dict(state)
     for key, same in ((_IMAGE_PLACES, _PROMPT_PLACES), (_PROMPT_PLACES, _IMAGE_PLACES)):
         if key not in state and same in state:
@@ -158,10 +159,9 @@ def load(family: Family, config: dict[str, Any], state: State, name: str) -> nn.
             for key, shape in shapes.items()
             if key in state and state[key].shape != shape
         ),
-        *(f"{key} holds what is no number" for key, value in state.items() if not value.isfinite().all()),
     ]
     if faults:
-        raise InvalidWeights(f"The weights are not those of {name}: {'; '.join(faults[:3])} ({len(faults)} faults).")
+        raise MismatchedWeights(f"The weights are not those of {name}: {'; '.join(faults[:3])} ({len(faults)} faults).")
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 

@@ -39,10 +39,10 @@ class Template:
         return found
 
 
-def synthesize(folder: Path, stage: str) -> dict[str, Template]:
+def synthesize(folder: Path, stage: str, **context: str) -> dict[str, Template]:
     from app import application
 
-    application(outdir=str(folder), context={"stage": stage, "mail": "operator@example.com"}).synth()
+    application(outdir=str(folder), context={"stage": stage, "mail": "operator@example.com", **context}).synth()
     return {
         path.name.removesuffix(f"-{stage}.template.json"): Template(json.loads(path.read_text()), folder)
         for path in folder.glob("*.template.json")

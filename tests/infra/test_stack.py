@@ -151,6 +151,33 @@ def test_the_endpoint_answers_where_the_functions_look_for_answers(template: Tem
     assert all(one["RawMessageDelivery"] for one in to_queue)
 
 
+def test_weights_of_ones_own_bucket_are_read_as_they_lie_there(template: Template, tmp_path: Path) -> None:
+    own = synthesize(tmp_path, "dev", weights="s3://models/maskdrop/1/")["Maskdrop"]
+    ((_, model),) = own.of("AWS::SageMaker::Model").items()
+    container = model["PrimaryContainer"]
+    assert container["ModelDataSource"]["S3DataSource"] == {
+        "S3Uri": "s3://models/maskdrop/1/", "S3DataType": "S3Prefix", "CompressionType": "None",
+    }  # fmt: skip
+    assert container["Environment"]["MODEL_WEIGHTS_DIR"] == "/opt/ml/model"
+    allowed = {
+        action: json.dumps(statement["Resource"])
+        for name, statement in statements(own)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        if name.startswith("BulkRole") and action.startswith("s3:")
+    }
+    assert ":s3:::models/maskdrop/1/*" in allowed["s3:GetObject"]
+    assert ':s3:::models"' in allowed["s3:ListBucket"]
+    assert "models" not in allowed["s3:PutObject"]
+    ((_, plain),) = template.of("AWS::SageMaker::Model").items()
+    assert "ModelDataSource" not in plain["PrimaryContainer"]
+
+
+@pytest.mark.parametrize("weights", ["s3://models", "s3://models/", "s3://models/1", "models/1/", "s3:///1/"])
+def test_a_prefix_that_sagemaker_would_refuse_stops_synth(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(ValueError, match="slash at its end"):
+        synthesize(tmp_path, "dev", weights=weights)
+
+
 def test_the_image_is_named_and_nothing_is_imported_from_another_stack(template: Template) -> None:
     assert "Fn::ImportValue" not in json.dumps(template.body)
     (model,) = template.of("AWS::SageMaker::Model").values()

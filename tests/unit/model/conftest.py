@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.weights import WEIGHTS, fetch
+from sagemaker_model.weights import fetch, named
 
 WEIGHTS_DIR = Path(__file__).parents[3] / ".local" / "weights"
 
 
 @pytest.fixture(scope="session")
 def weights_dir() -> Path:
-    for weights in WEIGHTS:
-        fetch(weights, WEIGHTS_DIR)
+    fetch(named("selfie"), WEIGHTS_DIR)
     return WEIGHTS_DIR
 
 

@@ -12,7 +12,7 @@ from maskdrop.prompt import MARKS_MAX, Prompt
 from sagemaker_model.embeddings import Embedding
 from sagemaker_model.engines import sam
 from sagemaker_model.engines.sam import Sam, Sam2, apart, boxes_around
-from sagemaker_model.weights import NotInstalled
+from sagemaker_model.weights import NotInstalled, known
 
 SIDE = 256
 RADIUS = 4.3
@@ -253,4 +253,6 @@ def test_an_embedding_of_other_weights_is_not_taken() -> None:
 def test_without_weights_it_is_not_installed_and_names_the_files(kind: type[Sam], tmp_path: Path) -> None:
     with pytest.raises(NotInstalled) as raised:
         kind().setup("cpu", tmp_path)
-    assert all(official in str(raised.value) for official, _ in kind.weights.values())
+    published = [one for one in known().values() if one.engine == kind.name]
+    assert len(published) == len(kind.folders)
+    assert all(one.file in str(raised.value) for one in published)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from maskdrop.prompt import Prompt
+from sagemaker_model import weights
 from sagemaker_model.engines.sam import OnnxNetwork, Sam, Sam2
 from sagemaker_model.weights import InvalidWeights
 
@@ -28,10 +29,10 @@ OFFICIAL_COUNTS = {
     "vit_b": 314,
     "vit_l": 482,
     "vit_h": 594,
-    "hiera_tiny": 471,
-    "hiera_small": 519,
-    "hiera_base_plus": 615,
-    "hiera_large": 903,
+    "tiny": 471,
+    "small": 519,
+    "base_plus": 615,
+    "large": 903,
 }
 """Keys of the published files."""
 
@@ -176,7 +177,7 @@ def small_sam2() -> Any:
 
 
 SMALL = {"sam": small_sam, "sam2": small_sam2}
-ENGINES = {"sam": (Sam, "sam-vit-base", "vit_b"), "sam2": (Sam2, "sam2.1-hiera-tiny", "hiera_tiny")}
+ENGINES = {"sam": (Sam, "sam-vit-base", "sam-vit_b"), "sam2": (Sam2, "sam2.1-hiera-tiny", "sam2-tiny")}
 
 each_family = pytest.mark.parametrize("family", ["sam", "sam2"])
 
@@ -247,8 +248,6 @@ TOKEN = "mask_decoder.iou_token.weight"
         (lambda state: without(state, TOKEN), f"{TOKEN} is missing"),
         (lambda state: state | {"head.weight": torch.zeros(1)}, r"head\.weight is unknown"),
         (lambda state: state | {TOKEN: torch.zeros(1, 31)}, r"has the shape \(1, 31\), not \(1, 32\)"),
-        (lambda state: state | {TOKEN: torch.full((1, 32), torch.nan)}, "holds what is no number"),
-        (lambda state: state | {TOKEN: torch.full((1, 32), torch.inf)}, "holds what is no number"),
         (lambda _: {}, r"is missing.*faults"),
     ],
 )
@@ -275,21 +274,44 @@ def damaged(kind: str, path: Path) -> None:
         torch.save({"model": {"a": 1}}, path)
     elif kind == "one tensor":
         torch.save(torch.zeros(1), path)
+    elif kind == "no number":
+        torch.save({"model": {"a": torch.full((3,), torch.nan)}}, path)
+    elif kind == "another network":
+        torch.save({"model": {"a": torch.zeros(3)}}, path)
     else:
         path.write_bytes(b"" if kind == "empty" else b"no weights at all")
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncated", "a pickle that runs", "a checkpoint that runs", "no tensors", "one tensor", "empty", "text"]
+    ("kind", "says"),
+    [
+        ("truncated", "truncated, damaged"),
+        ("a pickle that runs", "was not run"),
+        ("a checkpoint that runs", "was not run"),
+        ("no tensors", "something else than named tensors"),
+        ("one tensor", "something else than named tensors"),
+        ("empty", "truncated, damaged"),
+        ("text", "was not run"),
+        ("no number", "NaN or infinity"),
+        ("another network", "The weights are not those of"),
+    ],
 )
 @pytest.mark.parametrize(("family", "name"), [("sam", "sam_vit_b_01ec64.pth"), ("sam2", "sam2.1_hiera_tiny.pt")])
-def test_a_file_that_is_no_weights_is_refused(
-    family: str, name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_of_ones_own_that_is_no_weights_is_refused(
+    family: str, name: str, kind: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged(kind, tmp_path / name)
-    with pytest.raises(InvalidWeights, match=name):
+    rows = {name: {"sha256": weights.digest(tmp_path / name)}}
+    (tmp_path / weights.MANIFEST).write_text(weights.manifest_text(rows))
+    with pytest.raises(InvalidWeights, match=says):
         ready(family, tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def test_an_official_file_must_have_the_published_sum(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "sam2.1_hiera_tiny.pt")
+    with pytest.raises(InvalidWeights, match="has the SHA-256"):
+        ready("sam2", tmp_path)
 
 
 @each_family
@@ -298,7 +320,7 @@ def test_a_folder_cut_short_is_refused(family: str, folders: Path, tmp_path: Pat
     (tmp_path / name).mkdir()
     for file in (folders / name).iterdir():
         (tmp_path / name / file.name).write_bytes(file.read_bytes()[: 3000 if file.suffix == ".safetensors" else None])
-    with pytest.raises(InvalidWeights, match="no file of weights that can be read"):
+    with pytest.raises(InvalidWeights, match="truncated, damaged"):
         ready(family, tmp_path)
 
 
@@ -380,10 +402,10 @@ def exported(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sagemaker_model.export_sam import sam_decoder_to_onnx, sam_encoder_to_onnx
 
     root = tmp_path_factory.mktemp("onnx")
-    for family, (_, _, variant) in ENGINES.items():
+    for family, (_, _, name) in ENGINES.items():
         network = SMALL[family]()
-        sam_encoder_to_onnx(network, root / f"{variant}.encoder.onnx")
-        sam_decoder_to_onnx(network, root / f"{variant}.decoder.onnx")
+        sam_encoder_to_onnx(network, root / f"{name}.encoder.onnx")
+        sam_decoder_to_onnx(network, root / f"{name}.decoder.onnx")
     return root
 
 
@@ -401,6 +423,6 @@ def test_the_onnx_files_alone_serve_prompts_and_give_the_same(family: str, folde
 
 def test_an_onnx_file_that_cannot_be_read_is_refused(tmp_path: Path, exported: Path) -> None:
     for half in ("encoder", "decoder"):
-        (tmp_path / f"vit_b.{half}.onnx").write_bytes((exported / f"vit_b.{half}.onnx").read_bytes()[:500])
+        (tmp_path / f"sam-vit_b.{half}.onnx").write_bytes((exported / f"sam-vit_b.{half}.onnx").read_bytes()[:500])
     with pytest.raises(InvalidWeights, match="no pair that can be read"):
         ready("sam", tmp_path)

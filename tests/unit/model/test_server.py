@@ -342,9 +342,15 @@ def test_on_a_gpu_the_pictures_of_several_requests_share_a_batch() -> None:
     assert max(engine.sizes) > 1
 
 
-def test_an_engine_without_weights_here_is_refused_by_name() -> None:
-    with running(Half()) as client:
-        answer = send(client, engine="grabcut")
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "unknown_engine"
-    assert "selfie" in answer.json()["error"]["message"]
+def test_an_engine_that_is_not_installed_is_refused_and_harms_no_other_picture() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage) as client:
+        alone = send(client, engine="modnet")
+        absent, present = (replace(item(1, storage), options=Options(engine="modnet")), item(2, storage))
+        refused, done = bundle(client, absent, present).outcomes
+    assert alone.status_code == 400
+    assert alone.json()["error"]["code"] == "unknown_engine"
+    assert "it has: selfie" in alone.json()["error"]["message"]
+    assert refused.error is not None
+    assert refused.error.code == "unknown_engine"
+    assert done.error is None

@@ -1,0 +1,25 @@
+"""What every command shares: where it prints, and how it ends on an error of ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from maskdrop.errors import MaskdropError
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Says an error of ours in one paragraph, without a traceback, and ends the command with 1."""
+    try:
+        yield
+    except MaskdropError as error:
+        console.print(f"[red]{escape(error.message)}[/red]", soft_wrap=True)
+        raise typer.Exit(1) from error

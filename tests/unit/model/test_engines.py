@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskdrop.catalog import ENGINES
+from sagemaker_model import weights
+from sagemaker_model.engines.base import load, load_all
+from sagemaker_model.weights import InvalidWeights
+
+
+def test_an_engine_whose_weights_are_absent_is_left_out(tmp_path: Path) -> None:
+    assert list(load([ENGINES["modnet"], ENGINES["grabcut"]], "cpu", tmp_path)) == ["grabcut"]
+
+
+def test_an_engine_whose_weights_are_damaged_stops_the_server(tmp_path: Path) -> None:
+    (tmp_path / weights.named("selfie").file).write_bytes(b"damaged")
+    with pytest.raises(InvalidWeights):
+        load([ENGINES["selfie"], ENGINES["grabcut"]], "cpu", tmp_path)
+
+
+def test_without_the_default_engine_there_is_no_server(tmp_path: Path) -> None:
+    with pytest.raises(weights.NotInstalled, match="fetch-weights"):
+        load_all("cpu", tmp_path)
