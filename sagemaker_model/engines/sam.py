@@ -318,7 +318,8 @@ class TorchNetwork:
 
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._device != "cpu"):
             maps = [part.half().cpu().numpy() for part in self._encoder(torch.from_numpy(pixels).to(self._device))]
-        return [tuple(part[i : i + 1] for part in maps) for i in range(len(pixels))]
+        # Copies: a view that is kept would keep its whole batch.
+        return [tuple(part[i : i + 1].copy() for part in maps) for i in range(len(pixels))]
 
     def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
         import torch

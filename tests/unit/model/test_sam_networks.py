@@ -389,6 +389,7 @@ def test_a_batch_gives_what_its_pictures_give_alone(family: str, folders: Path) 
         (alone,) = again.infer([one])
         for a, b in zip(alone, embedding, strict=True):
             assert a.dtype == np.float16
+            assert b.base is None, "it keeps no batch alive"
             assert np.allclose(a, b, atol=2e-2)
 
 
