@@ -190,9 +190,9 @@ class Sam:
 
     def _key(self, pixels: Floats) -> str:
         """By what the encoder sees, not by the file: the same picture in another format is the same."""
-        digest = hashlib.sha256(self.weights_sha256.encode())
-        digest.update(pixels.data)
-        return digest.hexdigest()
+        sha256 = hashlib.sha256(self.weights_sha256.encode())
+        sha256.update(pixels.data)
+        return sha256.hexdigest()
 
     def _pixels(self, rgb: Pixels) -> Floats:
         """3xSxS, normalised; 0 where the picture is not."""
