@@ -169,9 +169,13 @@ def main() -> int:
     engines, missing = {}, {}
     for name, row in ENGINES.items():
         try:
-            engines |= load([row], device, WEIGHTS)
+            found = load([row], device, WEIGHTS)
         except InvalidWeights as error:
             missing[name] = error.message
+            continue
+        engines |= found
+        if not found:
+            missing[name] = "its weights, or the packages that run them, are not here."
     print(f"Device {device}; engines {', '.join(engines)}; {machine()}")
     rows = []
     for name, engine in engines.items():
