@@ -25,17 +25,11 @@ UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be 
 
 
 @observed
-def handler(event: dict[str, Any], context: LambdaContext) -> Any:
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC), context)
+def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
+    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(
-    event: dict[str, Any],
-    settings: Settings,
-    services: Services,
-    now: datetime,
-    context: LambdaContext | None = None,
-) -> Any:
+def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         try:
             body = json.loads(record.body)
@@ -48,4 +42,4 @@ def work(
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
             metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 
-    return one_by_one(event, context, one)
+    return one_by_one(event, one)

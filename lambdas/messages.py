@@ -7,12 +7,11 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.observe import logger
 
 
-def one_by_one(event: dict[str, Any], context: LambdaContext | None, work: Callable[[SQSRecord], None]) -> Any:
+def one_by_one(event: dict[str, Any], work: Callable[[SQSRecord], None]) -> Any:
     """`work` on each message of a batch. Answers with those that raised: they come back, and the log says why."""
 
     def logged(record: SQSRecord) -> None:
@@ -23,4 +22,4 @@ def one_by_one(event: dict[str, Any], context: LambdaContext | None, work: Calla
             raise
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return process_partial_response(event=event, record_handler=logged, processor=processor, context=context)
+    return process_partial_response(event=event, record_handler=logged, processor=processor)

@@ -18,20 +18,14 @@ from maskdrop.wire import Notification
 
 
 @observed
-def handler(event: dict[str, Any], context: LambdaContext) -> Any:
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC), context)
+def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
+    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(
-    event: dict[str, Any],
-    settings: Settings,
-    services: Services,
-    now: datetime,
-    context: LambdaContext | None = None,
-) -> Any:
+def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
         settle(notification, settings, services, now)
         logger().info("settled", extra={"bundle": notification.bundle, "completed": notification.completed})
 
-    return one_by_one(event, context, one)
+    return one_by_one(event, one)
