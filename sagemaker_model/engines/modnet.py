@@ -7,7 +7,6 @@ made that file. At 512x512 on one core: 345 ms by torch, 200 by ONNX Runtime in 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
 from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, named, verify
@@ -104,18 +104,11 @@ def _by_torch(path: Path, device: str) -> Network:
 
 
 def _by_onnx(path: Path) -> Network:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
-    # Threads that wait by spinning take the cores from those that decode: without, the same speed and 20 % less CPU.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: it warns of every constant that it folds
+    session = onnx_session(path)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         session.run(["matte"], {"picture": np.zeros((1, 3, 32, 32), np.float32)})
     except Exception as error:  # ONNX Runtime's exceptions have no common root
-        raise InvalidWeights(f"{path} is damaged or is not MODNet: export it again.") from error
+        raise InvalidWeights(f"{path} is not MODNet: export it again.") from error
 
     def run(pictures: Floats) -> Floats:
         return session.run(["matte"], {"picture": pictures})[0][:, 0]

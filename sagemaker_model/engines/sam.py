@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
 from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, known, verify
@@ -337,21 +337,7 @@ class OnnxNetwork:
     prompts_at_once = CPU_PROMPTS_AT_ONCE
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = os.cpu_count() or 1
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # leaves the cores to those that decode
-        options.log_severity_level = 3  # errors: it warns of shapes that it finds out anyhow
-        try:
-            self._encoder, self._decoder = (
-                onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-                for path in (encoder, decoder)
-            )
-        except Exception as error:  # the runtime's own errors share no class
-            raise InvalidWeights(f"{encoder} and {decoder.name} are no pair that can be read: {error}") from error
+        self._encoder, self._decoder = onnx_session(encoder), onnx_session(decoder)
         self.side: int = self._encoder.get_inputs()[0].shape[-1]
         self._inputs = [node.name for node in self._decoder.get_inputs()]
 
