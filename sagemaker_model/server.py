@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from starlette.applications import Starlette
@@ -41,10 +41,10 @@ from maskdrop.errors import (
 from maskdrop.options import CONTENT_TYPE, Options, Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
-from sagemaker_model.batcher import Batcher, Prepared
+from sagemaker_model.batcher import Batcher
 from sagemaker_model.bundle import Place, read_source
 from sagemaker_model.cutout import Begun, Cutout, Timings, begin, cut_out, end
-from sagemaker_model.engines.base import BatchedEngine, Engine
+from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.metrics import Metrics
 from sagemaker_model.pixels import encode
@@ -85,9 +85,11 @@ class ModelServer:
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Sends one picture through every engine and every worker."""
+        """Sends one picture through every engine and every worker; on a GPU, every size of batch before it."""
         picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
-        for name in self._engines:
+        for name, engine in self._engines.items():
+            if self._on_gpu(engine):
+                await asyncio.to_thread(engine.warm_up, self._settings.batch_max)  # no deadline: it takes what it takes
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self._cut_out, picture, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
@@ -126,7 +128,7 @@ class ModelServer:
         """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
         picture shares a batch."""
         engine, limits = self._engine(options.engine), self._settings.limits
-        if self._settings.device != "cuda" or not isinstance(engine, BatchedEngine):
+        if not self._on_gpu(engine):
             return await self._workers.run(partial(cut_out, data, options, engine, limits))
 
         def before() -> tuple[Begun, Prepared]:
@@ -218,6 +220,9 @@ class ModelServer:
         except KeyError:
             there = ", ".join(sorted(self._engines))
             raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {there}.") from None
+
+    def _on_gpu(self, engine: Engine) -> TypeGuard[BatchedEngine]:
+        return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)
 
     async def _in_io(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)

@@ -310,7 +310,11 @@ class Batched(Half):
     """Half, as an engine for a GPU: it knows the sizes of its batches."""
 
     sizes: list[int] = field(default_factory=list)
+    warm_ups: list[int] = field(default_factory=list)
     prepared: int = 0
+
+    def warm_up(self, batch_max: int) -> None:
+        self.warm_ups.append(batch_max)
 
     def prepare(self, rgb: np.ndarray, prompts: Prompts) -> np.ndarray:
         self.prepared += 1
@@ -322,6 +326,29 @@ class Batched(Half):
 
     def finish(self, output: Alpha, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         return output
+
+
+def test_on_a_gpu_every_size_of_batch_is_made_ready_before_the_first_picture() -> None:
+    engine = Batched()
+    with running(engine, device="cuda", batch_max=4) as client:
+        assert client.get("/ping").status_code == 200
+    assert engine.warm_ups == [4]
+
+
+def test_a_gpu_that_cannot_be_made_ready_stops_the_server() -> None:
+    class Unready(Batched):
+        def warm_up(self, batch_max: int) -> None:
+            raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match="no kernel image"), running(Unready(), device="cuda"):
+        pass
+
+
+def test_on_the_cpu_no_batch_is_made_ready() -> None:
+    engine = Batched()
+    with running(engine):
+        pass
+    assert engine.warm_ups == engine.sizes == []
 
 
 def test_on_a_gpu_the_pictures_of_several_requests_share_a_batch() -> None:
