@@ -40,7 +40,7 @@ and 1: as 16 they would take almost twice as long."""
 
 WARM_UPS = 2
 """Passes before a graph is recorded: the first loads kernels and makes the workspaces of cuBLAS and cuDNN, which must
-not happen while recording. torch's own `make_graphed_callables` takes 3, which matter to training."""
+not happen while recording; the second runs as the graph will."""
 
 
 @dataclass(frozen=True, slots=True)
