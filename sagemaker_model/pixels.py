@@ -249,7 +249,7 @@ def encode(
 
 def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
     """A PNG (W3C, third edition) of 8-bit grey or RGBA by ISA-L's deflate: of a 12 MP cut-out in 50 ms, where OpenCV's
-    encoder takes 170 ms for a file a fifth to a third larger, and Pillow's 1.8 s."""
+    encoder takes 170 ms for a file a fifth to a half larger, and Pillow's 1.8 s. A matte alone is 10 % larger."""
     height, width = alpha.shape
     grey = output.channels == "alpha"
     chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0 if grey else 6, 0, 0, 0))]
