@@ -82,7 +82,7 @@ def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """`values` HxW or HxWxC at `size` (width, height): means where it shrinks, straight lines where it grows.
 
     What is HALVE_FROM times too large is halved first, where its sides are even: a mean of 2 x 2 bytes is ten times
-    faster than any other (12 MP of RGB to 250 pixels: 9 ms instead of 25)."""
+    faster than any other (12 MP of RGB to 250 pixels: 5 ms instead of 25)."""
     width, height = size
     smaller = width * height < values.shape[0] * values.shape[1]
     while values.shape[0] >= HALVE_FROM * height and values.shape[1] >= HALVE_FROM * width:
