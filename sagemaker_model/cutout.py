@@ -107,13 +107,18 @@ FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha":
 """From what an engine returns to the alpha of the picture, by the catalogue's `returns`."""
 
 
+CERTAINTY = np.abs(np.arange(256) / 127.5 - 1)
+"""Of each level of alpha, 0..1."""
+
+
 def _subject(alpha: Pixels) -> Subject:
-    x, y, width, height = cv2.boundingRect((alpha >= 128).astype(np.uint8))
+    _, solid = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
+    x, y, width, height = cv2.boundingRect(solid.reshape(alpha.shape))
     coverage = cv2.mean(alpha)[0] / 255
     if width == 0:
         return Subject(None, coverage, 0.0)
-    certainty = np.abs(alpha[y : y + height, x : x + width].astype(np.float32) / 127.5 - 1)
-    score = float(certainty.mean())
+    counts = cv2.calcHist([alpha[y : y + height, x : x + width]], [0], None, [256], [0, 256]).ravel()
+    score = float(np.average(CERTAINTY, weights=counts))
     return Subject((x, y, x + width, y + height), coverage, score)
 
 
