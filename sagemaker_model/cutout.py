@@ -76,7 +76,7 @@ def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
     row = catalog.engine(options.engine)
     with timings.stage("refine"):
         alpha = FULL_SIZE[row.returns](predicted, picture)
-    subject = _subject(alpha)
+    subject = subject_of(alpha)
     warnings = picture.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: nothing was found ({row.name} knows {row.subject}); the result is transparent.",)
@@ -111,7 +111,8 @@ CERTAINTY = np.abs(np.arange(256) / 127.5 - 1)
 """Of each level of alpha, 0..1."""
 
 
-def _subject(alpha: Pixels) -> Subject:
+def subject_of(alpha: Pixels) -> Subject:
+    """The box around all that is at least half opaque in alpha HxW uint8; score is the mean CERTAINTY inside it."""
     _, solid = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
     x, y, width, height = cv2.boundingRect(solid.reshape(alpha.shape))
     coverage = cv2.mean(alpha)[0] / 255

@@ -26,7 +26,7 @@ from rich.table import Table
 from local.config import ROOT
 from maskdrop.options import Options, Output
 from maskdrop.prompt import Prompts
-from sagemaker_model.cutout import _subject, cut_out
+from sagemaker_model.cutout import subject_of, cut_out
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.foreground import estimate_foreground
 from sagemaker_model.pixels import decode, encode
@@ -89,7 +89,7 @@ class Given:
 STAGES: dict[str, Callable[..., Any]] = {
     "decode": decode,
     "refine": to_full_size,
-    "subject": _subject,
+    "subject": subject_of,
     "foreground": estimate_foreground,
     "encode": encode,
 }
