@@ -1,11 +1,11 @@
-"""One picture: from the bytes of a file to the bytes of its result."""
+"""One picture: from the bytes of a file, or of an array, to the bytes of its result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,12 +14,18 @@ import numpy as np
 
 from maskdrop import __version__, catalog
 from maskdrop.job import Subject
-from maskdrop.options import Format, Options
+from maskdrop.options import Format, Options, Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.foreground import estimate_foreground
 from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
 from sagemaker_model.refine import to_full_size
+
+Read = Callable[[bytes, Limits], Picture]
+"""From what came in: `pixels.decode`, or `arrays.read_array`."""
+
+Write = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
+"""To what goes out: `pixels.encode`, or `arrays.write_array`, which has no use for `format`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +64,17 @@ class Begun:
     timings: Timings
 
 
-def begin(data: bytes, options: Options, limits: Limits) -> Begun:
-    """Raises the InputErrors of `pixels.decode`, and InvalidPrompt for a box or a point outside the
-    picture."""
+def begin(data: bytes, options: Options, limits: Limits, read: Read = decode) -> Begun:
+    """Raises the InputErrors of `read`, and InvalidPrompt for a box or a point outside the picture."""
     timings = Timings()
     with timings.stage("decode"):
-        picture = decode(data, limits)
+        picture = read(data, limits)
     height, width = picture.rgb.shape[:2]
     prompts = tuple(prompt.inside(width, height) for prompt in options.prompts)
     return Begun(picture, prompts, options, timings)
 
 
-def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
+def end(begun: Begun, predicted: Alpha, engine: Engine, write: Write = encode) -> Cutout:
     """Raises ResolutionTooHigh for a result that its format cannot hold."""
     picture, options, timings = begun.picture, begun.options, begun.timings
     height, width = picture.rgb.shape[:2]
@@ -85,16 +90,18 @@ def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
         with timings.stage("foreground"):
             rgb = estimate_foreground(rgb, alpha)
     with timings.stage("encode"):
-        result = encode(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
+        result = write(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
     return Cutout(result, options.output.format, width, height, subject, warnings, timings.ms)
 
 
-def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
+def cut_out(
+    data: bytes, options: Options, engine: Engine, limits: Limits, read: Read = decode, write: Write = encode
+) -> Cutout:
     """All of it in one thread. Raises what `begin` and `end` raise."""
-    begun = begin(data, options, limits)
+    begun = begin(data, options, limits, read)
     with begun.timings.stage("predict"):
         predicted = engine.predict(begun.picture.rgb, begun.prompts)
-    return end(begun, predicted, engine)
+    return end(begun, predicted, engine, write)
 
 
 def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
