@@ -26,7 +26,7 @@ from rich.table import Table
 from local.config import ROOT
 from maskdrop.options import Options, Output
 from maskdrop.prompt import Prompts
-from sagemaker_model.cutout import subject_of, cut_out
+from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.foreground import estimate_foreground
 from sagemaker_model.pixels import decode, encode
