@@ -21,9 +21,7 @@ from local.config import ROOT
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import MaskdropError
 from sagemaker_model.device import choose
-from sagemaker_model.pixels import decode
-from sagemaker_model.settings import ServerSettings
-from tests.bench import alone, network, prompts, random_weights
+from tests.bench import alone, beside, network, prompts, random_weights
 from tests.bench.measure import SECONDS, cores, forget_peak
 from tests.bench.page import SERVED_SIDE, Report, Served, write
 from tests.bench.photos import jpeg
@@ -34,8 +32,6 @@ T = TypeVar("T")
 WEIGHTS = ROOT / ".local" / "weights"
 
 CLIENTS = (1, 4, 16, 32, 64)
-
-DECODED_SIDE, DECODED_CLIENTS = 512, 32
 
 PLACES = 8
 """Of the server that is given too much."""
@@ -77,12 +73,13 @@ def main() -> int:
             report.server_mb = running.peak_mb
             for name in dict.fromkeys(row.engine for row in report.alone):
                 report.served += _served(running, name, next(row for row in report.alone if row.engine == name))
-            if "modnet" in {row.engine for row in report.alone}:
-                report.decoded = _decoded(running)
+            _say("the server beside its work")
+            found = beside.decoded(running, report.device, weights)
+            report.beside = [beside.whole(running, weights), *([found] if found else [])]
         _say("a full server")
         with server(WEIGHTS, queue_max=str(PLACES)) as running:
-            photo = Request.of_jpeg(jpeg(DECODED_SIDE))
-            report.overload = overload(running, photo, PLACES, DECODED_CLIENTS, SECONDS * 2)
+            photo = Request.of_jpeg(jpeg(beside.DECODED_SIDE))
+            report.overload = overload(running, photo, PLACES, beside.CLIENTS, SECONDS * 2)
     if report.device != "cuda":
         report.missing["A GPU"] = (
             "none on this machine. The same command measures there MODNet and the encoders of SAM 2.1 tiny, SAM vit_b "
@@ -117,12 +114,6 @@ def _served(running: Server, name: str, one: alone.Alone) -> list[Served]:
             rates.append(running.rate(request, clients, SECONDS * 2))
             _say(f"{name}, {clients} clients: {rates[-1].images_s:.1f} images/s")
     return [Served(name, rate, running.peak_mb) for rate in rates]
-
-
-def _decoded(running: Server) -> Rate:
-    rgb = decode(jpeg(DECODED_SIDE), ServerSettings().limits).rgb
-    request = Request.of_array(rgb, engine="modnet", output={"channels": "alpha"})
-    return running.rate(request, DECODED_CLIENTS, SECONDS * 4)
 
 
 def _say(what: str) -> None:

@@ -12,7 +12,9 @@ import matplotlib
 import numpy as np
 
 from local.config import ROOT
+from tests.bench import beside
 from tests.bench.alone import FIRST_MS_MAX, Alone
+from tests.bench.beside import Beside
 from tests.bench.machine import machine
 from tests.bench.measure import cores
 from tests.bench.network import Networks
@@ -49,7 +51,7 @@ class Report:
     prompts: list[Prompts] = field(default_factory=list)
     server_mb: float = 0.0
     served: list[Served] = field(default_factory=list)
-    decoded: Rate | None = None
+    beside: list[Beside] = field(default_factory=list)
     overload: Overload | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -80,8 +82,8 @@ def _page(report: Report) -> Iterable[str]:
         )
     yield from _alone(report)
     yield from _served(report)
-    if report.decoded:
-        yield from _decoded(report.decoded, report.networks, report.device)
+    if report.beside:
+        yield from _beside(report.beside)
     if over := report.overload:
         yield from ("", "## A full server")
         yield from _prose(
@@ -146,25 +148,25 @@ def _served(report: Report) -> Iterable[str]:
     )
 
 
-def _decoded(rate: Rate, networks: Networks | None, device: str) -> Iterable[str]:
-    yield from ("", "## Decoded pictures through the server")
-    text = (
-        f"MODNet, {rate.clients} clients, 512x512 as `application/x-npy` in, alpha as `application/x-npy` out: "
-        f"{rate.images_s:.1f} images/s, {rate.cpu_ms:.0f} ms of CPU a picture; the clients take {rate.client_cpu:.0%} "
-        "of a core."
-    )
-    served_by = ("MODNet", "ONNX Runtime", "int8") if device == "cpu" else ("MODNet", "torch", "float16")
-    rows = [row for row in networks.rows if (row.network, row.runtime, row.precision) == served_by] if networks else []
-    if rows:
-        best = max(rows, key=lambda row: row.images_s)
-        least = min(row.cpu_ms for row in rows)
-        text += (
-            f" The network alone makes {best.images_s:.1f} images/s at its best (batch "
-            f"{_how(best.batch, best.streams)}, {best.precision}): the server reaches "
-            f"{rate.images_s / best.images_s:.0%} of it. The network takes "
-            f"{least:.0f} ms of CPU a picture at the least, {least / rate.cpu_ms:.0%} of the server's."
+def _beside(rows: Sequence[Beside]) -> Iterable[str]:
+    what = {
+        beside.WHOLE: f"JPEG to PNG, {beside.WHOLE_SIDE**2 / 1e6:.0f} MP, beside decoding, network and encoding",
+        beside.DECODED: f"{beside.DECODED_SIDE}x{beside.DECODED_SIDE} decoded, alpha back, beside the network alone",
+    }
+    yield from ("", "## The server beside its work", "")
+    yield "| engine | what | images/s served | images/s without server | share | CPU ms served | CPU ms without |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        yield (
+            f"| `{row.engine}` | {what[row.engine]} | {row.served.images_s:.1f} | {row.alone_images_s:.1f} "
+            f"| {row.share:.0%} | {row.served.cpu_ms:.0f} | {row.alone_cpu_ms:.0f} |"
         )
-    yield from _prose(text)
+    yield from _prose(
+        f"{beside.CLIENTS} clients, in turns with the same work in as many threads as there are cores, or in the GPU's "
+        f"batches; medians of {beside.TURNS} turns. The clients run on the same cores and take "
+        f"{max(row.served.client_cpu for row in rows):.0%} of one at the most. Decoded pictures come and go as "
+        "`application/x-npy`."
+    )
 
 
 def _prompts(rows: Sequence[Prompts]) -> Iterable[str]:
