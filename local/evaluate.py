@@ -137,7 +137,9 @@ def promote(
     engine: Annotated[str, typer.Option(help="Whose weights the file is.")] = "portrait",
     over: Annotated[str, typer.Option(help="The engine to beat, as installed.")] = catalog.DEFAULT_ENGINE["cutout"],
     split: Split = "val",
-    record: Annotated[Path, typer.Option(help="Where it is noted who replaced whom.")] = RECORD,
+    record: Annotated[
+        Path, typer.Option(help="Notes who replaced whom.", show_default="docs/promotions.jsonl")
+    ] = RECORD,
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
@@ -158,7 +160,8 @@ def promote(
 
         def install() -> None:
             if file:
-                import_file(gate.weights_for(row, file), file, _folder(folder), own=True)
+                weights = gate.weights_for(row, file)  # the copy that was evaluated: the file may have changed since
+                import_file(weights, Path(scratch) / weights.file, _folder(folder), own=True)
 
         gate.promote(pair[1], pair[0], record, install, datetime.now(UTC))
         console.print(f"{escape(name)} replaces {over}: noted in {escape(str(record))}.", soft_wrap=True)

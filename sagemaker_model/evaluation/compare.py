@@ -24,9 +24,9 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Of both predictors; of two runs of one engine, those of their folders."""
+        """Of both predictors; where they are one, with the folders of their runs."""
         a, b = self.a.about.predictor, self.b.about.predictor
-        return (a, b) if a != b else (f"{a} ({self.a.folder})", f"{b} ({self.b.folder})")
+        return (a, b) if a != b else (f"{a} in {self.a.folder}", f"{b} in {self.b.folder}")
 
     def tables(self) -> list[Table]:
         """Of all and of each part."""
@@ -35,7 +35,7 @@ class Comparison:
         none = {name: [pair for pair in pairs if not pair[0].subject] for name, pairs in groups.items()}
         found = Table(
             f"Mean IoU: A is {self.names[0]}, B is {self.names[1]}",
-            ("part", "pictures", "A", "B", "B - A", "95 % of it", f"A < {FAILED}", f"B < {FAILED}"),
+            ("part", "pictures", "A", "B", "B - A", "95 % interval", f"A < {FAILED}", f"B < {FAILED}"),
             [(name, *_row(pairs)) for name, pairs in shown.items() if pairs],
         )
         finds = Table(

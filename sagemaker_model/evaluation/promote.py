@@ -95,8 +95,8 @@ def weights_for(row: catalog.Engine, file: Path) -> Weights:
 
 
 def engine_of(file: Path, row: catalog.Engine, scratch: Path) -> Engine:
-    """The engine with this file as its weights, as it would run once installed. scratch: an empty folder.
-    Raises InvalidWeights."""
+    """The engine with this file as its weights, as it would run once installed. scratch: an empty folder, which holds
+    them afterwards as a folder of weights does. Raises InvalidWeights."""
     import_file(weights_for(row, file), file, scratch, own=True)
     found = load([row], "cpu", scratch)
     if row.name not in found:

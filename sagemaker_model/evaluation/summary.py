@@ -141,7 +141,7 @@ def named_tables(summaries: Mapping[str, Summary]) -> list[Table]:
     none = {name: one.empties for name, one in summaries.items() if one.empties}
     masks = Table(
         "Masks",
-        ("part", "pictures", "mean IoU", "95 % of it", "median", f"≥ {GOOD}", f"< {FAILED}", "Dice", "boundary F"),
+        ("part", "pictures", "mean IoU", "95 % interval", "median", f"≥ {GOOD}", f"< {FAILED}", "Dice", "boundary F"),
         [
             (
                 name,

@@ -24,7 +24,7 @@ def test_differences_are_taken_picture_by_picture(data: Path) -> None:
     assert [row[0] for row in ious.rows] == ["all", "far", "near"]
     row = dict(zip(ious.header, ious.rows[0], strict=True))
     assert float(row["B - A"]) == pytest.approx(float(row["B"]) - float(row["A"]), abs=2e-4)
-    low, high = map(float, row["95 % of it"].split(" to "))
+    low, high = map(float, row["95 % interval"].split(" to "))
     assert 0 < low < float(row["B - A"]) < high
     assert finds.rows == [("all", "1", "0", "0"), ("no_person", "1", "0", "0")]
 

@@ -40,7 +40,7 @@ def test_nothing_comes_to_nothing() -> None:
 
 def test_the_interval_holds_the_mean_of_19_of_20_samples_of_one_population() -> None:
     random = np.random.default_rng(1)
-    bounds = [interval(random.beta(9, 1, 60)) for _ in range(60)]
+    bounds = [interval(random.beta(9, 1, 60)) for _ in range(30)]
     assert 0.85 < np.mean([low < 0.9 < high for low, high in bounds]) <= 1
 
 
