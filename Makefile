@@ -30,7 +30,7 @@ test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
 
 test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)-models/bin/python -m pytest tests/unit/model tests/contract
+	@$(VENV)-models/bin/python -m pytest tests/unit/model tests/unit/bench tests/contract
 
 check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .
@@ -44,9 +44,9 @@ load: $(DEV) ## a minute of Locust against the stack that is up, or one of its o
 bench: $(DEV) ## measures the whole path beside the bare model server
 	@$(VENV)/bin/python -m tests.bench
 
-bench-engines: $(DEV) ## measures every engine and writes docs/performance.md
-	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)/bin/python -m tests.bench.engines
+bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/performance.md
+	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
+	@$(VENV)-models/bin/python -m tests.bench.engines
 
 bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers

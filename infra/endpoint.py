@@ -71,6 +71,7 @@ class BulkEndpoint(Construct):
                 environment={
                     "MODEL_HOST": "0.0.0.0",  # noqa: S104  SageMaker reaches the container from outside
                     "MODEL_PORT": "8080",
+                    "MODEL_REQUIRE_GPU": "1",  # an instance that works without its GPU costs the same
                     "MODEL_USD_PER_HOUR": str(stage.usd_per_hour),
                     "MODEL_WEIGHTS_DIR": "/opt/ml/model" if stage.weights else "/opt/maskdrop/weights",
                 },

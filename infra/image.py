@@ -17,7 +17,7 @@ from infra.nag import acknowledge, acknowledge_wildcard
 from infra.stages import Stage
 
 BUILD_MINUTES = 55
-"""A build takes some 10 minutes; CloudFormation waits for an hour at most."""
+"""A build takes some 20 minutes (estimated): 3 GB of packages are fetched. CloudFormation waits for an hour at most."""
 
 ANSWER = (
     """jq -n --arg status "$1" '{Status: $status, Reason: ("See the log of build " + env.CODEBUILD_BUILD_ID), """

@@ -28,7 +28,7 @@ def serve(settings: ServerSettings) -> None:
     """Until SIGTERM, which lets what is in work end. Raises InvalidWeights, NoGpu."""
     cv2.setNumThreads(1)  # the workers share the cores: threads of threads are eight times slower
     settings = replace(settings, device=choose(settings.device, require_gpu=settings.require_gpu))
-    engines = load_all(settings.device, settings.weights_dir)
+    engines = load_all(settings.device, settings.weights_dir, settings.threads)
     cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
     for engine in engines.values():
         if isinstance(engine, Embeds):

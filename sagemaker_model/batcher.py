@@ -14,16 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from maskdrop.errors import DeadlineExceeded, Internal, Unavailable
-from sagemaker_model.engines.base import BatchedEngine
+from sagemaker_model.engines.base import BatchedEngine, Prepared
 from sagemaker_model.workers import Workers
 
 log = logging.getLogger(__name__)
-
-Prepared = NDArray[np.float32]
 
 
 class OutOfMemory(Unavailable):

@@ -1,11 +1,11 @@
-"""One picture: from the bytes of a file to the bytes of its result."""
+"""One picture: from the bytes of a file, or of an array, to the bytes of its result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,12 +14,18 @@ import numpy as np
 
 from maskdrop import __version__, catalog
 from maskdrop.job import Subject
-from maskdrop.options import Format, Options
+from maskdrop.options import Format, Options, Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.foreground import estimate_foreground
 from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
 from sagemaker_model.refine import to_full_size
+
+Read = Callable[[bytes, Limits], Picture]
+"""From what came in: `pixels.decode`, or `arrays.read_array`."""
+
+Write = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
+"""To what goes out: `pixels.encode`, or `arrays.write_array`, which has no use for `format`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +64,24 @@ class Begun:
     timings: Timings
 
 
-def begin(data: bytes, options: Options, limits: Limits) -> Begun:
-    """Raises the InputErrors of `pixels.decode`, and InvalidPrompt for a box or a point outside the
-    picture."""
+def begin(data: bytes, options: Options, limits: Limits, read: Read = decode) -> Begun:
+    """Raises the InputErrors of `read`, and InvalidPrompt for a box or a point outside the picture."""
     timings = Timings()
     with timings.stage("decode"):
-        picture = decode(data, limits)
+        picture = read(data, limits)
     height, width = picture.rgb.shape[:2]
     prompts = tuple(prompt.inside(width, height) for prompt in options.prompts)
     return Begun(picture, prompts, options, timings)
 
 
-def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
+def end(begun: Begun, predicted: Alpha, engine: Engine, write: Write = encode) -> Cutout:
     """Raises ResolutionTooHigh for a result that its format cannot hold."""
     picture, options, timings = begun.picture, begun.options, begun.timings
     height, width = picture.rgb.shape[:2]
     row = catalog.engine(options.engine)
     with timings.stage("refine"):
         alpha = FULL_SIZE[row.returns](predicted, picture)
-    subject = _subject(alpha)
+    subject = subject_of(alpha)
     warnings = picture.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: nothing was found ({row.name} knows {row.subject}); the result is transparent.",)
@@ -85,16 +90,18 @@ def end(begun: Begun, predicted: Alpha, engine: Engine) -> Cutout:
         with timings.stage("foreground"):
             rgb = estimate_foreground(rgb, alpha)
     with timings.stage("encode"):
-        result = encode(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
+        result = write(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
     return Cutout(result, options.output.format, width, height, subject, warnings, timings.ms)
 
 
-def cut_out(data: bytes, options: Options, engine: Engine, limits: Limits) -> Cutout:
+def cut_out(
+    data: bytes, options: Options, engine: Engine, limits: Limits, read: Read = decode, write: Write = encode
+) -> Cutout:
     """All of it in one thread. Raises what `begin` and `end` raise."""
-    begun = begin(data, options, limits)
+    begun = begin(data, options, limits, read)
     with begun.timings.stage("predict"):
         predicted = engine.predict(begun.picture.rgb, begun.prompts)
-    return end(begun, predicted, engine)
+    return end(begun, predicted, engine, write)
 
 
 def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
@@ -107,13 +114,19 @@ FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha":
 """From what an engine returns to the alpha of the picture, by the catalogue's `returns`."""
 
 
-def _subject(alpha: Pixels) -> Subject:
-    x, y, width, height = cv2.boundingRect((alpha >= 128).astype(np.uint8))
+CERTAINTY = np.abs(np.arange(256) / 127.5 - 1)
+"""Of each level of alpha, 0..1."""
+
+
+def subject_of(alpha: Pixels) -> Subject:
+    """The box around all that is at least half opaque in alpha HxW uint8; score is the mean CERTAINTY inside it."""
+    _, solid = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
+    x, y, width, height = cv2.boundingRect(solid.reshape(alpha.shape))
     coverage = cv2.mean(alpha)[0] / 255
     if width == 0:
         return Subject(None, coverage, 0.0)
-    certainty = np.abs(alpha[y : y + height, x : x + width].astype(np.float32) / 127.5 - 1)
-    score = float(certainty.mean())
+    counts = cv2.calcHist([alpha[y : y + height, x : x + width]], [0], None, [256], [0, 256]).ravel()
+    score = float(np.average(CERTAINTY, weights=counts))
     return Subject((x, y, x + width, y + height), coverage, score)
 
 

@@ -11,6 +11,8 @@ import tempfile
 import threading
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +40,7 @@ class EmbeddingCache:
         self._folder = folder
         self._folder_bytes = folder_bytes
         self._kept: OrderedDict[str, Embedding] = OrderedDict()
+        self._making: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Embedding | None:
@@ -54,6 +57,49 @@ class EmbeddingCache:
     def put(self, key: str, embedding: Embedding) -> None:
         self._remember(key, embedding)
         self._write(key, embedding)
+
+    def get_or_make(
+        self, keys: Collection[str], make: Callable[[Sequence[str]], Sequence[Embedding]]
+    ) -> dict[str, Embedding]:
+        """The embeddings of `keys`. `make` is called once, with those that are neither kept nor being made by another
+        thread, and gives theirs in order; for what another makes, this waits. Raises what `make` raises, here or
+        there."""
+        found = {key: embedding for key in keys if (embedding := self.get(key)) is not None}
+        mine: dict[str, Future[Embedding]] = {}
+        others: dict[str, Future[Embedding]] = {}
+        with self._lock:
+            for key in keys:
+                if key in found:
+                    continue
+                if (embedding := self._kept.get(key)) is not None:  # put there since
+                    found[key] = embedding
+                elif (future := self._making.get(key)) is not None:
+                    others[key] = future
+                else:
+                    mine[key] = self._making[key] = Future()
+        if mine:  # before the waiting: nobody waits for one who waits
+            found |= self._make(mine, make)
+        return found | {key: future.result() for key, future in others.items()}
+
+    def _make(
+        self, futures: dict[str, Future[Embedding]], make: Callable[[Sequence[str]], Sequence[Embedding]]
+    ) -> dict[str, Embedding]:
+        try:
+            made = dict(zip(futures, make(list(futures)), strict=True))
+            for key, embedding in made.items():
+                self.put(key, embedding)
+        except BaseException as error:
+            for future in futures.values():
+                future.set_exception(error)
+            raise
+        else:
+            for key, future in futures.items():
+                future.set_result(made[key])
+            return made
+        finally:
+            with self._lock:
+                for key in futures:
+                    del self._making[key]
 
     def _remember(self, key: str, embedding: Embedding) -> None:
         size = _size(embedding)

@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import pi_heif
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
@@ -47,6 +47,14 @@ WEBP_SIDE_MAX = 16383
 WEBP_QUALITY = 90
 """Of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast and eyes see no gain. Method 2
 writes a 12 MP cut-out in 0.3 to 1 s, as fast as 0 does, and a third smaller."""
+
+PNG_LEVEL = 2
+"""Of ISA-L's 0 to 3. At 12 MP 0 saves 4 ms of 37 and makes files a quarter larger; 3 takes twice as long and they grow,
+too, on photos."""
+
+STRIP = 64
+"""Rows worked at once where a whole picture would be copied: it stays in the cache, and a 50 MP picture needs no other
+200 MB."""
 
 METRE_IN_INCHES = 1 / 0.0254
 
@@ -158,7 +166,7 @@ def _upright(opened: Image.Image) -> Picture:
     if turn is not None:
         colours = colours.transpose(turn)
         alpha = alpha and alpha.transpose(turn)
-    rgb = np.array(colours)
+    rgb = _array(colours)
     transparency = None if alpha is None else np.array(alpha)
     if transparency is not None:
         rgb[transparency == 0] = 255
@@ -207,6 +215,15 @@ def _srgb(plain: Image.Image, profile: bytes | None, warnings: list[str]) -> Ima
     return plain.convert("RGB")
 
 
+def _array(image: Image.Image) -> Pixels:
+    """HxWx3. By strips four times faster than np.array(image), which holds the picture three times (12 MP: 9 ms)."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, STRIP):
+        pixels[top : top + STRIP] = image.crop((0, top, width, min(top + STRIP, height)))
+    return pixels
+
+
 def _dpi(opened: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
     try:
         x, y = (float(v) for v in opened.info["dpi"])
@@ -231,21 +248,37 @@ def encode(
 
 
 def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
-    """OpenCV's encoder is nine times faster than Pillow's at the same size (12 MP: 0.21 s against 1.85 s). What it
-    cannot write are three small chunks, put in behind the header."""
-    if output.channels == "alpha":
-        pixels, chunks = alpha, b""
-    else:
-        pixels = _with_alpha(rgb, alpha, cv2.COLOR_RGB2BGRA)
-        chunks = _chunk(b"sRGB", b"\x01")  # relative colorimetric
+    """A PNG (W3C, third edition) of 8-bit grey or RGBA by ISA-L's deflate: of a 12 MP cut-out in 50 ms, where OpenCV's
+    encoder takes 170 ms for a file a fifth to a half larger, and Pillow's 1.8 s. A matte alone is 10 % larger."""
+    height, width = alpha.shape
+    grey = output.channels == "alpha"
+    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0 if grey else 6, 0, 0, 0))]
+    if not grey:
+        chunks.append(_chunk(b"sRGB", b"\x01"))  # relative colorimetric
     if dpi is not None:
         x, y = (round(v * METRE_IN_INCHES) for v in dpi)
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
-    chunks += _chunk(b"iTXt", b"maskdrop\0\0\0\0\0" + text.encode())
-    _, encoded = cv2.imencode(".png", pixels)
-    data = encoded.tobytes()
-    header = 8 + 25  # the signature, and IHDR with its length, name and checksum
-    return data[:header] + chunks + data[header:]
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
+    chunks.append(_chunk(b"iTXt", b"maskdrop\0\0\0\0\0" + text.encode()))
+    deflate, body = isal_zlib.compressobj(PNG_LEVEL), []
+    above = np.zeros(width if grey else 4 * width, np.uint8)
+    for top in range(0, height, STRIP):
+        shown = alpha[top : top + STRIP]
+        pixels = shown if grey else _with_alpha(rgb[top : top + STRIP], shown, cv2.COLOR_RGB2RGBA)
+        rows = pixels.reshape(shown.shape[0], -1)
+        body.append(deflate.compress(_filtered(rows, above)))
+        above = rows[-1]
+    chunks += _chunk(b"IDAT", b"".join((*body, deflate.flush()))), _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _filtered(rows: Pixels, above: Pixels) -> Pixels:
+    """Rows HxN of bytes by PNG's filter "up", Hx(1+N): each row less the one above, behind the filter's number. The
+    files of cut-outs are 5 to 17 percent smaller than with "sub", 3 to 12 than with "average"."""
+    filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 2
+    np.subtract(rows[0], above, out=filtered[0, 1:])
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered
 
 
 def _with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
@@ -256,7 +289,8 @@ def _with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    checksum = isal_zlib.crc32(body, isal_zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum)))
 
 
 def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:

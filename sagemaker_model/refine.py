@@ -7,6 +7,8 @@ pictures it takes mean IoU from 0.886 to 0.883.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -29,8 +31,14 @@ SMOOTHNESS = 1e-3
 UNCERTAIN = 0.1
 """A matte between this and its complement follows the picture wholly, outside less and less, at 0 and 1 not at all."""
 
-STRIP = 256
-"""Rows worked at once at full size: it keeps the temporary arrays of a 50 MP picture below 10 MB each."""
+HALVE_FROM = 4
+"""Halving blurs a little: from 2 on, alpha differs by up to 6 levels, and the foreground's error grows by 3 %."""
+
+CERTAIN = 1e-4
+"""A matte nearer than this to 0 or 1 is taken as there: what it would follow of the picture is a quarter of a level."""
+
+TILE = 128
+"""Pixels of a side of what is worked at once at full size. Four in five tiles of a 12 MP photo have no edge in them."""
 
 
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
@@ -41,26 +49,48 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
     slope, offset = _coefficients(resized(grey, size).astype(np.float32) / 255, small)
-    weight = np.clip((0.5 - np.abs(small - 0.5)) / UNCERTAIN, 0, 1)
 
-    alpha = np.empty((height, width), np.uint8)
-    for top in range(0, height, STRIP):
-        rows = np.arange(top, min(top + STRIP, height))
-        values = _rows(small, rows, (width, height))
-        follow = _rows(weight, rows, (width, height))
-        if follow.any():
-            guided = _rows(slope, rows, (width, height)) * (grey[rows] / np.float32(255))
-            guided += _rows(offset, rows, (width, height))
-            values += follow * (guided - values)
-        alpha[rows] = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    alpha = np.zeros((height, width), np.uint8)
+    down, across = _Line.between(size[1], height), _Line.between(size[0], width)
+    for rows, columns in tiles(height, width):
+        y, x = down.part(rows), across.part(columns)
+        here = small[y.source, x.source]
+        low, high, _, _ = cv2.minMaxLoc(here)
+        if high < CERTAIN:
+            continue
+        if low > 1 - CERTAIN:
+            alpha[rows, columns] = 255
+            continue
+        weight = np.clip((0.5 - np.abs(here - 0.5)) / UNCERTAIN, 0, 1)
+        maps = np.stack((here, weight, slope[y.source, x.source], offset[y.source, x.source]))
+        values, follow, guided, rest = x.along(y.along(maps, 1), 2)
+        guided *= grey[rows, columns] / np.float32(255)
+        guided += rest
+        values += follow * (guided - values)
+        alpha[rows, columns] = np.clip(np.rint(values * 255), 0, 255)
     return alpha
 
 
+def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of each tile of a picture."""
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            yield slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+
+
 def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """`values` HxW or HxWxC at `size` (width, height): means where it shrinks, straight lines where it grows."""
-    smaller = size[0] * size[1] < values.shape[0] * values.shape[1]
+    """`values` HxW or HxWxC at `size` (width, height): means where it shrinks, straight lines where it grows.
+
+    What is HALVE_FROM times too large is halved first, where its sides are even: a mean of 2 x 2 bytes is ten times
+    faster than any other (12 MP of RGB to 250 pixels: 5 ms instead of 25)."""
+    width, height = size
+    smaller = width * height < values.shape[0] * values.shape[1]
+    while values.shape[0] >= HALVE_FROM * height and values.shape[1] >= HALVE_FROM * width:
+        if values.shape[0] % 2 or values.shape[1] % 2:
+            break
+        values = cv2.resize(values, (values.shape[1] // 2, values.shape[0] // 2), interpolation=cv2.INTER_AREA)
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(values, size, interpolation=method).reshape(size[1], size[0], *values.shape[2:])
+    return cv2.resize(values, size, interpolation=method).reshape(height, width, *values.shape[2:])
 
 
 def _coefficients(guide: Floats, matte: Floats) -> tuple[Floats, Floats]:
@@ -71,18 +101,43 @@ def _coefficients(guide: Floats, matte: Floats) -> tuple[Floats, Floats]:
         return cv2.boxFilter(values, -1, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
 
     mean_guide, mean_matte = mean(guide), mean(matte)
-    variance = mean(guide * guide) - mean_guide * mean_guide
-    covariance = mean(guide * matte) - mean_guide * mean_matte
-    slope = covariance / (variance + SMOOTHNESS)
+    variance, slope = mean(guide * guide), mean(guide * matte)
+    variance -= mean_guide * mean_guide
+    slope -= mean_guide * mean_matte  # the covariance
+    slope /= variance + SMOOTHNESS
     return mean(slope), mean(mean_matte - slope * mean_guide)
 
 
-def _rows(values: Floats, rows: NDArray[np.intp], full: tuple[int, int]) -> Floats:
-    """The given rows of `values` enlarged to `full` (width, height), linearly."""
-    width, height = full
-    last = values.shape[0] - 1
-    at = np.clip((rows + 0.5) * (values.shape[0] / height) - 0.5, 0, last).astype(np.float32)
-    above = at.astype(np.intp)
-    share = (at - above)[:, None]
-    mixed = values[above] * (1 - share) + values[np.minimum(above + 1, last)] * share
-    return cv2.resize(mixed, (width, rows.size), interpolation=cv2.INTER_LINEAR).reshape(rows.size, width)
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where the pixels of a long line, or of a part of it, lie between those of a short one. OpenCV's linear resize has
+    them there too, but cannot start in the middle.
+
+    source: the part of the short line that is needed. before, after: each pixel's neighbours in it. share: of `after`,
+    0..1.
+    """
+
+    source: slice
+    before: NDArray[np.intp]
+    after: NDArray[np.intp]
+    share: Floats
+
+    @classmethod
+    def between(cls, short: int, long: int) -> _Line:
+        at = np.clip((np.arange(long) + 0.5) * (short / long) - 0.5, 0, short - 1)
+        before = at.astype(np.intp)
+        return cls(slice(0, short), before, np.minimum(before + 1, short - 1), (at - before).astype(np.float32))
+
+    def part(self, pixels: slice) -> _Line:
+        before, after = self.before[pixels], self.after[pixels]
+        first = before[0]
+        return _Line(slice(first, after[-1] + 1), before - first, after - first, self.share[pixels])
+
+    def along(self, values: Floats, axis: int) -> Floats:
+        """`values`, already cut to `source`, enlarged along one axis."""
+        share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
+        mixed, after = values.take(self.before, axis), values.take(self.after, axis)
+        after -= mixed
+        after *= share
+        mixed += after
+        return mixed

@@ -5,6 +5,7 @@
     POST /invocations  a JSON bundle: its answer, one outcome an item (maskdrop/wire.py).
                        An image: its result, the options in the header X-Amzn-SageMaker-Custom-Attributes, which comes
                        back with what was found. Errors are {"error": {code, message, retryable}} with their status.
+                       Either way application/x-npy (arrays.py) takes the file's place: as Content-Type, as Accept.
     GET  /metrics      Prometheus.
 
 One process. Pixels are worked by as many threads as there are cores; S3 is read and written by threads of its own.
@@ -20,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from starlette.applications import Starlette
@@ -41,13 +42,14 @@ from maskdrop.errors import (
 from maskdrop.options import CONTENT_TYPE, Options, Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
-from sagemaker_model.batcher import Batcher, Prepared
+from sagemaker_model import arrays
+from sagemaker_model.batcher import Batcher
 from sagemaker_model.bundle import Place, read_source
-from sagemaker_model.cutout import Begun, Cutout, Timings, begin, cut_out, end
-from sagemaker_model.engines.base import BatchedEngine, Engine
+from sagemaker_model.cutout import Begun, Cutout, Read, Timings, Write, begin, cut_out, end
+from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.metrics import Metrics
-from sagemaker_model.pixels import encode
+from sagemaker_model.pixels import decode, encode
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.storage import Storage
 from sagemaker_model.workers import Admission, Workers
@@ -85,9 +87,11 @@ class ModelServer:
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Sends one picture through every engine and every worker."""
+        """Sends one picture through every engine and every worker; on a GPU, every size of batch before it."""
         picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
-        for name in self._engines:
+        for name, engine in self._engines.items():
+            if self._on_gpu(engine):
+                await asyncio.to_thread(engine.warm_up, self._settings.batch_max)  # no deadline: it takes what it takes
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self._cut_out, picture, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
@@ -113,31 +117,34 @@ class ModelServer:
         return Response(page, media_type=METRICS_TYPE)
 
     async def invocations(self, request: Request) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _media_types(request.headers.get("content-type", ""))[0]
         if kind == "application/json":
             return await self._bundle(request)
+        if kind == arrays.CONTENT_TYPE:
+            return await self._picture(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
         if kind.startswith("image/") or kind == "application/octet-stream":
-            return await self._picture(request)
+            return await self._picture(request, self._settings.max_bytes, decode)
         raise UnsupportedFormat(
-            "Send a bundle as application/json, or a picture as image/* or application/octet-stream."
+            "Send a bundle as application/json, a picture as image/* or application/octet-stream, or its pixels as "
+            f"{arrays.CONTENT_TYPE}."
         )
 
-    async def _cut_out(self, data: bytes, options: Options) -> Cutout:
+    async def _cut_out(self, data: bytes, options: Options, read: Read = decode, write: Write = encode) -> Cutout:
         """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
         picture shares a batch."""
         engine, limits = self._engine(options.engine), self._settings.limits
-        if self._settings.device != "cuda" or not isinstance(engine, BatchedEngine):
-            return await self._workers.run(partial(cut_out, data, options, engine, limits))
+        if not self._on_gpu(engine):
+            return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write))
 
         def before() -> tuple[Begun, Prepared]:
-            begun = begin(data, options, limits)
+            begun = begin(data, options, limits, read)
             with begun.timings.stage("prepare"):
                 return begun, engine.prepare(begun.picture.rgb, begun.prompts)
 
         def after() -> Cutout:
             with begun.timings.stage("finish"):
                 predicted = engine.finish(output, begun.picture.rgb, begun.prompts)
-            return end(begun, predicted, engine)
+            return end(begun, predicted, engine, write)
 
         begun, prepared = await self._workers.run(before)
         with begun.timings.stage("predict"):
@@ -146,14 +153,15 @@ class ModelServer:
 
     # One picture
 
-    async def _picture(self, request: Request) -> Response:
-        limit = self._settings.max_bytes
+    async def _picture(self, request: Request, limit: int, read: Read) -> Response:
+        """`limit`: bytes of the body."""
         size = _announced(request, limit)
         options = _options(request)
+        as_array = arrays.CONTENT_TYPE in _media_types(request.headers.get("accept", ""))
         with self._admission.admit(1, limit if size is None else size):
             data = await _body(request, limit)
             try:
-                cutout = await self._cut_out(data, options)
+                cutout = await self._cut_out(data, options, read, arrays.write_array if as_array else encode)
             except Exception as error:
                 self._metrics.count(Outcome("", options.engine, error=_known(error).info))
                 raise
@@ -161,7 +169,7 @@ class ModelServer:
         self._metrics.count(found)
         return Response(
             cutout.data,
-            media_type=CONTENT_TYPE[cutout.format],
+            media_type=arrays.CONTENT_TYPE if as_array else CONTENT_TYPE[cutout.format],
             headers={CUSTOM_ATTRIBUTES: _attributes(found, cutout, self._settings.device)},
         )
 
@@ -219,6 +227,9 @@ class ModelServer:
             there = ", ".join(sorted(self._engines))
             raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {there}.") from None
 
+    def _on_gpu(self, engine: Engine) -> TypeGuard[BatchedEngine]:
+        return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)
+
     async def _in_io(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, work)
 
@@ -270,6 +281,11 @@ def _refuse(error: Exception) -> Response:
 def _known(error: Exception) -> MaskdropError:
     """`error` if it is one of ours; anything else is a fault of the server, about which the caller learns nothing."""
     return error if isinstance(error, MaskdropError) else Internal("The model server failed on this picture.")
+
+
+def _media_types(header: str) -> list[str]:
+    """Those that a header lists, without their parameters."""
+    return [part.partition(";")[0].strip().lower() for part in header.split(",")]
 
 
 def _announced(request: Request, limit: int) -> int | None:

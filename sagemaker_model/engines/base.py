@@ -41,13 +41,21 @@ class Engine(Protocol):
 
     weights_sha256: str
 
-    def setup(self, device: str, weights_dir: Path) -> None:
-        """Reads and verifies the weights. Raises InvalidWeights; NotInstalled where what the engine needs is not there
-        at all."""
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
+        """Reads and verifies the weights. `threads` is how many cores of the CPU the network takes for one picture.
+        Raises InvalidWeights; NotInstalled where what the engine needs is not there at all."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompts lie inside it.
         Called from many threads at once."""
+
+
+class Prepared(Protocol):
+    """What a network takes of one picture: an array, or something with one in it. What has one `shape` may share a
+    batch, so there are few shapes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @runtime_checkable
@@ -55,26 +63,30 @@ class BatchedEngine(Engine, Protocol):
     """An engine whose network takes several pictures at once. On a GPU the server sends them together, from all
     requests; `predict` does the three steps for one picture."""
 
-    def prepare(self, rgb: Pixels, prompts: Prompts) -> NDArray[np.float32]:
-        """The network's input, Cxhxw. What has one shape may share a batch, so there are few shapes. Any thread."""
+    def warm_up(self, batch_max: int) -> None:
+        """On a GPU, before the server is ready: whatever the first batches of each shape and size would take time or
+        memory for. Batches then have `batch_max` pictures at most."""
 
-    def infer(self, batch: Sequence[NDArray[np.float32]]) -> Sequence[Any]:
-        """One output for each input, in order; the inputs are of one shape. One thread, the device's own. Raises
-        MemoryError or torch's OutOfMemoryError for a batch that does not fit."""
+    def prepare(self, rgb: Pixels, prompts: Prompts) -> Prepared:
+        """The network's input. Any thread."""
+
+    def infer(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """One output for each input that `prepare` made, in order; the inputs are of one shape. One thread, the
+        device's own. Raises MemoryError or torch's OutOfMemoryError for a batch that does not fit."""
 
     def finish(self, output: Any, rgb: Pixels, prompts: Prompts) -> Alpha:
         """From the network's output for this picture. Any thread."""
 
 
-def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engine]:
-    """The engines of these rows of the catalogue, ready, but for those that are not installed here. Raises
+def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
+    """The engines of these rows of the catalogue, set up, but for those that are not installed here. Raises
     InvalidWeights, also for the default engine of a task that is not installed."""
     engines: dict[str, Engine] = {}
     for row in rows:
         module, _, name = row.factory.partition(":")
         engine = cast(Engine, getattr(importlib.import_module(module), name)())
         try:
-            engine.setup(device, weights_dir)
+            engine.setup(device, weights_dir, threads)
         except NotInstalled as error:
             if row.name == DEFAULT_ENGINE[row.task]:
                 raise
@@ -84,6 +96,6 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path) -> dict[str, Engin
     return engines
 
 
-def load_all(device: str, weights_dir: Path) -> dict[str, Engine]:
+def load_all(device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
     """Every engine of the catalogue that is installed here, by its name."""
-    return load(ENGINES.values(), device, weights_dir)
+    return load(ENGINES.values(), device, weights_dir, threads)

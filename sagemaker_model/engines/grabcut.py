@@ -33,7 +33,7 @@ COLOURS_MIN = 5
 class GrabCut:
     weights_sha256 = ""
 
-    def setup(self, device: str, weights_dir: Path) -> None:
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Nothing to read."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,13 @@ from sagemaker_model.pixels import Pixels
 from sagemaker_model.refine import resized
 from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, named, verify
 
+if TYPE_CHECKING:  # torch need not be installed
+    from sagemaker_model.engines.torch_runner import TorchRunner
+
 Floats = NDArray[np.float32]
 
-Network = Callable[[Floats], Floats]
-"""From pictures Nx3xhxw in -1..1 to mattes Nxhxw in 0..1."""
+Network = Callable[[Sequence[Floats]], Sequence[Floats]]
+"""From pictures 3xhxw in -1..1, of one size, to mattes hxw in 0..1, in float32 or float16."""
 
 CHECKPOINT, ONNX, INT8 = "modnet.ckpt", "modnet.onnx", "modnet.int8.onnx"
 
@@ -43,7 +47,7 @@ each side to a multiple of 32, by up to 6 %."""
 class MODNet:
     weights_sha256 = ""
 
-    def setup(self, device: str, weights_dir: Path) -> None:
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Raises NotInstalled where there are no weights or the package that runs them is missing, InvalidWeights where
         they are not MODNet's."""
         names = (INT8, ONNX, CHECKPOINT) if device == "cpu" else (CHECKPOINT,)
@@ -53,12 +57,22 @@ class MODNet:
         # An exported file has no published sum: it was made from the checkpoint by whoever put it here.
         self.weights_sha256 = verify(named("modnet"), weights_dir) if path.name == CHECKPOINT else digest(path)
         try:
-            self._network = _by_torch(path, device) if path.name == CHECKPOINT else _by_onnx(path)
+            self._runner: TorchRunner | None = None
+            if path.name == CHECKPOINT:
+                self._runner = runner = _by_torch(path, device, threads)
+                self._network: Network = lambda pictures: [matte for (matte,) in runner.run(pictures)]
+            else:
+                self._network = _by_onnx(path, threads)
         except ModuleNotFoundError as error:
             raise NotInstalled(f"MODNet needs {error.name} to run {path}, which is not installed.") from error
         grey = np.zeros((3, SHORT, SHORT), np.float32)
         if not np.isfinite(self.infer([grey])).all():
             raise InvalidWeights(f"{path} makes NaN or infinity of a grey picture: export it again.")
+
+    def warm_up(self, batch_max: int) -> None:
+        if self._runner:
+            turned = {(3, long, short) for short, long in SIZES}
+            self._runner.warm_up({(3, *size) for size in SIZES} | turned, batch_max)
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         return self.finish(self.infer([self.prepare(rgb, prompts)])[0], rgb, prompts)
@@ -70,10 +84,10 @@ class MODNet:
 
     def infer(self, batch: Sequence[Floats]) -> Sequence[Floats]:
         """Each hxw in 0..1. Raises torch.OutOfMemoryError."""
-        return list(self._network(np.stack(batch)))
+        return self._network(batch)
 
     def finish(self, output: Floats, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - one contract for all engines
-        return Alpha(np.clip(output, 0, 1))
+        return Alpha(np.clip(output.astype(np.float32, copy=False), 0, 1))
 
 
 def network_size(width: int, height: int) -> tuple[int, int]:
@@ -83,34 +97,32 @@ def network_size(width: int, height: int) -> tuple[int, int]:
     return (long, short) if width > height else (short, long)
 
 
-def _by_torch(path: Path, device: str) -> Network:
+def _by_torch(path: Path, device: str, threads: int) -> TorchRunner:
     import torch
 
     from sagemaker_model import checkpoints
+    from sagemaker_model.engines.torch_runner import TorchRunner, lowered
     from sagemaker_model.nets import modnet
 
     net = modnet.MODNet()
     checkpoints.load_into(net, checkpoints.modnet_state(checkpoints.load_checkpoint(path)))
     net.eval().to(device).to(memory_format=torch.channels_last)
-    kind, on_gpu = torch.device(device).type, device != "cpu"
-
-    def run(pictures: Floats) -> Floats:
-        x = torch.from_numpy(pictures).to(device, memory_format=torch.channels_last)
-        # float16, as bfloat16 is off eight times as far: 0.07 at most and 0.0007 in the mean, against 0.008 and 0.0001.
-        with torch.inference_mode(), torch.autocast(kind, torch.float16, enabled=on_gpu):
-            return net(x)[:, 0].float().cpu().numpy()
-
-    return run
+    if device == "cpu":
+        torch.set_num_threads(threads)
+    else:
+        lowered(net, torch.float16)
+    # float16, as bfloat16 is off eight times as far: 0.07 at most and 0.0007 in the mean, against 0.008 and 0.0001.
+    return TorchRunner(lambda x: (net(x)[:, 0],), device, torch.float16)
 
 
-def _by_onnx(path: Path) -> Network:
-    session = onnx_session(path)
+def _by_onnx(path: Path, threads: int) -> Network:
+    session = onnx_session(path, threads)
     try:
         session.run(["matte"], {"picture": np.zeros((1, 3, 32, 32), np.float32)})
     except Exception as error:  # ONNX Runtime's exceptions have no common root
         raise InvalidWeights(f"{path} is not MODNet: export it again.") from error
 
-    def run(pictures: Floats) -> Floats:
-        return session.run(["matte"], {"picture": pictures})[0][:, 0]
+    def run(pictures: Sequence[Floats]) -> Sequence[Floats]:
+        return list(session.run(["matte"], {"picture": np.stack(pictures)})[0][:, 0])
 
     return run

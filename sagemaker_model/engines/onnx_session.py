@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from sagemaker_model.weights import InvalidWeights
 
 
-def onnx_session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession, whose `run` may be called from many threads: they share its own, one a core.
-    Raises ModuleNotFoundError without ONNX Runtime, InvalidWeights for a file that is no network."""
+def onnx_session(path: Path, threads: int) -> Any:
+    """An onnxruntime.InferenceSession, whose `run` may be called from many threads. `threads` is the caller's and what
+    the session adds to it, which all callers share. Raises ModuleNotFoundError without ONNX Runtime, InvalidWeights for
+    a file that is no network."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = threads
     # Threads that wait by spinning take the cores from those that decode: without, the same speed and 20 % less CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: it warns of every constant that it folds

@@ -43,7 +43,7 @@ SPECK = 0.02
 class Selfie:
     weights_sha256 = ""
 
-    def setup(self, device: str, weights_dir: Path) -> None:  # noqa: ARG002 - OpenCV's dnn runs on the CPU alone
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:  # noqa: ARG002 - OpenCV's are set for all
         selfie = weights.named("selfie")
         self._model = np.frombuffer(weights.read(selfie, weights_dir), np.uint8)
         self.weights_sha256 = weights.expected(selfie, weights_dir) or ""

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ from rich.console import Console
 from rich.table import Table
 
 from local.config import ROOT
-from maskdrop.options import Options
+from maskdrop.options import Options, Output
 from maskdrop.prompt import Prompts
-from sagemaker_model.cutout import cut_out
+from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.foreground import estimate_foreground
+from sagemaker_model.pixels import decode, encode
+from sagemaker_model.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine
 
@@ -80,6 +84,35 @@ class Given:
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         return Alpha(self._matte)
+
+
+STAGES: dict[str, Callable[..., Any]] = {
+    "decode": decode,
+    "refine": to_full_size,
+    "subject": subject_of,
+    "foreground": estimate_foreground,
+    "encode": encode,
+}
+
+
+def stages(here: Scene) -> dict[str, float]:
+    """CPU milliseconds of each of our stages and of all, on one thread."""
+    runs: dict[str, list[float]] = {name: [] for name in (*STAGES, "total")}
+
+    def timed(name: str, *args: Any) -> Any:
+        began = time.thread_time()
+        result = STAGES[name](*args)
+        runs[name].append((time.thread_time() - began) * 1000)
+        return result
+
+    for _ in range(ROUNDS):
+        began = time.thread_time()
+        rgb = timed("decode", here.photo, ServerSettings().limits).rgb
+        alpha = timed("refine", here.matte, rgb)
+        timed("subject", alpha)
+        timed("encode", timed("foreground", rgb, alpha), alpha, Output(), None, {})
+        runs["total"].append((time.thread_time() - began) * 1000)
+    return {name: statistics.median(times) for name, times in runs.items()}
 
 
 def ours(here: Scene, pool: ThreadPoolExecutor) -> tuple[float, bytes]:
@@ -150,6 +183,8 @@ def main() -> int:
         table.add_row("maskdrop", f"{rate:.2f}", "", f"{edge_error(result, here):.1f}")
     console = Console(highlight=False, width=110)
     console.print(table)
+    told = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(here).items())
+    console.print(f"CPU ms of maskdrop's stages, alone: {told}.")
     console.print(f"12 MP JPEG to PNG, {THREADS} threads, the same 256 x 256 matte. {machine()}.")
     return 0
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -30,6 +32,12 @@ def slow_picture() -> bytes:
     """12 MP of noise: more than a second of work."""
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
     return cv2.imencode(".jpg", cv2.resize(noise, (4000, 3000)))[1].tobytes()
+
+
+def npy(array: np.ndarray) -> bytes:
+    to = io.BytesIO()
+    np.save(to, array)
+    return to.getvalue()
 
 
 class Server:
@@ -110,6 +118,30 @@ def test_a_body_that_is_announced_too_large_is_refused_unread(server: Server) ->
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(head)
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_bad_arrays_are_refused_one_by_one_and_the_server_lives(server: Server) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    objects = np.full((1, 1, 3), {}, object)
+    refused = {
+        "floats": (415, npy(rgb / 255)),
+        "grey": (415, npy(rgb[..., 0])),
+        "objects": (415, npy(objects)),
+        "big-endian": (415, npy(rgb.astype(">u2"))),
+        "claims": (413, npy(rgb).replace(b"(60, 80, 3)", b"(99999, 99999, 3)")),
+        "cut short": (422, npy(rgb)[:-1]),
+        "pickled": (422, pickle.dumps(rgb)),
+        "empty": (400, b""),
+    }
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+    for name, (status, body) in refused.items():
+        answer = server.http.post("/invocations", content=body, headers=headers)
+        assert (name, answer.status_code) == (name, status)
+        assert answer.json()["error"]["retryable"] is False
+    for good in (rgb, np.asfortranarray(rgb), rgb[:1, :1]):
+        answer = server.http.post("/invocations", content=npy(good), headers=headers)
+        assert np.load(io.BytesIO(answer.content)).shape == (*good.shape[:2], 4)
+    assert server.http.get("/ping").status_code == 200
 
 
 def test_without_its_weights_it_does_not_start(tmp_path: Path) -> None:

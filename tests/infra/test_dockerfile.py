@@ -83,8 +83,27 @@ def test_packages_are_installed_before_code_is_copied_so_that_a_change_of_code_i
     (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "pip install" in arguments]
     copied = [arguments.split()[0] for name, arguments in image.steps[:install] if name == "COPY"]
     assert copied == ["sagemaker_model/requirements.txt"]
-    assert f"--requirement {copied[0]}" in image.steps[install][1]
+    assert re.search(r'--requirement "sagemaker_model/\$\{PACKAGES\}"', image.steps[install][1])
     assert "--no-cache-dir" in image.steps[install][1]
+
+
+def test_it_brings_torch_unless_the_build_is_told_otherwise(image: Image) -> None:
+    assert image.one("ARG") == "PACKAGES=requirements-gpu.txt"
+    cpu, gpu = (pins(image, name) for name in ("requirements.txt", "requirements-gpu.txt"))
+    assert {name for name, _ in gpu - cpu} == {"torch", "transformers", "safetensors"}
+    assert cpu < gpu
+
+
+def pins(image: Image, name: str) -> set[tuple[str, str]]:
+    """The packages and versions of a file of requirements, and of those that it names."""
+    found: set[tuple[str, str]] = set()
+    for line in (image.context / "sagemaker_model" / name).read_text().splitlines():
+        if line.startswith("--requirement "):
+            found |= pins(image, line.split()[1])
+        elif not line.startswith("#"):
+            package, _, version = line.partition("==")
+            found.add((package, version))
+    return found
 
 
 def test_its_environment_is_one_that_the_server_reads(image: Image, template: Template) -> None:
@@ -92,6 +111,7 @@ def test_its_environment_is_one_that_the_server_reads(image: Image, template: Te
     assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
     for model in template.of("AWS::SageMaker::Model").values():
         told = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
+        assert told.require_gpu, "an instance with a GPU never works without it unseen"
         assert told.port == int(image.one("EXPOSE"))
         assert told.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
         assert told.weights_dir == settings.weights_dir
@@ -116,11 +136,11 @@ def test_what_is_built_from_it_runs_without_the_rest_of_the_repository(
 
 
 def test_the_server_is_imported_with_nothing_but_what_the_image_installs(image: Image) -> None:
-    lines = (image.context / "sagemaker_model" / "requirements.txt").read_text().splitlines()
-    installed = _with_dependencies([line.split("==")[0] for line in lines if not line.startswith("#")])
+    installed = _with_dependencies([name for name, _ in pins(image, "requirements.txt")])
     owners = metadata.packages_distributions()
     hidden = [name for name, of in owners.items() if not installed & {_canonical(owner) for owner in of}]
     assert {"pytest", "httpx2"} <= set(hidden)
+    assert not {"torch", "transformers"} & installed, "the smaller image has neither"
     script = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({hidden}))  # None: importing it fails
@@ -160,7 +180,7 @@ def test_every_package_has_a_wheel_for_the_image(image: Image, tmp_path: Path) -
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-cache-dir"),
         *("--disable-pip-version-check", "--only-binary=:all:", "--python-version", PYTHON, "--target", str(tmp_path)),
         *(word for platform in platforms for word in ("--platform", platform)),
-        *("--requirement", str(image.context / "sagemaker_model" / "requirements.txt")),
+        *("--requirement", str(image.context / "sagemaker_model" / image.one("ARG").partition("=")[2])),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0 and OFFLINE.search(done.stderr):

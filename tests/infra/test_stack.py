@@ -364,6 +364,11 @@ def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:
 
 
 def test_the_container_is_built_from_the_pins_that_are_tested() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["model"]
-    lines = (ROOT / "sagemaker_model" / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == declared
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def pins(path: str) -> list[str]:
+        return [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
+
+    assert pins("sagemaker_model/requirements.txt") == sorted(extras["model"] + extras["onnx"])
+    assert pins("sagemaker_model/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
+    assert pins("requirements-models.txt") == sorted(extras["onnx"] + extras["gpu"] + extras["export"])

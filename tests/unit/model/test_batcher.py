@@ -35,6 +35,8 @@ class Doubling:
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         raise AssertionError("a batched engine is not asked for one picture")
 
+    def warm_up(self, batch_max: int) -> None: ...
+
     def prepare(self, rgb: np.ndarray, prompts: Prompts) -> np.ndarray:
         return np.zeros((3, 2, 2), np.float32)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +68,93 @@ def test_many_threads_keep_it_within_its_budget() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(500)))
     assert cache.bytes == 5 * SIZE
+
+
+class Encoder:
+    """Makes the embedding of a key, a number. What it was asked for is in `asked`; `held` keeps it at work."""
+
+    def __init__(self, held: threading.Event | None = None, fault: Exception | None = None) -> None:
+        self.asked: list[list[str]] = []
+        self.entered = threading.Semaphore(0)
+        self._held, self._fault = held, fault
+
+    def __call__(self, keys: Sequence[str]) -> list[Embedding]:
+        self.asked.append(list(keys))
+        self.entered.release()
+        if self._held:
+            assert self._held.wait(30)
+        if self._fault:
+            raise self._fault
+        return [embedding(int(key)) for key in keys]
+
+
+def values_of(found: dict[str, Embedding]) -> dict[str, float | None]:
+    return {key: value_of(one) for key, one in found.items()}
+
+
+class Waited(EmbeddingCache):
+    """Says when a thread has looked for what is not kept: from then on it makes it or waits for it."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        super().__init__(memory_bytes)
+        self.missed = threading.Semaphore(0)
+
+    def get(self, key: str) -> Embedding | None:
+        found = super().get(key)
+        if found is None:
+            self.missed.release()
+        return found
+
+
+def test_only_what_is_not_kept_is_made() -> None:
+    cache, encoder = EmbeddingCache(10 * SIZE), Encoder()
+    cache.put("1", embedding(1))
+    assert values_of(cache.get_or_make(["1", "2", "3", "2"], encoder)) == {"1": 1, "2": 2, "3": 3}
+    assert values_of(cache.get_or_make(["3"], encoder)) == {"3": 3}
+    assert encoder.asked == [["2", "3"]]
+
+
+@pytest.mark.parametrize("memory_bytes", [10 * SIZE, 0])
+def test_what_another_thread_is_making_is_waited_for_and_made_once(memory_bytes: int) -> None:
+    cache, encoder = Waited(memory_bytes), Encoder(held=threading.Event())
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(cache.get_or_make, ["1"], encoder)
+        assert encoder.entered.acquire(timeout=30)
+        others = [pool.submit(cache.get_or_make, ["1"], encoder) for _ in range(3)]
+        for _ in range(4):
+            assert cache.missed.acquire(timeout=30)
+        assert encoder._held
+        assert not any(other.done() for other in others)
+        encoder._held.set()
+        assert [values_of(one.result(30)) for one in (first, *others)] == [{"1": 1}] * 4
+    if memory_bytes:
+        assert encoder.asked == [["1"]]
+
+
+def test_who_waits_for_what_fails_is_told_and_the_next_tries_again() -> None:
+    cache, encoder = Waited(10 * SIZE), Encoder(held=threading.Event(), fault=MemoryError("too large"))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get_or_make, ["1"], encoder)
+        assert encoder.entered.acquire(timeout=30)
+        second = pool.submit(cache.get_or_make, ["1", "2"], Encoder())
+        assert encoder._held
+        for _ in range(3):
+            assert cache.missed.acquire(timeout=30)
+        while cache.get("2") is None:
+            assert cache.missed.acquire(timeout=30)
+        encoder._held.set()
+        for one in (first, second):
+            with pytest.raises(MemoryError, match="too large"):
+                one.result(30)
+    assert values_of(cache.get_or_make(["1", "2"], again := Encoder())) == {"1": 1, "2": 2}
+    assert again.asked == [["1"]]
+
+
+def test_an_encoder_that_loses_one_fails_and_nobody_waits_for_ever() -> None:
+    cache = EmbeddingCache(10 * SIZE)
+    with pytest.raises(ValueError, match="zip"):
+        cache.get_or_make(["1", "2"], lambda _: [embedding(1)])
+    assert values_of(cache.get_or_make(["1", "2"], Encoder())) == {"1": 1, "2": 2}
 
 
 def test_another_process_finds_what_one_has_put(tmp_path: Path) -> None:

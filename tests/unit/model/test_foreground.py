@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
 from sagemaker_model.foreground import estimate_foreground
-from sagemaker_model.refine import to_full_size
 
 
 def scene(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,24 +43,3 @@ def test_thin_pictures_have_a_foreground(shape: tuple[int, int]) -> None:
     found = estimate_foreground(picture, np.full(shape, 128, np.uint8))
     assert found.shape == picture.shape
     assert np.abs(found.astype(int) - 77).max() <= 1
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3000, 1), (1, 3000), (20, 30000), (700, 500)])
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_certain_matte_stays_certain_at_full_size(shape: tuple[int, int], value: float) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
-    alpha = to_full_size(np.full((16, 16), value, np.float32), noise)
-    assert alpha.shape == shape
-    assert (alpha == round(value * 255)).all()
-
-
-def test_an_enlarged_matte_follows_the_edge_of_the_picture() -> None:
-    side, edge = 800, 410
-    picture = np.zeros((side, side, 3), np.uint8)
-    picture[:, edge:] = 220
-    true = (np.arange(side) >= edge) * 255.0
-    soft = np.clip((np.arange(200) + 0.5 - edge / 4) / 4 + 0.5, 0, 1).astype(np.float32)
-    matte = np.tile(soft, (200, 1))
-    plain = cv2.resize(matte, (side, side)) * 255.0
-    found = to_full_size(matte, picture)
-    assert np.abs(found - true).mean() < np.abs(plain - true).mean() / 1.5

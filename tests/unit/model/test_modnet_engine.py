@@ -223,6 +223,24 @@ def test_an_export_that_makes_nan_is_refused(tmp_path: Path) -> None:
         modnet.MODNet().setup("cpu", tmp_path)
 
 
+def test_every_shape_that_it_prepares_is_warmed_up(folder: Path, tmp_path: Path) -> None:
+    class Shapes:
+        def warm_up(self, shapes: set[tuple[int, ...]], batch_max: int) -> None:
+            self.asked, self.batch_max = shapes, batch_max
+
+    ready = engine(folder, modnet.CHECKPOINT, tmp_path=tmp_path)
+    ready._runner = shapes = Shapes()
+    ready.warm_up(16)
+    rng = np.random.default_rng(0)
+    sizes = [(1 + width, 1 + height) for width, height in rng.integers(0, 400, (2000, 2)).tolist()]
+    assert {(3, *modnet.network_size(*size)[::-1]) for size in sizes} == shapes.asked
+    assert shapes.batch_max == 16
+
+
+def test_its_exported_files_need_no_warming_up(folder: Path, tmp_path: Path) -> None:
+    engine(folder, modnet.ONNX, tmp_path=tmp_path).warm_up(16)
+
+
 # Sizes
 
 

@@ -248,3 +248,20 @@ def test_thin_pictures_are_written(shape: tuple[int, int], kind: str) -> None:
     data = encode(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8), Output(kind), None, {})
     with Image.open(io.BytesIO(data)) as result:
         assert result.size == shape[::-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (63, 5), (64, 5), (65, 70), (200, 3)])
+@pytest.mark.parametrize("channels", ["rgba", "alpha"])
+def test_a_png_of_any_height_holds_every_pixel(shape: tuple[int, int], channels: str) -> None:
+    random = np.random.default_rng(0)
+    rgb, alpha = random.integers(0, 256, (*shape, 3), np.uint8), random.integers(1, 256, shape, np.uint8)
+    data = encode(rgb, alpha, Output("png", channels), None, {})
+    with Image.open(io.BytesIO(data)) as again:
+        again.verify()
+    with Image.open(io.BytesIO(data)) as result:
+        assert np.array_equal(np.asarray(result), alpha if channels == "alpha" else np.dstack((rgb, alpha)))
+
+
+def test_a_picture_higher_than_a_strip_keeps_its_rows() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (150, 7, 3), np.uint8)
+    assert np.array_equal(decode(saved(Image.fromarray(noise), "PNG"), LIMITS).rgb, noise)

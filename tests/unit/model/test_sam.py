@@ -29,9 +29,9 @@ class Discs:
         self.encoded = 0
         self.decoded: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def encode(self, pixels: np.ndarray) -> list[Embedding]:
-        self.encoded += len(pixels)
-        return [(one[None, :, ::4, ::4].astype(np.float16),) for one in pixels]
+    def encode(self, pictures: list[np.ndarray]) -> list[Embedding]:
+        self.encoded += len(pictures)
+        return [(one[None, :, ::4, ::4].astype(np.float16),) for one in pictures]
 
     def decode(self, embedding: Embedding, points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.decoded.append((points, labels))
@@ -66,7 +66,7 @@ def test_a_point_means_the_same_place_on_the_way_in_and_out(kind: type[Sam], wid
     rgb[int(y) - spot : int(y) + spot, int(x) - spot : int(x) + spot] = 255
     made = engine(kind)
     prompts = (Prompt(points=((x, y, 1),)),)
-    pixels = made.prepare(rgb, prompts)
+    pixels = made.prepare(rgb, prompts).pixels
     alpha = made.predict(rgb, prompts).values
 
     (points, labels), *_ = made._network.decoded
@@ -87,7 +87,7 @@ def test_sam_keeps_the_shape_of_the_picture_and_sam2_does_not() -> None:
     prompts = (Prompt((0, 0, 400, 100)),)
     assert engine(Sam).predict(rgb, prompts).values.shape == (SIDE // 4, SIDE)
     assert engine(Sam2).predict(rgb, prompts).values.shape == (SIDE, SIDE)
-    pixels = engine(Sam).prepare(rgb, prompts)
+    pixels = engine(Sam).prepare(rgb, prompts).pixels
     assert not pixels[:, SIDE // 4 :].any(), "nothing but zeros where the picture is not"
     assert np.abs(pixels[:, : SIDE // 4]).mean() > 0.5
 

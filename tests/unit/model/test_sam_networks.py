@@ -393,6 +393,18 @@ def test_a_batch_gives_what_its_pictures_give_alone(family: str, folders: Path) 
             assert np.allclose(a, b, atol=2e-2)
 
 
+@each_family
+def test_a_batch_that_was_warmed_up_for_gives_the_same(family: str, folders: Path) -> None:
+    engine, again = ready(family, folders), ready(family, folders)
+    engine.warm_up(64)
+    prompts = (Prompt((3, 4, 15, 16)),)
+    seen = [engine.prepare(picture(20, 20 + i), prompts) for i in range(7)]
+    for one, embedding in zip(seen, engine.infer(seen), strict=True):
+        (alone,) = again.infer([one])
+        for a, b in zip(alone, embedding, strict=True):
+            assert np.allclose(a, b, atol=2e-2)
+
+
 # ONNX
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 import time
@@ -20,6 +21,7 @@ from maskdrop.job import Source
 from maskdrop.options import Options, Output
 from maskdrop.prompt import Prompts
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
+from sagemaker_model import arrays
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
 from sagemaker_model.settings import ServerSettings
@@ -77,6 +79,12 @@ def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:
     key = f"inbox/{number}.jpg"
     stored = storage.put("inbox", key, body)
     return Item(f"job-{number}", Source("inbox", key, stored.etag), "results", f"results/{number}.jpg.png", Options())
+
+
+def npy(array: np.ndarray) -> bytes:
+    to = io.BytesIO()
+    np.save(to, array)
+    return to.getvalue()
 
 
 def error_code(answer: object) -> str:
@@ -155,6 +163,43 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(kind: str, limit: i
         answer = client.post("/invocations", content=content, headers=headers)
     assert (answer.status_code, error_code(answer)) == (413, "file_too_large")
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("body", [JPEG, npy(np.full((30, 40, 3), 90, np.uint8))], ids=["file", "array"])
+@pytest.mark.parametrize("accept", ["*/*", "application/x-npy", "image/png;q=0.5, Application/X-NPY"])
+@pytest.mark.parametrize("channels", ["rgba", "alpha"])
+def test_arrays_and_files_come_and_go_in_every_combination(body: bytes, accept: str, channels: str) -> None:
+    headers = {
+        "Content-Type": "image/jpeg" if body == JPEG else arrays.CONTENT_TYPE,
+        "Accept": accept,
+        CUSTOM_ATTRIBUTES: json.dumps({"output": {"channels": channels}}),
+    }
+    with running(Half()) as client:
+        answer = client.post("/invocations", content=body, headers=headers)
+    if accept == "*/*":
+        assert answer.headers["content-type"] == "image/png"
+        found = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:
+        assert answer.headers["content-type"] == arrays.CONTENT_TYPE
+        found = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    assert found.dtype == np.uint8
+    assert found.shape == ((30, 40) if channels == "alpha" else (30, 40, 4))
+    alpha = found if channels == "alpha" else found[..., 3]
+    assert alpha[:, :10].min() == 255
+    assert alpha[:, 30:].max() == 0
+    assert json.loads(answer.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
+
+
+def test_an_array_may_have_more_bytes_than_a_file_but_not_more_pixels() -> None:
+    changes = {"max_bytes": 1000, "max_pixels": 10_000}
+    headers = {"Content-Type": arrays.CONTENT_TYPE}
+    with running(Half(), **changes) as client:
+        fits = client.post("/invocations", content=npy(np.zeros((100, 100, 3), np.uint8)), headers=headers)
+        pixels = client.post("/invocations", content=npy(np.zeros((101, 100, 3), np.uint8)), headers=headers)
+        body = client.post("/invocations", content=npy(np.zeros((140, 100, 3), np.uint8)), headers=headers)
+    assert fits.status_code == 200
+    assert (pixels.status_code, error_code(pixels)) == (413, "resolution_too_high")
+    assert (body.status_code, error_code(body)) == (413, "file_too_large")
 
 
 def test_an_engine_s_fault_is_internal_and_tells_nothing() -> None:
@@ -310,7 +355,11 @@ class Batched(Half):
     """Half, as an engine for a GPU: it knows the sizes of its batches."""
 
     sizes: list[int] = field(default_factory=list)
+    warm_ups: list[int] = field(default_factory=list)
     prepared: int = 0
+
+    def warm_up(self, batch_max: int) -> None:
+        self.warm_ups.append(batch_max)
 
     def prepare(self, rgb: np.ndarray, prompts: Prompts) -> np.ndarray:
         self.prepared += 1
@@ -322,6 +371,29 @@ class Batched(Half):
 
     def finish(self, output: Alpha, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         return output
+
+
+def test_on_a_gpu_every_size_of_batch_is_made_ready_before_the_first_picture() -> None:
+    engine = Batched()
+    with running(engine, device="cuda", batch_max=4) as client:
+        assert client.get("/ping").status_code == 200
+    assert engine.warm_ups == [4]
+
+
+def test_a_gpu_that_cannot_be_made_ready_stops_the_server() -> None:
+    class Unready(Batched):
+        def warm_up(self, batch_max: int) -> None:
+            raise RuntimeError("no kernel image is available")
+
+    with pytest.raises(RuntimeError, match="no kernel image"), running(Unready(), device="cuda"):
+        pass
+
+
+def test_on_the_cpu_no_batch_is_made_ready() -> None:
+    engine = Batched()
+    with running(engine):
+        pass
+    assert engine.warm_ups == engine.sizes == []
 
 
 def test_on_a_gpu_the_pictures_of_several_requests_share_a_batch() -> None:

@@ -18,6 +18,15 @@ def test_every_setting_has_its_variable_and_its_type() -> None:
     assert (found.port, found.weights_dir, found.usd_per_hour, found.host) == (9000, Path("w"), 0.5, "0.0.0.0")  # noqa: S104
 
 
+def test_the_workers_share_the_cores_unless_it_is_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert ServerSettings().threads == 1
+    assert ServerSettings(workers=1).threads == 8
+    assert ServerSettings(workers=3).threads == 2
+    assert ServerSettings(workers=16).threads == 1
+    assert ServerSettings.from_env({"MODEL_WORKERS": "8", "MODEL_NETWORK_THREADS": "2"}).threads == 2
+
+
 def test_all_faults_are_named_together() -> None:
     env = {
         "MODEL_PORT": "x",
