@@ -29,6 +29,7 @@ from sagemaker_model.evaluation import run as runs
 from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
 from sagemaker_model.evaluation.run import About, Predict, Run
 from sagemaker_model.evaluation.summary import Fault, Result, Table, tables
+from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights import NotInstalled, import_file
 
 RECORD = ROOT / "docs" / "promotions.jsonl"
@@ -85,7 +86,7 @@ def evaluate(
             run = _run(About.of(str(predictions), "", dataset), dataset.cases, predict, workers, out)
         else:
             row = catalog.engine(str(engine))
-            run = _run_engine(row.name, _installed(row, folder), row, dataset, prompt, workers, out)
+            run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
         _print(tables(run.results))
         if iou_csv:
             runs.write_ious(iou_csv, run.results)
@@ -118,7 +119,9 @@ def compare(
             else:
                 dataset = read_dataset(data, split)
                 pair.append(
-                    _run_engine(name, _installed(row, folder), row, dataset, prompt, workers, out and out / side)
+                    _run_engine(
+                        name, _installed(row, folder, workers), row, dataset, prompt, workers, out and out / side
+                    )
                 )
         for run in pair:
             _print_faults(run)
@@ -148,11 +151,13 @@ def promote(
         file = None if new in catalog.ENGINES else Path(new)
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
         name = file.name if file else new
-        candidate = gate.engine_of(file, row, Path(scratch)) if file else _installed(row, folder)
+        candidate = (
+            gate.engine_of(file, row, Path(scratch), *_how(workers)) if file else _installed(row, folder, workers)
+        )
         dataset = read_dataset(data, split)
         pair = [
             _run_engine(name, loaded, of, dataset, PromptFrom.none, workers)
-            for name, loaded, of in ((over, _installed(current, folder), current), (name, candidate, row))
+            for name, loaded, of in ((over, _installed(current, folder, workers), current), (name, candidate, row))
         ]
         for run in pair:
             _print_faults(run)
@@ -173,9 +178,15 @@ def _folder(folder: Path | None) -> Path:
     return folder or LocalConfig.from_env(os.environ).weights
 
 
-def _installed(row: catalog.Engine, folder: Path | None) -> Engine:
+def _how(workers: int) -> tuple[str, int]:
+    """The device, and the cores that a network takes for one picture where that is the CPU: as in the server."""
+    return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
+
+
+def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
     """Raises InvalidWeights; NotInstalled for an engine whose weights or packages are not here."""
-    engines = load([row], choose("auto", require_gpu=False), _folder(folder))
+    device, threads = _how(workers)
+    engines = load([row], device, _folder(folder), threads)
     if row.name not in engines:
         raise NotInstalled(f"The weights of {row.name}, or the packages that run them, are not here.")
     return engines[row.name]

@@ -94,11 +94,12 @@ def weights_for(row: catalog.Engine, file: Path) -> Weights:
     return fitting[0]
 
 
-def engine_of(file: Path, row: catalog.Engine, scratch: Path) -> Engine:
-    """The engine with this file as its weights, as it would run once installed. scratch: an empty folder, which holds
-    them afterwards as a folder of weights does. Raises InvalidWeights."""
+def engine_of(file: Path, row: catalog.Engine, scratch: Path, device: str, threads: int) -> Engine:
+    """The engine with this file as its weights, as it would run once installed. scratch: an empty folder, which is
+    a folder of weights with that file afterwards. device, threads: as `Engine.setup` takes them. Raises InvalidWeights.
+    """
     import_file(weights_for(row, file), file, scratch, own=True)
-    found = load([row], "cpu", scratch)
+    found = load([row], device, scratch, threads)
     if row.name not in found:
         raise InvalidWeights(f"{row.name} does not run with {file.name} alone, or lacks a package.")
     return found[row.name]

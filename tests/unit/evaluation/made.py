@@ -70,7 +70,7 @@ class Finder:
     spoil: Callable[[Pixels], Pixels] = lambda found: found
     weights_sha256: str = "ab" * 32
 
-    def setup(self, device: str, weights_dir: Path) -> None:
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Nothing to read."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
