@@ -202,7 +202,8 @@ def _run_engine(
     out: Path | None = None,
 ) -> Run:
     predict = runs.by_engine(engine, row, truth_box=prompt is PromptFrom.truth_box)
-    return _run(About.of(name, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
+    said = name if prompt is PromptFrom.none else f"{name} ({prompt})"
+    return _run(About.of(said, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
 
 
 def _run(about: About, cases: Sequence[Case], predict: Predict, workers: int, out: Path | None) -> Run:

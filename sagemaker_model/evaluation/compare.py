@@ -50,12 +50,14 @@ class Comparison:
         return [table for table in (found, finds) if table.rows]
 
     def gains(self, count: int) -> list[Pair]:
-        """The pairs in which B is better, those that differ most first."""
-        return sorted((pair for pair in self.pairs if _gain(pair) > 0), key=_gain, reverse=True)[:count]
+        """The pairs with a subject in which B is better, those that differ most first."""
+        better = (pair for pair in self.pairs if pair[0].subject and _gain(pair) > 0)
+        return sorted(better, key=_gain, reverse=True)[:count]
 
     def losses(self, count: int) -> list[Pair]:
-        """The pairs in which A is better, those that differ most first."""
-        return sorted((pair for pair in self.pairs if _gain(pair) < 0), key=_gain)[:count]
+        """The pairs with a subject in which A is better, those that differ most first."""
+        worse = (pair for pair in self.pairs if pair[0].subject and _gain(pair) < 0)
+        return sorted(worse, key=_gain)[:count]
 
 
 def compare(a: Run, b: Run) -> Comparison:

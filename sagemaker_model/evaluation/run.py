@@ -43,8 +43,8 @@ Predict = Callable[[Case], Pixels]
 class About:
     """What was evaluated on what.
 
-    predictor: an engine's name, or the folder of predictions. weights_sha256: "" where there are none.
-    data, split, by, data_sha256: of the `Dataset`.
+    predictor: an engine's name and how it was prompted, or the folder of predictions.
+    weights_sha256: "" where there are none. data, split, by, data_sha256: of the `Dataset`.
     """
 
     predictor: str

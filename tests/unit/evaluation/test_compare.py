@@ -63,3 +63,4 @@ def test_a_find_where_there_is_nothing_is_counted(data: Path) -> None:
     ghost = Finder(lambda found: found if found.any() else disc(20))
     (_, finds) = compare(a_run(data, Finder()), a_run(data, ghost)).tables()
     assert finds.rows[0] == ("all", "1", "0", "1")
+    assert compare(a_run(data, Finder()), a_run(data, ghost)).losses(9) == []  # any speck would top the list

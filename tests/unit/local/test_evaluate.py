@@ -81,7 +81,7 @@ def test_an_engine_is_evaluated_and_its_scores_predictions_and_report_are_kept(
     assert {path.stem for path in (out / "alphas").iterdir()} == set(DISCS)
     assert (out / "report.html").read_text().count("data:image/jpeg;base64,") >= 4 * 5
     about = json.loads((out / "run.json").read_text())["about"]
-    assert (about["predictor"], about["split"], about["data"]) == ("grabcut", "val", str(data))
+    assert (about["predictor"], about["split"], about["data"]) == ("grabcut (truth-box)", "val", str(data))
 
 
 def test_a_folder_of_predictions_is_evaluated(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -139,7 +139,7 @@ def test_an_engine_is_set_beside_a_run(run: Run, data: Path, tmp_path: Path) -> 
     words = ("--prompt", "truth-box", "--data", data, "--out", tmp_path / "both")
     result = run("compare", tmp_path / "made", "grabcut", *words)
     assert result.exit_code == 0, result.output
-    assert "A is made, B is grabcut" in result.output
+    assert "A is made, B is grabcut (truth-box)" in result.output
     assert (tmp_path / "both" / "b" / "run.json").exists()
 
 
