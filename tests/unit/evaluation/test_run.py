@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskdrop.catalog import ENGINES
 from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
@@ -104,8 +105,6 @@ def test_a_picture_without_a_subject_has_no_box(data: Path) -> None:
 
 
 def test_an_engine_that_takes_no_box_is_not_given_one(data: Path) -> None:
-    from maskdrop.catalog import ENGINES
-
     with pytest.raises(InvalidPrompt, match="takes no box"):
         by_engine(Finder(), ENGINES["selfie"], truth_box=True)
 
