@@ -1,5 +1,5 @@
-"""The command line: a stack on this machine (run, up, down, status), the weights of the engines (models), and data for
-training (data)."""
+"""The command line: a stack on this machine (run, up, down, status), the weights of the engines (models), data for
+training (data), and how good engines are (evaluate, compare, promote)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from local import data, models, processes, stack
+from local import data, evaluate, models, processes, stack
 from local.config import ROOT, LocalConfig, LocalError
 from local.pictures import ENDED, Pictures
 from local.stack import Stack
@@ -40,6 +40,7 @@ FRONT = "front"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app)
 
 
 @app.command()

@@ -1,9 +1,10 @@
 """People, by MediaPipe's selfie segmentation (Apache-2.0) on OpenCV's dnn: 20 ms a picture on one core.
 
 Two passes: the first on the whole picture, squeezed to 256 x 256; the second on the padded box of what the first found,
-where people fill the network's view. Mean IoU on 287 photos of people: one pass 0.911, two 0.924. The second looks at
-the mirror image too and takes the larger certainty: what the network misses, it seldom misses both ways round. Without
-it, one photo as PNG, JPEG, WebP and at half its size has an IoU anywhere from 0.904 to 0.956.
+where people fill the network's view. The second looks at the mirror image too and takes the larger certainty: what the
+network misses, it seldom misses both ways round. Mean IoU on 241 pictures of people (`maskdrop evaluate`): one pass
+0.925, two 0.931, with the mirror image 0.936. Without it, one photo as PNG, JPEG, WebP and at half its size has an IoU
+anywhere from 0.904 to 0.956.
 """
 
 from __future__ import annotations
