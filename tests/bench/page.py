@@ -234,6 +234,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]
 
 def _plot_served(report: Report) -> None:
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     rows = [row for row in report.alone if row.side == SERVED_SIDE]
@@ -255,6 +256,8 @@ def _plot_served(report: Report) -> None:
     right.set(xscale="log", yscale="log", xlabel="clients", ylabel="images/s", title="Through the server, 1 MP")
     right.set_xticks(clients, [str(count) for count in clients])
     right.minorticks_off()
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter("{x:g}")
     right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False)
     figure.savefig(SERVED_PLOT, dpi=110)
