@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +51,6 @@ def export(
         from sagemaker_model.pixels import decode
         from sagemaker_model.settings import ServerSettings
 
-        logging.getLogger().setLevel(logging.ERROR)  # the quantiser warns of every norm
         net = exporter.load(network, weights)
         limits = ServerSettings().limits
         photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in PHOTOS)

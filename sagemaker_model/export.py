@@ -12,6 +12,7 @@ tflite: TensorFlow Lite, for telephones; one picture of one size, channels last.
 from __future__ import annotations
 
 import contextlib
+import logging
 import statistics
 import subprocess
 import tempfile
@@ -197,16 +198,17 @@ def to_int8(net: nn.Module, path: Path, pictures: Sequence[Floats]) -> None:
     floats, folded = path.with_name("floats.onnx"), path.with_name("folded.onnx")
     to_onnx(net, floats)
     # Folds batch norms into convolutions first: without, eight bits take half as long again.
-    quant_pre_process(floats, folded, skip_symbolic_shape=True)
-    quantize_static(
-        folded,
-        path,
-        _Calibration(pictures),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-    )
+    with _unwarned():
+        quant_pre_process(floats, folded, skip_symbolic_shape=True)
+        quantize_static(
+            folded,
+            path,
+            _Calibration(pictures),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
 
 
 def onnx_mattes(path: Path, pictures: Sequence[Floats]) -> Mattes:
@@ -287,6 +289,17 @@ def iou(found: Floats, wanted: Floats) -> float:
     """Of two mattes from 0.5 on; 1 for two empty ones."""
     both, either = ((found >= 0.5) & (wanted >= 0.5)).sum(), ((found >= 0.5) | (wanted >= 0.5)).sum()
     return float(both / either) if either else 1.0
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """The quantiser warns of every norm, by the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager
