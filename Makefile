@@ -6,11 +6,13 @@ DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.tx
 
 MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt | cksum))
 
+TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.txt))
+
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models check load bench bench-engines bench-peers clean
+.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -31,6 +33,8 @@ test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
 test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m pytest tests/unit/model tests/unit/bench tests/contract
+
+tflite: $(TFLITE) ## installs the converter to TensorFlow Lite, in an environment of its own (2.1 GB)
 
 check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .
@@ -53,7 +57,7 @@ bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs 
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi
-	@rm -rf $(VENV) $(VENV)-models .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -76,3 +80,9 @@ $(MODELS): requirements-dev.txt requirements-models.txt
 	@$(PYTHON) -m venv $(VENV)-models
 	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt
 	@rm -f $(VENV)-models/.models-* && touch $@
+
+$(TFLITE): requirements-tflite.txt
+	@echo "Making $(VENV)-tflite with torch and LiteRT (a few minutes)"
+	@$(PYTHON) -m venv $(VENV)-tflite
+	@TMPDIR=$(VENV)-tflite $(VENV)-tflite/bin/python -m pip install --quiet --requirement requirements-tflite.txt
+	@rm -f $(VENV)-tflite/.tflite-* && touch $@

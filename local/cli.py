@@ -1,5 +1,5 @@
 """The command line: a stack on this machine (run, up, down, status), the weights of the engines (models), data for
-training (data), and how good engines are (evaluate, compare, promote)."""
+training (data), how good engines are (evaluate, compare, promote), and networks in other forms (export)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rich.table import Column, Table
 
 from local import data, evaluate, models, processes, stack
 from local.config import ROOT, LocalConfig, LocalError
+from local.export import export
 from local.pictures import ENDED, Pictures
 from local.stack import Stack
 from local.terminal import console, explained
@@ -41,6 +42,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app)
+app.command()(export)
 
 
 @app.command()

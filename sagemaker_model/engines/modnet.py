@@ -1,7 +1,7 @@
 """People, by MODNet's published checkpoint (Apache-2.0): hair and all, in one pass.
 
-On a GPU torch runs it in half precision; on the CPU ONNX Runtime does, in eight bits where `sagemaker_model.export` has
-made that file. At 512x512 on one core: 345 ms by torch, 200 by ONNX Runtime in floats, 104 in eight bits.
+On a GPU torch runs it in half precision; on the CPU ONNX Runtime does, in eight bits where `maskdrop export` has made
+that file. At 512x512 on one core: 345 ms by torch, 200 by ONNX Runtime in floats, 104 in eight bits.
 """
 
 from __future__ import annotations

@@ -369,6 +369,8 @@ def test_the_container_is_built_from_the_pins_that_are_tested() -> None:
     def pins(path: str) -> list[str]:
         return [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
 
-    assert pins("sagemaker_model/requirements.txt") == sorted(extras["model"] + extras["onnx"])
+    assert pins("sagemaker_model/requirements.txt") == extras["model"]
     assert pins("sagemaker_model/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
-    assert pins("requirements-models.txt") == sorted(extras["onnx"] + extras["gpu"] + extras["export"])
+    assert pins("requirements-models.txt") == sorted(extras["gpu"] + extras["export"] + extras["train"])
+    (torch,) = (pin for pin in extras["gpu"] if pin.startswith("torch=="))
+    assert torch in pins("requirements-tflite.txt")  # it reads what torch has written

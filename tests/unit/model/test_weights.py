@@ -26,6 +26,7 @@ from sagemaker_model.weights import (
     fetch,
     import_file,
     known,
+    located,
     named,
     read,
     verify,
@@ -73,8 +74,8 @@ def test_what_is_fetched_has_a_sum_a_size_and_a_safe_address(row: Weights) -> No
 def test_the_documents_name_the_licence_of_all_weights() -> None:
     lines = (Path(__file__).parents[3] / "docs" / "models.md").read_text().splitlines()
     for row in known().values():
-        assert row.size
-        said = f"| `{row.name}` | `{row.file}` | {row.size / 1e6:,.1f} | {row.licence} |"
+        size = f"{row.size / 1e6:,.1f}" if row.size else ""
+        said = f"| `{row.name}` | `{row.file}` | {size} | {row.licence} |"
         assert [line for line in lines if line.startswith(said) and row.home in line], row.name
 
 
@@ -119,6 +120,49 @@ def test_a_broken_manifest_is_named_and_nothing_is_loaded_by_it(tmp_path: Path) 
         (tmp_path / MANIFEST).write_text(text)
         with pytest.raises(InvalidWeights, match=MANIFEST):
             verify(SELFIE, tmp_path)
+
+
+# With the package
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    monkeypatch.setattr(weights_module, "BUNDLED", tmp_path / "package")
+    weights_module.BUNDLED.mkdir()
+    (weights_module.BUNDLED / "some.onnx").write_bytes(CONTENT)
+    return replace(some(), bundled=True)
+
+
+def test_what_comes_with_the_package_need_not_be_in_the_folder(bundled: Weights, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    assert fetch(bundled, folder) == located(bundled, folder) == weights_module.BUNDLED / "some.onnx"
+    assert verify(bundled, folder) == bundled.sha256
+    assert read(bundled, folder) == CONTENT
+    assert not folder.exists()
+
+
+def test_a_file_of_ones_own_goes_before_the_packages(bundled: Weights, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.onnx"
+    mine.write_bytes(b"mine")
+    folder = tmp_path / "weights"
+    assert import_file(bundled, mine, folder, own=True) == located(bundled, folder)
+    assert read(bundled, folder) == b"mine"
+
+
+def test_what_should_come_with_the_package_and_does_not_is_not_installed(bundled: Weights, tmp_path: Path) -> None:
+    (weights_module.BUNDLED / "some.onnx").unlink()
+    with pytest.raises(NotInstalled, match="maskdrop models import some"):
+        verify(bundled, tmp_path)
+    with pytest.raises(InvalidWeights, match="not fetched"):
+        fetch(bundled, tmp_path)
+
+
+def test_the_packages_files_are_those_of_the_list() -> None:
+    here = {path.name: path for path in weights_module.BUNDLED.glob("*.onnx")}
+    listed = {row.file: row for row in known().values() if row.bundled}
+    assert here.keys() <= listed.keys()
+    for file, path in here.items():
+        assert (path.stat().st_size, sha256(path.read_bytes())) == (listed[file].size, listed[file].sha256)
 
 
 # From a wheel

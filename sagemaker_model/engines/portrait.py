@@ -1,0 +1,48 @@
+"""People, by our network Portrait on ONNX Runtime, in two passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from maskdrop.prompt import Prompts
+from sagemaker_model import weights
+from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.engines.two_passes import Floats, two_passes
+from sagemaker_model.pixels import Pixels
+from sagemaker_model.refine import resized
+from sagemaker_model.weights import InvalidWeights
+
+SIDE = 320
+"""Pixels of the network's square input."""
+
+
+class Portrait:
+    weights_sha256 = ""
+
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:  # noqa: ARG002 - small enough for the CPU
+        portrait = weights.named("portrait")
+        self.weights_sha256 = weights.verify(portrait, weights_dir)
+        path = weights.located(portrait, weights_dir)
+        self._session = onnx_session(path, threads)
+        grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
+        try:
+            matte = self._look(grey)
+        except Exception as error:  # ONNX Runtime's exceptions have no common root
+            raise InvalidWeights(f"{path} is not Portrait: export it again.") from error
+        if matte.shape != (SIDE, SIDE) or not np.isfinite(matte).all():
+            raise InvalidWeights(f"{path} makes no matte of a grey picture: export it again.")
+
+    def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
+        return Alpha(two_passes(rgb, self._look))
+
+    def _look(self, picture: Pixels) -> Floats:
+        return self._session.run(["matte"], {"picture": prepared(picture)[None]})[0][0, 0]
+
+
+def prepared(picture: Pixels) -> Floats:
+    """The network's input for a picture of any size: 3x320x320 float32, RGB in 0..1."""
+    small = resized(picture, (SIDE, SIDE))
+    return np.ascontiguousarray(small.transpose(2, 0, 1), np.float32) / np.float32(255)

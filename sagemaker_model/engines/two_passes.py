@@ -1,0 +1,96 @@
+"""A network with a small square view looks twice: at the whole picture, squeezed, and at the padded box of what it
+found, where people fill its view. The second looks at the mirror image too and takes the larger certainty: what a
+network misses, it seldom misses both ways round.
+
+Mean IoU of `selfie` on 241 pictures of people (`maskdrop evaluate`): one pass 0.925, two 0.931, with the mirror image
+0.936. Without it, one photo as PNG, JPEG, WebP and at half its size has an IoU anywhere from 0.904 to 0.956.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sagemaker_model.pixels import Pixels
+from sagemaker_model.refine import resized
+
+Floats = NDArray[np.float32]
+
+Look = Callable[[Pixels], Floats]
+"""A network's view of a picture of any size, HxWx3 uint8 squeezed to a square: sxs float32 in 0..1, 1 = subject."""
+
+HAZE = 0.25
+"""Certainties below it count as none, above its complement as full: a network is seldom quite sure, and what it takes
+for a quarter of a person is a veil over the background."""
+
+MATTE_SIDE = 1024
+"""Pixels of the long side of the matte: enough for a second pass on a quarter of the picture's sides."""
+
+MARGIN = 0.12
+"""Of the box's sides, added on each side before the second pass."""
+
+SPECK = 0.02
+"""Of the largest region's area: smaller ones are no people and do not widen the box."""
+
+
+def two_passes(rgb: Pixels, look: Look) -> Floats:
+    """hxw float32 in 0..1 over the whole of `rgb`, HxWx3 uint8; all 0 where the first pass finds nobody."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, MATTE_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = resized(rgb, size)
+    found = look(picture)
+    box = _box(found, size)
+    if box is None:
+        return np.zeros(size[::-1], np.float32)
+    x0, y0, x1, y1 = box
+    matte = resized(found, size)
+    inside = matte[y0:y1, x0:x1]
+    crop = picture[y0:y1, x0:x1]
+    mirrored = look(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
+    closer = resized(np.maximum(look(crop), mirrored), crop.shape[1::-1])
+    matte[y0:y1, x0:x1] = inside + _ramp(box, size) * (closer - inside)
+    return np.clip((matte - HAZE) / (1 - 2 * HAZE), 0, 1)
+
+
+def _box(found: Floats, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 in pixels of `size` around all people of the first pass, sxs, padded; None when there are none."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats((found >= 0.5).astype(np.uint8))
+    if count == 1:
+        return None
+    regions = stats[1:]
+    regions = regions[regions[:, cv2.CC_STAT_AREA] >= SPECK * regions[:, cv2.CC_STAT_AREA].max()]
+    left, top = regions[:, cv2.CC_STAT_LEFT], regions[:, cv2.CC_STAT_TOP]
+    right, bottom = left + regions[:, cv2.CC_STAT_WIDTH], top + regions[:, cv2.CC_STAT_HEIGHT]
+    start = np.array([left.min(), top.min()])
+    end = np.array([right.max(), bottom.max()])
+    pad = MARGIN * (end - start)
+    side = found.shape[0]
+    to_pixels = np.array(size) / side
+    x0, y0 = np.floor(np.clip(start - pad, 0, side) * to_pixels).astype(int)
+    x1, y1 = np.ceil(np.clip(end + pad, 0, side) * to_pixels).astype(int)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def _ramp(box: tuple[int, int, int, int], size: tuple[int, int]) -> Floats:
+    """The second pass's weight in its box: 1, falling towards those sides that do not lie on the picture's border, so
+    that a person who reaches beyond the box is not cut by a seam."""
+    x0, y0, x1, y1 = box
+    width, height = size
+    across = _rise(x1 - x0, open_start=x0 > 0, open_end=x1 < width)
+    down = _rise(y1 - y0, open_start=y0 > 0, open_end=y1 < height)
+    return np.minimum.outer(down, across)
+
+
+def _rise(length: int, *, open_start: bool, open_end: bool) -> Floats:
+    edge = max(1.0, length * MARGIN / (1 + 2 * MARGIN) / 2)  # half of the margin
+    distance = np.arange(length, dtype=np.float32) + 0.5
+    values = np.ones(length, np.float32)
+    if open_start:
+        values = np.minimum(values, distance / edge)
+    if open_end:
+        values = np.minimum(values, distance[::-1] / edge)
+    return values
