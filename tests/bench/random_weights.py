@@ -58,7 +58,7 @@ def make_modnet(folder: Path) -> None:
     checkpoints.load_into(net, checkpoints.modnet_state(state))
     export.to_onnx(net, folder / modnet.ONNX)
     picture = modnet.MODNet().prepare(decode(jpeg(512), ServerSettings().limits).rgb, ())
-    export.quantised(folder / modnet.ONNX, folder / modnet.INT8, [picture])
+    export.to_int8(net, folder / modnet.INT8, [picture] * export.CALIBRATION_MIN)
 
 
 def make_sam(family: Any, variant: str, folder: Path) -> None:
