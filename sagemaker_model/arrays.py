@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.lib import format as npy
 
-from maskdrop.errors import ResolutionTooHigh, UnreadablePicture, UnsupportedFormat
+from maskdrop.errors import UnreadablePicture, UnsupportedFormat
 from maskdrop.options import Output
-from sagemaker_model.pixels import Limits, Picture, Pixels
+from sagemaker_model.pixels import Limits, Picture, Pixels, with_alpha
 
 CONTENT_TYPE = "application/x-npy"
 """What SageMaker's NumpySerializer and NumpyDeserializer say."""
@@ -43,10 +43,7 @@ def read_array(data: bytes, limits: Limits) -> Picture:
         size = "x".join(map(str, shape))
         raise UnsupportedFormat(f"An array is HxWx3 uint8, red, green and blue from 0 to 255; not {size} {dtype}.")
     height, width, _ = shape
-    if height * width > limits.max_pixels:
-        raise ResolutionTooHigh(
-            f"The array has {width} x {height} pixels. At most {limits.max_pixels / 1e6:g} megapixels are taken."
-        )
+    limits.check_pixels(width, height)
     if len(data) - start != 3 * height * width:
         raise UnreadablePicture(
             f"The array announces {3 * height * width:,} bytes of pixels and has {len(data) - start:,}."
@@ -65,7 +62,7 @@ def write_array(
     """HxWx4 uint8, all zero where alpha is, as in the files; with `output.channels` "alpha" HxW uint8."""
     pixels = alpha
     if output.channels == "rgba":
-        pixels = cv2.copyTo(cv2.merge((rgb, alpha)), alpha).reshape(*alpha.shape, 4)
+        pixels = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
     to = io.BytesIO()
     npy.write_array(to, pixels, allow_pickle=False)
     return to.getvalue()

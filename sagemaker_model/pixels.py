@@ -88,6 +88,15 @@ class Limits:
                 f"The file has {size / 2**20:.1f} MiB; at most {self.max_bytes / 2**20:.0f} MiB are taken."
             )
 
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises ResolutionTooHigh."""
+        if width * height > self.max_pixels:
+            raise ResolutionTooHigh(f"The picture has {width} x {height} pixels. {self.too_high}")
+
+    @property
+    def too_high(self) -> str:
+        return f"At most {self.max_pixels / 1e6:g} megapixels are taken."
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -111,7 +120,7 @@ def decode(data: bytes, limits: Limits) -> Picture:
     _register_heif()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _check_pixels(*opened.size, limits)
+            limits.check_pixels(*opened.size)
             if opened.format == "PNG":
                 _check_png(data)
             if opened.format == "HEIF" and opened.n_frames > 1:
@@ -124,18 +133,11 @@ def decode(data: bytes, limits: Limits) -> Picture:
         raise UnsupportedFormat("The file is no picture that can be read here; JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC "
                                 "and AVIF are.") from error  # fmt: skip
     except Image.DecompressionBombError as error:
-        raise ResolutionTooHigh(_too_high(limits)) from error
+        raise ResolutionTooHigh(limits.too_high) from error
     except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
         raise UnreadablePicture("The file is damaged or cut short: its picture cannot be decoded.") from error
 
 
-def _check_pixels(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.max_pixels:
-        raise ResolutionTooHigh(f"The picture has {width} x {height} pixels. {_too_high(limits)}")
-
-
-def _too_high(limits: Limits) -> str:
-    return f"At most {limits.max_pixels / 1e6:g} megapixels are taken."
 
 
 def _check_png(data: bytes) -> None:
@@ -148,7 +150,7 @@ def _check_last_frame(opened: Image.Image, limits: Limits) -> None:
     """A HEIF of several pictures that was cut short still shows its first: the last one tells."""
     first = opened.tell()
     opened.seek(opened.n_frames - 1)
-    _check_pixels(*opened.size, limits)
+    limits.check_pixels(*opened.size)
     opened.load()
     opened.seek(first)
 
@@ -263,7 +265,7 @@ def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
     above = np.zeros(width if grey else 4 * width, np.uint8)
     for top in range(0, height, STRIP):
         shown = alpha[top : top + STRIP]
-        pixels = shown if grey else _with_alpha(rgb[top : top + STRIP], shown, cv2.COLOR_RGB2RGBA)
+        pixels = shown if grey else with_alpha(rgb[top : top + STRIP], shown, cv2.COLOR_RGB2RGBA)
         rows = pixels.reshape(shown.shape[0], -1)
         body.append(deflate.compress(_filtered(rows, above)))
         above = rows[-1]
@@ -281,8 +283,8 @@ def _filtered(rows: Pixels, above: Pixels) -> Pixels:
     return filtered
 
 
-def _with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
-    """HxWx4, all zero where alpha is."""
+def with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
+    """HxWx4, all zero where alpha is. order: OpenCV's code from RGB to what is wanted."""
     pixels = cv2.cvtColor(rgb, order)
     pixels[..., 3] = alpha
     return cv2.copyTo(pixels, alpha).reshape(pixels.shape)  # 30 times faster than pixels[alpha == 0] = 0
@@ -305,7 +307,7 @@ def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] 
     if output.channels == "alpha":
         Image.fromarray(alpha).convert("RGB").save(to, "WEBP", lossless=True, quality=50, method=1, xmp=xmp)
     else:
-        rgba = _with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
+        rgba = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
         Image.fromarray(rgba).save(
             to, "WEBP", quality=WEBP_QUALITY, alpha_quality=100, method=2, icc_profile=_srgb_profile(), xmp=xmp
         )

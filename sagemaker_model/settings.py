@@ -53,7 +53,7 @@ class ServerSettings:
     queue_max: pictures admitted at once, waiting or in work: four bundles of 64.
     queue_bytes: bytes of request bodies held at once.
     max_bytes: of one file. A 50 MP camera JPEG has about 25 MB.
-    max_pixels: of one picture. It bounds memory: 48 MP took 1.7 GB at the peak, 35 bytes a pixel.
+    max_pixels: of one picture. It bounds memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
     deadline_s: for one picture, from the moment that a worker picks it. 48 MP take 2 s on one core.
     drain_s: for what is in work after SIGTERM. SageMaker kills 30 s after it.
     usd_per_hour: the price of the instance; None where nothing is billed.
