@@ -4,6 +4,9 @@
 MaskdropError                 code                   status  retryable
 ├── InputError
 │   ├── InvalidOptions        invalid_options        400     no
+│   │   ├── RegionOutside     roi_exceeds_bounds     400     no
+│   │   ├── RegionEmpty       roi_region_empty       400     no
+│   │   └── InvalidBackground invalid_background     400     no
 │   ├── InvalidPrompt         invalid_prompt         400     no
 │   ├── UnknownEngine         unknown_engine         400     no
 │   ├── DirectoryMarker       directory_marker       400     no
@@ -78,7 +81,27 @@ class InputError(MaskdropError):
 
 
 class InvalidOptions(InputError):
+    """field: which one of the output's fields is at fault, "" for any other; the vendors have a code for each."""
+
     code = "invalid_options"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RegionOutside(InvalidOptions):
+    code = "roi_exceeds_bounds"
+
+
+class RegionEmpty(InvalidOptions):
+    code = "roi_region_empty"
+
+
+class InvalidBackground(InvalidOptions):
+    """The image to be laid behind the subject is not there or no picture."""
+
+    code = "invalid_background"
 
 
 class InvalidPrompt(InputError):

@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from maskdrop.catalog import DEFAULT_ENGINE, Task, engine
 from maskdrop.errors import InvalidOptions, InvalidPrompt
+from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
-
-Format = Literal["png", "webp"]
-Channels = Literal["rgba", "alpha"]
-
-CONTENT_TYPE: dict[Format, str] = {"png": "image/png", "webp": "image/webp"}
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """The form of the result.
-
-    format: the file format; both keep alpha exactly.
-    channels: `rgba` is the cut-out with straight alpha, `alpha` the matte alone in grey (255 = subject).
-    """
-
-    format: Format = "png"
-    channels: Channels = "rgba"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format": self.format, "channels": self.channels}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Output:
-        """Raises InvalidOptions, naming the field and what it may be."""
-        data = {} if data is None else data
-        if not isinstance(data, dict):
-            raise InvalidOptions('"output" is an object.')
-        known = {"format": get_args(Format), "channels": get_args(Channels)}
-        for name, value in data.items():
-            if name not in known:
-                raise InvalidOptions(f'"output" has no field {name!r}; it has: {", ".join(known)}.')
-            if value not in known[name]:
-                raise InvalidOptions(f'"output.{name}" is one of {", ".join(known[name])}, not {value!r}.')
-        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 
 DEFAULT_PRESET = "default"
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from maskdrop.errors import UnreadablePicture, UnsupportedFormat
-from maskdrop.options import Output
+from maskdrop.output import Output
 from sagemaker_model.pixels import Limits, Picture, Pixels, with_alpha
 
 CONTENT_TYPE = "application/x-npy"

@@ -12,7 +12,7 @@ import json
 
 from maskdrop.errors import SourceReplaced, StorageUnavailable
 from maskdrop.job import Result, Source, is_newer
-from maskdrop.options import CONTENT_TYPE
+from maskdrop.output import CONTENT_TYPE
 from maskdrop.wire import Item, Outcome
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.pixels import Limits

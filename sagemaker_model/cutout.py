@@ -13,11 +13,14 @@ import cv2
 import numpy as np
 
 from maskdrop import __version__, catalog
+from maskdrop.errors import InputError, InvalidBackground
 from maskdrop.job import Subject
-from maskdrop.options import Format, Options, Output
+from maskdrop.options import Options
+from maskdrop.output import BackgroundImage, Format, Output, Region
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.foreground import estimate_foreground
+from sagemaker_model.layout import Rectangle, lay_out, plan
 from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
 from sagemaker_model.refine import to_full_size
 
@@ -30,13 +33,20 @@ Write = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[st
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """A finished picture. width and height in pixels, as the upright source; timings in milliseconds by stage."""
+    """A finished picture.
+
+    width, height: of the result, in pixels.
+    subject: with its box in pixels of the upright source, whatever the layout.
+    place: that box in pixels of the result: x0, y0, x1, y1; None when nothing was found.
+    timings: milliseconds by stage.
+    """
 
     data: bytes
     format: Format
     width: int
     height: int
     subject: Subject
+    place: Rectangle | None
     warnings: tuple[str, ...]
     timings: dict[str, float]
 
@@ -65,43 +75,78 @@ class Begun:
 
 
 def begin(data: bytes, options: Options, limits: Limits, read: Read = decode) -> Begun:
-    """Raises the InputErrors of `read`, and InvalidPrompt for a box or a point outside the picture."""
+    """Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the picture, and RegionOutside or
+    RegionEmpty for the region of interest."""
     timings = Timings()
     with timings.stage("decode"):
         picture = read(data, limits)
     height, width = picture.rgb.shape[:2]
     prompts = tuple(prompt.inside(width, height) for prompt in options.prompts)
+    if options.output.roi:
+        options.output.roi.inside(width, height)
     return Begun(picture, prompts, options, timings)
 
 
-def end(begun: Begun, predicted: Alpha, engine: Engine, write: Write = encode) -> Cutout:
-    """Raises ResolutionTooHigh for a result that its format cannot hold."""
+def end(
+    begun: Begun, predicted: Alpha, engine: Engine, limits: Limits, write: Write = encode, background: bytes = b""
+) -> Cutout:
+    """background: the file that `output.background` refers to, if it refers to one. Raises InvalidBackground, and
+    ResolutionTooHigh for a result above the limits, or one that its format cannot hold."""
     picture, options, timings = begun.picture, begun.options, begun.timings
-    height, width = picture.rgb.shape[:2]
-    row = catalog.engine(options.engine)
+    output, row = options.output, catalog.engine(options.engine)
+    image = _background(background, limits) if isinstance(output.background, BackgroundImage) else None
     with timings.stage("refine"):
         alpha = FULL_SIZE[row.returns](predicted, picture)
+        if output.roi:
+            alpha = _only_in(alpha, output.roi)
     subject = subject_of(alpha)
     warnings = picture.warnings + predicted.warnings
     if subject.box is None:
-        warnings += (f"no_subject: nothing was found ({row.name} knows {row.subject}); the result is transparent.",)
+        warnings += (f"no_subject: nothing was found ({row.name} knows {row.subject}); all of it is background.",)
     rgb = picture.rgb
-    if options.output.channels == "rgba":
+    if output.channels == "rgba":
         with timings.stage("foreground"):
             rgb = estimate_foreground(rgb, alpha)
+    with timings.stage("layout"):
+        layout = plan(output, alpha)
+        limits.check_pixels(*layout.size)  # margins and scale can make a canvas of four times the picture
+        rgb, alpha = lay_out(rgb, alpha, output, layout, picture, image)
     with timings.stage("encode"):
-        result = write(rgb, alpha, options.output, picture.dpi, _provenance(options, engine))
-    return Cutout(result, options.output.format, width, height, subject, warnings, timings.ms)
+        result = write(rgb, alpha, output, picture.dpi, _provenance(options, engine))
+    place = layout.placed(subject.box) if subject.box else None
+    return Cutout(result, output.format, *layout.size, subject, place, warnings, timings.ms)
 
 
 def cut_out(
-    data: bytes, options: Options, engine: Engine, limits: Limits, read: Read = decode, write: Write = encode
+    data: bytes,
+    options: Options,
+    engine: Engine,
+    limits: Limits,
+    read: Read = decode,
+    write: Write = encode,
+    background: bytes = b"",
 ) -> Cutout:
     """All of it in one thread. Raises what `begin` and `end` raise."""
     begun = begin(data, options, limits, read)
     with begun.timings.stage("predict"):
         predicted = engine.predict(begun.picture.rgb, begun.prompts)
-    return end(begun, predicted, engine, write)
+    return end(begun, predicted, engine, limits, write, background)
+
+
+def _background(data: bytes, limits: Limits) -> Picture:
+    try:
+        return decode(data, limits)
+    except InputError as error:
+        raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
+
+
+def _only_in(alpha: Pixels, region: Region) -> Pixels:
+    """Alpha HxW inside the region, 0 outside."""
+    height, width = alpha.shape
+    x0, y0, x1, y1 = region.inside(width, height)
+    kept = np.zeros_like(alpha)
+    kept[y0:y1, x0:x1] = alpha[y0:y1, x0:x1]
+    return kept
 
 
 def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:

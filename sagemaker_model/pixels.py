@@ -3,7 +3,7 @@
 Reading: the format is told by content; orientation is applied once; colours are converted from the embedded profile
 to sRGB; 16 bits become 8 by their upper half; of an animation or a file of many pages the first frame is taken.
 Writing: straight alpha, colours zeroed where nothing shows (three times smaller files), resolution kept, and no
-metadata of the source at all: neither EXIF nor GPS.
+metadata of the source at all: neither EXIF nor GPS. JPEG has no alpha: it lies on white, or in a zip with its matte.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 import logging
 import math
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +34,8 @@ from maskdrop.errors import (
     UnreadablePicture,
     UnsupportedFormat,
 )
-from maskdrop.options import Output
+from maskdrop.output import Format, Output
+from sagemaker_model.composite import STRIP, over, resized
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +44,26 @@ Pixels = NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
 """What is read. Pillow knows some forty formats; the others are old, slow to refuse or open to outside files."""
 
-WEBP_SIDE_MAX = 16383
-"""Pixels: the format's own limit."""
+SIDE_MAX: dict[Format, int] = {"webp": 16383, "jpg": 65500, "zip": 65500}
+"""Pixels: what the format holds, or libjpeg writes."""
 
 WEBP_QUALITY = 90
 """Of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast and eyes see no gain. Method 2
 writes a 12 MP cut-out in 0.3 to 1 s, as fast as 0 does, and a third smaller."""
 
+JPEG_QUALITY = 92
+"""Of 0 to 100, with colours as fine as the light: halved, as is usual, they would bleed into the subject's edge."""
+
+JPEG_DPI_MAX = 65535
+"""What its header holds."""
+
+HIDDEN_BLUR = 4.0
+"""Of the colours that go on behind the subject's edge in a zip: pixels of a quarter of the size. They reach 48 pixels,
+where JPEG mixes blocks of 8."""
+
 PNG_LEVEL = 2
 """Of ISA-L's 0 to 3. At 12 MP 0 saves 4 ms of 37 and makes files a quarter larger; 3 takes twice as long and they grow,
 too, on photos."""
-
-STRIP = 64
-"""Rows worked at once where a whole picture would be copied: it stays in the cache, and a 50 MP picture needs no other
-200 MB."""
 
 METRE_IN_INCHES = 1 / 0.0254
 
@@ -136,8 +145,6 @@ def decode(data: bytes, limits: Limits) -> Picture:
         raise ResolutionTooHigh(limits.too_high) from error
     except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
         raise UnreadablePicture("The file is damaged or cut short: its picture cannot be decoded.") from error
-
-
 
 
 def _check_png(data: bytes) -> None:
@@ -242,11 +249,16 @@ def encode(
     """The file of a result.
 
     rgb: HxWx3 uint8 sRGB, the subject's own colours. alpha: HxW uint8.
-    With `output.channels` "alpha" the file is the matte in 8-bit grey, else straight-alpha RGBA.
-    dpi goes into PNG alone: WebP has no field for it outside EXIF. Raises ResolutionTooHigh for a WebP too long.
+    With `output.channels` "alpha" the file is the matte in 8-bit grey, else straight-alpha RGBA; JPEG has no alpha and
+    lies on white, a zip holds color.jpg and alpha.png. dpi goes into PNG and JPEG: WebP has no field for it outside
+    EXIF. Raises ResolutionTooHigh for a picture whose side is too long for its format.
     """
+    side_max = SIDE_MAX.get(output.format, math.inf)
+    if max(alpha.shape) > side_max:
+        kind = output.format.upper()
+        raise ResolutionTooHigh(f"A {kind} holds at most {side_max} pixels a side: take PNG for this picture.")
     text = json.dumps(provenance, separators=(",", ":"), sort_keys=True)
-    return (_png if output.format == "png" else _webp)(rgb, alpha, output, dpi, text)
+    return _ENCODERS[output.format](rgb, alpha, output, dpi, text)
 
 
 def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
@@ -296,22 +308,59 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:
-    if max(alpha.shape) > WEBP_SIDE_MAX:
-        raise ResolutionTooHigh(f"WebP holds at most {WEBP_SIDE_MAX} pixels a side: take PNG for this picture.")
     to = io.BytesIO()
-    xmp = (
+    if output.channels == "alpha":
+        Image.fromarray(alpha).convert("RGB").save(to, "WEBP", lossless=True, quality=50, method=1, xmp=_xmp(text))
+    else:
+        rgba = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
+        Image.fromarray(rgba).save(
+            to, "WEBP", quality=WEBP_QUALITY, alpha_quality=100, method=2, icc_profile=_srgb_profile(), xmp=_xmp(text)
+        )
+    return to.getvalue()
+
+
+def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
+    if output.channels == "alpha":
+        return _jpeg(alpha, dpi, text)
+    white = np.broadcast_to(np.uint8(255), rgb.shape)
+    return _jpeg(over(rgb, alpha, white, white[..., 0])[0], dpi, text)
+
+
+def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
+    """color.jpg and alpha.png, as remove.bg's clients expect them. Where nothing shows, the colours are those of the
+    subject nearby: no edge that JPEG would smear over the subject's, and nothing of the picture's background."""
+    quarter = max(1, alpha.shape[1] // 4), max(1, alpha.shape[0] // 4)
+    nearby, _ = resized(rgb, alpha, quarter, blur=HIDDEN_BLUR)
+    colours = cv2.resize(nearby, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    cv2.copyTo(rgb, alpha, colours)
+    to = io.BytesIO()
+    with zipfile.ZipFile(to, "w") as opened:  # stored: neither gets smaller; dated 1980: the same bytes every time
+        opened.writestr(zipfile.ZipInfo("color.jpg"), _jpeg(colours, dpi, text))
+        opened.writestr(zipfile.ZipInfo("alpha.png"), _png(rgb, alpha, Output(channels="alpha"), dpi, text))
+    return to.getvalue()
+
+
+def _jpeg(pixels: Pixels, dpi: tuple[float, float] | None, text: str) -> bytes:
+    """HxWx3 or, in grey, HxW."""
+    to = io.BytesIO()
+    about: dict[str, Any] = {"xmp": _xmp(text)}
+    if pixels.ndim == 3:
+        about |= {"icc_profile": _srgb_profile(), "subsampling": 0}
+    if dpi is not None and max(dpi) <= JPEG_DPI_MAX:
+        about["dpi"] = dpi
+    Image.fromarray(pixels).save(to, "JPEG", quality=JPEG_QUALITY, **about)
+    return to.getvalue()
+
+
+_ENCODERS = {"png": _png, "webp": _webp, "jpg": _jpg, "zip": _zip}
+
+
+def _xmp(text: str) -> bytes:
+    return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/">'
         f"<xmp:CreatorTool>{text}</xmp:CreatorTool></rdf:Description></rdf:RDF></x:xmpmeta>"
     ).encode()
-    if output.channels == "alpha":
-        Image.fromarray(alpha).convert("RGB").save(to, "WEBP", lossless=True, quality=50, method=1, xmp=xmp)
-    else:
-        rgba = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
-        Image.fromarray(rgba).save(
-            to, "WEBP", quality=WEBP_QUALITY, alpha_quality=100, method=2, icc_profile=_srgb_profile(), xmp=xmp
-        )
-    return to.getvalue()
 
 
 @lru_cache(maxsize=1)

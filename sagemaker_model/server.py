@@ -32,14 +32,19 @@ from starlette.routing import Route
 from maskdrop import catalog
 from maskdrop.errors import (
     FileTooLarge,
+    InputError,
     Internal,
+    InvalidBackground,
     InvalidOptions,
     MaskdropError,
     QueueFull,
+    SourceError,
     UnknownEngine,
     UnsupportedFormat,
 )
-from maskdrop.options import CONTENT_TYPE, Options, Output
+from maskdrop.job import Source
+from maskdrop.options import Options
+from maskdrop.output import CONTENT_TYPE, BackgroundImage, Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
 from sagemaker_model import arrays
@@ -133,8 +138,9 @@ class ModelServer:
         """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
         picture shares a batch."""
         engine, limits = self._engine(options.engine), self._settings.limits
+        background = await self._background(options)
         if not self._on_gpu(engine):
-            return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write))
+            return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write, background))
 
         def before() -> tuple[Begun, Prepared]:
             begun = begin(data, options, limits, read)
@@ -144,12 +150,24 @@ class ModelServer:
         def after() -> Cutout:
             with begun.timings.stage("finish"):
                 predicted = engine.finish(output, begun.picture.rgb, begun.prompts)
-            return end(begun, predicted, engine, write)
+            return end(begun, predicted, engine, limits, write, background)
 
         begun, prepared = await self._workers.run(before)
         with begun.timings.stage("predict"):
             output = await self._batcher.infer(options.engine, engine, prepared)
         return await self._workers.run(after)
+
+    async def _background(self, options: Options) -> bytes:
+        """The file of the image that goes behind the subject, b"" where none does. Raises InvalidBackground."""
+        image = options.output.background
+        if not isinstance(image, BackgroundImage):
+            return b""
+        try:
+            return await self._in_io(
+                partial(read_source, Source(image.bucket, image.key), self._storage, self._settings.limits)
+            )
+        except (InputError, SourceError) as error:
+            raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
     # One picture
 
@@ -330,6 +348,7 @@ def _attributes(found: Outcome, cutout: Cutout, device: str) -> str:
         "width": cutout.width,
         "height": cutout.height,
         "subject": cutout.subject.to_json(),
+        "place": cutout.place,
         "warnings": list(cutout.warnings),
         "timings": cutout.timings,
     }

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from local.config import ROOT
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from maskdrop.errors import InputError
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from sagemaker_model.cutout import Cutout, cut_out
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.pixels import Limits, decode

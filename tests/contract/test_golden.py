@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from maskdrop.presets import PRESETS
 from sagemaker_model.cutout import cut_out
 from sagemaker_model.engines.base import Engine, load_all

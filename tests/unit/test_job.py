@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, Result, Subject, dropped, is_newer, iso, job_id, result_key
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from tests.fakes import NOW, a_source, minutes_later

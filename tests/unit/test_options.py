@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.errors import InvalidOptions, InvalidPrompt, MaskdropError, UnknownEngine
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from maskdrop.prompt import MARKS_MAX, Prompt
 
 
@@ -65,7 +66,7 @@ def test_a_thousand_points_are_taken_and_not_one_more() -> None:
         ({"colour": 1}, InvalidOptions, "colour"),
         ({"task": "paint"}, InvalidOptions, "paint"),
         ({"engine": "magic"}, UnknownEngine, "selfie"),
-        ({"output": {"format": "jpg"}}, InvalidOptions, "png, webp"),
+        ({"output": {"format": "bmp"}}, InvalidOptions, "png, webp, jpg, zip"),
         ({"output": {"size": 1}}, InvalidOptions, "size"),
         ({"output": 1}, InvalidOptions, "output"),
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),

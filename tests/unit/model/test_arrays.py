@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.errors import EmptyFile, FileTooLarge, InputError, ResolutionTooHigh, UnreadablePicture, UnsupportedFormat
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import Output
 from sagemaker_model.arrays import HEADER_MAX, bytes_max, read_array, write_array
 from sagemaker_model.cutout import cut_out
 from sagemaker_model.engines.base import Engine

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -17,8 +18,8 @@ from maskdrop.errors import (
     UnreadablePicture,
     UnsupportedFormat,
 )
-from maskdrop.options import Output
-from sagemaker_model.pixels import WEBP_SIDE_MAX, Limits, decode, encode
+from maskdrop.output import Output
+from sagemaker_model.pixels import SIDE_MAX, Limits, decode, encode
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
 
@@ -207,6 +208,66 @@ def test_alpha_survives_exactly(kind: str) -> None:
             assert np.array_equal(np.asarray(result.getchannel(band)), ALPHA)
 
 
+def unzipped(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def test_a_jpeg_lies_on_white() -> None:
+    with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output("jpg"), None, {}))) as result:
+        assert (result.format, result.mode) == ("JPEG", "RGB")
+        found = np.asarray(result).astype(int)
+    share = ALPHA[..., None] / 255
+    assert np.abs(found - (QUARTERS * share + 255 * (1 - share))).mean() < 3
+    assert (found[:, 0] >= 250).all()
+
+
+def test_a_matte_as_jpeg_is_grey() -> None:
+    with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output("jpg", "alpha"), None, {}))) as result:
+        assert result.mode == "L"
+        assert np.abs(np.asarray(result).astype(int) - ALPHA).max() <= 3
+
+
+def test_a_zip_holds_colours_and_an_exact_matte_of_one_size() -> None:
+    files = unzipped(encode(QUARTERS, ALPHA, Output("zip"), (300, 150), {"engine": "selfie"}))
+    assert list(files) == ["color.jpg", "alpha.png"]
+    with Image.open(io.BytesIO(files["color.jpg"])) as colour, Image.open(io.BytesIO(files["alpha.png"])) as matte:
+        assert (colour.format, colour.mode, colour.size) == ("JPEG", "RGB", (60, 40))
+        assert (matte.format, matte.mode, matte.size) == ("PNG", "L", (60, 40))
+        assert np.array_equal(np.asarray(matte), ALPHA)
+        assert colour.info["dpi"] == (300, 150)
+
+
+def test_the_same_zip_has_the_same_bytes() -> None:
+    assert encode(QUARTERS, ALPHA, Output("zip"), None, {}) == encode(QUARTERS, ALPHA, Output("zip"), None, {})
+
+
+def test_the_colours_of_a_zip_have_neither_an_edge_nor_the_old_background_beside_the_subject() -> None:
+    alpha = np.zeros((200, 200), np.uint8)
+    alpha[60:140, 60:140] = 255
+    rgb = np.where(alpha[..., None] > 0, np.uint8([200, 30, 40]), np.uint8([0, 255, 0]))
+    colour = unzipped(encode(rgb, alpha, Output("zip"), None, {}))["color.jpg"]
+    with Image.open(io.BytesIO(colour)) as opened:
+        found = np.asarray(opened).astype(int)
+    assert np.abs(found[50:150, 50:150] - (200, 30, 40)).max() <= 6
+    assert found[..., 1].max() <= 60
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_jpeg_and_webp_say_their_colour_space_and_how_they_were_made(kind: str) -> None:
+    with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output(kind), None, {"engine": "selfie"}))) as result:
+        assert "sRGB" in ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(result.info["icc_profile"])))
+        assert b'{"engine":"selfie"}' in result.info["xmp"]
+
+
+@pytest.mark.parametrize(("dpi", "said"), [((300, 150), (300, 150)), ((70_000, 70_000), None), (None, None)])
+def test_a_jpeg_keeps_the_resolution_that_its_header_can_hold(
+    dpi: tuple[float, float] | None, said: tuple[int, int] | None
+) -> None:
+    with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output("jpg"), dpi, {}))) as result:
+        assert result.info.get("dpi") == said
+
+
 def test_colours_are_exact_where_they_show_and_zero_where_they_do_not() -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output(), None, {}))) as result:
         rgba = np.asarray(result)
@@ -236,17 +297,24 @@ def test_every_chunk_of_a_png_has_its_checksum() -> None:
     assert names[-1] == b"IEND"
 
 
-def test_a_webp_that_would_be_too_long_is_refused_with_the_way_out() -> None:
-    long = np.zeros((1, WEBP_SIDE_MAX + 1), np.uint8)
+@pytest.mark.parametrize("kind", SIDE_MAX)
+def test_a_file_that_would_be_too_long_is_refused_with_the_way_out(kind: str) -> None:
+    long = np.zeros((1, SIDE_MAX[kind] + 1), np.uint8)
     with pytest.raises(ResolutionTooHigh, match="PNG"):
-        encode(np.dstack((long, long, long)), long, Output("webp"), None, {})
+        encode(np.dstack((long, long, long)), long, Output(kind), None, {})
+
+
+@pytest.mark.parametrize("kind", SIDE_MAX)
+def test_a_file_as_long_as_can_be_is_written(kind: str) -> None:
+    long = np.zeros((1, SIDE_MAX[kind]), np.uint8)
+    assert encode(np.dstack((long, long, long)), long, Output(kind), None, {})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3000, 1), (1, 3000)])
-@pytest.mark.parametrize("kind", ["png", "webp"])
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg", "zip"])
 def test_thin_pictures_are_written(shape: tuple[int, int], kind: str) -> None:
     data = encode(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8), Output(kind), None, {})
-    with Image.open(io.BytesIO(data)) as result:
+    with Image.open(io.BytesIO(unzipped(data)["color.jpg"] if kind == "zip" else data)) as result:
         assert result.size == shape[::-1]
 
 

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 
 from maskdrop.errors import NotAllowed, StorageUnavailable
 from maskdrop.job import Source
-from maskdrop.options import Options, Output
+from maskdrop.options import Options
+from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
 from sagemaker_model import arrays
@@ -100,7 +101,7 @@ def test_one_picture_comes_back_as_a_cut_out_with_what_was_found() -> None:
     about = json.loads(answer.headers[CUSTOM_ATTRIBUTES])
     assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, "selfie", "cpu")
     assert about["subject"]["box"] == [0, 0, 20, 30]
-    assert set(about["timings"]) == {"decode", "predict", "refine", "foreground", "encode"}
+    assert set(about["timings"]) == {"decode", "predict", "refine", "foreground", "layout", "encode"}
     assert len(answer.headers[CUSTOM_ATTRIBUTES]) <= CUSTOM_ATTRIBUTES_MAX
 
 
@@ -283,6 +284,98 @@ def test_a_bundle_that_comes_twice_writes_once_and_answers_twice() -> None:
         first, second = (bundle(client, item(0, storage)) for _ in range(2))
     assert storage.writes == 1
     assert first.outcomes[0].result == second.outcomes[0].result
+
+
+def about(answer: object) -> dict[str, object]:
+    return json.loads(answer.headers[CUSTOM_ATTRIBUTES])  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("jpg", "image/jpeg"), ("zip", "application/zip"), ("webp", "image/webp"), ("png", "image/png")]
+)
+def test_every_format_has_its_content_type(form: str, kind: str) -> None:
+    with running(Half()) as client:
+        assert send(client, output={"format": form}).headers["content-type"] == kind
+
+
+def test_the_size_of_a_result_is_its_own_and_the_subject_s_box_is_the_picture_s() -> None:
+    with running(Half()) as client:
+        answer = send(client, output={"crop": "5px", "background": "red"})
+    picture = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    found = about(answer)
+    assert picture.shape == (found["height"], found["width"], 4) == (40, 32, 4), (
+        "20 columns and two of its soft edge, 5 on each side"
+    )
+    assert (found["subject"]["box"], found["place"]) == ([0, 0, 20, 30], [5, 5, 25, 35])
+    assert (picture[:5] == (0, 0, 255, 255)).all()
+
+
+def test_arrays_are_laid_out_as_files_are() -> None:
+    output = {"crop": "3px", "scale": "70%", "background": "81d4fa"}
+    with running(Half()) as client:
+        file = send(client, output=output)
+        array = client.post(
+            "/invocations",
+            content=JPEG,
+            headers={
+                "Content-Type": "image/jpeg",
+                "Accept": arrays.CONTENT_TYPE,
+                CUSTOM_ATTRIBUTES: json.dumps({"output": output}),
+            },
+        )
+    drawn = cv2.imdecode(np.frombuffer(file.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(np.load(io.BytesIO(array.content)), cv2.cvtColor(drawn, cv2.COLOR_BGRA2RGBA))
+
+
+def test_outside_the_region_of_interest_all_is_background() -> None:
+    with running(Half()) as client:
+        answer = send(client, output={"roi": "10% 0 100% 50%", "channels": "alpha"})
+    matte = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert about(answer)["subject"]["box"] == [4, 0, 20, 15]
+    assert matte[15:].max() == matte[:, :4].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "status"),
+    [
+        ({"roi": "0 0 41px 30px"}, "roi_exceeds_bounds", 400),
+        ({"roi": "50% 0 50% 100%"}, "roi_region_empty", 400),
+        ({"roi": "50%"}, "invalid_options", 400),
+        ({"crop": "500px"}, "resolution_too_high", 413),
+        ({"background": {"bucket": "b", "key": "none"}}, "invalid_background", 400),
+        ({"background": {"bucket": "b", "key": "text"}}, "invalid_background", 400),
+        ({"background": {"bucket": "b", "key": "empty"}}, "invalid_background", 400),
+    ],
+)
+def test_what_does_not_fit_the_picture_is_refused(output: dict[str, object], code: str, status: int) -> None:
+    storage = FakeStorage()
+    storage.put("b", "text", b"no picture")
+    storage.put("b", "empty", b"")
+    with running(Half(), storage, max_pixels=200_000) as client:
+        answer = send(client, output=output)
+    assert (answer.status_code, error_code(answer)) == (status, code)
+
+
+def test_a_background_image_is_read_from_s3_for_single_pictures_and_bundles() -> None:
+    storage = FakeStorage()
+    blue = cv2.imencode(".png", np.full((60, 80, 3), (250, 20, 10), np.uint8))[1].tobytes()
+    storage.put("b", "blue.png", blue)
+    output = Output(background=BackgroundImage("b", "blue.png"))
+    with running(Half(), storage) as client:
+        single = send(client, output=output.to_json()).content
+        outcome = bundle(client, replace(item(0, storage), options=Options(output=output))).outcomes[0]
+    drawn = cv2.imdecode(np.frombuffer(single, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert (drawn[:, 25:] == (250, 20, 10, 255)).all()
+    assert outcome.result is not None
+    assert storage.objects["results", "results/0.jpg.png"][1] == single
+
+
+def test_a_background_that_cannot_be_read_now_is_tried_again() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage) as client:
+        storage.broken = StorageUnavailable("S3 is out of reach.")
+        answer = send(client, output={"background": {"bucket": "b", "key": "k"}})
+    assert (answer.status_code, error_code(answer)) == (503, "storage_unavailable")
 
 
 def test_a_fault_of_ours_is_internal_for_its_item_alone_and_retryable() -> None:

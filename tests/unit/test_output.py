@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import string
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ImageColor
+
+from maskdrop.colours import NAMES
+from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
+from maskdrop.job import job_id
+from maskdrop.options import Options
+from maskdrop.output import (
+    FIELDS,
+    BackgroundImage,
+    Blur,
+    Colour,
+    Length,
+    Margins,
+    Output,
+    Position,
+    Region,
+)
+from maskdrop.presets import PRESETS
+from tests.fakes import a_source
+
+
+def parsed(**said: object) -> Output:
+    return Output.from_json(said)
+
+
+def percent(least: int, most: int) -> st.SearchStrategy[float]:
+    return st.integers(least * 1000, most * 1000).map(lambda thousandths: thousandths / 1000)
+
+
+def lengths(pixels: int, share: int) -> st.SearchStrategy[Length]:
+    return st.builds(Length, percent(0, pixels), st.just("px")) | st.builds(Length, percent(0, share), st.just("%"))
+
+
+OUTPUTS = st.builds(
+    Output,
+    format=st.sampled_from(["png", "webp", "jpg"]),
+    size=st.sampled_from(["preview", "medium", "hd", "original"]),
+    roi=st.none() | st.builds(Region, *[lengths(100_000, 100)] * 4),
+    crop=st.none() | st.builds(Margins, *[lengths(500, 50)] * 4),
+    scale=st.none() | percent(10, 100),
+    position=st.none() | st.builds(Position, percent(0, 100), percent(0, 100)),
+    background=st.none()
+    | st.builds(Colour, *[st.integers(0, 255)] * 4)
+    | st.builds(Blur, percent(1, 10))
+    | st.builds(BackgroundImage, st.text(min_size=1), st.text(min_size=1)),
+)
+
+
+@given(OUTPUTS)
+def test_an_output_survives_a_round_trip(output: Output) -> None:
+    assert Output.from_json(json.loads(json.dumps(output.to_json()))) == output
+
+
+@given(OUTPUTS)
+def test_whatever_is_written_is_in_the_grammar_that_is_published(output: Output) -> None:
+    assert set(output.to_json()) <= set(FIELDS)
+
+
+def test_of_the_defaults_only_format_and_channels_are_written() -> None:
+    assert Output().to_json() == {"format": "png", "channels": "rgba"}
+
+
+def test_the_ids_of_jobs_stay_what_they_were_before_there_were_more_options() -> None:
+    ids = {name: job_id(a_source(), options)[:8] for name, options in PRESETS.items()}
+    assert ids == {"default": "aa3acb67", "webp": "b2251d1b", "matte": "506196fa", "object": "9410139a"}
+
+
+def test_one_result_has_one_id_whichever_words_asked_for_it() -> None:
+    ways = (
+        {"size": "full", "background": "red", "crop": "10px 5% 10px 5%", "position": "50%", "scale": "80%"},
+        {"size": "4k", "background": "#F00", "crop": "10px 5%", "position": "center", "scale": "80.000%"},
+        {"size": "auto", "background": "ff0000ff", "crop": " 10.0px  5% ", "position": "50% 50%", "scale": "80%"},
+    )
+    ids = {job_id(a_source(), Options.from_json({"output": output})) for output in ways}
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "output"),
+    [
+        ({"format": "jpeg"}, Output("jpg")),
+        ({"format": "zip"}, Output("zip")),
+        ({"size": "small"}, Output(size="preview")),
+        ({"size": "regular"}, Output(size="preview")),
+        ({"roi": "0 5% 100px 95.5%"}, Output(roi=Region(Length(0), Length(5, "%"), Length(100), Length(95.5, "%")))),
+        ({"crop": True}, Output(crop=Margins())),
+        ({"crop": "true"}, Output(crop=Margins())),
+        ({"crop": False}, Output()),
+        ({"crop": "5px"}, Output(crop=Margins(*[Length(5)] * 4))),
+        ({"crop": "1px 2px 3px 50%"}, Output(crop=Margins(Length(1), Length(2), Length(3), Length(50, "%")))),
+        ({"crop": "1px 2%"}, Output(crop=Margins(Length(1), Length(2, "%"), Length(1), Length(2, "%")))),
+        ({"scale": "original", "position": "original"}, Output()),
+        ({"scale": "33.3%", "position": "0% 100%"}, Output(scale=33.3, position=Position(0, 100))),
+        ({"position": "20%"}, Output(position=Position(20, 20))),
+        ({"background": "81d4fa"}, Output(background=Colour(0x81, 0xD4, 0xFA))),
+        ({"background": "#81d4fa80"}, Output(background=Colour(0x81, 0xD4, 0xFA, 0x80))),
+        ({"background": "#fa05"}, Output(background=Colour(0xFF, 0xAA, 0x00, 0x55))),
+        ({"background": "RebeccaPurple"}, Output(background=Colour(0x66, 0x33, 0x99))),
+        ({"background": "blur"}, Output(background=Blur(2))),
+        ({"background": "blur 0.5%"}, Output(background=Blur(0.5))),
+        ({"background": {"bucket": "b", "key": "k"}}, Output(background=BackgroundImage("b", "k"))),
+        ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
+    ],
+)
+def test_what_the_grammar_says_is_understood(said: dict[str, object], output: Output) -> None:
+    assert Output.from_json(said) == output
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", "gif"),
+        ("channels", "rgb"),
+        ("size", "8k"),
+        ("size", 4),
+        ("roi", "10px 10px 20px"),
+        ("roi", "10 10 20 20"),
+        ("roi", "0% 0% 101% 100%"),
+        ("roi", "-1px 0 5px 5px"),
+        ("roi", "0 0 ٣px 5px"),
+        ("crop", 1),
+        ("crop", "501px"),
+        ("crop", "50.1%"),
+        ("crop", "1px 2px 3px"),
+        ("crop", ""),
+        ("scale", "9.9%"),
+        ("scale", "100.1%"),
+        ("scale", "80"),
+        ("scale", 80),
+        ("position", "left"),
+        ("position", "101%"),
+        ("position", "10% 10% 10%"),
+        ("background", "reddish"),
+        ("background", "ff"),
+        ("background", "fffff"),
+        ("background", "red blue"),
+        ("background", "blur 11%"),
+        ("background", "blur 20px"),
+        ("background", ""),
+        ("background", {"bucket": "b"}),
+        ("background", {"bucket": "b", "key": ""}),
+        ("background", ["red"]),
+    ],
+)
+def test_anything_else_is_refused_with_the_field_and_its_grammar(field: str, value: object) -> None:
+    with pytest.raises(InvalidOptions) as refused:
+        parsed(**{field: value})
+    assert refused.value.field == field
+    assert f'"output.{field}" is {FIELDS[field][0]}; not' in refused.value.message
+
+
+@given(
+    st.sampled_from(sorted(FIELDS)),
+    st.text(string.printable) | st.none() | st.booleans() | st.floats() | st.lists(st.text()),
+)
+def test_whatever_a_field_is_told_it_is_understood_or_refused_as_a_bad_option(field: str, value: object) -> None:
+    with suppress(InvalidOptions):
+        output = parsed(**{field: value})
+        assert Output.from_json(output.to_json()) == output
+
+
+def test_a_long_value_is_not_repeated_in_full() -> None:
+    with pytest.raises(InvalidOptions) as refused:
+        parsed(background="x" * 100_000)
+    assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize("said", [{"background": "red"}, {"format": "zip"}])
+def test_a_matte_alone_has_no_background_and_no_zip(said: dict[str, str]) -> None:
+    with pytest.raises(InvalidOptions, match="rgba"):
+        parsed(channels="alpha", **said)
+
+
+def test_the_names_of_colours_are_those_of_css() -> None:
+    css = {name: ImageColor.getrgb(name) for name in ImageColor.colormap}
+    assert {name: tuple(bytes.fromhex(digits)) for name, digits in NAMES.items()} == css
+
+
+def test_no_name_of_a_colour_could_be_its_digits() -> None:
+    assert not [name for name in NAMES if set(name) <= set(string.hexdigits)]
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("0% 0% 100% 100%", (0, 0, 640, 480)),
+        ("10% 25% 50% 75%", (64, 120, 320, 360)),
+        ("1px 2px 640px 480px", (1, 2, 640, 480)),
+        ("0 0 99.6px 50%", (0, 0, 100, 240)),
+    ],
+)
+def test_a_region_is_found_in_a_picture(text: str, box: tuple[int, int, int, int]) -> None:
+    region = parsed(roi=text).roi
+    assert region is not None
+    assert region.inside(640, 480) == box
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("0 0 641px 480px", RegionOutside),
+        ("0 0 640px 481px", RegionOutside),
+        ("700px 0 800px 480px", RegionOutside),
+        ("50% 0 50% 100%", RegionEmpty),
+        ("90% 0 10% 100%", RegionEmpty),
+        ("0 10px 640px 10.4px", RegionEmpty),
+    ],
+)
+def test_a_region_outside_a_picture_or_without_a_pixel_is_refused(text: str, fault: type[InvalidOptions]) -> None:
+    region = parsed(roi=text).roi
+    assert region is not None
+    with pytest.raises(fault) as refused:
+        region.inside(640, 480)
+    assert refused.value.field == "roi"
