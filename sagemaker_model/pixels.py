@@ -322,8 +322,10 @@ def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] 
 def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
     if output.channels == "alpha":
         return _jpeg(alpha, dpi, text)
-    white = np.broadcast_to(np.uint8(255), rgb.shape)
-    return _jpeg(over(rgb, alpha, white, white[..., 0])[0], dpi, text)
+    if alpha.min() < 255:
+        white = np.broadcast_to(np.uint8(255), rgb.shape)
+        rgb, _ = over(rgb, alpha, white, white[..., 0])
+    return _jpeg(rgb, dpi, text)
 
 
 def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:

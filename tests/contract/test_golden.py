@@ -1,4 +1,4 @@
-"""The alphas of the samples, kept small: whatever changes them shows here, on purpose or not.
+"""The alphas of the samples and some results, kept small: whatever changes them shows here, on purpose or not.
 
 After a change that is meant: `python -m tests.contract.test_golden` writes them anew; look at them before committing.
 """
@@ -6,6 +6,7 @@ After a change that is meant: `python -m tests.contract.test_golden` writes them
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,33 @@ def test_the_alpha_of_a_sample_is_what_it_was(sample: Path, engines: dict[str, E
     assert np.abs(found - kept).mean() <= TOLERANCE
 
 
+OUTPUTS = {
+    "crop": {"crop": "10% 30%", "background": "81d4fa"},
+    "scale": {"scale": "60%", "position": "0% 100%", "size": "preview"},
+    "blur": {"background": "blur 5%", "crop": "20%"},
+    "zip": {"format": "zip"},
+}
+
+
+def drawn(said: dict[str, str], engine: Engine) -> np.ndarray:
+    """SIDExSIDEx3 uint8: the result on grey, or the colours of a zip as they are."""
+    options = Options(output=Output.from_json(said))
+    data = cut_out(PERSON.read_bytes(), options, engine, ServerSettings().limits).data
+    if said.get("format") == "zip":
+        with zipfile.ZipFile(io.BytesIO(data)) as opened:
+            data = opened.read("color.jpg")
+    with Image.open(io.BytesIO(data)) as result:
+        on_grey = Image.new("RGBA", result.size, "grey")
+        on_grey.alpha_composite(result.convert("RGBA"))
+    return small(np.asarray(on_grey.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_layout_looks_as_it_did(name: str, engines: dict[str, Engine]) -> None:
+    kept = cv2.cvtColor(cv2.imread(str(GOLDEN / f"output-{name}.png")), cv2.COLOR_BGR2RGB)
+    assert np.abs(drawn(OUTPUTS[name], engines["selfie"]).astype(float) - kept).mean() <= TOLERANCE
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_one_photo_has_one_alpha_whatever_it_is_packed_in(form: str, engines: dict[str, Engine]) -> None:
     packed = io.BytesIO()
@@ -81,3 +109,6 @@ if __name__ == "__main__":
     for path in SAMPLES:
         chosen = PRESETS[path.parent.name].engine
         cv2.imwrite(str(golden(path)), small(matte(path.read_bytes(), loaded[chosen], chosen)))
+    for kind, said in OUTPUTS.items():
+        colours = cv2.cvtColor(drawn(said, loaded["selfie"]), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(GOLDEN / f"output-{kind}.png"), colours)

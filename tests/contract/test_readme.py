@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from maskdrop.output import FIELDS
 from maskdrop.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,11 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
 
 def test_the_readme_names_every_preset() -> None:
     assert set(re.findall(r"^\| `(\w+)` \| [^|]+\|$", README, re.MULTILINE)) == set(PRESETS)
+
+
+def test_the_page_of_outputs_has_a_row_for_every_field() -> None:
+    page = (ROOT / "docs" / "output.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .+ \|$", page, re.MULTILINE) == list(FIELDS)
 
 
 def test_every_target_has_a_line_of_help() -> None:
