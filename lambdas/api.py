@@ -7,8 +7,6 @@ import binascii
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from heapq import merge
-from itertools import islice
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -19,8 +17,8 @@ from lambdas import connect
 from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.errors import InvalidOptions, JobNotFound, MaskdropError
-from maskdrop.job import STATES, Job
-from maskdrop.services import Services
+from maskdrop.job import STATES, State
+from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
 
 PAGE, PAGE_MAX = 50, 200
@@ -57,14 +55,39 @@ def one_job(job_id: str, settings: Settings, services: Services) -> dict[str, An
 
 
 def list_jobs(query: dict[str, str], services: Services) -> dict[str, Any]:
-    """Jobs of one state, or of all, the newest change first. Raises InvalidOptions."""
-    state, limit, before = query.get("state"), _limit(query.get("limit")), _opened(query.get("cursor"))
-    if state is not None and state not in STATES:
-        raise InvalidOptions(f'"state" is one of {", ".join(STATES)}, not {state!r}.')
-    pages = [services.jobs.page(one, before=before, limit=limit) for one in STATES if state in (None, one)]
-    jobs: list[Job] = list(islice(merge(*pages, key=lambda job: job.recency, reverse=True), limit))
-    cursor = base64.urlsafe_b64encode(jobs[-1].recency.encode()).decode() if len(jobs) == limit else None
-    return {"jobs": [job.to_json() for job in jobs], "cursor": cursor}
+    """Jobs by state, prefix of the source's key and time of the last change, the newest first. Raises
+    InvalidOptions."""
+    selection = Selection(
+        state=_state(query.get("state")),
+        prefix=query.get("prefix", ""),
+        since=_time("since", query.get("since")),
+        until=_time("until", query.get("until")),
+    )
+    page = services.jobs.page(selection, before=_opened(query.get("cursor")), limit=_limit(query.get("limit")))
+    cursor = base64.urlsafe_b64encode(page.before.encode()).decode() if page.before else None
+    return {"jobs": [job.to_json() for job in page.jobs], "cursor": cursor}
+
+
+def _state(text: str | None) -> State | None:
+    if text is None:
+        return None
+    for state in STATES:
+        if state == text:
+            return state
+    raise InvalidOptions(f'"state" is one of {", ".join(STATES)}, not {text!r}.')
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    """ISO 8601; a time without an offset would be anybody's guess."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidOptions(f'"{name}" is a time with its offset, as 2026-11-21T12:00:00Z, not {text!r}.') from None
 
 
 def _limit(text: str | None) -> int:

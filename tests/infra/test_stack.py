@@ -267,7 +267,11 @@ def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: T
         index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
         for index in tables[template.body["Outputs"]["JobsTable"]["Value"]["Ref"]]["GlobalSecondaryIndexes"]
     }
-    assert keys == {"by_state": ["state", "recency"], "by_source": ["source_key", "recency"]}
+    assert keys == {
+        "by_state": ["state", "recency"],
+        "by_source": ["source_key", "recency"],
+        "by_owner": ["owner", "recency"],
+    }
 
 
 def test_every_route_but_health_asks_for_a_key(template: Template) -> None:
