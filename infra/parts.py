@@ -39,4 +39,5 @@ class Parts:
             jobs_queue_url=self.queues.jobs.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
+            cors_origins=self.stage.cors,
         )
