@@ -31,3 +31,4 @@ class DeadLetters(Function):
         self.allow("s3:ListBucket", on=parts.storage.results.bucket_arn)
         self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
         self.allow("events:PutEvents", on=parts.bus.event_bus_arn)
+        parts.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

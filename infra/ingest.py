@@ -36,3 +36,4 @@ class Ingest(Function):
         self.allow_objects("s3:PutObject", on=parts.storage.results.arn_for_objects(f"{MANIFESTS_PREFIX}*"))
         self.allow("sagemaker:InvokeEndpointAsync", on=parts.bulk.arn)
         self.allow("events:PutEvents", on=parts.bus.event_bus_arn)
+        parts.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from botocore.config import Config
@@ -17,6 +17,7 @@ from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import Counted, metrics
 from maskdrop.flow import WRITERS
+from maskdrop.presets import Presets
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 
@@ -41,13 +42,15 @@ def settings() -> Settings:
 @lru_cache(maxsize=1)
 def services() -> Services:
     here = settings()
+    registry = DynamoDBRegistry(_client("dynamodb"), here.registry)
     return Services(
         jobs=JobsTable(_client("dynamodb"), here.table, keep_days=here.keep_days),
         jobs_queue=SqsQueue(_client("sqs"), here.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
         endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), here.endpoint),
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
-        registry=DynamoDBRegistry(_client("dynamodb"), here.registry),
+        registry=registry,
+        presets=Presets(partial(registry.list, "preset")),
     )
 
 

@@ -36,7 +36,7 @@ def work(event: dict[str, Any], settings: Settings, services: Services, now: dat
             if "inferenceId" in body:
                 unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
             else:
-                bury(waiting_in(record.body, now), REASON, services, now)
+                bury(waiting_in(record.body, now, services.presets), REASON, services, now)
         except (ValueError, KeyError, TypeError) as error:
             # It names no job, and no further delivery would change that: its text is kept here, and an alarm tells.
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})

@@ -9,6 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
 from lambdas.observe import logger, observed
+from maskdrop.errors import MaskdropError
 from maskdrop.flow import admit, waiting_in
 from maskdrop.job import Job
 from maskdrop.services import Services
@@ -29,10 +30,10 @@ def work(event: dict[str, Any], settings: Settings, services: Services, now: dat
     refused: set[str] = set()
     for record in event["Records"]:
         try:
-            announced = waiting_in(record["body"], now)
-        except (ValueError, KeyError, TypeError) as error:
-            # It returns until it is dead: then `dead_letters` keeps its text in the log.
-            logger().warning("unreadable message", extra={"message_id": record["messageId"], "error": repr(error)})
+            announced = waiting_in(record["body"], now, services.presets)
+        except (ValueError, KeyError, TypeError, MaskdropError) as error:
+            # What is unreadable returns until it is dead: then `dead_letters` keeps its text in the log.
+            logger().warning("message not read", extra={"message_id": record["messageId"], "error": repr(error)})
             refused.add(record["messageId"])
             continue
         waiting.extend(announced)

@@ -6,7 +6,8 @@ MaskdropError                 code                   status  retryable
 │   ├── InvalidOptions        invalid_options        400     no
 │   │   ├── RegionOutside     roi_exceeds_bounds     400     no
 │   │   ├── RegionEmpty       roi_region_empty       400     no
-│   │   └── InvalidBackground invalid_background     400     no
+│   │   ├── InvalidBackground invalid_background     400     no
+│   │   └── InvalidPreset     invalid_preset         400     no
 │   ├── InvalidPrompt         invalid_prompt         400     no
 │   ├── UnknownEngine         unknown_engine         400     no
 │   ├── DirectoryMarker       directory_marker       400     no
@@ -104,6 +105,12 @@ class InvalidBackground(InvalidOptions):
     """The image to be laid behind the subject is not there or no picture."""
 
     code = "invalid_background"
+
+
+class InvalidPreset(InvalidOptions):
+    """What the registry holds under a preset's name are no options."""
+
+    code = "invalid_preset"
 
 
 class InvalidPrompt(InputError):

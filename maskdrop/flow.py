@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TypeVar
 
-from maskdrop.errors import DirectoryMarker, EmptyFile, ErrorInfo, GaveUp, InputError, MaskdropError
+from maskdrop.errors import DirectoryMarker, EmptyFile, ErrorInfo, GaveUp, InputError, InvalidPreset, MaskdropError
 from maskdrop.job import Job, Source, State, dropped
+from maskdrop.presets import BUILT_IN, Presets
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import (
@@ -62,33 +63,38 @@ def bundle_size(attempts: int) -> int:
     return max(1, BUNDLE_MAX >> (3 * attempts))
 
 
-def arrivals(sources: Iterable[Source], now: datetime) -> list[Job]:
-    """The jobs of dropped photos; those that cannot be pictures are failed already."""
-    return [_checked(dropped(source, now)) for source in sources]
+def arrivals(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
+    """The jobs of dropped photos; those that cannot be pictures, or whose preset cannot be used, are failed already.
+    Raises TableUnavailable when the presets cannot be read."""
+    return [_arrived(source, now, presets) for source in sources]
 
 
-def _checked(job: Job) -> Job:
-    source = job.source
-    fault: InputError | None = None
+def _arrived(source: Source, now: datetime, presets: Presets) -> Job:
+    try:
+        job = dropped(source, now, presets)
+    except InvalidPreset as fault:
+        return _failed(dropped(source, now), fault)
     if source.key.endswith("/"):
-        fault = DirectoryMarker("The key ends in '/': it marks a folder and holds no picture.")
-    elif source.bytes == 0:
-        fault = EmptyFile("The file is empty: it has 0 bytes.")
-    if fault is None:
-        return job
+        return _failed(job, DirectoryMarker("The key ends in '/': it marks a folder and holds no picture."))
+    if source.bytes == 0:
+        return _failed(job, EmptyFile("The file is empty: it has 0 bytes."))
+    return job
+
+
+def _failed(job: Job, fault: InputError) -> Job:
     return replace(job, state="failed", error=fault.info, finished_at=job.created_at)
 
 
-def waiting_in(body: str, now: datetime) -> list[Job | JobMessage]:
+def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
     """What a message on the intake queue (an S3 notification) or on the jobs queue announces. Raises ValueError or
-    KeyError when it is neither."""
+    KeyError when it is neither, TableUnavailable when the presets cannot be read."""
     data = json.loads(body)
     if not isinstance(data, dict):
         raise ValueError("The message is not an object.")
     if "job_id" in data:
         return [JobMessage.from_body(body)]
     if "Records" in data or data.get("Event") == "s3:TestEvent":
-        return [*arrivals(sources_of(data), now)]
+        return [*arrivals(sources_of(data), now, presets)]
     raise ValueError("The message is neither an S3 notification nor a job's.")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from maskdrop.errors import ErrorInfo
 from maskdrop.options import Options
-from maskdrop.presets import DEFAULT_PRESET, PRESETS
+from maskdrop.presets import BUILT_IN, Presets
 
 State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
@@ -216,12 +216,11 @@ def job_id(source: Source, options: Options, owner: str = "") -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def dropped(source: Source, now: datetime) -> Job:
+def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:
     """The job of a photo that was dropped into the inbox: its preset is the first folder of its key, if one bears
-    that name, else the default one."""
+    that name, else the default one. Raises InvalidPreset and TableUnavailable."""
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
-    preset = first if slash and first in PRESETS else DEFAULT_PRESET
-    options = PRESETS[preset]
+    preset, options = presets.of(first if slash else "")
     return Job(
         id=job_id(source, options),
         state="queued",

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
+from maskdrop.presets import Presets
 from maskdrop.wire import Outcome
 
 
@@ -134,3 +135,4 @@ class Services:
     endpoint: Endpoint
     events: Events
     registry: Registry
+    presets: Presets

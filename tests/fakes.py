@@ -10,6 +10,7 @@ from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.presets import Presets
 from maskdrop.services import Count, Kind, Page, Selection, Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Notification, Outcome, split_s3_uri
@@ -187,6 +188,8 @@ class FakeRegistry:
         self.items.pop((kind, name), None)
 
     def list(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        if self.broken:
+            raise self.broken
         found = ((name, self.get(kind, name)) for of, name in sorted(self.items) if of == kind)
         return {name: value for name, value in found if value is not None}
 
@@ -216,7 +219,8 @@ class World:
 
     @property
     def services(self) -> Services:
-        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events, self.registry)
+        presets = Presets(lambda: self.registry.list("preset"))
+        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events, self.registry, presets)
 
     def bundles(self) -> list[Bundle]:
         """What was submitted, in order."""

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdas.ingest import work
+from maskdrop.errors import TableUnavailable
 from maskdrop.wire import JobMessage
 from tests.fakes import NOW, World
 
@@ -69,3 +70,40 @@ def test_a_message_with_one_photo_refused_returns_although_the_other_was_known()
     both = json.loads(put("inbox/default/known.jpg"))
     both["Records"] += json.loads(put("inbox/default/new.jpg"))["Records"]
     assert returned(work(messages(json.dumps(both)), world.settings, world.services, NOW)) == ["m0"]
+
+
+def test_a_preset_that_was_made_without_a_deployment_is_followed() -> None:
+    world = World()
+    world.registry.put("preset", "shop", {"output": {"format": "jpg", "crop": "10%"}})
+    work(messages(put("inbox/shop/a.jpg")), world.settings, world.services, NOW)
+    (job,) = world.jobs.records.values()
+    assert (job.preset, job.options.output.format) == ("shop", "jpg")
+    (bundle,) = world.bundles()
+    assert bundle.items[0].result_key == "results/shop/a.jpg.jpg"
+
+
+def test_a_preset_that_cannot_be_used_fails_its_photos_with_the_reason_and_no_others() -> None:
+    world = World()
+    world.registry.put("preset", "shop", {"output": {"format": "bmp"}})
+    bodies = put("inbox/shop/a.jpg"), put("inbox/default/b.jpg")
+    assert returned(work(messages(*bodies), world.settings, world.services, NOW)) == []
+    jobs = {job.source.key: job for job in world.jobs.records.values()}
+    failed, fine = jobs["inbox/shop/a.jpg"], jobs["inbox/default/b.jpg"]
+    assert (failed.state, fine.state) == ("failed", "submitted")
+    assert failed.error
+    assert failed.error.code == "invalid_preset"
+    assert "output.format" in failed.error.message
+    assert world.events.told == [failed]
+
+
+def test_photos_wait_while_the_presets_cannot_be_read_and_jobs_made_before_do_not() -> None:
+    world = World()
+    work(messages(put("inbox/default/old.jpg")), world.settings, world.services, NOW)
+    (old,) = world.jobs.records
+    world.jobs.give_back(old, bundle=world.jobs.records[old].bundle, now=NOW)
+    world.registry.broken = TableUnavailable("Reading the registry failed.")
+    answer = work(
+        messages(put("inbox/default/new.jpg"), JobMessage(old, 1).to_body()), world.settings, world.services, NOW
+    )
+    assert returned(answer) == ["m0"]
+    assert {job.state for job in world.jobs.records.values()} == {"submitted"}
