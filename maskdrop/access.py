@@ -133,8 +133,10 @@ class Window:
 
 
 def count_call(registry: Registry, caller: Caller, now: datetime) -> Window:
-    count = registry.add("window", caller.id, {"calls": 1}, expires_at=now + WINDOW)
-    return Window(caller.rate, count.counters["calls"], count.expires_at or now + WINDOW)
+    """One call more in the caller's window, which ends at a whole second."""
+    ends = now.replace(microsecond=0) + WINDOW
+    count = registry.add("window", caller.id, {"calls": 1}, expires_at=ends)
+    return Window(caller.rate, count.counters["calls"], count.expires_at or ends)
 
 
 def use(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
