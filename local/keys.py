@@ -66,7 +66,7 @@ def create(
     stage: Stage = None,
 ) -> None:
     """Makes a key and shows it, this once."""
-    with explained(), _deployment(stage) as here:
+    with explained(), deployment(stage) as here:
         text, key = make(here, name, owner=owner, scope=scope, rate=rate)
     console.print(f"key             {text}", soft_wrap=True, markup=False)
     console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
@@ -78,7 +78,7 @@ def list_(stage: Stage = None) -> None:
     """Lists the keys there are."""
     columns = ("id", "name", "owner", "sees", "calls a minute", "made")
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    with explained(), _deployment(stage) as here:
+    with explained(), deployment(stage) as here:
         for key in sorted(known(here).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
@@ -90,7 +90,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` has it.")], stage: Stage = None
 ) -> None:
     """Takes a key away: the next call with it is refused."""
-    with explained(), _deployment(stage) as here:
+    with explained(), deployment(stage) as here:
         take_away(here, key_id)
     console.print(f"{key_id} is no key any more.", markup=False)
 
@@ -133,7 +133,7 @@ def take_away(here: Deployment, key_id: str) -> None:
 
 
 @contextmanager
-def _deployment(stage: str | None) -> Iterator[Deployment]:
+def deployment(stage: str | None) -> Iterator[Deployment]:
     """The deployment of a stage in the user's account, or the one that is up on this machine. AWS's errors become
     ours."""
     if stage:

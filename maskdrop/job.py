@@ -218,11 +218,13 @@ def job_id(source: Source, options: Options, owner: str = "") -> str:
 
 def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:
     """The job of a photo that was dropped into the inbox: its preset is the first folder of its key, if one bears
-    that name, else the default one. Raises InvalidPreset and TableUnavailable."""
+    that name, else the default one. Its id is made from the built-in one, whatever the stage's own says: a preset that
+    is changed meanwhile makes no second job of an event that comes again. Raises InvalidPreset and TableUnavailable."""
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
-    preset, options = presets.of(first if slash else "")
+    folder = first if slash else ""
+    preset, options = presets.of(folder)
     return Job(
-        id=job_id(source, options),
+        id=job_id(source, BUILT_IN.of(folder)[1]),
         state="queued",
         preset=preset,
         options=options,

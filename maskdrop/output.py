@@ -180,17 +180,19 @@ class Output:
     def to_json(self) -> dict[str, Any]:
         """The one way to write it: the same result has the same text, whichever alias asked for it. Of the defaults
         only `format` and `channels` are written, so that a field that is added changes the id of no job."""
+        chosen: dict[str, Any] = {
+            "size": None if self.size == "original" else self.size,
+            "roi": self.roi,
+            "crop": self.crop,
+            "scale": None if self.scale is None else f"{self.scale:.10g}%",
+            "position": self.position,
+            "background": self.background,
+        }
         data: dict[str, Any] = {"format": self.format, "channels": self.channels}
-        if self.size != "original":
-            data["size"] = self.size
-        if self.scale is not None:
-            data["scale"] = f"{self.scale:.10g}%"
+        data |= {name: str(value) for name, value in chosen.items() if value is not None}
         if isinstance(self.background, BackgroundImage):
             data["background"] = {"bucket": self.background.bucket, "key": self.background.key}
-        elif self.background:
-            data["background"] = str(self.background)
-        placed = {"roi": self.roi, "crop": self.crop, "position": self.position}
-        return data | {name: str(value) for name, value in placed.items() if value}
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Output:
@@ -287,7 +289,11 @@ def _background(value: Any) -> Background:
         if set(value) != {"bucket", "key"} or not all(isinstance(part, str) and part for part in value.values()):
             raise ValueError
         return BackgroundImage(**value)
-    word, *rest = _text(value).lower().split() or [""]
+    text = _text(value)
+    if text.startswith("s3://"):
+        bucket, _, key = text.removeprefix("s3://").partition("/")
+        return _background({"bucket": bucket, "key": key})
+    word, *rest = text.lower().split() or [""]
     if word == "blur":
         return Blur(*(_percent(part, BLUR_MIN, BLUR_MAX) for part in _several(rest, 0, 1)))
     _several(rest, 0)
@@ -323,7 +329,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "position": ('"original", "center", or one or two of 0% to 100% (across, down)', _position),
     "background": (
         "a colour (3, 4, 6 or 8 hexadecimal digits, or a name of CSS), "
-        f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image {{"bucket", "key"}}',
+        f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}',
         _background,
     ),
 }

@@ -273,6 +273,8 @@ def test_api_reads_jobs_and_counts_calls_and_only_authorize_reads_keys(template:
     assert on_registry["Authorize"] == {"dynamodb:GetItem"}
     assert [role for role, allowed in kinds.items() if "key" in allowed] == ["Authorize"]
     assert kinds["Api"] == ["window", "usage"]
+    assert [role for role, allowed in kinds.items() if allowed == ["preset"]] == ["Ingest", "DeadLetters"]
+    assert on_registry["Ingest"] == on_registry["DeadLetters"] == {"dynamodb:Query"}
 
 
 def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: Template) -> None:

@@ -7,7 +7,7 @@ from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, Result, Subject, dropped, is_newer, iso, job_id, result_key
 from maskdrop.options import Options
 from maskdrop.output import Output
-from maskdrop.presets import PRESETS
+from maskdrop.presets import PRESETS, Presets
 from maskdrop.prompt import Prompt
 from tests.fakes import NOW, a_source, minutes_later
 
@@ -41,6 +41,15 @@ def test_the_first_folder_names_the_preset() -> None:
 def test_a_folder_that_names_no_preset_gets_the_default_one() -> None:
     for key in ("inbox/holiday/a.jpg", "inbox/a.jpg", "inbox/webp"):
         assert dropped(a_source(key), NOW).preset == "default"
+
+
+def test_a_stage_s_own_preset_goes_before_a_built_in_one_and_leaves_the_id_as_it_is() -> None:
+    own = Presets(lambda: {"shop": {"output": {"format": "jpg"}}, "webp": {"output": {"format": "zip"}}})
+    for folder, form in (("shop", "jpg"), ("webp", "zip"), ("matte", "png")):
+        source = a_source(f"inbox/{folder}/a.jpg")
+        job = dropped(source, NOW, own)
+        assert (job.preset, job.options.output.format) == (folder, form)
+        assert job.id == dropped(source, NOW).id
 
 
 def test_two_formats_of_one_name_never_share_a_result() -> None:

@@ -108,6 +108,7 @@ def test_one_result_has_one_id_whichever_words_asked_for_it() -> None:
         ({"background": "blur"}, Output(background=Blur(2))),
         ({"background": "blur 0.5%"}, Output(background=Blur(0.5))),
         ({"background": {"bucket": "b", "key": "k"}}, Output(background=BackgroundImage("b", "k"))),
+        ({"background": "s3://b/A Room/1.jpg"}, Output(background=BackgroundImage("b", "A Room/1.jpg"))),
         ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
     ],
 )
@@ -149,6 +150,7 @@ def test_what_the_grammar_says_is_understood(said: dict[str, object], output: Ou
         ("background", {"bucket": "b"}),
         ("background", {"bucket": "b", "key": ""}),
         ("background", ["red"]),
+        ("background", "s3://bucket"),
     ],
 )
 def test_anything_else_is_refused_with_the_field_and_its_grammar(field: str, value: object) -> None:

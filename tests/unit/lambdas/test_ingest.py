@@ -107,3 +107,12 @@ def test_photos_wait_while_the_presets_cannot_be_read_and_jobs_made_before_do_no
     )
     assert returned(answer) == ["m0"]
     assert {job.state for job in world.jobs.records.values()} == {"submitted"}
+
+
+def test_an_event_that_comes_again_after_its_preset_was_changed_makes_no_second_job() -> None:
+    world = World()
+    for form in ("jpg", "webp"):
+        world.registry.put("preset", "shop", {"output": {"format": form}})
+        work(messages(put("inbox/shop/a.jpg")), world.settings, world.services, NOW)
+    (job,) = world.jobs.records.values()
+    assert job.options.output.format == "jpg"

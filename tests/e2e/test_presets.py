@@ -1,0 +1,56 @@
+"""A preset that an operator makes on a running stack, followed by the next photo."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from lambdas.adapters.registry import DynamoDBRegistry
+from local import presets
+from local.config import LocalError
+from local.connect import client
+from tests.e2e.conftest import Running
+
+SHOP = ["format=jpg", "size=preview", "crop=10%", "background=81d4fa"]
+
+
+@pytest.fixture
+def registry(running: Running) -> Iterator[DynamoDBRegistry]:
+    found = DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry)
+    yield found
+    found.delete("preset", "shop")
+
+
+def start_anew(running: Running, name: str) -> None:
+    """A function in a new environment, which has read no presets yet."""
+    functions = client(running.config, "lambda")
+    [function] = [one for one in functions.list_functions()["Functions"] if one["Handler"] == f"lambdas.{name}.handler"]
+    functions.update_function_configuration(FunctionName=function["FunctionName"], Description=uuid.uuid4().hex)
+
+
+def test_a_preset_is_made_kept_and_removed(registry: DynamoDBRegistry) -> None:
+    made = presets.put(registry, "shop", SHOP, "grabcut")
+    assert presets.found(registry, "shop") == made
+    presets.take_away(registry, "shop")
+    with pytest.raises(LocalError):
+        presets.found(registry, "shop")
+
+
+def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
+    running: Running, registry: DynamoDBRegistry, photo: bytes
+) -> None:
+    running.wait_for_end([running.put(photo)])  # now the function has read the presets there are
+    options = presets.put(registry, "shop", SHOP, None)
+    start_anew(running, "ingest")
+    job_id = running.put(photo, "shop/astronaut.png")
+    job = running.wait_for_end([job_id])[job_id]
+    assert (job.preset, job.options, job.error) == ("shop", options, None)
+    assert job.result
+    assert job.result.key == "results/shop/astronaut.png.jpg"
+    with running.result(job) as result:
+        assert (result.format, result.size) == ("JPEG", (job.result.width, job.result.height))
+        assert result.width * result.height <= 250_000
+        blue = result.getpixel((3, 3))
+    assert all(abs(found - wanted) <= 4 for found, wanted in zip(blue, (0x81, 0xD4, 0xFA), strict=True))
