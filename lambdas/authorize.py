@@ -26,7 +26,8 @@ def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     if value is None:
         logger().info("refused", extra={"path": event["path"]})
         return _policy("nobody", "Deny", event["methodArn"])
-    caller = Caller.by(Key.from_json(value))
+    key = Key.from_json(value)
+    caller = Caller(id=key.id, owner=key.owner, scope=key.scope, rate=key.rate, key=name)
     return {
         **_policy(caller.id, "Allow", event["methodArn"]),
         "usageIdentifierKey": name,
