@@ -6,6 +6,7 @@ A U-Net whose shortcuts pass a gate: what the coarser level found decides where 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -44,6 +45,12 @@ class AttentionUNet(nn.Module):
             fine = kept.pop()
             x = block(torch.cat((gate(fine, x), enlarge(x)), 1))
         return self.last(x)
+
+
+def sized_for(state: Mapping[str, Tensor]) -> AttentionUNet:
+    """With as many filters as these weights have."""
+    last = state.get("last.weight")
+    return AttentionUNet() if last is None else AttentionUNet(filters=last.shape[1])
 
 
 class Block(nn.Sequential):

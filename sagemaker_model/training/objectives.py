@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.checkpoints import load_checkpoint, load_into, modnet_state
+from sagemaker_model.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.published import portrait_state
 from sagemaker_model.training import losses
 from sagemaker_model.training.settings import TrainingSettings
 
@@ -154,10 +154,8 @@ def _modnet(_settings: TrainingSettings) -> nn.Module:
 
 
 def _portrait(_settings: TrainingSettings) -> nn.Module:
-    try:
-        from sagemaker_model.nets.portrait import Portrait
-    except ImportError as error:
-        raise InvalidSettings("This version has no network `portrait`.") from error
+    from sagemaker_model.nets.portrait import Portrait
+
     return Portrait()
 
 
@@ -199,14 +197,17 @@ def objective_of(
     make, kind = _NETWORKS[network]
     net = make(settings)
     if start is not None:
-        load_into(net, _named(network, net, load_checkpoint(start)))
+        load_into(net, _state(network, net, start))
     elif network in NEED_A_START:
         raise InvalidSettings(f"{network} goes on from weights that are there: name them with --start.")
     return kind(net, precision)
 
 
-def _named(network: str, net: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a published file by the names of our network."""
+def _state(network: str, net: nn.Module, start: Path) -> State:
+    """The entries of a file, published ones by the names of our network. Raises InvalidWeights, NotInstalled."""
+    if network == "portrait" and start.suffix == ".tflite":
+        return portrait_state(start)
+    state = load_checkpoint(start)
     if network.startswith("modnet"):
         return modnet_state(state)
     if network == "mask-rcnn":  # torchvision's know 91 classes: their last layers give way to ours

@@ -120,12 +120,15 @@ class Samples(Dataset[Batch]):
     """Augmented samples by number, without end: each epoch has every record once, in an order of its own.
 
     backgrounds: a folder of pictures to put subjects on; None for none. Every item is a Batch of one.
+    Raises InvalidData for a folder without pictures.
     """
 
     def __init__(self, source: Source, settings: TrainingSettings, backgrounds: Path | None) -> None:
         self.source, self.settings = source, settings
-        paths = [] if backgrounds is None else sorted(backgrounds.iterdir())
+        paths = sorted(backgrounds.rglob("*")) if backgrounds else []
         self.backgrounds = [partial(_background, path) for path in paths if path.suffix.lower() in PICTURES]
+        if backgrounds and not self.backgrounds:
+            raise InvalidData(f"There are no pictures in {backgrounds}.")
 
     def __getitem__(self, number: int) -> Batch:
         random = np.random.default_rng((self.settings.seed, number))
@@ -185,12 +188,12 @@ def validation_loader(whole: Whole, settings: TrainingSettings, rank: int = 0, p
 
 
 def _loader(dataset: Dataset[Batch], settings: TrainingSettings, numbers: list[range]) -> DataLoader[Batch]:
+    cv2.setNumThreads(1)  # the workers share the cores; and one that is forked beside OpenCV's threads waits for ever
     return DataLoader(
         dataset,
         batch_sampler=numbers,
         num_workers=settings.workers,
         collate_fn=_joined,
-        worker_init_fn=_alone,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
     )
@@ -205,10 +208,6 @@ def _joined(batches: list[Batch]) -> Batch:
 def _batch(picture: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
     planes = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
     return Batch(planes[None], torch.from_numpy(alpha.copy())[None, None], skipped)
-
-
-def _alone(_worker: int) -> None:
-    cv2.setNumThreads(1)  # the workers share the cores
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ Its folder:
     last.pt           the checkpoint; replaced as a whole, so that a kill at any moment leaves the one before
     best.safetensors  the weights with the best IoU on the validation split so far
     history.jsonl     a line every few steps: loss, rate, speed; a line for every validation
-    training.json     settings, digest of the data, figures of the best weights, records that could not be used
+    training.json     settings, digests of the data and of the first weights, figures of the best, unusable records
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings
+from sagemaker_model import weights
 from sagemaker_model.checkpoints import TruncatedWeights
 from sagemaker_model.data.records import InvalidData
 from sagemaker_model.training.objectives import Objective, objective_of
@@ -68,6 +69,10 @@ class Data:
     train: Path
     val: Path
     backgrounds: Path | None = None
+
+    def folders(self) -> list[Path]:
+        """Each once."""
+        return list(dict.fromkeys(folder for folder in (self.train, self.val, self.backgrounds) if folder))
 
 
 @dataclass(slots=True)
@@ -115,10 +120,15 @@ def train(
         precision = _precision(settings, device)
         samples = Samples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
         whole = Whole(source(data.val, "val"), settings.side)
-        made = {"network": network, "settings": asdict(settings), "data": digest(data.train, data.val)}
 
         torch.manual_seed(settings.seed)
         objective = objective_of(network, settings, start, precision).to(device)
+        made = {
+            "network": network,
+            "settings": asdict(settings),
+            "data": digest(*data.folders()),
+            "start": weights.digest(start) if start else None,
+        }
         average = copy.deepcopy(objective.net).requires_grad_(requires_grad=False)
         optimiser = _optimiser(settings, objective)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -173,10 +183,10 @@ def train(
                 )
                 progress.skipped |= skipped
                 if history:
-                    history.add(step=progress.step, iou=iou)
                     if iou > progress.best_iou:
                         progress.best_iou, progress.best_step = iou, progress.step
                         _save_weights(average, out / BEST)
+                    history.add(step=progress.step, iou=iou, best_iou=progress.best_iou)
                     _save(out / LAST, made, progress, objective, average, optimiser, scaler)
                     _write(out / TRAINING, json.dumps({**made, **asdict(progress)}, indent=1).encode())
                 trained.train()
@@ -349,7 +359,7 @@ def _load(
     except Exception as error:  # damaged files make torch raise ten kinds
         raise TruncatedWeights(f"{path} cannot be read: begin anew in another folder.") from error
     changed = settings.differences(before["settings"])
-    changed += [name for name in ("network", "data") if made[name] != before[name]]
+    changed += [name for name in ("network", "data", "start") if made[name] != before[name]]
     if changed:
         raise InvalidSettings(f"{path.parent} was begun with another {', '.join(changed)}: choose another folder.")
     objective.load_state_dict(checkpoint["objective"])

@@ -87,7 +87,7 @@ def test_a_folder_without_splits_is_one_split(data: Path) -> None:
 
 
 def test_a_record_that_cannot_be_used_is_counted_and_another_takes_its_place(data: Path) -> None:
-    write(data, "blob3", blob(3)[0], blob(3, 20, 20)[1])
+    write(data, "blob3", blob(3)[0], blob(3, 26, 26)[1])
     batches = seen(data) + seen(data)
     made = Samples(source(data, "train"), TINY, None)
     skipped = {name: reason for number in range(24) for name, reason in made[number].skipped.items()}
@@ -100,7 +100,7 @@ def test_a_record_that_cannot_be_used_is_counted_and_another_takes_its_place(dat
 
 def test_data_of_which_nothing_can_be_used_is_an_error(data: Path) -> None:
     for number in range(24):
-        write(data, f"blob{number}", blob(number)[0], blob(number, 20, 20)[1])
+        write(data, f"blob{number}", blob(number)[0], blob(number, 26, 26)[1])
     with pytest.raises(InvalidData, match="100 records in a row"):
         Samples(source(data, "train"), TINY, None)[0]
 
