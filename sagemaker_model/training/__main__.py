@@ -6,8 +6,9 @@ A small try on a CPU:     … --network attention-unet --steps 300 --side 64 --f
 On all GPUs of a machine: … --network modnet --batch 64 --workers 16
 
 Every setting of `settings.py` is an option. A line of JSON is printed for every line of the history. In a training job
-what is not given comes from SageMaker: hyperparameters, the channels train, val, backgrounds and start, and the folder
-of checkpoints, from which a job that was interrupted goes on. The results are copied to the folder of the model.
+(`python -m sagemaker_model train`, as SageMaker starts the container) what is not given comes from SageMaker:
+hyperparameters, the channels train, val, backgrounds and start, and the folder of checkpoints, from which a job that
+was interrupted goes on. The results are copied to the folder of the model.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SAGEMAKER = Path("/opt/ml")
 CHANNELS = {"data": "train", "val": "val", "backgrounds": "backgrounds", "start": "start"}
 
 
-def arguments(given: Sequence[str], env: Mapping[str, str], sagemaker: Path = SAGEMAKER) -> argparse.Namespace:
+def arguments(given: Sequence[str], env: Mapping[str, str], sagemaker: Path) -> argparse.Namespace:
     """What is given, and what SageMaker says where nothing is. Raises InvalidSettings."""
     parser = argparse.ArgumentParser(
         prog="python -m sagemaker_model.training", description=(__doc__ or "").split("\n")[0]
@@ -73,7 +74,8 @@ def _said_by_sagemaker(env: Mapping[str, str], sagemaker: Path) -> dict[str, Any
         if folder.exists():
             said[name] = folder
     if said:
-        said |= {"out": sagemaker / "checkpoints", "resume": True}
+        # Each run of a tuning job has its own: whether they share the folder's prefix in S3 is not documented.
+        said |= {"out": sagemaker / "checkpoints" / env.get("TRAINING_JOB_NAME", ""), "resume": True}
     return said
 
 
@@ -109,34 +111,34 @@ def _file(start: Path | None) -> Path | None:
     return files[0]
 
 
-def main() -> int:
+def main(given: Sequence[str], sagemaker: Path = SAGEMAKER) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     first = os.environ.get("RANK", "0") == "0"
-    in_job = (SAGEMAKER / "input").exists()
+    in_job = (sagemaker / "input").exists()
     try:
-        chosen = arguments(sys.argv[1:], os.environ)
-        _on_every_gpu()
+        chosen = arguments(given, os.environ, sagemaker)
+        _on_every_gpu(given)
         run(chosen)
         if in_job and first:
-            model = Path(os.environ.get("SM_MODEL_DIR", SAGEMAKER / "model"))
+            model = Path(os.environ.get("SM_MODEL_DIR", sagemaker / "model"))
             shutil.copytree(chosen.out, model, dirs_exist_ok=True, ignore=shutil.ignore_patterns("last.pt", ".*"))
     except MaskdropError as error:
         log.error("%s", error)
         if in_job and first:
-            (SAGEMAKER / "output" / "failure").write_text(str(error))  # SageMaker shows it as the reason
+            (sagemaker / "output" / "failure").write_text(str(error))  # SageMaker shows it as the reason
         return 1
     return 0
 
 
-def _on_every_gpu() -> None:
+def _on_every_gpu(given: Sequence[str]) -> None:
     """Begins anew as one process for each GPU, where there are several."""
     import torch
 
     count = torch.cuda.device_count()
     if count > 1 and "WORLD_SIZE" not in os.environ:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        os.execv(sys.executable, [sys.executable, *launch, "-m", "sagemaker_model.training", *sys.argv[1:]])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *launch, "-m", "sagemaker_model.training", *given])  # noqa: S606
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
