@@ -12,7 +12,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers clean
+.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers bench-train clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/p
 
 bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
+
+bench-train: $(MODELS) ## measures the training loop beside its loader and its network
+	@$(VENV)-models/bin/python -m tests.bench.training
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi

@@ -206,8 +206,7 @@ def _joined(batches: list[Batch]) -> Batch:
 
 
 def _batch(picture: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
-    planes = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-    return Batch(planes[None], torch.from_numpy(alpha.copy())[None, None], skipped)
+    return Batch(torch.from_numpy(picture).permute(2, 0, 1)[None], torch.from_numpy(alpha)[None, None], skipped)
 
 
 @lru_cache(maxsize=2)

