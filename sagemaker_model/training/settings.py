@@ -96,7 +96,7 @@ class TrainingSettings:
 _COUNTS = ("side", "batch", "steps", "validate_every", "log_every", "filters")
 
 SETTINGS: dict[str, TrainingSettings] = {
-    # As the older system trained it: side 128, 16 filters, batches of 8. 2 cores make 15 steps a second of it.
+    # As the older system trained it: side 128, 16 filters, batches of 8. A core makes 3 steps a second of it.
     "attention-unet": TrainingSettings(side=128, batch=8, lr=1e-3),
     # The side at which its engine looks.
     "portrait": TrainingSettings(side=320, batch=16, lr=5e-4),
