@@ -21,6 +21,9 @@ from local.terminal import console, explained
 from sagemaker_model.training import jobs
 from sagemaker_model.training.settings import settings_of
 
+SKIPPED_SHOWN = 10
+"""On the terminal; training.json has all."""
+
 app = typer.Typer(help=__doc__)
 
 
@@ -165,8 +168,10 @@ def _train_here(
             console.print("Stopped. The same command with --resume goes on from the last checkpoint.")
             raise typer.Exit(130) from None
     curves.draw(out)
-    for id_, reason in made["skipped"].items():
+    for id_, reason in list(made["skipped"].items())[:SKIPPED_SHOWN]:
         console.print(f"[red]left out[/red]  {escape(id_)}: {escape(reason)}", soft_wrap=True)
+    if made["skipped"]:
+        console.print(f"{len(made['skipped'])} records could not be used.")
     console.print(
         f"IoU {made['best_iou']:.4f} at step {made['best_step']:,}: {escape(str(out / loop.BEST))}", soft_wrap=True
     )

@@ -32,8 +32,8 @@ class Place:
 
     image: of the registry. role: ARN that the job works as. out: s3://bucket/prefix/ for weights and checkpoints.
     channels: S3 prefixes by the names of `__main__.CHANNELS`, "train" at least. hours: after which a run is stopped.
-    spot: spare instances, at about a third of the price, which may be taken away: the run then goes on from its last
-    checkpoint when there is another. It waits for them as long again as it may run.
+    spot: spare instances, cheaper, which may be taken away: the run then goes on from its last checkpoint when there is
+    another. It waits for them as long again as it may run.
     """
 
     image: str

@@ -110,7 +110,7 @@ def train(
     """Trains, and returns what training.json says.
 
     resume: go on from the checkpoint in `out`, where there is one. report: called with every line of the history.
-    Raises InvalidSettings, InvalidData, InvalidWeights, TrainingDiverged.
+    Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled, TrainingDiverged.
     """
     with _processes() as (rank, processes, device):
         if settings.threads:

@@ -23,7 +23,7 @@ from sagemaker_model.data.records import InvalidData  # noqa: E402
 from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
 from sagemaker_model.nets.portrait import Portrait  # noqa: E402
 from sagemaker_model.training.settings import TrainingSettings  # noqa: E402
-from sagemaker_model.training.train import BEST, HISTORY, LAST, TRAINING, Data, TrainingDiverged, train  # noqa: E402
+from sagemaker_model.training.train import BEST, HISTORY, LAST, TRAINING, Data, TrainingDiverged, learning_rate, train  # noqa: E402
 from sagemaker_model.weights import named  # noqa: E402
 from tests.unit.model.training.conftest import TINY, blob, write  # noqa: E402
 
@@ -81,6 +81,18 @@ def test_it_learns_and_says_how(run: Run, tmp_path: Path) -> None:
     assert lines(tmp_path / "out") == told
     assert [line["step"] for line in told if "iou" in line] == [20, 40, 60]
     assert all(line["samples_s"] > 0 and line["gradient"] > 0 for line in told if "loss" in line)
+
+
+def test_the_rate_rises_and_then_falls_by_its_schedule() -> None:
+    def rates(schedule: str) -> list[float]:
+        settings = replace(TINY, steps=44, warmup=4, lr=1.0, schedule=schedule)
+        return [learning_rate(settings, step) for step in (0, 3, 4, 14, 24, 43)]
+
+    assert rates("constant") == [0.25, 1, 1, 1, 1, 1]
+    assert rates("steps") == pytest.approx([0.25, 1, 1, 0.1, 0.01, 0.001])
+    # Half a cosine from 1 to 0.01: after a quarter of it 0.01 + 0.99 (1 + sqrt(1/2)) / 2.
+    assert rates("cosine")[:5] == pytest.approx([0.25, 1, 1, 0.855018, 0.505], rel=1e-4)
+    assert 0.01 < rates("cosine")[5] < 0.02
 
 
 def test_what_it_leaves_can_be_loaded_and_says_what_it_is(run: Run, tmp_path: Path) -> None:
