@@ -3,8 +3,8 @@ found, where people fill its view. The second looks at the mirror image too and 
 network misses, it seldom misses both ways round.
 
 Mean IoU of `selfie` on 241 pictures of people (`maskdrop evaluate`): one pass 0.925, two 0.931, with the mirror image
-0.936, and with boxes that squeeze nobody more than STRETCH 0.938. Without the mirror image, one photo as PNG, JPEG, WebP
-and at half its size has an IoU anywhere from 0.904 to 0.956.
+0.936, and with boxes that squeeze nobody more than STRETCH 0.938. Without the mirror image, one photo as PNG, JPEG,
+WebP and at half its size has an IoU anywhere from 0.904 to 0.956.
 """
 
 from __future__ import annotations
