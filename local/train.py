@@ -33,9 +33,7 @@ class On(StrEnum):
 
 
 Network = Annotated[str, typer.Argument(help="attention-unet, portrait, modnet, modnet-soc or mask-rcnn.")]
-Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings, say lr=0.001 steps=5000.")
-]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings, say lr=0.001 steps=5000.")]
 Data = Annotated[str, typer.Option(help="A data folder or shards; on SageMaker, their prefix in S3.")]
 Out = Annotated[str, typer.Option(help="The folder of the run; on SageMaker, a prefix in S3.")]
 Val = Annotated[str | None, typer.Option(help="The same as --data for validation, where it lies elsewhere.")]
@@ -91,7 +89,7 @@ def tune(
     settings: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=VALUE...", help="What to find, lr=0.001:0.1 or batch=8,16; others as in `train`, steps=5000."
+            metavar="NAME=VALUE", help="What to find, lr=0.001:0.1 or batch=8,16; others as in `train`, steps=5000."
         ),
     ],
     data: Data,
