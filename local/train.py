@@ -1,4 +1,4 @@
-"""Training: train a network here or on SageMaker, tune its settings there."""
+"""Training: train a network here or on SageMaker, tune its settings there, go back a part of the way."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from sagemaker_model.training.settings import settings_of
 
 SKIPPED_SHOWN = 10
 """On the terminal; training.json has all."""
+
+NEEDED = "Training needs {}: install requirements-models.txt (the extras gpu, export and train)."
 
 app = typer.Typer(help=__doc__)
 
@@ -121,6 +123,24 @@ def tune(
         console.print(f"Tuning job {name}, {runs} runs, {at_once} at once.", soft_wrap=True)
 
 
+@app.command()
+def blend(
+    network: Annotated[str, typer.Argument(help="As in `train`.")],
+    start: Annotated[Path, typer.Argument(help="The weights that a training began with.")],
+    end: Annotated[Path, typer.Argument(help="The weights that it ended with.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, .safetensors.")],
+    share: Annotated[float, typer.Option(help="Of the way from START to END.", min=0, max=1)] = 0.5,
+) -> None:
+    """Writes weights between those before and after a training: they do better on other pictures than it was given."""
+    with explained():
+        try:
+            from sagemaker_model.training.blend import blend as blended
+        except ModuleNotFoundError as error:
+            raise LocalError(NEEDED.format(error.name)) from error
+        blended(network, start, end, share, out)
+        console.print(f"Wrote {escape(str(out))}.", soft_wrap=True)
+
+
 def _train_here(
     network: str,
     given: Mapping[str, str],
@@ -138,9 +158,7 @@ def _train_here(
         from sagemaker_model.training import curves
         from sagemaker_model.training import train as loop
     except ModuleNotFoundError as error:
-        raise LocalError(
-            f"Training needs {error.name}: install requirements-models.txt (the extras gpu, export and train)."
-        ) from error
+        raise LocalError(NEEDED.format(error.name)) from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(network, total=settings.steps)

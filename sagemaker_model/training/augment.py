@@ -22,11 +22,20 @@ from sagemaker_model.pixels import Pixels
 TURN = 12.0
 """Degrees to either side: cameras are held about upright."""
 
-CROP = (0.5, 1.15)
-"""Of the picture's sides that are seen; above 1 it is mirrored at its border."""
+CROP = (0.5, 1.0)
+"""Of the picture's sides that are seen."""
 
 SUBJECT, FAR_SUBJECT = (0.45, 1.1), (0.12, 0.4)
 """Of the square, the longer side of a subject that is put on another background; and of one that is far away."""
+
+STRETCH = 0.35
+"""Logarithm of how much wider or narrower than it is a subject is shown at most: engines squeeze pictures of 16:9 into
+a square."""
+
+CLOSE, MARGIN = 0.4, 0.3
+"""Share of the samples that show the padded box of the subject, squeezed to a square as the second of two passes sees
+it; and the padding on each side at most, of the box. Without these, a network that is fine-tuned unlearns to see
+people who are stretched to three times their width."""
 
 FAR, SECOND = 0.3, 0.25
 """Share of the composed samples with a far subject, and with a second one."""
@@ -38,23 +47,28 @@ def augmented(
     random: Generator,
     *,
     composed: float,
+    empty: float,
     backgrounds: Sequence[Callable[[], Pixels]],
     another: Callable[[], Record],
 ) -> tuple[Pixels, Pixels]:
     """(picture side x side x 3, alpha side x side), both uint8.
 
-    composed: share of the samples whose subject comes on one of the `backgrounds`, HxWx3. another: gives a record for a
-    second subject. Raises BadRecord of what it reads.
+    composed: share of the samples whose subject comes on one of the `backgrounds`, HxWx3. empty: share of those that
+    are a background alone. another: gives a record for a second subject. Raises BadRecord of what it reads.
     """
-    if backgrounds and record.mask.any() and random.random() < composed:
+    kind = random.random() if backgrounds else 1.0
+    subject = bool(record.mask.any())
+    if kind < empty or (kind < empty + composed and subject):
         behind = backgrounds[random.integers(len(backgrounds))]()
-        picture = crop(behind.shape[:2], side, random)(behind)
+        picture = recoloured(crop(behind.shape[:2], side, random)(behind), random)
         alpha = np.zeros((side, side), np.uint8)
-        picture, alpha = _added(record, picture, alpha, random)
-        if random.random() < SECOND and (second := another()).mask.any():
-            picture, alpha = _added(second, picture, alpha, random)
+        if kind >= empty:
+            picture, alpha = _added(record, boxed if random.random() < CLOSE else placed, picture, alpha, random)
+            if random.random() < SECOND:
+                picture, alpha = _added(another(), placed, picture, alpha, random)
     else:
-        warp = crop(record.mask.shape, side, random)
+        close = subject and random.random() < CLOSE
+        warp = boxed(record.mask, side, random) if close else crop(record.mask.shape, side, random)
         picture, alpha = warp(record.image), warp(record.mask)
     return recoloured(picture, random), alpha
 
@@ -63,16 +77,15 @@ def augmented(
 class Warp:
     """An affine map into a square, by pixels: matrix 2x3 from the source's (x, y, 1) to the square's (x, y).
 
-    border: what lies outside of the source, as OpenCV calls it. Where the square is smaller than what it shows, pixels
+    Where the square is smaller than what it shows, pixels
     are averaged first: picking some would leave jagged hair.
     """
 
     matrix: NDArray[np.float64]
     side: int
-    border: int = cv2.BORDER_REFLECT_101
 
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """HxW or HxWx3."""
+    def __call__(self, pixels: Pixels, border: int = cv2.BORDER_REFLECT_101) -> Pixels:
+        """HxW or HxWx3. border: what lies outside of the source, as OpenCV calls it."""
         height, width = pixels.shape[:2]
         shrunk = np.linalg.norm(self.matrix[:, 0]), np.linalg.norm(self.matrix[:, 1])
         small = max(1, math.ceil(width * min(1.0, shrunk[0]))), max(1, math.ceil(height * min(1.0, shrunk[1])))
@@ -81,9 +94,7 @@ class Warp:
         # Pixels have their place in their middle: the centre of the first is (0.5, 0.5).
         finer = np.diag((width / small[0], height / small[1], 1.0))
         matrix = _moved(-0.5, -0.5) @ np.vstack((self.matrix, (0, 0, 1))) @ finer @ _moved(0.5, 0.5)
-        warped = cv2.warpAffine(
-            pixels, matrix[:2], (self.side, self.side), flags=cv2.INTER_LINEAR, borderMode=self.border
-        )
+        warped = cv2.warpAffine(pixels, matrix[:2], (self.side, self.side), flags=cv2.INTER_LINEAR, borderMode=border)
         return warped.astype(np.uint8, copy=False)
 
 
@@ -93,9 +104,8 @@ def crop(shape: tuple[int, ...], side: int, random: Generator) -> Warp:
     squeezed, share = random.random(), random.uniform(*CROP)
     wide = share * min(width, height) ** (1 - squeezed) * width**squeezed
     high = share * min(width, height) ** (1 - squeezed) * height**squeezed
-    # Where it is smaller than the picture, anywhere in it; where it is larger, the picture is in its middle.
-    x = width / 2 + random.uniform(-0.5, 0.5) * max(0, width - wide)
-    y = height / 2 + random.uniform(-0.5, 0.5) * max(0, height - high)
+    x = width / 2 + random.uniform(-0.5, 0.5) * (width - wide)
+    y = height / 2 + random.uniform(-0.5, 0.5) * (height - high)
     return Warp(_affine((x, y), (side / wide, side / high), (side / 2, side / 2), random), side)
 
 
@@ -103,12 +113,22 @@ def placed(mask: Pixels, side: int, random: Generator) -> Warp:
     """A subject somewhere in the square, most of it inside. One that its own picture cut off below is cut off again."""
     x, y, width, height = cv2.boundingRect(mask)
     size = side * random.uniform(*(FAR_SUBJECT if random.random() < FAR else SUBJECT))
-    scale = size / max(width, height)
+    stretch = math.exp(random.uniform(-STRETCH, STRETCH))
+    scale = np.array((stretch, 1 / stretch)) * size / max(width * stretch, height / stretch)
     to_x, to_y = random.uniform(0.15, 0.85, 2) * side
     if mask[-1].any():
-        to_y = side - random.uniform(0.25, 0.45) * height * scale
-    matrix = _affine((x + width / 2, y + height / 2), (scale, scale), (to_x, to_y), random)
-    return Warp(matrix, side, cv2.BORDER_CONSTANT)
+        to_y = side - random.uniform(0.25, 0.45) * height * scale[1]
+    return Warp(_affine((x + width / 2, y + height / 2), scale, (to_x, to_y), random), side)
+
+
+def boxed(mask: Pixels, side: int, random: Generator) -> Warp:
+    """A subject's box and a margin on each side as far as the picture goes, squeezed to the square."""
+    x, y, width, height = cv2.boundingRect(mask)
+    left, right, top, bottom = random.uniform(0, MARGIN, 4) * (width, width, height, height)
+    x0, x1 = max(0.0, x - left), min(mask.shape[1], x + width + right)
+    y0, y1 = max(0.0, y - top), min(mask.shape[0], y + height + bottom)
+    scale = side / (x1 - x0), side / (y1 - y0)
+    return Warp(_affine(((x0 + x1) / 2, (y0 + y1) / 2), scale, (side / 2, side / 2), random), side)
 
 
 def recoloured(picture: Pixels, random: Generator) -> Pixels:
@@ -124,6 +144,8 @@ def recoloured(picture: Pixels, random: Generator) -> Pixels:
         picture = cv2.addWeighted(picture, much, grey, 1 - much, 0)
     if random.random() < 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.4, 1.8))
+    elif random.random() < 0.1:
+        picture = cv2.filter2D(picture, -1, _shaken(random))
     if random.random() < 0.3:
         picture = _bytes(picture + random.normal(0, random.uniform(2, 12), picture.shape))
     if random.random() < 0.3:
@@ -133,19 +155,35 @@ def recoloured(picture: Pixels, random: Generator) -> Pixels:
     return picture.astype(np.uint8, copy=False)
 
 
-def _added(record: Record, picture: Pixels, alpha: Pixels, random: Generator) -> tuple[Pixels, Pixels]:
-    """With this record's subject in front."""
+def _added(
+    record: Record,
+    place: Callable[[Pixels, int, Generator], Warp],
+    picture: Pixels,
+    alpha: Pixels,
+    random: Generator,
+) -> tuple[Pixels, Pixels]:
+    """With this record's subject in front, where it has one."""
     colours, own = lifted(record.image, record.mask)
     if not own.any():  # so thin that drawing it in left nothing
         return picture, alpha
-    warp = placed(own, len(picture), random)
-    colours, own = warp(colours), warp(own)
+    warp = place(own, len(picture), random)
+    colours, own = warp(colours), warp(own, cv2.BORDER_CONSTANT)
     behind = (255 - own.astype(np.float32)) / 255
     return put(colours, own, picture), np.rint(own + behind * alpha).astype(np.uint8)
 
 
+def _shaken(random: Generator) -> NDArray[np.float32]:
+    """The kernel of a camera that moved by 3 to 9 pixels in some direction."""
+    length, angle = int(random.integers(3, 10)), random.uniform(0, 180)
+    line = np.zeros((length, length), np.float32)
+    line[length // 2] = 1
+    middle = (length - 1) / 2
+    kernel = cv2.warpAffine(line, cv2.getRotationMatrix2D((middle, middle), angle, 1), (length, length))
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
 def _affine(
-    of: tuple[float, float], scale: tuple[float, float], to: tuple[float, float], random: Generator
+    of: tuple[float, float], scale: Sequence[float] | NDArray[np.float64], to: tuple[float, float], random: Generator
 ) -> NDArray[np.float64]:
     """2x3: mirrored or not, scaled, turned a little; the point `of` comes to `to`."""
     angle = math.radians(random.uniform(-TURN, TURN))

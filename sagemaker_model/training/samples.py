@@ -142,6 +142,7 @@ class Samples(Dataset[Batch]):
                     self.settings.side,
                     random,
                     composed=self.settings.composed,
+                    empty=self.settings.empty,
                     backgrounds=self.backgrounds,
                     another=lambda: self.source.record(int(random.integers(len(self.source)))),
                 )

@@ -29,6 +29,7 @@ class TrainingSettings:
     threads: of torch on the CPU; None leaves torch's own choice. Weights are the same to the bit for the same number.
     clean: only records whose licence class is clean, as weights that are given away need.
     composed: share of the samples that are subjects on other backgrounds, where there are any.
+    empty: share of the samples that are such a background alone.
     filters: of the Attention U-Net.
     """
 
@@ -50,6 +51,7 @@ class TrainingSettings:
     threads: int | None = None
     clean: bool = False
     composed: float = 0.3
+    empty: float = 0.05
     filters: int = 16
 
     def __post_init__(self) -> None:
@@ -60,7 +62,8 @@ class TrainingSettings:
             for name in ("lr", "warmup", "weight_decay", "seed", "workers")
             if not 0 <= getattr(self, name) < math.inf
         ]
-        faults += [f"{name} must be from 0 to 1" for name in ("ema", "composed") if not 0 <= getattr(self, name) <= 1]
+        shares = ("ema", "composed", "empty")
+        faults += [f"{name} must be from 0 to 1" for name in shares if not 0 <= getattr(self, name) <= 1]
         if not self.clip > 0:
             faults.append("clip must be above 0")
         if self.side % 32:

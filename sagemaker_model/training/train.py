@@ -186,7 +186,7 @@ def train(
                 if history:
                     if iou > progress.best_iou:
                         progress.best_iou, progress.best_step = iou, progress.step
-                        _save_weights(average, out / BEST)
+                        save_weights(average, out / BEST)
                     history.add(step=progress.step, iou=iou, best_iou=progress.best_iou)
                     _save(out / LAST, made, progress, objective, average, optimiser, scaler)
                     _write(out / TRAINING, json.dumps({**made, **asdict(progress)}, indent=1).encode())
@@ -370,7 +370,8 @@ def _load(
     return Progress(**checkpoint["progress"])
 
 
-def _save_weights(net: nn.Module, path: Path) -> None:
+def save_weights(net: nn.Module, path: Path) -> None:
+    """As .safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     _write(path, safetensors.torch.save(state))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sagemaker_model.data.records import Record
-from sagemaker_model.training.augment import Warp, augmented, crop, placed, recoloured
+from sagemaker_model.training.augment import Warp, augmented, boxed, crop, placed, recoloured
 from tests.unit.model.training.conftest import blob
 
 
@@ -61,13 +61,14 @@ def test_other_colours_leave_the_shape_alone() -> None:
     assert sum(not np.array_equal(variant, picture) for variant in variants) > 15
 
 
-def one(seed: int, composed: float, given: Record | None = None) -> tuple[np.ndarray, np.ndarray]:
+def one(seed: int, composed: float, given: Record | None = None, empty: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     black = np.zeros((50, 70, 3), np.uint8)
     return augmented(
         given or record(seed),
         64,
         drawn(seed),
         composed=composed,
+        empty=empty,
         backgrounds=[lambda: black],
         another=lambda: record(9),
     )
@@ -85,7 +86,9 @@ def test_on_another_background_the_mask_says_where_the_subject_is(seed: int, mon
     monkeypatch.setattr("sagemaker_model.training.augment.recoloured", lambda picture, _: picture)
     white, black = np.full((90, 120, 3), 255, np.uint8), np.zeros((50, 70, 3), np.uint8)
     given = Record(id="", image=white, mask=record(seed).mask, width=120, height=90)
-    picture, alpha = augmented(given, 64, drawn(seed), composed=1, backgrounds=[lambda: black], another=lambda: given)
+    picture, alpha = augmented(
+        given, 64, drawn(seed), composed=1, empty=0, backgrounds=[lambda: black], another=lambda: given
+    )
     # White on black: what is seen of the subject is its alpha.
     assert np.abs(picture[..., 0].astype(int) - alpha).max() <= 2
 
@@ -106,8 +109,25 @@ def test_what_was_cut_off_below_stays_at_the_lower_border() -> None:
         assert placed(mask, 64, drawn(seed))(mask)[-1].any()
 
 
+@pytest.mark.parametrize(
+    "box", [(50, 10, 62, 80), (0, 40, 120, 50), (100, 5, 120, 85)], ids=["tall", "wide", "cut off"]
+)
+def test_a_subject_is_seen_in_its_box_with_some_margin(box: tuple[int, int, int, int]) -> None:
+    x0, y0, x1, y1 = box
+    mask = np.zeros((90, 120), np.uint8)
+    mask[y0:y1, x0:x1] = 255
+    for seed in range(20):
+        share = float((boxed(mask, 64, drawn(seed))(mask, cv2.BORDER_CONSTANT) > 127).mean())
+        assert 0.33 < share <= 1  # 1 / 1.6² and what a turn cuts off
+
+
+def test_some_samples_are_a_background_alone() -> None:
+    empty = [not one(seed, 0.3, empty=0.2)[1].any() for seed in range(100)]
+    assert 8 < sum(empty) < 35
+    assert all(one(seed, 1.0)[1].any() for seed in range(50))
+
+
 def test_without_a_subject_there_is_nothing_to_compose() -> None:
     empty = Record(id="", image=record().image, mask=np.zeros((90, 120), np.uint8), width=120, height=90)
-    picture, alpha = one(0, 1.0, empty)
-    assert picture.any()
-    assert not alpha.any()
+    for composed in (0.0, 1.0):
+        assert not one(0, composed, empty)[1].any()

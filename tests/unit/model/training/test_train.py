@@ -238,7 +238,7 @@ def test_portrait_learns_from_nothing_and_from_the_published_weights(
     pytest.importorskip("tflite", reason="tflite is not installed")
     start = weights_dir / named("selfie").file if published else None
     untrained = run("untrained", replace(TINY, steps=1, lr=0, warmup=0), "portrait", start=start)["best_iou"]
-    made = run("trained", replace(TINY, steps=60), "portrait", start=start)
+    made = run("trained", replace(TINY, steps=80, lr=0.003), "portrait", start=start)
     assert made["best_iou"] > untrained + 0.1
     assert (made["start"] is not None) == published
     load_into(Portrait(), load_checkpoint(tmp_path / "trained" / BEST))
