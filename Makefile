@@ -26,9 +26,10 @@ up: $(RUN) ## starts the stack and stays: watches drop/, prints the addresses
 down: $(RUN) ## stops what `make up` or `make run` started
 	@$(VENV)/bin/python -m local down
 
-test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
+test: $(DEV) ## runs every test: unit, contract, infra, end to end, then those of the networks
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
+	@$(MAKE) --no-print-directory test-models
 
 test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
