@@ -15,7 +15,7 @@ from maskdrop.services import Registry
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.services().registry)
+    return work(event, connect.registry())
 
 
 def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
