@@ -72,12 +72,18 @@ def digest(key: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls. id: the key's, or what `owner` is for a caller by IAM. rate: calls a minute."""
+    """Who calls.
+
+    id: the key's, or what `owner` is for a caller by IAM.
+    key: under which name the registry has the key, for the secret of its webhooks; "" for a caller by IAM.
+    rate: calls a minute.
+    """
 
     id: str
     owner: str
     scope: Scope
     rate: int
+    key: str = ""
 
     def sees(self, job: Job) -> bool:
         return self.scope == "all" or job.owner == self.owner
@@ -86,20 +92,23 @@ class Caller:
     def of(cls, context: dict[str, Any]) -> Caller | None:
         """From API Gateway's request context: what our authorizer told, or whose signature AWS checked; None for
         nobody's call."""
-        if key := context.get("authorizer"):
-            return cls(id=key["key_id"], owner=key["owner"], scope=key["scope"], rate=int(key["rate"]))
+        if told := context.get("authorizer"):
+            rate = int(told["rate"])
+            return cls(id=told["key_id"], owner=told["owner"], scope=told["scope"], rate=rate, key=told["key"])
         if arn := context.get("identity", {}).get("userArn"):
             owner = f"iam:{_principal(arn)}"
             return cls(id=owner, owner=owner, scope="own", rate=CALLS_A_MINUTE)
         return None
 
-    @classmethod
-    def by(cls, key: Key) -> Caller:
-        return cls(id=key.id, owner=key.owner, scope=key.scope, rate=key.rate)
-
     def to_context(self) -> dict[str, str]:
         """What the authorizer tells API Gateway, which takes no structures, and `of` reads back."""
-        return {"key_id": self.id, "owner": self.owner, "scope": self.scope, "rate": str(self.rate)}
+        return {
+            "key_id": self.id,
+            "owner": self.owner,
+            "scope": self.scope,
+            "rate": str(self.rate),
+            "key": self.key,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ def effect(answer: dict[str, Any]) -> tuple[str, str]:
 def test_a_key_comes_in_either_header_in_any_case(registry: FakeRegistry, headers: dict[str, str]) -> None:
     answer = asked(registry, headers)
     assert effect(answer) == ("Allow", METHOD)
-    assert Caller.of({"authorizer": answer["context"]}) == Caller(id="k1", owner="shop", scope="own", rate=30)
+    caller = Caller(id="k1", owner="shop", scope="own", rate=30, key=digest(TEXT))
+    assert Caller.of({"authorizer": answer["context"]}) == caller
     assert answer["usageIdentifierKey"] == digest(TEXT)
 
 
