@@ -16,7 +16,7 @@ from infra.nag import acknowledge_wildcard
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
 from maskdrop.flow import ANSWERS_PREFIX
-from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX
+from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX
 
 VARIANT = "main"
 
@@ -133,11 +133,8 @@ class BulkEndpoint(Construct):
         weights: str | None,
     ) -> iam.Role:
         inbox, results = storage.inbox, storage.results
-        readable = [
-            inbox.arn_for_objects(f"{INBOX_PREFIX}*"),
-            results.arn_for_objects(f"{RESULTS_PREFIX}*"),
-            results.arn_for_objects(f"{BUNDLES_PREFIX}*"),
-        ]
+        photos = [inbox.arn_for_objects(f"{prefix}*") for prefix in (INBOX_PREFIX, BACKGROUNDS_PREFIX)]
+        pictures = [results.arn_for_objects(f"{prefix}*") for prefix in (RESULTS_PREFIX, BUNDLES_PREFIX)]
         weights_bucket, weights_objects = [], []
         if weights:
             bucket, _, prefix = weights.removeprefix("s3://").partition("/")
@@ -152,8 +149,8 @@ class BulkEndpoint(Construct):
             inline_policies={
                 "bulk": iam.PolicyDocument(
                     statements=[
-                        iam.PolicyStatement(actions=["s3:GetObject"], resources=[*readable, *weights_objects]),
-                        iam.PolicyStatement(actions=["s3:PutObject"], resources=readable[1:]),
+                        iam.PolicyStatement(actions=["s3:GetObject"], resources=[*photos, *pictures, *weights_objects]),
+                        iam.PolicyStatement(actions=["s3:PutObject"], resources=pictures),
                         # Without it, S3 says 403 for an object that is not there, and the job could not say why.
                         iam.PolicyStatement(
                             actions=["s3:ListBucket"],
@@ -187,7 +184,7 @@ class BulkEndpoint(Construct):
                 )
             },
         )
-        for objects in [*readable, *weights_objects]:
+        for objects in [*photos, *pictures, *weights_objects]:
             acknowledge_wildcard(role, objects, "The objects of one prefix: the endpoint reads or writes them all.")
         acknowledge_wildcard(role, "*", "Neither a registry login nor a metric has a resource; metrics by namespace.")
         return role

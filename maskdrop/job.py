@@ -18,6 +18,9 @@ STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 INBOX_PREFIX = "inbox/"
 RESULTS_PREFIX = "results/"
 
+BACKGROUNDS_PREFIX = "backgrounds/"
+"""In the inbox bucket: images for behind a subject. They are kept, and no event tells of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, cast
@@ -255,6 +256,17 @@ def test_ingest_may_not_read_pictures_and_api_may_read_results_alone(template: T
     (api,) = [actions for name, actions in allowed.items() if name.startswith("ApiRole")]
     assert not {action for action in ingest if action.startswith("s3:Get")}
     assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {"s3:GetObject"}
+
+
+def test_the_endpoint_reads_photos_and_backgrounds_and_writes_results_alone(template: Template) -> None:
+    (role,) = [one for name, one in template.of("AWS::IAM::Role").items() if name.startswith("Bulk")]
+    objects: dict[str, list[str]] = {}
+    for policy in role["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+            objects[str(statement["Action"])] = [re.findall(r'"/([a-z]+)/', json.dumps(one)) for one in resources]
+    assert objects["s3:GetObject"] == [["inbox"], ["backgrounds"], ["results"], ["bundles"]]
+    assert objects["s3:PutObject"] == [["results"], ["bundles"]]
 
 
 def test_api_reads_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
