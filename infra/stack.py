@@ -9,6 +9,7 @@ from constructs import Construct
 
 from infra.alarms import Alarms
 from infra.api import Api
+from infra.authorize import Authorize
 from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
@@ -18,6 +19,7 @@ from infra.jobs_table import JobsTable
 from infra.parts import Parts
 from infra.queues import Queues
 from infra.record import Record
+from infra.registry import Registry
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
@@ -40,6 +42,7 @@ class MaskdropStack(Stack):
 
         # 2. Each has a job, and the world hears when it ends.
         jobs = JobsTable(self, "Jobs", stage=stage)
+        registry = Registry(self, "Registry", stage=stage)
         bus = events.EventBus(self, "Bus", event_bus_name=f"maskdrop-{stage.name}")
 
         # 3. GPUs do the work. (CloudWatch may not use AWS's own key for topics, hence one of ours.)
@@ -47,17 +50,27 @@ class MaskdropStack(Stack):
         bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
 
         # 4. Functions pass on references to it.
-        parts = Parts(stage=stage, code=lambda_code(), queues=queues, storage=storage, jobs=jobs, bulk=bulk, bus=bus)
+        parts = Parts(
+            stage=stage,
+            code=lambda_code(),
+            queues=queues,
+            storage=storage,
+            jobs=jobs,
+            registry=registry,
+            bulk=bulk,
+            bus=bus,
+        )
         ingest = Ingest(self, "Ingest", parts=parts)
         record = Record(self, "Record", parts=parts)
         sweep = Sweep(self, "Sweep", parts=parts)
         dead_letters = DeadLetters(self, "DeadLetters", parts=parts)
 
-        # 5. The API tells what became of them.
-        api = Api(self, "Api", parts=parts)
+        # 5. The API tells who may know what became of them.
+        authorize = Authorize(self, "Authorize", parts=parts)
+        api = Api(self, "Api", parts=parts, authorize=authorize)
 
         # 6. A person watches.
-        functions = [ingest, record, sweep, dead_letters, api]
+        functions = [ingest, record, sweep, dead_letters, authorize, api]
         alarms = Alarms(self, "Alarms", parts=parts, functions=functions, api=api, topic_key=key)
         Dashboard(self, "Dashboard", parts=parts, functions=functions, api=api, alarms=alarms)
 
@@ -65,10 +78,11 @@ class MaskdropStack(Stack):
             "InboxBucket": storage.inbox.bucket_name,
             "ResultsBucket": storage.results.bucket_name,
             "JobsTable": jobs.table.table_name,
+            "RegistryTable": registry.table.table_name,
             "ApiUrl": api.rest.url,
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,
-            "ApiKeyId": api.key.key_id,
+            "UsagePlanId": api.plan.usage_plan_id,
             "EndpointName": bulk.name,
             "EventBusName": bus.event_bus_name,
             "IntakeQueueUrl": queues.intake.queue_url,

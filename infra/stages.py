@@ -20,7 +20,9 @@ class Stage:
     instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
     keep_results_days: how long results, and photos that were replaced or deleted, stay in S3.
     keep_logs: of every log group.
-    requests_per_second, burst, requests_per_month: of one API key.
+    requests_per_second, burst, requests_per_month: of one API key, before its own rate is asked.
+    cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
+    waf: AWS WAF before the API.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
     mail: who hears of alarms and of the budget. None: nobody.
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
@@ -41,6 +43,8 @@ class Stage:
     usd_per_hour: float = 1.127
     mail: str | None = None
     weights: str | None = None
+    cors: str = ""
+    waf: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""

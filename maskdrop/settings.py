@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from maskdrop.errors import MaskdropError
 
@@ -23,6 +23,7 @@ class Settings:
     overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
         more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
     link_s: how long a presigned address of a result is valid, in seconds.
+    cors_origins: the origins whose pages may call the API, with blanks between them, or "*"; "": none.
     keep_days: how long the record of a finished job is kept, in days.
     """
 
@@ -30,9 +31,11 @@ class Settings:
     inbox: str
     results: str
     table: str
+    registry: str
     jobs_queue_url: str
     endpoint: str
     event_bus: str
+    cors_origins: str = ""
     max_attempts: int = 5
     overdue_s: int = 22_800
     link_s: int = 900
@@ -47,9 +50,8 @@ class Settings:
             name = PREFIX + field.name.upper()
             text = env.get(name, "")
             if not text:
-                if isinstance(field.default, int):
-                    continue
-                faults.append(f"{name} is not set")
+                if field.default is MISSING:
+                    faults.append(f"{name} is not set")
             elif isinstance(field.default, int):
                 try:
                     values[field.name] = int(text)
@@ -62,5 +64,6 @@ class Settings:
         return cls(**values)  # type: ignore[arg-type]
 
     def to_env(self) -> dict[str, str]:
-        """The environment that `from_env` reads back."""
-        return {PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
+        """The environment that `from_env` reads back. What is empty is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {PREFIX + name.upper(): str(value) for name, value in values.items() if value != ""}

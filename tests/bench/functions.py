@@ -14,7 +14,7 @@ from local.deploy import zipped
 from local.stack import Stack
 from maskdrop.settings import Settings
 
-FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "api")
+FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "authorize", "api")
 
 IMPORTS = 7
 """Fresh processes per function, of which the median is told."""
@@ -71,6 +71,7 @@ def cpu_ms(config: LocalConfig, here: Stack) -> dict[str, float]:
         inbox=here.inbox,
         results=here.results,
         table=here.table,
+        registry=here.registry,
         jobs_queue_url=here.jobs_queue_url,
         endpoint="bench",
         event_bus=here.event_bus,
