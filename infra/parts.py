@@ -39,4 +39,6 @@ class Parts:
             jobs_queue_url=self.queues.jobs.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
+            trusted_hosts=",".join(self.stage.trusted_hosts),
+            http_sources=int(self.stage.http_sources),
         )

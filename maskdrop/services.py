@@ -127,6 +127,25 @@ class Registry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Download:
+    """A picture from the web: its bytes, and the content type that they, not their sender, say."""
+
+    body: bytes
+    content_type: str
+
+
+class Web(Protocol):
+    """The web, of which only public hosts are asked (`maskdrop.guard`). Both raise InvalidUrl, BlockedUrl,
+    FailedDownload (a host that is none, or has no valid certificate) and HostUnavailable."""
+
+    def fetch(self, url: str) -> Download:
+        """Raises TooManyRedirects, FileTooLarge, EmptyFile and UnsupportedFormat as well."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The HTTP status of the answer. Follows no redirect and never goes by plain http but to trusted hosts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     jobs: Jobs
     jobs_queue: Queue
@@ -134,3 +153,4 @@ class Services:
     endpoint: Endpoint
     events: Events
     registry: Registry
+    web: Web

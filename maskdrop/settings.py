@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from maskdrop.errors import MaskdropError
 
@@ -24,6 +24,9 @@ class Settings:
         more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
     link_s: how long a presigned address of a result is valid, in seconds.
     keep_days: how long the record of a finished job is kept, in days.
+    trusted_hosts: names of one's own hosts, separated by commas, that a source's address or a webhook may name although
+        they are not public; at any port, by https or http.
+    http_sources: 1: sources are fetched by plain http too; 0: by https alone.
     """
 
     stage: str
@@ -38,6 +41,8 @@ class Settings:
     overdue_s: int = 22_800
     link_s: int = 900
     keep_days: int = 90
+    trusted_hosts: str = ""
+    http_sources: int = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -48,7 +53,7 @@ class Settings:
             name = PREFIX + field.name.upper()
             text = env.get(name, "")
             if not text:
-                if isinstance(field.default, int):
+                if field.default is not MISSING:
                     continue
                 faults.append(f"{name} is not set")
             elif isinstance(field.default, int):
