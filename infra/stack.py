@@ -22,6 +22,7 @@ from infra.registry import Registry
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
+from infra.webhooks import Webhooks
 
 
 class MaskdropStack(Stack):
@@ -63,12 +64,13 @@ class MaskdropStack(Stack):
         record = Record(self, "Record", parts=parts)
         sweep = Sweep(self, "Sweep", parts=parts)
         dead_letters = DeadLetters(self, "DeadLetters", parts=parts)
+        webhooks = Webhooks(self, "Webhooks", parts=parts)
 
         # 5. The API tells what became of them.
         api = Api(self, "Api", parts=parts)
 
         # 6. A person watches.
-        functions = [ingest, record, sweep, dead_letters, api]
+        functions = [ingest, record, sweep, dead_letters, webhooks, api]
         alarms = Alarms(self, "Alarms", parts=parts, functions=functions, api=api, topic_key=key)
         Dashboard(self, "Dashboard", parts=parts, functions=functions, api=api, alarms=alarms)
 

@@ -50,7 +50,8 @@ def services() -> Services:
         endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), here.endpoint),
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
         registry=DynamoDBRegistry(_client("dynamodb"), here.registry),
-        web=GuardedWeb(Policy(bool(here.http_sources), frozenset(here.trusted_hosts.split(",")))),
+        web=GuardedWeb(Policy.of(here)),
+        webhooks_queue=SqsQueue(_client("sqs"), here.webhooks_queue_url),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from maskdrop.errors import BlockedUrl, InvalidUrl
+from maskdrop.settings import Settings
 
 Address = IPv4Address | IPv6Address
 
@@ -100,6 +101,10 @@ class Policy:
 
     http: bool = False
     trusted: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        return cls(bool(settings.http_sources), frozenset(filter(None, settings.trusted_hosts.split(","))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,9 @@ class Jobs(Protocol):
 class Queue(Protocol):
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
 
+    def put_off(self, receipt: str, *, seconds: int) -> None:
+        """Hides a received message for so long from now, 12 hours at most; then it comes again."""
+
 
 class Storage(Protocol):
     def read(self, bucket: str, key: str) -> bytes:
@@ -154,3 +157,4 @@ class Services:
     events: Events
     registry: Registry
     web: Web
+    webhooks_queue: Queue

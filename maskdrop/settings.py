@@ -35,6 +35,7 @@ class Settings:
     table: str
     registry: str
     jobs_queue_url: str
+    webhooks_queue_url: str
     endpoint: str
     event_bus: str
     max_attempts: int = 5

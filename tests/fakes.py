@@ -23,6 +23,7 @@ SETTINGS = Settings(
     table="jobs",
     registry="registry",
     jobs_queue_url="https://sqs/jobs",
+    webhooks_queue_url="https://sqs/webhooks",
     endpoint="bulk",
     event_bus="bus",
 )
@@ -119,9 +120,13 @@ class FakeJobs:
 @dataclass
 class FakeQueue:
     sent: list[tuple[str, int]] = field(default_factory=list)
+    hidden: list[tuple[str, int]] = field(default_factory=list)
 
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
         self.sent.extend((body, delay_s) for body in bodies)
+
+    def put_off(self, receipt: str, *, seconds: int) -> None:
+        self.hidden.append((receipt, seconds))
 
 
 @dataclass
@@ -231,11 +236,21 @@ class World:
     events: FakeEvents = field(default_factory=FakeEvents)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     web: FakeWeb = field(default_factory=FakeWeb)
+    webhooks_queue: FakeQueue = field(default_factory=FakeQueue)
     settings: Settings = SETTINGS
 
     @property
     def services(self) -> Services:
-        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events, self.registry, self.web)
+        return Services(
+            self.jobs,
+            self.queue,
+            self.storage,
+            self.endpoint,
+            self.events,
+            self.registry,
+            self.web,
+            self.webhooks_queue,
+        )
 
     def bundles(self) -> list[Bundle]:
         """What was submitted, in order."""
