@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from maskdrop.errors import HostUnavailable, InputError
+from maskdrop.errors import BlockedUrl, HostUnavailable, InvalidUrl
 from maskdrop.job import Job, iso
 from maskdrop.services import Services
 
@@ -51,7 +51,8 @@ def signature(secret: str, message: str, timestamp: int, body: bytes) -> str:
 
 
 def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate:
-    """One attempt. Raises HostUnavailable, or whatever else is worth another."""
+    """One attempt. Whatever it raises is worth another: even a name that is not found and a certificate that has run
+    out may be mended tomorrow."""
     webhook = event["data"]["webhook"]
     key = services.registry.get("key", webhook["key"])
     if not key or not key.get("webhook_secret"):
@@ -65,7 +66,7 @@ def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate
     }
     try:
         status = services.web.post(webhook["url"], headers, body)
-    except InputError:
+    except (InvalidUrl, BlockedUrl):
         return "refused"
     if status == 410:
         return "gone"

@@ -17,13 +17,14 @@ Script = dict[str, bytes | Callable[[], Iterable[bytes]]]
 
 @dataclass
 class ScriptedServer:
-    """requests: the head of each, and its body, as they came. names: what SNI said. connections: taken."""
+    """requests: the head of each, and its body, as they came. names: what SNI said. connections: taken. sent: bytes."""
 
     script: Script
     port: int = 0
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
     connections: int = 0
+    sent: int = 0
 
     def serve(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         while True:
@@ -57,6 +58,7 @@ class ScriptedServer:
         answer = self.script[lines[0].split(" ")[1]]
         for piece in [answer] if isinstance(answer, bytes) else answer():
             connection.sendall(piece)
+            self.sent += len(piece)
 
 
 @contextmanager

@@ -106,7 +106,9 @@ class GuardedWeb:
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         here = target(url, replace(self._policy, http=False))
-        with self._asked("POST", here, headers, body, _Deadline(self._limits)) as response:
+        # A receiver may think before it answers; Standard Webhooks asks for 15 seconds at least.
+        patient = replace(self._limits, wait_s=self._limits.total_s)
+        with self._asked("POST", here, headers, body, _Deadline(patient)) as response:
             return response.status
 
     def _picture(self, here: Target, response: HTTPResponse) -> Download:

@@ -77,6 +77,7 @@ ADDRESSES = [
     "http://100.64.0.1/", "http://100.127.255.255/", "http://169.254.0.1/", "http://[fc00::1]/", "http://[fdff::1]/",
     "http://[fe80::1]/", "http://[febf::1]/", "http://[fec0::1]/",
     # for no one: multicast, broadcast, reserved, documentation, benchmarks
+    "http://192.31.196.1/", "http://192.52.193.1/", "http://192.175.48.1/", "http://[2620:4f:8000::1]/",
     "http://224.0.0.1/", "http://239.255.255.250/", "http://240.0.0.1/", "http://255.255.255.255/", "http://192.0.2.1/",
     "http://198.51.100.1/", "http://203.0.113.1/", "http://198.18.0.1/", "http://192.0.0.1/", "http://192.88.99.1/",
     "http://[ff02::1]/", "http://[ff0e::1]/", "http://[2001:db8::1]/", "http://[3fff::1]/", "http://[100::1]/",
@@ -92,6 +93,8 @@ ADDRESSES = [
     "http://photos.example.com@127.0.0.1/", "http://127.0.0.1@photos.example.com/", "http://user:pass@photos.example.com/",
     "http://photos.example.com\\@127.0.0.1/", "http://127.0.0.1\\.photos.example.com/",
     "http://photos.example.com:80@127.0.0.1/", "http://127.0.0.1:80:80/", "http://127.0.0.1%00.photos.example.com/",
+    "http://photos.exam\tple.com/a.png", "http://photos.example.com/a.png\r\nX-Header: 1",
+    "http://photos.example.com/ ", "http://photos.example.com\\.example.net/", "http:\\\\photos.example.com/",
     "http://127.0.0.1\t/", "http://\n127.0.0.1/", " http://127.0.0.1/", "http:///127.0.0.1/", "http:127.0.0.1/",
     "http://127.0.0.1%09/", "http://[::1]photos.example.com/", "http://photos.example.com..//", "http://.127.0.0.1/",
     "http://photos.example.com%2f@127.0.0.1/", "http://straße.example/", "http:/\\127.0.0.1/", "//127.0.0.1/", "",
@@ -323,6 +326,7 @@ def test_what_is_not_a_whole_picture_of_a_decent_size_is_refused_with_its_reason
     net.server.script["/odd"] = answer
     with pytest.raises(error):
         net.web(bytes_max=100_000).fetch("http://photos.example.com/odd")
+    assert net.server.sent < 20_000_000  # of 131 MB; what the kernel holds between the two is sent as well
 
 
 def test_a_body_in_chunks_is_put_together(net: Net) -> None:
@@ -346,10 +350,33 @@ def test_a_host_that_sends_a_byte_now_and_then_runs_into_the_deadline(net: Net, 
         net.web(total_s=0.5).fetch("http://photos.example.com/drip")
 
 
+def test_a_host_that_says_nothing_is_waited_for_until_the_deadline_at_most(net: Net) -> None:
+    def late() -> Iterable[bytes]:
+        Event().wait(2)
+        yield ok(PICTURE[:64], "Content-Length: 64")  # all of it in one read
+
+    net.server.script["/late"] = late
+    with pytest.raises(HostUnavailable, match="in time"):
+        net.web(total_s=0.2).fetch("http://photos.example.com/late")
+
+
 def test_a_host_that_says_nothing_is_waited_for_no_longer_than_a_read_may_take(net: Net) -> None:
     net.server.script["/silent"] = lambda: drip(b"")
     with pytest.raises(HostUnavailable, match="in time"):
         net.web(wait_s=0.02).fetch("http://photos.example.com/silent")
+
+
+def test_a_receiver_is_waited_for_longer_than_a_host_of_pictures(net: Net) -> None:
+    def thoughtful() -> Iterable[bytes]:
+        Event().wait(0.3)
+        yield b"HTTP/1.1 204 Taken\r\n\r\n"
+
+    net.names["localhost"] = ["127.0.0.1"]
+    net.server.script["/hook"] = thoughtful
+    web = net.web(Policy(trusted=frozenset({"localhost"})), wait_s=0.02)
+    assert web.post("http://localhost:8000/hook", {}, b"{}") == 204
+    with pytest.raises(HostUnavailable, match="in time"):
+        web.fetch("http://localhost:8000/hook")
 
 
 def test_a_name_that_nobody_has_is_told_apart_from_a_resolver_that_is_busy(net: Net) -> None:

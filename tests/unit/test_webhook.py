@@ -6,7 +6,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook as Receiver
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from maskdrop.errors import BlockedUrl, HostUnavailable
+from maskdrop.errors import BlockedUrl, FailedDownload, HostUnavailable
 from maskdrop.job import Job, Webhook, dropped
 from maskdrop.webhook import RETRY_S, deliver, event_of, message_id, signature
 from tests.fakes import NOW, World, a_source, minutes_later
@@ -80,6 +80,13 @@ def test_any_other_answer_is_worth_another_attempt(status: int) -> None:
     world = a_world()
     world.web.status = status
     with pytest.raises(HostUnavailable, match=str(status)):
+        deliver(event_of(a_done_job()), world.services, NOW)
+
+
+def test_a_host_that_is_not_there_today_is_asked_again() -> None:
+    world = a_world()
+    world.web.status = FailedDownload("There is no host hooks.example.com.")
+    with pytest.raises(FailedDownload):
         deliver(event_of(a_done_job()), world.services, NOW)
 
 
