@@ -40,6 +40,7 @@ class Parts:
             webhooks_queue_url=self.queues.webhooks.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
-            trusted_hosts=",".join(self.stage.trusted_hosts),
+            trusted_hosts=self.stage.trusted_hosts,
             http_sources=int(self.stage.http_sources),
+            cors_origins=self.stage.cors,
         )

@@ -20,11 +20,14 @@ class Stage:
     instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
     keep_results_days: how long results, and photos that were replaced or deleted, stay in S3.
     keep_logs: of every log group.
-    requests_per_second, burst, requests_per_month: of one API key.
+    requests_per_second, burst, requests_per_month: of one API key, before its own rate is asked.
+    cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
+    waf: AWS WAF before the API.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
     mail: who hears of alarms and of the budget. None: nobody.
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
-    trusted_hosts: one's own hosts that sources and webhooks may name although they are not public (`Settings`).
+    trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
+        public.
     http_sources: whether sources are fetched by plain http too.
     removal_policy: what becomes of photos, results and jobs when the stack is deleted.
     """
@@ -43,14 +46,16 @@ class Stage:
     usd_per_hour: float = 1.127
     mail: str | None = None
     weights: str | None = None
-    trusted_hosts: tuple[str, ...] = ()
+    cors: str = ""
+    waf: bool = False
+    trusted_hosts: str = ""
     http_sources: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
         if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
             raise ValueError(f"weights is s3://bucket/prefix/, with the slash at its end, not {self.weights!r}.")
-        for host in self.trusted_hosts:
+        for host in self.trusted_hosts.split():
             if not re.fullmatch(r"[a-z0-9_.-]+", host):
                 raise ValueError(f"trusted_hosts are names in small letters, without a port, not {host!r}.")
 

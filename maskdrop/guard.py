@@ -104,7 +104,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        return cls(bool(settings.http_sources), frozenset(filter(None, settings.trusted_hosts.split(","))))
+        return cls(bool(settings.http_sources), frozenset(settings.trusted_hosts.split()))
 
 
 @dataclass(frozen=True, slots=True)

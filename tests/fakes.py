@@ -171,8 +171,11 @@ class FakeRegistry:
 
     items: dict[tuple[Kind, str], tuple[dict[str, Any], datetime | None]] = field(default_factory=dict)
     now: datetime = NOW
+    broken: MaskdropError | None = None
 
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+        if self.broken:
+            raise self.broken
         value, expires_at = self.items.get((kind, name), ({}, self.now))
         return None if expires_at and expires_at <= self.now else value
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.settings import Settings
 from maskdrop.webhook import RETRY_S
@@ -16,11 +17,11 @@ from tests.infra.conftest import Template, synthesize
 ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
-    "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "ApiKeyId",
+    "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
     "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
 }  # fmt: skip
 
-FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "api")
+FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 
 def target(reference: Any) -> str:
@@ -246,7 +247,7 @@ def test_a_role_names_what_it_may_touch(template: Template) -> None:
             assert set(actions) <= nameless, name
 
 
-def test_ingest_may_not_read_pictures_and_api_may_not_change_anything(template: Template) -> None:
+def test_ingest_may_not_read_pictures_and_api_may_read_results_alone(template: Template) -> None:
     allowed: dict[str, set[str]] = {}
     for name, statement in statements(template):
         actions = statement["Action"]
@@ -254,9 +255,24 @@ def test_ingest_may_not_read_pictures_and_api_may_not_change_anything(template: 
     (ingest,) = [actions for name, actions in allowed.items() if name.startswith("IngestRole")]
     (api,) = [actions for name, actions in allowed.items() if name.startswith("ApiRole")]
     assert not {action for action in ingest if action.startswith("s3:Get")}
-    assert {action for action in api if not action.startswith(("logs:", "xray:"))} == {
-        "dynamodb:GetItem", "dynamodb:Query", "s3:GetObject",
-    }  # fmt: skip
+    assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {"s3:GetObject"}
+
+
+def test_api_reads_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
+    jobs, registry = (template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry"))
+    on_jobs, on_registry, kinds = set(), {}, {}
+    for name, statement in statements(template):
+        text, actions = json.dumps(statement["Resource"]), statement["Action"]
+        actions = set(actions if isinstance(actions, list) else [actions])
+        if f'"{jobs}"' in text and name.startswith("ApiRole"):
+            on_jobs |= actions
+        if f'"{registry}"' in text:
+            role = name.partition("Role")[0]
+            on_registry[role] = actions
+            kinds[role] = statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
+    assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query"}
+    assert on_registry["Authorize"] == {"dynamodb:GetItem"}
+    assert (kinds["Authorize"], kinds["Api"]) == (["key"], ["window", "usage"])
 
 
 def test_the_bus_hands_on_only_jobs_with_a_webhook_and_loses_none(template: Template) -> None:
@@ -287,11 +303,11 @@ def test_who_posts_webhooks_may_put_them_off_and_read_keys_and_nothing_else(temp
 def test_no_host_is_trusted_unless_the_stage_says_so(template: Template, tmp_path: Path) -> None:
     def trusted(stack: Template) -> set[str]:
         functions = stack.of("AWS::Lambda::Function").values()
-        return {one["Environment"]["Variables"]["MASKDROP_TRUSTED_HOSTS"] for one in functions}
+        return {one["Environment"]["Variables"].get("MASKDROP_TRUSTED_HOSTS", "") for one in functions}
 
     assert trusted(template) == {""}
-    own = synthesize(tmp_path, "dev", trusted_hosts="images.corp, hooks.corp")["Maskdrop"]
-    assert trusted(own) == {"images.corp,hooks.corp"}
+    own = synthesize(tmp_path, "dev", trusted_hosts="images.corp hooks.corp")["Maskdrop"]
+    assert trusted(own) == {"images.corp hooks.corp"}
 
 
 @pytest.mark.parametrize("host", ["images.corp:8080", "Images.corp", "https://images.corp"])
@@ -318,13 +334,80 @@ def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: T
     }
 
 
-def test_every_route_but_health_asks_for_a_key(template: Template) -> None:
-    paths = {name: one["PathPart"] for name, one in template.of("AWS::ApiGateway::Resource").items()}
-    keyed = {
-        paths[target(method["ResourceId"])]: method["ApiKeyRequired"]
-        for method in template.of("AWS::ApiGateway::Method").values()
+def methods(template: Template) -> dict[tuple[str, str], dict[str, Any]]:
+    """(verb, path) -> the properties of its method."""
+    resources = template.of("AWS::ApiGateway::Resource")
+
+    def path(reference: Any) -> str:
+        name = target(reference)
+        return f"{path(resources[name]['ParentId'])}/{resources[name]['PathPart']}" if name in resources else ""
+
+    found = template.of("AWS::ApiGateway::Method").values()
+    return {(one["HttpMethod"], path(one["ResourceId"])): one for one in found}
+
+
+def test_every_route_asks_for_a_key_or_a_signature_but_those_that_tell_nothing(template: Template) -> None:
+    found = {route: method["AuthorizationType"] for route, method in methods(template).items()}
+    assert found == {
+        ("ANY", "/{proxy+}"): "CUSTOM",
+        ("ANY", "/iam/{proxy+}"): "AWS_IAM",
+        **{("GET", path): "NONE" for path in OPEN_PATHS},
     }
-    assert keyed == {"health": False, "jobs": True, "{id}": True}
+
+
+def test_the_usage_plan_counts_for_the_key_that_the_authorizer_names(template: Template) -> None:
+    (api,) = template.of("AWS::ApiGateway::RestApi").values()
+    assert api["ApiKeySourceType"] == "AUTHORIZER"
+    assert methods(template)["ANY", "/{proxy+}"]["ApiKeyRequired"]
+    (plan,) = template.of("AWS::ApiGateway::UsagePlan").values()
+    assert set(plan["Throttle"]) == {"RateLimit", "BurstLimit"}
+    assert plan["Quota"]["Period"] == "MONTH"
+
+
+def test_the_authorizer_is_asked_at_every_call_wherever_the_key_is(template: Template) -> None:
+    (authorizer,) = template.of("AWS::ApiGateway::Authorizer").values()
+    assert (authorizer["Type"], authorizer["AuthorizerResultTtlInSeconds"]) == ("REQUEST", 0)
+    assert not authorizer.get("IdentitySource")
+
+
+def test_what_api_gateway_refuses_by_itself_is_an_error_to_our_clients_and_to_remove_bgs(template: Template) -> None:
+    refusals = {one["ResponseType"]: one for one in template.of("AWS::ApiGateway::GatewayResponse").values()}
+    assert refusals.keys() >= {"ACCESS_DENIED", "THROTTLED", "REQUEST_TOO_LARGE", "DEFAULT_4XX", "DEFAULT_5XX"}
+    for refusal in refusals.values():
+        text = refusal["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"said"')
+        body = json.loads(text)
+        assert set(body["error"]) == {"code", "message", "retryable"}
+        (theirs,) = body["errors"]
+        assert (theirs["code"], theirs["title"]) == (body["error"]["code"], body["error"]["message"])
+        assert "$" not in text
+    assert (refusals["ACCESS_DENIED"]["StatusCode"], refusals["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
+    for kind in ("THROTTLED", "QUOTA_EXCEEDED"):
+        wait = refusals[kind]["ResponseParameters"]["gatewayresponse.header.Retry-After"]
+        assert int(wait.strip("'")) > 0
+
+
+def test_pages_may_call_only_where_the_stage_says_so(template: Template, tmp_path: Path) -> None:
+    assert "Access-Control" not in json.dumps(template.body)
+    opened = synthesize(tmp_path, "dev", cors="https://a.example https://b.example")["Maskdrop"]
+    assert methods(opened)["OPTIONS", "/{proxy+}"]["AuthorizationType"] == "NONE"
+    for refusal in opened.of("AWS::ApiGateway::GatewayResponse").values():
+        assert refusal["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+    for function in opened.of("AWS::Lambda::Function").values():
+        assert function["Environment"]["Variables"]["MASKDROP_CORS_ORIGINS"] == "https://a.example https://b.example"
+
+
+def test_a_firewall_is_there_only_for_a_stage_that_asks_and_lets_pictures_through(
+    template: Template, tmp_path: Path
+) -> None:
+    assert "AWS::WAFv2" not in json.dumps(template.body)
+    walled = synthesize(tmp_path, "dev", waf="true")["Maskdrop"]
+    (acl,) = walled.of("AWS::WAFv2::WebACL").values()
+    common, rate = acl["Rules"]
+    counted = common["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
+    assert {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}} in counted
+    assert rate["Statement"]["RateBasedStatement"]["Limit"] == 50 * 300
+    (on,) = walled.of("AWS::WAFv2::WebACLAssociation").values()
+    assert "/restapis/" in json.dumps(on["ResourceArn"])
 
 
 def test_the_stack_says_where_its_parts_are(template: Template) -> None:
