@@ -9,7 +9,7 @@ promise: it asks the addresses that were judged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -150,6 +150,11 @@ def target(url: str, policy: Policy) -> Target:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=")
     query = "?" + quote(parts.query, safe="/%:@!$&'()*+,;=?") if parts.query else ""
     return Target(scheme, host, port, path + query, literal, trusted)
+
+
+def receiver(url: str, policy: Policy) -> Target:
+    """The target of a webhook: by plain http to trusted hosts alone, as it tells what a job was about."""
+    return target(url, replace(policy, http=False))
 
 
 def is_public(address: Address) -> bool:

@@ -30,7 +30,7 @@ from maskdrop.errors import (
     TooManyRedirects,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy, Target, is_public, target
+from maskdrop.guard import Policy, Target, is_public, receiver, target
 from maskdrop.services import Download
 from maskdrop.sniff import HEAD, picture_type
 
@@ -105,7 +105,7 @@ class GuardedWeb:
         raise TooManyRedirects(f"The address was redirected more than {self._limits.redirects} times.")
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        here = target(url, replace(self._policy, http=False))
+        here = receiver(url, self._policy)
         # A receiver may think before it answers; Standard Webhooks asks for 15 seconds at least.
         patient = replace(self._limits, wait_s=self._limits.total_s)
         with self._asked("POST", here, headers, body, _Deadline(patient)) as response:
