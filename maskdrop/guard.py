@@ -127,9 +127,9 @@ class Target:
 
 def target(url: str, policy: Policy) -> Target:
     """Raises InvalidUrl for what is not written as one clear address, BlockedUrl for what `policy` does not allow."""
-    # urlsplit drops tabs and line ends unseen, and what surrounds an address.
+    # urlsplit drops tabs and line ends, and blanks around an address, without a word.
     if len(url) > URL_MAX or not url.isprintable() or url != url.strip():
-        raise InvalidUrl(f"An address has at most {URL_MAX} characters, and nothing before, behind or within it.")
+        raise InvalidUrl(f"An address has at most {URL_MAX} characters, no control characters and no blanks around it.")
     try:
         parts = urlsplit(url)
     except ValueError as error:
