@@ -8,11 +8,10 @@ import binascii
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
@@ -23,6 +22,9 @@ from maskdrop.errors import AuthFailed, InvalidOptions, JobNotFound, MaskdropErr
 from maskdrop.job import STATES, State
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 PAGE, PAGE_MAX = 50, 200
 
