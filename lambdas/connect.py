@@ -11,12 +11,14 @@ from botocore.session import get_session
 
 from lambdas.adapters.endpoint import SageMakerEndpoint
 from lambdas.adapters.events import EventBus
+from lambdas.adapters.fetch import GuardedWeb
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import Counted, metrics
 from maskdrop.flow import WRITERS
+from maskdrop.guard import Policy
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.settings import Settings
@@ -56,6 +58,8 @@ def services() -> Services:
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),
+        web=GuardedWeb(Policy.of(here)),
+        webhooks_queue=SqsQueue(_client("sqs"), here.webhooks_queue_url),
     )
 
 

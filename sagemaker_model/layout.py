@@ -189,7 +189,7 @@ def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pi
     radius = max(width, height) * blur.radius / 100
     times = min(1.0, SOFT / radius)
     size = max(1, round(width * times)), max(1, round(height * times))
-    soft, _ = resized(rgb, cv2.max(255 - alpha, 1).reshape(alpha.shape), size, blur=min(radius, SOFT))
+    soft, _ = resized(rgb, np.maximum(255 - alpha, 1), size, blur=min(radius, SOFT))
     x0, y0, x1, y1 = (value * times for value in layout.frame)
     part = max(1, round(x1 - x0)), max(1, round(y1 - y0))
     centre = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from maskdrop.output import PIXELS_MAX, Output
+from maskdrop.output import PIXELS_MAX, Blur, Output
 from sagemaker_model.layout import Layout, lay_out, plan, shown_in
 from sagemaker_model.pixels import Picture
 from tests.unit.test_output import OUTPUTS
@@ -94,6 +94,7 @@ def test_a_line_of_a_million_pixels_is_bounded_too() -> None:
     st.integers(1, 90),
     st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
 )
+@example(Output(background=Blur()), 1, 1, (0, 0, 0, 0))
 def test_whatever_is_asked_for_the_result_has_the_planned_size_and_the_subject_lies_on_it(
     output: Output, width: int, height: int, corners: tuple[float, float, float, float]
 ) -> None:
