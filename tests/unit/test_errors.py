@@ -19,3 +19,13 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
 def test_an_error_as_data_survives_the_wire() -> None:
     info = errors.QueueFull("Full.").info
     assert ErrorInfo.from_json(info.to_json()) == info == ErrorInfo("queue_full", "Full.", True)
+
+
+def test_what_was_written_down_is_the_same_error_again() -> None:
+    for leaf in leaves(MaskdropError):
+        again = errors.error_of(leaf("It went wrong.").info)
+        assert (again.code, again.status, again.message) == (leaf.code, leaf.status, "It went wrong.")
+
+
+def test_a_code_that_nobody_knows_is_a_fault_of_ours() -> None:
+    assert type(errors.error_of(ErrorInfo("new_code", "It is new.", False))) is errors.Internal
