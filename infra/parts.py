@@ -10,6 +10,7 @@ from aws_cdk import aws_lambda as lambda_
 from infra.endpoint import BulkEndpoint
 from infra.jobs_table import JobsTable
 from infra.queues import Queues
+from infra.registry import Registry
 from infra.stages import Stage
 from infra.storage import Storage
 from maskdrop.settings import Settings
@@ -22,6 +23,7 @@ class Parts:
     queues: Queues
     storage: Storage
     jobs: JobsTable
+    registry: Registry
     bulk: BulkEndpoint
     bus: events.EventBus
 
@@ -33,6 +35,7 @@ class Parts:
             inbox=self.storage.inbox.bucket_name,
             results=self.storage.results.bucket_name,
             table=self.jobs.table.table_name,
+            registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,

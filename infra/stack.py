@@ -18,6 +18,7 @@ from infra.jobs_table import JobsTable
 from infra.parts import Parts
 from infra.queues import Queues
 from infra.record import Record
+from infra.registry import Registry
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
@@ -40,6 +41,7 @@ class MaskdropStack(Stack):
 
         # 2. Each has a job, and the world hears when it ends.
         jobs = JobsTable(self, "Jobs", stage=stage)
+        registry = Registry(self, "Registry", stage=stage)
         bus = events.EventBus(self, "Bus", event_bus_name=f"maskdrop-{stage.name}")
 
         # 3. GPUs do the work. (CloudWatch may not use AWS's own key for topics, hence one of ours.)
@@ -47,7 +49,16 @@ class MaskdropStack(Stack):
         bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
 
         # 4. Functions pass on references to it.
-        parts = Parts(stage=stage, code=lambda_code(), queues=queues, storage=storage, jobs=jobs, bulk=bulk, bus=bus)
+        parts = Parts(
+            stage=stage,
+            code=lambda_code(),
+            queues=queues,
+            storage=storage,
+            jobs=jobs,
+            registry=registry,
+            bulk=bulk,
+            bus=bus,
+        )
         ingest = Ingest(self, "Ingest", parts=parts)
         record = Record(self, "Record", parts=parts)
         sweep = Sweep(self, "Sweep", parts=parts)
@@ -65,6 +76,7 @@ class MaskdropStack(Stack):
             "InboxBucket": storage.inbox.bucket_name,
             "ResultsBucket": storage.results.bucket_name,
             "JobsTable": jobs.table.table_name,
+            "RegistryTable": registry.table.table_name,
             "ApiUrl": api.rest.url,
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,

@@ -13,6 +13,7 @@ from lambdas.adapters.endpoint import SageMakerEndpoint
 from lambdas.adapters.events import EventBus
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import SqsQueue
+from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import Counted, metrics
 from maskdrop.flow import WRITERS
@@ -46,6 +47,7 @@ def services() -> Services:
         storage=S3Storage(_client("s3", S3_CLIENT)),
         endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), here.endpoint),
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
+        registry=DynamoDBRegistry(_client("dynamodb"), here.registry),
     )
 
 

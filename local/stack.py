@@ -70,6 +70,7 @@ class Stack:
     inbox: str
     results: str
     table: str
+    registry: str
     api_url: str
     api_key: str
     model_url: str
@@ -305,6 +306,7 @@ def _describe(config: LocalConfig, deployed: Deployed) -> Stack:
         inbox=out["InboxBucket"],
         results=out["ResultsBucket"],
         table=out["JobsTable"],
+        registry=out["RegistryTable"],
         # The template's own output names amazonaws.com; this is where the emulator serves the same stage.
         api_url=f"{config.endpoint_url}/restapis/{out['ApiId']}/{out['ApiStage']}/_user_request_",
         api_key=key,

@@ -3,10 +3,10 @@ fakes. Every method raises only errors of `maskdrop.errors`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
@@ -66,6 +66,41 @@ class Events(Protocol):
         """Tells the world of finished jobs."""
 
 
+Kind = Literal["preset", "key", "window", "idempotency", "usage"]
+"""What the registry keeps: named options, API keys, windows of the rate limit, answers to repeated requests, and what
+each owner used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Counters of one item of the registry. expires_at: when they end, in whole seconds; None: never."""
+
+    counters: dict[str, int]
+    expires_at: datetime | None
+
+
+class Registry(Protocol):
+    """Small things that are found by kind and name. A value is a JSON object; from `expires_at` on, None: never, its
+    item is not there."""
+
+    def get(self, kind: Kind, name: str) -> dict[str, Any] | None: ...
+
+    def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
+        """Writes an item, in the place of any of this name."""
+
+    def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
+        """Writes an item whose name is free. False when it is not, and nothing is written."""
+
+    def delete(self, kind: Kind, name: str) -> None: ...
+
+    def list(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        """Every item of a kind: name -> value, by name."""
+
+    def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
+        """Adds to the counters of an item, atomically. An item that is not there begins at zero and ends at
+        `expires_at`; one that is keeps its own end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     jobs: Jobs
@@ -73,3 +108,4 @@ class Services:
     storage: Storage
     endpoint: Endpoint
     events: Events
+    registry: Registry

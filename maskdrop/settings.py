@@ -30,6 +30,7 @@ class Settings:
     inbox: str
     results: str
     table: str
+    registry: str
     jobs_queue_url: str
     endpoint: str
     event_bus: str

@@ -138,8 +138,6 @@ def decode(data: bytes, limits: Limits) -> Picture:
         raise UnreadablePicture("The file is damaged or cut short: its picture cannot be decoded.") from error
 
 
-
-
 def _check_png(data: bytes) -> None:
     """Pillow decodes a PNG whose checksums are wrong; `verify` reads them. It uses up the file: hence a second one."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as again:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
-from maskdrop.services import Services
+from maskdrop.services import Count, Kind, Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Notification, Outcome, split_s3_uri
 
@@ -19,6 +21,7 @@ SETTINGS = Settings(
     inbox="inbox-bucket",
     results="results-bucket",
     table="jobs",
+    registry="registry",
     jobs_queue_url="https://sqs/jobs",
     endpoint="bulk",
     event_bus="bus",
@@ -149,6 +152,45 @@ class FakeEvents:
 
 
 @dataclass
+class FakeRegistry:
+    """now: what time it is; a test that waits moves it on."""
+
+    items: dict[tuple[Kind, str], tuple[dict[str, Any], datetime | None]] = field(default_factory=dict)
+    now: datetime = NOW
+
+    def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+        value, expires_at = self.items.get((kind, name), ({}, self.now))
+        return None if expires_at and expires_at <= self.now else value
+
+    def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
+        self.items[kind, name] = dict(value), _whole(expires_at)
+
+    def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
+        if self.get(kind, name) is not None:
+            return False
+        self.put(kind, name, value, expires_at=expires_at)
+        return True
+
+    def delete(self, kind: Kind, name: str) -> None:
+        self.items.pop((kind, name), None)
+
+    def list(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        found = ((name, self.get(kind, name)) for of, name in sorted(self.items) if of == kind)
+        return {name: value for name, value in found if value is not None}
+
+    def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
+        self.put_new(kind, name, {}, expires_at=expires_at)
+        counters, ends = self.items[kind, name]
+        for counter, amount in amounts.items():
+            counters[counter] = counters.get(counter, 0) + amount
+        return Count(dict(counters), ends)
+
+
+def _whole(moment: datetime | None) -> datetime | None:
+    return moment and datetime.fromtimestamp(ceil(moment.timestamp()), UTC)
+
+
+@dataclass
 class World:
     """All services in memory, and what a test wants to do with them."""
 
@@ -157,11 +199,12 @@ class World:
     storage: FakeStorage = field(default_factory=FakeStorage)
     endpoint: FakeEndpoint = field(default_factory=FakeEndpoint)
     events: FakeEvents = field(default_factory=FakeEvents)
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
     settings: Settings = SETTINGS
 
     @property
     def services(self) -> Services:
-        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events)
+        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events, self.registry)
 
     def bundles(self) -> list[Bundle]:
         """What was submitted, in order."""

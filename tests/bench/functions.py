@@ -71,6 +71,7 @@ def cpu_ms(config: LocalConfig, here: Stack) -> dict[str, float]:
         inbox=here.inbox,
         results=here.results,
         table=here.table,
+        registry=here.registry,
         jobs_queue_url=here.jobs_queue_url,
         endpoint="bench",
         event_bus=here.event_bus,

@@ -15,8 +15,8 @@ from tests.infra.conftest import Template, synthesize
 ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
-    "InboxBucket", "ResultsBucket", "JobsTable", "ApiUrl", "ApiId", "ApiStage", "ApiKeyId", "EndpointName",
-    "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
+    "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "ApiKeyId",
+    "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
 }  # fmt: skip
 
 
@@ -256,14 +256,16 @@ def test_ingest_may_not_read_pictures_and_api_may_not_change_anything(template: 
     }  # fmt: skip
 
 
-def test_the_table_is_on_demand_recoverable_and_has_its_indexes(template: Template) -> None:
-    (table,) = template.of("AWS::DynamoDB::Table").values()
-    assert table["BillingMode"] == "PAY_PER_REQUEST"
-    assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: Template) -> None:
+    tables = template.of("AWS::DynamoDB::Table")
+    assert tables.keys() == {template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry")}
+    for table in tables.values():
+        assert table["BillingMode"] == "PAY_PER_REQUEST"
+        assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     keys = {
         index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
-        for index in table["GlobalSecondaryIndexes"]
+        for index in tables[template.body["Outputs"]["JobsTable"]["Value"]["Ref"]]["GlobalSecondaryIndexes"]
     }
     assert keys == {"by_state": ["state", "recency"], "by_source": ["source_key", "recency"]}
 
@@ -345,9 +347,9 @@ def test_prod_keeps_what_dev_may_lose(template: Template, tmp_path: Path) -> Non
             for one in stack.body["Resources"].values()
             if one["Type"] in ("AWS::S3::Bucket", "AWS::DynamoDB::Table")
         ]
-        assert kept == [policy] * 4
-        (table,) = stack.of("AWS::DynamoDB::Table").values()
-        assert table["DeletionProtectionEnabled"] is protected
+        assert kept == [policy] * 5
+        for table in stack.of("AWS::DynamoDB::Table").values():
+            assert table["DeletionProtectionEnabled"] is protected
 
 
 def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The registry: presets, API keys, windows of the rate limit, answers to repeated requests, usage."""
+
+from __future__ import annotations
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from infra.stages import Stage
+from maskdrop.services import Kind
+
+
+class Registry(Construct):
+    """By `kind` and `name`. Items go at `expires_at`."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
+        super().__init__(scope, construct_id)
+        self.table = dynamodb.Table(
+            self,
+            "Table",
+            partition_key=dynamodb.Attribute(name="kind", type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name="name", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            deletion_protection=stage.removal_policy is RemovalPolicy.RETAIN,
+            encryption=dynamodb.TableEncryption.DEFAULT,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=True
+            ),
+            removal_policy=stage.removal_policy,
+            time_to_live_attribute="expires_at",
+        )
+
+    def allow(self, role: iam.Role, *actions: str, kinds: list[Kind]) -> None:
+        """`actions` on these kinds alone: who counts calls cannot read keys."""
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=list(actions),
+                resources=[self.table.table_arn],
+                conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": kinds}},
+            )
+        )
