@@ -7,15 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 from botocore.config import Config
-from botocore.session import get_session
+from botocore.session import Session, get_session
 
 from lambdas.adapters.endpoint import SageMakerEndpoint
 from lambdas.adapters.events import EventBus
+from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import Counted, metrics
+from maskdrop.errors import InvalidOptions
 from maskdrop.flow import WRITERS
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -31,6 +33,9 @@ CLIENT = Config(
 
 S3_CLIENT = CLIENT.merge(Config(signature_version="s3v4"))
 """Presigned addresses of the older signature are refused by newer Regions."""
+
+INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_max_attempts": 1}))
+"""Its caller waits, and is told to try again."""
 
 
 @lru_cache(maxsize=1)
@@ -48,9 +53,21 @@ def services() -> Services:
         endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), here.endpoint),
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
         registry=DynamoDBRegistry(_client("dynamodb"), here.registry),
+        interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), here.interactive),
+        fetch=_fetch,
     )
+
+
+def _fetch(url: str) -> bytes:  # noqa: ARG001  it has a signature to keep
+    raise InvalidOptions("Pictures are not fetched from addresses yet: send the picture itself.")
 
 
 def _client(service: str, config: Config = CLIENT) -> Any:
     """A client of botocore's own: boto3 would add 45 ms to every cold start, and nothing that is used here."""
-    return get_session().create_client(service, config=config)
+    return _session().create_client(service, config=config)
+
+
+@lru_cache(maxsize=1)
+def _session() -> Session:
+    """One for all clients: a session of its own would have each read the list of AWS's endpoints anew, for 40 ms."""
+    return get_session()

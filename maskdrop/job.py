@@ -16,7 +16,10 @@ State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 
 INBOX_PREFIX = "inbox/"
+UPLOADS_PREFIX = "uploads/"
 RESULTS_PREFIX = "results/"
+"""Photos that are dropped and announced, photos that came through the API and are not, and what is made of both. The
+first two are in one bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,11 @@ def dropped(source: Source, now: datetime) -> Job:
     that name, else the default one."""
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
     preset = first if slash and first in PRESETS else DEFAULT_PRESET
-    options = PRESETS[preset]
+    return queued(source, preset, PRESETS[preset], now)
+
+
+def queued(source: Source, preset: str, options: Options, now: datetime) -> Job:
+    """A new job."""
     return Job(
         id=job_id(source, options),
         state="queued",

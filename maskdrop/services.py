@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
-from maskdrop.wire import Outcome
+from maskdrop.wire import Invocation, Outcome, Reply
 
 
 class Jobs(Protocol):
@@ -61,6 +61,17 @@ class Endpoint(Protocol):
         """Hands a bundle that lies at `input_uri` (s3://…) to the endpoint, which answers later by SNS."""
 
 
+class Interactive(Protocol):
+    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
+        """Hands one picture to the endpoint and waits for the answer, half a minute at most. Raises the container's own
+        errors, EndpointStarting when it was not ready in that time, EndpointUnavailable for the rest."""
+
+
+class Fetch(Protocol):
+    def __call__(self, url: str) -> bytes:
+        """The file at an address that a caller gave. Raises an InputError for one that is not to be fetched."""
+
+
 class Events(Protocol):
     def publish(self, jobs: Sequence[Job]) -> None:
         """Tells the world of finished jobs."""
@@ -109,3 +120,5 @@ class Services:
     endpoint: Endpoint
     events: Events
     registry: Registry
+    interactive: Interactive
+    fetch: Fetch

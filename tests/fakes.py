@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 
-from maskdrop.errors import EndpointUnavailable, ErrorInfo, MaskdropError, SourceMissing
+from maskdrop.errors import EndpointUnavailable, ErrorInfo, InvalidOptions, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.options import CONTENT_TYPE
 from maskdrop.services import Count, Kind, Services
 from maskdrop.settings import Settings
-from maskdrop.wire import Answer, Bundle, Notification, Outcome, split_s3_uri
+from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -25,6 +26,8 @@ SETTINGS = Settings(
     jobs_queue_url="https://sqs/jobs",
     endpoint="bulk",
     event_bus="bus",
+    interactive="interactive",
+    interactive_mode="serverless",
 )
 
 
@@ -144,6 +147,42 @@ class FakeEndpoint:
 
 
 @dataclass
+class FakeInteractive:
+    """Answers with `result`, or with its place where that is larger than the caller can be handed; `broken` is raised
+    instead."""
+
+    asked: list[tuple[bytes, Invocation]] = field(default_factory=list)
+    result: bytes = b"a cut-out"
+    broken: MaskdropError | None = None
+
+    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
+        self.asked.append((picture, asked))
+        if self.broken:
+            raise self.broken
+        options, overflow = asked.options, asked.overflow
+        facts = Facts(
+            options.engine, "cpu", 640, 480, Subject((1, 2, 30, 40), 0.25, 0.9), ("a warning",), {"decode": 1}
+        )
+        if overflow is None or len(self.result) <= overflow.bytes_max:
+            return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
+        place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
+        return Reply(facts, "application/json", place)
+
+
+@dataclass
+class FakeFetch:
+    """The web: what lies at its addresses."""
+
+    pages: dict[str, bytes] = field(default_factory=dict)
+
+    def __call__(self, url: str) -> bytes:
+        try:
+            return self.pages[url]
+        except KeyError:
+            raise InvalidOptions(f"There is nothing to be fetched at {url}.") from None
+
+
+@dataclass
 class FakeEvents:
     told: list[Job] = field(default_factory=list)
 
@@ -200,11 +239,22 @@ class World:
     endpoint: FakeEndpoint = field(default_factory=FakeEndpoint)
     events: FakeEvents = field(default_factory=FakeEvents)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
+    interactive: FakeInteractive = field(default_factory=FakeInteractive)
+    fetch: FakeFetch = field(default_factory=FakeFetch)
     settings: Settings = SETTINGS
 
     @property
     def services(self) -> Services:
-        return Services(self.jobs, self.queue, self.storage, self.endpoint, self.events, self.registry)
+        return Services(
+            jobs=self.jobs,
+            jobs_queue=self.queue,
+            storage=self.storage,
+            endpoint=self.endpoint,
+            events=self.events,
+            registry=self.registry,
+            interactive=self.interactive,
+            fetch=self.fetch,
+        )
 
     def bundles(self) -> list[Bundle]:
         """What was submitted, in order."""
