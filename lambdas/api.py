@@ -1,4 +1,4 @@
-"""GET /v1/health, /v1/jobs and /v1/jobs/{id}, behind API Gateway."""
+"""GET /v1/health, /v1/jobs and /v1/jobs/{id}, and POST /v1/cutouts, behind API Gateway."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas import connect
+from lambdas import connect, cutouts
 from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.errors import InvalidOptions, JobNotFound, MaskdropError
 from maskdrop.job import STATES, Job
+from maskdrop.now import cut_out_now
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 
 PAGE, PAGE_MAX = 50, 200
+
+RETRY_AFTER_S = 5
+"""What a caller is told to wait who came when a part was missing or busy."""
 
 RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
@@ -104,9 +108,22 @@ def routes() -> APIGatewayRestResolver:
     def _one(job_id: str) -> dict[str, Any]:
         return one_job(job_id, app.context["settings"], app.context["services"])
 
+    @app.post("/v1/cutouts")
+    def _cut_out() -> Response[Any]:
+        settings, services = app.context["settings"], app.context["services"]
+        asked = cutouts.asked_of(app.current_event)
+        picture = asked.picture(services.fetch)
+        answer = cut_out_now(picture, asked.options, asked.preset, settings, services, datetime.now(UTC))
+        return cutouts.response(answer, services.storage, link_s=settings.link_s)
+
     @app.exception_handler(MaskdropError)  # type: ignore[untyped-decorator]
     def _error(error: MaskdropError) -> Response[dict[str, Any]]:
-        return Response(status_code=error.status, content_type="application/json", body={"error": error.info.to_json()})
+        return Response(
+            status_code=error.status,
+            content_type="application/json",
+            body={"error": error.info.to_json()},
+            headers={"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None,
+        )
 
     @app.not_found
     def _not_found(_: NotFoundError) -> Response[dict[str, Any]]:
