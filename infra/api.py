@@ -13,10 +13,10 @@ from infra.function import Function
 from infra.jobs_table import BY_STATE
 from infra.nag import acknowledge
 from infra.parts import Parts
-from maskdrop.job import RESULTS_PREFIX
+from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX
 
-TIMEOUT_S = 10
-"""API Gateway waits 29 seconds; a caller of these routes, which only read, not so long."""
+TIMEOUT_S = 29
+"""As long as API Gateway waits: one picture now may wait for 25 seconds."""
 
 
 class Api(Function):
@@ -29,6 +29,8 @@ class Api(Function):
             self,
             "Rest",
             rest_api_name=f"maskdrop-{stage.name}",
+            # All there are: what is not listed comes back in base64, by the first Accept of a caller, often "*/*".
+            binary_media_types=["*/*"],
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             cloud_watch_role=True,
             cloud_watch_role_removal_policy=RemovalPolicy.RETAIN,  # one for the whole account, whoever deployed it
@@ -63,6 +65,7 @@ class Api(Function):
         self.allow("dynamodb:GetItem", on=parts.jobs.table.table_arn)
         self.allow("dynamodb:Query", on=parts.jobs.index_arn(BY_STATE))
         self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{RESULTS_PREFIX}*"))
+        self._allow_cutouts(parts)
         self._acknowledge()
 
     def _access_log(self, parts: Parts) -> logs.LogGroup:
@@ -81,6 +84,7 @@ class Api(Function):
         )
         v1 = self.rest.root.add_resource("v1")
         v1.add_resource("health").add_method("GET", answer, api_key_required=False, request_validator=validator)
+        v1.add_resource("cutouts").add_method("POST", answer, request_validator=validator)
         jobs = v1.add_resource("jobs")
         jobs.add_method(
             "GET",
@@ -91,6 +95,14 @@ class Api(Function):
         jobs.add_resource("{id}").add_method(
             "GET", answer, request_parameters={"method.request.path.id": True}, request_validator=validator
         )
+
+    def _allow_cutouts(self, parts: Parts) -> None:
+        """One picture now, or the job that it becomes."""
+        if parts.interactive:
+            self.allow("sagemaker:InvokeEndpoint", on=parts.interactive.arn)
+        self.allow_objects("s3:PutObject", on=parts.storage.inbox.arn_for_objects(f"{UPLOADS_PREFIX}*"))
+        self.allow("dynamodb:PutItem", on=parts.jobs.table.table_arn)
+        self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
 
     def _key(self, parts: Parts) -> apigateway.IApiKey:
         stage = parts.stage
