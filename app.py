@@ -27,8 +27,9 @@ def application(*, outdir: str | None = None, context: dict[str, str] | None = N
     app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
     told = app.node.try_get_context
     stage = STAGES[told("stage") or "dev"]
-    mode = told("interactive") or stage.interactive
-    stage = replace(stage, mail=told("mail"), weights=told("weights"), interactive=mode)
+    stage = replace(stage, mail=told("mail"), weights=told("weights"))
+    stage = replace(stage, cors=told("cors") or stage.cors, waf=told("waf") == "true" or stage.waf)
+    stage = replace(stage, interactive=told("interactive") or stage.interactive)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
     MaskdropStack(app, stage=stage, image_tag=tag).add_stack_dependency(image)

@@ -1,28 +1,52 @@
-"""`lambdas/api.py` behind API Gateway: REST, regional, metered by API keys."""
+"""`lambdas/api.py` behind API Gateway: REST, regional. `authorize` says whose a call is, the function has routes."""
 
 from __future__ import annotations
 
+import json
 from typing import cast
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from infra.authorize import Authorize
+from infra.firewall import Firewall
 from infra.function import Function
-from infra.jobs_table import BY_STATE
+from infra.jobs_table import BY_OWNER, BY_STATE
 from infra.nag import acknowledge
 from infra.parts import Parts
+from maskdrop.access import IAM_PREFIX, OPEN_PATHS
+from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
 from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX
 
 TIMEOUT_S = 29
 """As long as API Gateway waits: one picture now may wait for 25 seconds."""
 
+BAD_KEY = "The API key is missing, unknown or revoked."
+
+TOO_LARGE = "The request is too large. Upload the picture (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
+
+REFUSALS: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
+    "ACCESS_DENIED": (AuthFailed, BAD_KEY, {}),
+    "UNAUTHORIZED": (AuthFailed, BAD_KEY, {}),
+    "INVALID_API_KEY": (AuthFailed, BAD_KEY, {}),
+    "MISSING_AUTHENTICATION_TOKEN": (AuthFailed, "There is nothing at this address without a signature of AWS's.", {}),
+    "INVALID_SIGNATURE": (AuthFailed, "The signature of AWS's is not right for this request.", {}),
+    "EXPIRED_TOKEN": (AuthFailed, "The credentials that signed this request are over.", {}),
+    "THROTTLED": (RateLimitExceeded, "Too many calls at once.", {"Retry-After": "1"}),
+    "QUOTA_EXCEEDED": (RateLimitExceeded, "The calls of this month are used up.", {"Retry-After": "3600"}),
+    "REQUEST_TOO_LARGE": (FileTooLarge, TOO_LARGE, {}),
+    "INTEGRATION_TIMEOUT": (DeadlineExceeded, "It took too long.", {}),
+}
+"""What API Gateway answers by itself: its response type -> our error, its message, headers. For the rest there are
+DEFAULT_4XX and DEFAULT_5XX, which stand for many statuses."""
+
 
 class Api(Function):
     """Routes and what they need; who may call them how often is told by the usage plan of their key."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts, authorize: Authorize) -> None:
         super().__init__(scope, construct_id, name="api", parts=parts, memory_mb=1024, timeout_s=TIMEOUT_S)
         stage = parts.stage
         self.rest = apigateway.RestApi(
@@ -31,10 +55,10 @@ class Api(Function):
             rest_api_name=f"maskdrop-{stage.name}",
             # All there are: what is not listed comes back in base64, by the first Accept of a caller, often "*/*".
             binary_media_types=["*/*"],
+            api_key_source_type=apigateway.ApiKeySourceType.AUTHORIZER,
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             cloud_watch_role=True,
             cloud_watch_role_removal_policy=RemovalPolicy.RETAIN,  # one for the whole account, whoever deployed it
-            default_method_options=apigateway.MethodOptions(api_key_required=True),
             deploy_options=apigateway.StageOptions(
                 stage_name=stage.name,
                 access_log_destination=apigateway.LogGroupLogDestination(self._access_log(parts)),
@@ -60,13 +84,20 @@ class Api(Function):
         resource = cast(apigateway.CfnRestApi, self.rest.node.default_child)
         resource.security_policy = "SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09"  # TLS 1.3 and 1.2 with forward secrecy
         resource.endpoint_access_mode = "STRICT"
-        self._routes()
-        self.key = self._key(parts)
+        self._routes(parts, authorize)
+        self._refusals(parts)
+        self.plan = self._plan(parts)
+        if stage.waf:
+            Firewall(self, "Firewall", stage=stage, api=self.rest)
         self.allow("dynamodb:GetItem", on=parts.jobs.table.table_arn)
-        self.allow("dynamodb:Query", on=parts.jobs.index_arn(BY_STATE))
+        for index in (BY_STATE, BY_OWNER):
+            self.allow("dynamodb:Query", on=parts.jobs.index_arn(index))
+        parts.registry.allow(
+            self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", kinds=["window", "usage"]
+        )
         self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{RESULTS_PREFIX}*"))
         self._allow_cutouts(parts)
-        self._acknowledge()
+        self._acknowledge(waf=stage.waf)
 
     def _access_log(self, parts: Parts) -> logs.LogGroup:
         return logs.LogGroup(
@@ -77,24 +108,33 @@ class Api(Function):
             removal_policy=RemovalPolicy.DESTROY,
         )
 
-    def _routes(self) -> None:
+    def _routes(self, parts: Parts, authorize: Authorize) -> None:
+        """Everything goes to the function; what differs is who may come. API Gateway takes the most particular route,
+        so the open ones go before the one for all the rest."""
         answer = apigateway.LambdaIntegration(self.function, allow_test_invoke=False)
-        validator = self.rest.add_request_validator(
-            "Validator", validate_request_parameters=True, validate_request_body=True
+        keys = apigateway.RequestAuthorizer(
+            self,
+            "Keys",
+            handler=authorize.function,
+            # A key comes in one of two headers. Every identity source would have to be there, and a cache needs one.
+            identity_sources=[],
+            results_cache_ttl=Duration.seconds(0),
         )
-        v1 = self.rest.root.add_resource("v1")
-        v1.add_resource("health").add_method("GET", answer, api_key_required=False, request_validator=validator)
-        v1.add_resource("cutouts").add_method("POST", answer, request_validator=validator)
-        jobs = v1.add_resource("jobs")
-        jobs.add_method(
-            "GET",
+        everything = self.rest.root.add_resource("{proxy+}")
+        # The key is required so that the usage plan counts: its name comes from the authorizer.
+        everything.add_method(
+            "ANY",
             answer,
-            request_parameters={f"method.request.querystring.{name}": False for name in ("state", "limit", "cursor")},
-            request_validator=validator,
+            api_key_required=True,
+            authorizer=keys,
+            authorization_type=apigateway.AuthorizationType.CUSTOM,
         )
-        jobs.add_resource("{id}").add_method(
-            "GET", answer, request_parameters={"method.request.path.id": True}, request_validator=validator
-        )
+        signed = self.rest.root.resource_for_path(f"{IAM_PREFIX}/{{proxy+}}")
+        signed.add_method("ANY", answer, authorization_type=apigateway.AuthorizationType.IAM)
+        for path in OPEN_PATHS:
+            self.rest.root.resource_for_path(path).add_method("GET", answer)
+        if parts.stage.cors:  # a browser asks first, and without a key
+            everything.add_method("OPTIONS", answer)
 
     def _allow_cutouts(self, parts: Parts) -> None:
         """One picture now, or the job that it becomes."""
@@ -104,27 +144,53 @@ class Api(Function):
         self.allow("dynamodb:PutItem", on=parts.jobs.table.table_arn)
         self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
 
-    def _key(self, parts: Parts) -> apigateway.IApiKey:
+    def _refusals(self, parts: Parts) -> None:
+        """API Gateway cannot tell one path from another here, so that every client finds its own: `error` is ours,
+        `errors` is remove.bg's."""
+        open_to_pages = {"Access-Control-Allow-Origin": "'*'"} if parts.stage.cors else {}  # they tell no secrets
+        for kind, (error, message, headers) in REFUSALS.items():
+            self.rest.add_gateway_response(
+                kind,
+                type=apigateway.ResponseType.of(kind),
+                status_code=str(error.status),
+                response_headers=open_to_pages | {name: f"'{value}'" for name, value in headers.items()},
+                templates={"application/json": _body(error.code, json.dumps(message), retryable=error.retryable)},
+            )
+        others = {
+            "DEFAULT_4XX": _body("bad_request", "$context.error.messageString", retryable=False),
+            "DEFAULT_5XX": _body(Internal.code, '"A fault of ours."', retryable=True),
+        }
+        for kind, body in others.items():
+            self.rest.add_gateway_response(
+                kind,
+                type=apigateway.ResponseType.of(kind),
+                response_headers=open_to_pages,
+                templates={"application/json": body},
+            )
+
+    def _plan(self, parts: Parts) -> apigateway.UsagePlan:
+        """What a key may do before anything of ours runs. `maskdrop keys create` puts keys on it."""
         stage = parts.stage
-        key = self.rest.add_api_key("Key", description=f"The first key of maskdrop-{stage.name}")
-        plan = self.rest.add_usage_plan(
+        return self.rest.add_usage_plan(
             "Plan",
             throttle=apigateway.ThrottleSettings(rate_limit=stage.requests_per_second, burst_limit=stage.burst),
             quota=apigateway.QuotaSettings(limit=stage.requests_per_month, period=apigateway.Period.MONTH),
             api_stages=[apigateway.UsagePlanPerApiStage(api=self.rest, stage=self.rest.deployment_stage)],
         )
-        plan.add_api_key(key)
-        return key
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, *, waf: bool) -> None:
         acknowledge(
             self.rest,
             "AwsSolutions-APIG4",
-            "A key is asked for by every route but /v1/health, which tells nothing. Sign-in is the account owner's "
-            "choice and stands before this API.",
+            "Every route asks for a key of ours or a signature of AWS's, but those that tell nothing: health, the "
+            "description of the API and, where pages may call it, a browser's question whether they may.",
         )
-        acknowledge(self.rest, "AwsSolutions-COG4", "As APIG4: API keys, not a Cognito user pool.")
-        acknowledge(self.rest, "AwsSolutions-APIG3", "WAF costs $9 a month idle and belongs in a stack of its own.")
+        acknowledge(self.rest, "AwsSolutions-COG4", "As APIG4: keys of our own, not a Cognito user pool.")
+        acknowledge(
+            self.rest, "AwsSolutions-APIG2", "The function checks requests: it knows the routes and their errors."
+        )
+        if not waf:
+            acknowledge(self.rest, "AwsSolutions-APIG3", "WAF costs $7 a month idle: a stage has it that asks for it.")
         role = cast(Construct, self.rest.node.find_child("CloudWatchRole"))
         acknowledge(
             role,
@@ -132,3 +198,9 @@ class Api(Function):
             "AmazonAPIGatewayPushToCloudWatchLogs]",
             "The policy that API Gateway asks for, once in an account; a smaller one is refused.",
         )
+
+
+def _body(code: str, message: str, *, retryable: bool) -> str:
+    """message: as JSON. The text is a mapping template, which JSON without a "$" or "#" is as well."""
+    error = f'{{"code": "{code}", "message": {message}, "retryable": {json.dumps(retryable)}}}'
+    return f'{{"error": {error}, "errors": [{{"title": {message}, "code": "{code}", "detail": ""}}]}}'

@@ -43,4 +43,5 @@ class Parts:
             event_bus=self.bus.event_bus_name,
             interactive=self.interactive.name if self.interactive else "",
             interactive_mode=self.stage.interactive,
+            cors_origins=self.stage.cors,
         )

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from infra.alarms import Alarms
 from infra.api import Api
+from infra.authorize import Authorize
 from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
@@ -69,11 +70,12 @@ class MaskdropStack(Stack):
         sweep = Sweep(self, "Sweep", parts=parts)
         dead_letters = DeadLetters(self, "DeadLetters", parts=parts)
 
-        # 5. The API tells what became of them.
-        api = Api(self, "Api", parts=parts)
+        # 5. The API tells who may know what became of them.
+        authorize = Authorize(self, "Authorize", parts=parts)
+        api = Api(self, "Api", parts=parts, authorize=authorize)
 
         # 6. A person watches.
-        functions = [ingest, record, sweep, dead_letters, api]
+        functions = [ingest, record, sweep, dead_letters, authorize, api]
         alarms = Alarms(self, "Alarms", parts=parts, functions=functions, api=api, topic_key=key)
         Dashboard(self, "Dashboard", parts=parts, functions=functions, api=api, alarms=alarms)
 
@@ -85,7 +87,7 @@ class MaskdropStack(Stack):
             "ApiUrl": api.rest.url,
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,
-            "ApiKeyId": api.key.key_id,
+            "UsagePlanId": api.plan.usage_plan_id,
             "EndpointName": bulk.name,
             "EventBusName": bus.event_bus_name,
             "IntakeQueueUrl": queues.intake.queue_url,

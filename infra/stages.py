@@ -23,7 +23,9 @@ class Stage:
     instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
     keep_results_days: how long results, and photos that were replaced or deleted, stay in S3.
     keep_logs: of every log group.
-    requests_per_second, burst, requests_per_month: of one API key.
+    requests_per_second, burst, requests_per_month: of one API key, before its own rate is asked.
+    cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
+    waf: AWS WAF before the API.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
     interactive: the mode of the endpoint for one picture now (infra/interactive.py). "realtime" is never without a GPU.
     interactive_at_once: calls that a serverless one works at once, 1 to 200. The account has a quota for all of them.
@@ -50,6 +52,8 @@ class Stage:
     interactive_instances: int = 2
     mail: str | None = None
     weights: str | None = None
+    cors: str = ""
+    waf: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""

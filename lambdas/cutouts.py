@@ -29,6 +29,9 @@ from maskdrop.wire import Facts, Reply
 
 OPTIONS_HEADER = "X-Maskdrop-Options"
 
+HEADERS = [f"X-Maskdrop-{name}" for name in ("Engine", "Width", "Height", "Subject", "Warnings", "Timings")]
+"""Of an answer: what was found, the last three as JSON."""
+
 BODY_MAX = 4_500_000
 """Of a request: a function takes 6 MB, its body in base64. In JSON the picture is in base64 once more, and so has
 3,370,000 bytes at most."""
@@ -96,15 +99,16 @@ def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[
 
 
 def _headers(facts: Facts) -> dict[str, str]:
-    said = {
-        "Engine": facts.engine,
-        "Width": str(facts.width),
-        "Height": str(facts.height),
-        "Subject": json.dumps(facts.subject.to_json()),
-        "Warnings": json.dumps(facts.warnings),
-        "Timings": json.dumps(facts.timings),
-    }
-    return {f"X-Maskdrop-{name}": value for name, value in said.items()}
+    found = facts.subject.to_json()
+    said = (
+        facts.engine,
+        facts.width,
+        facts.height,
+        json.dumps(found),
+        json.dumps(facts.warnings),
+        json.dumps(facts.timings),
+    )
+    return dict(zip(HEADERS, map(str, said), strict=True))
 
 
 def _options(*said: Mapping[str, Any]) -> tuple[str, Options]:

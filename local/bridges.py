@@ -19,6 +19,7 @@ def cross(config: LocalConfig, template: Template, deployed: Deployed) -> None:
     """Crosses every bridge. Doing it again changes nothing."""
     expire_records(config, template, deployed)
     expire_objects(config, template, deployed)
+    leave_keys_to_the_authorizer(config, template, deployed)
     if config.strict:
         send_batches(config, template, deployed)
 
@@ -40,6 +41,24 @@ def expire_objects(config: LocalConfig, template: Template, deployed: Deployed) 
         if wanted := properties.get("LifecycleConfiguration"):
             rules = [_rule(rule) for rule in wanted["Rules"]]
             s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
+def leave_keys_to_the_authorizer(config: LocalConfig, template: Template, deployed: Deployed) -> None:
+    """API Gateway's key source AUTHORIZER: the emulator looks for a key in X-Api-Key whatever the source. Nothing of a
+    usage plan is counted here then; our own windows are."""
+    apigateway = client(config, "apigateway")
+    apis = _resources(template, deployed, "AWS::ApiGateway::RestApi")
+    sources = {api: properties.get("ApiKeySourceType") for api, properties in apis}
+    for _, method in _resources(template, deployed, "AWS::ApiGateway::Method"):
+        api, resource = (deployed.ids.get(method[name].get("Ref")) for name in ("RestApiId", "ResourceId"))
+        if method.get("ApiKeyRequired") and sources.get(api) == "AUTHORIZER":
+            apigateway.update_method(
+                restApiId=api,
+                resourceId=resource,
+                httpMethod=method["HttpMethod"],
+                # Not "replace" by "false", which the emulator takes for a text that is not empty.
+                patchOperations=[{"op": "remove", "path": "/apiKeyRequired"}],
+            )
 
 
 def send_batches(config: LocalConfig, template: Template, deployed: Deployed) -> None:

@@ -17,6 +17,8 @@ MaskdropError                 code                   status  retryable
 │   └── SourceReplaced        source_replaced        409     no
 ├── JobNotFound               job_not_found          404     no
 ├── NotAllowed                not_allowed            403     no
+├── AuthFailed                auth_failed            403     no
+├── RateLimitExceeded         rate_limit_exceeded    429     yes
 ├── GaveUp                    gave_up                500     no
 ├── Unavailable
 │   ├── QueueFull             queue_full             503     yes
@@ -132,6 +134,14 @@ class JobNotFound(MaskdropError):
 
 class NotAllowed(MaskdropError):
     code, status = "not_allowed", 403
+
+
+class AuthFailed(MaskdropError):
+    code, status = "auth_failed", 403
+
+
+class RateLimitExceeded(MaskdropError):
+    code, status, retryable = "rate_limit_exceeded", 429, True
 
 
 class GaveUp(MaskdropError):

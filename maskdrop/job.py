@@ -125,6 +125,7 @@ class Subject:
 class Job:
     """One picture on its way.
 
+    owner: who may see it, as the key says that asked for it; "" for a photo dropped into the inbox.
     bundle: the bundle that carries it while it is submitted.
     attempts: how often it was submitted.
     warnings: what the engine wants known about a result (say, that it had to guess where the subject is).
@@ -139,6 +140,7 @@ class Job:
     source: Source
     created_at: datetime
     changed_at: datetime
+    owner: str = ""
     attempts: int = 0
     bundle: str = ""
     result: Result | None = None
@@ -162,6 +164,7 @@ class Job:
         return {
             "id": self.id,
             "state": self.state,
+            "owner": self.owner,
             "preset": self.preset,
             **self.options.to_json(),
             "source": self.source.to_json(),
@@ -190,6 +193,7 @@ class Job:
             source=Source.from_json(data["source"]),
             created_at=datetime.fromisoformat(data["created_at"]),
             changed_at=datetime.fromisoformat(data["changed_at"]),
+            owner=data["owner"],
             attempts=int(data["attempts"]),
             bundle=data["bundle"],
             result=Result.from_json(data["result"]) if data["result"] else None,
@@ -207,9 +211,10 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def job_id(source: Source, options: Options) -> str:
-    """32 hexadecimal digits made from bucket, key, version and options: the same picture asked for twice is one job."""
-    parts = [source.bucket, source.key, source.version_id, options.to_json()]
+def job_id(source: Source, options: Options, owner: str = "") -> str:
+    """32 hexadecimal digits made from bucket, key, version, options and owner: the same picture asked for twice is one
+    job, but nobody's request ends in a job of somebody else's."""
+    parts = [source.bucket, source.key, source.version_id, options.to_json(), *([owner] if owner else [])]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -222,16 +227,17 @@ def dropped(source: Source, now: datetime) -> Job:
     return queued(source, preset, PRESETS[preset], now)
 
 
-def queued(source: Source, preset: str, options: Options, now: datetime) -> Job:
+def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "") -> Job:
     """A new job."""
     return Job(
-        id=job_id(source, options),
+        id=job_id(source, options, owner),
         state="queued",
         preset=preset,
         options=options,
         source=source,
         created_at=now,
         changed_at=now,
+        owner=owner,
     )
 
 

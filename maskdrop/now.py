@@ -24,9 +24,9 @@ CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
 
 
 def cut_out_now(
-    picture: bytes, options: Options, preset: str, settings: Settings, services: Services, now: datetime
+    picture: bytes, options: Options, preset: str, owner: str, settings: Settings, services: Services, now: datetime
 ) -> Reply | Job:
-    """The result, or the job that will have it. Raises the container's errors and Unavailable."""
+    """The result, or the job of `owner` that will have it. Raises the container's errors and Unavailable."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
     asked = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
     if _takes(picture, asked, settings):
@@ -36,7 +36,7 @@ def cut_out_now(
             pass
     source = Source(settings.inbox, f"{UPLOADS_PREFIX}{uuid.uuid4().hex}", bytes=len(picture))
     services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
-    return enqueue(queued(source, preset, options, now), services)
+    return enqueue(queued(source, preset, options, now, owner=owner), services)
 
 
 def _takes(picture: bytes, asked: Invocation, settings: Settings) -> bool:

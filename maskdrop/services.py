@@ -13,6 +13,31 @@ from maskdrop.job import Job, State
 from maskdrop.wire import Invocation, Outcome, Reply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which jobs to list.
+
+    owner: None: everybody's.
+    prefix: of the source's key.
+    since, until: of the last change; since is included, until is not.
+    """
+
+    owner: str | None = None
+    state: State | None = None
+    prefix: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """before: the `recency` below which the next page goes on, "" when there is none. A page may be shorter than asked
+    for, even empty, and still have a next one: what was looked through for it is bounded."""
+
+    jobs: list[Job]
+    before: str
+
+
 class Jobs(Protocol):
     """The table of jobs. Every change is one conditional write; a method that returns a job returns it as it is after
     the change, or None when its condition did not hold and nothing was written."""
@@ -35,8 +60,8 @@ class Jobs(Protocol):
 
     def get(self, job_id: str) -> Job | None: ...
 
-    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
-        """Jobs in `state`, the newest change first, those with a `recency` below `before` ("": all)."""
+    def page(self, selection: Selection, *, before: str, limit: int) -> Page:
+        """The selected jobs, the newest change first, those with a `recency` below `before` ("": all)."""
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
         """Jobs in `state` whose last change came before `since`, the oldest first."""

@@ -29,6 +29,7 @@ class Settings:
     overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
         more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
     link_s: how long a presigned address of a result is valid, in seconds.
+    cors_origins: the origins whose pages may call the API, with blanks between them, or "*"; "": none.
     keep_days: how long the record of a finished job is kept, in days.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     event_bus: str
     interactive: str = ""
     interactive_mode: Interactive = "off"
+    cors_origins: str = ""
     max_attempts: int = 5
     overdue_s: int = 22_800
     link_s: int = 900
@@ -56,9 +58,8 @@ class Settings:
             name = PREFIX + field.name.upper()
             text = env.get(name, "")
             if not text:
-                if field.default is not MISSING:
-                    continue
-                faults.append(f"{name} is not set")
+                if field.default is MISSING:
+                    faults.append(f"{name} is not set")
             elif isinstance(field.default, int):
                 try:
                     values[field.name] = int(text)
@@ -71,6 +72,6 @@ class Settings:
         return cls(**values)  # type: ignore[arg-type]
 
     def to_env(self) -> dict[str, str]:
-        """The environment that `from_env` reads back; a name that is "" is left out."""
-        values = {PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
-        return {name: value for name, value in values.items() if value}
+        """The environment that `from_env` reads back. What is empty is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {PREFIX + name.upper(): str(value) for name, value in values.items() if value != ""}

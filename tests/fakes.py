@@ -11,7 +11,7 @@ from typing import Any
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, InvalidOptions, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
 from maskdrop.options import CONTENT_TYPE
-from maskdrop.services import Count, Kind, Services
+from maskdrop.services import Count, Kind, Page, Selection, Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
 
@@ -86,10 +86,19 @@ class FakeJobs:
         self._break()
         return self.records.get(job_id)
 
-    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
+    def page(self, selection: Selection, *, before: str, limit: int) -> Page:
         self._break()
-        jobs = [job for job in self.records.values() if job.state == state and (not before or job.recency < before)]
-        return sorted(jobs, key=lambda job: job.recency, reverse=True)[:limit]
+        jobs = [
+            job
+            for job in sorted(self.records.values(), key=lambda job: job.recency, reverse=True)
+            if selection.owner in (None, job.owner)
+            and selection.state in (None, job.state)
+            and job.source.key.startswith(selection.prefix)
+            and (not selection.since or job.changed_at >= selection.since)
+            and (not selection.until or job.changed_at < selection.until)
+            and (not before or job.recency < before)
+        ]
+        return Page(jobs[:limit], jobs[limit - 1].recency if len(jobs) > limit else "")
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
         self._break()
@@ -196,8 +205,11 @@ class FakeRegistry:
 
     items: dict[tuple[Kind, str], tuple[dict[str, Any], datetime | None]] = field(default_factory=dict)
     now: datetime = NOW
+    broken: MaskdropError | None = None
 
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+        if self.broken:
+            raise self.broken
         value, expires_at = self.items.get((kind, name), ({}, self.now))
         return None if expires_at and expires_at <= self.now else value
 

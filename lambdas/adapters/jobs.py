@@ -1,10 +1,12 @@
 """The table of jobs in DynamoDB. An item is the job's JSON, and beside it what the indexes and the TTL need:
-`recency` (by_state, by_source), `source_key` and `expires_at`."""
+`recency` (by_state, by_source, by_owner), `source_key` and `expires_at`. A job of nobody has no `owner`: an index takes
+no empty key, so by_owner holds the others alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -12,11 +14,15 @@ from botocore.exceptions import ClientError
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.border import as_error, code_of
 from maskdrop.errors import ErrorInfo, TableUnavailable
-from maskdrop.job import Job, State, iso
+from maskdrop.job import STATES, Job, State, iso
+from maskdrop.services import Page, Selection
 from maskdrop.wire import Outcome
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+READS = 8
+"""Megabytes, which is what one call reads at most, that are looked through for a page: 1 MB takes some 30 ms."""
 
 OPEN = "#state IN (:queued, :submitted)"
 STILL = f"{OPEN} AND bundle = :bundle"
@@ -79,28 +85,70 @@ class JobsTable:
             answer = self._client.get_item(TableName=self._table, Key={"id": {"S": job_id}}, ConsistentRead=True)
         return _job(answer["Item"]) if "Item" in answer else None
 
-    def page(self, state: State, *, before: str, limit: int) -> list[Job]:
-        # "~" sorts after every digit: without a limit, every time is before it.
-        return self._query(state, before=before or "~", limit=limit, newest_first=True)
+    def page(self, selection: Selection, *, before: str, limit: int) -> Page:
+        """An owner's jobs from by_owner; everybody's from by_state, state by state, merged as far as each was read."""
+        if selection.owner is not None:
+            parts = [self._read("owner", selection.owner, selection, before, limit)]
+        else:
+            states = (selection.state,) if selection.state else STATES
+            parts = [self._read("state", state, selection, before, limit) for state in states]
+        reached = max(part.before for part in parts)
+        merged = merge(*(part.jobs for part in parts), key=lambda job: job.recency, reverse=True)
+        known = [job for job in merged if job.recency >= reached]
+        return Page(known[:limit], known[limit - 1].recency if len(known) > limit else reached)
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
-        return self._query(state, before=iso(since), limit=limit, newest_first=False)
-
-    def _query(self, state: State, *, before: str, limit: int, newest_first: bool) -> list[Job]:
         jobs: list[Job] = []
         with as_error(TableUnavailable, "Listing jobs"):
             pages = self._client.get_paginator("query").paginate(
                 TableName=self._table,
                 IndexName="by_state",
-                KeyConditionExpression="#state = :state AND recency < :before",
+                KeyConditionExpression="#state = :state AND recency < :since",
                 ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={":state": {"S": state}, ":before": {"S": before}},
-                ScanIndexForward=not newest_first,
+                ExpressionAttributeValues=dynamodb_json.write({":state": state, ":since": iso(since)}),
                 PaginationConfig={"MaxItems": limit},
             )
             for page in pages:
                 jobs.extend(_job(item) for item in page["Items"])
         return jobs
+
+    def _read(self, index: str, key: str, selection: Selection, before: str, limit: int) -> Page:
+        """The selected jobs of one partition of the index by_<index>, with `limit` of them or as far as READS go."""
+        # A time alone sorts before the same time with an id, so `until` is left out. "~" sorts after every digit.
+        upper = min(before or "~", iso(selection.until) if selection.until else "~")
+        lower = iso(selection.since) if selection.since else "0"
+        if upper < lower:
+            return Page([], "")
+        names, values, filters = {"#key": index}, {":key": key, ":lower": lower, ":upper": upper}, []
+        if selection.prefix:
+            names |= {"#source": "source", "#source_key": "key"}
+            values |= {":prefix": selection.prefix}
+            filters.append("begins_with(#source.#source_key, :prefix)")
+        if selection.state and index != "state":
+            names |= {"#state": "state"}
+            values |= {":state": selection.state}
+            filters.append("#state = :state")
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "IndexName": f"by_{index}",
+            "KeyConditionExpression": "#key = :key AND recency BETWEEN :lower AND :upper",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": dynamodb_json.write(values),
+            "ScanIndexForward": False,
+            **({"FilterExpression": " AND ".join(filters)} if filters else {"Limit": limit + 1}),
+        }
+        jobs: list[Job] = []
+        with as_error(TableUnavailable, "Listing jobs"):
+            for _ in range(READS):
+                answer = self._client.query(**query)
+                # BETWEEN includes the last job of the page before.
+                jobs += [job for job in map(_job, answer["Items"]) if job.recency != before]
+                if "LastEvaluatedKey" not in answer:
+                    return Page(jobs, "")
+                query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+                if len(jobs) > limit:
+                    break
+        return Page(jobs, query["ExclusiveStartKey"]["recency"]["S"])
 
     def _update(
         self,
@@ -146,11 +194,12 @@ class JobsTable:
     def _item(self, job: Job) -> dict[str, Any]:
         index = {"recency": job.recency, "source_key": f"{job.source.bucket}/{job.source.key}"}
         expiry = {"expires_at": self._expiry(job.finished_at)} if job.finished_at else {}
-        return dynamodb_json.write({**job.to_json(), **index, **expiry})
+        said = {name: value for name, value in job.to_json().items() if name != "owner" or value}
+        return dynamodb_json.write({**said, **index, **expiry})
 
     def _expiry(self, finished_at: datetime) -> int:
         return int((finished_at + self._keep).timestamp())
 
 
 def _job(item: Mapping[str, Any]) -> Job:
-    return Job.from_json(dynamodb_json.read(item))
+    return Job.from_json({"owner": "", **dynamodb_json.read(item)})

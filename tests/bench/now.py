@@ -27,9 +27,11 @@ from lambdas.adapters.interactive import SageMakerInteractive
 from lambdas.api import work
 from local.config import KEY_ID, REGION, SECRET, LocalConfig
 from local.stack import Stack
-from tests.fakes import World
+from maskdrop.access import Caller
+from tests.fakes import NOW, World
 
 ENDPOINT = "maskdrop-dev-interactive"
+CALLER = Caller(id="bench", owner="bench", scope="own", rate=1_000_000)
 
 CLIENTS = (1, 4, 8)
 TURNS = 5
@@ -101,7 +103,7 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
         "httpMethod": "POST",
         "path": "/v1/cutouts",
         "headers": {"Content-Type": "image/jpeg"},
-        "requestContext": {"requestId": "bench"},
+        "requestContext": {"requestId": "bench", "authorizer": CALLER.to_context()},
         "body": base64.b64encode(photo).decode(),
         "isBase64Encoded": True,
     }
@@ -109,7 +111,7 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
     for _ in range(TURNS * CALLS):
         began = time.process_time()
         with redirect_stdout(io.StringIO()):  # its log
-            answer = work(event, SimpleNamespace(), world.settings, services)  # type: ignore[arg-type]
+            answer = work(event, SimpleNamespace(), world.settings, services, NOW)  # type: ignore[arg-type]
         taken.append(time.process_time() - began)
         if answer["statusCode"] != 200:
             raise RuntimeError(f"POST /v1/cutouts answered {answer['statusCode']}: {answer['body'][:300]}")

@@ -2,6 +2,7 @@
 the other."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -11,8 +12,8 @@ from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.storage import S3Storage
 from local.connect import client
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
-from maskdrop.job import Job, dropped
-from maskdrop.services import Jobs
+from maskdrop.job import STATES, Job, dropped
+from maskdrop.services import Jobs, Selection
 from tests.e2e.conftest import Running
 from tests.fakes import NOW, FakeJobs, a_source, a_success, minutes_later
 
@@ -146,10 +147,67 @@ def test_pages_go_from_the_newest_to_the_oldest(jobs: Jobs) -> None:
     for job in made:
         jobs.claim(job)
     ours = {job.id for job in made}
-    first = jobs.page("queued", before=made[4].recency, limit=2)
-    assert [job.id for job in first if job.id in ours] == [made[3].id, made[2].id]
-    second = jobs.page("queued", before=first[-1].recency, limit=10)
-    assert [job.id for job in second if job.id in ours] == [made[1].id, made[0].id]
+    first = jobs.page(Selection(state="queued"), before=made[4].recency, limit=2)
+    assert [job.id for job in first.jobs if job.id in ours] == [made[3].id, made[2].id]
+    second = jobs.page(Selection(state="queued"), before=first.before, limit=10)
+    assert [job.id for job in second.jobs if job.id in ours] == [made[1].id, made[0].id]
+
+
+@pytest.fixture
+def owned(jobs: Jobs) -> list[Job]:
+    """Nine jobs of one owner, a minute between them, of every state; keys in two folders in turn."""
+    owner = uuid.uuid4().hex
+    made = []
+    for number in range(9):
+        job = a_job(STATES[number % 4], now=minutes_later(number))
+        folder = f"uploads/{'ab'[number % 2]}/{uuid.uuid4().hex}.jpg"
+        made.append(replace(job, owner=owner, source=replace(job.source, key=folder)))
+        jobs.claim(made[-1])
+    return made[::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 9, 50])
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        (Selection(), lambda _: True),
+        (Selection(state="done"), lambda job: job.state == "done"),
+        (Selection(prefix="uploads/b/"), lambda job: job.source.key.startswith("uploads/b/")),
+        (Selection(since=minutes_later(2)), lambda job: job.changed_at >= minutes_later(2)),
+        (Selection(until=minutes_later(2)), lambda job: job.changed_at < minutes_later(2)),
+        (
+            Selection(state="queued", prefix="uploads/a/", since=minutes_later(1), until=minutes_later(8)),
+            lambda job: job.changed_at == minutes_later(4),
+        ),
+        (Selection(since=minutes_later(3), until=minutes_later(3)), lambda _: False),
+    ],
+)
+def test_the_pages_of_an_owner_are_all_selected_jobs_once_and_in_order(
+    jobs: Jobs, owned: list[Job], selection: Selection, wanted: Callable[[Job], bool], limit: int
+) -> None:
+    seen: list[Job] = []
+    before = None
+    while before != "":
+        page = jobs.page(replace(selection, owner=owned[0].owner), before=before or "", limit=limit)
+        assert len(page.jobs) <= limit
+        seen += page.jobs
+        before = page.before
+    assert seen == [job for job in owned if wanted(job)]
+
+
+def test_everybodys_jobs_of_every_state_are_one_list(jobs: Jobs, owned: list[Job]) -> None:
+    nobodys = replace(a_job("done", now=minutes_later(4.5)), owner="")
+    jobs.claim(nobodys)
+    everybodys = Selection(since=minutes_later(0), until=minutes_later(60))
+    ours = {job.id for job in [nobodys, *owned]}
+    seen: list[str] = []
+    before = None
+    while before != "":
+        page = jobs.page(everybodys, before=before or "", limit=3)
+        seen += [job.id for job in page.jobs if job.id in ours]
+        before = page.before
+    assert seen == [job.id for job in sorted([nobodys, *owned], key=lambda job: job.recency, reverse=True)]
+    assert jobs.get(nobodys.id) == nobodys
 
 
 def test_overdue_jobs_come_oldest_first(jobs: Jobs) -> None:

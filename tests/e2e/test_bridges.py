@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
@@ -40,16 +41,18 @@ TEMPLATE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def bare(running: Running) -> Deployed:
     """A small stack of its own, without the bridges."""
+    return deployed_bare(running, "bridges", TEMPLATE)
+
+
+def deployed_bare(running: Running, name: str, template: dict[str, Any]) -> Deployed:
     cloudformation = client(running.config, "cloudformation")
-    cloudformation.create_stack(StackName="bridges", TemplateBody=json.dumps(TEMPLATE))
+    cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
 
     def complete() -> bool:
-        return bool(
-            cloudformation.describe_stacks(StackName="bridges")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"
-        )
+        return bool(cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE")
 
     wait_until(complete, "the stack")
-    resources = cloudformation.describe_stack_resources(StackName="bridges")["StackResources"]
+    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     return Deployed({}, {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources})
 
 
@@ -72,6 +75,57 @@ def test_objects_expire_only_over_a_bridge(running: Running, bare: Deployed) -> 
     bridges.expire_objects(running.config, TEMPLATE, bare)
     [rule] = s3.get_bucket_lifecycle_configuration(Bucket=bare.ids["Bucket"])["Rules"]
     assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("results/", 3)
+
+
+def test_a_key_source_is_looked_at_only_over_a_bridge(running: Running) -> None:
+    function = next(
+        one["FunctionArn"]
+        for one in client(running.config, "lambda").list_functions()["Functions"]
+        if one["Handler"] == "lambdas.authorize.handler"
+    )
+    template = key_source_template(function)
+    deployed = deployed_bare(running, "key-source", template)
+    url = f"{running.config.endpoint_url}/restapis/{deployed.ids['Api']}/test/_user_request_/anything"
+    headers = {"Authorization": f"Bearer {running.stack.api_key}"}
+
+    def status() -> int:
+        return httpx2.get(url, headers=headers, trust_env=False).status_code
+
+    assert status() == 403
+    bridges.leave_keys_to_the_authorizer(running.config, template, deployed)
+    assert status() == 200
+
+
+def key_source_template(function: str) -> dict[str, Any]:
+    """An API whose one method answers {} to whoever our authorizer lets in."""
+    uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function}/invocations"
+    api, stage = {"Ref": "Api"}, {"RestApiId": {"Ref": "Api"}, "DeploymentId": {"Ref": "Deployment"}}
+    parts: dict[str, tuple[str, dict[str, Any]]] = {
+        "Api": ("RestApi", {"Name": "key-source", "ApiKeySourceType": "AUTHORIZER"}),
+        "Proxy": (
+            "Resource",
+            {"RestApiId": api, "ParentId": {"Fn::GetAtt": ["Api", "RootResourceId"]}, "PathPart": "{proxy+}"},
+        ),
+        "Keys": (
+            "Authorizer",
+            {
+                "RestApiId": api, "Name": "keys", "Type": "REQUEST", "AuthorizerUri": uri,
+                "AuthorizerResultTtlInSeconds": 0,
+            },
+        ),
+        "Any": (
+            "Method",
+            {
+                "RestApiId": api, "ResourceId": {"Ref": "Proxy"}, "HttpMethod": "ANY", "ApiKeyRequired": True,
+                "AuthorizationType": "CUSTOM", "AuthorizerId": {"Ref": "Keys"}, "Integration": {"Type": "MOCK"},
+            },
+        ),
+        "Deployment": ("Deployment", {"RestApiId": api}),
+        "Stage": ("Stage", {**stage, "StageName": "test"}),
+    }  # fmt: skip
+    resources = {name: {"Type": f"AWS::ApiGateway::{kind}", "Properties": one} for name, (kind, one) in parts.items()}
+    resources["Deployment"]["DependsOn"] = ["Any"]  # type: ignore[assignment]
+    return {"Resources": resources}
 
 
 def test_the_deployed_stack_has_its_bridges(running: Running) -> None:

@@ -14,16 +14,18 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local import processes, stack
 from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
-from local.connect import client, trust
+from local.connect import assume, client, trust
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, dropped
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, brought_up, environment, wait_until
 from tests.e2e.test_cutouts import grained
+from tests.e2e.test_keys import signed
 from tests.e2e.test_way import created
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
@@ -185,6 +187,32 @@ def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
     with without(strict, "ApiRole", "dynamodb:GetItem"):
         assert strict.pictures.http.get(path).status_code == 503
     assert strict.pictures.http.get(path).status_code == 404
+
+
+def test_a_fault_of_the_authorizer_is_no_refusal(strict: Running) -> None:
+    with without(strict, "AuthorizeRole", "dynamodb:GetItem"):
+        answer = strict.pictures.http.get("/v1/jobs")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert strict.pictures.http.get("/v1/jobs").status_code == 200
+
+
+def test_a_caller_by_signature_comes_in_with_the_right_to_call_and_not_without(strict: Running) -> None:
+    iam = client(strict.config, "iam")
+    trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
+    role = iam.create_role(RoleName="machine", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
+    keys = assume(strict.config, role["Arn"])
+    machine = Credentials(keys["access_key"], keys["secret_key"], keys["token"])
+    # The emulator says so in words of its own; API Gateway has ACCESS_DENIED for it.
+    assert signed(strict, strict.pictures.http, "/iam/v1/usage", machine).status_code == 403
+
+    right = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}
+    iam.put_role_policy(RoleName="machine", PolicyName="call", PolicyDocument=json.dumps({"Statement": [right]}))
+    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", machine)
+    assert (answer.status_code, answer.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
+
+    forged = Credentials(machine.access_key, "not the secret", machine.token)
+    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", forged)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "auth_failed")
 
 
 def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Running, photo: bytes) -> None:

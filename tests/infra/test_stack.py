@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from lambdas.adapters.interactive import WAIT_S
+from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.settings import Settings
 from tests.infra.conftest import Template, synthesize
@@ -16,7 +17,7 @@ from tests.infra.conftest import Template, synthesize
 ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
-    "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "ApiKeyId",
+    "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
     "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
 }  # fmt: skip
 
@@ -236,7 +237,9 @@ def test_the_template_knows_nothing_of_a_laptop(template: Template) -> None:
 
 def test_every_handler_is_a_function_of_ours(template: Template) -> None:
     handlers = {function["Handler"] for function in template.of("AWS::Lambda::Function").values()}
-    assert handlers == {f"lambdas.{name}.handler" for name in ("ingest", "record", "sweep", "dead_letters", "api")}
+    assert handlers == {
+        f"lambdas.{name}.handler" for name in ("ingest", "record", "sweep", "dead_letters", "authorize", "api")
+    }
     for handler in handlers:
         module, _, name = handler.rpartition(".")
         found = importlib.util.find_spec(module)
@@ -266,19 +269,6 @@ def test_a_role_names_what_it_may_touch(template: Template) -> None:
         assert not [action for action in actions if "*" in action], name
         if statement["Resource"] == "*":
             assert set(actions) <= nameless, name
-
-
-def test_ingest_may_not_read_pictures_and_api_may_only_add_what_comes_in(template: Template) -> None:
-    assert not {action for action in rights(template, "IngestRole") if action.startswith("s3:Get")}
-    api = {
-        action: on for action, on in rights(template, "ApiRole").items() if not action.startswith(("logs:", "xray:"))
-    }
-    assert set(api) == {
-        "dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "s3:GetObject", "s3:PutObject", "sqs:SendMessage",
-        "sagemaker:InvokeEndpoint",
-    }  # fmt: skip
-    assert "/results/*" in api["s3:GetObject"]
-    assert "/uploads/*" in api["s3:PutObject"]
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +345,33 @@ def test_bodies_pass_the_api_as_they_are_and_it_waits_for_one_picture_as_long_as
     assert WAIT_S < function["Timeout"] <= 29
 
 
+def test_ingest_may_not_read_pictures_and_api_may_read_results_and_add_what_comes_in(template: Template) -> None:
+    assert not {action for action in rights(template, "IngestRole") if action.startswith("s3:Get")}
+    api = rights(template, "ApiRole")
+    assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {
+        "s3:GetObject", "s3:PutObject", "sqs:SendMessage", "sagemaker:InvokeEndpoint",
+    }  # fmt: skip
+    assert "/results/*" in api["s3:GetObject"]
+    assert "/uploads/*" in api["s3:PutObject"]
+
+
+def test_api_reads_and_adds_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
+    jobs, registry = (template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry"))
+    on_jobs, on_registry, kinds = set(), {}, {}
+    for name, statement in statements(template):
+        text, actions = json.dumps(statement["Resource"]), statement["Action"]
+        actions = set(actions if isinstance(actions, list) else [actions])
+        if f'"{jobs}"' in text and name.startswith("ApiRole"):
+            on_jobs |= actions
+        if f'"{registry}"' in text:
+            role = name.partition("Role")[0]
+            on_registry[role] = actions
+            kinds[role] = statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
+    assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"}
+    assert on_registry["Authorize"] == {"dynamodb:GetItem"}
+    assert (kinds["Authorize"], kinds["Api"]) == (["key"], ["window", "usage"])
+
+
 def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: Template) -> None:
     tables = template.of("AWS::DynamoDB::Table")
     assert tables.keys() == {template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry")}
@@ -366,16 +383,87 @@ def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: T
         index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
         for index in tables[template.body["Outputs"]["JobsTable"]["Value"]["Ref"]]["GlobalSecondaryIndexes"]
     }
-    assert keys == {"by_state": ["state", "recency"], "by_source": ["source_key", "recency"]}
-
-
-def test_every_route_but_health_asks_for_a_key(template: Template) -> None:
-    paths = {name: one["PathPart"] for name, one in template.of("AWS::ApiGateway::Resource").items()}
-    keyed = {
-        paths[target(method["ResourceId"])]: method["ApiKeyRequired"]
-        for method in template.of("AWS::ApiGateway::Method").values()
+    assert keys == {
+        "by_state": ["state", "recency"],
+        "by_source": ["source_key", "recency"],
+        "by_owner": ["owner", "recency"],
     }
-    assert keyed == {"health": False, "cutouts": True, "jobs": True, "{id}": True}
+
+
+def methods(template: Template) -> dict[tuple[str, str], dict[str, Any]]:
+    """(verb, path) -> the properties of its method."""
+    resources = template.of("AWS::ApiGateway::Resource")
+
+    def path(reference: Any) -> str:
+        name = target(reference)
+        return f"{path(resources[name]['ParentId'])}/{resources[name]['PathPart']}" if name in resources else ""
+
+    found = template.of("AWS::ApiGateway::Method").values()
+    return {(one["HttpMethod"], path(one["ResourceId"])): one for one in found}
+
+
+def test_every_route_asks_for_a_key_or_a_signature_but_those_that_tell_nothing(template: Template) -> None:
+    found = {route: method["AuthorizationType"] for route, method in methods(template).items()}
+    assert found == {
+        ("ANY", "/{proxy+}"): "CUSTOM",
+        ("ANY", "/iam/{proxy+}"): "AWS_IAM",
+        **{("GET", path): "NONE" for path in OPEN_PATHS},
+    }
+
+
+def test_the_usage_plan_counts_for_the_key_that_the_authorizer_names(template: Template) -> None:
+    (api,) = template.of("AWS::ApiGateway::RestApi").values()
+    assert api["ApiKeySourceType"] == "AUTHORIZER"
+    assert methods(template)["ANY", "/{proxy+}"]["ApiKeyRequired"]
+    (plan,) = template.of("AWS::ApiGateway::UsagePlan").values()
+    assert set(plan["Throttle"]) == {"RateLimit", "BurstLimit"}
+    assert plan["Quota"]["Period"] == "MONTH"
+
+
+def test_the_authorizer_is_asked_at_every_call_wherever_the_key_is(template: Template) -> None:
+    (authorizer,) = template.of("AWS::ApiGateway::Authorizer").values()
+    assert (authorizer["Type"], authorizer["AuthorizerResultTtlInSeconds"]) == ("REQUEST", 0)
+    assert not authorizer.get("IdentitySource")
+
+
+def test_what_api_gateway_refuses_by_itself_is_an_error_to_our_clients_and_to_remove_bgs(template: Template) -> None:
+    refusals = {one["ResponseType"]: one for one in template.of("AWS::ApiGateway::GatewayResponse").values()}
+    assert refusals.keys() >= {"ACCESS_DENIED", "THROTTLED", "REQUEST_TOO_LARGE", "DEFAULT_4XX", "DEFAULT_5XX"}
+    for refusal in refusals.values():
+        text = refusal["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"said"')
+        body = json.loads(text)
+        assert set(body["error"]) == {"code", "message", "retryable"}
+        (theirs,) = body["errors"]
+        assert (theirs["code"], theirs["title"]) == (body["error"]["code"], body["error"]["message"])
+        assert "$" not in text
+    assert (refusals["ACCESS_DENIED"]["StatusCode"], refusals["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
+    for kind in ("THROTTLED", "QUOTA_EXCEEDED"):
+        wait = refusals[kind]["ResponseParameters"]["gatewayresponse.header.Retry-After"]
+        assert int(wait.strip("'")) > 0
+
+
+def test_pages_may_call_only_where_the_stage_says_so(template: Template, tmp_path: Path) -> None:
+    assert "Access-Control" not in json.dumps(template.body)
+    opened = synthesize(tmp_path, "dev", cors="https://a.example https://b.example")["Maskdrop"]
+    assert methods(opened)["OPTIONS", "/{proxy+}"]["AuthorizationType"] == "NONE"
+    for refusal in opened.of("AWS::ApiGateway::GatewayResponse").values():
+        assert refusal["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+    for function in opened.of("AWS::Lambda::Function").values():
+        assert function["Environment"]["Variables"]["MASKDROP_CORS_ORIGINS"] == "https://a.example https://b.example"
+
+
+def test_a_firewall_is_there_only_for_a_stage_that_asks_and_lets_pictures_through(
+    template: Template, tmp_path: Path
+) -> None:
+    assert "AWS::WAFv2" not in json.dumps(template.body)
+    walled = synthesize(tmp_path, "dev", waf="true")["Maskdrop"]
+    (acl,) = walled.of("AWS::WAFv2::WebACL").values()
+    common, rate = acl["Rules"]
+    counted = common["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
+    assert {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}} in counted
+    assert rate["Statement"]["RateBasedStatement"]["Limit"] == 50 * 300
+    (on,) = walled.of("AWS::WAFv2::WebACLAssociation").values()
+    assert "/restapis/" in json.dumps(on["ResourceArn"])
 
 
 def test_the_stack_says_where_its_parts_are(template: Template) -> None:

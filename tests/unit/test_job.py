@@ -15,15 +15,16 @@ def test_the_same_picture_with_the_same_options_is_the_same_job() -> None:
     assert job_id(a_source(), Options()) == job_id(a_source(), Options())
 
 
-def test_another_key_version_or_option_is_another_job() -> None:
+def test_another_key_version_option_or_owner_is_another_job() -> None:
     ids = {
         job_id(a_source(), Options()),
         job_id(a_source(key="inbox/default/other.jpg"), Options()),
         job_id(a_source(version="v2"), Options()),
+        job_id(a_source(), Options(), "somebody"),
         job_id(a_source(), Options(output=Output(format="webp"))),
         job_id(a_source(), Options(engine="grabcut", prompts=(Prompt((0, 0, 5, 5)),))),
     }
-    assert len(ids) == 5
+    assert len(ids) == 6
 
 
 def test_neither_size_nor_sequencer_makes_another_job() -> None:
@@ -67,6 +68,7 @@ def test_a_job_is_the_same_after_a_round_trip_through_json() -> None:
         source=a_source(),
         created_at=NOW,
         changed_at=minutes_later(1),
+        owner="shop",
         attempts=2,
         bundle="b",
         result=Result("r", "k", 1, 2, 3, "cd", "png"),

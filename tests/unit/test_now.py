@@ -17,7 +17,7 @@ from tests.fakes import NOW, SETTINGS, World
 
 
 def ask(world: World, picture: bytes = b"a photo", options: Options | None = None) -> Reply | Job:
-    return cut_out_now(picture, options or Options(), "default", world.settings, world.services, NOW)
+    return cut_out_now(picture, options or Options(), "default", "ann", world.settings, world.services, NOW)
 
 
 def in_mode(mode: Interactive) -> World:
@@ -29,7 +29,7 @@ def has_become_a_job(world: World, answer: Reply | Job, picture: bytes = b"a pho
     (record,) = world.jobs.records.values()
     (message,) = [body for body, _ in world.queue.sent]
     assert answer == record
-    assert record.state == "queued"
+    assert (record.state, record.owner) == ("queued", "ann")
     assert world.storage.objects[record.source.bucket, record.source.key] == picture
     assert admit(waiting_in(message, NOW), world.settings, world.services, NOW) == [None]
     return [item.id for bundle in world.bundles() for item in bundle.items] == [record.id]

@@ -10,18 +10,21 @@ import pytest
 
 from lambdas.api import work
 from lambdas.cutouts import BODY_MAX
+from maskdrop.access import Caller, used
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadablePicture
 from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.wire import Invocation
-from tests.fakes import SETTINGS, World
+from tests.fakes import NOW, SETTINGS, World
 
 PHOTO = bytes(range(256)) * 4
 """With every byte there is, line ends and what is no text among them."""
 
 BOUNDARY = "the-boundary"
+
+CALLER = Caller(id="k", owner="ann", scope="own", rate=100)
 
 
 def post(
@@ -41,11 +44,11 @@ def post(
         "multiValueHeaders": {},
         "queryStringParameters": query or None,
         "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
-        "requestContext": {"stage": "v1", "requestId": "r"},
+        "requestContext": {"stage": "v1", "requestId": "r", "authorizer": CALLER.to_context()},
         "body": base64.b64encode(body).decode() if body else None,
         "isBase64Encoded": bool(body),
     }
-    return work(event, SimpleNamespace(), world.settings, world.services)  # type: ignore[arg-type]
+    return work(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
 
 
 def post_json(world: World, **data: object) -> dict[str, Any]:
@@ -132,7 +135,15 @@ def test_a_picture_that_cannot_be_had_now_is_a_job_and_the_answer_says_where() -
     assert answer["statusCode"] == 202
     assert json.loads(answer["body"]) == job.to_json()
     assert header(answer, "Location") == f"jobs/{job.id}"
-    assert (job.preset, job.options) == ("matte", PRESETS["matte"])
+    assert (job.preset, job.options, job.owner) == ("matte", PRESETS["matte"], "ann")
+
+
+def test_a_picture_that_was_taken_on_is_counted_for_its_owner_and_one_that_was_refused_is_not() -> None:
+    world = World()
+    post(world, PHOTO)
+    post(world, PHOTO, engine="sam")
+    post(world, b"")
+    assert used(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 2
 
 
 BOX = {"box": [1, 2, 30, 40]}

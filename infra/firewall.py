@@ -1,0 +1,77 @@
+"""AWS WAF before the API, for a stage that asks for it: $5 a month for itself, $1 for each of its rules, $0.60 a
+million calls (us-east-1, autumn 2026)."""
+
+from __future__ import annotations
+
+from aws_cdk import Stack
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_wafv2 as wafv2
+from constructs import Construct
+
+from infra.stages import Stage
+
+COUNTED = ("SizeRestrictions_BODY", "CrossSiteScripting_BODY", "GenericRFI_BODY")
+"""Rules of AWS's common set that only count here: they refuse bodies over 8 KB, patterns that pictures hold by chance,
+and bodies with an address in them, which is what a source by URL is."""
+
+WINDOW_S = 300
+
+
+class Firewall(Construct):
+    """AWS's common rules, and a limit for each address of `requests_per_second` over 5 minutes."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, api: apigateway.RestApi) -> None:
+        super().__init__(scope, construct_id)
+        common = wafv2.CfnWebACL.StatementProperty(
+            managed_rule_group_statement=wafv2.CfnWebACL.ManagedRuleGroupStatementProperty(
+                vendor_name="AWS",
+                name="AWSManagedRulesCommonRuleSet",
+                rule_action_overrides=[
+                    wafv2.CfnWebACL.RuleActionOverrideProperty(
+                        name=name, action_to_use=wafv2.CfnWebACL.RuleActionProperty(count={})
+                    )
+                    for name in COUNTED
+                ],
+            )
+        )
+        rate = wafv2.CfnWebACL.StatementProperty(
+            rate_based_statement=wafv2.CfnWebACL.RateBasedStatementProperty(
+                aggregate_key_type="IP",
+                limit=stage.requests_per_second * WINDOW_S,
+                evaluation_window_sec=WINDOW_S,
+            )
+        )
+        rules = [
+            wafv2.CfnWebACL.RuleProperty(
+                name="Common",
+                priority=0,
+                statement=common,
+                override_action=wafv2.CfnWebACL.OverrideActionProperty(none={}),
+                visibility_config=_seen("Common"),
+            ),
+            wafv2.CfnWebACL.RuleProperty(
+                name="Rate",
+                priority=1,
+                statement=rate,
+                action=wafv2.CfnWebACL.RuleActionProperty(block={}),
+                visibility_config=_seen("Rate"),
+            ),
+        ]
+        acl = wafv2.CfnWebACL(
+            self,
+            "Acl",
+            scope="REGIONAL",
+            default_action=wafv2.CfnWebACL.DefaultActionProperty(allow={}),
+            visibility_config=_seen("Api"),
+            rules=rules,
+        )
+        arn = f"arn:{Stack.of(self).partition}:apigateway:{Stack.of(self).region}::/restapis/{api.rest_api_id}"
+        wafv2.CfnWebACLAssociation(
+            self, "OnApi", resource_arn=f"{arn}/stages/{api.deployment_stage.stage_name}", web_acl_arn=acl.attr_arn
+        )
+
+
+def _seen(name: str) -> wafv2.CfnWebACL.VisibilityConfigProperty:
+    return wafv2.CfnWebACL.VisibilityConfigProperty(
+        cloud_watch_metrics_enabled=True, metric_name=name, sampled_requests_enabled=True
+    )

@@ -1,0 +1,150 @@
+"""API keys: create, list, revoke."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+import boto3
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.markup import escape
+from rich.table import Column, Table
+
+from lambdas.adapters.registry import DynamoDBRegistry
+from local import processes
+from local.config import APP_STACK, LocalConfig, LocalError
+from local.connect import client
+from local.terminal import console, explained
+from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
+from maskdrop.services import Registry
+
+SECRET_BYTES = 32
+"""256 bits of chance, for a key and for the secret of its webhooks."""
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+Stage = Annotated[
+    str | None, typer.Option(help="A stage in your AWS account; by default the stack that is up on this machine.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Where the keys of one deployment are: their items in its registry, and their API Gateway keys on its usage
+    plan."""
+
+    registry: Registry
+    gateway: Any  # a client of API Gateway
+    usage_plan: str
+
+    @classmethod
+    def of(cls, outputs: dict[str, str], connected: Callable[[str], Any]) -> Deployment:
+        """outputs: the stack's. connected: makes a client of a service."""
+        registry = DynamoDBRegistry(connected("dynamodb"), outputs["RegistryTable"])
+        return cls(registry, connected("apigateway"), outputs["UsagePlanId"])
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for, in your own words.")],
+    owner: Annotated[
+        str, typer.Option(help="Whose its jobs are; keys of one owner share them.", show_default="its id")
+    ] = "",
+    scope: Annotated[
+        Scope | None,
+        typer.Option(help="Which jobs it sees: its owner's or all.", show_default="all for the first key, else own"),
+    ] = None,
+    rate: Annotated[int, typer.Option(min=1, help="Calls a minute.")] = CALLS_A_MINUTE,
+    stage: Stage = None,
+) -> None:
+    """Makes a key and shows it, this once."""
+    with explained(), _deployment(stage) as here:
+        text, key = make(here, name, owner=owner, scope=scope, rate=rate)
+    console.print(f"key             {text}", soft_wrap=True, markup=False)
+    console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
+    console.print(f"id {key.id}, owner {key.owner}, sees {key.scope}. Neither is shown again.", markup=False)
+
+
+@app.command("list")
+def list_(stage: Stage = None) -> None:
+    """Lists the keys there are."""
+    columns = ("id", "name", "owner", "sees", "calls a minute", "made")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    with explained(), _deployment(stage) as here:
+        for key in sorted(known(here).values(), key=lambda key: key.created_at):
+            made = f"{key.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
+    console.print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` has it.")], stage: Stage = None
+) -> None:
+    """Takes a key away: the next call with it is refused."""
+    with explained(), _deployment(stage) as here:
+        take_away(here, key_id)
+    console.print(f"{key_id} is no key any more.", markup=False)
+
+
+def make(
+    here: Deployment, name: str, *, owner: str = "", scope: Scope | None = None, rate: int = CALLS_A_MINUTE
+) -> tuple[str, Key]:
+    """A new key: its text, which is kept nowhere, and what is kept. The first key of a deployment sees all jobs unless
+    `scope` says otherwise."""
+    text = f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
+    # API Gateway, too, knows but the digest: the authorizer names the key by it, and nobody can come in with it.
+    made = here.gateway.create_api_key(name=name, value=digest(text), enabled=True)
+    here.gateway.create_usage_plan_key(usagePlanId=here.usage_plan, keyId=made["id"], keyType="API_KEY")
+    key = Key(
+        id=made["id"],
+        name=name,
+        owner=owner or made["id"],
+        scope=scope or ("own" if known(here) else "all"),
+        rate=rate,
+        created_at=datetime.now(UTC),
+        webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}",
+    )
+    here.registry.put("key", digest(text), key.to_json())
+    return text, key
+
+
+def known(here: Deployment) -> dict[str, Key]:
+    """digest -> key."""
+    return {name: Key.from_json(value) for name, value in here.registry.list("key").items()}
+
+
+def take_away(here: Deployment, key_id: str) -> None:
+    """Raises LocalError when there is no such key."""
+    found = [name for name, key in known(here).items() if key.id == key_id]
+    if not found:
+        raise LocalError(f"There is no key with the id {key_id!r}; `maskdrop keys list` shows those there are.")
+    for name in found:
+        here.registry.delete("key", name)
+    here.gateway.delete_api_key(apiKey=key_id)
+
+
+@contextmanager
+def _deployment(stage: str | None) -> Iterator[Deployment]:
+    """The deployment of a stage in the user's account, or the one that is up on this machine. AWS's errors become
+    ours."""
+    if stage:
+        stack, connected = f"Maskdrop-{stage}", boto3.client
+    else:
+        config = LocalConfig.from_env(os.environ)
+        if processes.find("emulator", config.state) is None:
+            raise LocalError("No stack is up on this machine. `make up` starts one; --stage names one in AWS.")
+        stack, connected = APP_STACK, partial(client, config)
+    try:
+        found = connected("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+        yield Deployment.of({one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}, connected)
+    except (BotoCoreError, ClientError) as error:
+        raise LocalError(f"AWS refused: {error}") from error

@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+
+from lambdas.authorize import work
+from maskdrop.access import Caller, Key, digest
+from tests.fakes import NOW, FakeRegistry
+
+TEXT = "maskdrop_" + "k" * 43
+KEY = Key(id="k1", name="the shop", owner="shop", scope="own", rate=30, created_at=NOW, webhook_secret="whsec_AA==")
+METHOD = "arn:aws:execute-api:us-east-1:123456789012:api/dev/GET/v1/jobs"
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    registry = FakeRegistry()
+    registry.put("key", digest(TEXT), KEY.to_json())
+    return registry
+
+
+def asked(registry: FakeRegistry, headers: dict[str, str] | None) -> dict[str, Any]:
+    return work({"type": "REQUEST", "methodArn": METHOD, "path": "/v1/jobs", "headers": headers}, registry)
+
+
+def effect(answer: dict[str, Any]) -> tuple[str, str]:
+    (statement,) = answer["policyDocument"]["Statement"]
+    return statement["Effect"], statement["Resource"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Api-Key": TEXT},
+        {"x-api-key": TEXT},
+        {"X-API-KEY": f" {TEXT} "},
+        {"Authorization": f"Bearer {TEXT}"},
+        {"authorization": f"bearer  {TEXT}"},
+        {"X-Api-Key": "", "Authorization": f"Bearer {TEXT}"},
+        {"X-Api-Key": TEXT, "Authorization": "Basic dTpw"},
+    ],
+)
+def test_a_key_comes_in_either_header_in_any_case(registry: FakeRegistry, headers: dict[str, str]) -> None:
+    answer = asked(registry, headers)
+    assert effect(answer) == ("Allow", METHOD)
+    caller = Caller(id="k1", owner="shop", scope="own", rate=30, key=digest(TEXT))
+    assert Caller.of({"authorizer": answer["context"]}) == caller
+    assert answer["usageIdentifierKey"] == digest(TEXT)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        None,
+        {},
+        {"X-Api-Key": ""},
+        {"X-Api-Key": "maskdrop_unknown"},
+        {"X-Api-Key": TEXT.upper()},
+        {"X-Api-Key": digest(TEXT)},
+        {"X-Api-Key": "unknown", "Authorization": f"Bearer {TEXT}"},
+        {"Authorization": TEXT},
+        {"Authorization": f"Basic {TEXT}"},
+        {"X-Other": TEXT},
+    ],
+)
+def test_whatever_is_no_known_key_is_denied(registry: FakeRegistry, headers: dict[str, str] | None) -> None:
+    answer = asked(registry, headers)
+    assert effect(answer) == ("Deny", METHOD)
+    assert "usageIdentifierKey" not in answer
+
+
+def test_a_key_that_was_taken_away_is_denied_at_once(registry: FakeRegistry) -> None:
+    registry.delete("key", digest(TEXT))
+    assert effect(asked(registry, {"X-Api-Key": TEXT}))[0] == "Deny"
+
+
+def test_what_api_gateway_is_told_is_text_and_no_secret(registry: FakeRegistry) -> None:
+    answer = asked(registry, {"X-Api-Key": TEXT})
+    assert all(isinstance(value, str) for value in answer["context"].values())
+    assert TEXT not in str(answer)
+    assert "whsec_" not in str(answer)
+
+
+def test_a_key_does_not_show_its_secret_where_it_is_printed() -> None:
+    assert "whsec_" not in repr(KEY)
+    assert Key.from_json(KEY.to_json()) == KEY
