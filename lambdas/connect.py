@@ -69,5 +69,5 @@ def _client(service: str, config: Config = CLIENT) -> Any:
 
 @lru_cache(maxsize=1)
 def _session() -> Session:
-    """One for all clients: a session of its own would have each read the list of AWS's endpoints anew, for 40 ms."""
+    """One for all clients: a session of its own would have each read the list of AWS's endpoints anew, for 50 ms."""
     return get_session()
