@@ -39,9 +39,12 @@ class Parts:
             table=self.jobs.table.table_name,
             registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
+            webhooks_queue_url=self.queues.webhooks.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
             interactive=self.interactive.name if self.interactive else "",
             interactive_mode=self.stage.interactive,
+            trusted_hosts=self.stage.trusted_hosts,
+            http_sources=int(self.stage.http_sources),
             cors_origins=self.stage.cors,
         )

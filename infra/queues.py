@@ -7,6 +7,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.nag import acknowledge
+from maskdrop.webhook import RETRY_S
 
 KEPT = Duration.days(14)
 """The most that SQS allows. SQS, not the endpoint, is where work waits: the endpoint forgets requests after 6 hours."""
@@ -14,7 +15,7 @@ KEPT = Duration.days(14)
 MAX_RECEIVES = 10
 """Deliveries of one message before it is dead. Five would do for faults of ours; throttling needs the rest."""
 
-INGEST_S, RECORD_S, DEAD_LETTERS_S, REPAINT_S = 30, 60, 60, 300
+INGEST_S, RECORD_S, DEAD_LETTERS_S, REPAINT_S, WEBHOOKS_S = 30, 60, 60, 300, 30
 """Timeouts of the functions that consume them, in seconds."""
 
 
@@ -25,7 +26,7 @@ def visibility(timeout_s: int) -> Duration:
 
 class Queues(Construct):
     """intake: what S3 announces. jobs: our own messages. results: what the endpoint announces. repaint: results that
-    wait for a new background."""
+    wait for a new background. webhooks: events that are to be posted, delivered as often as RETRY_S has it."""
 
     def __init__(self, scope: Construct, construct_id: str) -> None:
         super().__init__(scope, construct_id)
@@ -34,10 +35,11 @@ class Queues(Construct):
         self.jobs = self._queue("Jobs", INGEST_S)
         self.results = self._queue("Results", RECORD_S)
         self.repaint = self._queue("Repaint", REPAINT_S)
-        self.results_dead = self.dead_letters[2]
-        self.all = [self.intake, self.jobs, self.results, self.repaint]
+        self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
+        self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[4]
+        self.all = [self.intake, self.jobs, self.results, self.repaint, self.webhooks]
 
-    def _queue(self, name: str, timeout_s: int) -> sqs.Queue:
+    def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
         dead = sqs.Queue(
             self,
             f"{name}Dead",
@@ -55,5 +57,5 @@ class Queues(Construct):
             enforce_ssl=True,
             retention_period=KEPT,
             visibility_timeout=visibility(timeout_s),
-            dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=MAX_RECEIVES),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=max_receives),
         )

@@ -24,6 +24,7 @@ from infra.registry import Registry
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
+from infra.webhooks import Webhooks
 
 
 class MaskdropStack(Stack):
@@ -69,13 +70,14 @@ class MaskdropStack(Stack):
         record = Record(self, "Record", parts=parts)
         sweep = Sweep(self, "Sweep", parts=parts)
         dead_letters = DeadLetters(self, "DeadLetters", parts=parts)
+        webhooks = Webhooks(self, "Webhooks", parts=parts)
 
         # 5. The API tells who may know what became of them.
         authorize = Authorize(self, "Authorize", parts=parts)
         api = Api(self, "Api", parts=parts, authorize=authorize)
 
         # 6. A person watches.
-        functions = [ingest, record, sweep, dead_letters, authorize, api]
+        functions = [ingest, record, sweep, dead_letters, webhooks, authorize, api]
         alarms = Alarms(self, "Alarms", parts=parts, functions=functions, api=api, topic_key=key)
         Dashboard(self, "Dashboard", parts=parts, functions=functions, api=api, alarms=alarms)
 

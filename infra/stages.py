@@ -32,6 +32,9 @@ class Stage:
     interactive_instances: GPUs of a real-time one at most.
     mail: who hears of alarms and of the budget. None: nobody.
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
+    trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
+        public.
+    http_sources: whether sources are fetched by plain http too.
     removal_policy: what becomes of photos, results and jobs when the stack is deleted.
     """
 
@@ -54,6 +57,8 @@ class Stage:
     weights: str | None = None
     cors: str = ""
     waf: bool = False
+    trusted_hosts: str = ""
+    http_sources: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
@@ -61,6 +66,9 @@ class Stage:
             raise ValueError(f"interactive is one of {', '.join(get_args(Interactive))}, not {self.interactive!r}.")
         if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
             raise ValueError(f"weights is s3://bucket/prefix/, with the slash at its end, not {self.weights!r}.")
+        for host in self.trusted_hosts.split():
+            if not re.fullmatch(r"[a-z0-9_.-]+", host):
+                raise ValueError(f"trusted_hosts are names in small letters, without a port, not {host!r}.")
 
 
 STAGES: dict[str, Stage] = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -180,8 +181,10 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         owner = app.context["caller"].owner
         asked = cutouts.asked_of(app.current_event)
-        picture = asked.picture(services.fetch)
-        answer = cut_out_now(picture, asked.options, asked.preset, owner, settings, services, now)
+        began = time.monotonic()
+        picture = asked.picture(services.web)
+        spent_s = time.monotonic() - began
+        answer = cut_out_now(picture, asked.options, asked.preset, owner, settings, services, now, spent_s=spent_s)
         use(services.registry, owner, now, pictures=1)
         return cutouts.response(answer, services.storage, link_s=settings.link_s)
 

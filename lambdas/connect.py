@@ -11,14 +11,15 @@ from botocore.session import Session, get_session
 
 from lambdas.adapters.endpoint import SageMakerEndpoint
 from lambdas.adapters.events import EventBus
+from lambdas.adapters.fetch import GuardedWeb
 from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import Counted, metrics
-from maskdrop.errors import InvalidOptions
 from maskdrop.flow import WRITERS
+from maskdrop.guard import Policy
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 
@@ -54,12 +55,9 @@ def services() -> Services:
         events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
         registry=DynamoDBRegistry(_client("dynamodb"), here.registry),
         interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), here.interactive),
-        fetch=_fetch,
+        web=GuardedWeb(Policy.of(here)),
+        webhooks_queue=SqsQueue(_client("sqs"), here.webhooks_queue_url),
     )
-
-
-def _fetch(url: str) -> bytes:  # noqa: ARG001  it has a signature to keep
-    raise InvalidOptions("Pictures are not fetched from addresses yet: send the picture itself.")
 
 
 def _client(service: str, config: Config = CLIENT) -> Any:

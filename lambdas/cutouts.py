@@ -24,7 +24,7 @@ from maskdrop.job import Job, Result
 from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.presets import DEFAULT_PRESET, PRESETS
-from maskdrop.services import Fetch, Storage
+from maskdrop.services import Storage, Web
 from maskdrop.wire import Facts, Reply
 
 OPTIONS_HEADER = "X-Maskdrop-Options"
@@ -50,9 +50,9 @@ class Asked:
     preset: str
     options: Options
 
-    def picture(self, fetch: Fetch) -> bytes:
-        """Raises what `fetch` raises."""
-        return fetch(self.source) if isinstance(self.source, str) else self.source
+    def picture(self, web: Web) -> bytes:
+        """Raises what `web.fetch` raises."""
+        return web.fetch(self.source).body if isinstance(self.source, str) else self.source
 
 
 def asked_of(event: APIGatewayProxyEvent) -> Asked:

@@ -33,7 +33,9 @@ def work(event: dict[str, Any], settings: Settings, services: Services, now: dat
     def one(record: SQSRecord) -> None:
         try:
             body = json.loads(record.body)
-            if "inferenceId" in body:
+            if "detail" in body:
+                _give_up(body["detail"])
+            elif "inferenceId" in body:
                 unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
             else:
                 bury(waiting_in(record.body, now), REASON, services, now)
@@ -43,3 +45,10 @@ def work(event: dict[str, Any], settings: Settings, services: Services, now: dat
             metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 
     return one_by_one(event, one)
+
+
+def _give_up(event: dict[str, Any]) -> None:
+    """Of a webhook that its receiver never took; the job itself has ended, and GET /v1/jobs/{id} says how."""
+    data = event["data"]
+    logger().warning("webhook given up", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
+    metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)

@@ -45,6 +45,10 @@ REQUIREMENTS = ROOT / "local" / "emulator-requirements.txt"
 SYNTHESIZED = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model")
 """What the template and its assets are made from."""
 
+CONTEXT = {"trusted_hosts": "localhost"}
+"""What is told to the stage of one machine: its user may name servers of their own. By their addresses they are refused
+here too."""
+
 FUNCTIONS_AT_ONCE = 16
 """Lambda processes at once, of about 60 MB each; the emulator's own bound goes by memory and may be 1,000."""
 
@@ -238,8 +242,8 @@ def _strictness(config: LocalConfig) -> dict[str, str]:
 
 
 def _digest(names: tuple[str, ...]) -> str:
-    """Of every file's path and contents."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Of the context, and of every file's path and contents."""
+    digest = hashlib.sha256(f"{sys.version}{CONTEXT}".encode())
     for path in sorted(_files(names)):
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode())
         digest.update(path.read_bytes())
@@ -261,6 +265,7 @@ def _command(config: LocalConfig, *argv: str) -> None:
     # The user's own settings of pip (an index, a proxy) hold; their AWS account and CDK do not.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
     env |= {
+        "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
         "CDK_OUTDIR": str(config.cdk_out),
         "JSII_NODE": _node(),
         "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(config.made / "jsii"),

@@ -8,6 +8,10 @@ MaskdropError                 code                   status  retryable
 │   ├── UnknownEngine         unknown_engine         400     no
 │   ├── DirectoryMarker       directory_marker       400     no
 │   ├── EmptyFile             empty_file             400     no
+│   ├── InvalidUrl            invalid_url            400     no
+│   ├── BlockedUrl            blocked_url            400     no
+│   ├── TooManyRedirects      too_many_redirects     400     no
+│   ├── FailedDownload        failed_download        400     no
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
@@ -21,6 +25,7 @@ MaskdropError                 code                   status  retryable
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
 ├── GaveUp                    gave_up                500     no
 ├── Unavailable
+│   ├── HostUnavailable       host_unavailable       502     yes
 │   ├── QueueFull             queue_full             503     yes
 │   ├── DeadlineExceeded      deadline_exceeded      504     yes
 │   ├── StorageUnavailable    storage_unavailable    503     yes
@@ -100,6 +105,28 @@ class EmptyFile(InputError):
     code = "empty_file"
 
 
+class InvalidUrl(InputError):
+    """It is not written as the address of one host."""
+
+    code = "invalid_url"
+
+
+class BlockedUrl(InputError):
+    """It leads where nobody may be sent: to a host that is not public, another port, plain http."""
+
+    code = "blocked_url"
+
+
+class TooManyRedirects(InputError):
+    code = "too_many_redirects"
+
+
+class FailedDownload(InputError):
+    """The host answers, and not with the file."""
+
+    code = "failed_download"
+
+
 class FileTooLarge(InputError):
     code, status = "file_too_large", 413
 
@@ -155,6 +182,12 @@ class Unavailable(MaskdropError):
 
     status = 503
     retryable = True
+
+
+class HostUnavailable(Unavailable):
+    """The host of an address does not answer, not in time, or with a fault of its own."""
+
+    code, status = "host_unavailable", 502
 
 
 class QueueFull(Unavailable):

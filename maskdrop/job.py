@@ -122,6 +122,24 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Whom to tell of the end of a job.
+
+    key: the API key that asked for it, by its name in the registry; its secret signs what is told.
+    """
+
+    url: str
+    key: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"url": self.url, "key": self.key}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Webhook:
+        return cls(url=data["url"], key=data["key"])
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One picture on its way.
 
@@ -150,6 +168,7 @@ class Job:
     timings: dict[str, float] = field(default_factory=dict)
     cost_usd: float | None = None
     finished_at: datetime | None = None
+    webhook: Webhook | None = None
 
     @property
     def result_key(self) -> str:
@@ -179,6 +198,7 @@ class Job:
             "created_at": iso(self.created_at),
             "changed_at": iso(self.changed_at),
             "finished_at": iso(self.finished_at) if self.finished_at else None,
+            "webhook": self.webhook.to_json() if self.webhook else None,
         }
 
     @classmethod
@@ -203,6 +223,7 @@ class Job:
             timings={name: float(ms) for name, ms in data["timings"].items()},
             cost_usd=None if cost is None else float(cost),
             finished_at=datetime.fromisoformat(data["finished_at"]) if data["finished_at"] else None,
+            webhook=Webhook.from_json(data["webhook"]) if data["webhook"] else None,
         )
 
 

@@ -19,17 +19,30 @@ BYTES_MAX = 4_000_000
 """Of a picture that is handed in, and of a result that is handed out. A function takes and gives 6 MB, in which base64
 makes 5.3 MB of it; a serverless endpoint takes and gives 4 MB (4,194,304 bytes)."""
 
+SPENT_MAX_S = 2.0
+"""What fetching a picture may take: beyond it, the 29 seconds of the gateway no longer hold a cold start, for which the
+endpoint has 25."""
+
 CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
 """Where larger results of single pictures lie, in the results bucket."""
 
 
 def cut_out_now(
-    picture: bytes, options: Options, preset: str, owner: str, settings: Settings, services: Services, now: datetime
+    picture: bytes,
+    options: Options,
+    preset: str,
+    owner: str,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    *,
+    spent_s: float = 0.0,
 ) -> Reply | Job:
-    """The result, or the job of `owner` that will have it. Raises the container's errors and Unavailable."""
+    """The result, or the job of `owner` that will have it. spent_s: what its picture took to come, in seconds. Raises
+    the container's errors and Unavailable."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
     asked = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
-    if _takes(picture, asked, settings):
+    if spent_s <= SPENT_MAX_S and _takes(picture, asked, settings):
         try:
             return services.interactive.cut_out(picture, asked)
         except EndpointStarting:

@@ -70,6 +70,9 @@ class Jobs(Protocol):
 class Queue(Protocol):
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
 
+    def put_off(self, receipt: str, *, seconds: int) -> None:
+        """Hides a received message for so long from now, 12 hours at most; then it comes again."""
+
 
 class Storage(Protocol):
     def read(self, bucket: str, key: str) -> bytes:
@@ -90,11 +93,6 @@ class Interactive(Protocol):
     def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
         """Hands one picture to the endpoint and waits for the answer, half a minute at most. Raises the container's own
         errors, EndpointStarting when it was not ready in that time, EndpointUnavailable for the rest."""
-
-
-class Fetch(Protocol):
-    def __call__(self, url: str) -> bytes:
-        """The file at an address that a caller gave. Raises an InputError for one that is not to be fetched."""
 
 
 class Events(Protocol):
@@ -138,6 +136,25 @@ class Registry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Download:
+    """A picture from the web: its bytes, and the content type that they, not their sender, say."""
+
+    body: bytes
+    content_type: str
+
+
+class Web(Protocol):
+    """The web, of which only public hosts are asked (`maskdrop.guard`). Both raise InvalidUrl, BlockedUrl,
+    FailedDownload (a host that is none, or has no valid certificate) and HostUnavailable."""
+
+    def fetch(self, url: str) -> Download:
+        """Raises TooManyRedirects, FileTooLarge, EmptyFile and UnsupportedFormat as well."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The HTTP status of the answer. Follows no redirect and never goes by plain http but to trusted hosts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     jobs: Jobs
     jobs_queue: Queue
@@ -146,4 +163,5 @@ class Services:
     events: Events
     registry: Registry
     interactive: Interactive
-    fetch: Fetch
+    web: Web
+    webhooks_queue: Queue

@@ -31,6 +31,9 @@ class Settings:
     link_s: how long a presigned address of a result is valid, in seconds.
     cors_origins: the origins whose pages may call the API, with blanks between them, or "*"; "": none.
     keep_days: how long the record of a finished job is kept, in days.
+    trusted_hosts: names of one's own hosts, with blanks between them, that the address of a source or a webhook may
+        have although they are not public; at any port, by https or http.
+    http_sources: 1: sources are fetched by plain http too; 0: by https alone.
     """
 
     stage: str
@@ -39,6 +42,7 @@ class Settings:
     table: str
     registry: str
     jobs_queue_url: str
+    webhooks_queue_url: str
     endpoint: str
     event_bus: str
     interactive: str = ""
@@ -48,6 +52,8 @@ class Settings:
     overdue_s: int = 22_800
     link_s: int = 900
     keep_days: int = 90
+    trusted_hosts: str = ""
+    http_sources: int = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 
-from maskdrop.errors import EndpointUnavailable, ErrorInfo, InvalidOptions, MaskdropError, SourceMissing
+from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
 from maskdrop.options import CONTENT_TYPE
-from maskdrop.services import Count, Kind, Page, Selection, Services
+from maskdrop.services import Count, Download, Kind, Page, Selection, Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
 
@@ -24,6 +24,7 @@ SETTINGS = Settings(
     table="jobs",
     registry="registry",
     jobs_queue_url="https://sqs/jobs",
+    webhooks_queue_url="https://sqs/webhooks",
     endpoint="bulk",
     event_bus="bus",
     interactive="interactive",
@@ -122,9 +123,13 @@ class FakeJobs:
 @dataclass
 class FakeQueue:
     sent: list[tuple[str, int]] = field(default_factory=list)
+    hidden: list[tuple[str, int]] = field(default_factory=list)
 
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
         self.sent.extend((body, delay_s) for body in bodies)
+
+    def put_off(self, receipt: str, *, seconds: int) -> None:
+        self.hidden.append((receipt, seconds))
 
 
 @dataclass
@@ -179,19 +184,6 @@ class FakeInteractive:
 
 
 @dataclass
-class FakeFetch:
-    """The web: what lies at its addresses."""
-
-    pages: dict[str, bytes] = field(default_factory=dict)
-
-    def __call__(self, url: str) -> bytes:
-        try:
-            return self.pages[url]
-        except KeyError:
-            raise InvalidOptions(f"There is nothing to be fetched at {url}.") from None
-
-
-@dataclass
 class FakeEvents:
     told: list[Job] = field(default_factory=list)
 
@@ -237,6 +229,27 @@ class FakeRegistry:
         return Count(dict(counters), ends)
 
 
+@dataclass
+class FakeWeb:
+    """A web of what tests put there. status: the answer to every post, or the error instead of one."""
+
+    pictures: dict[str, Download] = field(default_factory=dict)
+    posted: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    status: int | MaskdropError = 200
+
+    def fetch(self, url: str) -> Download:
+        try:
+            return self.pictures[url]
+        except KeyError:
+            raise FailedDownload("There is no such host.") from None
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        self.posted.append((url, dict(headers), body))
+        if isinstance(self.status, MaskdropError):
+            raise self.status
+        return self.status
+
+
 def _whole(moment: datetime | None) -> datetime | None:
     return moment and datetime.fromtimestamp(ceil(moment.timestamp()), UTC)
 
@@ -252,7 +265,8 @@ class World:
     events: FakeEvents = field(default_factory=FakeEvents)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
     interactive: FakeInteractive = field(default_factory=FakeInteractive)
-    fetch: FakeFetch = field(default_factory=FakeFetch)
+    web: FakeWeb = field(default_factory=FakeWeb)
+    webhooks_queue: FakeQueue = field(default_factory=FakeQueue)
     settings: Settings = SETTINGS
 
     @property
@@ -265,7 +279,8 @@ class World:
             events=self.events,
             registry=self.registry,
             interactive=self.interactive,
-            fetch=self.fetch,
+            web=self.web,
+            webhooks_queue=self.webhooks_queue,
         )
 
     def bundles(self) -> list[Bundle]:

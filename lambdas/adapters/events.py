@@ -1,4 +1,5 @@
-"""Finished jobs on the event bus: source "maskdrop", detail-type "Job Done" or "Job Failed", detail the job in JSON."""
+"""Finished jobs on the event bus: source "maskdrop", detail-type "Job Done" or "Job Failed", detail the event
+that webhooks carry too."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from lambdas.adapters.border import as_error
 from maskdrop.errors import EventsUnavailable
 from maskdrop.job import Job
+from maskdrop.webhook import event_of
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -32,7 +34,7 @@ class EventBus:
                             "EventBusName": self._name,
                             "Source": SOURCE,
                             "DetailType": f"Job {job.state.title()}",
-                            "Detail": json.dumps(job.to_json()),
+                            "Detail": json.dumps(event_of(job)),
                         }
                         for job in jobs[start : start + BATCH]
                     ]

@@ -31,3 +31,7 @@ class SqsQueue:
                 )
             if failed := answer.get("Failed"):
                 raise QueueUnavailable(f"The queue refused {len(failed)} messages: {failed[0].get('Code')}.")
+
+    def put_off(self, receipt: str, *, seconds: int) -> None:
+        with as_error(QueueUnavailable, "Putting off a message"):
+            self._client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=seconds)

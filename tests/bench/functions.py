@@ -14,7 +14,7 @@ from local.deploy import zipped
 from local.stack import Stack
 from maskdrop.settings import Settings
 
-FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "authorize", "api")
+FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 IMPORTS = 7
 """Fresh processes per function, of which the median is told."""

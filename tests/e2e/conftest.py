@@ -89,6 +89,12 @@ class Running:
         finally:
             process.resume()
 
+    def log(self, function: str) -> str:
+        """All that a function has logged."""
+        logs = client(self.config, "logs")
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/maskdrop/dev/{function}")
+        return "\n".join(event["message"] for page in pages for event in page["events"])
+
     def send(self, queue_url: str, body: str) -> None:
         client(self.config, "sqs").send_message(QueueUrl=queue_url, MessageBody=body)
 

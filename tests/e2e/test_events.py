@@ -21,7 +21,7 @@ def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: byte
     def both_heard() -> bool:
         for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", ()):
             event = json.loads(message["Body"])
-            heard[event["detail"]["id"]] = event
+            heard[event["detail"]["data"]["id"]] = event
         return {good, bad} <= heard.keys()
 
     try:
@@ -30,6 +30,7 @@ def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: byte
         events.remove_targets(Rule=name, EventBusName=running.stack.event_bus, Ids=["queue"])
         events.delete_rule(Name=name, EventBusName=running.stack.event_bus)
     assert heard[good]["detail-type"] == "Job Done"
-    assert heard[good]["detail"]["result"]["width"] == 512
+    assert heard[good]["detail"]["type"] == "job.done"
+    assert heard[good]["detail"]["data"]["result"]["width"] == 512
     assert heard[bad]["detail-type"] == "Job Failed"
-    assert heard[bad]["detail"]["error"]["code"] == "unsupported_format"
+    assert heard[bad]["detail"]["data"]["error"]["code"] == "unsupported_format"

@@ -21,12 +21,14 @@ from local import processes, stack
 from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
 from local.connect import assume, client, trust
 from local.deploy import ACCOUNT
-from maskdrop.job import Source, dropped
+from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, brought_up, environment, wait_until
 from tests.e2e.test_cutouts import grained
 from tests.e2e.test_keys import signed
 from tests.e2e.test_way import created
+from tests.e2e.test_webhooks import a_key, asked_for, submit, verified
+from tests.web import served
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
 
@@ -169,7 +171,7 @@ def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Run
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
     assert (job.state, job.error.code) == ("failed", "gave_up")
-    wait_until(lambda: "unreadable dead letter" in log(strict, "dead_letters"), "word of the unreadable one")
+    wait_until(lambda: "unreadable dead letter" in strict.log("dead_letters"), "word of the unreadable one")
 
 
 def test_dead_letters_hands_back_what_it_may_not_record(strict: Running) -> None:
@@ -179,6 +181,15 @@ def test_dead_letters_hands_back_what_it_may_not_record(strict: Running) -> None
         answer = invoke(strict, "DeadLettersFunction", {"Records": [record]})
     assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
     assert strict.jobs.get(dropped(source, datetime.now(UTC)).id) is None
+
+
+def test_a_webhook_is_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+    with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
+        webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(strict))
+        submit(strict, asked_for(strict, photo, webhook))
+        wait_until(lambda: bool(receiver.requests), "the post")
+    ((head, body),) = receiver.requests
+    assert verified(head, body)["type"] == "job.done"
 
 
 def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
@@ -305,13 +316,6 @@ def arn(running: Running, role: str) -> str:
     return f"arn:aws:iam::{ACCOUNT}:role/{physical(running, role)}"
 
 
-def log(running: Running, function: str) -> str:
-    """All that a function has logged."""
-    logs = client(running.config, "logs")
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/maskdrop/dev/{function}")
-    return "\n".join(event["message"] for page in pages for event in page["events"])
-
-
 def invoke(running: Running, function: str, event: dict[str, Any]) -> Any:
     """What a function answers, or the error with which it ends."""
     name = physical(running, function)
@@ -320,7 +324,7 @@ def invoke(running: Running, function: str, event: dict[str, Any]) -> Any:
 
 def calls(running: Running, function: str) -> int:
     """How often a function has run to its end."""
-    return log(running, function).count("REPORT RequestId")
+    return running.log(function).count("REPORT RequestId")
 
 
 def get(running: Running, url: str) -> httpx2.Response:

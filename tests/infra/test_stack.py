@@ -12,6 +12,7 @@ from lambdas.adapters.interactive import WAIT_S
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.settings import Settings
+from maskdrop.webhook import RETRY_S
 from tests.infra.conftest import Template, synthesize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +21,8 @@ OUTPUTS = {
     "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
     "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
 }  # fmt: skip
+
+FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 
 def target(reference: Any) -> str:
@@ -68,7 +71,7 @@ def test_every_queue_that_is_no_dead_letter_queue_has_one_and_every_queue_keeps_
     dead = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
     }
-    assert len(dead) == 4
+    assert len(dead) == 5
     assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
     assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
@@ -237,9 +240,7 @@ def test_the_template_knows_nothing_of_a_laptop(template: Template) -> None:
 
 def test_every_handler_is_a_function_of_ours(template: Template) -> None:
     handlers = {function["Handler"] for function in template.of("AWS::Lambda::Function").values()}
-    assert handlers == {
-        f"lambdas.{name}.handler" for name in ("ingest", "record", "sweep", "dead_letters", "authorize", "api")
-    }
+    assert handlers == {f"lambdas.{name}.handler" for name in FUNCTIONS}
     for handler in handlers:
         module, _, name = handler.rpartition(".")
         found = importlib.util.find_spec(module)
@@ -370,6 +371,47 @@ def test_api_reads_and_adds_jobs_and_counts_calls_and_reads_no_keys(template: Te
     assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"}
     assert on_registry["Authorize"] == {"dynamodb:GetItem"}
     assert (kinds["Authorize"], kinds["Api"]) == (["key"], ["window", "usage"])
+
+
+def test_the_bus_hands_on_only_jobs_with_a_webhook_and_loses_none(template: Template) -> None:
+    (rule,) = [one for one in template.of("AWS::Events::Rule").values() if "EventPattern" in one]
+    assert rule["EventPattern"] == {
+        "source": ["maskdrop"], "detail": {"data": {"webhook": {"url": [{"exists": True}]}}},
+    }  # fmt: skip
+    (told,) = rule["Targets"]
+    queue = template.of("AWS::SQS::Queue")[target(told["Arn"])]
+    assert target(queue["RedrivePolicy"]["deadLetterTargetArn"]) == target(told["DeadLetterConfig"]["Arn"])
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == len(RETRY_S) + 1
+
+
+def test_who_posts_webhooks_may_put_them_off_and_read_keys_and_nothing_else(template: Template) -> None:
+    allowed = {
+        action: statement
+        for name, statement in statements(template)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        if name.startswith("WebhooksRole") and not action.startswith(("logs:", "xray:"))
+    }
+    assert set(allowed) == {
+        "dynamodb:GetItem", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueUrl",
+        "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+    }  # fmt: skip
+    assert allowed["dynamodb:GetItem"]["Condition"]["ForAllValues:StringEquals"] == {"dynamodb:LeadingKeys": ["key"]}
+
+
+def test_no_host_is_trusted_unless_the_stage_says_so(template: Template, tmp_path: Path) -> None:
+    def trusted(stack: Template) -> set[str]:
+        functions = stack.of("AWS::Lambda::Function").values()
+        return {one["Environment"]["Variables"].get("MASKDROP_TRUSTED_HOSTS", "") for one in functions}
+
+    assert trusted(template) == {""}
+    own = synthesize(tmp_path, "dev", trusted_hosts="images.corp hooks.corp")["Maskdrop"]
+    assert trusted(own) == {"images.corp hooks.corp"}
+
+
+@pytest.mark.parametrize("host", ["images.corp:8080", "Images.corp", "https://images.corp"])
+def test_a_trusted_host_that_could_never_be_met_stops_synth(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ValueError, match="trusted_hosts"):
+        synthesize(tmp_path, "dev", trusted_hosts=host)
 
 
 def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: Template) -> None:

@@ -8,7 +8,7 @@ from maskdrop.catalog import ENGINES
 from maskdrop.errors import EndpointStarting, QueueFull, UnreadablePicture
 from maskdrop.flow import admit, waiting_in
 from maskdrop.job import Job, Result
-from maskdrop.now import BYTES_MAX, cut_out_now
+from maskdrop.now import BYTES_MAX, SPENT_MAX_S, cut_out_now
 from maskdrop.options import Options, Output
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive
@@ -16,8 +16,11 @@ from maskdrop.wire import Reply
 from tests.fakes import NOW, SETTINGS, World
 
 
-def ask(world: World, picture: bytes = b"a photo", options: Options | None = None) -> Reply | Job:
-    return cut_out_now(picture, options or Options(), "default", "ann", world.settings, world.services, NOW)
+def ask(
+    world: World, picture: bytes = b"a photo", options: Options | None = None, *, spent_s: float = 0.0
+) -> Reply | Job:
+    chosen = options or Options()
+    return cut_out_now(picture, chosen, "default", "ann", world.settings, world.services, NOW, spent_s=spent_s)
 
 
 def in_mode(mode: Interactive) -> World:
@@ -87,3 +90,9 @@ def test_what_is_too_large_for_the_endpoint_becomes_a_job() -> None:
     assert has_become_a_job(large, ask(large, picture), picture)
     boxes = tuple(Prompt((0, 0, 1000 + number, 1000)) for number in range(64))
     assert has_become_a_job(wordy, ask(wordy, options=Options(engine="grabcut", prompts=boxes)))
+
+
+def test_a_picture_that_took_long_to_come_becomes_a_job_as_no_time_is_left_for_a_cold_start() -> None:
+    world = World()
+    assert isinstance(ask(world, spent_s=SPENT_MAX_S), Reply)
+    assert has_become_a_job(world, ask(world, spent_s=SPENT_MAX_S + 0.1))

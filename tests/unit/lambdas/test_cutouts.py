@@ -16,6 +16,7 @@ from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
+from maskdrop.services import Download
 from maskdrop.wire import Invocation
 from tests.fakes import NOW, SETTINGS, World
 
@@ -87,7 +88,7 @@ def asked(world: World) -> Options:
 @pytest.mark.parametrize("way", ["body", "untyped", "form", "form field", "base64", "base64 in lines", "address"])
 def test_a_picture_comes_in_unchanged_whichever_way_it_is_sent(way: str) -> None:
     world = World()
-    world.fetch.pages["https://example.com/a.jpg"] = PHOTO
+    world.web.pictures["https://example.com/a.jpg"] = Download(PHOTO, "image/jpeg")
     encoded = base64.b64encode(PHOTO).decode()
     answer = {
         "body": lambda: post(world, PHOTO),
@@ -183,7 +184,7 @@ def test_a_picture_above_the_bound_is_refused_with_what_to_do_instead(size: int,
 
 def test_a_large_picture_that_was_fetched_becomes_a_job() -> None:
     world = World()
-    world.fetch.pages["https://example.com/a.jpg"] = b"x" * (BYTES_MAX + 1)
+    world.web.pictures["https://example.com/a.jpg"] = Download(b"x" * (BYTES_MAX + 1), "image/jpeg")
     assert post_json(world, source={"url": "https://example.com/a.jpg"})["statusCode"] == 202
 
 
@@ -200,7 +201,7 @@ ENCODED = base64.b64encode(PHOTO).decode()
         ({"image_base64": 1}, "invalid_options"),
         ({"image_base64": ""}, "empty_file"),
         ({"source": "https://example.com/a.jpg"}, "invalid_options"),
-        ({"source": {"url": "https://nowhere.example/"}}, "invalid_options"),
+        ({"source": {"url": "https://nowhere.example/"}}, "failed_download"),
         ({"source": {"url": "https://example.com/a.jpg", "more": 1}}, "invalid_options"),
         ({"image_base64": ENCODED, "output": []}, "invalid_options"),
         ({"image_base64": ENCODED, "output": [1]}, "invalid_options"),

@@ -1,0 +1,406 @@
+# ruff: noqa: RUF001  addresses that look like others are what this is about
+"""What is refused is refused before a connection is made; what is fetched comes from the address that was judged.
+
+Names are resolved by the tests, and whatever is dialled reaches a server on this machine that counts, so the rules are
+those of the service: nothing switches them off."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from urllib.parse import urljoin
+
+import pytest
+
+from lambdas.adapters.fetch import GuardedWeb, Limits
+from maskdrop.errors import (
+    BlockedUrl,
+    EmptyFile,
+    FailedDownload,
+    FileTooLarge,
+    HostUnavailable,
+    InvalidUrl,
+    MaskdropError,
+    TooManyRedirects,
+    UnsupportedFormat,
+)
+from maskdrop.guard import Policy
+from maskdrop.services import Web
+from tests.web import ScriptedServer, make_certificate, served
+
+PUBLIC, PUBLIC_6 = "93.184.216.34", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 100
+
+HERE = "http://photos.example.com/moved"
+
+NAMES: dict[str, list[str]] = {
+    "photos.example.com": [PUBLIC, PUBLIC_6],
+    "xn--bcher-kva.example": [PUBLIC],
+    "rebound.example.com": ["127.0.0.1"],
+    "metadata.example.com": ["169.254.169.254"],
+    "lan.example.com": ["192.168.1.1"],
+    "ula.example.com": ["fd12:3456::1"],
+    "linklocal.example.com": ["fe80::1%eth0"],
+    "mapped.example.com": ["::ffff:127.0.0.1"],
+    "nat64.example.com": ["64:ff9b::7f00:1"],
+    "mixed.example.com": [PUBLIC, "10.0.0.1"],
+    "localtest.me": ["127.0.0.1"],
+    "169.254.169.254.nip.io": ["169.254.169.254"],
+}
+
+ADDRESSES = [
+    # this machine
+    "http://127.0.0.1/", "http://127.0.0.1:80/", "https://127.0.0.1/", "http://127.1.2.3/", "http://127.255.255.254/",
+    "http://0.0.0.0/", "http://0.1.2.3/", "http://[::1]/", "http://[::]/", "http://[0:0:0:0:0:0:0:1]/",
+    # other ways to write it
+    "http://2130706433/", "http://017700000001/", "http://0x7f000001/", "http://0X7F.0x0.0x0.0x1/", "http://127.1/",
+    "http://127.0.1/", "http://0177.0.0.1/", "http://0x7f.1/", "http://0/", "http://0x/", "http://127.0.0.1./",
+    "http://127.0.0.01/", "http://00127.0.0.1/", "http://4294967297/", "http://340282366920938463463374607431768211457/",
+    "http://127.0.0.1.0x1/", "http://127.0.0.0x1/", "http://%31%32%37.0.0.1/", "http://127%2e0%2e0%2e1/",
+    "http://１２７.0.0.1/", "http://①②⑦.0.0.1/", "http://127。0。0。1/", "http://127｡0.0.1/", "http://[::127.0.0.1]/",
+    "http://[::ffff:127.0.0.1]/", "http://[::ffff:7f00:1]/", "http://[0:0:0:0:0:ffff:127.0.0.1]/",
+    "http://[::ffff:0:127.0.0.1]/", "http://[::1%25lo]/", "http://[::1%lo]/", "http://[v1.::1]/",
+    # names of one's own
+    "http://localhost/", "http://LOCALHOST/", "http://localhost./", "http://a.localhost/", "http://intranet/",
+    "http://printer.local/", "http://db.internal/", "http://router.home.arpa/", "http://metadata.google.internal/",
+    "http://instance-data.ec2.internal/", "http://ⓛocalhost/",
+    # where clouds keep credentials
+    "http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://0xA9FEA9FE/", "http://0251.0376.0251.0376/",
+    "http://[fd00:ec2::254]/", "http://169.254.170.2/v2/credentials", "http://[fd00:ec2::23]/", "http://100.100.100.200/",
+    "http://192.0.0.192/", "http://168.63.129.16/", "http://[fd20:ce::254]/", "http://[::ffff:a9fe:a9fe]/",
+    # private, shared, link-local
+    "http://10.0.0.1/", "http://10.255.255.255/", "http://172.16.0.1/", "http://172.31.255.255/", "http://192.168.0.1/",
+    "http://100.64.0.1/", "http://100.127.255.255/", "http://169.254.0.1/", "http://[fc00::1]/", "http://[fdff::1]/",
+    "http://[fe80::1]/", "http://[febf::1]/", "http://[fec0::1]/",
+    # for no one: multicast, broadcast, reserved, documentation, benchmarks
+    "http://192.31.196.1/", "http://192.52.193.1/", "http://192.175.48.1/", "http://[2620:4f:8000::1]/",
+    "http://224.0.0.1/", "http://239.255.255.250/", "http://240.0.0.1/", "http://255.255.255.255/", "http://192.0.2.1/",
+    "http://198.51.100.1/", "http://203.0.113.1/", "http://198.18.0.1/", "http://192.0.0.1/", "http://192.88.99.1/",
+    "http://[ff02::1]/", "http://[ff0e::1]/", "http://[2001:db8::1]/", "http://[3fff::1]/", "http://[100::1]/",
+    "http://[5f00::1]/", "http://[4000::1]/", "http://[2001:2::1]/", "http://[2001:20::1]/",
+    # IPv4 inside IPv6
+    "http://[64:ff9b::7f00:1]/", "http://[64:ff9b::10.0.0.1]/", "http://[64:ff9b:1::a00:1]/", "http://[2002:7f00:1::]/",
+    "http://[2002:a9fe:a9fe::1]/", "http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/", "http://[::10.0.0.1]/",
+    "http://[2606:4700::5efe:127.0.0.1]/", "http://[2606:4700::200:5efe:10.0.0.1]/", "http://[::ffff:8.8.8.8]/",
+    # names that lead there
+    *(f"http://{name}/" for name in NAMES if name not in ("photos.example.com", "xn--bcher-kva.example")),
+    "https://rebound.example.com/", "http://rebound.example.com./", "http://REBOUND.example.com/",
+    # a host behind another, and what readers understand differently
+    "http://photos.example.com@127.0.0.1/", "http://127.0.0.1@photos.example.com/", "http://user:pass@photos.example.com/",
+    "http://photos.example.com\\@127.0.0.1/", "http://127.0.0.1\\.photos.example.com/",
+    "http://photos.example.com:80@127.0.0.1/", "http://127.0.0.1:80:80/", "http://127.0.0.1%00.photos.example.com/",
+    "http://photos.exam\tple.com/a.png", "http://photos.example.com/a.png\r\nX-Header: 1",
+    "http://photos.example.com/ ", "http://photos.example.com\\.example.net/", "http:\\\\photos.example.com/",
+    "http://127.0.0.1\t/", "http://\n127.0.0.1/", " http://127.0.0.1/", "http:///127.0.0.1/", "http:127.0.0.1/",
+    "http://127.0.0.1%09/", "http://[::1]photos.example.com/", "http://photos.example.com..//", "http://.127.0.0.1/",
+    "http://photos.example.com%2f@127.0.0.1/", "http://straße.example/", "http:/\\127.0.0.1/", "//127.0.0.1/", "",
+    # other ports and schemes
+    "http://photos.example.com:22/", "https://photos.example.com:6379/", "http://photos.example.com:0/",
+    "http://photos.example.com:99999/", "http://photos.example.com:/", "http://photos.example.com:８０/",
+    "file:///etc/passwd", "ftp://photos.example.com/", "gopher://photos.example.com/", "data:image/png;base64,AA==",
+    "jar:http://photos.example.com/", "dict://127.0.0.1:11211/", "s3://bucket/key",
+]  # fmt: skip
+
+
+@dataclass
+class Net:
+    """Names as the test has them, and one server behind every address."""
+
+    server: ScriptedServer
+    names: dict[str, list[str]]
+    asked: list[str] = field(default_factory=list)
+    dialled: list[tuple[str, int]] = field(default_factory=list)
+    dead: set[str] = field(default_factory=set)
+
+    def resolve(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        if host not in self.names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self.names[host]
+
+    def dial(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        self.dialled.append(address)
+        if address[0] in self.dead:
+            raise OSError("Network is unreachable")
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout)
+
+    def web(self, policy: Policy = Policy(http=True), tls: ssl.SSLContext | None = None, **limits: float) -> GuardedWeb:  # noqa: B008  frozen
+        return GuardedWeb(
+            policy,
+            limits=Limits(**limits),  # type: ignore[arg-type]
+            resolve=self.resolve,
+            dial=self.dial,
+            tls=lambda: tls or ssl.create_default_context(),
+        )
+
+
+def ok(body: bytes, *headers: str) -> bytes:
+    return "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode() + body
+
+
+def moved(location: str, status: int = 302) -> bytes:
+    return f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n\r\n".encode()
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    length = f"Content-Length: {len(PICTURE)}"
+    with served({"/a.png": ok(PICTURE, length), "/": ok(PICTURE, length)}) as server:
+        yield Net(server, dict(NAMES))
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_an_address_that_is_not_the_internets_is_refused_and_nothing_is_asked(net: Net, url: str) -> None:
+    with pytest.raises((InvalidUrl, BlockedUrl)):
+        net.web().fetch(url)
+    with pytest.raises((InvalidUrl, BlockedUrl)):
+        net.web().post(url, {}, b"{}")
+    assert (net.dialled, net.server.connections) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "url", [url for url in ADDRESSES if url.isascii() and url.isprintable() and urljoin(HERE, url) == url]
+)
+def test_a_public_host_can_send_nobody_there(net: Net, url: str) -> None:
+    net.server.script["/moved"] = moved(url)
+    with pytest.raises((InvalidUrl, BlockedUrl)):
+        net.web().fetch(HERE)
+    assert (len(net.dialled), net.server.connections) == (1, 1)
+
+
+def test_the_table_of_refused_addresses_is_long_and_has_none_twice() -> None:
+    assert len(set(ADDRESSES)) == len(ADDRESSES) >= 120
+
+
+@pytest.mark.parametrize(
+    ("url", "dialled"),
+    [
+        ("http://photos.example.com/a.png", (PUBLIC, 80)),
+        ("http://PHOTOS.example.com./a.png", (PUBLIC, 80)),
+        ("http://bücher.example/a.png", (PUBLIC, 80)),
+        ("http://8.8.8.8/a.png", ("8.8.8.8", 80)),
+        ("http://photos.example.com:443/a.png", (PUBLIC, 443)),
+        ("http://photos.example.com#@127.0.0.1:99/", (PUBLIC, 80)),
+        ("http://photos.example.com/a.png#@127.0.0.1/", (PUBLIC, 80)),
+        ("http://[2606:4700::1111]/a.png", ("2606:4700::1111", 80)),
+    ],
+)
+def test_a_public_host_is_fetched_from_the_address_that_was_judged(
+    net: Net, url: str, dialled: tuple[str, int]
+) -> None:
+    download = net.web().fetch(url)
+    assert (download.body, download.content_type) == (PICTURE, "image/png")
+    assert net.dialled == [dialled]
+
+
+def test_a_name_is_resolved_once_whatever_it_leads_to_the_next_time(net: Net) -> None:
+    answers = iter([[PUBLIC], ["127.0.0.1"]])
+    net.names = {"photos.example.com": []}
+    web = GuardedWeb(Policy(http=True), resolve=lambda _: next(answers), dial=net.dial)
+    assert web.fetch("http://photos.example.com/a.png").body == PICTURE
+    assert net.dialled == [(PUBLIC, 80)]
+    with pytest.raises(BlockedUrl):
+        web.fetch("http://photos.example.com/a.png")
+    assert net.dialled == [(PUBLIC, 80)]
+
+
+def test_an_address_that_cannot_be_reached_is_followed_by_the_next_one_of_the_same_name(net: Net) -> None:
+    net.dead = {PUBLIC}
+    assert net.web().fetch("http://photos.example.com/a.png").body == PICTURE
+    assert net.dialled == [(PUBLIC, 80), (PUBLIC_6, 80)]
+    assert net.asked == ["photos.example.com"]
+
+
+def test_the_request_names_the_host_and_says_nothing_of_us_but_our_name(net: Net) -> None:
+    net.web().fetch("http://photos.example.com/a.png#top")
+    head, _ = net.server.requests[-1]
+    lines = head.split("\r\n")
+    assert lines[0] == "GET /a.png HTTP/1.1"
+    assert {line.split(":")[0] for line in lines[1:]} == {
+        "Host",
+        "Accept",
+        "Accept-Encoding",
+        "Connection",
+        "User-Agent",
+    }
+    assert "Host: photos.example.com" in lines
+    assert "Accept-Encoding: identity" in lines
+
+
+def test_redirects_are_followed_five_times_and_each_is_resolved_and_judged_anew(net: Net) -> None:
+    for number in range(6):
+        net.server.script[f"/{number}"] = moved(f"http://photos.example.com/{number - 1}", 301 + number % 3)
+    net.server.script["/0"] = moved("/a.png", 308)
+    assert net.web().fetch("http://photos.example.com/4").body == PICTURE
+    assert net.asked == ["photos.example.com"] * 6
+    with pytest.raises(TooManyRedirects):
+        net.web().fetch("http://photos.example.com/5")
+
+
+def test_a_picture_comes_by_tls_under_the_name_that_was_asked_for(net: Net, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "photos.pem", "photos.example.com")
+    authority = ssl.create_default_context(cafile=str(tmp_path / "photos.crt"))
+    net.names["other.example.com"] = [PUBLIC]
+    with served({"/a.png": ok(PICTURE)}, certificate) as server:
+        net.server = server
+        web = net.web(Policy(), authority)
+        assert web.fetch("https://photos.example.com/a.png").body == PICTURE
+        assert net.dialled == [(PUBLIC, 443)]
+        assert server.names == ["photos.example.com"]
+        assert "\r\nHost: photos.example.com\r\n" in server.requests[0][0]
+        with pytest.raises(FailedDownload, match="certificate"):
+            web.fetch("https://other.example.com/a.png")
+        with pytest.raises(FailedDownload, match="certificate"):
+            net.web(Policy()).fetch("https://photos.example.com/a.png")
+
+
+def test_https_never_becomes_http_on_the_way(net: Net, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "photos.pem", "photos.example.com")
+    authority = ssl.create_default_context(cafile=str(tmp_path / "photos.crt"))
+    with served({"/a.png": moved("http://photos.example.com/b.png")}, certificate) as server:
+        net.server = server
+        with pytest.raises(BlockedUrl, match="https"):
+            net.web(Policy(http=True), authority).fetch("https://photos.example.com/a.png")
+        assert server.connections == 1
+
+
+def test_only_who_named_the_address_may_mean_a_trusted_host(net: Net) -> None:
+    net.names |= {"images.corp.internal": ["10.1.2.3"]}
+    net.server.script |= {"/own": moved("/a.png"), "/in": moved("http://images.corp.internal:8080/a.png")}
+    web = net.web(Policy(http=True, trusted=frozenset({"images.corp.internal"})))
+    assert web.fetch("http://images.corp.internal:8080/own").body == PICTURE
+    assert net.dialled == [("10.1.2.3", 8080)] * 2
+    with pytest.raises(BlockedUrl):
+        web.fetch("http://photos.example.com/in")
+    assert len(net.dialled) == 3
+
+
+def endless() -> Iterable[bytes]:
+    yield ok(PICTURE)
+    for _ in range(2000):  # 131 MB, if anyone takes them
+        yield bytes(65536)
+
+
+def chunked(*chunks: tuple[str, bytes]) -> bytes:
+    body = b"".join(size.encode() + b"\r\n" + chunk + b"\r\n" for size, chunk in chunks)
+    return ok(body, "Transfer-Encoding: chunked")
+
+
+def minus_one() -> Iterable[bytes]:
+    yield chunked((f"{len(PICTURE):x}", PICTURE)) + b"-1\r\n"
+    for _ in range(2000):
+        yield bytes(65536)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (ok(PICTURE, "Content-Length: 999999999999"), FileTooLarge),
+        (endless, FileTooLarge),
+        (minus_one, HostUnavailable),
+        (chunked(("4", PICTURE[:4]), ("-5", PICTURE)), HostUnavailable),
+        (chunked((f"{len(PICTURE):x}", PICTURE)), HostUnavailable),  # the last chunk never comes
+        (ok(PICTURE, f"Content-Length: {len(PICTURE) + 1}"), HostUnavailable),
+        (ok(PICTURE, "Content-Encoding: gzip"), FailedDownload),
+        (ok(b"\x1f\x8b\x08\0" + bytes(100), "Content-Type: image/png"), UnsupportedFormat),
+        (ok(b"<html>Hello</html>", "Content-Type: image/jpeg"), UnsupportedFormat),
+        (ok(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Content-Type: image/svg+xml"), UnsupportedFormat),
+        (ok(b""), EmptyFile),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", FailedDownload),
+        (b"HTTP/1.1 206 Partial Content\r\n\r\n" + PICTURE, FailedDownload),
+        (b"HTTP/1.1 302 Found\r\n\r\n", FailedDownload),
+        (b"HTTP/1.1 503 Unavailable\r\n\r\n", HostUnavailable),
+        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", HostUnavailable),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", HostUnavailable),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 70_000 + b"\r\n\r\n", HostUnavailable),
+        (b"", HostUnavailable),
+    ],
+)
+def test_what_is_not_a_whole_picture_of_a_decent_size_is_refused_with_its_reason(
+    net: Net, answer: bytes, error: type[MaskdropError]
+) -> None:
+    net.server.script["/odd"] = answer
+    with pytest.raises(error):
+        net.web(bytes_max=100_000).fetch("http://photos.example.com/odd")
+    assert net.server.sent < 20_000_000  # of 131 MB; what the kernel holds between the two is sent as well
+
+
+def test_a_body_in_chunks_is_put_together(net: Net) -> None:
+    net.server.script["/chunked"] = chunked(("10", PICTURE[:16]), (f"{len(PICTURE) - 16:x}", PICTURE[16:]), ("0", b""))
+    assert net.web().fetch("http://photos.example.com/chunked").body == PICTURE
+
+
+def drip(head: bytes) -> Iterable[bytes]:
+    """Ends well, if anyone waits for it: 10 s later."""
+    yield head
+    for _ in range(200):
+        Event().wait(0.05)
+        yield b"a"
+    yield b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", ok(PICTURE)], ids=["headers", "body"])
+def test_a_host_that_sends_a_byte_now_and_then_runs_into_the_deadline(net: Net, head: bytes) -> None:
+    net.server.script["/drip"] = lambda: drip(head)
+    with pytest.raises(HostUnavailable, match="in time"):
+        net.web(total_s=0.5).fetch("http://photos.example.com/drip")
+
+
+def test_a_host_that_says_nothing_is_waited_for_until_the_deadline_at_most(net: Net) -> None:
+    def late() -> Iterable[bytes]:
+        Event().wait(2)
+        yield ok(PICTURE[:64], "Content-Length: 64")  # all of it in one read
+
+    net.server.script["/late"] = late
+    with pytest.raises(HostUnavailable, match="in time"):
+        net.web(total_s=0.2).fetch("http://photos.example.com/late")
+
+
+def test_a_host_that_says_nothing_is_waited_for_no_longer_than_a_read_may_take(net: Net) -> None:
+    net.server.script["/silent"] = lambda: drip(b"")
+    with pytest.raises(HostUnavailable, match="in time"):
+        net.web(wait_s=0.02).fetch("http://photos.example.com/silent")
+
+
+def test_a_receiver_is_waited_for_longer_than_a_host_of_pictures(net: Net) -> None:
+    def thoughtful() -> Iterable[bytes]:
+        Event().wait(0.3)
+        yield b"HTTP/1.1 204 Taken\r\n\r\n"
+
+    net.names["localhost"] = ["127.0.0.1"]
+    net.server.script["/hook"] = thoughtful
+    web = net.web(Policy(trusted=frozenset({"localhost"})), wait_s=0.02)
+    assert web.post("http://localhost:8000/hook", {}, b"{}") == 204
+    with pytest.raises(HostUnavailable, match="in time"):
+        web.fetch("http://localhost:8000/hook")
+
+
+def test_a_name_that_nobody_has_is_told_apart_from_a_resolver_that_is_busy(net: Net) -> None:
+    with pytest.raises(FailedDownload, match="no host"):
+        net.web().fetch("http://nobody.example.com/")
+
+    def busy(_: str) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with pytest.raises(HostUnavailable):
+        GuardedWeb(Policy(http=True), resolve=busy, dial=net.dial).fetch("http://photos.example.com/")
+
+
+def test_a_post_is_sent_once_by_https_and_goes_where_no_redirect_says(net: Net, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "photos.pem", "photos.example.com")
+    authority = ssl.create_default_context(cafile=str(tmp_path / "photos.crt"))
+    with served({"/hook": moved("https://photos.example.com/other", 307)}, certificate) as server:
+        net.server = server
+        web: Web = net.web(Policy(http=True), authority)
+        assert web.post("https://photos.example.com/hook", {"webhook-id": "1"}, b'{"a":1}') == 307
+        ((head, body),) = server.requests
+        assert body == b'{"a":1}'
+        assert head.startswith("POST /hook HTTP/1.1\r\n")
+        assert "\r\nwebhook-id: 1\r\n" in head
+        with pytest.raises(BlockedUrl, match="https"):
+            web.post("http://photos.example.com/hook", {}, b"")
+        assert server.connections == 1

@@ -1,0 +1,39 @@
+import io
+
+import pytest
+from PIL import Image
+
+from maskdrop.sniff import HEAD, picture_type
+
+FORMATS = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "TIFF": "image/tiff",
+    "BMP": "image/bmp", "AVIF": "image/avif",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "content_type"), FORMATS.items())
+def test_every_format_is_known_by_its_first_bytes(form: str, content_type: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, form)
+    assert picture_type(buffer.getvalue()[:HEAD]) == content_type
+
+
+@pytest.mark.parametrize(
+    ("brands", "content_type"),
+    [
+        (b"heic\0\0\0\0mif1heic", "image/heic"),
+        (b"mif1\0\0\0\0mif1avif", "image/avif"),
+        (b"msf1\0\0\0\0hevc", "image/heic"),
+        (b"isom\0\0\0\0mp42", None),
+        (b"qt  \0\0\0\0", None),
+    ],
+)
+def test_a_box_of_brands_is_read_whole(brands: bytes, content_type: str | None) -> None:
+    assert picture_type((len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands) == content_type
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"B", b"\xff\xd8", b"%PDF-1.7", b"<svg/>", b"PK\3\4", b"RIFF\0\0\0\0WAVE", b"ftyp"]
+)
+def test_anything_else_is_no_picture(head: bytes) -> None:
+    assert picture_type(head) is None
