@@ -232,7 +232,8 @@ class Internal(MaskdropError):
 
 def error_of(info: ErrorInfo) -> MaskdropError:
     """The error that was written down as `info`; Internal, with its message, for a code that the tree does not have."""
-    kinds = [MaskdropError]
+    kinds = MaskdropError.__subclasses__()
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return next((kind for kind in kinds if kind.code == info.code), Internal)(info.message)
+    # Those that only group others have no code of their own.
+    return next((kind for kind in kinds if vars(kind).get("code") == info.code), Internal)(info.message)
