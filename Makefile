@@ -12,7 +12,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers clean
+.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers bench-train clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -26,9 +26,10 @@ up: $(RUN) ## starts the stack and stays: watches drop/, prints the addresses
 down: $(RUN) ## stops what `make up` or `make run` started
 	@$(VENV)/bin/python -m local down
 
-test: $(DEV) ## runs the unit, contract, infra and end-to-end tests
+test: $(DEV) ## runs every test: unit, contract, infra, end to end, then those of the networks
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
+	@$(MAKE) --no-print-directory test-models
 
 test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
@@ -54,6 +55,9 @@ bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/p
 
 bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
+
+bench-train: $(MODELS) ## measures the training loop beside its loader and its network
+	@$(VENV)-models/bin/python -m tests.bench.training
 
 clean: ## removes everything that was made
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi

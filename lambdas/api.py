@@ -9,11 +9,10 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect, cutouts
@@ -25,6 +24,9 @@ from maskdrop.job import STATES, State
 from maskdrop.now import cut_out_now
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 PAGE, PAGE_MAX = 50, 200
 

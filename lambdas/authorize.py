@@ -15,7 +15,7 @@ from maskdrop.services import Registry
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.services().registry)
+    return work(event, connect.registry())
 
 
 def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     so names its usage plan, and its caller for `lambdas.api`."""
     name = digest(key_in(event["headers"] or {}))
     value = registry.get("key", name)
-    if value is None:
-        logger().info("refused", extra={"path": event["path"]})
+    key = Key.from_json(value) if value else None
+    logger().info("asked", extra={"path": event["path"], "key": key.id if key else None})
+    if key is None:
         return _policy("nobody", "Deny", event["methodArn"])
-    key = Key.from_json(value)
     caller = Caller(id=key.id, owner=key.owner, scope=key.scope, rate=key.rate, key=name)
     return {
         **_policy(caller.id, "Allow", event["methodArn"]),

@@ -1,6 +1,6 @@
 """The command line: a stack on this machine (run, up, down, status), the API's keys (keys), the weights of the engines
-(models), data for training (data), how good engines are (evaluate, compare, promote), and networks in other forms
-(export)."""
+(models), data for training (data), training (train, tune), how good engines are (evaluate, compare, promote), and
+networks in other forms (export)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from local import data, evaluate, keys, models, processes, stack
+from local import data, evaluate, keys, models, processes, stack, train
 from local.config import ROOT, LocalConfig, LocalError
 from local.export import export
 from local.pictures import ENDED, Pictures
@@ -43,6 +43,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.command()(export)
 

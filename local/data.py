@@ -1,4 +1,4 @@
-"""Data for training and evaluation: prepare."""
+"""Data for training and evaluation: prepare it, and backgrounds to put people on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cv2
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from local.terminal import console, explained
+from sagemaker_model.data import backdrops, folders
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.prepare import entries_of, reasons
 from sagemaker_model.data.prepare import prepare as prepare_
 from sagemaker_model.data.recipe import Kind, Recipe
-from sagemaker_model.data.records import SPLITS, InvalidData
+from sagemaker_model.data.records import SPLITS, BadRecord, InvalidData
+from sagemaker_model.pixels import Pixels
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -116,6 +119,48 @@ def prepare(
     _say(manifest, out)
     if not manifest["shards"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def backgrounds(
+    photos: Annotated[Path, typer.Argument(help="A data folder: what lies beside its subjects is taken.")],
+    out: Annotated[Path, typer.Argument(help="A folder for the pictures.")],
+    panoramas: Annotated[
+        Path | None, typer.Option(help="A folder of .hdr or .exr panoramas without people to take views of.")
+    ] = None,
+    views: Annotated[int, typer.Option(help="Of each panorama.", min=1)] = 20,
+    side: Annotated[int, typer.Option(help="Pixels of a view.", min=64)] = 480,
+    clean: Annotated[bool, typer.Option(help="Only photos whose licence class is clean.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
+) -> None:
+    """Makes pictures without people: strips of the training photos beside their subjects, and views of panoramas.
+
+    Photos in which others than the subject stand about give strips with people: choose them, or look at the strips.
+    """
+    with explained(), console.status("Making backgrounds"):
+        out.mkdir(parents=True, exist_ok=True)
+        left_out = 0
+        for entry in folders.entries(photos):
+            if entry.split not in ("train", "") or (clean and entry.licence_class != "clean"):
+                continue
+            try:
+                found = list(backdrops.strips(entry.load()))
+            except BadRecord:
+                left_out += 1
+                continue
+            for number, strip in enumerate(found):
+                _write(out / f"{entry.id}-{number}.jpg", strip)
+        for path in _pictures(panoramas) if panoramas else ():
+            random, around = np.random.default_rng((seed, *path.name.encode())), backdrops.panorama(path)
+            for number in range(views):
+                _write(out / f"{path.stem}-{number:03}.jpg", backdrops.view(around, side, random))
+    made = sum(1 for _ in out.glob("*.jpg"))
+    console.print(f"{made:,} pictures in {escape(str(out))}; {left_out:,} records could not be used.", soft_wrap=True)
+
+
+def _write(path: Path, rgb: Pixels) -> None:
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 92))
+    path.write_bytes(jpeg.tobytes())
 
 
 def _say(manifest: dict[str, Any], out: Path) -> None:

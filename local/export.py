@@ -24,7 +24,7 @@ class Form(StrEnum):
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="modnet or portrait.")],
+    network: Annotated[str, typer.Argument(help="modnet, portrait or attention-unet.")],
     weights: Annotated[Path, typer.Argument(help="A checkpoint; for portrait also the published .tflite.")],
     to: Annotated[list[Form], typer.Option(help="May be given several times.")],
     out: Annotated[Path, typer.Option(help="The folder for what is made.")],

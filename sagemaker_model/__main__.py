@@ -1,4 +1,4 @@
-"""`python -m sagemaker_model [serve | fetch-weights]`: SageMaker starts the container with `serve`."""
+"""`python -m sagemaker_model [serve | train | fetch-weights]`: SageMaker starts the container with the first two."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sagemaker_model.engines.base import load_all
 from sagemaker_model.server import app, in_flight
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.storage import S3Storage
+from sagemaker_model.training.__main__ import main as train
 from sagemaker_model.weights import fetch, known
 
 log = logging.getLogger("sagemaker_model")
@@ -48,8 +49,10 @@ def serve(settings: ServerSettings) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sagemaker_model", description=__doc__)
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "fetch-weights"))
+    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "train", "fetch-weights"))
     command = parser.parse_args().command
+    if command == "train":
+        return train([])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.captureWarnings(capture=True)
     try:

@@ -35,6 +35,7 @@ from sagemaker_model import litert
 from sagemaker_model.checkpoints import State, load_checkpoint, load_into, modnet_state
 from sagemaker_model.engines import modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
 from sagemaker_model.pixels import Pixels
@@ -50,6 +51,9 @@ Mattes = tuple[list[Floats], list[float]]
 OPSET = 17
 """Of the operators: every ONNX Runtime since 1.12 has them."""
 
+ATTENTION_UNET_SIDE = 128
+"""Pixels, as `maskdrop train` has it by default; no engine says."""
+
 CALIBRATION_MIN = 8
 """Pictures. Fewer than that give ranges which the next picture leaves."""
 
@@ -60,11 +64,11 @@ class ExportFailed(MaskdropError):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """make: the network, untrained. state: its entries from a file of weights.
+    """make: the network, untrained, as large as these entries say. state: its entries from a file of weights.
     prepared: its input for a picture of any size, 3xhxw, as its engine makes it. side: in pixels, where there is one
     size alone."""
 
-    make: Callable[[], nn.Module]
+    make: Callable[[State], nn.Module]
     state: Callable[[Path], State]
     prepared: Callable[[Pixels], Floats]
     side: int
@@ -72,16 +76,22 @@ class Network:
 
 NETWORKS = {
     "modnet": Network(
-        MODNet,
+        lambda _: MODNet(),
         lambda path: modnet_state(load_checkpoint(path)),
         lambda rgb: modnet.MODNet().prepare(rgb, ()),
         modnet.SHORT,
     ),
     "portrait": Network(
-        Portrait,
+        lambda _: Portrait(),
         lambda path: portrait_state(path) if path.suffix == ".tflite" else load_checkpoint(path),
         portrait.prepared,
         portrait.SIDE,
+    ),
+    "attention-unet": Network(
+        attention_unet.sized_for,
+        load_checkpoint,
+        lambda rgb: portrait.prepared(rgb, ATTENTION_UNET_SIDE),
+        ATTENTION_UNET_SIDE,
     ),
 }
 
@@ -116,8 +126,9 @@ class Exported:
 
 def load(name: str, weights: Path) -> nn.Module:
     """The network in eval mode. Raises ExportFailed, InvalidWeights."""
-    net = _network(name).make()
-    load_into(net, _network(name).state(weights))
+    state = _network(name).state(weights)
+    net = _network(name).make(state)
+    load_into(net, state)
     return net.eval()
 
 

@@ -15,23 +15,30 @@ _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 def composed(record: Record, background: Pixels, name: str) -> Record:
-    """The subject of `record` on `background` (any size: it is cut to the same shape), without the colours of its own
-    background along its edge. The mask is what the subject was put on with: it is true to the pixel.
+    """The subject of `record` on `background` (any size: it is cut to the same shape). The mask is what the subject was
+    put on with: it is true to the pixel."""
+    colours, alpha = lifted(record.image, record.mask)
+    height, width = alpha.shape
+    return replace(record, image=put(colours, alpha, covering(background, width, height)), mask=alpha, background=name)
+
+
+def lifted(image: Pixels, mask: Pixels) -> tuple[Pixels, Pixels]:
+    """(colours HxWx3, alpha HxW) of a subject, without the colours of its own background along its edge.
 
     A soft mask is taken as it is, with the subject's own colours (`estimate_foreground`). A hard one is drawn in and
     softened by a pixel, with the colours of the picture. Thirteen people of known colours and alpha, masks of 0 and
     255, mean error of the new edge's colours: 0.8 of 255 (5.5 where the mask is a pixel too wide); with the mask as it
     is 1.9 (15.3), softened alone 5.1 (17.8), drawn in, softened and with estimated colours 2.8 (4.1).
     """
-    if ((record.mask > 0) & (record.mask < 255)).any():
-        alpha, colours = record.mask, estimate_foreground(record.image, record.mask)
-    else:
-        alpha = cv2.GaussianBlur(cv2.erode(record.mask, _NEIGHBOURS), (5, 5), 1).astype(np.uint8)
-        colours = record.image
-    height, width = alpha.shape
+    if ((mask > 0) & (mask < 255)).any():
+        return estimate_foreground(image, mask), mask
+    return image, cv2.GaussianBlur(cv2.erode(mask, _NEIGHBOURS), (5, 5), 1).astype(np.uint8)
+
+
+def put(colours: Pixels, alpha: Pixels, background: Pixels) -> Pixels:
+    """The composite, HxWx3 uint8. All three have one size."""
     share = (alpha / np.float32(255))[..., None]
-    image = share * colours + (1 - share) * covering(background, width, height)
-    return replace(record, image=np.rint(image).astype(np.uint8), mask=alpha, background=name)
+    return np.rint(share * colours + (1 - share) * background).astype(np.uint8)
 
 
 def covering(picture: Pixels, width: int, height: int) -> Pixels:

@@ -112,7 +112,7 @@ def records(shards: Iterable[Path], skip: int = 0) -> Iterator[Record]:
             if skip > 0:
                 skip -= 1
             else:
-                yield _record(shard, members)
+                yield decoded(shard, members)
 
 
 def _samples(shard: Path) -> Iterator[Sample]:
@@ -141,7 +141,8 @@ def _key(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _record(shard: Path, members: Sample) -> Record:
+def decoded(shard: Path, members: Sample) -> Record:
+    """The record of these members of a shard. Raises InvalidData."""
     key = _key(next(iter(members)))
     try:
         said = json.loads(members[f"{key}.json"])

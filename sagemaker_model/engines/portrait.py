@@ -42,7 +42,7 @@ class Portrait:
         return self._session.run(["matte"], {"picture": prepared(picture)[None]})[0][0, 0]
 
 
-def prepared(picture: Pixels) -> Floats:
-    """The network's input for a picture of any size: 3x320x320 float32, RGB in 0..1."""
-    small = resized(picture, (SIDE, SIDE))
+def prepared(picture: Pixels, side: int = SIDE) -> Floats:
+    """The network's input for a picture of any size: 3x`side`x`side` float32, RGB in 0..1."""
+    small = resized(picture, (side, side))
     return np.ascontiguousarray(small.transpose(2, 0, 1), np.float32) / np.float32(255)

@@ -15,6 +15,7 @@ from PIL import Image, ImageChops
 
 from local import processes
 from tests.e2e.conftest import Running, wait_until
+from tests.web import served
 
 MB = 1_000_000
 
@@ -75,6 +76,20 @@ def test_the_three_ways_in_give_the_same_picture(
     in_json = running.pictures.http.post("/v1/cutouts", json=data)
     assert opened(raw).format == "WEBP"
     assert raw.content == form.content == in_json.content
+
+
+def test_a_picture_may_be_fetched_from_an_address_and_not_from_this_machines_own(
+    running: Running, person: bytes
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(person)}\r\n\r\n".encode()
+    with served({"/a.jpg": head + person}) as host:
+        taken, refused = (
+            running.pictures.http.post("/v1/cutouts", json={"source": {"url": f"http://{name}:{host.port}/a.jpg"}})
+            for name in ("localhost", "127.0.0.1")
+        )
+        assert opened(taken).size == (512, 512)
+        assert refused.status_code == 400, refused.text
+        assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(("megabytes", "status"), [(3.9, 200), (4.1, 413), (9.9, 413), (10.1, 413)])

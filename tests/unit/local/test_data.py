@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import Result
@@ -100,3 +101,22 @@ def test_the_options_are_in_the_manifest(source: Path, tmp_path: Path) -> None:
     assert recipe["shares"] == [0.6, 0.3, 0.1]
     assert (recipe["seed"], recipe["shard_bytes"], recipe["aspect"]) == (7, 3_000_000, [9, 16])
     assert (recipe["classes"], recipe["empty"]) == (["dog"], True)
+
+
+def test_backgrounds_are_strips_of_training_photos_and_views_of_panoramas(tmp_path: Path) -> None:
+    rows = [{"id": f"{split}-{kind}", "split": split, "licence_class": kind} for split in ("train", "val")
+            for kind in ("clean", "unclear")]  # fmt: skip
+    narrow = disc((30, 200), 20, (600, 400))
+    datasets.folder(tmp_path / "photos", rows, {row["id"]: narrow for row in rows})
+    around = np.ones((32, 64, 3), np.float32)
+    (tmp_path / "around").mkdir()
+    cv2.imwrite(str(tmp_path / "around" / "hall.hdr"), around)
+    words = ["data", "backgrounds", str(tmp_path / "photos"), str(tmp_path / "out")]
+    result = CliRunner().invoke(
+        app, [*words, "--panoramas", str(tmp_path / "around"), "--views", "3", "--side", "64", "--clean"]
+    )
+    assert result.exit_code == 0, result.output
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["hall-000.jpg", "hall-001.jpg", "hall-002.jpg", "train-clean-0.jpg"]
+    result = CliRunner().invoke(app, words)
+    assert "5 pictures" in result.output

@@ -16,6 +16,7 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 from local.cli import app  # noqa: E402
 from sagemaker_model import export  # noqa: E402
 from sagemaker_model.checkpoints import load_into, modnet_state  # noqa: E402
+from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
 from sagemaker_model.pixels import Pixels  # noqa: E402
 from sagemaker_model.weights import InvalidWeights, NotInstalled  # noqa: E402
 from tests.unit.model import published_modnet  # noqa: E402
@@ -36,7 +37,7 @@ def photos(count: int) -> list[Pixels]:
 def network(name: str) -> torch.nn.Module:
     """With weights of any kind."""
     torch.manual_seed(0)
-    net = export.NETWORKS[name].make()
+    net = export.NETWORKS[name].make({})
     if name == "modnet":  # new, its norms do nothing
         load_into(net, modnet_state(published_modnet.state()))
     return net.eval()
@@ -115,7 +116,7 @@ def test_a_converter_that_fails_is_said(tmp_path: Path) -> None:
 
 
 def test_an_unknown_network_is_answered_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(export.ExportFailed, match=r"'yolo'.*modnet, portrait"):
+    with pytest.raises(export.ExportFailed, match=r"'yolo'.*modnet, portrait, attention-unet"):
         export.load("yolo", tmp_path)
 
 
@@ -123,6 +124,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(network("portrait").state_dict(), tmp_path / "weights.pt")
     with pytest.raises(InvalidWeights, match="not for MODNet"):
         export.load("modnet", tmp_path / "weights.pt")
+
+
+def test_an_attention_unet_is_as_large_as_its_weights(tmp_path: Path) -> None:
+    torch.save(AttentionUNet(filters=4).state_dict(), tmp_path / "weights.pt")
+    assert export.load("attention-unet", tmp_path / "weights.pt").last.in_channels == 4
+    torch.save(network("portrait").state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InvalidWeights, match="not for AttentionUNet"):
+        export.load("attention-unet", tmp_path / "weights.pt")
 
 
 # The command

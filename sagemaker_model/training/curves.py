@@ -1,0 +1,30 @@
+"""The history of a run as a picture: curves.png."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CURVES = "curves.png"
+
+
+def draw(out: Path) -> Path | None:
+    """Loss, IoU on the validation split, and learning rate by step. None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.info("There are no curves: matplotlib is not installed.")
+        return None
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    for axes, name in zip(figure.subplots(3, sharex=True), ("loss", "iou", "lr"), strict=True):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), marker="." if len(points) < 50 else "")
+        axes.set_ylabel(name)
+        axes.grid(visible=True, alpha=0.3)
+    axes.set_xlabel("step")
+    figure.savefig(out / CURVES, dpi=100)
+    return out / CURVES

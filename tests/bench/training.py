@@ -1,0 +1,170 @@
+"""`make bench-train`: the training loop beside its loader alone and its network alone, in turns in one run, on made
+photos of 640 x 480.
+
+On the CPU one core makes samples and another trains; on a GPU all cores make samples. The loop cannot exceed the slower
+of the two. What its own process takes above the network are clipping, the average of weights and the history.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sagemaker_model.training.objectives import Objective, objective_of
+from sagemaker_model.training.samples import Batch, Samples, source, training_loader
+from sagemaker_model.training.settings import SETTINGS, TrainingSettings
+from sagemaker_model.training.train import Data, train
+from tests.bench.machine import machine
+from tests.bench.measure import SECONDS, cores
+
+NETWORKS = ("attention-unet", "portrait")
+ON_GPU = ("modnet",)
+"""There, as well: 16 pictures of 512 x 512 take minutes on two cores."""
+
+RECORDS, BACKGROUNDS = 64, 8
+ROUNDS = 3
+STEPS_MIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """cpu_ms: of the process for a sample."""
+
+    samples_s: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    loader: Pace
+    network: Pace
+    loop: Pace
+
+    @property
+    def reached(self) -> float:
+        """Of the slower one's samples a second."""
+        return self.loop.samples_s / min(self.loader.samples_s, self.network.samples_s)
+
+
+class Clock:
+    """From its making, or from a sample on."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def pace(self, samples: int) -> Pace:
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return Pace(samples / wall, cpu / samples * 1000)
+
+
+def photos(folder: Path) -> Data:
+    """Blurred noise, as large as photos are as JPEG, with an ellipse in front; one of them to validate on."""
+    random = np.random.default_rng(0)
+    for name in ("images", "masks", "backgrounds"):
+        (folder / name).mkdir()
+    mask = cv2.ellipse(np.zeros((480, 640), np.uint8), (320, 300), (130, 190), 0, 0, 360, 255, cv2.FILLED)
+    for number in range(RECORDS + BACKGROUNDS):
+        noise = random.integers(0, 255, (60, 80, 3), np.uint8)
+        kind = "images" if number < RECORDS else "backgrounds"
+        cv2.imwrite(str(folder / kind / f"{number}.jpg"), cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC))
+        if number < RECORDS:
+            cv2.imwrite(str(folder / "masks" / f"{number}.png"), mask)
+    rows = [f"{number},{'train' if number else 'val'}" for number in range(RECORDS)]
+    (folder / "manifest.csv").write_text("\n".join(["id,split", *rows]))
+    return Data(train=folder, val=folder, backgrounds=folder / "backgrounds")
+
+
+def of_loader(samples: Samples) -> Pace:
+    """Without its first batch, with which workers start. Their CPU time is not this process's."""
+    batches = iter(training_loader(samples, 0))
+    next(batches)
+    clock = Clock()
+    return clock.pace(sum(len(batch.picture) for batch in batches))
+
+
+def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
+    """Loss, gradients and the optimiser's step, on a batch that lies on the device."""
+    picture, alpha = batch.picture.float() / 255, batch.alpha.float() / 255
+    clock = Clock()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        objective(picture, alpha).backward()
+        optimiser.step()
+    if picture.is_cuda:
+        torch.cuda.synchronize()
+    return clock.pace(steps * len(picture))
+
+
+def of_loop(network: str, data: Data, out: Path, settings: TrainingSettings) -> Pace:
+    """Between the first line of history and the last, so without the workers' start and the validation."""
+    clock, paces = Clock(), []
+
+    def report(line: dict[str, Any]) -> None:
+        nonlocal clock
+        if "loss" not in line:
+            return
+        if line["step"] == 1:
+            clock = Clock()
+        else:
+            paces.append(clock.pace((line["step"] - 1) * settings.batch))
+
+    train(network, data, out, settings, report=report)
+    return paces[-1]
+
+
+def measured(network: str, device: str, data: Data, scratch: Path) -> Turn:
+    """The turn of ROUNDS that reached the median."""
+    settings = replace(SETTINGS[network], log_every=1)
+    settings = replace(settings, workers=1, threads=1) if device == "cpu" else replace(settings, workers=cores())
+    records = source(data.train, "train")
+    objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
+    objective.to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(objective.learned())
+    batch = next(iter(training_loader(Samples(records, settings, data.backgrounds), 0)))
+    batch = Batch(batch.picture.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    of_network(objective, optimiser, batch, 1)
+    steps = max(STEPS_MIN, int(SECONDS * of_network(objective, optimiser, batch, 2).samples_s / settings.batch))
+    settings = replace(settings, steps=steps, validate_every=steps)
+    samples = Samples(records, settings, data.backgrounds)
+    turns = [
+        Turn(
+            of_loader(samples),
+            of_network(objective, optimiser, batch, steps),
+            of_loop(network, data, scratch / f"{network}-{turn}", settings),
+        )
+        for turn in range(ROUNDS)
+    ]
+    return sorted(turns, key=lambda turn: turn.reached)[ROUNDS // 2]
+
+
+def main() -> int:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    names = ("loader", "network", "loop", "loop / slower", "network, ms", "loop, ms")
+    table = Table("network", "side", *names)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = photos(Path(scratch))
+        for network in (*NETWORKS, *(ON_GPU if device == "cuda" else ())):
+            turn = measured(network, device, data, Path(scratch))
+            rates = (f"{pace.samples_s:.1f}" for pace in (turn.loader, turn.network, turn.loop))
+            cpu = (f"{pace.cpu_ms:.1f}" for pace in (turn.network, turn.loop))
+            table.add_row(network, str(SETTINGS[network].side), *rates, f"{turn.reached:.2f}", *cpu)
+    console = Console(highlight=False, width=110)
+    console.print(table)
+    console.print(f"Samples/s alone, and CPU ms a sample of the process that trains. {device}, {machine()}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
