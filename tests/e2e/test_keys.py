@@ -114,30 +114,37 @@ def test_calls_are_counted_down_and_refused_until_the_window_is_over(api: httpx2
     assert abs(reset - datetime.now(UTC).timestamp()) <= 60
 
 
+@pytest.mark.parametrize("where", [(), ("--stage", "dev")], ids=["this machine", "an account"])
 def test_a_key_is_made_listed_and_revoked_by_command_and_then_opens_nothing(
-    running: Running, api: httpx2.Client
+    running: Running, api: httpx2.Client, where: tuple[str, ...]
 ) -> None:
     name = uuid.uuid4().hex[:8]
-    made = command(running, "create", name, "--owner", "studio", "--rate", "7")
+    made = command(running, "create", name, "--owner", "studio", "--rate", "7", *where)
     [text] = [word for word in made.split() if word.startswith("maskdrop_")]
     assert "whsec_" in made
     headers = {"X-Api-Key": text}
     answer = api.get("/v1/usage", headers=headers)
     assert (answer.json()["owner"], answer.headers["X-RateLimit-Limit"]) == ("studio", "7")
-    listed = command(running, "list")
+    listed = command(running, "list", *where)
     [line] = [line for line in listed.splitlines() if name in line]
     assert text not in listed
     assert "whsec_" not in listed
     key_id = line.strip(" │┃|").split()[0]
-    command(running, "revoke", key_id)
+    command(running, "revoke", key_id, *where)
     assert api.get("/v1/usage", headers=headers).status_code == 403
-    assert name not in command(running, "list")
+    assert name not in command(running, "list", *where)
 
 
 def test_a_key_that_is_not_there_cannot_be_revoked(running: Running) -> None:
     done = run(running, "revoke", "nokey")
     assert done.returncode == 1
     assert "nokey" in done.stdout
+
+
+def test_a_stage_that_is_not_there_is_said_to_be_not_there(running: Running) -> None:
+    done = run(running, "list", "--stage", "nowhere")
+    assert done.returncode == 1
+    assert "Maskdrop-nowhere" in done.stdout
 
 
 def test_a_caller_that_signs_with_its_credentials_needs_no_key(running: Running, api: httpx2.Client) -> None:
@@ -165,6 +172,13 @@ def command(running: Running, *words: str) -> str:
 
 
 def run(running: Running, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command, with an account that is the emulator's."""
     argv = [sys.executable, "-m", "local", "keys", *words]
-    env = {**os.environ, **running.config.to_env()}
+    account = {
+        "AWS_ENDPOINT_URL": running.stack.endpoint_url,
+        "AWS_ACCESS_KEY_ID": running.stack.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": running.stack.secret_access_key,
+        "AWS_DEFAULT_REGION": running.stack.region,
+    }
+    env = {**os.environ, **running.config.to_env(), **account}
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
