@@ -1,9 +1,9 @@
 """One picture now through the whole stack, beside the bare model server.
 
-What the emulator takes for itself is told apart: the stand-in for SageMaker by a call to it alone, the gateway by
-GET /v1/health, which goes the same way without a picture. What is left holds, besides our part, what it costs the
-gateway to hand a picture to another process and back as text; so the CPU of our own function is measured by itself. All
-take turns, so that each meets the same machine.
+What the emulator takes for itself is told apart: the stand-in for SageMaker by a call to it alone, the gateway with the
+authorizer and the counting of calls by GET /v1/usage, which goes the same way without a picture. What is left holds,
+besides our part, what it costs the gateway to hand a picture to another process and back as text; so the CPU of our own
+function is measured by itself. All take turns, so that each meets the same machine.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class Now:
     clients: int
     bare: Latency
     stand_in: Latency
-    health: Latency
+    usage: Latency
     whole: Latency
 
     @property
     def left_ms(self) -> float:
-        """Of the whole, at the median, without the model server, the stand-in and the bare gateway."""
-        return self.whole.p50_ms - self.stand_in.p50_ms - self.health.p50_ms
+        """Of the whole, at the median, without the model server, the stand-in and the gateway."""
+        return self.whole.p50_ms - self.stand_in.p50_ms - self.usage.p50_ms
 
 
 def measured(config: LocalConfig, here: Stack, photo: bytes) -> list[Now]:
@@ -76,7 +76,7 @@ def measured(config: LocalConfig, here: Stack, photo: bytes) -> list[Now]:
     calls = (
         Call("POST", f"{here.model_url}/invocations", photo, headers),
         Call("POST", f"{config.sagemaker_url}/endpoints/{ENDPOINT}/invocations", photo, headers),
-        Call("GET", f"{here.api_url}/v1/health", headers=headers),
+        Call("GET", f"{here.api_url}/v1/usage", headers=headers),
         Call("POST", f"{here.api_url}/v1/cutouts", photo, headers),
     )
     for clients in CLIENTS:  # as many functions are started as calls come at once
