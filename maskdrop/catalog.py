@@ -19,8 +19,8 @@ class Engine:
     returns: what the engine hands back; what comes after it branches on this, never on its name.
     prompts: the kinds of prompt it can use; any other kind is refused.
     factory: "module:Class" inside the container; the class takes no arguments.
-    light: whether it is quick without a GPU, at most 1 s a photo, and its weights are in the image: what a serverless
-        endpoint can run.
+    light: whether it is quick without a GPU (25 MP in at most 6 s of one core) and its weights are in the image: what a
+        serverless endpoint can run.
     """
 
     name: str
