@@ -16,7 +16,10 @@ State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 
 INBOX_PREFIX = "inbox/"
+UPLOADS_PREFIX = "uploads/"
 RESULTS_PREFIX = "results/"
+"""Photos that are dropped and announced, photos that came through the API and are not, and what is made of both. The
+first two are in one bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +245,20 @@ def dropped(source: Source, now: datetime) -> Job:
     that name, else the default one."""
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
     preset = first if slash and first in PRESETS else DEFAULT_PRESET
-    options = PRESETS[preset]
+    return queued(source, preset, PRESETS[preset], now)
+
+
+def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "") -> Job:
+    """A new job."""
     return Job(
-        id=job_id(source, options),
+        id=job_id(source, options, owner),
         state="queued",
         preset=preset,
         options=options,
         source=source,
         created_at=now,
         changed_at=now,
+        owner=owner,
     )
 
 
