@@ -26,8 +26,10 @@ def application(*, outdir: str | None = None, context: dict[str, str] | None = N
     """
     app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
     told = app.node.try_get_context
-    stage = replace(STAGES[told("stage") or "dev"], mail=told("mail"), weights=told("weights"))
+    stage = STAGES[told("stage") or "dev"]
+    stage = replace(stage, mail=told("mail"), weights=told("weights"))
     stage = replace(stage, cors=told("cors") or stage.cors, waf=told("waf") == "true" or stage.waf)
+    stage = replace(stage, interactive=told("interactive") or stage.interactive)
     stage = replace(stage, trusted_hosts=told("trusted_hosts") or stage.trusted_hosts)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)

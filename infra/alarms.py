@@ -90,6 +90,15 @@ class Alarms(Construct):
             threshold=1,
             periods=6,
         )
+        if parts.interactive:
+            self._alarm(
+                "InteractiveFaults",
+                "The interactive endpoint fails: its container dies, or SageMaker cannot start it.",
+                parts.interactive.metric("Invocation5XXErrors", statistic="Sum", of_variant=True).with_(
+                    period=FIVE_MINUTES
+                ),
+                threshold=3,
+            )
         self._alarm(
             "ApiFaults",
             "The API answers with 5xx.",

@@ -18,12 +18,14 @@ from infra.nag import acknowledge
 from infra.parts import Parts
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
 from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
-from maskdrop.job import RESULTS_PREFIX
+from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX
 
-TIMEOUT_S = 10
-"""API Gateway waits 29 seconds; a caller of these routes, which only read, not so long."""
+TIMEOUT_S = 29
+"""As long as API Gateway waits: one picture now may wait for 25 seconds."""
 
 BAD_KEY = "The API key is missing, unknown or revoked."
+
+TOO_LARGE = "The request is too large. Upload the picture (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
 
 REFUSALS: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
     "ACCESS_DENIED": (AuthFailed, BAD_KEY, {}),
@@ -34,7 +36,7 @@ REFUSALS: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
     "EXPIRED_TOKEN": (AuthFailed, "The credentials that signed this request are over.", {}),
     "THROTTLED": (RateLimitExceeded, "Too many calls at once.", {"Retry-After": "1"}),
     "QUOTA_EXCEEDED": (RateLimitExceeded, "The calls of this month are used up.", {"Retry-After": "3600"}),
-    "REQUEST_TOO_LARGE": (FileTooLarge, "A request has 10 MB at most.", {}),
+    "REQUEST_TOO_LARGE": (FileTooLarge, TOO_LARGE, {}),
     "INTEGRATION_TIMEOUT": (DeadlineExceeded, "It took too long.", {}),
 }
 """What API Gateway answers by itself: its response type -> our error, its message, headers. For the rest there are
@@ -51,6 +53,8 @@ class Api(Function):
             self,
             "Rest",
             rest_api_name=f"maskdrop-{stage.name}",
+            # All there are: what is not listed comes back in base64, by the first Accept of a caller, often "*/*".
+            binary_media_types=["*/*"],
             api_key_source_type=apigateway.ApiKeySourceType.AUTHORIZER,
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             cloud_watch_role=True,
@@ -91,7 +95,9 @@ class Api(Function):
         parts.registry.allow(
             self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", kinds=["window", "usage"]
         )
+        parts.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{RESULTS_PREFIX}*"))
+        self._allow_cutouts(parts)
         self._acknowledge(waf=stage.waf)
 
     def _access_log(self, parts: Parts) -> logs.LogGroup:
@@ -130,6 +136,14 @@ class Api(Function):
             self.rest.root.resource_for_path(path).add_method("GET", answer)
         if parts.stage.cors:  # a browser asks first, and without a key
             everything.add_method("OPTIONS", answer)
+
+    def _allow_cutouts(self, parts: Parts) -> None:
+        """One picture now, or the job that it becomes."""
+        if parts.interactive:
+            self.allow("sagemaker:InvokeEndpoint", on=parts.interactive.arn)
+        self.allow_objects("s3:PutObject", on=parts.storage.inbox.arn_for_objects(f"{UPLOADS_PREFIX}*"))
+        self.allow("dynamodb:PutItem", on=parts.jobs.table.table_arn)
+        self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
 
     def _refusals(self, parts: Parts) -> None:
         """API Gateway cannot tell one path from another here, so that every client finds its own: `error` is ours,

@@ -40,6 +40,15 @@ class Dashboard(Construct):
             _graph("Bundles per instance", parts.bulk.metric("ApproximateBacklogSizePerInstance")),
             _graph("Failed bundles", parts.bulk.metric("InvocationFailures", statistic="Sum")),
         )
+        if interactive := parts.interactive:
+            board.add_widgets(
+                _graph("Pictures now", interactive.metric("Invocations", statistic="Sum", of_variant=True)),
+                _graph("Work on one, p95, µs", interactive.metric("ModelLatency", statistic="p95", of_variant=True)),
+                _graph(
+                    "Waiting for a start, p95, µs",
+                    interactive.metric("OverheadLatency", statistic="p95", of_variant=True),
+                ),
+            )
         board.add_widgets(
             _graph("Errors", *(one.function.metric_errors(label=one.name) for one in functions)),
             _graph(

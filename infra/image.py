@@ -16,6 +16,12 @@ from infra.bundle import container_source
 from infra.nag import acknowledge, acknowledge_wildcard
 from infra.stages import Stage
 
+
+def cpu_tag(image_tag: str) -> str:
+    """The tag of the image without torch and CUDA's libraries, built beside `image_tag` from the same files."""
+    return f"{image_tag}-cpu"
+
+
 BUILD_MINUTES = 55
 """A build takes some 20 minutes (estimated): 3 GB of packages are fetched. CloudFormation waits for an hour at most."""
 
@@ -29,7 +35,7 @@ ANSWER = (
 
 
 class ImageStack(Stack):
-    """The repository `maskdrop-<stage>`, and in it the image `image_tag`."""
+    """The repository `maskdrop-<stage>`, and in it the image `image_tag`, and beside it the one for the CPU."""
 
     def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
         super().__init__(
@@ -41,7 +47,7 @@ class ImageStack(Stack):
             repository_name=f"maskdrop-{stage.name}",
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.MUTABLE,  # a build that was broken off may be repeated
-            lifecycle_rules=[ecr.LifecycleRule(max_image_count=10)],
+            lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
             removal_policy=stage.removal_policy,
             empty_on_delete=stage.removal_policy is RemovalPolicy.DESTROY,
         )
@@ -82,6 +88,10 @@ class ImageStack(Stack):
                                 'aws ecr get-login-password | docker login --username AWS --password-stdin "$REGISTRY"',
                                 'docker build --file sagemaker_model/Dockerfile --tag "$REPOSITORY:$TAG" .',
                                 'docker push "$REPOSITORY:$TAG"',
+                                # Whatever the mode of the interactive endpoint, so that a change of it builds nothing.
+                                "docker build --file sagemaker_model/Dockerfile --build-arg PACKAGES=requirements.txt "
+                                f'--tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
+                                f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
                             ]
                         },
                         "post_build": {

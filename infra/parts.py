@@ -8,6 +8,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 
 from infra.endpoint import BulkEndpoint
+from infra.interactive import InteractiveEndpoint
 from infra.jobs_table import JobsTable
 from infra.queues import Queues
 from infra.registry import Registry
@@ -25,6 +26,7 @@ class Parts:
     jobs: JobsTable
     registry: Registry
     bulk: BulkEndpoint
+    interactive: InteractiveEndpoint | None
     bus: events.EventBus
 
     @property
@@ -40,6 +42,8 @@ class Parts:
             webhooks_queue_url=self.queues.webhooks.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
+            interactive=self.interactive.name if self.interactive else "",
+            interactive_mode=self.stage.interactive,
             trusted_hosts=self.stage.trusted_hosts,
             http_sources=int(self.stage.http_sources),
             cors_origins=self.stage.cors,

@@ -15,6 +15,7 @@ from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
 from infra.endpoint import BulkEndpoint
 from infra.ingest import Ingest
+from infra.interactive import InteractiveEndpoint
 from infra.jobs_table import JobsTable
 from infra.parts import Parts
 from infra.queues import Queues
@@ -46,9 +47,12 @@ class MaskdropStack(Stack):
         registry = Registry(self, "Registry", stage=stage)
         bus = events.EventBus(self, "Bus", event_bus_name=f"maskdrop-{stage.name}")
 
-        # 3. GPUs do the work. (CloudWatch may not use AWS's own key for topics, hence one of ours.)
+        # 3. The endpoints do the work. (CloudWatch may not use AWS's own key for topics, hence one of ours.)
         key = kms.Key(self, "TopicKey", enable_key_rotation=True, removal_policy=RemovalPolicy.DESTROY)
         bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
+        interactive = None
+        if stage.interactive != "off":
+            interactive = InteractiveEndpoint(self, "Interactive", stage=stage, storage=storage, image_tag=image_tag)
 
         # 4. Functions pass on references to it.
         parts = Parts(
@@ -59,6 +63,7 @@ class MaskdropStack(Stack):
             jobs=jobs,
             registry=registry,
             bulk=bulk,
+            interactive=interactive,
             bus=bus,
         )
         ingest = Ingest(self, "Ingest", parts=parts)

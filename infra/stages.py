@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import get_args
 
 from aws_cdk import RemovalPolicy
 from aws_cdk.aws_logs import RetentionDays
+
+from maskdrop.settings import Interactive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,9 @@ class Stage:
     cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
     waf: AWS WAF before the API.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
+    interactive: the mode of the endpoint for one picture now (infra/interactive.py). "realtime" is never without a GPU.
+    interactive_at_once: calls that a serverless one works at once, 1 to 200. The account has a quota for all of them.
+    interactive_instances: GPUs of a real-time one at most.
     mail: who hears of alarms and of the budget. None: nobody.
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
     trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
@@ -44,6 +50,9 @@ class Stage:
     removal_policy: RemovalPolicy
     instance_type: str = "ml.g6.xlarge"
     usd_per_hour: float = 1.127
+    interactive: Interactive = "serverless"
+    interactive_at_once: int = 10
+    interactive_instances: int = 2
     mail: str | None = None
     weights: str | None = None
     cors: str = ""
@@ -53,6 +62,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
+        if self.interactive not in get_args(Interactive):
+            raise ValueError(f"interactive is one of {', '.join(get_args(Interactive))}, not {self.interactive!r}.")
         if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
             raise ValueError(f"weights is s3://bucket/prefix/, with the slash at its end, not {self.weights!r}.")
         for host in self.trusted_hosts.split():

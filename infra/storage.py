@@ -12,7 +12,7 @@ from constructs import Construct
 
 from infra.nag import acknowledge
 from infra.stages import Stage
-from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX
+from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 BUNDLES_PREFIX = "bundles/"
 
@@ -34,6 +34,8 @@ class Storage(Construct):
             rules=[
                 unfinished,
                 s3.LifecycleRule(noncurrent_version_expiration=kept, expired_object_delete_marker=True),
+                # A job waits for hours at most; what was dropped is its owner's, what was sent here is ours to clear.
+                s3.LifecycleRule(prefix=UPLOADS_PREFIX, expiration=Duration.days(7)),
             ],
         )
         self.results = self._bucket(

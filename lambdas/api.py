@@ -1,11 +1,12 @@
-"""GET /v1/health, /v1/jobs, /v1/jobs/{id} and /v1/usage, behind API Gateway: with a key, or below /iam with a signature
-of AWS's."""
+"""GET /v1/health, /v1/jobs, /v1/jobs/{id} and /v1/usage, and POST /v1/cutouts, behind API Gateway: with a key, or below
+/iam with a signature of AWS's."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, CORSConf
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas import connect
+from lambdas import connect, cutouts
 from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, count_call, use, used
 from maskdrop.errors import AuthFailed, InvalidOptions, JobNotFound, MaskdropError
 from maskdrop.job import STATES, State
+from maskdrop.now import cut_out_now
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 PAGE, PAGE_MAX = 50, 200
+
+RETRY_AFTER_S = 5
+"""What a caller is told to wait who came when a part was missing or busy."""
 
 MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
@@ -173,9 +178,26 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         query = app.current_event.query_string_parameters
         return usage(query, app.context["caller"], app.context["services"], app.context["now"])
 
+    @app.post("/v1/cutouts")
+    def _cut_out() -> Response[Any]:
+        settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
+        owner = app.context["caller"].owner
+        asked = cutouts.asked_of(app.current_event, services.presets)
+        began = time.monotonic()
+        picture = asked.picture(services.web)
+        spent_s = time.monotonic() - began
+        answer = cut_out_now(picture, asked.options, asked.preset, owner, settings, services, now, spent_s=spent_s)
+        use(services.registry, owner, now, pictures=1)
+        return cutouts.response(answer, services.storage, link_s=settings.link_s)
+
     @app.exception_handler(MaskdropError)  # type: ignore[untyped-decorator]
     def _error(error: MaskdropError) -> Response[dict[str, Any]]:
-        return Response(status_code=error.status, content_type="application/json", body={"error": error.info.to_json()})
+        return Response(
+            status_code=error.status,
+            content_type="application/json",
+            body={"error": error.info.to_json()},
+            headers={"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None,
+        )
 
     @app.not_found
     def _not_found(_: NotFoundError) -> Response[dict[str, Any]]:
@@ -191,4 +213,5 @@ def _cors(origins: list[str]) -> CORSConfig | None:
         return None
     first, *others = origins
     told = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+    told += cutouts.HEADERS
     return CORSConfig(first, others, expose_headers=told, max_age=3600)

@@ -1,7 +1,7 @@
 """A stand-in for SageMaker: keeps the model server running, as SageMaker keeps a container, and speaks its runtime.
 
     POST /endpoints/{name}/async-invocations   202; the answer goes to S3, word of it to SNS
-    POST /endpoints/{name}/invocations         one picture, now
+    POST /endpoints/{name}/invocations         one picture, now; a serverless endpoint waits for its container to start
     GET  /credentials                          keys of the model's role, for the model server in the strict mode
 
 What an endpoint is (topics, folders of answers, how many requests at once) is read from the file that the emulator
@@ -51,6 +51,9 @@ TIMEOUT_S = 900
 SYNC_TIMEOUT_S = 60
 """SageMaker gives a container 60 s for a synchronous request."""
 
+SERVERLESS_BYTES_MAX, REALTIME_BYTES_MAX = 4 * 1024 * 1024, 6 * 1024 * 1024
+"""What it takes and gives in one."""
+
 BUSY_S = 120
 """How long a container that answers 503 is asked again."""
 
@@ -59,6 +62,10 @@ log = logging.getLogger("sagemaker")
 
 class Refused(MaskdropError):
     code, status = "ValidationError", 400
+
+
+class TooLarge(MaskdropError):
+    code, status = "413", 413
 
 
 class Failed(MaskdropError):
@@ -247,17 +254,17 @@ class SageMaker:
 
     async def invoke(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if self._endpoint(name).get("AsyncInferenceConfig"):
+        settings = self._endpoint(name)
+        if settings.get("AsyncInferenceConfig"):
             raise Refused(f"Endpoint {name} is asynchronous and takes no synchronous requests.")
-        try:
-            answer = await self._http.post(
-                "/invocations",
-                content=await request.body(),
-                headers=_to_container(request, "Content-Type", "Accept"),
-                timeout=SYNC_TIMEOUT_S,
-            )
-        except httpx2.TransportError as error:
-            raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
+        serverless = any("ServerlessConfig" in one for one in settings.get("ProductionVariants", ()))
+        bytes_max = SERVERLESS_BYTES_MAX if serverless else REALTIME_BYTES_MAX
+        body = await request.body()
+        if len(body) > bytes_max:
+            raise TooLarge(f"HTTP content length exceeded {bytes_max} bytes.")
+        answer = await self._ask(body, _to_container(request, "Content-Type", "Accept"), cold=serverless)
+        if len(answer.content) > bytes_max:
+            raise Failed(f"The container's answer exceeded {bytes_max} bytes.")
         if answer.status_code != 200:
             return JSONResponse(
                 {
@@ -270,6 +277,17 @@ class SageMaker:
             )
         kept = {name: answer.headers[name] for name in ("Content-Type", CUSTOM_ATTRIBUTES) if name in answer.headers}
         return Response(answer.content, headers={"x-Amzn-Invoked-Production-Variant": "local", **kept})
+
+    async def _ask(self, body: bytes, headers: dict[str, str], *, cold: bool) -> httpx2.Response:
+        """The container's answer. cold: one that does not run is waited for."""
+        latest = time.monotonic() + SYNC_TIMEOUT_S
+        while True:
+            try:
+                return await self._http.post("/invocations", content=body, headers=headers, timeout=SYNC_TIMEOUT_S)
+            except httpx2.TransportError as error:
+                if not (cold and isinstance(error, httpx2.ConnectError)):
+                    raise Failed(f"The container broke the connection ({type(error).__name__}).") from error
+            await self._until_ready(latest)
 
     async def credentials(self, _request: Request) -> Response:
         """Keys of the model's role for its container, which asks again before they expire. The form is that of the AWS
@@ -299,9 +317,14 @@ class SageMaker:
 
 
 def execution_role(config: LocalConfig) -> str | None:
-    """The ARN of the role of the model that was deployed last; None before any was."""
-    models = list(_resources(config).get("AWS::SageMaker::Model", {}).values())
-    return str(models[-1]["ExecutionRoleArn"]) if models else None
+    """The ARN of the role of the asynchronous endpoint's model; None before it is deployed. The one model server works
+    for both endpoints, and what the other's may do is a part of what this one may."""
+    resources = _resources(config)
+    for settings in resources.get("AWS::SageMaker::EndpointConfig", {}).values():
+        if "AsyncInferenceConfig" in settings:
+            name = settings["ProductionVariants"][0]["ModelName"]
+            return str(resources["AWS::SageMaker::Model"][name]["ExecutionRoleArn"])
+    return None
 
 
 def _resources(config: LocalConfig) -> dict[str, dict[str, dict[str, Any]]]:
@@ -369,6 +392,7 @@ async def _ping(_request: Request) -> Response:
 async def _refusal(_request: Request, error: Exception) -> Response:
     if not isinstance(error, MaskdropError):
         raise error
+    log.warning("refused: %s", error)
     return _error(error.status, error.code, error.message)
 
 

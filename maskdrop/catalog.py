@@ -19,6 +19,8 @@ class Engine:
     returns: what the engine hands back; what comes after it branches on this, never on its name.
     prompts: the kinds of prompt it can use; any other kind is refused.
     factory: "module:Class" inside the container; the class takes no arguments.
+    light: whether it is quick without a GPU (25 MP in at most 6 s of one core) and its weights are in the image: what a
+        serverless endpoint can run.
     """
 
     name: str
@@ -27,16 +29,17 @@ class Engine:
     subject: str
     factory: str
     prompts: frozenset[PromptKind] = frozenset()
+    light: bool = False
 
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("selfie", "cutout", "alpha", "people", "sagemaker_model.engines.selfie:Selfie"),
-        Engine("portrait", "cutout", "alpha", "people", "sagemaker_model.engines.portrait:Portrait"),
+        Engine("selfie", "cutout", "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
+        Engine("portrait", "cutout", "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
         Engine(
             "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
-            frozenset({"box"}),
+            frozenset({"box"}), light=True,
         ),
         Engine("modnet", "cutout", "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
         Engine(

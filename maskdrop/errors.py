@@ -36,7 +36,8 @@ MaskdropError                 code                   status  retryable
 │   ├── TableUnavailable      table_unavailable      503     yes
 │   ├── QueueUnavailable      queue_unavailable      503     yes
 │   ├── EventsUnavailable     events_unavailable     503     yes
-│   └── EndpointUnavailable   endpoint_unavailable   503     yes
+│   ├── EndpointUnavailable   endpoint_unavailable   503     yes
+│   └── EndpointStarting      endpoint_starting      503     yes
 └── Internal                  internal               500     yes
 ```
 
@@ -247,7 +248,22 @@ class EndpointUnavailable(Unavailable):
     code = "endpoint_unavailable"
 
 
+class EndpointStarting(Unavailable):
+    """The endpoint has no instance ready yet, and had none for as long as its caller could wait."""
+
+    code = "endpoint_starting"
+
+
 class Internal(MaskdropError):
     """A fault of ours. Worth another try: a fault that depends on the picture runs out of attempts."""
 
     code, status, retryable = "internal", 500, True
+
+
+def error_of(info: ErrorInfo) -> MaskdropError:
+    """The error that was written down as `info`; Internal, with its message, for a code that the tree does not have."""
+    kinds = MaskdropError.__subclasses__()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    # Those that only group others have no code of their own.
+    return next((kind for kind in kinds if vars(kind).get("code") == info.code), Internal)(info.message)

@@ -85,6 +85,14 @@ def _failed(job: Job, fault: InputError) -> Job:
     return replace(job, state="failed", error=fault.info, finished_at=job.created_at)
 
 
+def enqueue(job: Job, services: Services) -> Job:
+    """Writes a new job that waits its turn, and announces it. One that is there already is returned as it stands."""
+    if not services.jobs.claim(job):
+        return services.jobs.get(job.id) or job
+    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()])
+    return job
+
+
 def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
     """What a message on the intake queue (an S3 notification) or on the jobs queue announces. Raises ValueError or
     KeyError when it is neither, TableUnavailable when the presets cannot be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,7 +16,10 @@ State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 
 INBOX_PREFIX = "inbox/"
+UPLOADS_PREFIX = "uploads/"
 RESULTS_PREFIX = "results/"
+"""Photos that are dropped and announced, photos that came through the API and are not, and what is made of both. The
+first two are in one bucket."""
 
 BACKGROUNDS_PREFIX = "backgrounds/"
 """In the inbox bucket: images for behind a subject. They are kept, and no event tells of them."""
@@ -247,14 +250,20 @@ def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
     folder = first if slash else ""
     preset, options = presets.of(folder)
+    return replace(queued(source, preset, options, now), id=job_id(source, BUILT_IN.of(folder)[1]))
+
+
+def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "") -> Job:
+    """A new job."""
     return Job(
-        id=job_id(source, BUILT_IN.of(folder)[1]),
+        id=job_id(source, options, owner),
         state="queued",
         preset=preset,
         options=options,
         source=source,
         created_at=now,
         changed_at=now,
+        owner=owner,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
 from maskdrop.presets import Presets
-from maskdrop.wire import Outcome
+from maskdrop.wire import Invocation, Outcome, Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,12 @@ class Endpoint(Protocol):
         """Hands a bundle that lies at `input_uri` (s3://…) to the endpoint, which answers later by SNS."""
 
 
+class Interactive(Protocol):
+    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
+        """Hands one picture to the endpoint and waits for the answer, half a minute at most. Raises the container's own
+        errors, EndpointStarting when it was not ready in that time, EndpointUnavailable for the rest."""
+
+
 class Events(Protocol):
     def publish(self, jobs: Sequence[Job]) -> None:
         """Tells the world of finished jobs."""
@@ -157,6 +163,7 @@ class Services:
     endpoint: Endpoint
     events: Events
     registry: Registry
+    interactive: Interactive
     web: Web
     webhooks_queue: Queue
     presets: Presets

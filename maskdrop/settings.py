@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from typing import Literal
 
 from maskdrop.errors import MaskdropError
 
 PREFIX = "MASKDROP_"
+
+Interactive = Literal["serverless", "realtime", "off"]
+"""How one picture is worked at once: on CPUs that are there only while they work, on GPUs that are always there, or not
+at all."""
 
 
 class InvalidSettings(MaskdropError):
@@ -19,6 +24,7 @@ class Settings:
     """Names of the parts, and limits.
 
     stage: the deployment's name, as in "dev".
+    interactive, interactive_mode: the name and the kind of the endpoint for one picture now; "" and "off" without one.
     max_attempts: submissions of one picture before it is failed.
     overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
         more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
@@ -39,6 +45,8 @@ class Settings:
     webhooks_queue_url: str
     endpoint: str
     event_bus: str
+    interactive: str = ""
+    interactive_mode: Interactive = "off"
     cors_origins: str = ""
     max_attempts: int = 5
     overdue_s: int = 22_800

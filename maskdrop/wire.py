@@ -10,7 +10,12 @@ Its answer, one outcome an item:
         {"id", "engine", "result": {…}, "subject": {…}, "warnings": […], "timings": {…}, "error": null} |
         {"id", "engine", "error": {"code", "message", "retryable"}, "timings": {…}}]}
 
-One picture: the image as the body, its options as JSON in the header CUSTOM_ATTRIBUTES, at most 1,024 characters.
+One picture: the image as the body; in the header CUSTOM_ATTRIBUTES its options as JSON, at most 1,024 characters, and
+beside them where a result goes that is larger than its caller can be handed:
+
+    {"task", "engine", "prompt", "output", "overflow": {"bucket", "key", "bytes_max"}}
+
+Its answer: the image, or {"result": {…}} when it went there; in the same header what was found (`Facts`).
 """
 
 from __future__ import annotations
@@ -31,6 +36,108 @@ BUNDLE_MAX = 64
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_MAX = 1024
 """Characters that SageMaker lets through in that header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """Where a result of more than `bytes_max` bytes goes."""
+
+    bucket: str
+    key: str
+    bytes_max: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bucket": self.bucket, "key": self.key, "bytes_max": self.bytes_max}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Overflow:
+        """Raises InvalidOptions."""
+        match data:
+            case {"bucket": str(bucket), "key": str(key), "bytes_max": int(bytes_max)} if len(data) == 3:
+                return cls(bucket, key, bytes_max)
+        raise InvalidOptions('"overflow" is an object of bucket, key and bytes_max.')
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What is asked for one picture."""
+
+    options: Options
+    overflow: Overflow | None = None
+
+    def to_header(self) -> str:
+        """ASCII; it may be longer than CUSTOM_ATTRIBUTES_MAX, as prompts are."""
+        more = {"overflow": self.overflow.to_json()} if self.overflow else {}
+        return json.dumps({**self.options.to_json(), **more}, separators=(",", ":"))
+
+    @classmethod
+    def from_header(cls, text: str) -> Invocation:
+        """Raises InvalidOptions and what `Options.from_json` raises."""
+        if len(text) > CUSTOM_ATTRIBUTES_MAX:
+            raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} has at most {CUSTOM_ATTRIBUTES_MAX} characters.")
+        try:
+            data = json.loads(text) if text.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} is not JSON.") from error
+        overflow = data.pop("overflow", None) if isinstance(data, dict) else None
+        return cls(Options.from_json(data), None if overflow is None else Overflow.from_json(overflow))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found in one picture, and how. width and height of the result in pixels, place the subject's box in them
+    (None: nothing was found), timings in milliseconds."""
+
+    engine: str
+    device: str
+    width: int
+    height: int
+    subject: Subject
+    place: tuple[int, int, int, int] | None
+    warnings: tuple[str, ...]
+    timings: dict[str, float]
+
+    def to_header(self) -> str:
+        """ASCII; the last warnings are left out when it would be longer than CUSTOM_ATTRIBUTES_MAX."""
+        data = {
+            "engine": self.engine,
+            "device": self.device,
+            "width": self.width,
+            "height": self.height,
+            "subject": self.subject.to_json(),
+            "place": self.place,
+            "timings": self.timings,
+        }
+        warnings = list(self.warnings)
+        while True:
+            text = json.dumps({**data, "warnings": warnings}, separators=(",", ":"))
+            if len(text) <= CUSTOM_ATTRIBUTES_MAX or not warnings:
+                return text
+            warnings.pop()
+
+    @classmethod
+    def from_header(cls, text: str) -> Facts:
+        data = json.loads(text)
+        place = data["place"]
+        return cls(
+            engine=data["engine"],
+            device=data["device"],
+            width=int(data["width"]),
+            height=int(data["height"]),
+            subject=Subject.from_json(data["subject"]),
+            place=(place[0], place[1], place[2], place[3]) if place else None,
+            warnings=tuple(data["warnings"]),
+            timings=dict(data["timings"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The container's answer for one picture. file: its bytes, or where they lie. content_type: of the file."""
+
+    facts: Facts
+    content_type: str
+    file: bytes | Result
 
 
 @dataclass(frozen=True, slots=True)

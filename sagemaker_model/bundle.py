@@ -13,7 +13,7 @@ import json
 from maskdrop.errors import SourceReplaced, StorageUnavailable
 from maskdrop.job import Result, Source, is_newer
 from maskdrop.output import CONTENT_TYPE
-from maskdrop.wire import Item, Outcome
+from maskdrop.wire import Item, Outcome, Overflow
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.pixels import Limits
 from sagemaker_model.storage import NEW, Storage, Stored
@@ -86,22 +86,33 @@ def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
     return storage.read(source.bucket, source.key, check)
 
 
+def put_aside(cutout: Cutout, overflow: Overflow, storage: Storage) -> Result:
+    """Writes the result of one picture that is too large for its answer. What lies there is the same result, of an
+    earlier try, and stays. Raises StorageUnavailable, NotAllowed."""
+    storage.write(overflow.bucket, overflow.key, cutout.data, CONTENT_TYPE[cutout.format], {}, NEW)
+    return _result(overflow.bucket, overflow.key, cutout)
+
+
 def _outcome(item: Item, cutout: Cutout) -> Outcome:
     return Outcome(
         id=item.id,
         engine=item.options.engine,
-        result=Result(
-            bucket=item.result_bucket,
-            key=item.result_key,
-            width=cutout.width,
-            height=cutout.height,
-            bytes=len(cutout.data),
-            sha256=hashlib.sha256(cutout.data).hexdigest(),
-            format=cutout.format,
-        ),
+        result=_result(item.result_bucket, item.result_key, cutout),
         subject=cutout.subject,
         warnings=cutout.warnings,
         timings=cutout.timings,
+    )
+
+
+def _result(bucket: str, key: str, cutout: Cutout) -> Result:
+    return Result(
+        bucket=bucket,
+        key=key,
+        width=cutout.width,
+        height=cutout.height,
+        bytes=len(cutout.data),
+        sha256=hashlib.sha256(cutout.data).hexdigest(),
+        format=cutout.format,
     )
 
 

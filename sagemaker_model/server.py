@@ -4,7 +4,8 @@
                        is stuck, so that the instance is replaced.
     POST /invocations  a JSON bundle: its answer, one outcome an item (maskdrop/wire.py).
                        An image: its result, the options in the header X-Amzn-SageMaker-Custom-Attributes, which comes
-                       back with what was found. Errors are {"error": {code, message, retryable}} with their status.
+                       back with what was found; or, where those say so and it is too large, {"result": {…}} and the
+                       file in S3. Errors are {"error": {code, message, retryable}} with their status.
                        Either way application/x-npy (arrays.py) takes the file's place: as Content-Type, as Accept.
     GET  /metrics      Prometheus.
 
@@ -14,14 +15,13 @@ One process. Pixels are worked by as many threads as there are cores; S3 is read
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 from starlette.applications import Starlette
@@ -35,7 +35,6 @@ from maskdrop.errors import (
     InputError,
     Internal,
     InvalidBackground,
-    InvalidOptions,
     MaskdropError,
     QueueFull,
     SourceError,
@@ -46,10 +45,10 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, BackgroundImage, Output
 from maskdrop.prompt import Prompt
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item, Outcome
+from maskdrop.wire import CUSTOM_ATTRIBUTES, Answer, Bundle, Facts, Invocation, Item, Outcome
 from sagemaker_model import arrays
 from sagemaker_model.batcher import Batcher
-from sagemaker_model.bundle import Place, read_source
+from sagemaker_model.bundle import Place, put_aside, read_source
 from sagemaker_model.cutout import Begun, Cutout, Read, Timings, Write, begin, cut_out, end
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.metrics import CONTENT_TYPE as METRICS_TYPE
@@ -174,22 +173,35 @@ class ModelServer:
     async def _picture(self, request: Request, limit: int, read: Read) -> Response:
         """`limit`: bytes of the body."""
         size = _announced(request, limit)
-        options = _options(request)
+        asked = Invocation.from_header(request.headers.get(CUSTOM_ATTRIBUTES, ""))
+        options, overflow = asked.options, asked.overflow
         as_array = arrays.CONTENT_TYPE in _media_types(request.headers.get("accept", ""))
         with self._admission.admit(1, limit if size is None else size):
             data = await _body(request, limit)
             try:
                 cutout = await self._cut_out(data, options, read, arrays.write_array if as_array else encode)
+                too_large = overflow and not as_array and len(cutout.data) > overflow.bytes_max
+                result = await self._in_io(partial(put_aside, cutout, overflow, self._storage)) if too_large else None
             except Exception as error:
                 self._metrics.count(Outcome("", options.engine, error=_known(error).info))
                 raise
         found = Outcome("", options.engine, subject=cutout.subject, warnings=cutout.warnings, timings=cutout.timings)
         self._metrics.count(found)
-        return Response(
-            cutout.data,
-            media_type=arrays.CONTENT_TYPE if as_array else CONTENT_TYPE[cutout.format],
-            headers={CUSTOM_ATTRIBUTES: _attributes(found, cutout, self._settings.device)},
+        facts = Facts(
+            engine=options.engine,
+            device=self._settings.device,
+            width=cutout.width,
+            height=cutout.height,
+            subject=cutout.subject,
+            place=cutout.place,
+            warnings=cutout.warnings,
+            timings=cutout.timings,
         )
+        headers = {CUSTOM_ATTRIBUTES: facts.to_header()}
+        if result:
+            return JSONResponse({"result": result.to_json()}, headers=headers)
+        media_type = arrays.CONTENT_TYPE if as_array else CONTENT_TYPE[cutout.format]
+        return Response(cutout.data, media_type=media_type, headers=headers)
 
     # A bundle
 
@@ -327,33 +339,3 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 _TOO_LARGE = "The body is too large: at most {:.3g} MiB are taken."
-
-
-def _options(request: Request) -> Options:
-    """Raises InvalidOptions and what `Options.from_json` raises."""
-    text = request.headers.get(CUSTOM_ATTRIBUTES, "")
-    if len(text) > CUSTOM_ATTRIBUTES_MAX:
-        raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} has at most {CUSTOM_ATTRIBUTES_MAX} characters.")
-    try:
-        return Options.from_json(json.loads(text) if text.strip() else None)
-    except (ValueError, RecursionError) as error:
-        raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} is not JSON.") from error
-
-
-def _attributes(found: Outcome, cutout: Cutout, device: str) -> str:
-    """What was found, as ASCII JSON that the header can hold: the least needed goes first when it is too long."""
-    data: dict[str, Any] = {
-        "engine": found.engine,
-        "device": device,
-        "width": cutout.width,
-        "height": cutout.height,
-        "subject": cutout.subject.to_json(),
-        "place": cutout.place,
-        "warnings": list(cutout.warnings),
-        "timings": cutout.timings,
-    }
-    text = json.dumps(data, separators=(",", ":"))
-    while len(text) > CUSTOM_ATTRIBUTES_MAX and data["warnings"]:
-        data["warnings"].pop()
-        text = json.dumps(data, separators=(",", ":"))
-    return text

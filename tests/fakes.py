@@ -10,10 +10,11 @@ from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
 from maskdrop.services import Count, Download, Kind, Page, Selection, Services
 from maskdrop.settings import Settings
-from maskdrop.wire import Answer, Bundle, Notification, Outcome, split_s3_uri
+from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -27,6 +28,8 @@ SETTINGS = Settings(
     webhooks_queue_url="https://sqs/webhooks",
     endpoint="bulk",
     event_bus="bus",
+    interactive="interactive",
+    interactive_mode="serverless",
 )
 
 
@@ -159,6 +162,28 @@ class FakeEndpoint:
 
 
 @dataclass
+class FakeInteractive:
+    """Answers with `result`, or with its place where that is larger than the caller can be handed; `broken` is raised
+    instead."""
+
+    asked: list[tuple[bytes, Invocation]] = field(default_factory=list)
+    result: bytes = b"a cut-out"
+    broken: MaskdropError | None = None
+
+    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
+        self.asked.append((picture, asked))
+        if self.broken:
+            raise self.broken
+        options, overflow = asked.options, asked.overflow
+        subject = Subject((1, 2, 30, 40), 0.25, 0.9)
+        facts = Facts(options.engine, "cpu", 640, 480, subject, subject.box, ("a warning",), {"decode": 1})
+        if overflow is None or len(self.result) <= overflow.bytes_max:
+            return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
+        place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
+        return Reply(facts, "application/json", place)
+
+
+@dataclass
 class FakeEvents:
     told: list[Job] = field(default_factory=list)
 
@@ -241,6 +266,7 @@ class World:
     endpoint: FakeEndpoint = field(default_factory=FakeEndpoint)
     events: FakeEvents = field(default_factory=FakeEvents)
     registry: FakeRegistry = field(default_factory=FakeRegistry)
+    interactive: FakeInteractive = field(default_factory=FakeInteractive)
     web: FakeWeb = field(default_factory=FakeWeb)
     webhooks_queue: FakeQueue = field(default_factory=FakeQueue)
     settings: Settings = SETTINGS
@@ -248,15 +274,16 @@ class World:
     @property
     def services(self) -> Services:
         return Services(
-            self.jobs,
-            self.queue,
-            self.storage,
-            self.endpoint,
-            self.events,
-            self.registry,
-            self.web,
-            self.webhooks_queue,
-            Presets(lambda: self.registry.list("preset")),
+            jobs=self.jobs,
+            jobs_queue=self.queue,
+            storage=self.storage,
+            endpoint=self.endpoint,
+            events=self.events,
+            registry=self.registry,
+            interactive=self.interactive,
+            web=self.web,
+            webhooks_queue=self.webhooks_queue,
+            presets=Presets(lambda: self.registry.list("preset")),
         )
 
     def bundles(self) -> list[Bundle]:

@@ -18,6 +18,10 @@ from sagemaker_model.weights import InvalidWeights
 SIDE = 320
 """Pixels of the network's square input."""
 
+MARGIN = 0.2
+"""Of the box's sides, for the second pass: it has seen boxes with up to 0.3 in training, and with this the mean IoU is
+0.001 higher than with the 0.12 of `selfie`; with 0.25 it finds somebody in one empty scene more."""
+
 
 class Portrait:
     weights_sha256 = ""
@@ -36,7 +40,7 @@ class Portrait:
             raise InvalidWeights(f"{path} makes no matte of a grey picture: export it again.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        return Alpha(two_passes(rgb, self._look))
+        return Alpha(two_passes(rgb, self._look, MARGIN))
 
     def _look(self, picture: Pixels) -> Floats:
         return self._session.run(["matte"], {"picture": prepared(picture)[None]})[0][0, 0]

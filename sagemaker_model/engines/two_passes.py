@@ -1,6 +1,6 @@
 """A network with a small square view looks twice: at the whole picture, squeezed, and at the padded box of what it
-found, where people fill its view. The second looks at the mirror image too and takes the larger certainty: what a
-network misses, it seldom misses both ways round.
+found, where people fill its view. The second looks at the mirror image too, and takes the mean: what a network gets
+wrong, it seldom gets wrong both ways round.
 
 Mean IoU of `selfie` on 241 pictures of people (`maskdrop evaluate`): one pass 0.925, two 0.931, with the mirror image
 0.936, and with boxes that squeeze nobody more than STRETCH 0.938. Without the mirror image, one photo as PNG, JPEG,
@@ -43,14 +43,14 @@ STRETCH = 2.0
 times as high as it is wide, and squeezed into a square it is no longer taken for a person."""
 
 
-def two_passes(rgb: Pixels, look: Look) -> Floats:
+def two_passes(rgb: Pixels, look: Look, margin: float = MARGIN) -> Floats:
     """hxw float32 in 0..1 over the whole of `rgb`, HxWx3 uint8; all 0 where the first pass finds nobody."""
     height, width = rgb.shape[:2]
     scale = min(1.0, MATTE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = resized(rgb, size)
     found = look(picture)
-    box = _box(found, size)
+    box = _box(found, size, margin)
     if box is None:
         return np.zeros(size[::-1], np.float32)
     x0, y0, x1, y1 = box
@@ -58,12 +58,12 @@ def two_passes(rgb: Pixels, look: Look) -> Floats:
     inside = matte[y0:y1, x0:x1]
     crop = picture[y0:y1, x0:x1]
     mirrored = look(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
-    closer = resized(np.maximum(look(crop), mirrored), crop.shape[1::-1])
+    closer = resized((look(crop) + mirrored) / 2, crop.shape[1::-1])
     matte[y0:y1, x0:x1] = inside + _ramp(box, size) * (closer - inside)
     return np.clip((matte - HAZE) / (1 - 2 * HAZE), 0, 1)
 
 
-def _box(found: Floats, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+def _box(found: Floats, size: tuple[int, int], margin: float) -> tuple[int, int, int, int] | None:
     """x0, y0, x1, y1 in pixels of `size` around all people of the first pass, sxs, padded; None when there are none."""
     count, _, stats, _ = cv2.connectedComponentsWithStats((found >= 0.5).astype(np.uint8))
     if count == 1:
@@ -74,7 +74,7 @@ def _box(found: Floats, size: tuple[int, int]) -> tuple[int, int, int, int] | No
     right, bottom = left + regions[:, cv2.CC_STAT_WIDTH], top + regions[:, cv2.CC_STAT_HEIGHT]
     start = np.array([left.min(), top.min()])
     end = np.array([right.max(), bottom.max()])
-    pad = MARGIN * (end - start)
+    pad = margin * (end - start)
     side = found.shape[0]
     to_pixels = np.array(size) / side
     x0, y0 = np.floor(np.clip(start - pad, 0, side) * to_pixels).astype(int)

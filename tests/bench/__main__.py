@@ -16,7 +16,7 @@ from rich.table import Table
 
 from local import stack
 from local.config import ROOT, LocalConfig
-from tests.bench import functions, memory, throughput
+from tests.bench import functions, memory, now, throughput
 from tests.bench.machine import machine
 from tests.bench.photos import Photos
 from tests.ports import free_ports
@@ -52,6 +52,10 @@ def main() -> int:
             ("S3 put to result, whole stack", f"{whole:.1f} images/s", "the emulator's own share included"),
             ("whole / bare", f"{whole / bare:.2f}", "1 would be a path that costs nothing"),
         ]
+        with console.status("One picture now, with 1, 4 and 8 clients"):
+            rows += [row for one in now.measured(config, here, photos.photo) for row in _of_one_now(one)]
+            cpu = now.cpu_ms(config, photos.photo)
+            rows.append(("CPU of api for one picture now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
         with console.status("ingest and record, in bundles of 64"):
             cpu = functions.cpu_ms(config, here)
         rows += [
@@ -78,6 +82,21 @@ def main() -> int:
     report.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "machine": machine(), "rows": rows}, indent=1))
     console.print(f"{machine()}. Report: {report.relative_to(ROOT)}")
     return 0
+
+
+def _of_one_now(one: now.Now) -> list[Row]:
+    clients = f"{one.clients} clients" if one.clients > 1 else "1 client"
+
+    def figure(latency: now.Latency) -> str:
+        return f"{latency.p50_ms:.0f} / {latency.p95_ms:.0f} ms"
+
+    return [
+        (f"one picture now, {clients}", figure(one.whole), "POST /v1/cutouts, p50 / p95, 1 MP JPEG -> PNG cut-out"),
+        ("  bare model server", figure(one.bare), ""),
+        ("  behind the stand-in for SageMaker", figure(one.stand_in), ""),
+        ("  emulated gateway without a picture", figure(one.usage), "GET /v1/usage"),
+        ("  left", f"{one.left_ms:.0f} ms", "at p50: our part, and the gateway's with a picture"),
+    ]
 
 
 def _table(rows: list[Row]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 from PIL import Image
 
@@ -26,6 +27,22 @@ def registry(running: Running) -> Iterator[DynamoDBRegistry]:
     found.delete("preset", "shop")
 
 
+@pytest.fixture
+def wall(running: Running) -> str:
+    """A blue image, where a preset may name it."""
+    to = io.BytesIO()
+    Image.new("RGB", (64, 64), BLUE).save(to, "PNG")
+    key = f"{BACKGROUNDS_PREFIX}wall.png"
+    running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=to.getvalue())
+    return f"s3://{running.stack.inbox}/{key}"
+
+
+def is_blue(picture: Image.Image) -> bool:
+    """In its corner, as far as a JPEG keeps a colour."""
+    corner = picture.convert("RGB").getpixel((3, 3))
+    return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
+
+
 def start_anew(running: Running, name: str) -> None:
     """A function in a new environment, which has read no presets yet."""
     functions = client(running.config, "lambda")
@@ -45,14 +62,10 @@ def test_a_preset_is_made_kept_and_removed(registry: DynamoDBRegistry) -> None:
 
 
 def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
-    running: Running, registry: DynamoDBRegistry, photo: bytes
+    running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     running.wait_for_end([running.put(photo)])  # now the function has read the presets there are
-    wall = io.BytesIO()
-    Image.new("RGB", (64, 64), BLUE).save(wall, "PNG")
-    key = f"{BACKGROUNDS_PREFIX}wall.png"
-    running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=wall.getvalue())
-    options = presets.put(registry, "shop", [*SHOP, f"background=s3://{running.stack.inbox}/{key}"], None)
+    options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
     start_anew(running, "ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
@@ -62,5 +75,24 @@ def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
     with running.result(job) as result:
         assert (result.format, result.size) == ("JPEG", (job.result.width, job.result.height))
         assert result.width * result.height <= 250_000
-        blue = result.getpixel((3, 3))
-    assert all(abs(found - wanted) <= 4 for found, wanted in zip(blue, BLUE, strict=True))
+        assert is_blue(result)
+
+
+def test_a_picture_that_is_wanted_now_follows_a_new_preset_and_names_no_image_itself(
+    running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
+) -> None:
+    presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
+    start_anew(running, "api")
+
+    def post(**query: str) -> httpx2.Response:
+        headers = {"Content-Type": "image/png"}
+        return running.pictures.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
+
+    answer = post(preset="shop", size="preview")
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width * picture.height <= 250_000
+        assert is_blue(picture)
+    refused = post(background=wall)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_options")

@@ -24,6 +24,7 @@ from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, brought_up, environment, wait_until
+from tests.e2e.test_cutouts import grained
 from tests.e2e.test_keys import signed
 from tests.e2e.test_way import created
 from tests.e2e.test_webhooks import a_key, asked_for, submit, verified
@@ -67,6 +68,23 @@ def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_i
     with without(strict, "ApiRole", "s3:GetObject"):
         assert get(strict, url).status_code == 403
     assert get(strict, url).status_code == 200
+
+
+def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+    def post(body: bytes, **query: str) -> httpx2.Response:
+        return strict.pictures.http.post(
+            "/v1/cutouts", content=body, headers={"Content-Type": "image/jpeg"}, params=query, timeout=60
+        )
+
+    assert post(photo).status_code == 200
+    large = post(grained(photo))
+    assert large.status_code == 303, large.text
+    assert len(get(strict, large.headers["location"]).content) == large.json()["result"]["bytes"]
+    later = post(photo, engine="sam")
+    assert later.status_code == 202, later.text
+    job = strict.wait_for_end([later.json()["id"]])[later.json()["id"]]
+    assert job.error
+    assert job.error.code == "unknown_engine"  # the picture was read, and the engine is not installed
 
 
 def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None:

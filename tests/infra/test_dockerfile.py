@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.endpoint import AMI
+from infra.container import AMI
 from sagemaker_model.settings import ServerSettings
 from tests.infra.conftest import Template
 from tests.unit.model.conftest import weights_dir  # noqa: F401 - a fixture
@@ -109,9 +109,9 @@ def pins(image: Image, name: str) -> set[tuple[str, str]]:
 def test_its_environment_is_one_that_the_server_reads(image: Image, template: Template) -> None:
     settings = ServerSettings.from_env(image.env)
     assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
-    for model in template.of("AWS::SageMaker::Model").values():
+    for name, model in template.of("AWS::SageMaker::Model").items():
         told = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
-        assert told.require_gpu, "an instance with a GPU never works without it unseen"
+        assert told.require_gpu == name.startswith("Bulk"), "an instance with a GPU never works without it unseen"
         assert told.port == int(image.one("EXPOSE"))
         assert told.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
         assert told.weights_dir == settings.weights_dir

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from lambdas.adapters.interactive import WAIT_S
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.settings import Settings
@@ -28,6 +29,32 @@ FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize
 def target(reference: Any) -> str:
     """The logical id that a Ref or a GetAtt points at."""
     return str(reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"][0])
+
+
+def model(template: Template, endpoint: str) -> dict[str, Any]:
+    """The container of the model of "Bulk" or "Interactive"."""
+    (found,) = [one for name, one in template.of("AWS::SageMaker::Model").items() if name.startswith(endpoint)]
+    container: dict[str, Any] = found["PrimaryContainer"]
+    return container
+
+
+def tag(container: dict[str, Any]) -> str:
+    return str(container["Image"]["Fn::Join"][1][-1])
+
+
+def rights(template: Template, role: str) -> dict[str, str]:
+    """Action -> the resources it is allowed on, as text."""
+    return {
+        action: json.dumps(statement["Resource"])
+        for name, statement in statements(template)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        if name.startswith(role)
+    }
+
+
+def prefixes(resources: str) -> set[str]:
+    """Of objects in buckets of ours, from what `rights` gives."""
+    return set(re.findall(r'"/([a-z/]+)/\*"', resources))
 
 
 def statements(template: Template) -> list[tuple[str, dict[str, Any]]]:
@@ -143,7 +170,7 @@ def test_the_endpoint_sleeps_at_zero_and_both_policies_are_there_that_it_needs(t
 
 
 def test_the_endpoint_answers_where_the_functions_look_for_answers(template: Template) -> None:
-    (config,) = template.of("AWS::SageMaker::EndpointConfig").values()
+    (config,) = [one for one in template.of("AWS::SageMaker::EndpointConfig").values() if "AsyncInferenceConfig" in one]
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     results = template.body["Outputs"]["ResultsBucket"]["Value"]
     assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{ANSWERS_PREFIX}"]]}
@@ -158,23 +185,19 @@ def test_the_endpoint_answers_where_the_functions_look_for_answers(template: Tem
 
 def test_weights_of_ones_own_bucket_are_read_as_they_lie_there(template: Template, tmp_path: Path) -> None:
     own = synthesize(tmp_path, "dev", weights="s3://models/maskdrop/1/")["Maskdrop"]
-    ((_, model),) = own.of("AWS::SageMaker::Model").items()
-    container = model["PrimaryContainer"]
+    container = model(own, "Bulk")
     assert container["ModelDataSource"]["S3DataSource"] == {
         "S3Uri": "s3://models/maskdrop/1/", "S3DataType": "S3Prefix", "CompressionType": "None",
     }  # fmt: skip
     assert container["Environment"]["MODEL_WEIGHTS_DIR"] == "/opt/ml/model"
-    allowed = {
-        action: json.dumps(statement["Resource"])
-        for name, statement in statements(own)
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if name.startswith("BulkRole") and action.startswith("s3:")
-    }
+    allowed = rights(own, "BulkRole")
     assert ":s3:::models/maskdrop/1/*" in allowed["s3:GetObject"]
     assert ':s3:::models"' in allowed["s3:ListBucket"]
     assert "models" not in allowed["s3:PutObject"]
-    ((_, plain),) = template.of("AWS::SageMaker::Model").items()
-    assert "ModelDataSource" not in plain["PrimaryContainer"]
+    assert "ModelDataSource" not in model(template, "Bulk")
+    # A serverless endpoint is given none: SageMaker takes them in another form there.
+    assert "ModelDataSource" not in model(own, "Interactive")
+    assert "models" not in json.dumps(rights(own, "InteractiveRole"))
 
 
 @pytest.mark.parametrize("weights", ["s3://models", "s3://models/", "s3://models/1", "models/1/", "s3:///1/"])
@@ -185,16 +208,22 @@ def test_a_prefix_that_sagemaker_would_refuse_stops_synth(tmp_path: Path, weight
 
 def test_the_image_is_named_and_nothing_is_imported_from_another_stack(template: Template) -> None:
     assert "Fn::ImportValue" not in json.dumps(template.body)
-    (model,) = template.of("AWS::SageMaker::Model").values()
-    assert model["PrimaryContainer"]["Image"]["Fn::Join"][1][-1].startswith("/maskdrop-dev:")
+    assert tag(model(template, "Bulk")).startswith("/maskdrop-dev:")
 
 
-def test_the_image_that_the_endpoint_runs_is_the_one_that_is_built(
-    template: Template, stacks: dict[str, Template]
+@pytest.mark.parametrize(("endpoint", "packages"), [("Bulk", ""), ("Interactive", "requirements.txt")])
+def test_the_image_that_an_endpoint_runs_is_one_that_is_built(
+    template: Template, stacks: dict[str, Template], endpoint: str, packages: str
 ) -> None:
-    (model,) = template.of("AWS::SageMaker::Model").values()
     (built,) = stacks["MaskdropImage"].of("Custom::Image").values()
-    assert model["PrimaryContainer"]["Image"]["Fn::Join"][1][-1] == f"/maskdrop-dev:{built['Tag']}"
+    (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
+    name, _, version = tag(model(template, endpoint)).partition(":")
+    assert name == "/maskdrop-dev"
+    image = f'"$REPOSITORY:{version.replace(built["Tag"], "$TAG")}"'
+    commands = json.loads(project["Source"]["BuildSpec"])["phases"]["build"]["commands"]
+    assert f"docker push {image}" in commands
+    (build,) = [command for command in commands if f"--tag {image}" in command]
+    assert build.partition("PACKAGES=")[2].partition(" ")[0] == packages
 
 
 def test_what_infra_writes_is_what_every_function_reads(template: Template) -> None:
@@ -205,6 +234,7 @@ def test_what_infra_writes_is_what_every_function_reads(template: Template) -> N
         assert settings.to_env() == {name: value for name, value in filled.items() if name.startswith("MASKDROP_")}
         assert settings.inbox == template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
         assert settings.endpoint == template.body["Outputs"]["EndpointName"]["Value"]
+        assert (settings.interactive, settings.interactive_mode) == ("maskdrop-dev-interactive", "serverless")
 
 
 def test_the_template_knows_nothing_of_a_laptop(template: Template) -> None:
@@ -248,46 +278,120 @@ def test_a_role_names_what_it_may_touch(template: Template) -> None:
             assert set(actions) <= nameless, name
 
 
-def test_ingest_may_not_read_pictures_and_api_may_read_results_alone(template: Template) -> None:
-    allowed: dict[str, set[str]] = {}
-    for name, statement in statements(template):
-        actions = statement["Action"]
-        allowed.setdefault(name, set()).update(actions if isinstance(actions, list) else [actions])
-    (ingest,) = [actions for name, actions in allowed.items() if name.startswith("IngestRole")]
-    (api,) = [actions for name, actions in allowed.items() if name.startswith("ApiRole")]
-    assert not {action for action in ingest if action.startswith("s3:Get")}
-    assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {"s3:GetObject"}
+@pytest.fixture(scope="module")
+def realtime(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """With weights of one's own besides."""
+    folder = tmp_path_factory.mktemp("realtime")
+    return synthesize(folder, "dev", interactive="realtime", weights="s3://models/maskdrop/1/")["Maskdrop"]
 
 
-def test_the_endpoint_reads_photos_and_backgrounds_and_writes_results_alone(template: Template) -> None:
-    (role,) = [one for name, one in template.of("AWS::IAM::Role").items() if name.startswith("Bulk")]
-    objects: dict[str, list[str]] = {}
-    for policy in role["Policies"]:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
-            objects[str(statement["Action"])] = [re.findall(r'"/([a-z]+)/', json.dumps(one)) for one in resources]
-    assert objects["s3:GetObject"] == [["inbox"], ["backgrounds"], ["results"], ["bundles"]]
-    assert objects["s3:PutObject"] == [["results"], ["bundles"]]
+def interactive(template: Template) -> dict[str, Any]:
+    """The one variant of the interactive endpoint."""
+    (config,) = [
+        one for one in template.of("AWS::SageMaker::EndpointConfig").values() if "AsyncInferenceConfig" not in one
+    ]
+    (variant,) = config["ProductionVariants"]
+    return dict(variant)
 
 
-def test_api_reads_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
+def test_one_picture_now_is_worked_by_processors_that_are_there_only_while_they_work(template: Template) -> None:
+    variant = interactive(template)
+    assert variant["ServerlessConfig"] == {"MemorySizeInMB": 6144, "MaxConcurrency": 10}
+    assert "InstanceType" not in variant
+    assert "MODEL_REQUIRE_GPU" not in model(template, "Interactive")["Environment"]
+
+
+def test_in_real_time_a_gpu_is_always_there_and_more_follow_the_calls(realtime: Template) -> None:
+    variant = interactive(realtime)
+    assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (1, "ml.g6.xlarge")
+    assert variant["RoutingConfig"] == {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
+    assert model(realtime, "Interactive") == model(realtime, "Bulk")
+    (scaled,) = [
+        one
+        for one in realtime.of("AWS::ApplicationAutoScaling::ScalableTarget").values()
+        if one["ResourceId"] == "endpoint/maskdrop-dev-interactive/variant/main"
+    ]
+    assert (scaled["MinCapacity"], scaled["MaxCapacity"]) == (1, 2)
+    followed = [
+        one["TargetTrackingScalingPolicyConfiguration"].get("PredefinedMetricSpecification")
+        for one in realtime.of("AWS::ApplicationAutoScaling::ScalingPolicy").values()
+        if one["PolicyType"] == "TargetTrackingScaling"
+    ]
+    assert {"PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"} in followed
+
+
+def test_switched_off_there_is_no_second_endpoint_and_the_functions_know(tmp_path: Path) -> None:
+    template = synthesize(tmp_path, "dev", interactive="off")["Maskdrop"]
+    assert len(template.of("AWS::SageMaker::Endpoint")) == 1
+    assert "sagemaker:InvokeEndpoint" not in rights(template, "ApiRole")
+    for function in template.of("AWS::Lambda::Function").values():
+        variables = function["Environment"]["Variables"]
+        assert "MASKDROP_INTERACTIVE" not in variables
+        assert variables["MASKDROP_INTERACTIVE_MODE"] == "off"
+
+
+def test_a_mode_that_there_is_not_stops_synth(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="serverless, realtime, off"):
+        synthesize(tmp_path, "dev", interactive="always")
+
+
+def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_results_alone(template: Template) -> None:
+    allowed = rights(template, "BulkRole")
+    assert prefixes(allowed["s3:GetObject"]) == {"inbox", "uploads", "backgrounds", "results", "bundles"}
+    assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles"}
+
+
+def test_the_interactive_endpoint_reads_backgrounds_and_writes_large_results_and_nothing_else(
+    template: Template, realtime: Template
+) -> None:
+    for one in (template, realtime):
+        allowed = rights(one, "InteractiveRole")
+        assert prefixes(allowed["s3:GetObject"]) == {"backgrounds"}
+        assert prefixes(allowed["s3:PutObject"]) == {"results/cutouts"}
+        assert {action for action in allowed if action.startswith("s3:")} == {
+            "s3:GetObject", "s3:PutObject", "s3:ListBucket",
+        }  # fmt: skip
+
+
+def test_bodies_pass_the_api_as_they_are_and_it_waits_for_one_picture_as_long_as_it_can(template: Template) -> None:
+    (api,) = template.of("AWS::ApiGateway::RestApi").values()
+    assert api["BinaryMediaTypes"] == ["*/*"]
+    (function,) = [
+        one for one in template.of("AWS::Lambda::Function").values() if one["Handler"] == "lambdas.api.handler"
+    ]
+    assert WAIT_S < function["Timeout"] <= 29
+
+
+def test_ingest_may_not_read_pictures_and_api_may_read_results_and_add_what_comes_in(template: Template) -> None:
+    assert not {action for action in rights(template, "IngestRole") if action.startswith("s3:Get")}
+    api = rights(template, "ApiRole")
+    assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {
+        "s3:GetObject", "s3:PutObject", "sqs:SendMessage", "sagemaker:InvokeEndpoint",
+    }  # fmt: skip
+    assert "/results/*" in api["s3:GetObject"]
+    assert "/uploads/*" in api["s3:PutObject"]
+
+
+def test_api_reads_and_adds_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
     jobs, registry = (template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry"))
-    on_jobs, on_registry, kinds = set(), {}, {}
+    on_jobs: set[str] = set()
+    on_registry: dict[str, dict[str, set[str]]] = {}
     for name, statement in statements(template):
         text, actions = json.dumps(statement["Resource"]), statement["Action"]
         actions = set(actions if isinstance(actions, list) else [actions])
         if f'"{jobs}"' in text and name.startswith("ApiRole"):
             on_jobs |= actions
         if f'"{registry}"' in text:
-            role = name.partition("Role")[0]
-            on_registry[role] = actions
-            kinds[role] = statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
-    assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query"}
-    assert on_registry["Authorize"] == {"dynamodb:GetItem"}
-    assert on_registry["Ingest"] == on_registry["DeadLetters"] == {"dynamodb:Query"}
-    assert kinds == {
-        "Authorize": ["key"], "Api": ["window", "usage"], "Webhooks": ["key"],
-        "Ingest": ["preset"], "DeadLetters": ["preset"],
+            kinds = on_registry.setdefault(name.partition("Role")[0], {})
+            for kind in statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]:
+                kinds.setdefault(kind, set()).update(actions)
+    assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"}
+    counts, reads_one, reads_all = (
+        {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}, {"dynamodb:GetItem"}, {"dynamodb:Query"},
+    )  # fmt: skip
+    assert on_registry == {
+        "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one}, "Ingest": {"preset": reads_all},
+        "DeadLetters": {"preset": reads_all}, "Api": {"window": counts, "usage": counts, "preset": reads_all},
     }  # fmt: skip
 
 

@@ -1,11 +1,27 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from maskdrop.errors import InvalidOptions
-from maskdrop.job import dropped
-from maskdrop.wire import Answer, Bundle, JobMessage, Notification, bundle_of, sources_of, split_s3_uri
+from maskdrop.job import Subject, dropped
+from maskdrop.options import Options
+from maskdrop.output import Output
+from maskdrop.prompt import Prompt
+from maskdrop.wire import (
+    CUSTOM_ATTRIBUTES_MAX,
+    Answer,
+    Bundle,
+    Facts,
+    Invocation,
+    JobMessage,
+    Notification,
+    Overflow,
+    bundle_of,
+    sources_of,
+    split_s3_uri,
+)
 from tests.fakes import NOW, a_failure, a_source, a_success
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -90,3 +106,33 @@ def test_an_address_in_s3_is_split_at_its_first_slash() -> None:
 
 def test_a_job_message_survives_the_wire() -> None:
     assert JobMessage.from_body(JobMessage("ab", 3).to_body()) == JobMessage("ab", 3)
+
+
+def test_what_is_asked_for_one_picture_survives_its_header() -> None:
+    options = Options(engine="grabcut", prompts=(Prompt((1, 2, 30, 40)),), output=Output(format="webp"))
+    for asked in (Invocation(options), Invocation(options, Overflow("results", "results/cutouts/ü.png", 4_000_000))):
+        text = asked.to_header()
+        assert text.isascii()
+        assert Invocation.from_header(text) == asked
+
+
+def test_an_empty_header_asks_for_the_defaults() -> None:
+    assert Invocation.from_header("") == Invocation(Options())
+
+
+@pytest.mark.parametrize("overflow", [[], {}, {"bucket": "b", "key": "k"}, {"bucket": "b", "key": 1, "bytes_max": 2}])
+def test_an_overflow_without_an_address_is_refused(overflow: object) -> None:
+    with pytest.raises(InvalidOptions, match="overflow"):
+        Invocation.from_header(json.dumps({"overflow": overflow}))
+
+
+def test_what_was_found_survives_its_header_but_for_warnings_that_it_cannot_hold() -> None:
+    facts = Facts(
+        "selfie", "cpu", 640, 480, Subject((1, 2, 30, 40), 0.25, 0.9), (0, 0, 29, 38), ("wärning",), {"decode": 1.5}
+    )
+    for known in (facts, replace(facts, place=None)):
+        assert Facts.from_header(known.to_header()) == known
+    wordy = replace(facts, warnings=("first", "x" * CUSTOM_ATTRIBUTES_MAX, "last"))
+    text = wordy.to_header()
+    assert len(text) <= CUSTOM_ATTRIBUTES_MAX
+    assert Facts.from_header(text).warnings == ("first",)

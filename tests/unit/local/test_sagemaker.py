@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from local.config import LocalConfig
-from local.sagemaker import Refused, SageMaker
+from local.sagemaker import REALTIME_BYTES_MAX, SERVERLESS_BYTES_MAX, Failed, Refused, SageMaker, TooLarge
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Notification
 
 RESOURCES = {
     "AWS::SageMaker::Endpoint": {
         "bulk": {"EndpointConfigName": "bulk-config"},
         "now": {"EndpointConfigName": "now-config"},
+        "cold": {"EndpointConfigName": "cold-config"},
     },
     "AWS::SageMaker::EndpointConfig": {
         "bulk-config": {
@@ -36,6 +37,7 @@ RESOURCES = {
             }
         },
         "now-config": {},
+        "cold-config": {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 6144}}]},
     },
 }
 
@@ -223,3 +225,39 @@ def test_the_containers_error_becomes_a_model_error(config: LocalConfig) -> None
     answer = asyncio.run(bench.sagemaker.invoke(request("now", {}, b"abc")))
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (424, "ModelError")
     assert json.loads(bytes(answer.body))["OriginalStatusCode"] == 422
+
+
+SIZES = [("cold", SERVERLESS_BYTES_MAX), ("now", REALTIME_BYTES_MAX)]
+
+
+@pytest.mark.parametrize(("endpoint", "most"), SIZES)
+def test_a_synchronous_call_takes_and_gives_what_sagemaker_does_and_no_more(
+    config: LocalConfig, endpoint: str, most: int
+) -> None:
+    bench = Bench(config, lambda asked: httpx2.Response(200, content=asked.content))
+    echoed = asyncio.run(bench.sagemaker.invoke(request(endpoint, {}, b"x" * most)))
+    assert len(echoed.body) == most
+    with pytest.raises(TooLarge):
+        asyncio.run(bench.sagemaker.invoke(request(endpoint, {}, b"x" * (most + 1))))
+    doubling = Bench(config, lambda asked: httpx2.Response(200, content=asked.content * 2))
+    with pytest.raises(Failed):
+        asyncio.run(doubling.sagemaker.invoke(request(endpoint, {}, b"x" * (most // 2 + 1))))
+
+
+def test_a_serverless_endpoint_waits_for_its_container_and_a_real_time_one_fails(config: LocalConfig) -> None:
+    asked: list[str] = []
+
+    def starting(request: httpx2.Request) -> httpx2.Response:
+        """There at the fourth time of asking."""
+        asked.append(request.url.path)
+        if len(asked) < 4:
+            raise httpx2.ConnectError("refused", request=request)
+        return httpx2.Response(200, content=b"done")
+
+    bench = Bench(config, starting)
+    answer = asyncio.run(bench.sagemaker.invoke(request("cold", {}, b"abc")))
+    assert answer.body == b"done"
+    assert asked == ["/invocations", "/ping", "/ping", "/ping", "/invocations"]
+    asked.clear()
+    with pytest.raises(Failed, match="ConnectError"):
+        asyncio.run(bench.sagemaker.invoke(request("now", {}, b"abc")))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import threading
@@ -111,9 +112,46 @@ def test_the_options_of_the_header_are_followed() -> None:
     assert answer.headers["content-type"] == "image/webp"
 
 
+OVERFLOW = {"bucket": "results", "key": "results/cutouts/1.png", "bytes_max": 50}
+
+
+def test_a_result_that_is_too_large_is_put_aside_and_its_place_told() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage) as client:
+        whole = send(client)
+        answers = [send(client, overflow=OVERFLOW) for _ in range(2)]  # a caller that lost the first answer asks again
+    _, body = storage.objects["results", "results/cutouts/1.png"]
+    assert (body, storage.writes) == (whole.content, 1)
+    for answer in answers:
+        assert answer.status_code == 200
+        told = answer.json()["result"]
+        assert (told["bucket"], told["key"], told["bytes"]) == ("results", "results/cutouts/1.png", len(body))
+        assert (told["width"], told["height"], told["sha256"]) == (40, 30, hashlib.sha256(body).hexdigest())
+        assert json.loads(answer.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
+
+
+def test_a_result_that_is_small_enough_comes_back_and_nothing_is_written() -> None:
+    storage = FakeStorage()
+    with running(Half(), storage) as client:
+        answer = send(client, overflow={**OVERFLOW, "bytes_max": len(send(client).content)})
+    assert answer.headers["content-type"] == "image/png"
+    assert storage.objects == {}
+
+
+def test_a_result_that_could_not_be_put_aside_is_an_error() -> None:
+    class Broken(FakeStorage):
+        def write(self, *_: object) -> bool:
+            raise StorageUnavailable("S3 answered SlowDown.")
+
+    with running(Half(), Broken()) as client:
+        answer = send(client, overflow=OVERFLOW)
+    assert (answer.status_code, error_code(answer)) == (503, "storage_unavailable")
+
+
 @pytest.mark.parametrize(
     ("header", "code"),
     [
+        ('{"overflow": {"bucket": "b"}}', "invalid_options"),
         ("{", "invalid_options"),
         ("[1]", "invalid_options"),
         ("[" * 1000, "invalid_options"),

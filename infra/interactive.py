@@ -1,0 +1,132 @@
+"""The synchronous endpoint `interactive`, for one picture now, in two of its modes; in the third there is none.
+
+serverless   on CPUs, which are there and paid for only while they work. The first call after a lull waits for a start.
+realtime     on GPUs, at least one of which is always there.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import aws_applicationautoscaling as scaling
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+from infra.container import (
+    AMI,
+    SCALING_DIMENSION,
+    SCALING_NAMESPACE,
+    STARTUP_S,
+    VARIANT,
+    Endpoint,
+    gpu_environment,
+    weights_arns,
+)
+from infra.image import cpu_tag
+from infra.stages import Stage
+from infra.storage import Storage
+from maskdrop.job import BACKGROUNDS_PREFIX
+from maskdrop.now import CUTOUTS_PREFIX
+
+MEMORY_MB = 6144
+"""The most that SageMaker gives; processors come with it. A picture of 48 MP takes 0.77 GB at the peak."""
+
+PICTURES_PER_INSTANCE = 4
+"""That are worked at once on one GPU instance before another is started: one for each core of an ml.g6.xlarge, which
+decode and encode."""
+
+
+class InteractiveEndpoint(Endpoint):
+    """Takes a picture and gives its result; one that is too large goes to results/cutouts/."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage, image_tag: str) -> None:
+        super().__init__(scope, construct_id, purpose="interactive", stage=stage)
+        if stage.interactive == "realtime":
+            self._realtime(stage, storage, image_tag)
+        else:
+            self._serverless(stage, storage, image_tag)
+
+    def _serverless(self, stage: Stage, storage: Storage, image_tag: str) -> None:
+        # SageMaker takes no weights from a prefix here, and a container works one picture at a time.
+        environment = {"MODEL_DEVICE": "cpu", "MODEL_WORKERS": "1"}
+        model = self._model(
+            self._may(storage, weights=None), image_tag=cpu_tag(image_tag), weights=None, environment=environment
+        )
+        self._endpoint(
+            self._config(
+                sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+                    variant_name=VARIANT,
+                    model_name=model.attr_model_name,
+                    initial_variant_weight=1,
+                    serverless_config=sagemaker.CfnEndpointConfig.ServerlessConfigProperty(
+                        memory_size_in_mb=MEMORY_MB, max_concurrency=stage.interactive_at_once
+                    ),
+                )
+            )
+        )
+
+    def _realtime(self, stage: Stage, storage: Storage, image_tag: str) -> None:
+        model = self._model(
+            self._may(storage, weights=stage.weights),
+            image_tag=image_tag,
+            weights=stage.weights,
+            environment=gpu_environment(stage),
+        )
+        endpoint = self._endpoint(
+            self._config(
+                sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+                    variant_name=VARIANT,
+                    model_name=model.attr_model_name,
+                    instance_type=stage.instance_type,
+                    inference_ami_version=AMI,
+                    initial_instance_count=1,
+                    initial_variant_weight=1,
+                    container_startup_health_check_timeout_in_seconds=STARTUP_S,
+                    routing_config=sagemaker.CfnEndpointConfig.RoutingConfigProperty(
+                        routing_strategy="LEAST_OUTSTANDING_REQUESTS"
+                    ),
+                )
+            )
+        )
+        target = scaling.CfnScalableTarget(
+            self,
+            "Instances",
+            min_capacity=1,
+            max_capacity=stage.interactive_instances,
+            resource_id=f"endpoint/{self.name}/variant/{VARIANT}",
+            scalable_dimension=SCALING_DIMENSION,
+            service_namespace=SCALING_NAMESPACE,
+        )
+        target.node.add_dependency(endpoint)
+        scaling.CfnScalingPolicy(
+            self,
+            "FollowCalls",
+            policy_name=f"{self.name}-follow-calls",
+            policy_type="TargetTrackingScaling",
+            scaling_target_id=target.ref,
+            target_tracking_scaling_policy_configuration=scaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
+                target_value=PICTURES_PER_INSTANCE,
+                predefined_metric_specification=scaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
+                    predefined_metric_type="SageMakerVariantConcurrentRequestsPerModelHighResolution"  # of 10 seconds
+                ),
+                scale_in_cooldown=600,  # as for bulk: a new instance takes 5 to 10 minutes
+                scale_out_cooldown=300,
+            ),
+        )
+
+    def _config(self, variant: sagemaker.CfnEndpointConfig.ProductionVariantProperty) -> sagemaker.CfnEndpointConfig:
+        return sagemaker.CfnEndpointConfig(self, "Config", production_variants=[variant])
+
+    def _may(self, storage: Storage, *, weights: str | None) -> iam.Role:
+        large = storage.results.arn_for_objects(f"{CUTOUTS_PREFIX}*")
+        backgrounds = storage.inbox.arn_for_objects(f"{BACKGROUNDS_PREFIX}*")
+        weights_bucket, weights_objects = weights_arns(weights)
+        readable = [backgrounds, *weights_objects]
+        return self._role(
+            [
+                iam.PolicyStatement(actions=["s3:PutObject"], resources=[large]),
+                iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
+                # Without it, S3 says 403 for a background that is not there, and the answer could not say why.
+                iam.PolicyStatement(actions=["s3:ListBucket"], resources=[storage.inbox.bucket_arn, *weights_bucket]),
+            ],
+            objects=[large, *readable],
+        )

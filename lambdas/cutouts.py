@@ -1,0 +1,181 @@
+"""POST /v1/cutouts: one picture, now. It comes in one of three forms and leaves in one of three.
+
+in     the picture as the body (image/*, application/octet-stream), its options in the query or as JSON in the header
+       X-Maskdrop-Options; a form with the file `image` and the options as fields; JSON with `image_base64` or
+       `source` {"url"} and the options. The query counts everywhere; what the header or the body says counts more.
+out    200 with the file, 303 to the file where it is larger than BYTES_MAX, 202 with a job where it cannot be had now.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
+
+from lambdas.forms import parts_of
+from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnsupportedFormat
+from maskdrop.job import Job, Result
+from maskdrop.now import BYTES_MAX
+from maskdrop.options import Options
+from maskdrop.output import BackgroundImage
+from maskdrop.presets import DEFAULT_PRESET, Presets
+from maskdrop.services import Storage, Web
+from maskdrop.wire import Facts, Reply
+
+OPTIONS_HEADER = "X-Maskdrop-Options"
+
+HEADERS = [f"X-Maskdrop-{name}" for name in ("Engine", "Width", "Height", "Subject", "Place", "Warnings", "Timings")]
+"""Of an answer: what was found, from the subject on as JSON."""
+
+BODY_MAX = 4_500_000
+"""Of a request: a function takes 6 MB, its body in base64. In JSON the picture is in base64 once more, and so has
+3,370,000 bytes at most."""
+
+TOO_LARGE = (
+    f"The most that is taken here is a picture of {BYTES_MAX:,} bytes in a request of {BODY_MAX:,}. Upload a larger "
+    "one (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One picture as bytes, or the address that it is to be fetched from, and what to do with it."""
+
+    source: bytes | str
+    preset: str
+    options: Options
+
+    def picture(self, web: Web) -> bytes:
+        """Raises what `web.fetch` raises."""
+        return web.fetch(self.source).body if isinstance(self.source, str) else self.source
+
+
+def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
+    """Raises InvalidOptions, InvalidPrompt, UnknownEngine, UnsupportedFormat, EmptyFile, FileTooLarge, and what
+    `presets.find` raises."""
+    content_type = event.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    text = event.body or ""
+    body = base64.b64decode(text) if event.is_base64_encoded else text.encode()
+    if len(body) > BODY_MAX:
+        raise FileTooLarge(TOO_LARGE)
+    source: bytes | str
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        source, said = body, _object(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
+    elif kind == "multipart/form-data":
+        parts = parts_of(body, content_type)
+        source = parts.pop("image", b"")
+        said = _nested({name: _text(name, part) for name, part in parts.items()})
+    elif kind == "application/json":
+        said = _object(body, "The body")
+        source = _source(said.pop("image_base64", None), said.pop("source", None))
+    else:
+        raise UnsupportedFormat(
+            "Send the picture as image/* or application/octet-stream, a form as multipart/form-data with the file "
+            f'"image", or application/json with "image_base64"; not {kind or "a body without a Content-Type"}.'
+        )
+    if not source:
+        raise EmptyFile("There is no picture in the request: it has 0 bytes.")
+    if isinstance(source, bytes) and len(source) > BYTES_MAX:
+        raise FileTooLarge(TOO_LARGE)
+    return Asked(source, *_options(presets, _nested(event.query_string_parameters), said))
+
+
+def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
+    """link_s: how long the address of a file that is not in the answer is valid, in seconds."""
+    if isinstance(answer, Job):
+        # Relative to /v1/cutouts, as the service does not know what stands before it.
+        return Response(202, "application/json", answer.to_json(), {"Location": f"jobs/{answer.id}"})
+    headers: dict[str, str | list[str]] = {**_headers(answer.facts)}
+    if isinstance(answer.file, Result):
+        url = storage.link(answer.file.bucket, answer.file.key, seconds=link_s)
+        body = {"result": {**answer.file.to_json(), "url": url}}
+        return Response(303, "application/json", body, headers | {"Location": url})
+    return Response(200, answer.content_type, answer.file, headers)
+
+
+def _headers(facts: Facts) -> dict[str, str]:
+    found = facts.subject.to_json()
+    said = (
+        facts.engine,
+        facts.width,
+        facts.height,
+        json.dumps(found),
+        json.dumps(facts.place),
+        json.dumps(facts.warnings),
+        json.dumps(facts.timings),
+    )
+    return dict(zip(HEADERS, map(str, said), strict=True))
+
+
+def _options(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options]:
+    """The preset, and its options with what is said besides; of two that say the same thing, the later one counts. What
+    lies in S3 is read with the endpoint's rights, not the caller's: only a preset, the operator's, may name it."""
+    given: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+    for one in said:
+        given |= one
+        told = one.get("output")
+        if not isinstance(told, dict | None):
+            raise InvalidOptions('"output" is an object.')
+        output |= told or {}
+    name = given.pop("preset", DEFAULT_PRESET)
+    found = presets.find(name) if isinstance(name, str) else None
+    if not found:
+        raise InvalidOptions(f"There is no preset {name!r:.80}; there are: {', '.join(presets.names())}.")
+    preset = found.to_json()
+    options = Options.from_json({**preset, **given, "output": {**preset["output"], **output}})
+    if "background" in output and isinstance(options.output.background, BackgroundImage):
+        raise InvalidOptions(
+            '"output.background" is a colour or "blur" here; a preset can name an image.', "background"
+        )
+    return name, options
+
+
+def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
+    """Options as a query or a form has them, each a text: what is none of the options is one of their output. An empty
+    one is not there, as forms have them."""
+    flat = {name: value for name, value in flat.items() if value}
+    said: dict[str, Any] = {name: flat.pop(name) for name in ("preset", "task", "engine") if name in flat}
+    if prompt := flat.pop("prompt", None):
+        said["prompt"] = _json(prompt, '"prompt"')
+    return {**said, "output": flat}
+
+
+def _source(encoded: Any, source: Any) -> bytes | str:
+    match encoded, source:
+        case str(), None:
+            try:
+                return base64.b64decode("".join(encoded.split()), validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise InvalidOptions('"image_base64" is not base64.') from error
+        case None, {"url": str(url)} if len(source) == 1:
+            return url
+    raise InvalidOptions('The body has either "image_base64", a text, or "source", an object with "url".')
+
+
+def _object(text: str | bytes, what: str) -> dict[str, Any]:
+    data = _json(text, what)
+    if not isinstance(data, dict):
+        raise InvalidOptions(f"{what} is not a JSON object.")
+    return data
+
+
+def _json(text: str | bytes, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOptions(f"{what} is not JSON.") from error
+
+
+def _text(name: str, part: bytes) -> str:
+    try:
+        return part.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidOptions(f"The field {name!r} is not text.") from error
