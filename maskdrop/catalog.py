@@ -53,7 +53,7 @@ ENGINES: dict[str, Engine] = {
     )
 }  # fmt: skip
 
-DEFAULT_ENGINE: dict[Task, str] = {"cutout": "selfie"}
+DEFAULT_ENGINE: dict[Task, str] = {"cutout": "portrait"}
 
 
 def engine(name: str) -> Engine:

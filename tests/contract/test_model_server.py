@@ -144,10 +144,11 @@ def test_bad_arrays_are_refused_one_by_one_and_the_server_lives(server: Server) 
     assert server.http.get("/ping").status_code == 200
 
 
-def test_without_its_weights_it_does_not_start(tmp_path: Path) -> None:
+def test_with_damaged_weights_it_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "portrait.onnx").write_bytes(b"damaged")
     server = Server(tmp_path)
     assert server.process.wait(timeout=START_S) == 1
-    assert "fetch-weights" in server.stop()
+    assert "portrait.onnx" in server.stop()
 
 
 def test_with_wrong_settings_it_does_not_start_and_names_all_of_them(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from local import processes
+from maskdrop.catalog import DEFAULT_ENGINE
 from tests.e2e.conftest import Running, wait_until
 from tests.web import served
 
@@ -57,7 +58,7 @@ def test_a_photo_comes_back_at_once_as_a_cut_out(
     answer = post(person)
     picture = opened(answer)
     assert (answer.headers["content-type"], picture.mode, picture.size) == ("image/png", "RGBA", (512, 512))
-    assert answer.headers["x-maskdrop-engine"] == "selfie"
+    assert answer.headers["x-maskdrop-engine"] == DEFAULT_ENGINE["cutout"]
     assert (answer.headers["x-maskdrop-width"], answer.headers["x-maskdrop-height"]) == ("512", "512")
     x0, y0, x1, y1 = json.loads(answer.headers["x-maskdrop-subject"])["box"]
     alpha = np.asarray(picture)[..., 3] >= 128

@@ -11,6 +11,7 @@ import pytest
 from lambdas.api import work
 from lambdas.cutouts import BODY_MAX
 from maskdrop.access import Caller, used
+from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadablePicture
 from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options
@@ -20,6 +21,8 @@ from maskdrop.prompt import Prompt
 from maskdrop.services import Download
 from maskdrop.wire import Invocation
 from tests.fakes import NOW, SETTINGS, World
+
+DEFAULT = DEFAULT_ENGINE["cutout"]
 
 PHOTO = bytes(range(256)) * 4
 """With every byte there is, line ends and what is no text among them."""
@@ -112,7 +115,7 @@ def test_the_answer_is_the_file_and_its_headers_say_what_was_found() -> None:
     assert answer["isBase64Encoded"]
     assert base64.b64decode(answer["body"]) == PHOTO
     assert header(answer, "Content-Type") == "image/webp"
-    assert [header(answer, f"X-Maskdrop-{name}") for name in ("Engine", "Width", "Height")] == ["selfie", "640", "480"]
+    assert [header(answer, f"X-Maskdrop-{name}") for name in ("Engine", "Width", "Height")] == [DEFAULT, "640", "480"]
     assert json.loads(header(answer, "X-Maskdrop-Subject"))["box"] == [1, 2, 30, 40]
     assert json.loads(header(answer, "X-Maskdrop-Place")) == [1, 2, 30, 40]
     assert json.loads(header(answer, "X-Maskdrop-Warnings")) == ["a warning"]
@@ -127,7 +130,7 @@ def test_a_result_that_is_too_large_is_to_be_fetched_elsewhere() -> None:
     assert header(answer, "Location") == body["result"]["url"]
     assert body["result"]["url"].startswith("https://results-bucket/results/cutouts/")
     assert body["result"]["bytes"] == BYTES_MAX + 1
-    assert header(answer, "X-Maskdrop-Engine") == "selfie"
+    assert header(answer, "X-Maskdrop-Engine") == DEFAULT
 
 
 def test_a_picture_that_cannot_be_had_now_is_a_job_and_the_answer_says_where() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskdrop.catalog import ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from sagemaker_model import weights
 from sagemaker_model.engines.base import load, load_all
 from sagemaker_model.weights import InvalidWeights
@@ -20,6 +20,11 @@ def test_an_engine_whose_weights_are_damaged_stops_the_server(tmp_path: Path) ->
         load([ENGINES["selfie"], ENGINES["grabcut"]], "cpu", tmp_path)
 
 
-def test_without_the_default_engine_there_is_no_server(tmp_path: Path) -> None:
-    with pytest.raises(weights.NotInstalled, match="fetch-weights"):
+def test_the_default_engine_needs_no_weights_but_the_package_s(tmp_path: Path) -> None:
+    assert DEFAULT_ENGINE["cutout"] in load_all("cpu", tmp_path)
+
+
+def test_without_the_default_engine_there_is_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path)
+    with pytest.raises(weights.NotInstalled, match="portrait"):
         load_all("cpu", tmp_path)

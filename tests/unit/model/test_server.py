@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import NotAllowed, StorageUnavailable
 from maskdrop.job import Source
 from maskdrop.options import Options
@@ -28,6 +29,8 @@ from sagemaker_model.engines.base import Alpha
 from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
 from sagemaker_model.settings import ServerSettings
 from tests.unit.model.fake_storage import FakeStorage
+
+DEFAULT = DEFAULT_ENGINE["cutout"]
 
 SETTINGS = ServerSettings(device="cpu", workers=2, queue_max=4, max_bytes=100_000, deadline_s=30)
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
@@ -58,7 +61,7 @@ class Half:
 @contextmanager
 def running(engine: Half, storage: FakeStorage | None = None, **changes: object) -> Iterator[TestClient]:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    with TestClient(app(settings, {"selfie": engine}, lambda: storage or FakeStorage())) as client:
+    with TestClient(app(settings, {DEFAULT: engine}, lambda: storage or FakeStorage())) as client:
         while engine.entered.acquire(blocking=False):
             pass  # the warm-up's
         yield client
@@ -100,7 +103,7 @@ def test_one_picture_comes_back_as_a_cut_out_with_what_was_found() -> None:
     assert answer.headers["content-type"] == "image/png"
     assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED).shape == (30, 40, 4)
     about = json.loads(answer.headers[CUSTOM_ATTRIBUTES])
-    assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, "selfie", "cpu")
+    assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, DEFAULT, "cpu")
     assert about["subject"]["box"] == [0, 0, 20, 30]
     assert set(about["timings"]) == {"decode", "predict", "refine", "foreground", "layout", "encode"}
     assert len(answer.headers[CUSTOM_ATTRIBUTES]) <= CUSTOM_ATTRIBUTES_MAX
@@ -249,7 +252,7 @@ def test_an_engine_s_fault_is_internal_and_tells_nothing() -> None:
         page = client.get("/metrics").text
     assert (answer.status_code, error_code(answer)) == (500, "internal")
     assert "secret" not in answer.text
-    assert 'maskdrop_pictures_total{engine="selfie",outcome="internal"} 1.0' in page
+    assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="internal"}} 1.0' in page
 
 
 def test_the_server_is_not_started_when_its_engine_cannot_do_one_picture() -> None:
@@ -460,8 +463,8 @@ def test_metrics_count_pictures_and_their_stages() -> None:
         send(client)
         send(client, b"no picture")
         page = client.get("/metrics").text
-    assert 'maskdrop_pictures_total{engine="selfie",outcome="done"} 1.0' in page
-    assert 'maskdrop_pictures_total{engine="selfie",outcome="unsupported_format"} 1.0' in page
+    assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="done"}} 1.0' in page
+    assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="unsupported_format"}} 1.0' in page
     assert 'maskdrop_stage_seconds_count{stage="predict"} 1.0' in page
     assert 'maskdrop_device_info{device="cpu"} 1.0' in page
     assert "process_resident_memory_bytes" in page
@@ -553,7 +556,7 @@ def test_an_engine_that_is_not_installed_is_refused_and_harms_no_other_picture()
         refused, done = bundle(client, absent, present).outcomes
     assert alone.status_code == 400
     assert alone.json()["error"]["code"] == "unknown_engine"
-    assert "it has: selfie" in alone.json()["error"]["message"]
+    assert f"it has: {DEFAULT}" in alone.json()["error"]["message"]
     assert refused.error is not None
     assert refused.error.code == "unknown_engine"
     assert done.error is None
