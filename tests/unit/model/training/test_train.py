@@ -23,7 +23,7 @@ from sagemaker_model.data.records import InvalidData  # noqa: E402
 from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
 from sagemaker_model.nets.portrait import Portrait  # noqa: E402
 from sagemaker_model.training.settings import TrainingSettings  # noqa: E402
-from sagemaker_model.training.train import (
+from sagemaker_model.training.train import (  # noqa: E402
     AVERAGE,
     BEST,
     HISTORY,
@@ -33,7 +33,7 @@ from sagemaker_model.training.train import (
     TrainingDiverged,
     learning_rate,
     train,
-)  # noqa: E402
+)
 from sagemaker_model.weights import named  # noqa: E402
 from tests.unit.model.training.conftest import TINY, blob, write  # noqa: E402
 
