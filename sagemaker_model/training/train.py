@@ -6,10 +6,11 @@ state of generators to keep, and a run that was killed and resumed ends with the
 on the CPU with the same number of threads; on a GPU up to the order in which its kernels add.
 
 Its folder:
-    last.pt           the checkpoint; replaced as a whole, so that a kill at any moment leaves the one before
-    best.safetensors  the weights with the best IoU on the validation split so far
-    history.jsonl     a line every few steps: loss, rate, speed; a line for every validation
-    training.json     settings, digests of the data and of the first weights, figures of the best, unusable records
+    last.pt              the checkpoint; replaced as a whole, so that a kill at any moment leaves the one before
+    average.safetensors  the average of weights as it is in the checkpoint
+    best.safetensors     the one with the best IoU on the validation split so far
+    history.jsonl        a line every few steps: loss, rate, speed; a line for every validation
+    training.json        settings, digests of the data and of the first weights, figures of the best, unusable records
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ from sagemaker_model.training.samples import (
 )
 from sagemaker_model.training.settings import TrainingSettings
 
-LAST, BEST, HISTORY, TRAINING = "last.pt", "best.safetensors", "history.jsonl", "training.json"
+LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
+HISTORY, TRAINING = "history.jsonl", "training.json"
 
 LEAST = 0.01
 """Of the highest rate: where a cosine ends."""
@@ -189,6 +191,7 @@ def train(
                         save_weights(average, out / BEST)
                     history.add(step=progress.step, iou=iou, best_iou=progress.best_iou)
                     _save(out / LAST, made, progress, objective, average, optimiser, scaler)
+                    save_weights(average, out / AVERAGE)
                     _write(out / TRAINING, json.dumps({**made, **asdict(progress)}, indent=1).encode())
                 trained.train()
                 began = time.monotonic()

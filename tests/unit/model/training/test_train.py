@@ -23,7 +23,17 @@ from sagemaker_model.data.records import InvalidData  # noqa: E402
 from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
 from sagemaker_model.nets.portrait import Portrait  # noqa: E402
 from sagemaker_model.training.settings import TrainingSettings  # noqa: E402
-from sagemaker_model.training.train import BEST, HISTORY, LAST, TRAINING, Data, TrainingDiverged, learning_rate, train  # noqa: E402
+from sagemaker_model.training.train import (  # noqa: E402
+    AVERAGE,
+    BEST,
+    HISTORY,
+    LAST,
+    TRAINING,
+    Data,
+    TrainingDiverged,
+    learning_rate,
+    train,
+)
 from sagemaker_model.weights import named  # noqa: E402
 from tests.unit.model.training.conftest import TINY, blob, write  # noqa: E402
 
@@ -102,7 +112,7 @@ def test_what_it_leaves_can_be_loaded_and_says_what_it_is(run: Run, tmp_path: Pa
     assert said == made
     assert said["settings"] == asdict(replace(TINY, steps=20))
     assert (said["network"], said["step"], said["skipped"], len(said["data"])) == ("attention-unet", 20, {}, 64)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {LAST, BEST, HISTORY, TRAINING}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {LAST, AVERAGE, BEST, HISTORY, TRAINING}
 
 
 def test_another_seed_gives_other_weights_and_the_same_seed_the_same(run: Run, tmp_path: Path) -> None:
