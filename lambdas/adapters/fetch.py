@@ -27,6 +27,7 @@ from maskdrop.errors import (
     FailedDownload,
     FileTooLarge,
     HostUnavailable,
+    InvalidUrl,
     TooManyRedirects,
     UnsupportedFormat,
 )
@@ -98,7 +99,7 @@ class GuardedWeb:
                 location = response.headers["Location"]
                 if response.status not in REDIRECTS or location is None:
                     return self._picture(here, response)
-            url = urljoin(url, location.encode("latin-1").decode(errors="replace"))
+            url = _joined(url, location)
             # Only who named the address may mean a trusted host; a public host may send nobody there.
             policy = replace(policy, http=policy.http and here.scheme == "http")
             policy = policy if here.trusted else replace(policy, trusted=frozenset())
@@ -244,3 +245,12 @@ def _as_ours(host: str) -> Iterator[None]:
         raise FailedDownload(f"There is no host {host}.") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: of http.client, at numbers that are none
         raise HostUnavailable(f"The connection to {host} failed: {type(error).__name__}.") from error
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads. Raises InvalidUrl: some releases of Python look for brackets that enclose no address here
+    already, others only where an address is read."""
+    try:
+        return urljoin(url, location.encode("latin-1").decode(errors="replace"))
+    except ValueError as error:
+        raise InvalidUrl("The address redirects to one that cannot be read.") from error

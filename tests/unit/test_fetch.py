@@ -162,9 +162,15 @@ def test_an_address_that_is_not_the_internets_is_refused_and_nothing_is_asked(ne
     assert (net.dialled, net.server.connections) == ([], 0)
 
 
-@pytest.mark.parametrize(
-    "url", [url for url in ADDRESSES if url.isascii() and url.isprintable() and urljoin(HERE, url) == url]
-)
+def names_the_same_from_there(url: str) -> bool:
+    """Whether a redirect can say it. What Python cannot even join is no less to be refused."""
+    try:
+        return url.isascii() and url.isprintable() and urljoin(HERE, url) == url
+    except ValueError:
+        return True
+
+
+@pytest.mark.parametrize("url", [url for url in ADDRESSES if names_the_same_from_there(url)])
 def test_a_public_host_can_send_nobody_there(net: Net, url: str) -> None:
     net.server.script["/moved"] = moved(url)
     with pytest.raises((InvalidUrl, BlockedUrl)):
