@@ -248,7 +248,7 @@ def _plot_served(report: Report) -> None:
     left.set(xlabel="% of a picture's time, one core, 1 MP", xlim=(0, 118))
     left.invert_yaxis()
     left.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.12))
+    left.legend(frameon=False, ncols=6, columnspacing=1, loc="upper center", bbox_to_anchor=(0.5, 1.12))
     for engine in _engines(report):
         rates = [one.rate for one in report.served if one.engine == engine]
         right.plot([rate.clients for rate in rates], [rate.images_s for rate in rates], marker="o", label=engine)
