@@ -103,7 +103,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         fields = parameters(sent_fields(app))
         source, options = source_of(fields), options_of(fields, app.context["settings"], app.context["services"])
         reply = result_of(app, source, options)
-        headers = headers_of(reply, options, fields)
+        headers = headers_of(reply, fields)
         if "application/json" not in app.current_event.headers.get("accept", ""):
             return response(app, reply, headers, refusal)
         body = {"data": {"result_b64": base64.b64encode(in_answer(reply)).decode()}}
@@ -176,16 +176,14 @@ def options_of(fields: Mapping[str, Any], settings: Settings, services: Services
     return Options(output=parsed)
 
 
-def headers_of(reply: Reply, options: Options, fields: Mapping[str, Any]) -> dict[str, str]:
-    """HEADERS, as far as they are known: what `full` would give is only where nothing was made smaller. Raises
-    UnknownForeground."""
+def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
+    """HEADERS. Raises UnknownForeground."""
     facts = reply.facts
     if facts.place is None:
         raise UnknownForeground("Could not identify foreground in image.")
     x0, y0, x1, y1 = facts.place
     told: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
-    if options.output.size == "original":
-        told |= {"X-Max-Width": facts.width, "X-Max-Height": facts.height}
+    told["X-Max-Width"], told["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
         asked, usual = fields.get("type", "auto"), "person" if engine(facts.engine).subject == "people" else "other"
         told["X-Type"] = usual if asked == "auto" else asked

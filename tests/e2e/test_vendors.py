@@ -259,6 +259,12 @@ def test_a_form_of_the_vendors_command_line_gets_a_zip(running: Running, person:
     assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("512", "512")
 
 
+def test_a_preview_says_how_large_the_full_result_is(running: Running, person: bytes) -> None:
+    answer = running.pictures.http.post("/v1.0/removebg", files={"image_file": ("a.jpg", person)})
+    told = [answer.headers[name] for name in ("x-width", "x-height", "x-max-width", "x-max-height")]
+    assert told == ["500", "500", "512", "512"]
+
+
 def test_a_background_image_is_laid_behind_the_subject(running: Running, person: bytes) -> None:
     wall = io.BytesIO()
     Image.new("RGB", (64, 64), (0, 0, 255)).save(wall, "PNG")
