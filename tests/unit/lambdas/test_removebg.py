@@ -207,6 +207,24 @@ def test_what_is_wrong_with_a_request_has_the_vendors_code(fields: dict[str, str
 
 
 @pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", ""),
+        (PHOTO, "image/jpeg"),
+        (PHOTO, "application/x-www-form-urlencoded"),
+        (PHOTO, "multipart/form-data"),
+        (b"{", "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b"[1]", "application/json"),
+        (b'{"image_url": ["https://example.com/"]}', "application/json"),
+        (b'{"image_file_b64": {}}', "application/json"),
+    ],
+)
+def test_a_body_that_is_no_form_and_no_object_is_refused(body: bytes, content_type: str) -> None:
+    assert call(World(), "POST", PATH, body=body, content_type=content_type).status == 400
+
+
+@pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (UnreadablePicture, 400, "failed_to_read_image"),
