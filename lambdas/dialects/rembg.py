@@ -24,6 +24,9 @@ from maskdrop.prompt import Prompts, prompts_from_json
 
 PATHS = ("/api/remove",)
 
+PARAMETERS = ("model", "om", "bgc", "extras")
+"""Those that do something."""
+
 ENGINE_OF = {"u2net_human_seg": "portrait", "birefnet-portrait": "portrait"}
 """Their models that are for what one of our engines is for. Names of our own engines are taken as well; any other gets
 the default engine, and the answer a warning."""
@@ -62,7 +65,7 @@ def refusal(error: MaskdropError) -> Response[Any]:
 
 
 def answer(app: APIGatewayRestResolver, source: bytes | str, fields: Mapping[str, Any]) -> Response[Any]:
-    options, warnings = asked({name: text_of(name, value) for name, value in fields.items()})
+    options, warnings = asked({name: text_of(name, fields[name]) for name in PARAMETERS if name in fields})
     reply = result_of(app, source, options)
     reply = replace(reply, facts=replace(reply.facts, warnings=reply.facts.warnings + warnings))
     return response(app, reply, {}, refusal)

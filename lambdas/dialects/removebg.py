@@ -47,6 +47,7 @@ SOURCES = ("image_file", "image_file_b64", "image_url")
 BACKGROUNDS = ("bg_color", "bg_image_url", "bg_image_file")
 FILES = ("image_file", "bg_image_file")
 BOOLEANS = ("true", "false")
+TYPES = ("person", "product", "car")
 
 PARAMETERS: dict[str, str] = {
     "size": "size",
@@ -155,10 +156,7 @@ def source_of(fields: Mapping[str, Any]) -> bytes | str:
 def options_of(fields: Mapping[str, Any], settings: Settings, services: Services) -> Options:
     """Raises InvalidOptions, whose field FIELD_CODES has, and what fetching a background raises for its host."""
     output: dict[str, Any] = {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
-    if fields.get("crop") != "true":
-        output["crop"] = None
-    else:
-        output.setdefault("crop", "true")
+    output["crop"] = output.get("crop", "true") if fields.get("crop") == "true" else None
     if fields.get("semitransparency", "true") not in BOOLEANS:
         raise InvalidOptions('"semitransparency" is true or false.', "semitransparency")
     if len([name for name in BACKGROUNDS if name in fields]) > 1:
@@ -168,8 +166,10 @@ def options_of(fields: Mapping[str, Any], settings: Settings, services: Services
     parsed = Output.from_json({**output, **({"format": None} if automatic else {})})
     if not isinstance(parsed.background, Colour | None):  # ours has images in S3 there, which callers may not read
         raise InvalidOptions('"bg_color" is a colour: 3, 4, 6 or 8 hexadecimal digits, or a name of CSS.', "background")
-    if image := fields.get("bg_image_file") or fields.get("bg_image_url"):
-        parsed = replace(parsed, background=_stored(image, settings, services))
+    if image := _background(fields, services):
+        background = BackgroundImage(settings.inbox, f"{SENT_BACKGROUNDS_PREFIX}{uuid.uuid4().hex}")
+        parsed = replace(parsed, background=background)
+        services.storage.write(background.bucket, background.key, image, "application/octet-stream")
     if automatic:
         opaque = parsed.background and not (isinstance(parsed.background, Colour) and parsed.background.alpha < 255)
         parsed = replace(parsed, format="jpg" if opaque else "png")
@@ -185,8 +185,8 @@ def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
     told: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
     told["X-Max-Width"], told["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
-        asked, usual = fields.get("type", "auto"), "person" if engine(facts.engine).subject == "people" else "other"
-        told["X-Type"] = usual if asked == "auto" else asked
+        usual = "person" if engine(facts.engine).subject == "people" else "other"
+        told["X-Type"] = fields["type"] if fields.get("type") in TYPES else usual
     told |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
     told |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
     return {name: str(value) for name, value in told.items()}
@@ -202,14 +202,14 @@ def improve(source: bytes | str, settings: Settings, services: Services) -> dict
     return {"id": name}
 
 
-def _stored(image: bytes | str, settings: Settings, services: Services) -> BackgroundImage:
-    """An image for behind the subject, where the endpoint can read it. Raises InvalidOptions and HostUnavailable."""
+def _background(fields: Mapping[str, Any], services: Services) -> bytes | None:
+    """The image for behind the subject, if one came along. Raises InvalidOptions and HostUnavailable."""
+    if "bg_image_url" not in fields:
+        sent: bytes | str | None = fields.get("bg_image_file")
+        return decoded(sent, "bg_image") if isinstance(sent, str) else sent
     try:
-        body = services.web.fetch(image).body if isinstance(image, str) else image
+        return services.web.fetch(fields["bg_image_url"]).body
     except (InvalidUrl, BlockedUrl) as error:
         raise InvalidOptions(error.message, "bg_image_url") from error
     except InputError as error:
         raise InvalidOptions(error.message, "bg_image") from error
-    background = BackgroundImage(settings.inbox, f"{SENT_BACKGROUNDS_PREFIX}{uuid.uuid4().hex}")
-    services.storage.write(background.bucket, background.key, body, "application/octet-stream")
-    return background

@@ -120,7 +120,12 @@ def test_the_headers_say_what_the_vendors_say() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "told"),
-    [({"type": "product"}, "product"), ({"type_level": "none"}, None), ({"type_level": "2"}, "person")],
+    [
+        ({"type": "product"}, "product"),
+        ({"type": "no\r\nsuch type"}, "person"),
+        ({"type_level": "none"}, None),
+        ({"type_level": "2"}, "person"),
+    ],
 )
 def test_the_type_is_the_one_asked_for_and_may_be_left_out(fields: dict[str, str | bytes], told: str | None) -> None:
     assert post(World(), {"image_file": PHOTO, **fields}).headers.get("x-type") == told
@@ -198,12 +203,13 @@ def test_an_image_for_behind_the_subject_is_put_where_the_endpoint_reads_it(way:
         ({"image_file": PHOTO, "bg_color": "red", "bg_image_url": ADDRESS}, "multiple_bg_sources"),
         ({"image_file": PHOTO, "bg_image_url": "file:///etc/passwd"}, "invalid_bg_image_url"),
         ({"image_file": PHOTO, "bg_image_url": "https://nowhere.example/"}, "failed_bg_download"),
+        ({"image_file": PHOTO, "bg_image_file": b"a wall", "channels": "alpha"}, "invalid_channels"),
     ],
 )
 def test_what_is_wrong_with_a_request_has_the_vendors_code(fields: dict[str, str | bytes], code: str) -> None:
     world = World(web=GuardedWeb())
     assert refused(post(world, fields)) == (400, code)
-    assert world.interactive.asked == []
+    assert (world.interactive.asked, world.storage.objects) == ([], {})
 
 
 @pytest.mark.parametrize(
