@@ -24,7 +24,7 @@ from infra.container import (
 from infra.image import cpu_tag
 from infra.stages import Stage
 from infra.storage import Storage
-from maskdrop.job import BACKGROUNDS_PREFIX
+from maskdrop.job import BACKGROUNDS_PREFIX, SENT_BACKGROUNDS_PREFIX
 from maskdrop.now import CUTOUTS_PREFIX
 
 MEMORY_MB = 6144
@@ -119,8 +119,9 @@ class InteractiveEndpoint(Endpoint):
     def _may(self, storage: Storage, *, weights: str | None) -> iam.Role:
         large = storage.results.arn_for_objects(f"{CUTOUTS_PREFIX}*")
         backgrounds = storage.inbox.arn_for_objects(f"{BACKGROUNDS_PREFIX}*")
+        sent = storage.inbox.arn_for_objects(f"{SENT_BACKGROUNDS_PREFIX}*")
         weights_bucket, weights_objects = weights_arns(weights)
-        readable = [backgrounds, *weights_objects]
+        readable = [backgrounds, sent, *weights_objects]
         return self._role(
             [
                 iam.PolicyStatement(actions=["s3:PutObject"], resources=[large]),

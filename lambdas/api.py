@@ -1,5 +1,5 @@
-"""GET /v1/health, /v1/jobs, /v1/jobs/{id} and /v1/usage, and POST /v1/cutouts, behind API Gateway: with a key, or below
-/iam with a signature of AWS's."""
+"""What is behind API Gateway: /v1/health, /v1/jobs, /v1/usage, /v1/cutouts and the addresses of the dialects; with a
+key, or below /iam with a signature of AWS's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect, cutouts
+from lambdas.dialects import rembg, removebg, withoutbg
 from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, count_call, use, used
@@ -27,6 +29,11 @@ from maskdrop.settings import Settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
+
+DIALECTS = (removebg, rembg, withoutbg)
+REFUSALS: dict[str, Callable[[MaskdropError], Response[Any]]] = {
+    path: dialect.refusal for dialect in DIALECTS for path in dialect.PATHS
+}
 
 PAGE, PAGE_MAX = 50, 200
 
@@ -71,6 +78,13 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
     elif event.path not in OPEN_PATHS and event.http_method != "OPTIONS":  # a browser asks those without a key
         raise AuthFailed("This address needs an API key, in X-Api-Key or as Authorization: Bearer.")
     return next_middleware(app)
+
+
+def refusal(error: MaskdropError, path: str) -> Response[Any]:
+    """An error in the form of whose address was asked."""
+    if path in REFUSALS:
+        return REFUSALS[path](error)
+    return Response(error.status, "application/json", {"error": error.info.to_json()}, {})
 
 
 def health(settings: Settings) -> dict[str, Any]:
@@ -190,14 +204,15 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         use(services.registry, owner, now, pictures=1)
         return cutouts.response(answer, services.storage, link_s=settings.link_s)
 
+    for dialect in DIALECTS:
+        dialect.add_routes(app)
+
     @app.exception_handler(MaskdropError)  # type: ignore[untyped-decorator]
     def _error(error: MaskdropError) -> Response[dict[str, Any]]:
-        return Response(
-            status_code=error.status,
-            content_type="application/json",
-            body={"error": error.info.to_json()},
-            headers={"Retry-After": str(RETRY_AFTER_S)} if error.retryable else None,
-        )
+        answer = refusal(error, app.current_event.path.removeprefix(IAM_PREFIX))
+        if error.retryable:
+            answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return answer
 
     @app.not_found
     def _not_found(_: NotFoundError) -> Response[dict[str, Any]]:
@@ -213,5 +228,5 @@ def _cors(origins: list[str]) -> CORSConfig | None:
         return None
     first, *others = origins
     told = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
-    told += cutouts.HEADERS
+    told += [*cutouts.HEADERS, *removebg.HEADERS]
     return CORSConfig(first, others, expose_headers=told, max_age=3600)

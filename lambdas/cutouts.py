@@ -61,10 +61,7 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
     `presets.find` raises."""
     content_type = event.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    text = event.body or ""
-    body = base64.b64decode(text) if event.is_base64_encoded else text.encode()
-    if len(body) > BODY_MAX:
-        raise FileTooLarge(TOO_LARGE)
+    body = body_of(event)
     source: bytes | str
     if kind.startswith("image/") or kind == "application/octet-stream":
         source, said = body, _object(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
@@ -82,9 +79,31 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
         )
     if not source:
         raise EmptyFile("There is no picture in the request: it has 0 bytes.")
+    check_size(source)
+    return Asked(source, *_options(presets, _nested(event.query_string_parameters), said))
+
+
+def body_of(event: APIGatewayProxyEvent) -> bytes:
+    """Raises FileTooLarge."""
+    text = event.body or ""
+    body = base64.b64decode(text) if event.is_base64_encoded else text.encode()
+    if len(body) > BODY_MAX:
+        raise FileTooLarge(TOO_LARGE)
+    return body
+
+
+def check_size(source: bytes | str) -> None:
+    """Raises FileTooLarge."""
     if isinstance(source, bytes) and len(source) > BYTES_MAX:
         raise FileTooLarge(TOO_LARGE)
-    return Asked(source, *_options(presets, _nested(event.query_string_parameters), said))
+
+
+def decoded(encoded: str, name: str) -> bytes:
+    """The picture that the field `name` has in base64, in lines or not. Raises InvalidOptions, with that field."""
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidOptions(f'"{name}" is not base64.', name) from error
 
 
 def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
@@ -92,7 +111,7 @@ def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[
     if isinstance(answer, Job):
         # Relative to /v1/cutouts, as the service does not know what stands before it.
         return Response(202, "application/json", answer.to_json(), {"Location": f"jobs/{answer.id}"})
-    headers: dict[str, str | list[str]] = {**_headers(answer.facts)}
+    headers: dict[str, str | list[str]] = {**headers_of(answer.facts)}
     if isinstance(answer.file, Result):
         url = storage.link(answer.file.bucket, answer.file.key, seconds=link_s)
         body = {"result": {**answer.file.to_json(), "url": url}}
@@ -100,7 +119,8 @@ def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[
     return Response(200, answer.content_type, answer.file, headers)
 
 
-def _headers(facts: Facts) -> dict[str, str]:
+def headers_of(facts: Facts) -> dict[str, str]:
+    """HEADERS, each as text."""
     found = facts.subject.to_json()
     said = (
         facts.engine,
@@ -151,10 +171,7 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
 def _source(encoded: Any, source: Any) -> bytes | str:
     match encoded, source:
         case str(), None:
-            try:
-                return base64.b64decode("".join(encoded.split()), validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise InvalidOptions('"image_base64" is not base64.') from error
+            return decoded(encoded, "image_base64")
         case None, {"url": str(url)} if len(source) == 1:
             return url
     raise InvalidOptions('The body has either "image_base64", a text, or "source", an object with "url".')

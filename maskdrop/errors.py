@@ -9,6 +9,9 @@ MaskdropError                 code                   status  retryable
 │   │   ├── InvalidBackground invalid_background     400     no
 │   │   └── InvalidPreset     invalid_preset         400     no
 │   ├── InvalidPrompt         invalid_prompt         400     no
+│   ├── MissingSource         missing_source         400     no
+│   ├── MultipleSources       multiple_sources       400     no
+│   ├── UnknownForeground     unknown_foreground     400     no
 │   ├── UnknownEngine         unknown_engine         400     no
 │   ├── DirectoryMarker       directory_marker       400     no
 │   ├── EmptyFile             empty_file             400     no
@@ -90,7 +93,8 @@ class InputError(MaskdropError):
 
 
 class InvalidOptions(InputError):
-    """field: which one of the output's fields is at fault, "" for any other; the vendors have a code for each."""
+    """field: which one of the output's fields, or of a vendor's parameters, is at fault, "" for any other; the vendors
+    have a code for each."""
 
     code = "invalid_options"
 
@@ -121,6 +125,20 @@ class InvalidPreset(InvalidOptions):
 
 class InvalidPrompt(InputError):
     code = "invalid_prompt"
+
+
+class MissingSource(InputError):
+    code = "missing_source"
+
+
+class MultipleSources(InputError):
+    code = "multiple_sources"
+
+
+class UnknownForeground(InputError):
+    """Nothing was found in the picture, and who asks expects to be told so by an error."""
+
+    code = "unknown_foreground"
 
 
 class UnknownEngine(InputError):

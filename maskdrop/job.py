@@ -24,6 +24,9 @@ first two are in one bucket."""
 BACKGROUNDS_PREFIX = "backgrounds/"
 """In the inbox bucket: images for behind a subject. They are kept, and no event tells of them."""
 
+SENT_BACKGROUNDS_PREFIX = f"{UPLOADS_PREFIX}backgrounds/"
+"""Those that callers send along with a picture; with the other uploads they are deleted after a week."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -40,16 +40,26 @@ def cut_out_now(
 ) -> Reply | Job:
     """The result, or the job of `owner` that will have it. spent_s: what its picture took to come, in seconds. Raises
     the container's errors and Unavailable."""
-    key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
-    asked = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
-    if spent_s <= SPENT_MAX_S and _takes(picture, asked, settings):
-        try:
-            return services.interactive.cut_out(picture, asked)
-        except EndpointStarting:
-            pass
+    if reply := reply_now(picture, options, settings, services, spent_s=spent_s):
+        return reply
     source = Source(settings.inbox, f"{UPLOADS_PREFIX}{uuid.uuid4().hex}", bytes=len(picture))
     services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
     return enqueue(queued(source, preset, options, now, owner=owner), services)
+
+
+def reply_now(
+    picture: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
+) -> Reply | None:
+    """The result; None where the interactive endpoint cannot be asked for it, or does not get ready in time. Raises as
+    `cut_out_now`."""
+    key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
+    asked = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
+    if spent_s > SPENT_MAX_S or not _takes(picture, asked, settings):
+        return None
+    try:
+        return services.interactive.cut_out(picture, asked)
+    except EndpointStarting:
+        return None
 
 
 def _takes(picture: bytes, asked: Invocation, settings: Settings) -> bool:

@@ -85,13 +85,14 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found in one picture, and how. width and height of the result in pixels, place the subject's box in them
-    (None: nothing was found), timings in milliseconds."""
+    """What was found in one picture, and how. width and height of the result in pixels, full: both in the size
+    "original"; place the subject's box in the result (None: nothing was found), timings in milliseconds."""
 
     engine: str
     device: str
     width: int
     height: int
+    full: tuple[int, int]
     subject: Subject
     place: tuple[int, int, int, int] | None
     warnings: tuple[str, ...]
@@ -104,6 +105,7 @@ class Facts:
             "device": self.device,
             "width": self.width,
             "height": self.height,
+            "full": self.full,
             "subject": self.subject.to_json(),
             "place": self.place,
             "timings": self.timings,
@@ -124,6 +126,7 @@ class Facts:
             device=data["device"],
             width=int(data["width"]),
             height=int(data["height"]),
+            full=(data["full"][0], data["full"][1]),
             subject=Subject.from_json(data["subject"]),
             place=(place[0], place[1], place[2], place[3]) if place else None,
             warnings=tuple(data["warnings"]),

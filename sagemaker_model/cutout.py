@@ -36,6 +36,7 @@ class Cutout:
     """A finished picture.
 
     width, height: of the result, in pixels.
+    full: the same in the size "original".
     subject: with its box in pixels of the upright source, whatever the layout.
     place: that box in pixels of the result: x0, y0, x1, y1; None when nothing was found.
     timings: milliseconds by stage.
@@ -45,6 +46,7 @@ class Cutout:
     format: Format
     width: int
     height: int
+    full: tuple[int, int]
     subject: Subject
     place: Rectangle | None
     warnings: tuple[str, ...]
@@ -114,7 +116,7 @@ def end(
     with timings.stage("encode"):
         result = write(rgb, alpha, output, picture.dpi, _provenance(options, engine))
     place = layout.placed(subject.box) if subject.box else None
-    return Cutout(result, output.format, *layout.size, subject, place, warnings, timings.ms)
+    return Cutout(result, output.format, *layout.size, layout.full, subject, place, warnings, timings.ms)
 
 
 def cut_out(

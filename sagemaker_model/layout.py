@@ -43,6 +43,12 @@ class Layout:
     size: tuple[int, int]
     place: Rectangle
 
+    @property
+    def full(self) -> tuple[int, int]:
+        """The size without a limit."""
+        x0, y0, x1, y1 = self.frame
+        return x1 - x0, y1 - y0
+
     def placed(self, box: Rectangle) -> Rectangle:
         """A box of the picture in pixels of the result."""
         x0, y0, x1, y1 = self.window

@@ -192,6 +192,7 @@ class ModelServer:
             device=self._settings.device,
             width=cutout.width,
             height=cutout.height,
+            full=cutout.full,
             subject=cutout.subject,
             place=cutout.place,
             warnings=cutout.warnings,

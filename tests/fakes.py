@@ -176,7 +176,7 @@ class FakeInteractive:
             raise self.broken
         options, overflow = asked.options, asked.overflow
         subject = Subject((1, 2, 30, 40), 0.25, 0.9)
-        facts = Facts(options.engine, "cpu", 640, 480, subject, subject.box, ("a warning",), {"decode": 1})
+        facts = Facts(options.engine, "cpu", 640, 480, (1280, 960), subject, subject.box, ("a warning",), {"decode": 1})
         if overflow is None or len(self.result) <= overflow.bytes_max:
             return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)

@@ -346,7 +346,7 @@ def test_the_interactive_endpoint_reads_backgrounds_and_writes_large_results_and
 ) -> None:
     for one in (template, realtime):
         allowed = rights(one, "InteractiveRole")
-        assert prefixes(allowed["s3:GetObject"]) == {"backgrounds"}
+        assert prefixes(allowed["s3:GetObject"]) == {"backgrounds", "uploads/backgrounds"}
         assert prefixes(allowed["s3:PutObject"]) == {"results/cutouts"}
         assert {action for action in allowed if action.startswith("s3:")} == {
             "s3:GetObject", "s3:PutObject", "s3:ListBucket",

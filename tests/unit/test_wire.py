@@ -128,7 +128,15 @@ def test_an_overflow_without_an_address_is_refused(overflow: object) -> None:
 
 def test_what_was_found_survives_its_header_but_for_warnings_that_it_cannot_hold() -> None:
     facts = Facts(
-        "selfie", "cpu", 640, 480, Subject((1, 2, 30, 40), 0.25, 0.9), (0, 0, 29, 38), ("wärning",), {"decode": 1.5}
+        "selfie",
+        "cpu",
+        640,
+        480,
+        (1280, 960),
+        Subject((1, 2, 30, 40), 0.25, 0.9),
+        (0, 0, 29, 38),
+        ("wärning",),
+        {"decode": 1.5},
     )
     for known in (facts, replace(facts, place=None)):
         assert Facts.from_header(known.to_header()) == known

@@ -19,7 +19,15 @@ from maskdrop.options import Options
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Facts, Invocation, Overflow
 
 FACTS = Facts(
-    "selfie", "cpu", 640, 480, Subject((1, 2, 30, 40), 0.25, 0.9), (0, 0, 29, 38), ("a warning",), {"decode": 1.5}
+    "selfie",
+    "cpu",
+    640,
+    480,
+    (1280, 960),
+    Subject((1, 2, 30, 40), 0.25, 0.9),
+    (0, 0, 29, 38),
+    ("a warning",),
+    {"decode": 1.5},
 )
 ASKED = Invocation(Options(), Overflow("results", "results/cutouts/1.png", 4_000_000))
 

@@ -16,7 +16,9 @@ from tests.unit.model.fake_storage import FakeStorage
 LIMITS = Limits(max_bytes=100, max_pixels=100)
 SOURCE = Source("inbox", "inbox/a.jpg", version_id="v1", sequencer="0A")
 ITEM = Item("job-1", SOURCE, "results", "results/a.jpg.png", Options())
-CUTOUT = Cutout(b"result", "png", 30, 20, Subject((1, 2, 3, 4), 0.25, 0.5), (1, 2, 3, 4), ("a: b",), {"predict": 1.0})
+CUTOUT = Cutout(
+    b"result", "png", 30, 20, (30, 20), Subject((1, 2, 3, 4), 0.25, 0.5), (1, 2, 3, 4), ("a: b",), {"predict": 1.0}
+)
 
 
 def place(storage: FakeStorage, item: Item = ITEM) -> Place:

@@ -82,6 +82,14 @@ def test_the_size_bounds_the_pixels_of_the_result_and_enlarges_nothing(
     assert planned(width, height, (0, 0, width // 10, height // 10), **said).size == size
 
 
+def test_the_full_size_is_that_of_the_same_result_without_a_limit() -> None:
+    box = (1000, 500, 3000, 2500)
+    for said in ({}, {"crop": "10%"}, {"scale": "50%"}):
+        limited, unlimited = (planned(4000, 3000, box, **said, size=size) for size in ("preview", "original"))
+        assert limited.full == unlimited.full == unlimited.size
+        assert limited.size < limited.full
+
+
 def test_a_line_of_a_million_pixels_is_bounded_too() -> None:
     for shape in ((1, 1_000_000), (1_000_000, 1)):
         width, height = plan(Output(size="preview"), np.full(shape, 255, np.uint8)).size

