@@ -9,7 +9,7 @@ from datetime import datetime
 from maskdrop.catalog import engine
 from maskdrop.errors import EndpointStarting
 from maskdrop.flow import enqueue
-from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX, Job, Source, queued
+from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
 from maskdrop.options import Options
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -47,7 +47,7 @@ def cut_out_now(
             return services.interactive.cut_out(picture, asked)
         except EndpointStarting:
             pass
-    source = Source(settings.inbox, f"{UPLOADS_PREFIX}{uuid.uuid4().hex}", bytes=len(picture))
+    source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
     services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
     return enqueue(queued(source, preset, options, now, owner=owner), services)
 
