@@ -42,17 +42,19 @@ def shop(running: Running, key: tuple[str, Key]) -> Iterator[httpx2.Client]:
         yield http
 
 
-def posted(http: httpx2.Client, body: bytes, name: str = "a photo.png", content_type: str = "image/png") -> Any:
+def posted(
+    http: httpx2.Client, body: bytes, name: str = "a photo.png", content_type: str = "image/png", verify: Any = True
+) -> tuple[dict[str, Any], httpx2.Response]:
     """The form that the API gave, after `body` was posted with it, and what S3 said."""
     answer = http.post("/v1/uploads", json={"name": name, "content_type": "image/png"})
     assert answer.status_code == 201, answer.text
-    form = answer.json()
+    form: dict[str, Any] = answer.json()
     fields = {**form["fields"], "Content-Type": content_type}
-    return form, httpx2.post(form["url"], data=fields, files={"file": (name, body)}, trust_env=False)
+    return form, httpx2.post(form["url"], data=fields, files={"file": (name, body)}, verify=verify, trust_env=False)
 
 
-def a_job(http: httpx2.Client, body: bytes, **asked: Any) -> dict[str, Any]:
-    form, answer = posted(http, body)
+def a_job(http: httpx2.Client, body: bytes, verify: Any = True, **asked: Any) -> dict[str, Any]:
+    form, answer = posted(http, body, verify=verify)
     assert answer.is_success, answer.text
     made = http.post("/v1/jobs", json={"source": {"upload": form["upload"]}, **asked})
     assert made.status_code == 202, made.text
