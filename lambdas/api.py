@@ -238,10 +238,10 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         return new_job(cutouts.body_of(event), key, caller, settings, services, now)
 
     @app.delete("/v1/jobs/<job_id>")
-    def _delete(job_id: str) -> Response[None]:
+    def _delete(job_id: str) -> Response[str]:
         services = app.context["services"]
         remove(seen(job_id, app.context["caller"], services), app.context["settings"], services)
-        return Response(204)
+        return Response(204, body="")
 
     @app.post("/v1/jobs/<job_id>/retry")
     def _retry(job_id: str) -> Response[dict[str, Any]]:
