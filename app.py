@@ -31,6 +31,7 @@ def application(*, outdir: str | None = None, context: dict[str, str] | None = N
     stage = replace(stage, cors=told("cors") or stage.cors, waf=told("waf") == "true" or stage.waf)
     stage = replace(stage, interactive=told("interactive") or stage.interactive)
     stage = replace(stage, trusted_hosts=told("trusted_hosts") or stage.trusted_hosts)
+    stage = replace(stage, source_buckets=told("source_buckets") or stage.source_buckets)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
     MaskdropStack(app, stage=stage, image_tag=tag).add_stack_dependency(image)

@@ -18,7 +18,7 @@ from infra.nag import acknowledge
 from infra.parts import Parts
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
 from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
-from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 TIMEOUT_S = 29
 """As long as API Gateway waits: one picture now may wait for 25 seconds."""
@@ -89,15 +89,15 @@ class Api(Function):
         self.plan = self._plan(parts)
         if stage.waf:
             Firewall(self, "Firewall", stage=stage, api=self.rest)
-        self.allow("dynamodb:GetItem", on=parts.jobs.table.table_arn)
         for index in (BY_STATE, BY_OWNER):
             self.allow("dynamodb:Query", on=parts.jobs.index_arn(index))
         parts.registry.allow(
             self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", kinds=["window", "usage"]
         )
         parts.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
-        self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{RESULTS_PREFIX}*"))
-        self._allow_cutouts(parts)
+        if parts.interactive:
+            self.allow("sagemaker:InvokeEndpoint", on=parts.interactive.arn)
+        self._allow_jobs(parts)
         self._acknowledge(waf=stage.waf)
 
     def _access_log(self, parts: Parts) -> logs.LogGroup:
@@ -137,13 +137,24 @@ class Api(Function):
         if parts.stage.cors:  # a browser asks first, and without a key
             everything.add_method("OPTIONS", answer)
 
-    def _allow_cutouts(self, parts: Parts) -> None:
-        """One picture now, or the job that it becomes."""
-        if parts.interactive:
-            self.allow("sagemaker:InvokeEndpoint", on=parts.interactive.arn)
-        self.allow_objects("s3:PutObject", on=parts.storage.inbox.arn_for_objects(f"{UPLOADS_PREFIX}*"))
-        self.allow("dynamodb:PutItem", on=parts.jobs.table.table_arn)
+    def _allow_jobs(self, parts: Parts) -> None:
+        """To make, tell, try anew and remove them. Of a source the function asks no more than its version and size;
+        what was dropped it cannot delete."""
+        items = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
+        self.allow(*items, on=parts.jobs.table.table_arn)
+        parts.registry.allow(
+            self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["idempotency"]
+        )
         self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
+        inbox, results, sources = parts.storage.inbox, parts.storage.results, parts.storage.sources
+        self.allow_objects(
+            "s3:GetObject", "s3:PutObject", "s3:DeleteObject", on=inbox.arn_for_objects(f"{UPLOADS_PREFIX}*")
+        )
+        self.allow_objects("s3:GetObject", "s3:DeleteObject", on=results.arn_for_objects(f"{RESULTS_PREFIX}*"))
+        for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *(one.arn_for_objects("*") for one in sources)):
+            self.allow_objects("s3:GetObject", on=readable)
+        for bucket in (inbox, results, *sources):  # without it, S3 says 403 for an object that is not there
+            self.allow("s3:ListBucket", on=bucket.bucket_arn)
 
     def _refusals(self, parts: Parts) -> None:
         """API Gateway cannot tell one path from another here, so that every client finds its own: `error` is ours,

@@ -88,15 +88,17 @@ class BulkEndpoint(Endpoint):
         inbox, results = storage.inbox, storage.results
         photos = [inbox.arn_for_objects(f"{prefix}*") for prefix in (INBOX_PREFIX, UPLOADS_PREFIX, BACKGROUNDS_PREFIX)]
         pictures = [results.arn_for_objects(f"{prefix}*") for prefix in (RESULTS_PREFIX, BUNDLES_PREFIX)]
+        sources = [bucket.arn_for_objects("*") for bucket in storage.sources]
         weights_bucket, weights_objects = weights_arns(weights)
-        readable = [*photos, *pictures, *weights_objects]
+        readable = [*photos, *sources, *pictures, *weights_objects]
         return self._role(
             [
                 iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
                 iam.PolicyStatement(actions=["s3:PutObject"], resources=pictures),
                 # Without it, S3 says 403 for an object that is not there, and the job could not say why.
                 iam.PolicyStatement(
-                    actions=["s3:ListBucket"], resources=[inbox.bucket_arn, results.bucket_arn, *weights_bucket]
+                    actions=["s3:ListBucket"],
+                    resources=[bucket.bucket_arn for bucket in (inbox, results, *storage.sources)] + weights_bucket,
                 ),
                 iam.PolicyStatement(
                     actions=["sns:Publish"], resources=[self.completed.topic_arn, self.failed.topic_arn]

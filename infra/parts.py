@@ -46,5 +46,6 @@ class Parts:
             interactive_mode=self.stage.interactive,
             trusted_hosts=self.stage.trusted_hosts,
             http_sources=int(self.stage.http_sources),
+            source_buckets=self.stage.source_buckets,
             cors_origins=self.stage.cors,
         )

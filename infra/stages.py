@@ -34,6 +34,8 @@ class Stage:
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
     trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
         public.
+    source_buckets: buckets of this account and Region, with blanks between them, of whose pictures any caller may make
+        jobs.
     http_sources: whether sources are fetched by plain http too.
     removal_policy: what becomes of photos, results and jobs when the stack is deleted.
     """
@@ -59,6 +61,7 @@ class Stage:
     waf: bool = False
     trusted_hosts: str = ""
     http_sources: bool = False
+    source_buckets: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
@@ -69,6 +72,9 @@ class Stage:
         for host in self.trusted_hosts.split():
             if not re.fullmatch(r"[a-z0-9_.-]+", host):
                 raise ValueError(f"trusted_hosts are names in small letters, without a port, not {host!r}.")
+        for bucket in self.source_buckets.split():
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+                raise ValueError(f"source_buckets are names of buckets, not {bucket!r}.")
 
 
 STAGES: dict[str, Stage] = {

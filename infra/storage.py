@@ -18,11 +18,14 @@ BUNDLES_PREFIX = "bundles/"
 
 
 class Storage(Construct):
-    """Two buckets, so that a result can never be taken for a photo, and a third for their access logs."""
+    """Two buckets, so that a result can never be taken for a photo, and a third for their access logs. `sources` are
+    others' buckets, whose pictures may be worked."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
         super().__init__(scope, construct_id)
         self._removal_policy = stage.removal_policy
+        self.sources = [s3.Bucket.from_bucket_name(self, name, name) for name in stage.source_buckets.split()]
+        self._cors = stage.cors.split()
         kept = Duration.days(stage.keep_results_days)
         unfinished = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
 
@@ -35,7 +38,11 @@ class Storage(Construct):
                 unfinished,
                 s3.LifecycleRule(noncurrent_version_expiration=kept, expired_object_delete_marker=True),
                 # A job waits for hours at most; what was dropped is its owner's, what was sent here is ours to clear.
-                s3.LifecycleRule(prefix=UPLOADS_PREFIX, expiration=Duration.days(7)),
+                s3.LifecycleRule(
+                    prefix=UPLOADS_PREFIX,
+                    expiration=Duration.days(7),
+                    noncurrent_version_expiration=Duration.days(1),  # what was deleted is gone
+                ),
             ],
         )
         self.results = self._bucket(
@@ -54,6 +61,7 @@ class Storage(Construct):
             self,
             name,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            cors=self._pages() if logs else None,
             encryption=s3.BucketEncryption.S3_MANAGED,
             enforce_ssl=True,
             minimum_tls_version=1.2,
@@ -64,6 +72,12 @@ class Storage(Construct):
             server_access_logs_prefix=f"{name.lower()}/" if logs else None,
             versioned=versioned,
         )
+
+    def _pages(self) -> list[s3.CorsRule] | None:
+        """Pages that may call the API may use what it hands out: forms to post photos with, addresses of results."""
+        methods = [s3.HttpMethods.GET, s3.HttpMethods.POST]
+        rule = s3.CorsRule(allowed_methods=methods, allowed_origins=self._cors, allowed_headers=["*"])
+        return [rule] if self._cors else None
 
     def _announce(self, bucket: s3.Bucket, queue: sqs.Queue) -> None:
         """Every object created under inbox/ becomes a message. Written in the bucket itself: CDK's own way needs a

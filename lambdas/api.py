@@ -1,5 +1,4 @@
-"""What is behind API Gateway: /v1/health, /v1/jobs, /v1/usage, /v1/cutouts and the addresses of the dialects; with a
-key, or below /iam with a signature of AWS's."""
+"""The routes behind API Gateway, ours and the dialects': with a key, or below /iam with a signature of AWS's."""
 
 from __future__ import annotations
 
@@ -16,14 +15,18 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, CORSConf
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from lambdas import connect, cutouts
+from lambdas import connect, cutouts, jobs
 from lambdas.dialects import rembg, removebg, withoutbg
 from lambdas.observe import logger, observed
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, count_call, use, used
-from maskdrop.errors import AuthFailed, InvalidOptions, JobNotFound, MaskdropError
-from maskdrop.job import STATES, State
-from maskdrop.now import cut_out_now
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
+from maskdrop.errors import AuthFailed, InvalidOptions, InvalidPreset, JobNotFound, MaskdropError
+from maskdrop.flow import remove, retry
+from maskdrop.job import STATES, Job, State
+from maskdrop.now import cut_out_now, runs_now
+from maskdrop.once import once
+from maskdrop.presets import Presets
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
 
@@ -39,6 +42,8 @@ PAGE, PAGE_MAX = 50, 200
 
 RETRY_AFTER_S = 5
 """What a caller is told to wait who came when a part was missing or busy."""
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
@@ -92,15 +97,67 @@ def health(settings: Settings) -> dict[str, Any]:
 
 
 def one_job(job_id: str, caller: Caller, settings: Settings, services: Services) -> dict[str, Any]:
-    """The job, its result with an address that is valid for `settings.link_s` seconds. Raises JobNotFound, for
-    another's job too."""
-    job = services.jobs.get(job_id)
-    if job is None or not caller.sees(job):
-        raise JobNotFound(f"There is no job {job_id!r}.")
+    """The job, its result with an address that is valid for `settings.link_s` seconds. Raises JobNotFound."""
+    job = seen(job_id, caller, services)
     said = job.to_json()
     if job.result:
         said["result"]["url"] = services.storage.link(job.result.bucket, job.result.key, seconds=settings.link_s)
     return said
+
+
+def seen(job_id: str, caller: Caller, services: Services) -> Job:
+    """Raises JobNotFound, for another's job too."""
+    job = services.jobs.get(job_id)
+    if job is None or not caller.sees(job):
+        raise JobNotFound(f"There is no job {job_id!r}.")
+    return job
+
+
+def new_job(
+    body: bytes, key: str | None, caller: Caller, settings: Settings, services: Services, now: datetime
+) -> Response[dict[str, Any]]:
+    """202 with the job that is asked for; 200 where it is there already and has ended. key: the request's
+    Idempotency-Key. Raises what `jobs.job_of` and `once` raise."""
+    said = cutouts.object_of(body, "The body")
+
+    def work() -> dict[str, Any]:
+        return jobs.job_of(said, caller, settings, services, now).to_json()
+
+    job = work() if key is None else once(services.registry, caller.owner, key, said, now, work)
+    status = 200 if job["finished_at"] else 202
+    # Relative to /v1/jobs, as the service does not know what stands before it.
+    return Response(status, "application/json", job, {"Location": f"jobs/{job['id']}"})
+
+
+def engines(settings: Settings) -> dict[str, Any]:
+    """The catalogue. interactive: whether POST /v1/cutouts of this stage gives its results at once."""
+    return {
+        "engines": [
+            {
+                "name": engine.name,
+                "task": engine.task,
+                "default": DEFAULT_ENGINE[engine.task] == engine.name,
+                "subject": engine.subject,
+                "returns": engine.returns,
+                "prompts": sorted(engine.prompts),
+                "interactive": runs_now(engine, settings.interactive_mode),
+            }
+            for engine in ENGINES.values()
+        ]
+    }
+
+
+def presets(of: Presets) -> dict[str, Any]:
+    """By name; one that cannot be used has its error instead of options. Raises TableUnavailable."""
+
+    def told(name: str) -> dict[str, Any]:
+        try:
+            found = of.find(name)
+        except InvalidPreset as fault:
+            return {"error": fault.info.to_json()}
+        return found.to_json() if found else {}
+
+    return {"presets": [{"name": name, **told(name)} for name in of.names()]}
 
 
 def list_jobs(query: dict[str, str], caller: Caller, services: Services) -> dict[str, Any]:
@@ -187,6 +244,40 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     def _one(job_id: str) -> dict[str, Any]:
         return one_job(job_id, app.context["caller"], app.context["settings"], app.context["services"])
 
+    @app.post("/v1/jobs")
+    def _new() -> Response[dict[str, Any]]:
+        event, caller = app.current_event, app.context["caller"]
+        settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
+        key = event.headers.get(IDEMPOTENCY_HEADER)
+        return new_job(cutouts.body_of(event), key, caller, settings, services, now)
+
+    @app.delete("/v1/jobs/<job_id>")
+    def _delete(job_id: str) -> Response[str]:
+        services = app.context["services"]
+        remove(seen(job_id, app.context["caller"], services), app.context["settings"], services)
+        return Response(204, body="")
+
+    @app.post("/v1/jobs/<job_id>/retry")
+    def _retry(job_id: str) -> Response[dict[str, Any]]:
+        services = app.context["services"]
+        job = retry(seen(job_id, app.context["caller"], services), services, app.context["now"])
+        return Response(202, "application/json", job.to_json())
+
+    @app.post("/v1/uploads")
+    def _upload() -> Response[dict[str, Any]]:
+        settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
+        said = cutouts.object_of(cutouts.body_of(app.current_event), "The body")
+        form = jobs.upload(said, app.context["caller"], settings, services, now)
+        return Response(201, "application/json", form)
+
+    @app.get("/v1/engines")
+    def _engines() -> dict[str, Any]:
+        return engines(app.context["settings"])
+
+    @app.get("/v1/presets")
+    def _presets() -> dict[str, Any]:
+        return presets(app.context["services"].presets)
+
     @app.get("/v1/usage")
     def _usage() -> dict[str, Any]:
         query = app.current_event.query_string_parameters
@@ -229,4 +320,5 @@ def _cors(origins: list[str]) -> CORSConfig | None:
     first, *others = origins
     told = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
     told += [*cutouts.HEADERS, *removebg.HEADERS]
-    return CORSConfig(first, others, expose_headers=told, max_age=3600)
+    taken = [IDEMPOTENCY_HEADER, cutouts.OPTIONS_HEADER]
+    return CORSConfig(first, others, allow_headers=taken, expose_headers=told, max_age=3600)

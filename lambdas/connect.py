@@ -33,8 +33,9 @@ CLIENT = Config(
 )
 """Short waits and a few tries: a function that cannot reach a service hands its messages back to the queue."""
 
-S3_CLIENT = CLIENT.merge(Config(signature_version="s3v4"))
-"""Presigned addresses of the older signature are refused by newer Regions."""
+S3_CLIENT = CLIENT.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
+"""Presigned addresses of the older signature are refused by newer Regions. They name their Region only where the style
+is chosen: s3.amazonaws.com redirects for the first hours of a bucket elsewhere, and a signature does not outlive it."""
 
 INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_max_attempts": 1}))
 """Its caller waits, and is told to try again."""

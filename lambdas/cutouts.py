@@ -64,13 +64,13 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
     body = body_of(event)
     source: bytes | str
     if kind.startswith("image/") or kind == "application/octet-stream":
-        source, said = body, _object(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
+        source, said = body, object_of(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
     elif kind == "multipart/form-data":
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
         said = _nested({name: _text(name, part) for name, part in parts.items()})
     elif kind == "application/json":
-        said = _object(body, "The body")
+        said = object_of(body, "The body")
         source = _source(said.pop("image_base64", None), said.pop("source", None))
     else:
         raise UnsupportedFormat(
@@ -80,7 +80,7 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
     if not source:
         raise EmptyFile("There is no picture in the request: it has 0 bytes.")
     check_size(source)
-    return Asked(source, *_options(presets, _nested(event.query_string_parameters), said))
+    return Asked(source, *options_of(presets, _nested(event.query_string_parameters), said))
 
 
 def body_of(event: APIGatewayProxyEvent) -> bytes:
@@ -134,7 +134,7 @@ def headers_of(facts: Facts) -> dict[str, str]:
     return dict(zip(HEADERS, map(str, said), strict=True))
 
 
-def _options(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options]:
+def options_of(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options]:
     """The preset, and its options with what is said besides; of two that say the same thing, the later one counts. What
     lies in S3 is read with the endpoint's rights, not the caller's: only a preset, the operator's, may name it."""
     given: dict[str, Any] = {}
@@ -177,7 +177,8 @@ def _source(encoded: Any, source: Any) -> bytes | str:
     raise InvalidOptions('The body has either "image_base64", a text, or "source", an object with "url".')
 
 
-def _object(text: str | bytes, what: str) -> dict[str, Any]:
+def object_of(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object. what: the name of the text in the error. Raises InvalidOptions."""
     data = _json(text, what)
     if not isinstance(data, dict):
         raise InvalidOptions(f"{what} is not a JSON object.")

@@ -27,6 +27,11 @@ MaskdropError                 code                   status  retryable
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
 ├── JobNotFound               job_not_found          404     no
+├── Conflict
+│   ├── JobInWork             job_in_work            409     yes
+│   ├── JobNotFailed          job_not_failed         409     no
+│   └── RequestInWork         request_in_work        409     yes
+├── IdempotencyKeyReused      idempotency_key_reused 422     no
 ├── NotAllowed                not_allowed            403     no
 ├── AuthFailed                auth_failed            403     no
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
@@ -205,6 +210,30 @@ class SourceReplaced(SourceError):
 
 class JobNotFound(MaskdropError):
     code, status = "job_not_found", 404
+
+
+class Conflict(MaskdropError):
+    """It cannot be done as things stand."""
+
+    status = 409
+
+
+class JobInWork(Conflict):
+    code, retryable = "job_in_work", True
+
+
+class JobNotFailed(Conflict):
+    code = "job_not_failed"
+
+
+class RequestInWork(Conflict):
+    """The first request with this idempotency key has no answer yet."""
+
+    code, retryable = "request_in_work", True
+
+
+class IdempotencyKeyReused(MaskdropError):
+    code, status = "idempotency_key_reused", 422
 
 
 class NotAllowed(MaskdropError):

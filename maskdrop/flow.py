@@ -2,8 +2,9 @@
 with what arrived; `Services` does the work.
 
     queued ──take──► submitted ──done──► done
-      ▲                  │  └────fail──► failed
-      └────give_back─────┘
+      ▲ ▲                │  └────fail──► failed
+      │ └────give_back───┘                 │
+      └─────────────────retry──────────────┘
 """
 
 from __future__ import annotations
@@ -17,8 +18,18 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TypeVar
 
-from maskdrop.errors import DirectoryMarker, EmptyFile, ErrorInfo, GaveUp, InputError, InvalidPreset, MaskdropError
-from maskdrop.job import Job, Source, State, dropped
+from maskdrop.errors import (
+    DirectoryMarker,
+    EmptyFile,
+    ErrorInfo,
+    GaveUp,
+    InputError,
+    InvalidPreset,
+    JobInWork,
+    JobNotFailed,
+    MaskdropError,
+)
+from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -86,11 +97,45 @@ def _failed(job: Job, fault: InputError) -> Job:
 
 
 def enqueue(job: Job, services: Services) -> Job:
-    """Writes a new job that waits its turn, and announces it. One that is there already is returned as it stands."""
-    if not services.jobs.claim(job):
-        return services.jobs.get(job.id) or job
+    """Writes a new job that waits its turn, and announces it. One that is there already is returned as it stands; while
+    it waits it is announced once more, as the first time may have failed."""
+    known = job if services.jobs.claim(job) else services.jobs.get(job.id) or job
+    if known.state == "queued":
+        services.jobs_queue.send([JobMessage(known.id, known.attempts).to_body()])
+    return known
+
+
+def retry(job: Job, services: Services, now: datetime) -> Job:
+    """Queues a failed job anew, in a bundle as small as its attempts call for: it may have been what brought the others
+    down. One that waits is announced once more. Raises JobNotFailed."""
+    waiting = services.jobs.retry(job.id, now=now) if job.state == "failed" else job
+    if waiting is None or waiting.state != "queued":
+        raise JobNotFailed(f"Only a failed job is tried anew, and this one is {job.state}.")
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()])
-    return job
+    return waiting
+
+
+def remove(job: Job, settings: Settings, services: Services) -> None:
+    """Forgets a job, its result and what its owner sent for it; a photo that was dropped is not ours to delete. Raises
+    JobInWork while it is submitted: its result could come any moment.
+
+    The pictures of an ended job go first, so that a try that breaks off can be made again. Those of one that waits go
+    last: it might be taken meanwhile."""
+    if job.finished_at:
+        _remove_pictures(job, settings, services)
+    if job.state == "submitted" or not services.jobs.delete(job.id, state=job.state):
+        raise JobInWork("The job is in work. It can be deleted when it has ended.")
+    if not job.finished_at:
+        _remove_pictures(job, settings, services)
+
+
+def _remove_pictures(job: Job, settings: Settings, services: Services) -> None:
+    bucket, key = (job.result.bucket, job.result.key) if job.result else (settings.results, job.result_key)
+    stored = services.storage.look(bucket, key)
+    if stored and stored.job == job.id:  # a photo that replaced the dropped one has its result there too
+        services.storage.delete(bucket, key)
+    if job.owner and job.source.bucket == settings.inbox and job.source.key.startswith(uploads_of(job.owner)):
+        services.storage.delete(job.source.bucket, job.source.key)
 
 
 def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:

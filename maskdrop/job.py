@@ -27,6 +27,9 @@ BACKGROUNDS_PREFIX = "backgrounds/"
 SENT_BACKGROUNDS_PREFIX = f"{UPLOADS_PREFIX}backgrounds/"
 """Those that callers send along with a picture; with the other uploads they are deleted after a week."""
 
+JOBS_PREFIX = f"{RESULTS_PREFIX}jobs/"
+"""Where the results of jobs lie that have an owner, in a folder of each owner's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -178,6 +181,9 @@ class Job:
 
     @property
     def result_key(self) -> str:
+        """By its source for a photo that was dropped; an owner's job has a place that no other job shares."""
+        if self.owner:
+            return f"{JOBS_PREFIX}{folder_of(self.owner)}/{self.id}.{self.options.output.format}"
         return result_key(self.source.key, self.options)
 
     @property
@@ -244,6 +250,16 @@ def job_id(source: Source, options: Options, owner: str = "") -> str:
     parts = [source.bucket, source.key, source.version_id, options.to_json(), *([owner] if owner else [])]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def folder_of(owner: str) -> str:
+    """32 hexadecimal digits: an owner's name may be long, an ARN, and is nobody else's business."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+
+def uploads_of(owner: str) -> str:
+    """The prefix of all that an owner sent through the API, in the inbox bucket."""
+    return f"{UPLOADS_PREFIX}{folder_of(owner)}/"
 
 
 def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:

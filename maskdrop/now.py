@@ -6,13 +6,13 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from maskdrop.catalog import engine
+from maskdrop.catalog import Engine, engine
 from maskdrop.errors import EndpointStarting
 from maskdrop.flow import enqueue
-from maskdrop.job import RESULTS_PREFIX, UPLOADS_PREFIX, Job, Source, queued
+from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
 from maskdrop.options import Options
 from maskdrop.services import Services
-from maskdrop.settings import Settings
+from maskdrop.settings import Interactive, Settings
 from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, Invocation, Overflow, Reply
 
 BYTES_MAX = 4_000_000
@@ -42,7 +42,7 @@ def cut_out_now(
     the container's errors and Unavailable."""
     if reply := reply_now(picture, options, settings, services, spent_s=spent_s):
         return reply
-    source = Source(settings.inbox, f"{UPLOADS_PREFIX}{uuid.uuid4().hex}", bytes=len(picture))
+    source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
     services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
     return enqueue(queued(source, preset, options, now, owner=owner), services)
 
@@ -64,6 +64,10 @@ def reply_now(
 
 def _takes(picture: bytes, asked: Invocation, settings: Settings) -> bool:
     """Whether the interactive endpoint can be asked for it."""
-    can_run = {"serverless": engine(asked.options.engine).light, "realtime": True, "off": False}
     fits = len(picture) <= BYTES_MAX and len(asked.to_header()) <= CUSTOM_ATTRIBUTES_MAX
-    return can_run[settings.interactive_mode] and fits
+    return fits and runs_now(engine(asked.options.engine), settings.interactive_mode)
+
+
+def runs_now(one: Engine, mode: Interactive) -> bool:
+    """Whether an endpoint of this mode runs the engine."""
+    return {"serverless": one.light, "realtime": True, "off": False}[mode]

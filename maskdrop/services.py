@@ -59,6 +59,12 @@ class Jobs(Protocol):
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> failed, if it is still `bundle` that last carried it. Likewise repeatable."""
 
+    def retry(self, job_id: str, *, now: datetime) -> Job | None:
+        """failed -> queued, with all its attempts before it and nothing of the last one left."""
+
+    def delete(self, job_id: str, *, state: State) -> bool:
+        """Forgets a job that is in `state`. False when it is in another; one that is not there is forgotten."""
+
     def get(self, job_id: str) -> Job | None: ...
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
@@ -75,7 +81,34 @@ class Queue(Protocol):
         """Hides a received message for so long from now, 12 hours at most; then it comes again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is known of an object. version_id: its S3 version, or the ETag in a bucket without versions. job: of which
+    job it is the result; "" where it is none."""
+
+    version_id: str
+    bytes: int
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What anyone can post a file with (multipart/form-data): these fields first, the field `file` last."""
+
+    url: str
+    fields: dict[str, str]
+
+
 class Storage(Protocol):
+    def look(self, bucket: str, key: str) -> Stored | None:
+        """None where there is no such object."""
+
+    def delete(self, bucket: str, key: str) -> None:
+        """No fault where there is no such object. In a bucket with versions the last one becomes an old one."""
+
+    def form(self, bucket: str, key: str, content_type: str, *, bytes_max: int, seconds: int) -> Form:
+        """For one object of 1 to `bytes_max` bytes, under this very key and type, within `seconds`."""
+
     def read(self, bucket: str, key: str) -> bytes:
         """Raises SourceMissing when there is no such object."""
 

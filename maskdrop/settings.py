@@ -33,6 +33,7 @@ class Settings:
     keep_days: how long the record of a finished job is kept, in days.
     trusted_hosts: names of one's own hosts, with blanks between them, that the address of a source or a webhook may
         have although they are not public; at any port, by https or http.
+    source_buckets: buckets, beside the inbox, whose objects any caller may make jobs of, with blanks between them.
     http_sources: 1: sources are fetched by plain http too; 0: by https alone.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     keep_days: int = 90
     trusted_hosts: str = ""
     http_sources: int = 0
+    source_buckets: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

@@ -37,6 +37,9 @@ CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_MAX = 1024
 """Characters that SageMaker lets through in that header."""
 
+RESULT_OF = "maskdrop-job"
+"""In the metadata of a result in S3: the id of the job that it is of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Overflow:

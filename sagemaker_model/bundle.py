@@ -13,12 +13,12 @@ import json
 from maskdrop.errors import SourceReplaced, StorageUnavailable
 from maskdrop.job import Result, Source, is_newer
 from maskdrop.output import CONTENT_TYPE
-from maskdrop.wire import Item, Outcome, Overflow
+from maskdrop.wire import RESULT_OF, Item, Outcome, Overflow
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.pixels import Limits
 from sagemaker_model.storage import NEW, Storage, Stored
 
-JOB, SEQUENCER, OUTCOME = "maskdrop-job", "maskdrop-sequencer", "maskdrop-outcome"
+JOB, SEQUENCER, OUTCOME = RESULT_OF, "maskdrop-sequencer", "maskdrop-outcome"
 
 WARNINGS_MAX = 1000
 """Characters of warnings kept with a result: S3 allows 2,048 bytes of metadata."""

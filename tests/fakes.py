@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, Mask
 from maskdrop.job import Job, Result, Source, State, Subject, iso
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
-from maskdrop.services import Count, Download, Kind, Page, Selection, Services
+from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
 
@@ -84,6 +85,20 @@ class FakeJobs:
             return None
         return self._keep(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
 
+    def retry(self, job_id: str, *, now: datetime) -> Job | None:
+        job = self._open(job_id, ("failed",))
+        if job is None:
+            return None
+        fresh = replace(job, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
+        return self._keep(replace(fresh, changed_at=now, finished_at=None))
+
+    def delete(self, job_id: str, *, state: State) -> bool:
+        self._break()
+        if job_id in self.records and self.records[job_id].state != state:
+            return False
+        self.records.pop(job_id, None)
+        return True
+
     def get(self, job_id: str) -> Job | None:
         self._break()
         return self.records.get(job_id)
@@ -135,7 +150,22 @@ class FakeQueue:
 
 @dataclass
 class FakeStorage:
+    """jobs: of which job an object is the result."""
+
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    jobs: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def look(self, bucket: str, key: str) -> Stored | None:
+        body = self.objects.get((bucket, key))
+        if body is None:
+            return None
+        return Stored(hashlib.md5(body).hexdigest(), len(body), self.jobs.get((bucket, key), ""))  # noqa: S324  as S3's ETag
+
+    def delete(self, bucket: str, key: str) -> None:
+        self.objects.pop((bucket, key), None)
+
+    def form(self, bucket: str, key: str, content_type: str, *, bytes_max: int, seconds: int) -> Form:
+        return Form(f"https://{bucket}", {"key": key, "Content-Type": content_type, "max": f"{bytes_max}"})
 
     def read(self, bucket: str, key: str) -> bytes:
         try:

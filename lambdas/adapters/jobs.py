@@ -52,8 +52,8 @@ class JobsTable:
             {"state": "submitted", "bundle": bundle},
             now,
             condition="#state = :queued OR (#state = :submitted AND #changed_at < :abandoned)",
-            values={":queued": "queued", ":submitted": "submitted", ":abandoned": iso(abandoned)},
-            add="attempts",
+            values={":queued": "queued", ":submitted": "submitted", ":abandoned": iso(abandoned), ":one": 1},
+            more="ADD attempts :one",
         )
 
     def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
@@ -79,6 +79,33 @@ class JobsTable:
             condition="#state IN (:queued, :submitted, :failed) AND bundle = :bundle",
             values={":queued": "queued", ":submitted": "submitted", ":failed": "failed", ":bundle": bundle},
         )
+
+    def retry(self, job_id: str, *, now: datetime) -> Job | None:
+        nothing = {"bundle": "", "attempts": 0, "error": None, "warnings": [], "timings": {}, "finished_at": None}
+        return self._update(
+            job_id,
+            {"state": "queued", **nothing},
+            now,
+            condition="#state = :failed",
+            values={":failed": "failed"},
+            more="REMOVE expires_at",
+        )
+
+    def delete(self, job_id: str, *, state: State) -> bool:
+        with as_error(TableUnavailable, "Deleting a job"):
+            try:
+                self._client.delete_item(
+                    TableName=self._table,
+                    Key={"id": {"S": job_id}},
+                    ConditionExpression="attribute_not_exists(id) OR #state = :state",
+                    ExpressionAttributeNames={"#state": "state"},
+                    ExpressionAttributeValues={":state": {"S": state}},
+                )
+            except ClientError as error:
+                if code_of(error) == "ConditionalCheckFailedException":
+                    return False
+                raise
+        return True
 
     def get(self, job_id: str) -> Job | None:
         with as_error(TableUnavailable, "Reading a job"):
@@ -157,19 +184,17 @@ class JobsTable:
         now: datetime,
         *,
         condition: str,
-        values: Mapping[str, str],
-        add: str = "",
+        values: Mapping[str, Any],
+        more: str = "",
     ) -> Job | None:
-        """One conditional UpdateItem. The job after it; None when the condition did not hold."""
+        """One conditional UpdateItem, `more` of it beside the changes. The job after it; None when the condition did
+        not hold."""
         moment = iso(now)
         sets = {**changes, "changed_at": moment, "recency": f"{moment}#{job_id}"}
         if changes["state"] in ("done", "failed"):
             sets |= {"finished_at": moment, "expires_at": self._expiry(now)}
         names = {f"#{name}": name for name in sets}
-        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets)
-        if add:
-            expression += f" ADD {add} :one"
-        numbers = {":one": {"N": "1"}} if add else {}
+        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets) + f" {more}"
         with as_error(TableUnavailable, "Changing a job"):
             try:
                 answer = self._client.update_item(
@@ -180,8 +205,7 @@ class JobsTable:
                     ExpressionAttributeNames=names,
                     ExpressionAttributeValues={
                         **{f":new_{name}": value for name, value in dynamodb_json.write(sets).items()},
-                        **{name: {"S": value} for name, value in values.items()},
-                        **numbers,
+                        **dynamodb_json.write(values),
                     },
                     ReturnValues="ALL_NEW",
                 )

@@ -8,6 +8,8 @@ from botocore.exceptions import ClientError
 
 from lambdas.adapters.border import as_error, code_of
 from maskdrop.errors import SourceMissing, StorageUnavailable
+from maskdrop.services import Form, Stored
+from maskdrop.wire import RESULT_OF
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -16,6 +18,31 @@ if TYPE_CHECKING:
 class S3Storage:
     def __init__(self, client: S3Client) -> None:
         self._client = client
+
+    def look(self, bucket: str, key: str) -> Stored | None:
+        with as_error(StorageUnavailable, "Looking at an object"):
+            try:
+                head = self._client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if code_of(error) in ("404", "NoSuchKey"):  # a HEAD has no body to name its error in
+                    return None
+                raise
+        version = head.get("VersionId", "null")
+        version = head["ETag"].strip('"') if version == "null" else version
+        return Stored(version, head["ContentLength"], head["Metadata"].get(RESULT_OF, ""))
+
+    def delete(self, bucket: str, key: str) -> None:
+        with as_error(StorageUnavailable, "Deleting an object"):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def form(self, bucket: str, key: str, content_type: str, *, bytes_max: int, seconds: int) -> Form:
+        fields = {"Content-Type": content_type}
+        with as_error(StorageUnavailable, "Signing a form"):
+            signed = self._client.generate_presigned_post(
+                bucket, key, Fields=fields, Conditions=[fields, ["content-length-range", 1, bytes_max]],
+                ExpiresIn=seconds,
+            )  # fmt: skip
+        return Form(signed["url"], signed["fields"])
 
     def read(self, bucket: str, key: str) -> bytes:
         with as_error(StorageUnavailable, "Reading an object"):

@@ -13,8 +13,8 @@ PAGES = [ROOT / "README.md", ROOT / "samples" / "README.md", *sorted((ROOT / "do
 
 def blocks(text: str) -> list[str]:
     """The fenced blocks that name no language and draw no table: what a reader would type."""
-    found = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block.strip() for block in found if not block.lstrip().startswith(("┃", "│"))]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block.strip() for language, block in found if not language and not block.lstrip().startswith(("┃", "│"))]
 
 
 def targets() -> set[str]:

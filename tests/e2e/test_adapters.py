@@ -142,6 +142,38 @@ def test_a_failed_job_is_never_done_and_a_done_one_never_failed(jobs: Jobs) -> N
     assert jobs.fail(done.id, ERROR, bundle="b1", now=NOW) is None
 
 
+def test_a_failed_job_waits_anew_with_nothing_left_of_its_last_attempt(jobs: Jobs) -> None:
+    job = a_job("submitted", "b1")
+    jobs.claim(job)
+    jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(1))
+    waiting = jobs.retry(job.id, now=minutes_later(2))
+    assert waiting == replace(job, state="queued", bundle="", attempts=0, changed_at=minutes_later(2))
+    assert jobs.get(job.id) == waiting
+    assert jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(3)) is None
+    taken = jobs.take(job.id, bundle="b2", now=minutes_later(3), abandoned=NOW)
+    assert taken
+    assert taken.attempts == 1
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "failed"])
+def test_only_a_failed_job_is_tried_anew(jobs: Jobs, state: str) -> None:
+    job = a_job(state)
+    jobs.claim(job)
+    assert jobs.retry(job.id, now=NOW) is None
+    assert jobs.retry(uuid.uuid4().hex, now=NOW) is None
+    assert jobs.get(job.id) == job
+
+
+def test_a_job_is_forgotten_only_in_the_state_that_it_was_seen_in(jobs: Jobs) -> None:
+    job = a_job("queued")
+    jobs.claim(job)
+    assert not jobs.delete(job.id, state="done")
+    assert jobs.get(job.id) == job
+    for _ in range(2):
+        assert jobs.delete(job.id, state="queued")
+    assert jobs.get(job.id) is None
+
+
 def test_pages_go_from_the_newest_to_the_oldest(jobs: Jobs) -> None:
     made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
     for job in made:
@@ -222,6 +254,22 @@ def test_a_missing_object_is_a_missing_source(running: Running) -> None:
     storage = S3Storage(client(running.config, "s3"))
     with pytest.raises(SourceMissing, match="no object"):
         storage.read(running.stack.results, "nothing/here")
+
+
+def test_an_object_is_looked_at_and_deleted(running: Running) -> None:
+    storage, bucket, key = S3Storage(client(running.config, "s3")), running.stack.inbox, f"uploads/{uuid.uuid4().hex}"
+    assert storage.look(bucket, key) is None
+    storage.write(bucket, key, b"first", "image/png")
+    first = storage.look(bucket, key)
+    storage.write(bucket, key, b"second", "image/png")
+    second = storage.look(bucket, key)
+    assert first
+    assert second
+    assert (first.bytes, second.bytes, second.job) == (5, 6, "")
+    assert first.version_id != second.version_id
+    for _ in range(2):
+        storage.delete(bucket, key)
+    assert storage.look(bucket, key) is None
 
 
 def test_a_missing_bucket_is_an_unavailable_storage(running: Running) -> None:

@@ -25,6 +25,7 @@ from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, brought_up, environment, wait_until
 from tests.e2e.test_cutouts import grained
+from tests.e2e.test_jobs import a_job
 from tests.e2e.test_keys import signed
 from tests.e2e.test_way import created
 from tests.e2e.test_webhooks import a_key, asked_for, submit, verified
@@ -85,6 +86,20 @@ def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(str
     job = strict.wait_for_end([later.json()["id"]])[later.json()["id"]]
     assert job.error
     assert job.error.code == "unknown_engine"  # the picture was read, and the engine is not installed
+
+
+def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+    http, verify = strict.pictures.http, trust(strict.config.ca_bundle)
+    good, bad = (a_job(http, body, verify) for body in (photo, b"This is no picture."))
+    ended = strict.wait_for_end([good["id"], bad["id"]])
+    assert [ended[job["id"]].state for job in (good, bad)] == ["done", "failed"]
+    assert http.post(f"/v1/jobs/{bad['id']}/retry").status_code == 202
+    with without(strict, "ApiRole", "s3:DeleteObject"):
+        assert http.delete(f"/v1/jobs/{good['id']}").status_code == 503
+    assert http.delete(f"/v1/jobs/{good['id']}").status_code == 204
+    assert http.get(f"/v1/jobs/{good['id']}").status_code == 404
+    gone = http.post("/v1/jobs", json={"source": {name: good["source"][name] for name in ("bucket", "key")}})
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "source_missing")
 
 
 def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None:

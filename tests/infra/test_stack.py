@@ -44,12 +44,12 @@ def tag(container: dict[str, Any]) -> str:
 
 def rights(template: Template, role: str) -> dict[str, str]:
     """Action -> the resources it is allowed on, as text."""
-    return {
-        action: json.dumps(statement["Resource"])
-        for name, statement in statements(template)
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if name.startswith(role)
-    }
+    found: dict[str, str] = {}
+    for name, statement in statements(template):
+        if name.startswith(role):
+            for action in [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]:
+                found[action] = found.get(action, "") + json.dumps(statement["Resource"])
+    return found
 
 
 def prefixes(resources: str) -> set[str]:
@@ -362,17 +362,43 @@ def test_bodies_pass_the_api_as_they_are_and_it_waits_for_one_picture_as_long_as
     assert WAIT_S < function["Timeout"] <= 29
 
 
-def test_ingest_may_not_read_pictures_and_api_may_read_results_and_add_what_comes_in(template: Template) -> None:
+def test_ingest_may_not_read_pictures_and_api_may_delete_all_but_what_was_dropped(template: Template) -> None:
     assert not {action for action in rights(template, "IngestRole") if action.startswith("s3:Get")}
     api = rights(template, "ApiRole")
     assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {
-        "s3:GetObject", "s3:PutObject", "sqs:SendMessage", "sagemaker:InvokeEndpoint",
+        "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "sqs:SendMessage",
+        "sagemaker:InvokeEndpoint",
     }  # fmt: skip
-    assert "/results/*" in api["s3:GetObject"]
-    assert "/uploads/*" in api["s3:PutObject"]
+    assert prefixes(api["s3:GetObject"]) == {"inbox", "uploads", "results"}
+    assert prefixes(api["s3:PutObject"]) == {"uploads"}
+    assert prefixes(api["s3:DeleteObject"]) == {"uploads", "results"}
 
 
-def test_api_reads_and_adds_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
+def test_buckets_of_sources_are_readable_to_the_api_and_the_bulk_endpoint_alone(tmp_path: Path) -> None:
+    own = synthesize(tmp_path, "dev", source_buckets="shop-photos archive", cors="https://a.example")["Maskdrop"]
+    readers = {
+        name.partition("Role")[0] for name, statement in statements(own) if "shop-photos" in json.dumps(statement)
+    }
+    assert readers == {"Api", "Bulk"}
+    for role in ("ApiRole", "BulkRole"):
+        allowed = rights(own, role)
+        assert {action for action, on in allowed.items() if "archive" in on} == {"s3:GetObject", "s3:ListBucket"}
+    for function in own.of("AWS::Lambda::Function").values():
+        assert function["Environment"]["Variables"]["MASKDROP_SOURCE_BUCKETS"] == "shop-photos archive"
+    rules = [
+        one["CorsConfiguration"]["CorsRules"]
+        for one in own.of("AWS::S3::Bucket").values()
+        if "CorsConfiguration" in one
+    ]
+    assert [rule["AllowedOrigins"] for (rule,) in rules] == [["https://a.example"]] * 2
+
+
+def test_a_bucket_of_sources_that_cannot_be_stops_synth(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="source_buckets"):
+        synthesize(tmp_path, "dev", source_buckets="s3://photos")
+
+
+def test_api_keeps_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
     jobs, registry = (template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry"))
     on_jobs: set[str] = set()
     on_registry: dict[str, dict[str, set[str]]] = {}
@@ -385,13 +411,17 @@ def test_api_reads_and_adds_jobs_and_counts_calls_and_reads_no_keys(template: Te
             kinds = on_registry.setdefault(name.partition("Role")[0], {})
             for kind in statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]:
                 kinds.setdefault(kind, set()).update(actions)
-    assert on_jobs == {"dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem"}
+    assert on_jobs == {
+        "dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem",
+    }  # fmt: skip
     counts, reads_one, reads_all = (
         {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}, {"dynamodb:GetItem"}, {"dynamodb:Query"},
     )  # fmt: skip
+    keeps = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
     assert on_registry == {
         "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one}, "Ingest": {"preset": reads_all},
-        "DeadLetters": {"preset": reads_all}, "Api": {"window": counts, "usage": counts, "preset": reads_all},
+        "DeadLetters": {"preset": reads_all},
+        "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all},
     }  # fmt: skip
 
 

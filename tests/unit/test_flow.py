@@ -2,9 +2,21 @@ from dataclasses import replace
 
 import pytest
 
-from maskdrop.errors import ErrorInfo, TableUnavailable
-from maskdrop.flow import admit, arrivals, bundle_size, bury, settle, sweep, unsettle
-from maskdrop.job import Job, dropped
+from maskdrop.errors import ErrorInfo, JobInWork, JobNotFailed, TableUnavailable
+from maskdrop.flow import (
+    admit,
+    arrivals,
+    bundle_size,
+    bury,
+    enqueue,
+    remove,
+    retry,
+    settle,
+    sweep,
+    unsettle,
+)
+from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
+from maskdrop.options import Options
 from maskdrop.wire import BUNDLE_MAX, JobMessage
 from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_later
 
@@ -292,3 +304,112 @@ def test_an_answer_that_could_not_be_recorded_sends_its_jobs_round_again() -> No
     error = ErrorInfo("not_recorded", "It could not be recorded.", True)
     unsettle(world.answered(bundle, []), error, world.settings, world.services, NOW)
     assert len(world.queue.sent) == 2
+
+
+def an_upload(world: World, state: str = "queued", attempts: int = 0) -> Job:
+    """A job of an owner's, on record in `state`, with its upload and, if it is done, its result."""
+    source = Source("inbox-bucket", f"{uploads_of('shop')}1/a.jpg", "v1", 5)
+    job = queued(source, "default", Options(), NOW, owner="shop")
+    finished = NOW if state in ("done", "failed") else None
+    job = replace(job, state=state, attempts=attempts, finished_at=finished)  # type: ignore[arg-type]
+    world.jobs.claim(job)
+    world.storage.write(source.bucket, source.key, b"photo", "image/jpeg")
+    if state == "done":
+        with_result(world, job)
+    return job
+
+
+def with_result(world: World, job: Job, of: str = "") -> tuple[str, str]:
+    """Writes a result where the job's goes, of another job where `of` names it."""
+    place = (world.settings.results, job.result_key)
+    world.storage.write(*place, b"cut-out", "image/png")
+    world.storage.jobs[place] = of or job.id
+    return place
+
+
+def test_a_new_job_is_announced_and_once_more_while_it_waits() -> None:
+    world = World()
+    job = queued(a_source(), "default", Options(), NOW, owner="shop")
+    assert [enqueue(job, world.services) for _ in range(2)] == [job, job]
+    assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), 0)] * 2
+
+
+def test_a_job_that_is_past_waiting_is_returned_as_it_stands_and_not_announced() -> None:
+    world = World()
+    done = an_upload(world, "done")
+    assert enqueue(replace(done, state="queued", finished_at=None), world.services) == done
+    assert not world.queue.sent
+
+
+@pytest.mark.parametrize(("attempts", "company"), [(0, 64), (1, 8), (5, 1)])
+def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for(attempts: int, company: int) -> None:
+    world = World()
+    failed = an_upload(world, "failed", attempts)
+    waiting = retry(failed, world.services, minutes_later(1))
+    assert (waiting.state, waiting.attempts, waiting.finished_at) == ("queued", 0, None)
+    ((body, _),) = world.queue.sent
+    assert bundle_size(JobMessage.from_body(body).attempts) == company
+
+
+def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
+    world = World()
+    retry(an_upload(world, "failed"), world.services, NOW)
+    (waiting,) = world.jobs.records.values()
+    assert retry(waiting, world.services, NOW) == waiting
+    assert len(world.queue.sent) == 2
+
+
+@pytest.mark.parametrize("state", ["submitted", "done"])
+def test_a_job_that_has_not_failed_is_not_tried_anew(state: str) -> None:
+    world = World()
+    with pytest.raises(JobNotFailed, match=state):
+        retry(an_upload(world, state), world.services, NOW)
+    assert not world.queue.sent
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "submitted"])
+def test_a_removed_job_leaves_nothing(state: str) -> None:
+    world = World()
+    remove(an_upload(world, state), world.settings, world.services)
+    assert not world.jobs.records
+    assert not world.storage.objects
+
+
+def test_a_job_in_work_is_not_removed() -> None:
+    world = World()
+    job = an_upload(world, "submitted")
+    with pytest.raises(JobInWork):
+        remove(job, world.settings, world.services)
+    assert world.jobs.records == {job.id: job}
+    assert (job.source.bucket, job.source.key) in world.storage.objects
+
+
+def test_a_job_that_is_taken_while_it_is_removed_keeps_its_upload() -> None:
+    world = World()
+    job = an_upload(world)
+    world.jobs.take(job.id, bundle="b", now=NOW, abandoned=NOW)
+    with pytest.raises(JobInWork):
+        remove(job, world.settings, world.services)
+    assert (job.source.bucket, job.source.key) in world.storage.objects
+
+
+def test_a_removed_job_takes_neither_a_dropped_photo_with_it_nor_the_result_of_its_successor() -> None:
+    world = World()
+    old, new = (replace(dropped(a_source(version=v), NOW), state="done", finished_at=NOW) for v in ("v1", "v2"))
+    world.storage.write(old.source.bucket, old.source.key, b"photo", "image/jpeg")
+    place = with_result(world, old, of=new.id)
+    for job in (old, new):
+        world.jobs.claim(job)
+    remove(old, world.settings, world.services)
+    assert set(world.storage.objects) == {(old.source.bucket, old.source.key), place}
+    remove(new, world.settings, world.services)
+    assert set(world.storage.objects) == {(old.source.bucket, old.source.key)}
+
+
+def test_a_removed_job_takes_no_upload_of_another_owner_with_it() -> None:
+    world = World()
+    theirs = an_upload(world)
+    ours = queued(theirs.source, "default", Options(), NOW, owner="operator")
+    world.jobs.claim(ours)
+    remove(ours, world.settings, world.services)
+    assert (theirs.source.bucket, theirs.source.key) in world.storage.objects

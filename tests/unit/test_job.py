@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, Subject, dropped, is_newer, iso, job_id, result_key
+from maskdrop.job import Job, Result, Subject, dropped, folder_of, is_newer, iso, job_id, queued, result_key
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.presets import PRESETS, Presets
@@ -26,6 +26,19 @@ def test_another_key_version_option_or_owner_is_another_job() -> None:
         job_id(a_source(), Options(engine="grabcut", prompts=(Prompt((0, 0, 5, 5)),))),
     }
     assert len(ids) == 6
+
+
+def test_results_of_an_owners_jobs_have_places_of_their_own() -> None:
+    jobs = [
+        queued(a_source(), "default", options, NOW, owner=owner)
+        for owner in ("", "shop", "other")
+        for options in (Options(), Options(output=Output(channels="alpha")))
+    ]
+    keys = [job.result_key for job in jobs]
+    assert keys[0] == result_key(a_source().key, Options())
+    assert len(set(keys[2:])) == 4
+    folders = {key.removeprefix("results/jobs/").partition("/")[0] for key in keys[2:]}
+    assert folders == {folder_of("shop"), folder_of("other")}
 
 
 def test_neither_size_nor_sequencer_makes_another_job() -> None:

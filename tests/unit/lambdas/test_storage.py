@@ -1,0 +1,33 @@
+"""What of S3 is signed here, and sent by others."""
+
+import base64
+import json
+
+from botocore.session import Session
+
+from lambdas.adapters.storage import S3Storage
+from lambdas.connect import S3_CLIENT
+
+
+def storage(region: str) -> S3Storage:
+    return S3Storage(
+        Session().create_client("s3", region, aws_access_key_id="a", aws_secret_access_key="b", config=S3_CLIENT)
+    )
+
+
+def test_what_is_signed_names_the_region_of_its_bucket() -> None:
+    here = storage("eu-central-1")
+    home = "https://inbox.s3.eu-central-1.amazonaws.com/"
+    assert here.form("inbox", "k", "image/jpeg", bytes_max=1, seconds=1).url == home
+    assert here.link("inbox", "k", seconds=1).startswith(f"{home}k?")
+
+
+def test_a_form_is_good_for_one_key_one_type_and_a_file_that_is_neither_empty_nor_too_large() -> None:
+    form = storage("us-east-1").form("inbox", "uploads/1/Zoë.jpg", "image/jpeg", bytes_max=1000, seconds=300)
+    conditions = json.loads(base64.b64decode(form.fields["policy"]))["conditions"]
+    exact = {name: value for one in conditions if isinstance(one, dict) for name, value in one.items()}
+    assert (exact["bucket"], exact["key"], exact["Content-Type"]) == ("inbox", "uploads/1/Zoë.jpg", "image/jpeg")
+    assert [one for one in conditions if not isinstance(one, dict)] == [["content-length-range", 1, 1000]]
+    signed = {name: value for name, value in exact.items() if name != "bucket"}
+    assert signed.items() <= form.fields.items()
+    assert form.fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
