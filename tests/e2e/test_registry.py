@@ -85,7 +85,7 @@ def test_what_was_deleted_is_gone_and_may_be_deleted_again(here: Timed, name: st
 def test_a_list_has_every_item_of_its_kind_by_name(here: Timed, name: str) -> None:
     for number in (2, 1):
         here.registry.put("preset", f"{name}{number}", {"number": number})
-    here.registry.put("key", f"{name}3", {"number": 3})
+    here.registry.put("idempotency", f"{name}3", {"number": 3})
     listed = {one: value for one, value in here.registry.list("preset").items() if one.startswith(name)}
     assert list(listed.items()) == [(f"{name}1", {"number": 1}), (f"{name}2", {"number": 2})]
 
