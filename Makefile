@@ -12,7 +12,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite check load bench bench-engines bench-peers bench-train clean
+.PHONY: help run up down test test-models tflite check fuzz load bench bench-engines bench-peers bench-train clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+
+fuzz: $(DEV) ## asks the API of the stack that is up, or one of its own, all that its description allows and forbids
+	@$(VENV)/bin/python -m tests.fuzz
 
 load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
 	@$(VENV)/bin/python -m tests.load

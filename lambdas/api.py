@@ -18,14 +18,25 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect, cutouts, jobs
 from lambdas.dialects import rembg, removebg, withoutbg
 from lambdas.observe import logger, observed
+from lambdas.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, methods_at
+from lambdas.page import POLICY, page
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, count_call, use, used
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
-from maskdrop.errors import AuthFailed, InvalidOptions, InvalidPreset, JobNotFound, MaskdropError
+from maskdrop.errors import (
+    AuthFailed,
+    InvalidOptions,
+    InvalidPreset,
+    JobNotFound,
+    MaskdropError,
+    MethodNotAllowed,
+    NotFound,
+    UnknownCursor,
+)
 from maskdrop.flow import remove, retry
 from maskdrop.job import STATES, Job, State
 from maskdrop.now import cut_out_now, runs_now
-from maskdrop.once import once
+from maskdrop.once import IDEMPOTENCY_HEADER, once
 from maskdrop.presets import Presets
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
@@ -38,14 +49,8 @@ REFUSALS: dict[str, Callable[[MaskdropError], Response[Any]]] = {
     path: dialect.refusal for dialect in DIALECTS for path in dialect.PATHS
 }
 
-PAGE, PAGE_MAX = 50, 200
-
 RETRY_AFTER_S = 5
 """What a caller is told to wait who came when a part was missing or busy."""
-
-IDEMPOTENCY_HEADER = "Idempotency-Key"
-
-MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
@@ -217,12 +222,14 @@ def _opened(cursor: str | None) -> str:
     """The `recency` inside a cursor."""
     if cursor is None:
         return ""
+    if not CURSOR.fullmatch(cursor):
+        raise InvalidOptions('"cursor" is the text that an earlier page gave.')
     try:
         recency = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         recency = ""
     if not RECENCY.fullmatch(recency):
-        raise InvalidOptions("The cursor is not one that an earlier page gave.")
+        raise UnknownCursor("The cursor is not one that an earlier page gave.")
     return recency
 
 
@@ -235,6 +242,14 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     @app.get("/v1/health")
     def _health() -> dict[str, Any]:
         return health(app.context["settings"])
+
+    @app.get("/v1/openapi.json")
+    def _description() -> dict[str, Any]:
+        return document()
+
+    @app.get("/v1/docs", compress=True)
+    def _docs() -> Response[str]:
+        return Response(200, "text/html; charset=utf-8", page(), {"Content-Security-Policy": POLICY})
 
     @app.get("/v1/jobs")
     def _list() -> dict[str, Any]:
@@ -307,8 +322,13 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
 
     @app.not_found
     def _not_found(_: NotFoundError) -> Response[dict[str, Any]]:
-        error = {"code": "not_found", "message": "There is nothing at this address.", "retryable": False}
-        return Response(status_code=404, content_type="application/json", body={"error": error})
+        path = app.current_event.path.removeprefix(IAM_PREFIX)
+        methods = methods_at(path)
+        if methods and app.current_event.http_method not in methods:
+            answer = refusal(MethodNotAllowed(f"This address takes {' and '.join(methods)}."), path)
+            answer.headers["Allow"] = ", ".join(methods)
+            return answer
+        return refusal(NotFound("There is nothing at this address."), path)
 
     return app
 

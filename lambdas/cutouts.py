@@ -19,7 +19,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.forms import parts_of
-from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnsupportedFormat
+from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
 from maskdrop.job import Job, Result
 from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options
@@ -57,8 +57,8 @@ class Asked:
 
 
 def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
-    """Raises InvalidOptions, InvalidPrompt, UnknownEngine, UnsupportedFormat, EmptyFile, FileTooLarge, and what
-    `presets.find` raises."""
+    """Raises InvalidOptions, OptionsConflict, UnknownPreset, InvalidPrompt, UnknownEngine, UnsupportedFormat,
+    EmptyFile, FileTooLarge, and what `presets.find` raises."""
     content_type = event.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     body = body_of(event)
@@ -145,10 +145,13 @@ def options_of(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options
         if not isinstance(told, dict | None):
             raise InvalidOptions('"output" is an object.')
         output |= told or {}
-    name = given.pop("preset", DEFAULT_PRESET)
-    found = presets.find(name) if isinstance(name, str) else None
+    name = given.pop("preset", None)
+    name = DEFAULT_PRESET if name is None else name
+    if not isinstance(name, str):
+        raise InvalidOptions(f'"preset" is a name, a text, not {name!r:.80}.')
+    found = presets.find(name)
     if not found:
-        raise InvalidOptions(f"There is no preset {name!r:.80}; there are: {', '.join(presets.names())}.")
+        raise UnknownPreset(f"There is no preset {name!r:.80}; there are: {', '.join(presets.names())}.")
     preset = found.to_json()
     options = Options.from_json({**preset, **given, "output": {**preset["output"], **output}})
     if "background" in output and isinstance(options.output.background, BackgroundImage):

@@ -32,6 +32,9 @@ UPLOAD_S = 300
 KEY_MAX = 1024
 """Bytes of a key in S3."""
 
+KEY = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{KEY_MAX}}}")
+"""Of an object: without control characters, which logs would act on."""
+
 NAME = re.compile(r"(?!\.{1,2}$)[^/\\${}\x00-\x1f\x7f\ud800-\udfff]{1,128}")
 """Of a file: of one folder, and without "${", for which S3 would put in something of the poster's."""
 
@@ -109,9 +112,11 @@ def _source(told: Any, caller: Caller, settings: Settings, services: Services) -
 
 def _permit(bucket: str, key: str, caller: Caller, settings: Settings) -> None:
     """What lies in S3 is read with the endpoint's rights, not the caller's. The operator opens whole buckets to all
-    callers; of the inbox, a caller has what it sees the jobs of. Raises NotAllowed and InvalidOptions."""
-    if not 1 <= len(key.encode(errors="replace")) <= KEY_MAX or not key.isprintable():
-        raise InvalidOptions(f'"key" has 1 to {KEY_MAX} bytes and no control characters.')
+    callers; of the inbox, a caller has what it sees the jobs of. Raises NotAllowed, InvalidOptions, SourceMissing."""
+    if not KEY.fullmatch(key):
+        raise InvalidOptions(f'"key" has 1 to {KEY_MAX} characters, none of them a control character.')
     own = (INBOX_PREFIX, UPLOADS_PREFIX) if caller.scope == "all" else (uploads_of(caller.owner),)
     if bucket not in settings.source_buckets.split() and not (bucket == settings.inbox and key.startswith(own)):
         raise NotAllowed("This place in S3 is not open to this caller.")
+    if len(key.encode()) > KEY_MAX:  # S3 calls the question a bad one
+        raise SourceMissing("There is no object with so long a key.")

@@ -4,11 +4,14 @@
 MaskdropError                 code                   status  retryable
 ├── InputError
 │   ├── InvalidOptions        invalid_options        400     no
-│   │   ├── RegionOutside     roi_exceeds_bounds     400     no
-│   │   ├── RegionEmpty       roi_region_empty       400     no
-│   │   ├── InvalidBackground invalid_background     400     no
-│   │   └── InvalidPreset     invalid_preset         400     no
-│   ├── InvalidPrompt         invalid_prompt         400     no
+│   │   ├── OptionsConflict   options_conflict       422     no
+│   │   ├── UnknownPreset     unknown_preset         422     no
+│   │   ├── UnknownCursor     unknown_cursor         422     no
+│   │   ├── RegionOutside     roi_exceeds_bounds     422     no
+│   │   ├── RegionEmpty       roi_region_empty       422     no
+│   │   ├── InvalidBackground invalid_background     422     no
+│   │   └── InvalidPreset     invalid_preset         422     no
+│   ├── InvalidPrompt         invalid_prompt         422     no
 │   ├── MissingSource         missing_source         400     no
 │   ├── MultipleSources       multiple_sources       400     no
 │   ├── UnknownForeground     unknown_foreground     400     no
@@ -16,9 +19,9 @@ MaskdropError                 code                   status  retryable
 │   ├── DirectoryMarker       directory_marker       400     no
 │   ├── EmptyFile             empty_file             400     no
 │   ├── InvalidUrl            invalid_url            400     no
-│   ├── BlockedUrl            blocked_url            400     no
-│   ├── TooManyRedirects      too_many_redirects     400     no
-│   ├── FailedDownload        failed_download        400     no
+│   ├── BlockedUrl            blocked_url            422     no
+│   ├── TooManyRedirects      too_many_redirects     424     no
+│   ├── FailedDownload        failed_download        424     no
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
@@ -26,7 +29,9 @@ MaskdropError                 code                   status  retryable
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
-├── JobNotFound               job_not_found          404     no
+├── NotFound                  not_found              404     no
+│   └── JobNotFound           job_not_found          404     no
+├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
 │   ├── JobInWork             job_in_work            409     yes
 │   ├── JobNotFailed          job_not_failed         409     no
@@ -37,7 +42,7 @@ MaskdropError                 code                   status  retryable
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
 ├── GaveUp                    gave_up                500     no
 ├── Unavailable
-│   ├── HostUnavailable       host_unavailable       502     yes
+│   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
 │   ├── DeadlineExceeded      deadline_exceeded      504     yes
 │   ├── StorageUnavailable    storage_unavailable    503     yes
@@ -48,6 +53,10 @@ MaskdropError                 code                   status  retryable
 │   └── EndpointStarting      endpoint_starting      503     yes
 └── Internal                  internal               500     yes
 ```
+
+A request that is not as the API's description says is 400 (413, 415); one that is, and cannot be carried out with this
+picture or these options together, is 422; one whose address does not give its file is 424: that host's fault, which
+is none of this service's and no 5xx of its operator's.
 
 A retryable error sends a picture back to its queue; any other ends its job as `failed`, with the code and the message.
 A message is one sentence that its reader, who sees no log and no code, can act on.
@@ -108,28 +117,44 @@ class InvalidOptions(InputError):
         self.field = field
 
 
+class OptionsConflict(InvalidOptions):
+    """Each is an option, and they cannot be had together."""
+
+    code, status = "options_conflict", 422
+
+
+class UnknownPreset(InvalidOptions):
+    code, status = "unknown_preset", 422
+
+
+class UnknownCursor(InvalidOptions):
+    """It is none that a page of a list gave."""
+
+    code, status = "unknown_cursor", 422
+
+
 class RegionOutside(InvalidOptions):
-    code = "roi_exceeds_bounds"
+    code, status = "roi_exceeds_bounds", 422
 
 
 class RegionEmpty(InvalidOptions):
-    code = "roi_region_empty"
+    code, status = "roi_region_empty", 422
 
 
 class InvalidBackground(InvalidOptions):
     """The image to be laid behind the subject is not there or no picture."""
 
-    code = "invalid_background"
+    code, status = "invalid_background", 422
 
 
 class InvalidPreset(InvalidOptions):
     """What the registry holds under a preset's name are no options."""
 
-    code = "invalid_preset"
+    code, status = "invalid_preset", 422
 
 
 class InvalidPrompt(InputError):
-    code = "invalid_prompt"
+    code, status = "invalid_prompt", 422
 
 
 class MissingSource(InputError):
@@ -167,17 +192,17 @@ class InvalidUrl(InputError):
 class BlockedUrl(InputError):
     """It leads where nobody may be sent: to a host that is not public, another port, plain http."""
 
-    code = "blocked_url"
+    code, status = "blocked_url", 422
 
 
 class TooManyRedirects(InputError):
-    code = "too_many_redirects"
+    code, status = "too_many_redirects", 424
 
 
 class FailedDownload(InputError):
     """The host answers, and not with the file."""
 
-    code = "failed_download"
+    code, status = "failed_download", 424
 
 
 class FileTooLarge(InputError):
@@ -208,8 +233,20 @@ class SourceReplaced(SourceError):
     code, status = "source_replaced", 409
 
 
-class JobNotFound(MaskdropError):
-    code, status = "job_not_found", 404
+class NotFound(MaskdropError):
+    """There is nothing at an address of ours."""
+
+    code, status = "not_found", 404
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class MethodNotAllowed(MaskdropError):
+    """There is something, for which one asks by another method."""
+
+    code, status = "method_not_allowed", 405
 
 
 class Conflict(MaskdropError):
@@ -264,7 +301,7 @@ class Unavailable(MaskdropError):
 class HostUnavailable(Unavailable):
     """The host of an address does not answer, not in time, or with a fault of its own."""
 
-    code, status = "host_unavailable", 502
+    code, status = "host_unavailable", 424
 
 
 class QueueFull(Unavailable):

@@ -36,6 +36,16 @@ NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 """A last label like this makes a host an IPv4 address (WHATWG URL, "ends in a number"): 2130706433, 0x7f.1, 127.1 and
 017700000001 are 127.0.0.1 to inet_aton, which resolvers ask before DNS."""
 
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_BYTE = "(?:[1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
+
+URL = (
+    rf"https://(?:(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?|{_BYTE}(?:\.{_BYTE}){{3}})"
+    "(?::443)?(?:[/?#][!-~]*)?"
+)
+"""What an address looks like, as the API's description has it: of those that `target` reads, all but literals of IPv6,
+names that are not in ASCII, and what a policy adds."""
+
 AMBIGUOUS = set("ßẞς")
 """IDNA 2003, which Python has, and IDNA 2008, which browsers have, make different hosts of these."""
 

@@ -14,6 +14,8 @@ from maskdrop.errors import IdempotencyKeyReused, InvalidOptions, MaskdropError,
 from maskdrop.job import folder_of
 from maskdrop.services import Registry
 
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
 KEPT = timedelta(hours=24)
 """How long an answer is given again."""
 

@@ -30,16 +30,20 @@ class Options:
 
     @classmethod
     def from_json(cls, data: Any) -> Options:
-        """Raises InvalidOptions, InvalidPrompt or UnknownEngine."""
+        """An object with any of the four; null is as good as absent. Raises InvalidOptions, OptionsConflict,
+        InvalidPrompt or UnknownEngine."""
         data = {} if data is None else data
         if not isinstance(data, dict):
             raise InvalidOptions("Options are an object.")
         if unknown := set(data) - {"task", "engine", "prompt", "output"}:
             raise InvalidOptions(f"There is no option {', '.join(sorted(map(repr, unknown)))}.")
-        task = data.get("task", "cutout")
+        task: Task = "cutout" if data.get("task") is None else data["task"]
         if task not in get_args(Task):
             raise InvalidOptions(f'"task" is one of {", ".join(get_args(Task))}, not {task!r}.')
-        chosen = engine(str(data.get("engine") or DEFAULT_ENGINE[task]))
+        name = data.get("engine")
+        if not isinstance(name, str | None):
+            raise InvalidOptions(f'"engine" is a name, a text, not {name!r:.80}.')
+        chosen = engine(DEFAULT_ENGINE[task] if name is None else name)
         if chosen.task != task:
             raise InvalidOptions(f"The engine {chosen.name!r} does not do {task!r}.")
         prompts = prompts_from_json(data.get("prompt"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from maskdrop.colours import NAMES
-from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
+from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
 
 Format = Literal["png", "webp", "jpg", "zip"]
 Channels = Literal["rgba", "alpha"]
@@ -159,7 +159,7 @@ class Output:
     position: where the subject is on the canvas; None: where it was, or in the middle where it is scaled.
     background: what is laid behind the subject; None: nothing.
 
-    Raises InvalidOptions for a matte with a background, or in a zip.
+    Raises OptionsConflict for a matte with a background, or in a zip.
     """
 
     format: Format = "png"
@@ -173,9 +173,9 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.channels == "alpha" and self.background:
-            raise InvalidOptions('A matte has no background: "output.channels" is "rgba" with one.', "channels")
+            raise OptionsConflict('A matte has no background: "output.channels" is "rgba" with one.', "channels")
         if self.channels == "alpha" and self.format == "zip":
-            raise InvalidOptions('A zip holds colours and matte: "output.channels" is "rgba" with it.', "channels")
+            raise OptionsConflict('A zip holds colours and matte: "output.channels" is "rgba" with it.', "channels")
 
     def to_json(self) -> dict[str, Any]:
         """The one way to write it: the same result has the same text, whichever alias asked for it. Of the defaults
@@ -197,7 +197,7 @@ class Output:
     @classmethod
     def from_json(cls, data: Any) -> Output:
         """An object with any of FIELDS; null is as good as absent. Raises InvalidOptions, whose `field` is the name and
-        whose message says what it may be."""
+        whose message says what it may be, and OptionsConflict."""
         data = {} if data is None else data
         if not isinstance(data, dict):
             raise InvalidOptions('"output" is an object.')
@@ -207,11 +207,11 @@ class Output:
                 raise InvalidOptions(f'"output" has no field {name!r:.80}; it has: {", ".join(FIELDS)}.')
             if value is None:
                 continue
-            grammar, parse = FIELDS[name]
+            field = FIELDS[name]
             try:
-                parsed[name] = parse(value)
+                parsed[name] = field.parse(value)
             except ValueError as error:
-                raise InvalidOptions(f'"output.{name}" is {grammar}; not {value!r:.80}.', name) from error
+                raise InvalidOptions(f'"output.{name}" is {field.grammar}; not {value!r:.80}.', name) from error
         return cls(**parsed)
 
 
@@ -312,25 +312,63 @@ def _several(values: list[Any], *counts: int) -> list[Any]:
     return values
 
 
-FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "format": (f"one of {', '.join(get_args(Format))}", _one_of(get_args(Format), {"jpeg": "jpg"})),
-    "channels": (f"one of {', '.join(get_args(Channels))}", _one_of(get_args(Channels), {})),
-    "size": (
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an output.
+
+    grammar: the end of a sentence "It is …".
+    pattern: a regular expression (of ECMA-262 as well) of the texts that `parse` takes, as the API's description has
+        it: all but the blanks, leading zeros and capitals that are taken too, and images in S3.
+    """
+
+    grammar: str
+    pattern: str
+    parse: Callable[[Any], Any]
+
+
+_DECIMALS = r"(?:\.[0-9]{1,3})?"
+_TO_50 = rf"(?:50(?:\.0{{1,3}})?|[1-4]?[0-9]{_DECIMALS})"
+_TO_100 = rf"(?:100(?:\.0{{1,3}})?|[1-9]?[0-9]{_DECIMALS})"
+_TO_500 = rf"(?:500(?:\.0{{1,3}})?|(?:[1-4]?[0-9])?[0-9]{_DECIMALS})"
+_PLACE = rf"(?:[0-9]{{1,6}}{_DECIMALS}px|{_TO_100}%|0)"
+_MARGIN = rf"(?:{_TO_500}px|{_TO_50}%|0)"
+
+FIELDS: dict[str, Field] = {
+    "format": Field(
+        f"one of {', '.join(get_args(Format))}",
+        "|".join((*get_args(Format), "jpeg")),
+        _one_of(get_args(Format), {"jpeg": "jpg"}),
+    ),
+    "channels": Field(
+        f"one of {', '.join(get_args(Channels))}", "|".join(get_args(Channels)), _one_of(get_args(Channels), {})
+    ),
+    "size": Field(
         f"one of {', '.join((*get_args(Size), *SIZE_ALIASES))}",
+        "|".join((*get_args(Size), *SIZE_ALIASES)),
         _one_of(get_args(Size), SIZE_ALIASES),
     ),
-    "roi": ('"x1 y1 x2 y2", each as in 20px or 10%', _roi),
-    "crop": (
+    "roi": Field('"x1 y1 x2 y2", each as in 20px or 10%', rf"{_PLACE}(?: {_PLACE}){{3}}", _roi),
+    "crop": Field(
         "true, false, or its margins: one for all sides, two (top and bottom, left and right) or four (top, right, "
         "bottom, left), each as in 20px (at most 500px) or 10% (at most 50%)",
+        rf"true|false|{_MARGIN}(?: {_MARGIN}(?: {_MARGIN} {_MARGIN})?)?",
         _crop,
     ),
-    "scale": (f'"original", or {SCALE_MIN:g}% to 100%', _scale),
-    "position": ('"original", "center", or one or two of 0% to 100% (across, down)', _position),
-    "background": (
+    "scale": Field(
+        f'"original", or {SCALE_MIN:g}% to 100%',
+        rf"original|(?:100(?:\.0{{1,3}})?|[1-9][0-9]{_DECIMALS})%",
+        _scale,
+    ),
+    "position": Field(
+        '"original", "center", or one or two of 0% to 100% (across, down)',
+        rf"original|center|{_TO_100}%(?: {_TO_100}%)?",
+        _position,
+    ),
+    "background": Field(
         "a colour (3, 4, 6 or 8 hexadecimal digits, or a name of CSS), "
         f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}',
+        "#?(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})|"
+        rf"blur(?: (?:10(?:\.0{{1,3}})?|[1-9]{_DECIMALS}|0\.[5-9][0-9]{{0,2}})%)?|{'|'.join(NAMES)}",
         _background,
     ),
 }
-"""Of each field, its grammar as the end of a sentence "It is …", and what reads it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,18 @@ MARKS_MAX = 1000
 0.05 s on two cores: a thousand just fit into the model server's deadline of 60 s."""
 
 
+FAR = 1_000_000
+"""Pixels from the corner, beyond which no picture goes: a side of 65,535 is the most that JPEG has."""
+
+DECIMALS = 3
+"""Of a pixel, to which coordinates are rounded: no engine sees more, and a database keeps no more than it has to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Where one subject is.
 
-    box: x0, y0, x1, y1 in pixels of the upright picture, x0 < x1 and y0 < y1.
+    box: x0, y0, x1, y1 in pixels of the upright picture, x0 < x1 and y0 < y1, each within FAR of 0.
     points: (x, y, label) each, label 1 on the subject, 0 on what is not the subject.
     """
 
@@ -88,9 +94,9 @@ def prompts_from_json(data: Any) -> Prompts:
 def _box(data: Any) -> Box | None:
     if data is None:
         return None
-    if not isinstance(data, list | tuple) or len(data) != 4 or not all(map(_is_finite, data)):
-        raise InvalidPrompt("A box is four finite numbers: x0, y0, x1, y1 in pixels.")
-    x0, y0, x1, y1 = (float(v) for v in data)
+    if not isinstance(data, list | tuple) or len(data) != 4 or not all(map(_is_near, data)):
+        raise InvalidPrompt(f"A box is four numbers from -{FAR} to {FAR}: x0, y0, x1, y1 in pixels.")
+    x0, y0, x1, y1 = (round(float(v), DECIMALS) for v in data)
     if x0 >= x1 or y0 >= y1:
         raise InvalidPrompt(f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area: x0 < x1 and y0 < y1 are needed.")
     return (x0, y0, x1, y1)
@@ -99,18 +105,21 @@ def _box(data: Any) -> Box | None:
 def _points(places: Any, labels: Any) -> tuple[Point, ...]:
     places = [] if places is None else places
     if not isinstance(places, list | tuple) or not all(map(_is_place, places)):
-        raise InvalidPrompt('"points" is a list of places, each two finite numbers: x, y in pixels.')
+        raise InvalidPrompt(f'"points" is a list of places, each two numbers from -{FAR} to {FAR}: x, y in pixels.')
     labels = [1] * len(places) if labels is None else labels
     if not isinstance(labels, list | tuple) or len(labels) != len(places):
         raise InvalidPrompt('"labels" is a list with one label for each point.')
-    if not all(_is_finite(label) and label in (0, 1) for label in labels):
+    if not all(_is_near(label) and label in (0, 1) for label in labels):
         raise InvalidPrompt("A label is 1 on the subject and 0 on what is not the subject.")
-    return tuple((float(x), float(y), int(label)) for (x, y), label in zip(places, labels, strict=True))
+    return tuple(
+        (round(float(x), DECIMALS), round(float(y), DECIMALS), int(label))
+        for (x, y), label in zip(places, labels, strict=True)
+    )
 
 
 def _is_place(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_finite, value))
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_near, value))
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_near(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -FAR <= value <= FAR

@@ -89,7 +89,7 @@ def test_a_picture_may_be_fetched_from_an_address_and_not_from_this_machines_own
             for name in ("localhost", "127.0.0.1")
         )
         assert opened(taken).size == (512, 512)
-        assert refused.status_code == 400, refused.text
+        assert refused.status_code == 422, refused.text
         assert len(host.requests) == 1
 
 

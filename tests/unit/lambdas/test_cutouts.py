@@ -217,7 +217,7 @@ def test_a_preset_that_cannot_be_used_is_refused_with_the_reason() -> None:
     world = World()
     world.registry.put("preset", "shop", {"output": {"format": "bmp"}})
     answer = post(world, PHOTO, preset="shop")
-    assert refusal(answer) == (400, "invalid_preset")
+    assert refusal(answer) == (422, "invalid_preset")
     assert "output.format" in answer["body"]
 
 
@@ -244,28 +244,29 @@ ENCODED = base64.b64encode(PHOTO).decode()
 
 
 @pytest.mark.parametrize(
-    ("data", "code"),
+    ("data", "refused"),
     [
-        ({}, "invalid_options"),
-        ({"image_base64": ENCODED, "source": {"url": "https://example.com/a.jpg"}}, "invalid_options"),
-        ({"image_base64": "!" + ENCODED}, "invalid_options"),
-        ({"image_base64": "ü"}, "invalid_options"),
-        ({"image_base64": 1}, "invalid_options"),
-        ({"image_base64": ""}, "empty_file"),
-        ({"source": "https://example.com/a.jpg"}, "invalid_options"),
-        ({"source": {"url": "https://nowhere.example/"}}, "failed_download"),
-        ({"source": {"url": "https://example.com/a.jpg", "more": 1}}, "invalid_options"),
-        ({"image_base64": ENCODED, "output": []}, "invalid_options"),
-        ({"image_base64": ENCODED, "output": [1]}, "invalid_options"),
-        ({"image_base64": ENCODED, "preset": ["webp"]}, "invalid_options"),
-        ({"image_base64": ENCODED, "preset": "none"}, "invalid_options"),
-        ({"image_base64": ENCODED, "engine": "none"}, "unknown_engine"),
-        ({"image_base64": ENCODED, "prompt": BOX}, "invalid_prompt"),
-        ({"image_base64": ENCODED, "colour": "red"}, "invalid_options"),
+        ({}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "source": {"url": "https://example.com/a.jpg"}}, (400, "invalid_options")),
+        ({"image_base64": "!" + ENCODED}, (400, "invalid_options")),
+        ({"image_base64": "ü"}, (400, "invalid_options")),
+        ({"image_base64": 1}, (400, "invalid_options")),
+        ({"image_base64": ""}, (400, "empty_file")),
+        ({"source": "https://example.com/a.jpg"}, (400, "invalid_options")),
+        ({"source": {"url": "https://nowhere.example/"}}, (424, "failed_download")),
+        ({"source": {"url": "https://example.com/a.jpg", "more": 1}}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "output": []}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "output": [1]}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "preset": ["webp"]}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "preset": "none"}, (422, "unknown_preset")),
+        ({"image_base64": ENCODED, "engine": 7}, (400, "invalid_options")),
+        ({"image_base64": ENCODED, "engine": "none"}, (400, "unknown_engine")),
+        ({"image_base64": ENCODED, "prompt": BOX}, (422, "invalid_prompt")),
+        ({"image_base64": ENCODED, "colour": "red"}, (400, "invalid_options")),
     ],
 )
-def test_json_that_makes_no_sense_is_refused(data: dict[str, Any], code: str) -> None:
-    assert refusal(post_json(World(), **data)) == (400, code)
+def test_json_that_makes_no_sense_is_refused(data: dict[str, Any], refused: tuple[int, str]) -> None:
+    assert refusal(post_json(World(), **data)) == refused
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_a_body_that_holds_no_picture_is_refused(
     assert world.interactive.asked == []
 
 
-@pytest.mark.parametrize("query", [{"preset": "none"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
+@pytest.mark.parametrize("query", [{"task": "mask"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
 def test_a_query_that_makes_no_sense_is_refused(query: dict[str, str]) -> None:
     assert refusal(post(World(), PHOTO, **query)) == (400, "invalid_options")
 

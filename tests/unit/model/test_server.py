@@ -160,7 +160,6 @@ def test_a_result_that_could_not_be_put_aside_is_an_error() -> None:
         ("[" * 1000, "invalid_options"),
         ('{"engine": "none"}', "unknown_engine"),
         ('{"output": {"format": "bmp"}}', "invalid_options"),
-        (json.dumps({"prompt": {"box": [0, 0, 1, 1]}}), "invalid_prompt"),
         ('{"task":"' + "x" * 1024 + '"}', "invalid_options"),
     ],
 )
@@ -170,6 +169,15 @@ def test_options_that_make_no_sense_are_refused(header: str, code: str) -> None:
             "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
         )
     assert (answer.status_code, error_code(answer)) == (400, code)
+
+
+def test_a_prompt_that_the_engine_cannot_use_is_refused() -> None:
+    header = json.dumps({"prompt": {"box": [0, 0, 1, 1]}})
+    with running(Half()) as client:
+        answer = client.post(
+            "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
+        )
+    assert (answer.status_code, error_code(answer)) == (422, "invalid_prompt")
 
 
 def test_a_bad_picture_is_refused_with_its_status_and_no_trace() -> None:
@@ -379,13 +387,13 @@ def test_outside_the_region_of_interest_all_is_background() -> None:
 @pytest.mark.parametrize(
     ("output", "code", "status"),
     [
-        ({"roi": "0 0 41px 30px"}, "roi_exceeds_bounds", 400),
-        ({"roi": "50% 0 50% 100%"}, "roi_region_empty", 400),
+        ({"roi": "0 0 41px 30px"}, "roi_exceeds_bounds", 422),
+        ({"roi": "50% 0 50% 100%"}, "roi_region_empty", 422),
         ({"roi": "50%"}, "invalid_options", 400),
         ({"crop": "500px"}, "resolution_too_high", 413),
-        ({"background": {"bucket": "b", "key": "none"}}, "invalid_background", 400),
-        ({"background": {"bucket": "b", "key": "text"}}, "invalid_background", 400),
-        ({"background": {"bucket": "b", "key": "empty"}}, "invalid_background", 400),
+        ({"background": {"bucket": "b", "key": "none"}}, "invalid_background", 422),
+        ({"background": {"bucket": "b", "key": "text"}}, "invalid_background", 422),
+        ({"background": {"bucket": "b", "key": "empty"}}, "invalid_background", 422),
     ],
 )
 def test_what_does_not_fit_the_picture_is_refused(output: dict[str, object], code: str, status: int) -> None:
