@@ -16,7 +16,8 @@ from maskdrop.errors import MaskdropError
 from sagemaker_model.device import choose
 from sagemaker_model.embeddings import EmbeddingCache, Embeds
 from sagemaker_model.engines.base import load_all
-from sagemaker_model.server import app, in_flight
+from sagemaker_model.runtime import in_flight
+from sagemaker_model.server import app
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.storage import S3Storage
 from sagemaker_model.training.__main__ import main as train

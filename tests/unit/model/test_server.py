@@ -26,7 +26,8 @@ from maskdrop.prompt import Prompts
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
 from sagemaker_model import arrays
 from sagemaker_model.engines.base import Alpha
-from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
+from sagemaker_model.runtime import in_flight
+from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app
 from sagemaker_model.settings import ServerSettings
 from tests.unit.model.fake_storage import FakeStorage
 
