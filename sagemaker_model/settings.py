@@ -36,7 +36,7 @@ _KIND = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """Where the server listens, and its limits.
+    """Where pictures come from, and the limits.
 
     host: the container sets 0.0.0.0; anywhere else only this machine is served.
     weights_dir: SageMaker unpacks the weights into /opt/ml/model.
@@ -57,6 +57,9 @@ class ServerSettings:
     deadline_s: for one picture, from the moment that a worker picks it. 48 MP take 2 s on one core.
     drain_s: for what is in work after SIGTERM. SageMaker kills 30 s after it.
     usd_per_hour: the price of the instance; None where nothing is billed.
+    queue_url: of the queue in SQS that `worker` receives from. It needs this and the next.
+    results_bucket: where `worker` writes.
+    delete_messages: 0 is a dry run of `worker`: results are written, and messages come again.
     """
 
     host: str = "127.0.0.1"
@@ -77,6 +80,9 @@ class ServerSettings:
     deadline_s: float = 60.0
     drain_s: int = 25
     usd_per_hour: float | None = None
+    queue_url: str = ""
+    results_bucket: str = ""
+    delete_messages: bool = True
 
     @property
     def threads(self) -> int:
@@ -85,6 +91,11 @@ class ServerSettings:
     @property
     def limits(self) -> Limits:
         return Limits(self.max_bytes, self.max_pixels)
+
+    def require(self, *names: str) -> None:
+        """Raises InvalidSettings, naming all of these that are not set."""
+        if missing := [PREFIX + name.upper() for name in names if not getattr(self, name)]:
+            raise InvalidSettings(f"{' and '.join(missing)} must be set.")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerSettings:

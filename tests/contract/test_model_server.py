@@ -157,3 +157,19 @@ def test_with_wrong_settings_it_does_not_start_and_names_all_of_them(tmp_path: P
     logged = server.stop()
     assert "MODEL_WORKERS" in logged
     assert "MODEL_DEADLINE_S" in logged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["worker"], 1, ["MODEL_QUEUE_URL", "MODEL_RESULTS_BUCKET"]),
+        (["serve", "--once"], 2, ["--once is for worker"]),
+    ],
+)
+def test_a_command_that_lacks_something_says_what(arguments: list[str], status: int, words: list[str]) -> None:
+    command = [sys.executable, "-m", "sagemaker_model", *arguments]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=START_S, check=False
+    )
+    assert done.returncode == status
+    assert all(word in done.stderr for word in words)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,36 +25,16 @@ from maskdrop.prompt import Prompts
 from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
 from sagemaker_model import arrays
 from sagemaker_model.engines.base import Alpha
-from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app, in_flight
+from sagemaker_model.runtime import in_flight
+from sagemaker_model.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app
 from sagemaker_model.settings import ServerSettings
+from tests.unit.model.fake_engine import Half
 from tests.unit.model.fake_storage import FakeStorage
 
 DEFAULT = DEFAULT_ENGINE["cutout"]
 
 SETTINGS = ServerSettings(device="cpu", workers=2, queue_max=4, max_bytes=100_000, deadline_s=30)
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
-
-
-@dataclass
-class Half:
-    """An engine that takes the left half. `hold` keeps it at work until it is set; `fault` makes it fail."""
-
-    weights_sha256: str = "half"
-    hold: threading.Event | None = None
-    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    fault: Exception | None = None
-
-    def setup(self, device: str, weights_dir: Path) -> None: ...
-
-    def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
-        self.entered.release()
-        if self.hold:
-            assert self.hold.wait(60)
-        if self.fault:
-            raise self.fault
-        values = np.zeros((4, 8), np.float32)
-        values[:, :4] = 1
-        return Alpha(values)
 
 
 @contextmanager

@@ -40,5 +40,15 @@ def test_all_faults_are_named_together() -> None:
     assert all(name in str(caught.value) for name in env)
 
 
+def test_what_a_command_needs_is_named_where_it_is_missing() -> None:
+    with pytest.raises(InvalidSettings, match="MODEL_QUEUE_URL and MODEL_RESULTS_BUCKET"):
+        ServerSettings().require("queue_url", "results_bucket")
+    settings = ServerSettings.from_env({"MODEL_QUEUE_URL": "https://sqs/q", "MODEL_DELETE_MESSAGES": "0"})
+    settings.require("queue_url")
+    assert not settings.delete_messages
+    with pytest.raises(InvalidSettings, match=r"^MODEL_RESULTS_BUCKET must"):
+        settings.require("queue_url", "results_bucket")
+
+
 def test_what_drains_ends_before_sagemaker_kills() -> None:
     assert ServerSettings().drain_s < 30
