@@ -289,6 +289,7 @@ def _processes() -> Iterator[tuple[int, int, torch.device]]:
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield distributed.get_rank(), processes, device
+        distributed.barrier()  # gloo aborts a process whose neighbour leaves while it still listens
     finally:
         distributed.destroy_process_group()
 
