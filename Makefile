@@ -46,7 +46,7 @@ check: $(DEV) ## lint, format, types, import contracts
 load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
 	@$(VENV)/bin/python -m tests.load
 
-bench: $(DEV) ## measures the whole path beside the bare model server
+bench: $(DEV) ## measures the whole path beside the bare model server, and that beside rembg's server
 	@$(VENV)/bin/python -m tests.bench
 
 bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/performance.md
