@@ -93,7 +93,7 @@ def _beside_rembg(beside: rembg_served.Beside) -> list[Row]:
         clients = f"{rates.clients} clients" if rates.clients > 1 else "1 client"
         rows += [
             (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one look at a picture"),
-            ("  bare model server", f"{rates.bare:.1f} images/s", "three looks, edges and their colours refined"),
+            ("  bare model server", f"{rates.bare:.1f} images/s", "two looks, edges and their colours refined"),
             ("  bare / rembg", f"{rates.ratio:.2f}", "goal: at least 3"),
             ("  POST /api/remove, whole stack", f"{rates.whole:.1f} images/s", "the emulator's own share included"),
         ]
