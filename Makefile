@@ -49,7 +49,7 @@ fuzz: $(DEV) ## asks the API of the stack that is up, or one of its own, all tha
 load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
 	@$(VENV)/bin/python -m tests.load
 
-bench: $(DEV) ## measures the whole path beside the bare model server
+bench: $(DEV) ## measures the whole path beside the bare model server, and that beside rembg's server
 	@$(VENV)/bin/python -m tests.bench
 
 bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/performance.md

@@ -57,6 +57,13 @@ SERVERLESS_BYTES_MAX, REALTIME_BYTES_MAX = 4 * 1024 * 1024, 6 * 1024 * 1024
 BUSY_S = 120
 """How long a container that answers 503 is asked again."""
 
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": "67108864",
+    "MALLOC_MMAP_THRESHOLD_": "16777216",
+}
+"""glibc's settings, as in the container, whose Dockerfile says why."""
+
 log = logging.getLogger("sagemaker")
 
 
@@ -348,7 +355,7 @@ def model_server(config: LocalConfig) -> Program:
             "MODEL_HOST": HOST,
             "MODEL_PORT": str(config.model_port),
             "MODEL_WEIGHTS_DIR": str(config.weights),
-            "MALLOC_ARENA_MAX": "2",  # as in the container
+            **ALLOCATOR,
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
             "AWS_DEFAULT_REGION": REGION,

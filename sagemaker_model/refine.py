@@ -136,6 +136,8 @@ class _Line:
 
     def along(self, values: Floats, axis: int) -> Floats:
         """`values`, already cut to `source`, enlarged along one axis."""
+        if not self.share.any():  # as long as before
+            return values.take(self.before, axis)
         share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
         mixed, after = values.take(self.before, axis), values.take(self.after, axis)
         after -= mixed

@@ -57,8 +57,9 @@ def two_passes(rgb: Pixels, look: Look, margin: float = MARGIN) -> Floats:
     matte = resized(found, size)
     inside = matte[y0:y1, x0:x1]
     crop = picture[y0:y1, x0:x1]
-    mirrored = look(np.ascontiguousarray(crop[:, ::-1]))[:, ::-1]
-    closer = resized((look(crop) + mirrored) / 2, crop.shape[1::-1])
+    straight = found if crop.shape == picture.shape else look(crop)  # a portrait's box is often all of it
+    mirrored = look(cv2.flip(crop, 1))[:, ::-1]
+    closer = resized((straight + mirrored) / 2, crop.shape[1::-1])
     matte[y0:y1, x0:x1] = inside + _ramp(box, size) * (closer - inside)
     return np.clip((matte - HAZE) / (1 - 2 * HAZE), 0, 1)
 

@@ -1,4 +1,5 @@
-"""`make bench`: how fast the whole path is beside the bare model server, and what the parts around it cost.
+"""`make bench`: how fast the whole path is beside the bare model server, and that beside rembg's server with the same
+network; and what the parts around it cost.
 
 Everything is measured in one run against a stack of its own, so that the figures can be compared with one another; on a
 shared machine only their ratios hold. Writes reports/bench.json.
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from local import stack
 from local.config import ROOT, LocalConfig
-from tests.bench import functions, memory, now, throughput
+from tests.bench import functions, memory, now, rembg_served, throughput
 from tests.bench.machine import machine
 from tests.bench.photos import Photos
 from tests.ports import free_ports
@@ -56,6 +57,8 @@ def main() -> int:
             rows += [row for one in now.measured(config, here, photos.photo) for row in _of_one_now(one)]
             cpu = now.cpu_ms(config, photos.photo)
             rows.append(("CPU of api for one picture now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
+        with console.status("rembg's server with the same network, beside ours"):
+            rows += _beside_rembg(rembg_served.measured(config, here, photos.photo))
         with console.status("ingest and record, in bundles of 64"):
             cpu = functions.cpu_ms(config, here)
         rows += [
@@ -82,6 +85,27 @@ def main() -> int:
     report.write_text(json.dumps({"at": datetime.now(UTC).isoformat(), "machine": machine(), "rows": rows}, indent=1))
     console.print(f"{machine()}. Report: {report.relative_to(ROOT)}")
     return 0
+
+
+def _beside_rembg(beside: rembg_served.Beside) -> list[Row]:
+    rows: list[Row] = []
+    for rates in beside.rates:
+        clients = f"{rates.clients} clients" if rates.clients > 1 else "1 client"
+        rows += [
+            (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one look at a picture"),
+            ("  bare model server", f"{rates.bare:.1f} images/s", "two looks, edges and their colours refined"),
+            ("  bare / rembg", f"{rates.ratio:.2f}", "goal: at least 3"),
+            ("  POST /api/remove, whole stack", f"{rates.whole:.1f} images/s", "the emulator's own share included"),
+        ]
+    theirs, ours = beside.cpu_ms
+    agreement = beside.agreement
+    return [
+        *rows,
+        ("CPU of rembg s for a picture", f"{theirs:.0f} ms", ""),
+        ("CPU of the bare model server", f"{ours:.0f} ms", f"rembg / bare {theirs / ours:.2f}"),
+        ("alpha of both, IoU", f"{agreement.iou:.3f}", f"at 0.5; at least {rembg_served.IOU_MIN}, or the run fails"),
+        ("  mean difference", f"{agreement.difference:.1f} of 255", ""),
+    ]
 
 
 def _of_one_now(one: now.Now) -> list[Row]:

@@ -73,6 +73,7 @@ def cpu_ms(config: LocalConfig, here: Stack) -> dict[str, float]:
         table=here.table,
         registry=here.registry,
         jobs_queue_url=here.jobs_queue_url,
+        webhooks_queue_url="none",  # no job of these has a webhook
         endpoint="bench",
         event_bus=here.event_bus,
     )

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from botocore.session import get_session
@@ -81,13 +81,13 @@ def measured(config: LocalConfig, here: Stack, photo: bytes) -> list[Now]:
     )
     for clients in CLIENTS:  # as many functions are started as calls come at once
         for call in calls:
-            _taken(call, clients, 2)
+            closed_loop(call, clients, 2)
     found = []
     for clients in CLIENTS:
         taken: list[list[float]] = [[] for _ in calls]
         for _ in range(TURNS):
             for kind, call in zip(taken, calls, strict=True):
-                kind.extend(_taken(call, clients, CALLS))
+                kind.extend(closed_loop(call, clients, CALLS))
         found.append(Now(clients, *(Latency(*map(float, np.percentile(kind, (50, 95)) * 1000)) for kind in taken)))
     return found
 
@@ -118,16 +118,18 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
     return statistics.median(taken) * 1000
 
 
-def _taken(call: Call, clients: int, each: int) -> list[float]:
-    """Seconds of every call. Raises RuntimeError for an answer that is not 200."""
+def closed_loop(call: Call, clients: int, each: int) -> list[float]:
+    """Seconds of every call, of clients who each send the next when they have the last. Raises RuntimeError for an
+    answer that is not 200."""
     address = urlsplit(call.url)
+    target = urlunsplit(("", "", address.path, address.query, ""))
 
     def loop(_: int) -> list[float]:
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_S)
         seconds = []
         for _ in range(each):
             began = time.perf_counter()
-            connection.request(call.method, address.path, call.body or None, dict(call.headers or {}))
+            connection.request(call.method, target, call.body or None, dict(call.headers or {}))
             answer = connection.getresponse()
             body = answer.read()
             seconds.append(time.perf_counter() - began)

@@ -34,9 +34,7 @@ from sagemaker_model.pixels import decode, encode
 from sagemaker_model.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine
-
-REMBG = "rembg[cpu]==2.0.86"
-FOLDER = ROOT / ".local" / "rembg"
+from tests.bench.rembg_venv import installed
 
 SIZE = (4000, 3000)
 THREADS = os.cpu_count() or 1
@@ -135,16 +133,6 @@ def edge_error(result: bytes, here: Scene) -> float:
     return float(np.abs(shown - true).mean())
 
 
-def installed() -> Path:
-    """Python of rembg's own virtual environment."""
-    python = FOLDER / "bin" / "python"
-    if not (FOLDER / ".installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)  # noqa: S603
-        subprocess.run([python, "-m", "pip", "install", "--quiet", REMBG], check=True)  # noqa: S603
-        (FOLDER / ".installed").touch()
-    return python
-
-
 def main() -> int:
     cv2.setNumThreads(1)
     here, work = scene(), ROOT / ".local" / "peers"
@@ -159,7 +147,7 @@ def main() -> int:
         for name, options in VARIANTS.items():
             asked = json.dumps({**options, "threads": THREADS})
             with subprocess.Popen(  # noqa: S603
-                [installed(), side, matte, photo, asked],
+                [installed() / "python", side, matte, photo, asked],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

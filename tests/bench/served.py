@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from local.config import ROOT
+from local.sagemaker import ALLOCATOR
 from maskdrop.wire import CUSTOM_ATTRIBUTES
 from sagemaker_model import arrays
 from sagemaker_model.pixels import Pixels
@@ -169,7 +170,7 @@ def server(weights: Path, **settings: str) -> Iterator[Server]:
     (port,) = free_ports(1)
     env = {
         "PATH": os.environ["PATH"],
-        "MALLOC_ARENA_MAX": "2",
+        **ALLOCATOR,
         "AWS_DEFAULT_REGION": "us-east-1",
         "MODEL_PORT": str(port),
         "MODEL_WEIGHTS_DIR": str(weights),

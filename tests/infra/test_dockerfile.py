@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.container import AMI
+from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from tests.infra.conftest import Template
 from tests.unit.model.conftest import weights_dir  # noqa: F401 - a fixture
@@ -115,6 +116,10 @@ def test_its_environment_is_one_that_the_server_reads(image: Image, template: Te
         assert told.port == int(image.one("EXPOSE"))
         assert told.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
         assert told.weights_dir == settings.weights_dir
+
+
+def test_its_allocator_is_set_as_that_of_the_model_server_on_one_machine(image: Image) -> None:
+    assert {name: value for name, value in image.env.items() if name.startswith("MALLOC_")} == ALLOCATOR
 
 
 def test_what_is_built_from_it_runs_without_the_rest_of_the_repository(

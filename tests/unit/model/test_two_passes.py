@@ -44,6 +44,14 @@ def test_the_second_pass_sees_the_padded_box_both_ways_round() -> None:
     assert matte[50, 100] == 0
 
 
+def test_of_people_who_fill_the_picture_only_the_mirror_image_is_new() -> None:
+    look = Look()
+    matte = two_passes(picture((10, 10, 590, 390)), look)
+    assert look.seen == [(600, 400), (600, 400)]
+    assert matte[200, 300] == 1
+    assert matte[2, 2] == 0
+
+
 @pytest.mark.parametrize(
     ("box", "size"),
     [
