@@ -1,9 +1,9 @@
 """One picture now through the whole stack, beside the bare model server.
 
-What the emulator takes for itself is told apart: the stand-in for SageMaker by a call to it alone, the gateway with the
-authorizer and the counting of calls by GET /v1/usage, which goes the same way without a picture. What is left holds,
-besides our part, what it costs the gateway to hand a picture to another process and back as text; so the CPU of our own
-function is measured by itself. All take turns, so that each meets the same machine.
+What the emulator takes for itself is told apart: the stand-in for SageMaker by a call to it alone; the gateway, which
+hands pictures to a function and back as text, by a function that does nothing else; what it takes to ask the authorizer
+and to count the call by GET /v1/usage, which does that without a picture. What is left is our part. All take turns, so
+that each meets the same machine; and as clients and servers share its cores, the CPU of our function is measured too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import http.client
 import io
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx2
 import numpy as np
 from botocore.session import get_session
 
@@ -28,6 +29,7 @@ from lambdas.api import work
 from local.config import KEY_ID, REGION, SECRET, LocalConfig
 from local.stack import Stack
 from maskdrop.access import Caller
+from tests.bench.echo import echo
 from tests.fakes import NOW, World
 
 ENDPOINT = "maskdrop-dev-interactive"
@@ -36,7 +38,7 @@ CALLER = Caller(id="bench", owner="bench", scope="own", rate=1_000_000)
 CLIENTS = (1, 4, 8)
 TURNS = 5
 CALLS = 6
-"""Of each client in each turn, to each of the four."""
+"""Of each client in each turn, to each of the six."""
 
 TIMEOUT_S = 60
 
@@ -62,23 +64,39 @@ class Now:
     clients: int
     bare: Latency
     stand_in: Latency
+    echo: Latency
+    nothing: Latency
     usage: Latency
     whole: Latency
 
     @property
+    def key_ms(self) -> float:
+        """At the median, what it takes to ask whose key it is and to count the call."""
+        return self.usage.p50_ms - self.nothing.p50_ms
+
+    @property
     def left_ms(self) -> float:
-        """Of the whole, at the median, without the model server, the stand-in and the gateway."""
-        return self.whole.p50_ms - self.stand_in.p50_ms - self.usage.p50_ms
+        """Of the whole, at the median, without the model server, the stand-in, the gateway and the key."""
+        return self.whole.p50_ms - self.stand_in.p50_ms - self.echo.p50_ms - self.key_ms
 
 
 def measured(config: LocalConfig, here: Stack, photo: bytes) -> list[Now]:
     headers = {"Content-Type": "image/jpeg", "X-Api-Key": here.api_key, "Accept": "*/*"}
-    calls = (
-        Call("POST", f"{here.model_url}/invocations", photo, headers),
-        Call("POST", f"{config.sagemaker_url}/endpoints/{ENDPOINT}/invocations", photo, headers),
-        Call("GET", f"{here.api_url}/v1/usage", headers=headers),
-        Call("POST", f"{here.api_url}/v1/cutouts", photo, headers),
-    )
+    bare = Call("POST", f"{here.model_url}/invocations", photo, headers)
+    size = len(httpx2.post(bare.url, content=photo, headers=headers, timeout=TIMEOUT_S, trust_env=False).content)
+    with echo(config) as address:
+        calls = (
+            bare,
+            Call("POST", f"{config.sagemaker_url}/endpoints/{ENDPOINT}/invocations", photo, headers),
+            Call("POST", f"{address}?bytes={size}", photo, headers),
+            Call("GET", f"{address}?bytes=100", headers=headers),
+            Call("GET", f"{here.api_url}/v1/usage", headers=headers),
+            Call("POST", f"{here.api_url}/v1/cutouts", photo, headers),
+        )
+        return _in_turns(calls)
+
+
+def _in_turns(calls: Sequence[Call]) -> list[Now]:
     for clients in CLIENTS:  # as many functions are started as calls come at once
         for call in calls:
             closed_loop(call, clients, 2)
