@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
@@ -21,8 +22,6 @@ AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 
 STARTUP_S = 600
 """How long a container may take to be ready on a GPU."""
-
-SCALING_NAMESPACE, SCALING_DIMENSION = "sagemaker", "sagemaker:variant:DesiredInstanceCount"
 
 
 class Endpoint(Construct):
@@ -122,6 +121,20 @@ class Endpoint(Construct):
         )
         endpoint.node.add_dependency(self._log_group)
         return endpoint
+
+    def _instances(self, endpoint: sagemaker.CfnEndpoint, least: int, most: int) -> scaling.CfnScalableTarget:
+        """What policies change the number of."""
+        target = scaling.CfnScalableTarget(
+            self,
+            "Instances",
+            min_capacity=least,
+            max_capacity=most,
+            resource_id=f"endpoint/{self.name}/variant/{VARIANT}",
+            scalable_dimension="sagemaker:variant:DesiredInstanceCount",
+            service_namespace="sagemaker",
+        )
+        target.node.add_dependency(endpoint)
+        return target
 
 
 def gpu_environment(stage: Stage) -> dict[str, str]:

@@ -12,8 +12,6 @@ from constructs import Construct
 
 from infra.container import (
     AMI,
-    SCALING_DIMENSION,
-    SCALING_NAMESPACE,
     STARTUP_S,
     VARIANT,
     Endpoint,
@@ -111,17 +109,7 @@ class BulkEndpoint(Endpoint):
     def _scale(self, endpoint: sagemaker.CfnEndpoint, max_instances: int) -> None:
         """Two policies, both needed: the first follows the backlog per instance, which nothing divided by zero has;
         the second wakes the first instance."""
-        resource = f"endpoint/{self.name}/variant/{VARIANT}"
-        target = scaling.CfnScalableTarget(
-            self,
-            "Instances",
-            min_capacity=0,
-            max_capacity=max_instances,
-            resource_id=resource,
-            scalable_dimension=SCALING_DIMENSION,
-            service_namespace=SCALING_NAMESPACE,
-        )
-        target.node.add_dependency(endpoint)
+        target = self._instances(endpoint, 0, max_instances)
         scaling.CfnScalingPolicy(
             self,
             "FollowBacklog",

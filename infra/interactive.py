@@ -13,8 +13,6 @@ from constructs import Construct
 
 from infra.container import (
     AMI,
-    SCALING_DIMENSION,
-    SCALING_NAMESPACE,
     STARTUP_S,
     VARIANT,
     Endpoint,
@@ -87,16 +85,7 @@ class InteractiveEndpoint(Endpoint):
                 )
             )
         )
-        target = scaling.CfnScalableTarget(
-            self,
-            "Instances",
-            min_capacity=1,
-            max_capacity=stage.interactive_instances,
-            resource_id=f"endpoint/{self.name}/variant/{VARIANT}",
-            scalable_dimension=SCALING_DIMENSION,
-            service_namespace=SCALING_NAMESPACE,
-        )
-        target.node.add_dependency(endpoint)
+        target = self._instances(endpoint, 1, stage.interactive_instances)
         scaling.CfnScalingPolicy(
             self,
             "FollowCalls",
