@@ -241,7 +241,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             summary="Tries a failed job anew",
             parameters=[job_id],
             answers={202: Answer("It is queued.", job)},
-            errors=(NotFound, JobNotFound, JobInWork, JobNotFailed, QueueUnavailable),
+            errors=(NotFound, JobNotFound, JobNotFailed, InvalidPreset, QueueUnavailable),
         ),
         ("get", "/v1/engines"): Operation(
             tag="service",

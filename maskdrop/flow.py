@@ -107,8 +107,12 @@ def enqueue(job: Job, services: Services) -> Job:
 
 def retry(job: Job, services: Services, now: datetime) -> Job:
     """Queues a failed job anew, in a bundle as small as its attempts call for: it may have been what brought the others
-    down. One that waits is announced once more. Raises JobNotFailed."""
-    waiting = services.jobs.retry(job.id, now=now) if job.state == "failed" else job
+    down. One that waits is announced once more. A dropped photo whose preset could not be used gets what its folder
+    says by now. Raises JobNotFailed, and InvalidPreset where that still cannot be used."""
+    if job.state == "failed" and job.error and job.error.code == InvalidPreset.code and not job.owner:
+        meant = dropped(job.source, now, services.presets)
+        job = replace(job, preset=meant.preset, options=meant.options)
+    waiting = services.jobs.retry(job, now=now) if job.state == "failed" else job
     if waiting is None or waiting.state != "queued":
         raise JobNotFailed(f"Only a failed job is tried anew, and this one is {job.state}.")
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()])

@@ -59,8 +59,9 @@ class Jobs(Protocol):
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> failed, if it is still `bundle` that last carried it. Likewise repeatable."""
 
-    def retry(self, job_id: str, *, now: datetime) -> Job | None:
-        """failed -> queued, with all its attempts before it and nothing of the last one left."""
+    def retry(self, job: Job, *, now: datetime) -> Job | None:
+        """failed -> queued, with the preset and the options that `job` has, all its attempts before it and nothing of
+        the last one left."""
 
     def delete(self, job_id: str, *, state: State) -> bool:
         """Forgets a job that is in `state`. False when it is in another; one that is not there is forgotten."""

@@ -85,11 +85,12 @@ class FakeJobs:
             return None
         return self._keep(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
 
-    def retry(self, job_id: str, *, now: datetime) -> Job | None:
-        job = self._open(job_id, ("failed",))
-        if job is None:
+    def retry(self, job: Job, *, now: datetime) -> Job | None:
+        known = self._open(job.id, ("failed",))
+        if known is None:
             return None
-        fresh = replace(job, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
+        known = replace(known, preset=job.preset, options=job.options)
+        fresh = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
         return self._keep(replace(fresh, changed_at=now, finished_at=None))
 
     def delete(self, job_id: str, *, state: State) -> bool:

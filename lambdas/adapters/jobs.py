@@ -80,11 +80,11 @@ class JobsTable:
             values={":queued": "queued", ":submitted": "submitted", ":failed": "failed", ":bundle": bundle},
         )
 
-    def retry(self, job_id: str, *, now: datetime) -> Job | None:
+    def retry(self, job: Job, *, now: datetime) -> Job | None:
         nothing = {"bundle": "", "attempts": 0, "error": None, "warnings": [], "timings": {}, "finished_at": None}
         return self._update(
-            job_id,
-            {"state": "queued", **nothing},
+            job.id,
+            {"state": "queued", "preset": job.preset, **job.options.to_json(), **nothing},
             now,
             condition="#state = :failed",
             values={":failed": "failed"},

@@ -13,6 +13,8 @@ from lambdas.adapters.storage import S3Storage
 from local.connect import client
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
 from maskdrop.job import STATES, Job, dropped
+from maskdrop.options import Options
+from maskdrop.output import Output
 from maskdrop.services import Jobs, Selection
 from tests.e2e.conftest import Running
 from tests.fakes import NOW, FakeJobs, a_source, a_success, minutes_later
@@ -146,8 +148,10 @@ def test_a_failed_job_waits_anew_with_nothing_left_of_its_last_attempt(jobs: Job
     job = a_job("submitted", "b1")
     jobs.claim(job)
     jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(1))
-    waiting = jobs.retry(job.id, now=minutes_later(2))
-    assert waiting == replace(job, state="queued", bundle="", attempts=0, changed_at=minutes_later(2))
+    other = Options(output=Output(format="webp"))
+    waiting = jobs.retry(replace(job, preset="webp", options=other), now=minutes_later(2))
+    fresh = replace(job, preset="webp", options=other, bundle="", attempts=0)
+    assert waiting == replace(fresh, state="queued", changed_at=minutes_later(2))
     assert jobs.get(job.id) == waiting
     assert jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(3)) is None
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(3), abandoned=NOW)
@@ -159,8 +163,8 @@ def test_a_failed_job_waits_anew_with_nothing_left_of_its_last_attempt(jobs: Job
 def test_only_a_failed_job_is_tried_anew(jobs: Jobs, state: str) -> None:
     job = a_job(state)
     jobs.claim(job)
-    assert jobs.retry(job.id, now=NOW) is None
-    assert jobs.retry(uuid.uuid4().hex, now=NOW) is None
+    assert jobs.retry(job, now=NOW) is None
+    assert jobs.retry(a_job(), now=NOW) is None
     assert jobs.get(job.id) == job
 
 

@@ -1,8 +1,9 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from maskdrop.errors import ErrorInfo, JobInWork, JobNotFailed, TableUnavailable
+from maskdrop.errors import ErrorInfo, InvalidPreset, JobInWork, JobNotFailed, TableUnavailable
 from maskdrop.flow import (
     admit,
     arrivals,
@@ -17,6 +18,7 @@ from maskdrop.flow import (
 )
 from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
 from maskdrop.options import Options
+from maskdrop.presets import Presets
 from maskdrop.wire import BUNDLE_MAX, JobMessage
 from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_later
 
@@ -349,6 +351,23 @@ def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for
     assert (waiting.state, waiting.attempts, waiting.finished_at) == ("queued", 0, None)
     ((body, _),) = world.queue.sent
     assert bundle_size(JobMessage.from_body(body).attempts) == company
+
+
+def test_a_photo_whose_preset_was_mended_is_tried_anew_with_it_and_with_no_other_before() -> None:
+    world = World()
+    own: dict[str, dict[str, Any]] = {"shop": {"output": {"format": "bmp"}}}
+    services = replace(world.services, presets=Presets(lambda: own, clock=iter(range(0, 1000, 100)).__next__))
+    admit(arrivals([a_source("inbox/shop/a.jpg")], NOW, services.presets), world.settings, services, NOW)
+    (failed,) = world.jobs.records.values()
+    assert failed.error
+    assert failed.error.code == "invalid_preset"
+    with pytest.raises(InvalidPreset):
+        retry(failed, services, NOW)
+    assert not world.queue.sent
+    own["shop"] = {"output": {"format": "webp"}}
+    waiting = retry(failed, services, NOW)
+    assert (waiting.id, waiting.preset, waiting.options.output.format) == (failed.id, "shop", "webp")
+    assert len(world.queue.sent) == 1
 
 
 def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
