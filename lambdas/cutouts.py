@@ -1,8 +1,8 @@
 """POST /v1/cutouts: one picture, now. It comes in one of three forms and leaves in one of three.
 
-in     the picture as the body (image/*, application/octet-stream), its options in the query or as JSON in the header
-       X-Maskdrop-Options; a form with the file `image` and the options as fields; JSON with `image_base64` or
-       `source` {"url"} and the options. The query counts everywhere; what the header or the body says counts more.
+in     the picture as the body (image/*, application/octet-stream); a form with the file `image` and options as fields;
+       JSON with `image_base64` or `source` {"url"} and options. Options also come in the query, and as JSON in the
+       header X-Maskdrop-Options: the header counts more than the query, the body more than both.
 out    200 with the file, 303 to the file where it is larger than BYTES_MAX, 202 with a job where it cannot be had now.
 """
 
@@ -62,9 +62,11 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
     content_type = event.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     body = body_of(event)
+    header = object_of(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
     source: bytes | str
+    said: dict[str, Any] = {}
     if kind.startswith("image/") or kind == "application/octet-stream":
-        source, said = body, object_of(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
+        source = body
     elif kind == "multipart/form-data":
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
@@ -80,7 +82,7 @@ def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
     if not source:
         raise EmptyFile("There is no picture in the request: it has 0 bytes.")
     check_size(source)
-    return Asked(source, *options_of(presets, _nested(event.query_string_parameters), said))
+    return Asked(source, *options_of(presets, _nested(event.query_string_parameters), header, said))
 
 
 def body_of(event: APIGatewayProxyEvent) -> bytes:

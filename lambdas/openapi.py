@@ -131,7 +131,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             tag="pictures",
             name="cut_out",
             summary="One picture, now",
-            told="Options count from the query; what the header or the body says counts more.",
+            told="The header's options count more than the query's, the body's more than both.",
             parameters=[
                 *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
                 _parameter("header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False))),

@@ -46,8 +46,14 @@ class Deployment:
     usage_plan: str
 
     @classmethod
+    def found(cls, stack: str, connected: Callable[[str], Any]) -> Deployment:
+        """By the name of its stack. connected: makes a client of a service."""
+        (described,) = connected("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        return cls.of({one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}, connected)
+
+    @classmethod
     def of(cls, outputs: dict[str, str], connected: Callable[[str], Any]) -> Deployment:
-        """outputs: the stack's. connected: makes a client of a service."""
+        """outputs: the stack's."""
         registry = DynamoDBRegistry(connected("dynamodb"), outputs["RegistryTable"])
         return cls(registry, connected("apigateway"), outputs["UsagePlanId"])
 
@@ -144,7 +150,6 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
             raise LocalError("No stack is up on this machine. `make up` starts one; --stage names one in AWS.")
         stack, connected = APP_STACK, partial(client, config)
     try:
-        found = connected("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
-        yield Deployment.of({one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}, connected)
+        yield Deployment.found(stack, connected)
     except (BotoCoreError, ClientError) as error:
         raise LocalError(f"AWS refused: {error}") from error

@@ -28,9 +28,7 @@ from tests.fakes import a_source
 
 @pytest.fixture(scope="module")
 def deployment(running: Running) -> keys.Deployment:
-    connected = partial(client, running.config)
-    [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
-    return keys.Deployment.of({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected)
+    return keys.Deployment.found(APP_STACK, partial(client, running.config))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_whoever_asks_is_given_the_description_and_its_page(running: Running) ->
 def test_nothing_that_is_asked_after_the_description_meets_a_fault_or_an_answer_that_it_does_not_have(
     running: Running,
 ) -> None:
-    done = fuzz(running.config, running.stack, "--seed", "1", "--max-examples", "5")
+    done = fuzz(running.config, running.stack.api_url, "--seed", "1", "--max-examples", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     # It takes the address that it has the description from for none of its operations.
     assert f"{len(operations()) - 1} selected" in done.stdout

@@ -1,40 +1,63 @@
 """`make fuzz`: schemathesis asks the API what its published description allows, and what it does not, with every check
-that it has, against the stack on this machine, which is started when none is up. FUZZ_EXAMPLES: requests of each
-operation in each phase."""
+that it has, against the stack on this machine, which is started when none is up. It comes as two callers, of whom
+neither may see what is the other's. FUZZ_EXAMPLES: requests of each operation in each phase."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from local import stack
-from local.config import ROOT, LocalConfig
-from local.pictures import Pictures
-from local.stack import Stack
-from maskdrop.job import INBOX_PREFIX
+from local import keys, stack
+from local.config import APP_STACK, ROOT, LocalConfig
+from local.connect import client
 from tests.fuzz.hooks import picture
+from tests.web import served
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "100")
 
+CALLERS = ("the one", "the other")
 
-def fuzz(config: LocalConfig, here: Stack, *more: str) -> subprocess.CompletedProcess[str]:
+UNBOUNDED = 1_000_000_000
+"""Calls a minute: what is looked for here is not the limit."""
+
+
+def fuzz(config: LocalConfig, api_url: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Its report is on standard output; it ends with 0 where nothing was found. more: options of schemathesis."""
-    Pictures(config, here).drop("fuzz/photo.png", picture((320, 240), "PNG"))
-    environment = os.environ | {
-        "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks",
-        "MASKDROP_API_KEY": here.api_key,
-        "MASKDROP_API_URL": here.api_url,
-        "MASKDROP_INBOX": here.inbox,
-        "MASKDROP_PHOTO": f"{INBOX_PREFIX}fuzz/photo.png",
-        "NO_PROXY": "*",
-    }
-    settings = Path(__file__).with_name("schemathesis.toml")
-    argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings)]
-    argv += ["run", f"{here.api_url}/v1/openapi.json", "--checks", "all", "--no-color", *more]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    photo = picture((320, 240), "PNG")
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n"
+    with served({"/a.png": head.encode() + photo}) as host, _callers(config) as callers:
+        environment = os.environ | {
+            "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks",
+            "MASKDROP_API_URL": api_url,
+            "MASKDROP_CALLERS": str(callers),
+            "MASKDROP_PHOTO": f"http://localhost:{host.port}/a.png",  # one of the hosts that a stack here trusts
+            "NO_PROXY": "*",
+        }
+        settings = Path(__file__).with_name("schemathesis.toml")
+        argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings)]
+        argv += ["run", f"{api_url}/v1/openapi.json", "--checks", "all", "--no-color", *more]
+        return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+@contextmanager
+def _callers(config: LocalConfig) -> Iterator[Path]:
+    """CALLERS with a key each, as a file in the form of Web Fuzzing Commons."""
+    here = keys.Deployment.found(APP_STACK, partial(client, config))
+    made = {name: keys.make(here, name, scope="own", rate=UNBOUNDED) for name in CALLERS}
+    told = [{"name": name, "fixedHeaders": [{"name": "X-Api-Key", "value": text}]} for name, (text, _) in made.items()]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "callers.json"
+        file.write_text(json.dumps({"auth": told}))
+        yield file
+    for _, key in made.values():
+        keys.take_away(here, key.id)
 
 
 def main() -> int:
@@ -45,7 +68,7 @@ def main() -> int:
             print("No stack is up: starting one.")
             cleanup.callback(stack.down, config)
             here = stack.up(config)
-        done = fuzz(config, here, "--max-examples", EXAMPLES)
+        done = fuzz(config, here.api_url, "--max-examples", EXAMPLES)
     print(done.stdout, done.stderr)
     return done.returncode
 

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know: pictures, presets, what lies in S3, and addresses that no name server is asked for."""
+"""What schemathesis cannot know: pictures, presets, and addresses, of which no name server is asked."""
 
 from __future__ import annotations
 
@@ -43,13 +43,12 @@ def map_query(_: object, query: dict[str, Any]) -> dict[str, Any]:
 
 @schemathesis.hook
 def map_body(_: object, body: Any) -> Any:
-    """A place in S3 as it should be becomes that of a photo, so that there are jobs to ask for."""
+    """A place in S3 as it should be becomes the address of a photo, so that there are jobs to ask for."""
     if not isinstance(body, dict):
         return body
     match body.get("source"):
         case {"bucket": str(), "key": str(key)} if key and len(body["source"]) == 2:
-            place = {"bucket": os.environ["MASKDROP_INBOX"], "key": os.environ["MASKDROP_PHOTO"]}
-            body = {**body, "source": place}
+            body = {**body, "source": {"url": os.environ["MASKDROP_PHOTO"]}}
     return found(body)
 
 

@@ -167,11 +167,18 @@ def test_options_are_the_same_in_the_query_in_a_header_in_a_form_and_in_json() -
     assert [invocation.options for _, invocation in world.interactive.asked] == [MEANT] * 4
 
 
-def test_the_body_counts_more_than_the_query_and_an_empty_field_is_none() -> None:
+def test_the_body_counts_more_than_the_header_and_that_more_than_the_query_and_an_empty_field_is_none() -> None:
     world = World()
+    header = {"x-maskdrop-options": json.dumps({"output": {"format": "webp", "channels": "rgba"}})}
     post(world, form(image=PHOTO, channels="alpha", engine=""), f"multipart/form-data; boundary={BOUNDARY}",
-         channels="rgba", format="webp")  # fmt: skip
-    assert asked(world) == Options(output=Output("webp", "alpha"))
+         headers=header, channels="rgba", format="jpg", size="hd")  # fmt: skip
+    assert asked(world) == Options(output=Output("webp", "alpha", size="hd"))
+
+
+def test_a_header_of_options_that_is_none_is_refused_whatever_the_body() -> None:
+    said = {"x-maskdrop-options": '"GeA<H"'}
+    body = json.dumps({"image_base64": ENCODED}).encode()
+    assert refusal(post(World(), body, "application/json", headers=said)) == (400, "invalid_options")
 
 
 def test_every_field_of_the_output_may_be_a_text_in_the_query() -> None:
