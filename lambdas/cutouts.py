@@ -22,9 +22,9 @@ from lambdas.forms import parts_of
 from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
 from maskdrop.job import Job, Result
 from maskdrop.now import BYTES_MAX
-from maskdrop.options import Options
+from maskdrop.options import Options, check
 from maskdrop.output import BackgroundImage
-from maskdrop.presets import DEFAULT_PRESET, Presets
+from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
 from maskdrop.wire import Facts, Reply
 
@@ -141,26 +141,26 @@ def options_of(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options
     lies in S3 is read with the endpoint's rights, not the caller's: only a preset, the operator's, may name it."""
     given: dict[str, Any] = {}
     output: dict[str, Any] = {}
+    name = DEFAULT_PRESET
     for one in said:
-        given |= one
-        told = one.get("output")
-        if not isinstance(told, dict | None):
-            raise InvalidOptions('"output" is an object.')
-        output |= told or {}
-    name = given.pop("preset", None)
-    name = DEFAULT_PRESET if name is None else name
-    if not isinstance(name, str):
-        raise InvalidOptions(f'"preset" is a name, a text, not {name!r:.80}.')
+        options = dict(one)
+        preset = options.pop("preset", None)
+        if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
+            raise InvalidOptions(f'"preset" is the name of one, not {preset!r:.80}.')
+        check(options)  # what is said wrongly is refused, though something else counts more
+        name = name if preset is None else preset
+        given |= options
+        output |= one.get("output") or {}
     found = presets.find(name)
     if not found:
         raise UnknownPreset(f"There is no preset {name!r:.80}; there are: {', '.join(presets.names())}.")
-    preset = found.to_json()
-    options = Options.from_json({**preset, **given, "output": {**preset["output"], **output}})
-    if "background" in output and isinstance(options.output.background, BackgroundImage):
+    base = found.to_json()
+    asked = Options.from_json({**base, **given, "output": {**base["output"], **output}})
+    if "background" in output and isinstance(asked.output.background, BackgroundImage):
         raise InvalidOptions(
             '"output.background" is a colour or "blur" here; a preset can name an image.', "background"
         )
-    return name, options
+    return name, asked
 
 
 def _nested(flat: Mapping[str, str]) -> dict[str, Any]:

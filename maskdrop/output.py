@@ -196,23 +196,28 @@ class Output:
 
     @classmethod
     def from_json(cls, data: Any) -> Output:
-        """An object with any of FIELDS; null is as good as absent. Raises InvalidOptions, whose `field` is the name and
-        whose message says what it may be, and OptionsConflict."""
-        data = {} if data is None else data
-        if not isinstance(data, dict):
-            raise InvalidOptions('"output" is an object.')
-        parsed: dict[str, Any] = {}
-        for name, value in data.items():
-            if name not in FIELDS:
-                raise InvalidOptions(f'"output" has no field {name!r:.80}; it has: {", ".join(FIELDS)}.')
-            if value is None:
-                continue
-            field = FIELDS[name]
-            try:
-                parsed[name] = field.parse(value)
-            except ValueError as error:
-                raise InvalidOptions(f'"output.{name}" is {field.grammar}; not {value!r:.80}.', name) from error
-        return cls(**parsed)
+        """Raises what `parsed` raises, and OptionsConflict."""
+        return cls(**parsed(data))
+
+
+def parsed(data: Any) -> dict[str, Any]:
+    """Each field by itself, from an object with any of FIELDS; null is as good as absent. Raises InvalidOptions, whose
+    `field` is the name and whose message says what it may be."""
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise InvalidOptions('"output" is an object.')
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in FIELDS:
+            raise InvalidOptions(f'"output" has no field {name!r:.80}; it has: {", ".join(FIELDS)}.')
+        if value is None:
+            continue
+        field = FIELDS[name]
+        try:
+            values[name] = field.parse(value)
+        except ValueError as error:
+            raise InvalidOptions(f'"output.{name}" is {field.grammar}; not {value!r:.80}.', name) from error
+    return values
 
 
 # The grammar. Each parser raises ValueError, whatever it is given.

@@ -175,6 +175,14 @@ def test_the_body_counts_more_than_the_header_and_that_more_than_the_query_and_a
     assert asked(world) == Options(output=Output("webp", "alpha", size="hd"))
 
 
+@pytest.mark.parametrize("query", [{"task": "mask"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
+def test_what_is_said_wrongly_is_refused_even_where_something_else_counts_more(query: dict[str, str]) -> None:
+    said = {"task": "cutout", "preset": "matte", "prompt": {}, "output": {"size": "hd"}}
+    body = json.dumps({"image_base64": ENCODED, **said}).encode()
+    assert post(World(), body, "application/json")["statusCode"] == 200
+    assert post(World(), body, "application/json", **query)["statusCode"] in (400, 422)
+
+
 def test_a_header_of_options_that_is_none_is_refused_whatever_the_body() -> None:
     said = {"x-maskdrop-options": '"GeA<H"'}
     body = json.dumps({"image_base64": ENCODED}).encode()
