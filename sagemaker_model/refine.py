@@ -64,7 +64,7 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
             continue
         weight = np.clip((0.5 - np.abs(here - 0.5)) / UNCERTAIN, 0, 1)
         maps = np.stack((here, weight, slope[y.source, x.source], offset[y.source, x.source]))
-        values, follow, guided, rest = x.along(y.along(maps, 1), 2)
+        values, follow, guided, rest = y.along(x.along(maps, 2), 1)
         guided *= grey[rows, columns] / np.float32(255)
         guided += rest
         values += follow * (guided - values)
@@ -126,8 +126,8 @@ class _Line:
     @classmethod
     def between(cls, short: int, long: int) -> _Line:
         at = np.clip((np.arange(long) + 0.5) * (short / long) - 0.5, 0, short - 1)
-        before = at.astype(np.intp)
-        return cls(slice(0, short), before, np.minimum(before + 1, short - 1), (at - before).astype(np.float32))
+        before, after = np.floor(at).astype(np.intp), np.ceil(at).astype(np.intp)
+        return cls(slice(0, short), before, after, (at - before).astype(np.float32))
 
     def part(self, pixels: slice) -> _Line:
         before, after = self.before[pixels], self.after[pixels]
@@ -136,8 +136,8 @@ class _Line:
 
     def along(self, values: Floats, axis: int) -> Floats:
         """`values`, already cut to `source`, enlarged along one axis."""
-        if not self.share.any():  # as long as before
-            return values.take(self.before, axis)
+        if len(self.before) == values.shape[axis] and not self.share.any():  # as long as before
+            return values
         share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
         mixed, after = values.take(self.before, axis), values.take(self.after, axis)
         after -= mixed
