@@ -26,8 +26,8 @@ GUIDE_SIDE = 1024
 RADIUS = 12
 """Pixels at that size: about as far as the edge of a matte of 256 pixels, spread over a person, can be off."""
 
-SMOOTHNESS = 1e-3
-"""Variance of grey (0..1) below which the picture counts as flat: eight levels of 255, squared."""
+SMOOTHNESS = 65.0
+"""Variance of grey (0..255) below which the picture counts as flat: about eight levels, squared."""
 
 UNCERTAIN = 0.1
 """A matte between this and its complement follows the picture wholly, outside less and less, at 0 and 1 not at all."""
@@ -49,23 +49,21 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
-    slope, offset = _coefficients(resized(grey, size).astype(np.float32) / 255, small)
+    slope, offset = _coefficients(resized(grey, size), small)
 
     alpha = np.zeros((height, width), np.uint8)
     down, across = _Line.between(size[1], height), _Line.between(size[0], width)
     for rows, columns in tiles(height, width):
         y, x = down.part(rows), across.part(columns)
         here = small[y.source, x.source]
-        low, high, _, _ = cv2.minMaxLoc(here)
-        if high < CERTAIN:
-            continue
-        if low > 1 - CERTAIN:
-            alpha[rows, columns] = 255
+        if _certain(here):
+            if here[0, 0] > 0.5:
+                alpha[rows, columns] = 255
             continue
         weight = np.clip((0.5 - np.abs(here - 0.5)) / UNCERTAIN, 0, 1)
         maps = np.stack((here, weight, slope[y.source, x.source], offset[y.source, x.source]))
         values, follow, guided, rest = y.along(x.along(maps, 2), 1)
-        guided *= grey[rows, columns] / np.float32(255)
+        guided *= grey[rows, columns]
         guided += rest
         values += follow * (guided - values)
         alpha[rows, columns] = np.clip(np.rint(values * 255), 0, 255)
@@ -94,19 +92,49 @@ def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(values, size, interpolation=method).reshape(height, width, *values.shape[2:])
 
 
-def _coefficients(guide: Floats, matte: Floats) -> tuple[Floats, Floats]:
-    """The guided filter's line alpha = slope * grey + offset around each pixel."""
-    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
+def _certain(matte: Floats) -> bool:
+    """Whether all of it is 0, or all of it 1."""
+    low, high, _, _ = cv2.minMaxLoc(matte)
+    return bool(high < CERTAIN or low > 1 - CERTAIN)
 
-    def mean(values: Floats) -> Floats:
-        return cv2.boxFilter(values, -1, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
 
-    mean_guide, mean_matte = mean(guide), mean(matte)
-    variance, slope = mean(guide * guide), mean(guide * matte)
+def _coefficients(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
+    """The guided filter's line alpha = slope * grey + offset around each pixel, HxW each; 0 far from any edge.
+
+    guide: grey, HxW uint8. matte: HxW float32 in 0..1. Tile by tile, within the cache, and only where something is
+    uncertain: 4.8 ms instead of 7.1 for a person who fills 1 MP."""
+    slope, offset = np.zeros_like(matte), np.zeros_like(matte)
+    for tile in tiles(*matte.shape):
+        if _certain(matte[_widened(tile, 1)]):  # by 1: pixels of a larger picture lie between two of these
+            continue
+        around = _widened(tile, 2 * RADIUS)
+        here = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(tile, around, strict=True))
+        found = _fitted(guide[around], matte[around])
+        slope[tile], offset[tile] = found[0][here], found[1][here]
+    return slope, offset
+
+
+def _fitted(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
+    """Slope and offset as if there were nothing beyond: 2 * RADIUS pixels from a side they are the picture's."""
+    mean_guide, mean_matte = _mean(guide), _mean(matte)
+    variance = _mean(cv2.multiply(guide, guide, dtype=cv2.CV_16U))
+    slope = _mean(cv2.multiply(guide, matte, dtype=cv2.CV_32F))
     variance -= mean_guide * mean_guide
     slope -= mean_guide * mean_matte  # the covariance
     slope /= variance + SMOOTHNESS
-    return mean(slope), mean(mean_matte - slope * mean_guide)
+    return _mean(slope), _mean(mean_matte - slope * mean_guide)
+
+
+def _mean(values: NDArray[Any]) -> Floats:
+    """Over the square of RADIUS around each pixel."""
+    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
+    return cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+
+
+def _widened(tile: tuple[slice, slice], by: int) -> tuple[slice, slice]:
+    """With `by` pixels around, as far as the picture goes."""
+    rows, columns = tile
+    return slice(max(0, rows.start - by), rows.stop + by), slice(max(0, columns.start - by), columns.stop + by)
 
 
 @dataclass(frozen=True, slots=True)
