@@ -54,9 +54,11 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
     )
     result = rgb.copy()
     for tile in tiles(height, width):
-        if cv2.hasNonZero(band[tile]):
-            colours = _with_detail(image[tile], matte[tile], fore[tile], back[tile])
-            cv2.copyTo(colours, band[tile], result[crop][tile])
+        x, y, width, height = cv2.boundingRect(band[tile])
+        if width:
+            part = slice(y, y + height), slice(x, x + width)
+            colours = _with_detail(*(values[tile][part] for values in (image, matte, fore, back)))
+            cv2.copyTo(colours, band[tile][part], result[crop][tile][part])
     return result
 
 
@@ -80,7 +82,7 @@ def _solve(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     """F and B, each HxWx3 uint8, of an image HxWx3 uint8 and its alpha HxW uint8.
 
     Within, all is in 0..1; image and alpha are one picture, HxWx4, F and B are planes, 6xHxW."""
-    picture = np.dstack((rgb, alpha)) / np.float32(255)
+    picture = cv2.merge((rgb, alpha)) / np.float32(255)
     height, width = alpha.shape
     levels = max(1, math.ceil(math.log2(max(height, width))))
     colours = _means(picture)
