@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized, tiles
+from sagemaker_model.refine import boxes, resized
 
 Floats = NDArray[np.float32]
 
@@ -53,12 +53,9 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
         for colours in _solve(resized(image, size), resized(matte, size))
     )
     result = rgb.copy()
-    for tile in tiles(height, width):
-        x, y, width, height = cv2.boundingRect(band[tile])
-        if width:
-            part = slice(y, y + height), slice(x, x + width)
-            colours = _with_detail(*(values[tile][part] for values in (image, matte, fore, back)))
-            cv2.copyTo(colours, band[tile][part], result[crop][tile][part])
+    for box in boxes(band):
+        colours = _with_detail(image[box], matte[box], fore[box], back[box])
+        cv2.copyTo(colours, band[box], result[crop][box])
     return result
 
 
