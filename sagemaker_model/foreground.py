@@ -25,7 +25,7 @@ REGULARISATION = 1e-5
 
 SOLVED_MAX = 60_000
 """Pixels at which the colours are solved for. They vary slowly, and the picture's own detail is put back afterwards:
-with 250,000 the error is 5.3 instead of 5.4, and it takes 4 to 5 times as long."""
+with 250,000 the error is 5.3 instead of 5.4, and it takes three times as long."""
 
 MARGIN = 32
 """Pixels around the band, at the solved size, from which its colours come."""
