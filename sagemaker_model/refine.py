@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from sagemaker_model.pixels import Pixels
 
 Floats = NDArray[np.float32]
+Box = tuple[slice, slice]
+"""Rows and columns."""
 
 GUIDE_SIDE = 1024
 """Pixels of the long side at which the filter's coefficients are found."""
@@ -26,8 +28,8 @@ GUIDE_SIDE = 1024
 RADIUS = 12
 """Pixels at that size: about as far as the edge of a matte of 256 pixels, spread over a person, can be off."""
 
-SMOOTHNESS = 1e-3
-"""Variance of grey (0..1) below which the picture counts as flat: eight levels of 255, squared."""
+SMOOTHNESS = 65.0
+"""Variance of grey (0..255) below which the picture counts as flat: about eight levels, squared."""
 
 UNCERTAIN = 0.1
 """A matte between this and its complement follows the picture wholly, outside less and less, at 0 and 1 not at all."""
@@ -39,7 +41,7 @@ CERTAIN = 1e-4
 """A matte nearer than this to 0 or 1 is taken as there: what it would follow of the picture is a quarter of a level."""
 
 TILE = 128
-"""Pixels of a side of what is worked at once at full size. Four in five tiles of a 12 MP photo have no edge in them."""
+"""Pixels of a side of what is worked at once. Four in five tiles of a 12 MP photo have no edge in them."""
 
 
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
@@ -49,7 +51,7 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
-    slope, offset = _coefficients(resized(grey, size).astype(np.float32) / 255, small)
+    slope, offset = _coefficients(resized(grey, size), small)
 
     alpha = np.zeros((height, width), np.uint8)
     down, across = _Line.between(size[1], height), _Line.between(size[0], width)
@@ -64,19 +66,28 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
             continue
         weight = np.clip((0.5 - np.abs(here - 0.5)) / UNCERTAIN, 0, 1)
         maps = np.stack((here, weight, slope[y.source, x.source], offset[y.source, x.source]))
-        values, follow, guided, rest = x.along(y.along(maps, 1), 2)
-        guided *= grey[rows, columns] / np.float32(255)
+        values, follow, guided, rest = y.along(x.along(maps, 2), 1)
+        guided *= grey[rows, columns]
         guided += rest
         values += follow * (guided - values)
         alpha[rows, columns] = np.clip(np.rint(values * 255), 0, 255)
     return alpha
 
 
-def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each tile of a picture."""
+def tiles(height: int, width: int) -> Iterator[Box]:
+    """Each tile of a picture."""
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
             yield slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+
+
+def boxes(mask: Pixels) -> Iterator[Box]:
+    """Around all that is not 0 in each tile of a mask HxW uint8, where there is any."""
+    for rows, columns in tiles(*mask.shape):
+        x, y, width, height = cv2.boundingRect(mask[rows, columns])
+        if width:
+            top, left = rows.start + y, columns.start + x
+            yield slice(top, top + height), slice(left, left + width)
 
 
 def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -94,19 +105,42 @@ def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(values, size, interpolation=method).reshape(height, width, *values.shape[2:])
 
 
-def _coefficients(guide: Floats, matte: Floats) -> tuple[Floats, Floats]:
-    """The guided filter's line alpha = slope * grey + offset around each pixel."""
-    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
+def _coefficients(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
+    """The guided filter's line alpha = slope * grey + offset around each pixel, HxW each; 0 where nothing is uncertain.
 
-    def mean(values: Floats) -> Floats:
-        return cv2.boxFilter(values, -1, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+    guide: grey, HxW uint8. matte: HxW float32 in 0..1. Only the boxes around edges are worked, and they stay in the
+    cache: for a person who fills 1 MP 3.5 ms instead of 7."""
+    slope, offset = np.zeros_like(matte), np.zeros_like(matte)
+    for box in boxes(cv2.inRange(matte, CERTAIN, 1 - CERTAIN)):
+        box = _widened(box, 1)  # a larger picture's pixels lie between two of these
+        around = _widened(box, 2 * RADIUS)
+        here = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
+        found = _fitted(guide[around], matte[around])
+        slope[box], offset[box] = found[0][here], found[1][here]
+    return slope, offset
 
-    mean_guide, mean_matte = mean(guide), mean(matte)
-    variance, slope = mean(guide * guide), mean(guide * matte)
+
+def _fitted(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
+    """Slope and offset as if there were nothing beyond: 2 * RADIUS pixels from a side they are the picture's."""
+    mean_guide, mean_matte = _mean(guide), _mean(matte)
+    variance = _mean(cv2.multiply(guide, guide, dtype=cv2.CV_16U))
+    slope = _mean(cv2.multiply(guide, matte, dtype=cv2.CV_32F))
     variance -= mean_guide * mean_guide
     slope -= mean_guide * mean_matte  # the covariance
     slope /= variance + SMOOTHNESS
-    return mean(slope), mean(mean_matte - slope * mean_guide)
+    return _mean(slope), _mean(mean_matte - slope * mean_guide)
+
+
+def _mean(values: NDArray[Any]) -> Floats:
+    """Over the square of RADIUS around each pixel."""
+    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
+    return cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+
+
+def _widened(box: Box, by: int) -> Box:
+    """By so many pixels on each side; beyond the end of the picture a slice ends by itself."""
+    rows, columns = box
+    return slice(max(0, rows.start - by), rows.stop + by), slice(max(0, columns.start - by), columns.stop + by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +160,8 @@ class _Line:
     @classmethod
     def between(cls, short: int, long: int) -> _Line:
         at = np.clip((np.arange(long) + 0.5) * (short / long) - 0.5, 0, short - 1)
-        before = at.astype(np.intp)
-        return cls(slice(0, short), before, np.minimum(before + 1, short - 1), (at - before).astype(np.float32))
+        before, after = np.floor(at).astype(np.intp), np.ceil(at).astype(np.intp)
+        return cls(slice(0, short), before, after, (at - before).astype(np.float32))
 
     def part(self, pixels: slice) -> _Line:
         before, after = self.before[pixels], self.after[pixels]
@@ -136,8 +170,8 @@ class _Line:
 
     def along(self, values: Floats, axis: int) -> Floats:
         """`values`, already cut to `source`, enlarged along one axis."""
-        if not self.share.any():  # as long as before
-            return values.take(self.before, axis)
+        if len(self.before) == values.shape[axis] and not self.share.any():  # as long as before
+            return values
         share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
         mixed, after = values.take(self.before, axis), values.take(self.after, axis)
         after -= mixed

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sagemaker_model.refine import GUIDE_SIDE, UNCERTAIN, _coefficients, resized, to_full_size
+from sagemaker_model.refine import GUIDE_SIDE, TILE, UNCERTAIN, _fitted, resized, to_full_size
 
 
 def photo(height: int, width: int) -> np.ndarray:
@@ -26,10 +26,10 @@ def whole(matte: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
-    slope, offset = _coefficients(cv2.resize(grey, size, interpolation=cv2.INTER_AREA) / np.float32(255), small)
+    slope, offset = _fitted(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), small)
     weight = np.clip((0.5 - np.abs(small - 0.5)) / UNCERTAIN, 0, 1)
     values, follow, slope, offset = (cv2.resize(m, (width, height)) for m in (small, weight, slope, offset))
-    values = values + follow * (slope * (grey / 255) + offset - values)
+    values = values + follow * (slope * grey + offset - values)
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
@@ -40,6 +40,12 @@ def test_tiles_give_what_the_whole_picture_at_once_gives(shape: tuple[int, int],
     found, plain = to_full_size(matte, rgb), whole(matte, rgb)
     assert ((plain > 0) & (plain < 255)).any()
     assert cv2.absdiff(found, plain).max() <= 1
+
+
+def test_an_edge_at_the_last_pixel_of_a_tile_is_followed_into_the_next() -> None:
+    rgb, matte = photo(2 * GUIDE_SIDE, 2 * GUIDE_SIDE), np.zeros((GUIDE_SIDE, GUIDE_SIDE), np.float32)
+    matte[:, TILE - 1], matte[:, TILE:] = 0.5, 1
+    assert cv2.absdiff(to_full_size(matte, rgb), whole(matte, rgb)).max() <= 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3000, 1), (1, 3000), (20, 30000), (700, 500)])
