@@ -161,19 +161,16 @@ FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha":
 """From what an engine returns to the alpha of the picture, by the catalogue's `returns`."""
 
 
-CERTAINTY = np.abs(np.arange(256) / 127.5 - 1)
-"""Of each level of alpha, 0..1."""
-
-
 def subject_of(alpha: Pixels) -> Subject:
-    """The box around all that is at least half opaque in alpha HxW uint8; score is the mean CERTAINTY inside it."""
+    """The box around all that is at least half opaque in alpha HxW uint8. score: how far its pixels are from half
+    opaque on average, 0..1."""
     _, solid = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
     x, y, width, height = cv2.boundingRect(solid.reshape(alpha.shape))
     coverage = cv2.mean(alpha)[0] / 255
     if width == 0:
         return Subject(None, coverage, 0.0)
-    counts = cv2.calcHist([alpha[y : y + height, x : x + width]], [0], None, [256], [0, 256]).ravel()
-    score = float(np.average(CERTAINTY, weights=counts))
+    inside = alpha[y : y + height, x : x + width]
+    score = cv2.mean(cv2.absdiff(inside, cv2.bitwise_not(inside)))[0] / 255
     return Subject((x, y, x + width, y + height), coverage, score)
 
 

@@ -221,7 +221,7 @@ def _srgb(plain: Image.Image, profile: bytes | None, warnings: list[str]) -> Ima
         else:
             if converted is not None:
                 return converted
-    return plain.convert("RGB")
+    return plain if plain.mode == "RGB" else plain.convert("RGB")  # which copies RGB too: 12 MP, 20 ms, 48 MB
 
 
 def _array(image: Image.Image) -> Pixels:

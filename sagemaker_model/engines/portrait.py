@@ -40,13 +40,17 @@ class Portrait:
             raise InvalidWeights(f"{path} makes no matte of a grey picture: export it again.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        return Alpha(two_passes(rgb, self._look, MARGIN))
+        return Alpha(two_passes(rgb, self._look, SIDE, MARGIN))
 
-    def _look(self, picture: Pixels) -> Floats:
-        return self._session.run(["matte"], {"picture": prepared(picture)[None]})[0][0, 0]
+    def _look(self, seen: Pixels) -> Floats:
+        """SIDExSIDE float32 in 0..1 for SIDExSIDEx3 uint8."""
+        return self._session.run(["matte"], {"picture": _planes(seen)[None]})[0][0, 0]
 
 
 def prepared(picture: Pixels, side: int = SIDE) -> Floats:
     """The network's input for a picture of any size: 3x`side`x`side` float32, RGB in 0..1."""
-    small = resized(picture, (side, side))
-    return np.ascontiguousarray(small.transpose(2, 0, 1), np.float32) / np.float32(255)
+    return _planes(resized(picture, (side, side)))
+
+
+def _planes(seen: Pixels) -> Floats:
+    return np.ascontiguousarray(seen.transpose(2, 0, 1), np.float32) / np.float32(255)

@@ -22,7 +22,7 @@ from sagemaker_model.refine import resized
 Floats = NDArray[np.float32]
 
 Look = Callable[[Pixels], Floats]
-"""A network's view of a picture of any size, HxWx3 uint8 squeezed to a square: sxs float32 in 0..1, 1 = subject."""
+"""A network's view of a picture squeezed to its square, sxsx3 uint8: sxs float32 in 0..1, 1 = subject."""
 
 HAZE = 0.25
 """Certainties below it count as none, above its complement as full: a network is seldom quite sure, and what it takes
@@ -43,25 +43,35 @@ STRETCH = 2.0
 times as high as it is wide, and squeezed into a square it is no longer taken for a person."""
 
 
-def two_passes(rgb: Pixels, look: Look, margin: float = MARGIN) -> Floats:
-    """hxw float32 in 0..1 over the whole of `rgb`, HxWx3 uint8; all 0 where the first pass finds nobody."""
+def two_passes(rgb: Pixels, look: Look, side: int, margin: float = MARGIN) -> Floats:
+    """hxw float32 in 0..1 over the whole of `rgb`, HxWx3 uint8; all 0 where the first pass finds nobody. `side`: of the
+    square that `look` takes."""
     height, width = rgb.shape[:2]
     scale = min(1.0, MATTE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = resized(rgb, size)
-    found = look(picture)
+    seen = resized(picture, (side, side))
+    found = look(seen)
     box = _box(found, size, margin)
     if box is None:
         return np.zeros(size[::-1], np.float32)
-    x0, y0, x1, y1 = box
-    matte = resized(found, size)
-    inside = matte[y0:y1, x0:x1]
-    crop = picture[y0:y1, x0:x1]
-    straight = found if crop.shape == picture.shape else look(crop)  # a portrait's box is often all of it
-    mirrored = look(cv2.flip(crop, 1))[:, ::-1]
-    closer = resized((straight + mirrored) / 2, crop.shape[1::-1])
-    matte[y0:y1, x0:x1] = inside + _ramp(box, size) * (closer - inside)
-    return np.clip((matte - HAZE) / (1 - 2 * HAZE), 0, 1)
+    if box == (0, 0, *size):  # as a portrait's often is
+        matte = resized((found + _mirrored(look, seen)) / 2, size)
+    else:
+        x0, y0, x1, y1 = box
+        seen = resized(picture[y0:y1, x0:x1], (side, side))
+        closer = resized((look(seen) + _mirrored(look, seen)) / 2, (x1 - x0, y1 - y0))
+        matte = resized(found, size)
+        inside = matte[y0:y1, x0:x1]
+        inside += _ramp(box, size) * (closer - inside)
+    matte -= HAZE
+    matte /= 1 - 2 * HAZE
+    return np.clip(matte, 0, 1, out=matte)
+
+
+def _mirrored(look: Look, seen: Pixels) -> Floats:
+    """What `look` finds in the mirror image, turned back."""
+    return look(cv2.flip(seen, 1))[:, ::-1]
 
 
 def _box(found: Floats, size: tuple[int, int], margin: float) -> tuple[int, int, int, int] | None:
