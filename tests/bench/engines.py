@@ -18,6 +18,7 @@ from typing import TypeVar
 import cv2
 
 from local.config import ROOT
+from local.sagemaker import ALLOCATOR
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import MaskdropError
 from sagemaker_model.device import choose
@@ -121,4 +122,8 @@ def _say(what: str) -> None:
 
 
 if __name__ == "__main__":
+    if (
+        not ALLOCATOR.items() <= os.environ.items()
+    ):  # what is alone has what the server has; glibc reads it at the start
+        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.engines"], os.environ | ALLOCATOR)  # noqa: S606
     sys.exit(main())
