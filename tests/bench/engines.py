@@ -122,8 +122,7 @@ def _say(what: str) -> None:
 
 
 if __name__ == "__main__":
-    if (
-        not ALLOCATOR.items() <= os.environ.items()
-    ):  # what is alone has what the server has; glibc reads it at the start
+    # What is measured alone has the allocator that the server has. glibc reads its settings when a process begins.
+    if not ALLOCATOR.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, "-m", "tests.bench.engines"], os.environ | ALLOCATOR)  # noqa: S606
     sys.exit(main())
