@@ -12,10 +12,10 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite check fuzz load bench bench-engines bench-peers bench-train clean
+.PHONY: help run up down test test-models tflite check fuzz compare-published load bench bench-engines bench-peers bench-train clean
 
 help: ## lists these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-13s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
 
 run: $(RUN) ## sends the photos of samples/ through a stack on this machine
 	@$(VENV)/bin/python -m local run
@@ -45,6 +45,9 @@ check: $(DEV) ## lint, format, types, import contracts
 
 fuzz: $(DEV) ## asks the API of the stack that is up, or one of its own, all that its description allows and forbids
 	@$(VENV)/bin/python -m tests.fuzz
+
+compare-published: $(MODELS) ## holds our SAM against the classes that its authors published, with random weights
+	@$(VENV)-models/bin/python -m tests.published
 
 load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
 	@$(VENV)/bin/python -m tests.load
