@@ -1,7 +1,7 @@
 """`make compare-published`: our SAM and SAM 2.1 beside the classes that their authors published (segment-anything 1.0
 and sam2 1.1.0, both Apache-2.0), with the same random weights on a picture of noise. Fails where they differ by more
-than DIFFERENCE_MAX. The packages come from the package index into .local/, without what they need only for training and for
-pictures in other forms.
+than DIFFERENCE_MAX. The packages come from the package index into .local/, without what they need for training and for
+pictures alone.
 
 MODNet's authors published no package: its class is written out anew in tests/unit/model/published_modnet.py.
 """
