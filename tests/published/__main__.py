@@ -8,9 +8,9 @@ MODNet's authors published no package: its class is written out anew in tests/un
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
@@ -76,8 +76,7 @@ def _install() -> None:
     subprocess.run([*pip, "install", "--target", FOLDER / "site", *pure], check=True)  # noqa: S603
     # It is sent as source alone, and would be built with all of CUDA.
     subprocess.run([*pip, "download", "--no-deps", "--no-build-isolation", "--dest", FOLDER, source], check=True)  # noqa: S603
-    with tarfile.open(FOLDER / "sam2-1.1.0.tar.gz") as archive:
-        archive.extractall(FOLDER, filter="data")
+    shutil.unpack_archive(FOLDER / "sam2-1.1.0.tar.gz", FOLDER)
 
 
 def _randomised(network: nn.Module) -> dict[str, Tensor]:
