@@ -22,7 +22,7 @@ from lambdas.forms import parts_of
 from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
 from maskdrop.job import Job, Result
 from maskdrop.now import BYTES_MAX
-from maskdrop.options import Options, check
+from maskdrop.options import Options, parsed
 from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
@@ -147,7 +147,7 @@ def options_of(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options
         preset = options.pop("preset", None)
         if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
             raise InvalidOptions(f'"preset" is the name of one, not {preset!r:.80}.')
-        check(options)  # what is said wrongly is refused, though something else counts more
+        parsed(options)  # what is said wrongly is refused, though something else counts more
         name = name if preset is None else preset
         given |= options
         output |= one.get("output") or {}

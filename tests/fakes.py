@@ -19,6 +19,18 @@ from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outco
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
+FACTS = Facts(
+    engine="selfie",
+    device="cpu",
+    width=640,
+    height=480,
+    full=(1280, 960),
+    subject=Subject((1, 2, 30, 40), 0.25, 0.9),
+    place=(0, 0, 29, 38),
+    warnings=("a warning",),
+    timings={"decode": 1.5},
+)
+
 SETTINGS = Settings(
     stage="test",
     inbox="inbox-bucket",

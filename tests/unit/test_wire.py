@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maskdrop.errors import InvalidOptions
-from maskdrop.job import Subject, dropped
+from maskdrop.job import dropped
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.prompt import Prompt
@@ -22,7 +22,7 @@ from maskdrop.wire import (
     sources_of,
     split_s3_uri,
 )
-from tests.fakes import NOW, a_failure, a_source, a_success
+from tests.fakes import FACTS, NOW, a_failure, a_source, a_success
 
 EVENTS = Path(__file__).parent.parent / "events"
 
@@ -127,17 +127,7 @@ def test_an_overflow_without_an_address_is_refused(overflow: object) -> None:
 
 
 def test_what_was_found_survives_its_header_but_for_warnings_that_it_cannot_hold() -> None:
-    facts = Facts(
-        "selfie",
-        "cpu",
-        640,
-        480,
-        (1280, 960),
-        Subject((1, 2, 30, 40), 0.25, 0.9),
-        (0, 0, 29, 38),
-        ("wärning",),
-        {"decode": 1.5},
-    )
+    facts = replace(FACTS, warnings=("wärning",))
     for known in (facts, replace(facts, place=None)):
         assert Facts.from_header(known.to_header()) == known
     wordy = replace(facts, warnings=("first", "x" * CUSTOM_ATTRIBUTES_MAX, "last"))

@@ -14,21 +14,11 @@ from botocore.session import get_session
 
 from lambdas.adapters.interactive import SageMakerInteractive
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, MaskdropError, UnreadablePicture
-from maskdrop.job import Result, Subject
+from maskdrop.job import Result
 from maskdrop.options import Options
-from maskdrop.wire import CUSTOM_ATTRIBUTES, Facts, Invocation, Overflow
+from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation, Overflow
+from tests.fakes import FACTS
 
-FACTS = Facts(
-    "selfie",
-    "cpu",
-    640,
-    480,
-    (1280, 960),
-    Subject((1, 2, 30, 40), 0.25, 0.9),
-    (0, 0, 29, 38),
-    ("a warning",),
-    {"decode": 1.5},
-)
 ASKED = Invocation(Options(), Overflow("results", "results/cutouts/1.png", 4_000_000))
 
 
