@@ -20,7 +20,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
 
 def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """The policy for one call, and for a key that is known: its digest, which is the value of its API Gateway key and
-    so names its usage plan, and its caller for `lambdas.api`."""
+    so names its usage plan, and its caller for `lambdas.http.routes`."""
     name = digest(key_in(event["headers"] or {}))
     value = registry.get("key", name)
     key = Key.from_json(value) if value else None

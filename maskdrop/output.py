@@ -2,7 +2,7 @@
 
 One grammar for the API, presets, the command line and the vendors' dialects: every field is a short text, `FIELDS` says
 which, and `Output` holds it parsed. The words are those of remove.bg, where it has one. What the geometry means is in
-`sagemaker_model/layout.py`, in this order: region of interest, crop, scale and position, size, background.
+`sagemaker_model/imaging/layout.py`, in this order: region of interest, crop, scale and position, size, background.
 """
 
 from __future__ import annotations

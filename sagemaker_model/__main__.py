@@ -15,17 +15,17 @@ import cv2
 import uvicorn
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model import queue_worker
 from sagemaker_model.device import choose
-from sagemaker_model.embeddings import EmbeddingCache, Embeds
 from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.queue import SqsQueue
-from sagemaker_model.runtime import in_flight
-from sagemaker_model.server import app
+from sagemaker_model.engines.embeddings import EmbeddingCache, Embeds
+from sagemaker_model.serving import queue_worker
+from sagemaker_model.serving.queue import SqsQueue
+from sagemaker_model.serving.runtime import in_flight
+from sagemaker_model.serving.server import app
+from sagemaker_model.serving.storage import S3Storage
 from sagemaker_model.settings import ServerSettings
-from sagemaker_model.storage import S3Storage
 from sagemaker_model.training.__main__ import main as train
-from sagemaker_model.weights import fetch, known
+from sagemaker_model.weights.store import fetch, known
 
 log = logging.getLogger("sagemaker_model")
 

@@ -19,10 +19,10 @@ from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Format, Output, Region
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
-from sagemaker_model.foreground import estimate_foreground
-from sagemaker_model.layout import Rectangle, lay_out, plan
-from sagemaker_model.pixels import Limits, Picture, Pixels, decode, encode
-from sagemaker_model.refine import to_full_size
+from sagemaker_model.imaging.foreground import estimate_foreground
+from sagemaker_model.imaging.layout import Rectangle, lay_out, plan
+from sagemaker_model.imaging.pixels import Limits, Picture, Pixels, decode, encode
+from sagemaker_model.imaging.refine import to_full_size
 
 Read = Callable[[bytes, Limits], Picture]
 """From what came in: `pixels.decode`, or `arrays.read_array`."""

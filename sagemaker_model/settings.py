@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.pixels import Limits
+from sagemaker_model.imaging.pixels import Limits
 
 PREFIX = "MODEL_"
 

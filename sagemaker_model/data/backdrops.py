@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from sagemaker_model.data.records import InvalidData, Record
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 APART = 6
 """Pixels between a subject's box and what is cut out beside it: masks are a little narrow."""

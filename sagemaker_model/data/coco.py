@@ -18,7 +18,7 @@ import numpy as np
 
 from sagemaker_model.data.masks import Subject, checked_size, joined, polygon
 from sagemaker_model.data.records import SPLITS, BadRecord, Entry, InvalidData
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 
 def entries(source: Path, classes: Sequence[str] = ("person",), subject: Subject = "central") -> list[Entry]:

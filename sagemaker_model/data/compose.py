@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from sagemaker_model.data.records import Record
-from sagemaker_model.foreground import estimate_foreground
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.foreground import estimate_foreground
+from sagemaker_model.imaging.pixels import Pixels
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 

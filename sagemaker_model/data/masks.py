@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_model.data.records import LIMITS, BadRecord
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 Subject = Literal["all", "central", "only"]
 """Which instances of a picture are its subject: all of them joined; the most central one; or the only one there is."""

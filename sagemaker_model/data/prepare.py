@@ -27,8 +27,8 @@ from sagemaker_model.data.compose import composed
 from sagemaker_model.data.recipe import Kind, Recipe
 from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, contents
 from sagemaker_model.data.shards import MANIFEST, Sample
-from sagemaker_model.pixels import decode
-from sagemaker_model.weights import digest
+from sagemaker_model.imaging.pixels import decode
+from sagemaker_model.weights.store import digest
 
 UNFINISHED = ".unfinished"
 

@@ -12,7 +12,7 @@ import numpy as np
 from sagemaker_model.data import supervisely
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.records import BadRecord, Entry, InvalidData, Record
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 Kind = Literal["supervisely", "voc", "coco", "folders"]
 

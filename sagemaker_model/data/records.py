@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.errors import InputError, MaskdropError
-from sagemaker_model.pixels import Limits, Pixels, decode
+from sagemaker_model.imaging.pixels import Limits, Pixels, decode
 
 SPLITS = ("train", "val", "test")
 

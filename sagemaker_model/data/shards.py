@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from sagemaker_model.data.records import BadRecord, InvalidData, Record
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 MANIFEST = "manifest.json"
 

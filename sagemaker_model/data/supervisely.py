@@ -20,7 +20,7 @@ import numpy as np
 
 from sagemaker_model.data.masks import Subject, checked_size, joined, png, polygon
 from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, contents
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 CLASSES = ("person_bmp", "person_poly")
 """Of the Person Dataset: the same subject, drawn in two ways."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from sagemaker_model.data.masks import png
 from sagemaker_model.data.records import BadRecord, Entry, InvalidData, contents
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

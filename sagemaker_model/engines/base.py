@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.weights import NotInstalled
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.weights.store import NotInstalled
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.refine import resized
 
 SIDE = 480
 """Pixels of the long side at which it works: 0.5 to 1 s a picture, 2 s at most. At 320 it takes half of that, and the

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized
-from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, named, verify
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.refine import resized
+from sagemaker_model.weights.store import InvalidWeights, NotInstalled, digest, named, verify
 
 if TYPE_CHECKING:  # torch need not be installed
     from sagemaker_model.engines.torch_runner import TorchRunner
@@ -100,9 +100,9 @@ def network_size(width: int, height: int) -> tuple[int, int]:
 def _by_torch(path: Path, device: str, threads: int) -> TorchRunner:
     import torch
 
-    from sagemaker_model import checkpoints
     from sagemaker_model.engines.torch_runner import TorchRunner, lowered
     from sagemaker_model.nets import modnet
+    from sagemaker_model.weights import checkpoints
 
     net = modnet.MODNet()
     checkpoints.load_into(net, checkpoints.modnet_state(checkpoints.load_checkpoint(path)))

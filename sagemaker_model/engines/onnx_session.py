@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sagemaker_model.weights import InvalidWeights
+from sagemaker_model.weights.store import InvalidWeights
 
 
 def onnx_session(path: Path, threads: int) -> Any:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from maskdrop.prompt import Prompts
-from sagemaker_model import weights
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.engines.two_passes import Floats, two_passes
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized
-from sagemaker_model.weights import InvalidWeights
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.refine import resized
+from sagemaker_model.weights import store as weights
+from sagemaker_model.weights.store import InvalidWeights
 
 SIDE = 320
 """Pixels of the network's square input."""

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompt, Prompts
-from sagemaker_model.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.onnx_session import onnx_session
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized
-from sagemaker_model.weights import InvalidWeights, NotInstalled, digest, known, verify
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.refine import resized
+from sagemaker_model.weights.store import InvalidWeights, NotInstalled, digest, known, verify
 
 Floats = NDArray[np.float32]
 
@@ -325,15 +325,15 @@ class TorchNetwork:
 
     @classmethod
     def from_official(cls, variant: str, path: Path, device: str, threads: int = 1) -> TorchNetwork:
-        from sagemaker_model.checkpoints import load_checkpoint
         from sagemaker_model.nets import sam
+        from sagemaker_model.weights.checkpoints import load_checkpoint
 
         return cls(sam.from_official(variant, load_checkpoint(path)), device, threads)
 
     @classmethod
     def from_hugging_face(cls, family: Any, path: Path, device: str, threads: int = 1) -> TorchNetwork:
-        from sagemaker_model.checkpoints import load_checkpoint
         from sagemaker_model.nets import sam
+        from sagemaker_model.weights.checkpoints import load_checkpoint
 
         try:
             config = json.loads((path.parent / "config.json").read_bytes())

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from maskdrop.prompt import Prompts
-from sagemaker_model import weights
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.two_passes import Floats, two_passes
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.weights import store as weights
 
 SIDE = 256
 """Pixels of the network's square input."""

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sagemaker_model.pixels import Pixels
-from sagemaker_model.refine import resized
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.refine import resized
 
 Floats = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 
 class InvalidData(MaskdropError):

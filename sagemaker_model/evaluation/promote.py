@@ -20,7 +20,7 @@ from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.evaluation.compare import compare
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import FAILED, FIND, summarise
-from sagemaker_model.weights import InvalidWeights, Weights, import_file, known
+from sagemaker_model.weights.store import InvalidWeights, Weights, import_file, known
 
 
 class NotPromoted(MaskdropError):

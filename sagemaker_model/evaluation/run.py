@@ -27,7 +27,7 @@ from sagemaker_model.engines.base import Engine
 from sagemaker_model.evaluation.cases import Case, Dataset, InvalidData, read_alpha
 from sagemaker_model.evaluation.metrics import OPAQUE, Scores, score
 from sagemaker_model.evaluation.summary import Fault, Result, summarise
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.settings import ServerSettings
 
 RUN, SCORES, ALPHAS = "run.json", "scores.csv", "alphas"

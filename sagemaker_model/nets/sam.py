@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
-from sagemaker_model.checkpoints import MismatchedWeights
+from sagemaker_model.weights.checkpoints import MismatchedWeights
 
 Family = Literal["sam", "sam2"]
 State = Mapping[str, Tensor]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sagemaker_model.data.compose import lifted, put
 from sagemaker_model.data.records import Record
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
 
 TURN = 12.0
 """Degrees to either side: cameras are held about upright."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagemaker_model.checkpoints import MismatchedWeights, State
-from sagemaker_model.export import load
+from sagemaker_model.export.formats import load
 from sagemaker_model.training.train import save_weights
+from sagemaker_model.weights.checkpoints import MismatchedWeights, State
 
 
 def blend(network: str, start: Path, end: Path, share: float, out: Path) -> None:

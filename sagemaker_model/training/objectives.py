@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.checkpoints import State, load_checkpoint, load_into, modnet_state
-from sagemaker_model.published import portrait_state
 from sagemaker_model.training import losses
 from sagemaker_model.training.settings import TrainingSettings
+from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.weights.published import portrait_state
 
 EDGE = 64
 """The band along the edge reaches a 64th of the square's side to both sides: 4 pixels of 256."""

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from maskdrop.errors import InputError
 from sagemaker_model.data import folders, shards
 from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, contents
-from sagemaker_model.pixels import Pixels, decode
+from sagemaker_model.imaging.pixels import Pixels, decode
 from sagemaker_model.training.augment import augmented
 from sagemaker_model.training.settings import TrainingSettings
 

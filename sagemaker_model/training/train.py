@@ -36,8 +36,6 @@ from torch.utils.data import DataLoader
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings
-from sagemaker_model import weights
-from sagemaker_model.checkpoints import TruncatedWeights
 from sagemaker_model.data.records import InvalidData
 from sagemaker_model.training.objectives import Objective, objective_of
 from sagemaker_model.training.samples import (
@@ -50,6 +48,8 @@ from sagemaker_model.training.samples import (
     validation_loader,
 )
 from sagemaker_model.training.settings import TrainingSettings
+from sagemaker_model.weights import store as weights
+from sagemaker_model.weights.checkpoints import TruncatedWeights
 
 LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
 HISTORY, TRAINING = "history.jsonl", "training.json"

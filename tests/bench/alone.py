@@ -17,7 +17,7 @@ from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from sagemaker_model.cutout import cut_out
 from sagemaker_model.engines.base import Engine, load
-from sagemaker_model.pixels import decode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.settings import ServerSettings
 from tests.bench.measure import forget_peak, peak_mb, runs
 from tests.bench.photos import jpeg

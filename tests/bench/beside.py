@@ -14,7 +14,7 @@ from maskdrop.catalog import ENGINES
 from maskdrop.options import Options
 from sagemaker_model.cutout import cut_out
 from sagemaker_model.engines.base import load
-from sagemaker_model.pixels import decode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.settings import ServerSettings
 from tests.bench.measure import SECONDS, cores
 from tests.bench.photos import jpeg

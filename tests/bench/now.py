@@ -25,7 +25,7 @@ import numpy as np
 from botocore.session import get_session
 
 from lambdas.adapters.interactive import SageMakerInteractive
-from lambdas.api import work
+from lambdas.http.routes import work
 from local.config import KEY_ID, REGION, SECRET, LocalConfig
 from local.stack import Stack
 from maskdrop.access import Caller

@@ -29,9 +29,9 @@ from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha
-from sagemaker_model.foreground import estimate_foreground
-from sagemaker_model.pixels import decode, encode
-from sagemaker_model.refine import to_full_size
+from sagemaker_model.imaging.foreground import estimate_foreground
+from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine
 from tests.bench.rembg_venv import installed

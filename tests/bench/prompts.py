@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.prompt import Prompt
-from sagemaker_model.embeddings import EmbeddingCache
+from sagemaker_model.engines.embeddings import EmbeddingCache
 from sagemaker_model.engines.sam import EMBEDDING_BYTES, Sam, Sam2
-from sagemaker_model.pixels import decode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.settings import ServerSettings
 from tests.bench.measure import RUNS_MIN, cores, runs
 from tests.bench.photos import jpeg

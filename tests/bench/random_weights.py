@@ -13,7 +13,7 @@ from typing import Any
 from sagemaker_model.engines import modnet
 from sagemaker_model.engines.sam import Sam, Sam2
 from sagemaker_model.settings import ServerSettings
-from sagemaker_model.weights import import_file, known, named
+from sagemaker_model.weights.store import import_file, known, named
 from tests.bench.photos import jpeg
 
 VARIANTS = {"sam": "vit_b", "sam2": "tiny"}
@@ -44,10 +44,11 @@ def make_modnet(folder: Path) -> None:
     """modnet.ckpt in the published layout, pinned as a file of one's own, and the two files for ONNX Runtime."""
     import torch
 
-    from sagemaker_model import checkpoints, export
+    from sagemaker_model.export import formats as export
+    from sagemaker_model.imaging.pixels import decode
     from sagemaker_model.nets.modnet import MODNet
-    from sagemaker_model.pixels import decode
-    from tests.unit.model import published_modnet
+    from sagemaker_model.weights import checkpoints
+    from tests.unit.sagemaker_model.nets import published_modnet
 
     state = published_modnet.state(seed=0)
     unpinned = folder / "made.ckpt"
@@ -65,7 +66,7 @@ def make_sam(family: Any, variant: str, folder: Path) -> None:
     """A folder as Hugging Face has them and, of SAM 2.1, the two files for ONNX Runtime."""
     from safetensors.torch import save_file
 
-    from sagemaker_model import export_sam
+    from sagemaker_model.export import sam as export_sam
 
     engine = {"sam": Sam, "sam2": Sam2}[family]
     network = sam_network(variant)

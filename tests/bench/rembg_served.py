@@ -33,8 +33,8 @@ from local.config import HOST, ROOT, LocalConfig
 from local.processes import Program
 from local.sagemaker import ALLOCATOR
 from local.stack import Stack
-from sagemaker_model import weights
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.weights import store as weights
 from tests.bench.now import CLIENTS, Call, closed_loop
 from tests.bench.rembg_venv import installed
 from tests.ports import free_ports

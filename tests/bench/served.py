@@ -24,8 +24,8 @@ import psutil
 from local.config import ROOT
 from local.sagemaker import ALLOCATOR
 from maskdrop.wire import CUSTOM_ATTRIBUTES
-from sagemaker_model import arrays
-from sagemaker_model.pixels import Pixels
+from sagemaker_model.imaging import arrays
+from sagemaker_model.imaging.pixels import Pixels
 from tests.bench.measure import peak_mb
 from tests.ports import free_ports
 

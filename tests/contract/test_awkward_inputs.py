@@ -17,7 +17,7 @@ from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.cutout import Cutout, cut_out
 from sagemaker_model.engines.base import Engine
-from sagemaker_model.pixels import Limits, decode
+from sagemaker_model.imaging.pixels import Limits, decode
 
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward_inputs"
 LIMITS = Limits(32 * 1024 * 1024, 50_000_000)

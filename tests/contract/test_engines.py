@@ -11,7 +11,7 @@ from maskdrop.catalog import ENGINES
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE
 from sagemaker_model.engines.base import Alpha, Engine
-from sagemaker_model.pixels import Picture
+from sagemaker_model.imaging.pixels import Picture
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from local.cli import app
-from sagemaker_model.weights import named
+from cli.app import app
+from sagemaker_model.weights.store import named
 from tests.contract.test_model_server import Server
 
 pytest.importorskip("torch", reason="torch is not installed")

@@ -11,11 +11,11 @@ import boto3
 import pytest
 from typer.testing import CliRunner
 
-from local.cli import app
+from cli.app import app
 from local.config import KEY_ID, REGION, SECRET
-from sagemaker_model.weights import MANIFEST, named
+from sagemaker_model.weights.store import MANIFEST, named
 from tests.e2e.conftest import Running
-from tests.unit.model.fake_checkpoints import a_checkpoint
+from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint
 
 MODNET = named("modnet")
 

@@ -3,7 +3,7 @@
 import httpx2
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from lambdas.openapi import operations
+from lambdas.http.openapi import operations
 from tests.e2e.conftest import Running
 from tests.fuzz.__main__ import fuzz
 

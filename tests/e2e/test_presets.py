@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from PIL import Image
 
+from cli import presets
 from lambdas.adapters.registry import DynamoDBRegistry
-from local import presets
 from local.config import LocalError
 from local.connect import client
 from maskdrop.job import BACKGROUNDS_PREFIX

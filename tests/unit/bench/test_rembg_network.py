@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_model.engines.portrait import SIDE, prepared
-from sagemaker_model.weights import BUNDLED
+from sagemaker_model.weights.store import BUNDLED
 from tests.bench.photos import SAMPLE
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

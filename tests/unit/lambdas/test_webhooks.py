@@ -7,7 +7,7 @@ from maskdrop.errors import HostUnavailable
 from maskdrop.webhook import RETRY_S, event_of
 from tests.fakes import NOW
 from tests.unit.lambdas.test_record import sqs
-from tests.unit.test_webhook import URL, a_done_job, a_world
+from tests.unit.maskdrop.test_webhook import URL, a_done_job, a_world
 
 
 def from_the_bus(attempt: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The maskdrop command: one file per command group."""

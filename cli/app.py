@@ -1,0 +1,219 @@
+"""The command line: a stack on this machine (run, up, down, status), the API's keys (keys), sets of options (presets),
+the weights of the engines (models), data for training (data), training (train, tune), how good engines are (evaluate,
+compare, promote), and networks in other forms (export)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from cli import data, evaluate, keys, models, presets, train
+from cli.export import export
+from cli.terminal import console, explained
+from local import processes, stack
+from local.config import ROOT, LocalConfig, LocalError
+from local.pictures import ENDED, Pictures
+from local.stack import Stack
+from local.watch import Watch
+
+SAMPLES = ROOT / "samples"
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".tif", ".tiff", ".bmp", ".gif")
+
+WAIT_S = 300.0
+"""How long `run` waits for its samples, in seconds: about 10 pictures at 0.1 to 2 s, and one restart of the model."""
+
+FRONT = "front"
+"""The name under which the command in the foreground is remembered, so that `down` ends it too."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(presets.app, name="presets")
+app.add_typer(train.app)
+app.add_typer(evaluate.app)
+app.command()(export)
+
+
+@app.command()
+def run() -> None:
+    """Sends the photos of samples/ through a stack, prints what became of them, and stops a stack it started."""
+    with _front() as config, _stack(config) as here:
+        jobs = _through(Pictures(config, here), sorted(_photos(SAMPLES)))
+        rows = _fetched(Pictures(config, here), jobs, config.results)
+    console.print(_table(rows))
+    if any(job["state"] != "done" for _, job, _ in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Starts a stack and stays: watches drop/ until Ctrl-C or `down`."""
+    with _front() as config, _stack(config) as here:
+        console.print(_address(config, here), soft_wrap=True)
+        watch = Watch(config, Pictures(config, here), partial(console.print, soft_wrap=True))
+        try:
+            for _ in watch.run():
+                for name in ("emulator", "sagemaker"):
+                    if processes.find(name, config.state) is None:
+                        raise LocalError(f"The {name} ended.\n{processes.tail(name, config.state)}")
+        except KeyboardInterrupt:
+            console.print("Stopping.")  # the ordinary end of `up`, not a failure
+
+
+@app.command()
+def down() -> None:
+    """Stops what `up` or `run` started, by process id."""
+    config = LocalConfig.from_env(os.environ)
+    with explained():
+        processes.stop(FRONT, config.state, grace_s=30)
+        stack.down(config)
+    console.print("Nothing is running.")
+
+
+@app.command()
+def status() -> None:
+    """Says what runs; prints stack.json. Exits 1 when no stack is up."""
+    config = LocalConfig.from_env(os.environ)
+    for name in (FRONT, "emulator", "sagemaker", "model"):
+        process = processes.find(name, config.state)
+        console.print(f"{name:10} {'pid ' + str(process.pid) if process else 'not running'}")
+    here = stack.find(config)
+    if here is None:
+        raise typer.Exit(1)
+    console.print_json(json.dumps(asdict(here)))
+
+
+@contextmanager
+def _front() -> Iterator[LocalConfig]:
+    """The one command in the foreground of a state folder. Ctrl-C and SIGTERM (which `down` sends) end it in order."""
+    with explained():
+        config = LocalConfig.from_env(os.environ)
+        if other := processes.find(FRONT, config.state):
+            raise LocalError(f"`run` or `up` is at work already (pid {other.pid}). `make down` ends it.")
+        processes.remember(FRONT, os.getpid(), config.state)
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            yield config
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        finally:
+            processes.forget(FRONT, config.state)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _stack(config: LocalConfig) -> Iterator[Stack]:
+    """The running stack, or a fresh one that is stopped at the end, whatever the end."""
+    ours = stack.find(config) is None
+    try:
+        yield stack.up(config, _step)
+    finally:
+        if ours:
+            # A second Ctrl-C must not leave half of it running.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            stack.down(config)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    with console.status(what):
+        yield
+    console.print(f"{what:<42} {time.monotonic() - began:5.1f} s")
+
+
+def _photos(folder: Path) -> list[Path]:
+    photos = [path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS]
+    if not photos:
+        raise LocalError(f"There are no photos in {folder}.")
+    return photos
+
+
+def _through(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
+    """Drops the photos and waits until each has ended, WAIT_S at most; None for one that has not."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("Cutting out", total=len(photos))
+        ids = {photo: pictures.drop(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
+        ended: dict[Path, dict[str, Any] | None] = dict.fromkeys(photos)
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline and any(job is None for job in ended.values()):
+            for photo in [photo for photo, job in ended.items() if job is None]:
+                job = pictures.job(ids[photo])
+                if job and job["state"] in ENDED:
+                    ended[photo] = job
+                    progress.advance(bar)
+            time.sleep(0.1)
+    return ended
+
+
+def _fetched(
+    pictures: Pictures, jobs: dict[Path, dict[str, Any] | None], folder: Path
+) -> list[tuple[Path, dict[str, Any], str]]:
+    """(photo, job, the path of its result or the reason why there is none) of each photo."""
+    rows = []
+    for photo, job in jobs.items():
+        if job is None:
+            job = {"state": "late", "engine": ""}
+            last = f"It did not end within {WAIT_S:.0f} s."
+        elif job["state"] == "done":
+            path = pictures.fetch(job, folder)
+            last = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+        else:
+            last = f"{job['error']['code']}: {job['error']['message']}"
+        rows.append((photo, job, last))
+    return rows
+
+
+def _table(rows: list[tuple[Path, dict[str, Any], str]]) -> Table:
+    names = ("photo", "state", "engine", "size", "ms", "path")
+    table = Table(*(Column(name, overflow="fold") for name in names))
+    for photo, job, last in rows:
+        result = job.get("result")
+        size = f"{result['width']} x {result['height']}" if result else ""
+        state = "[green]done[/green]" if job["state"] == "done" else f"[red]{job['state']}[/red]"
+        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(last))
+    return table
+
+
+def _ms(job: dict[str, Any]) -> str:
+    """From the record's making to its end, in milliseconds."""
+    if not job.get("finished_at"):
+        return ""
+    took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
+    return f"{took.total_seconds() * 1000:.0f}"
+
+
+def _address(config: LocalConfig, here: Stack) -> str:
+    trust = f"\n  export AWS_CA_BUNDLE={here.ca_bundle} CURL_CA_BUNDLE={here.ca_bundle}" if here.ca_bundle else ""
+    return f"""
+Drop photos into [bold]{escape(str(config.drop))}[/bold]; cut-outs come to [bold]{escape(str(config.results))}[/bold].
+
+From another shell:{trust}
+  export AWS_ACCESS_KEY_ID={here.access_key_id} AWS_SECRET_ACCESS_KEY={here.secret_access_key} AWS_REGION={here.region}
+  aws --endpoint-url {here.endpoint_url} s3 cp photo.jpg s3://{here.inbox}/inbox/default/
+  aws --endpoint-url {here.endpoint_url} s3 ls --recursive s3://{here.results}/results/
+  curl -H 'x-api-key: {here.api_key}' {here.api_url}/v1/jobs
+
+Ctrl-C, or `make down` from another shell, stops everything.
+"""

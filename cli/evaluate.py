@@ -1,0 +1,249 @@
+"""How good an engine is: evaluate it, compare two, promote the better one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.table import Table as Printed
+
+from cli.terminal import console, explained
+from local.config import ROOT, LocalConfig, LocalError
+from maskdrop import catalog
+from sagemaker_model.device import choose
+from sagemaker_model.engines.base import Engine, load
+from sagemaker_model.evaluation import compare as side_by_side
+from sagemaker_model.evaluation import promote as gate
+from sagemaker_model.evaluation import report
+from sagemaker_model.evaluation import run as runs
+from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
+from sagemaker_model.evaluation.run import About, Predict, Run
+from sagemaker_model.evaluation.summary import Fault, Result, Table, tables
+from sagemaker_model.settings import ServerSettings
+from sagemaker_model.weights.store import NotInstalled, import_file
+
+RECORD = ROOT / "docs" / "promotions.jsonl"
+
+FAULTS_SHOWN = 10
+"""On the terminal; run.json and the report have all."""
+
+app = typer.Typer(help=__doc__)
+
+
+class PromptFrom(StrEnum):
+    none = "none"
+    truth_box = "truth-box"
+
+
+Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manifest.csv.", show_default=False)]
+Split = Annotated[str, typer.Option(help="Of the manifest's column `split`.")]
+Parts = Annotated[list[str] | None, typer.Option("--part", help="Only this part; may be given several times.")]
+By = Annotated[str, typer.Option(help="The manifest's column that names the parts.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")]
+Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="What engines are told: nothing, or the true box.")]
+Out = Annotated[
+    Path | None, typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report.")
+]
+IouCsv = Annotated[Path | None, typer.Option(dir_okay=False, help="A file for lines `id,iou` without a header.")]
+Workers = Annotated[int, typer.Option(min=1, help="Pictures at once, one thread each.")]
+Weights = Annotated[Path | None, typer.Option(help="The folder of weights; by default the one of the local stack.")]
+
+CORES = os.cpu_count() or 1
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    engine: Annotated[str | None, typer.Option(help="Of the catalogue, on the way of a user's picture.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Folder of ID.png: mattes, or cut-outs with alpha.")] = None,
+    split: Split = "val",
+    part: Parts = None,
+    by: By = "part",
+    limit: Limit = None,
+    prompt: Prompted = PromptFrom.none,
+    out: Out = None,
+    iou_csv: IouCsv = None,
+    workers: Workers = CORES,
+    folder: Weights = None,
+) -> None:
+    """Measures an engine, or a folder of predictions, against the truth. Exits 1 if a picture could not be scored."""
+    with explained():
+        if (engine is None) == (predictions is None):
+            raise LocalError("Give either --engine or --predictions.")
+        dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
+        if predictions:
+            predict = runs.by_folder(predictions)
+            run = _run(About.of(str(predictions), "", dataset), dataset.cases, predict, workers, out)
+        else:
+            row = catalog.engine(str(engine))
+            run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
+        _print(tables(run.results))
+        if iou_csv:
+            runs.write_ious(iou_csv, run.results)
+        if out:
+            _write(out / "report.html", report.run_page(run, _by_id(dataset)))
+        _print_faults(run)
+    if run.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An engine, or the folder of a run (`evaluate --out`).", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(help="For engines: folder with images/, masks/, manifest.csv.")] = None,
+    split: Split = "val",
+    prompt: Prompted = PromptFrom.none,
+    out: Out = None,
+    workers: Workers = CORES,
+    folder: Weights = None,
+) -> None:
+    """Sets two engines or runs side by side, picture by picture."""
+    with explained():
+        pair = []
+        for side, name in (("a", a), ("b", b)):
+            if (row := catalog.ENGINES.get(name)) is None:
+                pair.append(runs.read_run(Path(name)))
+            elif data is None:
+                raise LocalError("An engine needs --data to be compared on.")
+            else:
+                dataset = read_dataset(data, split)
+                pair.append(
+                    _run_engine(
+                        name, _installed(row, folder, workers), row, dataset, prompt, workers, out and out / side
+                    )
+                )
+        for run in pair:
+            _print_faults(run)
+        comparison = side_by_side.compare(*pair)
+        _print(comparison.tables())
+        if out:
+            about = pair[0].about
+            cases = _by_id(read_dataset(Path(about.data), about.split, by=about.by))
+            _write(out / "comparison.html", report.comparison_page(comparison, cases))
+
+
+@app.command()
+def promote(
+    new: Annotated[str, typer.Argument(help="A file of weights, or an engine.", show_default=False)],
+    data: Data,
+    engine: Annotated[str, typer.Option(help="Whose weights the file is.")] = "portrait",
+    over: Annotated[str, typer.Option(help="The engine to beat, as installed.")] = catalog.DEFAULT_ENGINE["cutout"],
+    split: Split = "val",
+    record: Annotated[
+        Path, typer.Option(help="Notes who replaced whom.", show_default="docs/promotions.jsonl")
+    ] = RECORD,
+    workers: Workers = CORES,
+    folder: Weights = None,
+) -> None:
+    """Installs weights if they are better than what is there, and notes it. Exits 1, with the figures, if not."""
+    with explained(), tempfile.TemporaryDirectory() as scratch:
+        file = None if new in catalog.ENGINES else Path(new)
+        row, current = catalog.engine(engine if file else new), catalog.engine(over)
+        name = file.name if file else new
+        candidate = (
+            gate.engine_of(file, row, Path(scratch), *_how(workers)) if file else _installed(row, folder, workers)
+        )
+        dataset = read_dataset(data, split)
+        pair = [
+            _run_engine(name, loaded, of, dataset, PromptFrom.none, workers)
+            for name, loaded, of in ((over, _installed(current, folder, workers), current), (name, candidate, row))
+        ]
+        for run in pair:
+            _print_faults(run)
+        _print(side_by_side.compare(*pair).tables())
+
+        def install() -> None:
+            if file:
+                weights = gate.weights_for(row, file)  # the copy that was evaluated: the file may have changed since
+                import_file(weights, Path(scratch) / weights.file, _folder(folder), own=True)
+
+        gate.promote(pair[1], pair[0], record, install, datetime.now(UTC))
+        console.print(f"{escape(name)} replaces {over}: noted in {escape(str(record))}.", soft_wrap=True)
+        if row.name != catalog.DEFAULT_ENGINE[row.task]:
+            console.print(f"{row.name} is the default once DEFAULT_ENGINE in maskdrop/catalog.py says so.")
+
+
+def _folder(folder: Path | None) -> Path:
+    return folder or LocalConfig.from_env(os.environ).weights
+
+
+def _how(workers: int) -> tuple[str, int]:
+    """The device, and the cores that a network takes for one picture where that is the CPU: as in the server."""
+    return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
+
+
+def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
+    """Raises InvalidWeights; NotInstalled for an engine whose weights or packages are not here."""
+    device, threads = _how(workers)
+    engines = load([row], device, _folder(folder), threads)
+    if row.name not in engines:
+        raise NotInstalled(f"The weights of {row.name}, or the packages that run them, are not here.")
+    return engines[row.name]
+
+
+def _run_engine(
+    name: str,
+    engine: Engine,
+    row: catalog.Engine,
+    dataset: Dataset,
+    prompt: PromptFrom,
+    workers: int,
+    out: Path | None = None,
+) -> Run:
+    predict = runs.by_engine(engine, row, truth_box=prompt is PromptFrom.truth_box)
+    said = name if prompt is PromptFrom.none else f"{name} ({prompt})"
+    return _run(About.of(said, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
+
+
+def _run(about: About, cases: Sequence[Case], predict: Predict, workers: int, out: Path | None) -> Run:
+    """With a bar. Kept in `out` where there is one."""
+    cv2.setNumThreads(1)  # the workers share the cores, as in the server
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    coming = runs.evaluate(cases, predict, workers=workers, folder=out)
+    with Progress(*columns, console=console, transient=True) as progress:
+        ended = list(progress.track(coming, total=len(cases), description=escape(about.predictor)))
+    results = [one for one in ended if isinstance(one, Result)]
+    run = Run(about, results, [one for one in ended if isinstance(one, Fault)], out)
+    if out:
+        runs.write_run(run, out)
+    return run
+
+
+def _by_id(dataset: Dataset) -> dict[str, Case]:
+    return {case.id: case for case in dataset.cases}
+
+
+def _write(path: Path, page: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    console.print(f"Wrote {escape(str(path))}", soft_wrap=True)
+
+
+def _print(printed: Sequence[Table]) -> None:
+    for table in printed:
+        grid = Printed(
+            *(Column(name, justify="right" if at else "left", overflow="fold") for at, name in enumerate(table.header)),
+            title=escape(table.title),
+            title_justify="left",
+        )
+        for row in table.rows:
+            grid.add_row(*map(escape, row))
+        console.print(grid)
+
+
+def _print_faults(run: Run) -> None:
+    for fault in run.faults[:FAULTS_SHOWN]:
+        console.print(f"[red]not scored[/red]  {escape(fault.id)}: {escape(fault.reason)}", soft_wrap=True)
+    if run.faults:
+        console.print(f"{len(run.faults)} pictures could not be scored for {escape(run.about.predictor)}.")

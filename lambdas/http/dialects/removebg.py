@@ -1,0 +1,215 @@
+"""remove.bg's API v1.0: POST /v1.0/removebg, GET /v1.0/account, POST /v1.0/improve.
+
+After the vendor's published OpenAPI description and what its official clients send and read (docs/vendors.md). A
+request is a form with files, one without, or JSON; empty fields are absent and unknown ones ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+
+from lambdas.http.cutouts import check_size, decoded
+from lambdas.http.dialects.picture import CREDITS, in_answer, response, result_of, sent_fields, text_of
+from maskdrop.catalog import engine
+from maskdrop.errors import (
+    BlockedUrl,
+    EmptyFile,
+    FailedDownload,
+    HostUnavailable,
+    InputError,
+    InvalidBackground,
+    InvalidOptions,
+    InvalidUrl,
+    MaskdropError,
+    MissingSource,
+    MultipleSources,
+    TooManyRedirects,
+    UnknownForeground,
+    UnreadablePicture,
+    UnsupportedFormat,
+)
+from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
+from maskdrop.options import Options
+from maskdrop.output import BackgroundImage, Colour, Output
+from maskdrop.services import Services
+from maskdrop.settings import Settings
+from maskdrop.wire import Reply
+
+PATHS = ("/v1.0/removebg", "/v1.0/account", "/v1.0/improve")
+
+SOURCES = ("image_file", "image_file_b64", "image_url")
+BACKGROUNDS = ("bg_color", "bg_image_url", "bg_image_file")
+FILES = ("image_file", "bg_image_file")
+BOOLEANS = ("true", "false")
+TYPES = ("person", "product", "car")
+
+PARAMETERS: dict[str, str] = {
+    "size": "size",
+    "format": "format",
+    "channels": "channels",
+    "roi": "roi",
+    "crop_margin": "crop",
+    "scale": "scale",
+    "position": "position",
+    "bg_color": "background",
+}
+"""Their parameter -> the field of our output with the same grammar."""
+
+FIELD_CODES = {
+    "size": "invalid_size",
+    "format": "invalid_format",
+    "channels": "invalid_channels",
+    "roi": "invalid_roi",
+    "crop": "invalid_crop_margin",
+    "scale": "invalid_scale",
+    "position": "invalid_position",
+    "background": "invalid_bg_color",
+    "semitransparency": "invalid_semitransparency",
+    "bg_image_url": "invalid_bg_image_url",
+    "bg_image": "failed_bg_download",
+    "bg": "multiple_bg_sources",
+    "image_file": "failed_to_read_image",
+    "image_file_b64": "failed_to_read_image",
+}
+"""What an InvalidOptions says is at fault -> their code."""
+
+CODES: dict[type[MaskdropError], str] = {
+    InvalidUrl: "invalid_image_url",
+    BlockedUrl: "invalid_image_url",
+    TooManyRedirects: "failed_image_download",
+    FailedDownload: "failed_image_download",
+    HostUnavailable: "failed_image_download",
+    EmptyFile: "failed_to_read_image",
+    UnreadablePicture: "failed_to_read_image",
+    UnsupportedFormat: "invalid_file_type",
+    InvalidBackground: "failed_bg_download",
+}
+"""Our error -> their code, where it is not ours."""
+
+HEADERS = [
+    *("X-Width", "X-Height", "X-Max-Width", "X-Max-Height", "X-Type", "X-Credits-Charged"),
+    *(f"X-Foreground-{side}" for side in ("Top", "Left", "Width", "Height")),
+]
+
+
+def add_routes(app: APIGatewayRestResolver) -> None:
+    @app.post("/v1.0/removebg")
+    def _remove() -> Response[Any]:
+        fields = parameters(sent_fields(app))
+        source, options = source_of(fields), options_of(fields, app.context["settings"], app.context["services"])
+        reply = result_of(app, source, options)
+        headers = headers_of(reply, fields)
+        if "application/json" not in app.current_event.headers.get("accept", ""):
+            return response(app, reply, headers, refusal)
+        body = {"data": {"result_b64": base64.b64encode(in_answer(reply)).decode()}}
+        return Response(200, "application/json", body, {**headers})
+
+    @app.get("/v1.0/account")
+    def _account() -> dict[str, Any]:
+        credits_left = {"total": CREDITS, "subscription": 0, "payg": CREDITS, "enterprise": 0}
+        return {"data": {"attributes": {"credits": credits_left, "api": {"free_calls": CREDITS, "sizes": "all"}}}}
+
+    @app.post("/v1.0/improve")
+    def _improve() -> dict[str, Any]:
+        return improve(source_of(parameters(sent_fields(app))), app.context["settings"], app.context["services"])
+
+
+def refusal(error: MaskdropError) -> Response[Any]:
+    """Whatever is wrong with a request is 400 there; the rest has our statuses, which are theirs."""
+    code = CODES.get(type(error), error.code)
+    if isinstance(error, InvalidOptions):
+        code = FIELD_CODES.get(error.field, code)
+    status = 400 if isinstance(error, InputError | HostUnavailable) else error.status
+    body = {"errors": [{"title": error.message, "code": code, "detail": ""}]}
+    return Response(status, "application/json", body, {})
+
+
+def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Files as bytes, all else that we know as text. Raises InvalidOptions."""
+    known = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+    return {
+        name: value if name in FILES and isinstance(value, bytes) else text_of(name, value)
+        for name, value in fields.items()
+        if name in known
+    }
+
+
+def source_of(fields: Mapping[str, Any]) -> bytes | str:
+    """The picture, or its address. Raises MissingSource, MultipleSources and InvalidOptions."""
+    given = [name for name in SOURCES if name in fields]
+    if not given:
+        raise MissingSource(f"No image given: send one of {', '.join(SOURCES)}.")
+    if len(given) > 1:
+        raise MultipleSources(f"Multiple image sources given: {', '.join(given)}. Send one of them.")
+    value: bytes | str = fields[given[0]]
+    if given[0] == "image_url":
+        return value
+    return value if isinstance(value, bytes) else decoded(value, given[0])
+
+
+def options_of(fields: Mapping[str, Any], settings: Settings, services: Services) -> Options:
+    """Raises InvalidOptions, whose field FIELD_CODES has, and what fetching a background raises for its host."""
+    output: dict[str, Any] = {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
+    output["crop"] = output.get("crop", "true") if fields.get("crop") == "true" else None
+    if fields.get("semitransparency", "true") not in BOOLEANS:
+        raise InvalidOptions('"semitransparency" is true or false.', "semitransparency")
+    if len([name for name in BACKGROUNDS if name in fields]) > 1:
+        raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
+    output.setdefault("size", "preview")
+    automatic = output.get("format", "auto") == "auto"
+    parsed = Output.from_json({**output, **({"format": None} if automatic else {})})
+    if not isinstance(parsed.background, Colour | None):  # ours has images in S3 there, which callers may not read
+        raise InvalidOptions('"bg_color" is a colour: 3, 4, 6 or 8 hexadecimal digits, or a name of CSS.', "background")
+    if image := _background(fields, services):
+        background = BackgroundImage(settings.inbox, f"{SENT_BACKGROUNDS_PREFIX}{uuid.uuid4().hex}")
+        parsed = replace(parsed, background=background)
+        services.storage.write(background.bucket, background.key, image, "application/octet-stream")
+    if automatic:
+        opaque = parsed.background and not (isinstance(parsed.background, Colour) and parsed.background.alpha < 255)
+        parsed = replace(parsed, format="jpg" if opaque else "png")
+    return Options(output=parsed)
+
+
+def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
+    """HEADERS. Raises UnknownForeground."""
+    facts = reply.facts
+    if facts.place is None:
+        raise UnknownForeground("Could not identify foreground in image.")
+    x0, y0, x1, y1 = facts.place
+    told: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
+    told["X-Max-Width"], told["X-Max-Height"] = facts.full
+    if fields.get("type_level") != "none":
+        usual = "person" if engine(facts.engine).subject == "people" else "other"
+        told["X-Type"] = fields["type"] if fields.get("type") in TYPES else usual
+    told |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
+    told |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
+    return {name: str(value) for name, value in told.items()}
+
+
+def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:
+    """Keeps a picture that went wrong, for whoever runs this stage to look at: a week, as uploads are kept. Raises what
+    `web.fetch` raises, and FileTooLarge."""
+    picture = services.web.fetch(source).body if isinstance(source, str) else source
+    check_size(picture)
+    name = str(uuid.uuid4())
+    services.storage.write(settings.inbox, f"{UPLOADS_PREFIX}improve/{name}", picture, "application/octet-stream")
+    return {"id": name}
+
+
+def _background(fields: Mapping[str, Any], services: Services) -> bytes | None:
+    """The image for behind the subject, if one came along. Raises InvalidOptions and HostUnavailable."""
+    if "bg_image_url" not in fields:
+        sent: bytes | str | None = fields.get("bg_image_file")
+        return decoded(sent, "bg_image") if isinstance(sent, str) else sent
+    try:
+        return services.web.fetch(fields["bg_image_url"]).body
+    except (InvalidUrl, BlockedUrl) as error:
+        raise InvalidOptions(error.message, "bg_image_url") from error
+    except InputError as error:
+        raise InvalidOptions(error.message, "bg_image") from error

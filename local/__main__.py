@@ -1,3 +1,0 @@
-from local.cli import app
-
-app(prog_name="python -m local")

@@ -1,0 +1,1 @@
+"""Decoding, refining, compositing and encoding of images."""

@@ -1,0 +1,1 @@
+"""The model server: HTTP routes, bundles, batches, queues and S3."""

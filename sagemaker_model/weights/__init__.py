@@ -1,0 +1,1 @@
+"""Weights by name: the manifest, downloads, checks and checkpoint formats."""

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli import models
+from cli.app import app
+from sagemaker_model.weights.store import MANIFEST, known, named, verify
+from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
+from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint, state
+
+MODNET, SELFIE = named("modnet"), named("selfie")
+TO = "s3://bucket/weights/v1/"
+
+Run = Callable[..., Result]
+
+
+@dataclass
+class FakeS3:
+    """One bucket. sent: the keys that were written, in order."""
+
+    objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    broken: Exception | None = None
+
+    def head_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        if self.broken:
+            raise self.broken
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "404"}}, "HeadObject")
+        body, metadata = self.objects[Key]
+        return {"ContentLength": len(body), "Metadata": metadata}
+
+    def upload_file(self, filename: str, bucket: str, key: str, extra: dict[str, Any], Callback: Any) -> None:  # noqa: N803
+        data = Path(filename).read_bytes()
+        Callback(len(data))
+        self.objects[key] = (data, extra["Metadata"])
+        self.sent.append(key)
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803
+        self.objects[Key] = (Body, {})
+        self.sent.append(Key)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`maskdrop models` with these words, on a folder of its own."""
+
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(app, ["models", *words, "--folder", str(tmp_path / "weights")])
+
+    return call
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    fake = FakeS3()
+    monkeypatch.setattr(models.boto3, "client", lambda _: fake)
+    return fake
+
+
+@pytest.fixture
+def own(tmp_path: Path, run: Run, weights_dir: Path) -> Path:  # noqa: F811
+    """A checkpoint of the user's own, imported for `modnet`, beside the weights that come with the image."""
+    assert run("import", "selfie", str(weights_dir / SELFIE.file)).exit_code == 0
+    file = tmp_path / "mine.ckpt"
+    file.write_bytes(a_checkpoint())
+    assert run("import", "modnet", str(file), "--own").exit_code == 0
+    return file
+
+
+def test_all_weights_are_listed_with_their_licence_and_source(run: Run) -> None:
+    listed = run("list").output
+    assert all(name in listed for name in known())
+    assert "dl.fbaipublicfiles.com" in listed
+    assert "your own" not in listed
+
+
+def test_what_is_here_is_told_from_what_is_not(run: Run, own: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights" / named("sam-vit_b").file).write_bytes(b"half")
+    lines = {line.split("│")[1].strip(): line for line in run("list").output.splitlines() if line.startswith("│")}
+    assert "your own" in lines["modnet"]
+    assert "wrong size" in lines["sam-vit_b"]
+    assert "no" in lines["sam-vit_l"]
+
+
+def test_verify_exits_with_1_when_a_file_is_not_what_it_should_be(run: Run, own: Path, tmp_path: Path) -> None:
+    assert run("verify").exit_code == 0
+    (tmp_path / "weights" / MODNET.file).write_bytes(b"changed")
+    result = run("verify")
+    assert result.exit_code == 1
+    assert "wrong" in result.output
+
+
+def test_an_error_is_one_sentence_and_exits_with_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"<html>")
+    for words in (("pull", "nothing"), ("import", "modnet", str(tmp_path / "mine")), ("import", "modnet", "missing")):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert isinstance(result.exception, SystemExit)
+        assert "Traceback" not in result.output
+
+
+def test_push_puts_every_file_and_then_the_manifest_under_the_prefix(run: Run, own: Path, s3: FakeS3) -> None:
+    assert run("push", "--to", TO).exit_code == 0
+    assert s3.sent == [f"weights/v1/{name}" for name in (SELFIE.file, MODNET.file, MANIFEST)]
+    body, metadata = s3.objects[f"weights/v1/{MODNET.file}"]
+    assert body == own.read_bytes()
+    said = json.loads(s3.objects[f"weights/v1/{MANIFEST}"][0])["weights"][MODNET.file]
+    assert said["sha256"] == metadata["sha256"] == hashlib.sha256(body).hexdigest()
+    assert (said["engine"], said["size"], said["licence"]) == ("modnet", len(body), None)
+
+
+def test_what_the_prefix_holds_is_what_the_container_loads(run: Run, own: Path, s3: FakeS3, tmp_path: Path) -> None:
+    run("push", "--to", TO)
+    for key, (body, _) in s3.objects.items():  # as SageMaker lays them out in /opt/ml/model
+        path = tmp_path / "model" / key.removeprefix("weights/v1/")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(body)
+    assert verify(SELFIE, tmp_path / "model") == SELFIE.sha256
+    assert verify(MODNET, tmp_path / "model") == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
+def test_what_was_pushed_is_not_sent_again_unless_it_changed(run: Run, own: Path, s3: FakeS3) -> None:
+    run("push", "--to", TO)
+    s3.sent.clear()
+    run("push", "--to", TO)
+    assert s3.sent == [f"weights/v1/{MANIFEST}"]
+    own.write_bytes(a_checkpoint({"model": state()}))
+    run("import", "modnet", str(own), "--own")
+    s3.sent.clear()
+    run("push", "--to", TO)
+    assert f"weights/v1/{MODNET.file}" in s3.sent
+
+
+def test_weights_that_are_not_what_they_should_be_are_not_pushed(
+    run: Run, own: Path, s3: FakeS3, tmp_path: Path
+) -> None:
+    (tmp_path / "weights" / MODNET.file).write_bytes(b"changed")
+    result = run("push", "--to", TO)
+    assert result.exit_code == 1
+    assert "SHA-256" in result.output
+    assert not {key for key in s3.sent if key.endswith((MODNET.file, MANIFEST))}
+
+
+def test_what_every_endpoint_needs_is_not_forgotten(run: Run, own: Path, s3: FakeS3, tmp_path: Path) -> None:
+    (tmp_path / "weights" / SELFIE.file).unlink()
+    result = run("push", "--to", TO)
+    assert (result.exit_code, s3.sent) == (1, [])
+    assert "models pull selfie" in result.output
+
+
+@pytest.mark.parametrize("to", ["bucket/prefix/", "s3://bucket", "s3://bucket/", "s3://bucket/prefix", "s3:///prefix/"])
+def test_a_prefix_that_sagemaker_would_refuse_is_refused(run: Run, own: Path, s3: FakeS3, to: str) -> None:
+    result = run("push", "--to", to)
+    assert (result.exit_code, s3.sent) == (1, [])
+    assert "s3://bucket/prefix/" in result.output
+
+
+@pytest.mark.parametrize(
+    "error", [NoCredentialsError(), ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")]
+)
+def test_what_aws_says_is_passed_on_in_one_sentence(run: Run, own: Path, s3: FakeS3, error: Exception) -> None:
+    s3.broken = error
+    result = run("push", "--to", TO)
+    assert (result.exit_code, s3.sent) == (1, [])
+    assert "S3 refused" in result.output

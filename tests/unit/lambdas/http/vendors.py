@@ -1,0 +1,83 @@
+"""Calls of the vendors' addresses, as API Gateway hands them on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+from lambdas.http.routes import work
+from maskdrop.access import Caller
+from tests.fakes import NOW, World
+
+PHOTO = bytes(range(256)) * 4
+"""With every byte there is, line ends and what is no text among them."""
+
+ENCODED = base64.b64encode(PHOTO).decode()
+
+BOUNDARY = "the-boundary"
+
+CALLER = Caller(id="k", owner="ann", scope="own", rate=3)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(
+    world: World,
+    method: str,
+    path: str,
+    *,
+    body: bytes = b"",
+    content_type: str = "",
+    query: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+    caller: Caller | None = CALLER,
+) -> Answer:
+    sent = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
+    event = {
+        "httpMethod": method,
+        "path": path,
+        "resource": "/{proxy+}",
+        "headers": sent,
+        "multiValueHeaders": {name: [value] for name, value in sent.items()},
+        "queryStringParameters": query or None,
+        "multiValueQueryStringParameters": {name: [value] for name, value in (query or {}).items()} or None,
+        "requestContext": {"stage": "v1", "requestId": "r"}
+        | ({"authorizer": caller.to_context()} if caller else {"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
+        "body": base64.b64encode(body).decode() if body else None,
+        "isBase64Encoded": bool(body),
+    }
+    answer = work(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
+    told = {name.lower(): ",".join(values) for name, values in answer["multiValueHeaders"].items()}
+    text: str = answer["body"]
+    return Answer(answer["statusCode"], told, base64.b64decode(text) if answer["isBase64Encoded"] else text.encode())
+
+
+def multipart(fields: dict[str, str | bytes]) -> tuple[bytes, str]:
+    """The body and its content type; text as fields, bytes as files without a type of their own."""
+    body = b""
+    for name, value in fields.items():
+        file = f'; filename="{name}.jpg"' if isinstance(value, bytes) else ""
+        body += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+        body += (value if isinstance(value, bytes) else value.encode()) + b"\r\n"
+    return body + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def urlencoded(fields: dict[str, str]) -> tuple[bytes, str]:
+    return urlencode(fields).encode(), "application/x-www-form-urlencoded"
+
+
+def in_json(fields: dict[str, Any]) -> tuple[bytes, str]:
+    return json.dumps(fields).encode(), "application/json"

@@ -1,0 +1,441 @@
+"""The networks themselves: every published layout, small random networks through both runtimes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskdrop.prompt import Prompt
+from sagemaker_model.engines.sam import OnnxNetwork, Sam, Sam2
+from sagemaker_model.weights import store as weights
+from sagemaker_model.weights.store import InvalidWeights
+
+torch = pytest.importorskip("torch", reason="torch is not installed: it comes with the GPU container alone")
+pytest.importorskip("transformers", reason="transformers is not installed: it comes with the GPU container alone")
+
+from safetensors.torch import save_file  # noqa: E402 - after the check that it is there
+from transformers import Sam2Config, Sam2Model, SamConfig, SamModel  # noqa: E402
+
+from sagemaker_model.nets import sam  # noqa: E402
+
+OFFICIAL_COUNTS = {
+    "vit_b": 314,
+    "vit_l": 482,
+    "vit_h": 594,
+    "tiny": 471,
+    "small": 519,
+    "base_plus": 615,
+    "large": 903,
+}
+"""Keys of the published files."""
+
+COMMON = (
+    (r"shared_embedding\.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"),
+    (r"(_mlps\.\d+|_head)\.proj_out\.", r"\1.layers.2."),
+    (r"(_mlps\.\d+|_head)\.layers\.0\.", r"\1.layers.1."),
+    (r"(_mlps\.\d+|_head)\.proj_in\.", r"\1.layers.0."),
+    (r"upscale_conv1", "output_upscaling.0"),
+    (r"upscale_layer_norm", "output_upscaling.1"),
+    (r"upscale_conv2", "output_upscaling.3"),
+    (r"mask_embed\.conv1", "mask_downscaling.0"),
+    (r"mask_embed\.layer_norm1", "mask_downscaling.1"),
+    (r"mask_embed\.conv2", "mask_downscaling.3"),
+    (r"mask_embed\.layer_norm2", "mask_downscaling.4"),
+    (r"mask_embed\.conv3", "mask_downscaling.6"),
+    (r"point_embed\.", "point_embeddings."),
+    (r"patch_embed\.projection", "patch_embed.proj"),
+)
+
+TO_OFFICIAL = {
+    "sam": (
+        (r"vision_encoder\.neck\.conv1", "image_encoder.neck.0"),
+        (r"vision_encoder\.neck\.layer_norm1", "image_encoder.neck.1"),
+        (r"vision_encoder\.neck\.conv2", "image_encoder.neck.2"),
+        (r"vision_encoder\.neck\.layer_norm2", "image_encoder.neck.3"),
+        (r"vision_encoder\.layers", "image_encoder.blocks"),
+        (r"vision_encoder", "image_encoder"),
+        *COMMON,
+        (r"layer_norm", "norm"),
+    ),
+    "sam2": (
+        (r"vision_encoder\.neck\.convs\.(\d+)", r"image_encoder.neck.convs.\1.conv"),
+        (r"vision_encoder\.backbone", "image_encoder.trunk"),
+        (r"^prompt_encoder", "sam_prompt_encoder"),
+        (r"^mask_decoder", "sam_mask_decoder"),
+        (r"^no_memory_embedding", "no_mem_embed"),
+        (r"((blocks|transformer\.layers)\.\d+\.mlp)\.proj_in", r"\1.layers.0"),
+        (r"((blocks|transformer\.layers)\.\d+\.mlp)\.proj_out", r"\1.layers.1"),
+        (r"o_proj", "out_proj"),
+        *COMMON,
+        (r"layer_norm", "norm"),
+    ),
+}
+"""From transformers to the official names, told apart from the engine's rules."""
+
+
+def both(*names: str) -> list[str]:
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+def video_keys() -> list[str]:
+    """What an official file of SAM 2.1 holds for videos."""
+    keys = ["maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial", *both("mask_downsample")]
+    for i in range(4):
+        layer = f"memory_attention.layers.{i}."
+        attention = [f"{a}.{p}_proj" for a in ("self_attn", "cross_attn_image") for p in ("q", "k", "v", "out")]
+        keys += both(*(layer + name for name in (*attention, "linear1", "linear2", "norm1", "norm2", "norm3")))
+    encoder = [f"mask_downsampler.encoder.{i}" for i in (0, 1, 3, 4, 6, 7, 9, 10, 12)] + ["pix_feat_proj", "out_proj"]
+    for i in range(2):
+        encoder += [f"fuser.layers.{i}.{name}" for name in ("dwconv", "norm", "pwconv1", "pwconv2")]
+        keys.append(f"memory_encoder.fuser.layers.{i}.gamma")
+    keys += both("memory_attention.norm", *(f"memory_encoder.{name}" for name in encoder))
+    return keys + both(*(f"obj_ptr_proj.layers.{i}" for i in range(3)), "obj_ptr_tpos_proj")
+
+
+def official(family: str, state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a network of transformers as its official file would hold it."""
+    named = {}
+    for key, value in state.items():
+        if key == "shared_image_embedding.positional_embedding":
+            continue
+        for pattern, to in TO_OFFICIAL[family]:
+            key = re.sub(pattern, to, key)
+        named[key] = value
+    if family == "sam2":
+        points = named.pop("sam_prompt_encoder.point_embeddings.weight")
+        named |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": points[i : i + 1] for i in range(4)}
+        named |= {key: torch.zeros(1) for key in video_keys()}
+    return named
+
+
+def randomised(network: Any) -> Any:
+    """Large weights, so that nothing vanishes in the noise; one seed."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for key, value in network.state_dict().items():
+            spread = 0.3 if value.ndim > 1 else 0.05
+            centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+            value.copy_(centre + spread * torch.randn(value.shape, generator=generator))
+        if isinstance(network, SamModel):  # one matrix under two names
+            network.prompt_encoder.shared_embedding.positional_embedding = (
+                network.shared_image_embedding.positional_embedding
+            )
+        else:
+            network.prompt_encoder.shared_embedding.positional_embedding.copy_(
+                network.shared_image_embedding.positional_embedding
+            )
+    return network.eval()
+
+
+DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+
+
+def small_sam() -> Any:
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "global_attn_indexes": [1],
+        "image_size": 64,
+        "output_channels": 32,
+        "num_pos_feats": 16,
+        "window_size": 2,
+    }
+    prompts = {"hidden_size": 32, "image_size": 64}
+    config = SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
+    return randomised(SamModel(config))
+
+
+def small_sam2() -> Any:
+    sizes = [8, 16, 32, 64]
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "embed_dim_per_stage": sizes,
+        "blocks_per_stage": [1, 1, 2, 1],
+        "global_attention_blocks": [3],
+        "image_size": [64, 64],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "window_positional_embedding_background_size": [4, 4],
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": sizes[::-1],
+        "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    }
+    prompts = {"hidden_size": 32, "image_size": 64}
+    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
+    return randomised(Sam2Model(config))
+
+
+SMALL = {"sam": small_sam, "sam2": small_sam2}
+ENGINES = {"sam": (Sam, "sam-vit-base", "sam-vit_b"), "sam2": (Sam2, "sam2.1-hiera-tiny", "sam2-tiny")}
+
+each_family = pytest.mark.parametrize("family", ["sam", "sam2"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small networks in Hugging Face folders; that of SAM 2.1 with a key of the video model, as the published ones."""
+    root = tmp_path_factory.mktemp("weights")
+    for family, make in SMALL.items():
+        network, folder = make(), root / ENGINES[family][1]
+        folder.mkdir()
+        state = {key: value.clone() for key, value in network.state_dict().items()}
+        if family == "sam2":
+            state["memory_attention.layers.0.linear1.weight"] = torch.zeros(2)
+        save_file(state, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(network.config.to_dict()))
+    return root
+
+
+def ready(family: str, folder: Path) -> Sam:
+    engine = ENGINES[family][0]()
+    engine.setup("cpu", folder)
+    return engine
+
+
+def picture(width: int, height: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+# Layouts
+
+
+@pytest.mark.parametrize("name", sam.CONFIGS)
+def test_the_official_file_of_every_variant_loads_strictly(name: str) -> None:
+    family, config = sam.CONFIGS[name]
+    with torch.device("meta"):
+        made = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
+    one = torch.zeros(1)
+    state = official(family, {key: one.expand(value.shape) for key, value in made.state_dict().items()})
+    assert len(state) == OFFICIAL_COUNTS[name]
+    loaded = sam.from_official(name, state)
+    assert {key: value.shape for key, value in loaded.state_dict().items()} == {
+        key: value.shape for key, value in made.state_dict().items()
+    }
+    assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
+
+
+@each_family
+def test_every_weight_comes_to_its_place(family: str) -> None:
+    before = SMALL[family]().state_dict()
+    after = sam.renamed(family, official(family, before))
+    before.pop("shared_image_embedding.positional_embedding")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def without(state: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name != key}
+
+
+TOKEN = "mask_decoder.iou_token.weight"
+
+
+@each_family
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: without(state, TOKEN), f"{TOKEN} is missing"),
+        (lambda state: state | {"head.weight": torch.zeros(1)}, r"head\.weight is unknown"),
+        (lambda state: state | {TOKEN: torch.zeros(1, 31)}, r"has the shape \(1, 31\), not \(1, 32\)"),
+        (lambda _: {}, r"is missing.*faults"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_named(family: str, change: Any, says: str) -> None:
+    network = SMALL[family]()
+    with pytest.raises(InvalidWeights, match=says):
+        sam.from_hugging_face(family, network.config.to_dict(), change(network.state_dict()))
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (print, ("this must not run",))
+
+
+def damaged(kind: str, path: Path) -> None:
+    if kind == "truncated":
+        torch.save({"model": {"a": torch.zeros(1000)}}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "a pickle that runs":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif kind == "a checkpoint that runs":
+        torch.save({"model": Evil()}, path)
+    elif kind == "no tensors":
+        torch.save({"model": {"a": 1}}, path)
+    elif kind == "one tensor":
+        torch.save(torch.zeros(1), path)
+    elif kind == "no number":
+        torch.save({"model": {"a": torch.full((3,), torch.nan)}}, path)
+    elif kind == "another network":
+        torch.save({"model": {"a": torch.zeros(3)}}, path)
+    else:
+        path.write_bytes(b"" if kind == "empty" else b"no weights at all")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("truncated", "truncated, damaged"),
+        ("a pickle that runs", "was not run"),
+        ("a checkpoint that runs", "was not run"),
+        ("no tensors", "something else than named tensors"),
+        ("one tensor", "something else than named tensors"),
+        ("empty", "truncated, damaged"),
+        ("text", "was not run"),
+        ("no number", "NaN or infinity"),
+        ("another network", "The weights are not those of"),
+    ],
+)
+@pytest.mark.parametrize(("family", "name"), [("sam", "sam_vit_b_01ec64.pth"), ("sam2", "sam2.1_hiera_tiny.pt")])
+def test_a_file_of_ones_own_that_is_no_weights_is_refused(
+    family: str, name: str, kind: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged(kind, tmp_path / name)
+    rows = {name: {"sha256": weights.digest(tmp_path / name)}}
+    (tmp_path / weights.MANIFEST).write_text(weights.manifest_text(rows))
+    with pytest.raises(InvalidWeights, match=says):
+        ready(family, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_official_file_must_have_the_published_sum(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "sam2.1_hiera_tiny.pt")
+    with pytest.raises(InvalidWeights, match="has the SHA-256"):
+        ready("sam2", tmp_path)
+
+
+@each_family
+def test_a_folder_cut_short_is_refused(family: str, folders: Path, tmp_path: Path) -> None:
+    name = ENGINES[family][1]
+    (tmp_path / name).mkdir()
+    for file in (folders / name).iterdir():
+        (tmp_path / name / file.name).write_bytes(file.read_bytes()[: 3000 if file.suffix == ".safetensors" else None])
+    with pytest.raises(InvalidWeights, match="truncated, damaged"):
+        ready(family, tmp_path)
+
+
+# Numbers
+
+
+def marks(*prompts: Iterable[tuple[float, float, int]]) -> tuple[Any, Any]:
+    values = torch.tensor([list(prompt) for prompt in prompts])
+    return values[..., :2], values[..., 2].long()
+
+
+@each_family
+@pytest.mark.parametrize("kind", ["points", "box", "both"])
+def test_the_decoder_gives_what_the_network_of_transformers_gives(family: str, kind: str) -> None:
+    """Its own way through box prompts and one mask or three, against ours, where a box is two points."""
+    network = SMALL[family]()
+    maps = sam.Encoder(network)(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    points = [[(9.0, 12.0, 1), (40.0, 33.0, 0)], [(5.0, 6.0, 1), (7.0, 60.0, 1)]]
+    boxes = [(3.0, 4.0, 30.0, 50.0), (20.0, 10.0, 60.0, 30.0)]
+    said: dict[str, Any] = {}
+    if kind != "box":
+        places, labels = marks(*points)
+        said |= {"input_points": places[None], "input_labels": labels[None]}
+    if kind != "points":
+        said["input_boxes"] = torch.tensor(boxes)[None]
+    embedding = maps[0] if family == "sam" else list(maps)
+    network.config.mask_decoder_config.dynamic_multimask_via_stability = False
+    if family == "sam2":
+        network.mask_decoder.dynamic_multimask_via_stability = False
+    with torch.inference_mode():
+        one, three = (network(image_embeddings=embedding, multimask_output=many, **said) for many in (False, True))
+    expected = torch.cat([one.pred_masks, three.pred_masks], 2)[0]
+    scores = torch.cat([one.iou_scores, three.iou_scores], 2)[0]
+
+    prompts = []
+    for own, (x0, y0, x1, y1) in zip(points, boxes, strict=True):
+        prompt = [] if kind == "box" else list(own)
+        if kind != "points":
+            prompt += [(x0, y0, 2), (x1, y1, 3)]
+        if kind == "points" or family == "sam2":
+            prompt.append((0.0, 0.0, -1))
+        prompts.append(prompt)
+    with torch.inference_mode():
+        found, expects = sam.Decoder(network)(*marks(*prompts), *maps)
+    assert expected.std() > 0.1
+    assert (found - expected).abs().max() < 1e-4
+    assert (expects - scores).abs().max() < 1e-4
+
+
+@each_family
+def test_an_engine_reads_a_hugging_face_folder(family: str, folders: Path) -> None:
+    engine = ready(family, folders)
+    alpha = engine.predict(picture(80, 48), (Prompt((3, 4, 60, 40)), Prompt(points=((70, 9, 1), (5, 40, 0))))).values
+    assert 0 <= alpha.min() <= alpha.max() <= 1
+    assert alpha.std() > 0.02
+    assert len(engine.weights_sha256) == 64
+
+
+@each_family
+def test_a_batch_gives_what_its_pictures_give_alone(family: str, folders: Path) -> None:
+    engine, again = ready(family, folders), ready(family, folders)
+    prompts = (Prompt((3, 4, 15, 16)),)
+    pixels = [engine.prepare(picture(*size), prompts) for size in ((20, 30), (30, 20), (64, 64))]
+    together = engine.infer(pixels)
+    for one, embedding in zip(pixels, together, strict=True):
+        (alone,) = again.infer([one])
+        for a, b in zip(alone, embedding, strict=True):
+            assert a.dtype == np.float16
+            assert b.base is None, "it keeps no batch alive"
+            assert np.allclose(a, b, atol=2e-2)
+
+
+@each_family
+def test_a_batch_that_was_warmed_up_for_gives_the_same(family: str, folders: Path) -> None:
+    engine, again = ready(family, folders), ready(family, folders)
+    engine.warm_up(64)
+    prompts = (Prompt((3, 4, 15, 16)),)
+    seen = [engine.prepare(picture(20, 20 + i), prompts) for i in range(7)]
+    for one, embedding in zip(seen, engine.infer(seen), strict=True):
+        (alone,) = again.infer([one])
+        for a, b in zip(alone, embedding, strict=True):
+            assert np.allclose(a, b, atol=2e-2)
+
+
+# ONNX
+
+
+@pytest.fixture(scope="module")
+def exported(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnx", reason="onnx is not installed: it is needed to export alone")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from sagemaker_model.export.sam import sam_decoder_to_onnx, sam_encoder_to_onnx
+
+    root = tmp_path_factory.mktemp("onnx")
+    for family, (_, _, name) in ENGINES.items():
+        network = SMALL[family]()
+        sam_encoder_to_onnx(network, root / f"{name}.encoder.onnx")
+        sam_decoder_to_onnx(network, root / f"{name}.decoder.onnx")
+    return root
+
+
+@each_family
+def test_the_onnx_files_alone_serve_prompts_and_give_the_same(family: str, folders: Path, exported: Path) -> None:
+    by_torch, by_onnx = ready(family, folders), ready(family, exported)
+    assert isinstance(by_onnx._network, OnnxNetwork)
+    rgb = picture(80, 48)
+    for count in (1, 2, 5):
+        prompts = tuple(Prompt((i, 4, 60, 40)) for i in range(count))
+        prompts += (Prompt(points=tuple((7.0 * i, 9.0, 1) for i in range(count))),)
+        expected, found = by_torch.predict(rgb, prompts).values, by_onnx.predict(rgb, prompts).values
+        assert np.abs(found - expected).max() < 1e-2  # the embeddings are rounded to half precision
+
+
+def test_an_onnx_file_that_cannot_be_read_is_refused(tmp_path: Path, exported: Path) -> None:
+    for half in ("encoder", "decoder"):
+        (tmp_path / f"sam-vit_b.{half}.onnx").write_bytes((exported / f"sam-vit_b.{half}.onnx").read_bytes()[:500])
+    with pytest.raises(InvalidWeights, match="damaged or no ONNX network"):
+        ready("sam", tmp_path)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.stub import Stubber
+
+from maskdrop.errors import NotAllowed, QueueUnavailable
+from sagemaker_model.serving.queue import Message, SqsQueue
+
+URL = "https://sqs.us-east-1.amazonaws.com/1/q"
+
+
+@pytest.fixture
+def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SqsQueue, Stubber]]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    queue = SqsQueue(URL, threads=2)
+    with Stubber(queue._sqs) as stub:
+        yield queue, stub
+
+
+def test_messages_are_received_hidden_and_deleted_by_their_receipt(sqs: tuple[SqsQueue, Stubber]) -> None:
+    queue, stub = sqs
+    asked = {"QueueUrl": URL, "MaxNumberOfMessages": 2, "WaitTimeSeconds": 20, "VisibilityTimeout": 120}
+    stub.add_response("receive_message", {"Messages": [{"MessageId": "1", "ReceiptHandle": "r", "Body": "b"}]}, asked)
+    stub.add_response("receive_message", {}, asked)
+    stub.add_response("delete_message", {}, {"QueueUrl": URL, "ReceiptHandle": "r"})
+    [message] = queue.receive(2, wait_s=20, hidden_s=120)
+    assert message == Message("1", "r", "b")
+    assert queue.receive(2, wait_s=20, hidden_s=120) == []
+    queue.delete(message)
+    stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(("attributes", "known"), [({"Attributes": {"RedrivePolicy": "{}"}}, True), ({}, False)])
+def test_dead_letters_are_known_by_the_redrive_policy(
+    sqs: tuple[SqsQueue, Stubber], attributes: dict[str, dict[str, str]], known: bool
+) -> None:
+    queue, stub = sqs
+    stub.add_response("get_queue_attributes", attributes, {"QueueUrl": URL, "AttributeNames": ["RedrivePolicy"]})
+    assert queue.has_dead_letters() is known
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("AccessDenied", NotAllowed),
+        ("AWS.SimpleQueueService.NonExistentQueue", NotAllowed),
+        ("InvalidClientTokenId", NotAllowed),
+        ("RequestThrottled", QueueUnavailable),
+        ("InternalFailure", QueueUnavailable),
+    ],
+)
+def test_what_passes_by_itself_is_told_from_what_does_not(
+    sqs: tuple[SqsQueue, Stubber], code: str, error: type[Exception]
+) -> None:
+    queue, stub = sqs
+    stub.add_client_error("receive_message", code, http_status_code=403)
+    with pytest.raises(error, match=code):
+        queue.receive(1, wait_s=1, hidden_s=1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(EndpointConnectionError(endpoint_url=URL), QueueUnavailable), (NoCredentialsError(), NotAllowed)],
+)
+def test_a_queue_out_of_reach_is_asked_again_but_not_without_credentials(
+    sqs: tuple[SqsQueue, Stubber], monkeypatch: pytest.MonkeyPatch, fault: Exception, error: type[Exception]
+) -> None:
+    queue, _ = sqs
+
+    def broken(**_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(queue._sqs, "receive_message", broken)
+    with pytest.raises(error):
+        queue.receive(1, wait_s=1, hidden_s=1)
+
+
+def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    with pytest.raises(NotAllowed, match="region"):
+        SqsQueue(URL, threads=1)

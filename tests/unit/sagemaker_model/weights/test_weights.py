@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from maskdrop.catalog import ENGINES
+from sagemaker_model.weights import store as weights_module
+from sagemaker_model.weights.download import DownloadFailed
+from sagemaker_model.weights.picklescan import CHECKPOINTS
+from sagemaker_model.weights.store import (
+    MANIFEST,
+    InvalidWeights,
+    NoSpace,
+    NotInstalled,
+    Weights,
+    expected,
+    fetch,
+    import_file,
+    known,
+    located,
+    named,
+    read,
+    verify,
+)
+from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint
+from tests.unit.sagemaker_model.weights.file_server import FileServer
+
+SELFIE = named("selfie")
+CONTENT = bytes(range(256)) * 4096
+"""1 MiB."""
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def some(url: str | None = None, content: bytes = CONTENT) -> Weights:
+    return Weights(
+        name="some", engine="none", file="some.onnx", licence="MIT", home="https://example.com",
+        size=len(content), sha256=sha256(content), url=url,
+    )  # fmt: skip
+
+
+# The list
+
+
+def test_every_row_can_be_told_from_the_others_and_says_whose_it_is() -> None:
+    rows = list(known().values())
+    assert len({row.file for row in rows}) == len(rows)
+    assert all(row.licence and row.home.startswith("https://") for row in rows)
+    assert {"modnet", "sam-vit_b", "sam-vit_l", "sam-vit_h", "sam2-tiny", "sam2-large", "selfie"} <= set(known())
+
+
+@pytest.mark.parametrize("row", known().values(), ids=str)
+def test_what_is_fetched_has_a_sum_a_size_and_a_safe_address(row: Weights) -> None:
+    if row.url or row.wheel:
+        assert row.sha256 is not None
+        assert len(bytes.fromhex(row.sha256)) == 32
+        assert row.size
+    if row.url:
+        assert urlsplit(row.url).scheme == "https"
+        assert Path(urlsplit(row.url).path).suffix == Path(row.file).suffix
+
+
+def test_the_documents_name_the_licence_of_all_weights() -> None:
+    lines = (Path(__file__).parents[4] / "docs" / "models.md").read_text().splitlines()
+    for row in known().values():
+        size = f"{row.size / 1e6:,.1f}" if row.size else ""
+        said = f"| `{row.name}` | `{row.file}` | {size} | {row.licence} |"
+        assert [line for line in lines if line.startswith(said) and row.home in line], row.name
+
+
+def test_the_official_files_of_sam_carry_names_that_their_loaders_look_for() -> None:
+    assert named("sam-vit_b").file == "sam_vit_b_01ec64.pth"
+    assert named("sam-vit_l").file == "sam_vit_l_0b3195.pth"
+    assert named("sam-vit_h").file == "sam_vit_h_4b8939.pth"
+    assert named("sam2-base_plus").file == "sam2.1_hiera_base_plus.pt"
+
+
+def test_the_default_engine_needs_no_choice_of_weights() -> None:
+    assert named("selfie").wheel
+    assert named("selfie").engine in ENGINES
+
+
+def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+    with pytest.raises(InvalidWeights, match=r"'sam3'.*sam2-tiny"):
+        named("sam3")
+
+
+# Loading
+
+
+def test_weights_of_another_hash_are_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / SELFIE.file).write_bytes(b"other")
+    for load in (read, verify):
+        with pytest.raises(InvalidWeights, match="SHA-256"):
+            load(SELFIE, tmp_path)
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+    for load in (read, verify):
+        with pytest.raises(NotInstalled, match="fetch-weights"):
+            load(SELFIE, tmp_path)
+        with pytest.raises(NotInstalled, match="maskdrop models pull modnet"):
+            load(named("modnet"), tmp_path)
+
+
+def test_a_broken_manifest_is_named_and_nothing_is_loaded_by_it(tmp_path: Path) -> None:
+    (tmp_path / SELFIE.file).write_bytes(b"")
+    for text in ("{", "[]", '{"weights": {"a": 1}}', '{"weights": {"a": {}}}', '{"weights": 3}'):
+        (tmp_path / MANIFEST).write_text(text)
+        with pytest.raises(InvalidWeights, match=MANIFEST):
+            verify(SELFIE, tmp_path)
+
+
+# With the package
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    monkeypatch.setattr(weights_module, "BUNDLED", tmp_path / "package")
+    weights_module.BUNDLED.mkdir()
+    (weights_module.BUNDLED / "some.onnx").write_bytes(CONTENT)
+    return replace(some(), bundled=True)
+
+
+def test_what_comes_with_the_package_need_not_be_in_the_folder(bundled: Weights, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    assert fetch(bundled, folder) == located(bundled, folder) == weights_module.BUNDLED / "some.onnx"
+    assert verify(bundled, folder) == bundled.sha256
+    assert read(bundled, folder) == CONTENT
+    assert not folder.exists()
+
+
+def test_a_file_of_ones_own_goes_before_the_packages(bundled: Weights, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.onnx"
+    mine.write_bytes(b"mine")
+    folder = tmp_path / "weights"
+    assert import_file(bundled, mine, folder, own=True) == located(bundled, folder)
+    assert read(bundled, folder) == b"mine"
+
+
+def test_what_should_come_with_the_package_and_does_not_is_not_installed(bundled: Weights, tmp_path: Path) -> None:
+    (weights_module.BUNDLED / "some.onnx").unlink()
+    with pytest.raises(NotInstalled, match="maskdrop models import some"):
+        verify(bundled, tmp_path)
+    with pytest.raises(InvalidWeights, match="not fetched"):
+        fetch(bundled, tmp_path)
+
+
+def test_the_packages_files_are_those_of_the_list() -> None:
+    here = {path.name: path for path in weights_module.BUNDLED.glob("*.onnx")}
+    listed = {row.file: row for row in known().values() if row.bundled}
+    assert here.keys() <= listed.keys()
+    for file, path in here.items():
+        assert (path.stat().st_size, sha256(path.read_bytes())) == (listed[file].size, listed[file].sha256)
+
+
+# From a wheel
+
+
+def test_weights_that_are_there_are_not_fetched_again(weights_dir: Path) -> None:
+    assert SELFIE.wheel
+    nowhere = replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="no such requirement"))
+    assert fetch(nowhere, weights_dir) == weights_dir / SELFIE.file
+
+
+def test_a_failed_fetch_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert SELFIE.wheel
+    with pytest.raises(DownloadFailed, match="could not download"):
+        fetch(replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="./no-such-wheel")), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Over HTTP
+
+
+def test_a_file_is_fetched_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with FileServer(CONTENT) as server:
+        assert fetch(some(server.url), tmp_path / "new", seen.append).read_bytes() == CONTENT
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["some.onnx"]
+    assert seen[-1] == len(CONTENT)
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path) -> None:
+    with FileServer(CONTENT, cut_at=(400_000, 700_000)) as server:
+        assert fetch(some(server.url), tmp_path).read_bytes() == CONTENT
+    assert [request.range for request in server.requests] == ["", "bytes=400000-", "bytes=700000-"]
+    assert {request.if_range for request in server.requests[1:]} == {server.etag}
+
+
+def test_a_file_that_broke_off_is_continued_by_the_next_pull(tmp_path: Path) -> None:
+    with (
+        FileServer(CONTENT, cut_at=(400_000, 400_000)) as server,
+        pytest.raises(DownloadFailed, match="cannot be fetched"),
+    ):
+        fetch(some(server.url), tmp_path)
+    assert (tmp_path / "some.onnx.part").stat().st_size == 400_000
+    with FileServer(CONTENT) as server:
+        fetch(some(server.url), tmp_path)
+    assert [request.range for request in server.requests] == ["bytes=400000-"]
+
+
+def test_a_file_that_changed_in_between_is_fetched_anew(tmp_path: Path) -> None:
+    changed = CONTENT[::-1]
+    with FileServer(CONTENT, cut_at=(400_000, 400_000)) as server, pytest.raises(DownloadFailed):
+        fetch(some(server.url), tmp_path)
+    with FileServer(changed) as server:
+        assert fetch(some(server.url, changed), tmp_path).read_bytes() == changed
+    assert [request.status for request in server.requests] == [200]
+
+
+def test_a_server_without_ranges_or_etags_serves_too(tmp_path: Path) -> None:
+    with FileServer(CONTENT, ranges=False, cut_at=(400_000,)) as server:
+        assert fetch(some(server.url), tmp_path).read_bytes() == CONTENT
+    with FileServer(CONTENT, etag="", cut_at=(400_000,)) as server:
+        assert fetch(some(server.url), tmp_path / "2").read_bytes() == CONTENT
+    assert [request.range for request in server.requests] == ["", ""]
+
+
+def test_a_beginning_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
+    (tmp_path / "some.onnx.part").write_bytes(CONTENT + b"more")
+    with FileServer(CONTENT) as server:
+        (tmp_path / "some.onnx.part.etag").write_text(server.etag)
+        assert fetch(some(server.url), tmp_path).read_bytes() == CONTENT
+    assert [request.status for request in server.requests] == [416, 200]
+
+
+def test_a_wrong_file_is_refused_and_removed(tmp_path: Path) -> None:
+    with FileServer(CONTENT[::-1]) as server, pytest.raises(InvalidWeights, match="SHA-256"):
+        fetch(some(server.url), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_without_end_is_left_at_the_size_of_the_file(tmp_path: Path) -> None:
+    small = some(content=CONTENT[:1000])
+    with FileServer(CONTENT * 32) as server, pytest.raises(DownloadFailed, match="longer than 1,000 bytes"):
+        fetch(replace(small, url=server.url), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert server.sent < len(CONTENT) * 32
+
+
+def test_what_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
+    with FileServer(CONTENT) as server, pytest.raises(DownloadFailed, match="answers 404") as error:
+        fetch(some(server.url + "/nowhere"), tmp_path)
+    assert "models import some" in str(error.value)
+
+
+def test_offline_says_what_could_not_be_reached_and_what_to_do(tmp_path: Path) -> None:
+    with FileServer(CONTENT) as server:
+        pass  # its port is closed now
+    with pytest.raises(DownloadFailed) as error:
+        fetch(some(server.url), tmp_path)
+    assert server.url in str(error.value)
+    assert "maskdrop models import some FILE" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_that_is_none_is_a_failed_download(tmp_path: Path) -> None:
+    for url in ("ftp://127.0.0.1/some.onnx", "http://[/some.onnx", "some.onnx"):
+        with pytest.raises(DownloadFailed):
+            fetch(some(url), tmp_path)
+
+
+def test_the_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileServer(CONTENT) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert fetch(some("http://weights.invalid/some.onnx"), tmp_path).read_bytes() == CONTENT
+    assert [request.target for request in proxy.requests] == ["http://weights.invalid/some.onnx"]
+
+
+def test_a_proxy_that_is_off_is_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileServer(CONTENT) as proxy:
+        pass
+    monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(DownloadFailed):
+        fetch(some("http://weights.invalid/some.onnx"), tmp_path)
+
+
+def test_many_pulls_at_once_fetch_it_once(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def pull(_: int) -> bytes:
+        together.wait()
+        return fetch(some(server.url), tmp_path).read_bytes()
+
+    with FileServer(CONTENT) as server, ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(pull, range(4))) == {CONTENT}
+    assert len(server.requests) == 1
+
+
+def test_a_file_without_a_published_sum_is_pinned_as_it_first_came(tmp_path: Path) -> None:
+    with FileServer(CONTENT) as server:
+        unknown = replace(some(server.url), sha256=None, size=None)
+        fetch(unknown, tmp_path)
+    assert expected(unknown, tmp_path) == verify(unknown, tmp_path) == sha256(CONTENT)
+    (tmp_path / "some.onnx").write_bytes(CONTENT[::-1])
+    with pytest.raises(InvalidWeights, match="SHA-256"):
+        verify(unknown, tmp_path)
+
+
+def test_weights_without_a_source_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(InvalidWeights, match="maskdrop models import some FILE"):
+        fetch(some(), tmp_path)
+
+
+# The disk
+
+
+def test_too_little_space_is_said_before_a_byte_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(weights_module.shutil, "disk_usage", lambda _: usage(10, 5, 5))
+    with FileServer(CONTENT) as server, pytest.raises(NoSpace, match=r"1,048,576 bytes more, 5 are free"):
+        fetch(some(server.url), tmp_path)
+    assert server.requests == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, a disk that is always full, is Linux's")
+def test_a_disk_that_fills_up_meanwhile_is_said(tmp_path: Path) -> None:
+    (tmp_path / "some.onnx.part").symlink_to("/dev/full")
+    with FileServer(CONTENT) as server, pytest.raises(NoSpace, match="is full"):
+        fetch(some(server.url), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidWeights, match="cannot be used"):
+        import_file(replace(some(), sha256=None, size=None), tmp_path / "file", tmp_path / "file" / "folder")
+
+
+# Import
+
+
+def test_the_right_file_is_imported_under_the_name_that_engines_look_for(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT)
+    folder = tmp_path / "weights"
+    assert import_file(some(), tmp_path / "mine", folder) == folder / "some.onnx"
+    assert verify(some(), folder) == sha256(CONTENT)
+    assert [path.name for path in folder.iterdir()] == ["some.onnx"]
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT[:-1])
+    with pytest.raises(InvalidWeights, match="cut short"):
+        import_file(some(), tmp_path / "mine", tmp_path / "weights")
+    assert not (tmp_path / "weights" / "some.onnx").exists()
+
+
+def test_a_changed_file_of_the_right_size_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT[::-1])
+    with pytest.raises(InvalidWeights, match="SHA-256"):
+        import_file(some(), tmp_path / "mine", tmp_path / "weights")
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", sorted(CHECKPOINTS))
+def test_a_pickle_that_is_no_weights_is_refused_even_as_ones_own(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "mine").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(InvalidWeights, match="for some is "):
+        import_file(replace(some(), file=f"some{ending}"), tmp_path / "mine", tmp_path / "weights", own=True)
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_ones_own_checkpoint_is_pinned_and_said_to_be_of_unknown_licence(tmp_path: Path) -> None:
+    row = replace(some(), file="some.ckpt")
+    (tmp_path / "mine").write_bytes(a_checkpoint())
+    with pytest.raises(InvalidWeights, match="--own"):
+        import_file(row, tmp_path / "mine", tmp_path / "weights")
+    import_file(row, tmp_path / "mine", tmp_path / "weights", own=True)
+    assert verify(row, tmp_path / "weights") == sha256(a_checkpoint())
+    pinned = json.loads((tmp_path / "weights" / MANIFEST).read_text())["weights"]["some.ckpt"]
+    assert (pinned["name"], pinned["licence"]) == ("some", None)
+
+
+def test_ones_own_weights_stay_until_their_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT[::-1])
+    with FileServer(CONTENT) as server:
+        row = some(server.url)
+        import_file(row, tmp_path / "mine", tmp_path / "weights", own=True)
+        assert fetch(row, tmp_path / "weights").read_bytes() == CONTENT[::-1]
+        (tmp_path / "weights" / "some.onnx").unlink()
+        assert fetch(row, tmp_path / "weights").read_bytes() == CONTENT
+    assert verify(row, tmp_path / "weights") == sha256(CONTENT)
+
+
+def test_what_is_no_file_is_not_imported(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(InvalidWeights, match=str(file)):
+            import_file(some(), file, tmp_path / "weights", own=True)
+
+
+def test_a_folder_of_weights_can_be_carried_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT[::-1])
+    import_file(some(), tmp_path / "mine", tmp_path / "here", own=True)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert verify(some(), tmp_path / "there") == sha256(CONTENT[::-1])
