@@ -1,8 +1,8 @@
 # One list of commands. Nothing is written outside this folder; `make clean` leaves what git knows.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
-RUN := $(VENV)/.run-$(firstword $(shell cksum requirements.txt))
-DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt | cksum))
+RUN := $(VENV)/.run-$(firstword $(shell cat requirements.txt pyproject.toml | cksum))
+DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum))
 
 MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt | cksum))
 
@@ -18,13 +18,13 @@ help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
 
 run: $(RUN) ## sends the photos of samples/ through a stack on this machine
-	@$(VENV)/bin/python -m local run
+	@$(VENV)/bin/maskdrop run
 
 up: $(RUN) ## starts the stack and stays: watches drop/, prints the addresses
-	@$(VENV)/bin/python -m local up
+	@$(VENV)/bin/maskdrop up
 
 down: $(RUN) ## stops what `make up` or `make run` started
-	@$(VENV)/bin/python -m local down
+	@$(VENV)/bin/maskdrop down
 
 test: $(DEV) ## runs every test: unit, contract, infra, end to end, then those of the networks
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
@@ -33,7 +33,7 @@ test: $(DEV) ## runs every test: unit, contract, infra, end to end, then those o
 
 test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)-models/bin/python -m pytest tests/unit/model tests/unit/bench tests/contract
+	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
 
 tflite: $(TFLITE) ## installs the converter to TensorFlow Lite, in an environment of its own (2.1 GB)
 
@@ -66,8 +66,8 @@ bench-train: $(MODELS) ## measures the training loop beside its loader and its n
 	@$(VENV)-models/bin/python -m tests.bench.training
 
 clean: ## removes everything that was made
-	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/python -m local down || true; fi
-	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite .local cdk.out reports .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
+	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite .local cdk.out reports *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -78,6 +78,7 @@ $(VENV)/bin/python:
 $(RUN): $(VENV)/bin/python
 	@echo "Installing requirements.txt (about a minute)"
 	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.run-* && touch $@
 
 $(DEV): $(RUN)

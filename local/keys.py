@@ -1,4 +1,4 @@
-"""API keys: create, list, revoke."""
+"""The API keys of a deployment, in AWS or on this machine: in its registry and on its usage plan of API Gateway."""
 
 from __future__ import annotations
 
@@ -10,30 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import boto3
-import typer
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.markup import escape
-from rich.table import Column, Table
 
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
 from local.config import APP_STACK, LocalConfig, LocalError
 from local.connect import client
-from local.terminal import console, explained
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
 from maskdrop.services import Registry
 
 SECRET_BYTES = 32
 """256 bits of chance, for a key and for the secret of its webhooks."""
-
-app = typer.Typer(no_args_is_help=True, help=__doc__)
-
-Stage = Annotated[
-    str | None, typer.Option(help="A stage in your AWS account; by default the stack that is up on this machine.")
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +46,6 @@ class Deployment:
         """outputs: the stack's."""
         registry = DynamoDBRegistry(connected("dynamodb"), outputs["RegistryTable"])
         return cls(registry, connected("apigateway"), outputs["UsagePlanId"])
-
-
-@app.command()
-def create(
-    name: Annotated[str, typer.Argument(help="What the key is for, in your own words.")],
-    owner: Annotated[
-        str, typer.Option(help="Whose its jobs are; keys of one owner share them.", show_default="its id")
-    ] = "",
-    scope: Annotated[
-        Scope | None,
-        typer.Option(help="Which jobs it sees: its owner's or all.", show_default="all for the first key, else own"),
-    ] = None,
-    rate: Annotated[int, typer.Option(min=1, help="Calls a minute.")] = CALLS_A_MINUTE,
-    stage: Stage = None,
-) -> None:
-    """Makes a key and shows it, this once."""
-    with explained(), deployment(stage) as here:
-        text, key = make(here, name, owner=owner, scope=scope, rate=rate)
-    console.print(f"key             {text}", soft_wrap=True, markup=False)
-    console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
-    console.print(f"id {key.id}, owner {key.owner}, sees {key.scope}. Neither is shown again.", markup=False)
-
-
-@app.command("list")
-def list_(stage: Stage = None) -> None:
-    """Lists the keys there are."""
-    columns = ("id", "name", "owner", "sees", "calls a minute", "made")
-    table = Table(*(Column(name, overflow="fold") for name in columns))
-    with explained(), deployment(stage) as here:
-        for key in sorted(known(here).values(), key=lambda key: key.created_at):
-            made = f"{key.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
-    console.print(table)
-
-
-@app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` has it.")], stage: Stage = None
-) -> None:
-    """Takes a key away: the next call with it is refused."""
-    with explained(), deployment(stage) as here:
-        take_away(here, key_id)
-    console.print(f"{key_id} is no key any more.", markup=False)
 
 
 def make(

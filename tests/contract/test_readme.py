@@ -2,7 +2,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from cli.app import app
 from maskdrop.output import FIELDS
 from maskdrop.presets import PRESETS
 
@@ -48,6 +51,31 @@ def test_the_readme_names_every_preset() -> None:
 def test_the_page_of_outputs_has_a_row_for_every_field() -> None:
     page = (ROOT / "docs" / "output.md").read_text()
     assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .+ \|$", page, re.MULTILINE) == list(FIELDS)
+
+
+def commands() -> dict[str, bool]:
+    """The commands of `maskdrop`, "keys create" for one of a group; whether it is a group."""
+    found: dict[str, bool] = {}
+    for name, command in vars(typer.main.get_command(app))["commands"].items():
+        group = vars(command).get("commands", {})
+        found[name] = bool(group)
+        found |= {f"{name} {nested}": False for nested in group}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_maskdrop_command_that_a_page_names_exists(page: Path) -> None:
+    known = commands()
+    for first, second in re.findall(r"(?:^|`|&& )maskdrop ([a-z-]+)(?: ([a-z-]+))?", page.read_text(), re.MULTILINE):
+        assert first in known
+        assert not known[first] or not second or f"{first} {second}" in known
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_every_command_shows_its_help(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
 
 
 def test_every_target_has_a_line_of_help() -> None:
