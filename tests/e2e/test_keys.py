@@ -171,7 +171,7 @@ def command(running: Running, *words: str) -> str:
 
 def run(running: Running, *words: str) -> subprocess.CompletedProcess[str]:
     """The command, with an account that is the emulator's."""
-    argv = [sys.executable, "-m", "local", "keys", *words]
+    argv = [sys.executable, "-m", "cli", "keys", *words]
     account = {
         "AWS_ENDPOINT_URL": running.stack.endpoint_url,
         "AWS_ACCESS_KEY_ID": running.stack.access_key_id,

@@ -19,7 +19,7 @@ from local.config import AWS_PORT, ROOT, SAGEMAKER_PORT, LocalConfig
 from local.sagemaker import model_server
 from tests.e2e.conftest import environment, wait_until
 
-LOCAL = (sys.executable, "-m", "local")
+LOCAL = (sys.executable, "-m", "cli")
 
 
 @pytest.fixture
