@@ -1,4 +1,4 @@
-"""`maskdrop train` and `tune` as a user types them; training itself is in tests/unit/model/training."""
+"""`maskdrop train` and `tune` as a user types them; training itself is in tests/unit/sagemaker_model/training."""
 
 from __future__ import annotations
 

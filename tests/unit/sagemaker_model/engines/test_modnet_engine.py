@@ -17,8 +17,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
-from sagemaker_model import export  # noqa: E402
 from sagemaker_model.engines import modnet  # noqa: E402
+from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
 from sagemaker_model.weights.store import MANIFEST, InvalidWeights, NotInstalled, import_file, named  # noqa: E402

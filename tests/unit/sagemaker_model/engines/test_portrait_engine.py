@@ -15,9 +15,9 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("tflite", reason="tflite is not installed")
 
-from sagemaker_model import export  # noqa: E402
 from sagemaker_model.engines import portrait  # noqa: E402
 from sagemaker_model.engines.selfie import Selfie  # noqa: E402
+from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.portrait import Portrait  # noqa: E402
 from sagemaker_model.weights.checkpoints import load_into  # noqa: E402

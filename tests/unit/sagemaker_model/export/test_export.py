@@ -14,12 +14,12 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 from cli.app import app  # noqa: E402
-from sagemaker_model import export  # noqa: E402
+from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
 from sagemaker_model.weights.checkpoints import load_into, modnet_state  # noqa: E402
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled  # noqa: E402
-from tests.unit.model import published_modnet  # noqa: E402
+from tests.unit.sagemaker_model.nets import published_modnet  # noqa: E402
 
 ROOT = Path(__file__).parents[4]
 TFLITE_PYTHON = ROOT / ".venv-tflite" / "bin" / "python"

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
 from sagemaker_model.weights.checkpoints import load_into, modnet_state  # noqa: E402 - they need torch
-from tests.unit.model import published_modnet  # noqa: E402
+from tests.unit.sagemaker_model.nets import published_modnet  # noqa: E402
 
 
 def pictures(*shape: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from sagemaker_model.weights.checkpoints import (  # noqa: E402 - they need torc
     modnet_state,
 )
 from sagemaker_model.weights.store import InvalidWeights  # noqa: E402
-from tests.unit.model import published_modnet  # noqa: E402
+from tests.unit.sagemaker_model.nets import published_modnet  # noqa: E402
 
 SMALL = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2), "steps": torch.tensor(3)}
 
