@@ -3,7 +3,7 @@ and sam2 1.1.0, both Apache-2.0), with the same random weights on a picture of n
 than DIFFERENCE_MAX. The packages come from the package index into .local/, without what they need for training and for
 pictures alone.
 
-MODNet's authors published no package: its class is written out anew in tests/unit/sagemaker_model/nets/published_modnet.py.
+MODNet's authors published no package: tests/unit/sagemaker_model/nets/published_modnet.py writes its class out anew.
 """
 
 from __future__ import annotations
