@@ -15,10 +15,10 @@ from maskdrop.services import Registry
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.registry())
+    return process(event, connect.registry())
 
 
-def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
+def process(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """The policy for one call, and for a key that is known: its digest, which is the value of its API Gateway key and
     so names its usage plan, and its caller for `lambdas.http.routes`."""
     name = digest(key_in(event["headers"] or {}))

@@ -26,10 +26,10 @@ UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be 
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
+def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         try:
             body = json.loads(record.body)

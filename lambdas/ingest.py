@@ -19,10 +19,10 @@ from maskdrop.wire import JobMessage
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> dict[str, Any]:
+def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> dict[str, Any]:
     """Answers with the messages that must come back. Powertools' batch processor, which the other consumers use, takes
     messages one by one; here they are taken by the bundle."""
     waiting: list[Job | JobMessage] = []

@@ -17,10 +17,10 @@ from maskdrop.webhook import RETRY_S, deliver
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.services(), datetime.now(UTC))
+    return process(event, connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], services: Services, now: datetime) -> dict[str, Any]:
+def process(event: dict[str, Any], services: Services, now: datetime) -> dict[str, Any]:
     """Answers with the messages that must come back; each says when by its own visibility."""
     again: list[str] = []
     for record in event["Records"]:

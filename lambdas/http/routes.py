@@ -55,7 +55,7 @@ RETRY_AFTER_S = 5
 RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
 
-def work(
+def process(
     event: dict[str, Any], context: LambdaContext, settings: Settings, services: Services, now: datetime
 ) -> dict[str, Any]:
     app = routes(settings.cors_origins)
@@ -120,10 +120,10 @@ def new_job(
     Idempotency-Key. Raises what `jobs.job_of` and `once` raise."""
     said = cutouts.object_of(body, "The body")
 
-    def work() -> dict[str, Any]:
+    def process() -> dict[str, Any]:
         return jobs.job_of(said, caller, settings, services, now).to_json()
 
-    job = work() if key is None else once(services.registry, caller.owner, key, said, now, work)
+    job = process() if key is None else once(services.registry, caller.owner, key, said, now, process)
     status = 200 if job["finished_at"] else 202
     # Relative to /v1/jobs, as the service does not know what stands before it.
     return Response(status, "application/json", job, {"Location": f"jobs/{job['id']}"})
