@@ -1,4 +1,4 @@
-"""The function behind API Gateway: one call of the HTTP API. Its routes are in `lambdas/http/routes.py`."""
+"""Lambda function of the HTTP API behind API Gateway. The routes are in `lambdas/http/routes.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of SQS messages, one by one: what fails comes back alone."""
+"""Processes a batch of SQS messages one at a time; only failed messages are retried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lambdas.observe import logger
 
 
 def one_by_one(event: dict[str, Any], process: Callable[[SQSRecord], None]) -> Any:
-    """`process` on each message of a batch. Answers with those that raised: they come back, and the log says why."""
+    """Calls `process` for each message. Returns the partial batch response; logs the exception of a failed message."""
 
     def logged(record: SQSRecord) -> None:
         try:

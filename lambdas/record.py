@@ -1,4 +1,4 @@
-"""SQS results (SageMaker's notifications, through SNS) -> what became of each picture, recorded and told."""
+"""Processes the SQS queue results (SageMaker notifications through SNS): records and publishes each job's outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every 5 minutes: jobs that have been queued or submitted too long are sent round again."""
+"""Runs every 5 minutes: retries jobs that have been queued or submitted for too long."""
 
 from __future__ import annotations
 
