@@ -1,2 +1,4 @@
-"""The functions, one file each and thin: `handler(event, context)` hands what arrived to `work`, and `work` to the
-rules in `maskdrop.flow`. `adapters/` keeps the protocols of `maskdrop.services` with AWS."""
+"""The Lambda functions, one file each. `handler(event, context)` calls `process`, which calls `maskdrop.flow`.
+
+`adapters/` implements the protocols of `maskdrop.services` with AWS.
+"""

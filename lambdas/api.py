@@ -1,4 +1,4 @@
-"""The function behind API Gateway: one call of the HTTP API. Its routes are in `lambdas/http/routes.py`."""
+"""Lambda function of the HTTP API behind API Gateway. The routes are in `lambdas/http/routes.py`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from lambdas.observe import observed
 
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    return work(event, context, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, context, connect.settings(), connect.services(), datetime.now(UTC))

@@ -1,5 +1,8 @@
-"""Before every call of the API: whose key is it? API Gateway asks at each call and keeps no answer: its cache wants a
-key in every place where one may be. So a revoked key is refused at once."""
+"""Lambda authorizer of the API: authenticates the API key of every request.
+
+API Gateway does not cache the policy, because its cache requires every identity source in every request. A revoked key
+is rejected at once.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ from maskdrop.services import Registry
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.registry())
+    return process(event, connect.registry())
 
 
-def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The policy for one call, and for a key that is known: its digest, which is the value of its API Gateway key and
-    so names its usage plan, and its caller for `lambdas.http.routes`."""
+def process(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Returns the policy for one request. For a valid key, adds the usage identifier and the caller.
+
+    The usage identifier is the key's digest, the value of the API Gateway key that selects the usage plan.
+    """
     name = digest(key_in(event["headers"] or {}))
     value = registry.get("key", name)
     key = Key.from_json(value) if value else None
@@ -36,11 +41,11 @@ def work(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
 
 
 def key_in(headers: dict[str, str]) -> str:
-    """The key in X-Api-Key, else in Authorization: Bearer; "" where there is none."""
-    told = {name.lower(): value for name, value in headers.items()}
-    scheme, _, token = told.get("authorization", "").partition(" ")
+    """Returns the key in X-Api-Key, else in Authorization: Bearer; "" without a key."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    scheme, _, token = lowered.get("authorization", "").partition(" ")
     bearer = token if scheme.lower() == "bearer" else ""
-    return (told.get("x-api-key") or bearer).strip()
+    return (lowered.get("x-api-key") or bearer).strip()
 
 
 def _policy(principal: str, effect: str, method: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The dead-letter queues -> what was delivered too often in vain is failed, with its reason; nothing stays unknown."""
+"""Processes the dead-letter queues: fails the jobs whose messages reached the maximum number of receives."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be 
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
+def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         try:
             body = json.loads(record.body)
             if "detail" in body:
-                _give_up(body["detail"])
+                _log_failed_webhook(body["detail"])
             elif "inferenceId" in body:
                 unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
             else:
                 bury(waiting_in(record.body, now, services.presets), REASON, services, now)
         except (ValueError, KeyError, TypeError) as error:
-            # It names no job, and no further delivery would change that: its text is kept here, and an alarm tells.
+            # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
             metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 
     return one_by_one(event, one)
 
 
-def _give_up(event: dict[str, Any]) -> None:
-    """Of a webhook that its receiver never took; the job itself has ended, and GET /v1/jobs/{id} says how."""
+def _log_failed_webhook(event: dict[str, Any]) -> None:
+    """Logs and counts a webhook that failed after the maximum number of attempts. The job itself has finished."""
     data = event["data"]
     logger().warning("webhook given up", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
     metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)

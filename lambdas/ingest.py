@@ -1,4 +1,4 @@
-"""SQS intake (photos dropped) and SQS jobs (jobs made or sent round again) -> claimed, bundled, submitted."""
+"""Processes the SQS queues intake (S3 events) and jobs (new and retried jobs): claims, bundles and submits jobs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from maskdrop.wire import JobMessage
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> dict[str, Any]:
-    """Answers with the messages that must come back. Powertools' batch processor, which the other consumers use, takes
-    messages one by one; here they are taken by the bundle."""
+def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> dict[str, Any]:
+    """Returns the partial batch response: the messages to retry.
+
+    Does not use Powertools' batch processor, which processes messages one at a time: here they form bundles.
+    """
     waiting: list[Job | JobMessage] = []
     owners: list[str] = []
     refused: set[str] = set()
@@ -32,7 +34,7 @@ def work(event: dict[str, Any], settings: Settings, services: Services, now: dat
         try:
             announced = waiting_in(record["body"], now, services.presets)
         except (ValueError, KeyError, TypeError, MaskdropError) as error:
-            # What is unreadable returns until it is dead: then `dead_letters` keeps its text in the log.
+            # An unreadable message is retried until it reaches the dead-letter queue; `dead_letters` logs its body.
             logger().warning("message not read", extra={"message_id": record["messageId"], "error": repr(error)})
             refused.add(record["messageId"])
             continue

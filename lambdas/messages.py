@@ -1,4 +1,4 @@
-"""A batch of SQS messages, one by one: what fails comes back alone."""
+"""Processes a batch of SQS messages one at a time; only failed messages are retried."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from lambdas.observe import logger
 
 
-def one_by_one(event: dict[str, Any], work: Callable[[SQSRecord], None]) -> Any:
-    """`work` on each message of a batch. Answers with those that raised: they come back, and the log says why."""
+def one_by_one(event: dict[str, Any], process: Callable[[SQSRecord], None]) -> Any:
+    """Calls `process` for each message. Returns the partial batch response; logs the exception of a failed message."""
 
     def logged(record: SQSRecord) -> None:
         try:
-            work(record)
+            process(record)
         except Exception:
             logger().exception("message returned", extra={"message_id": record.message_id})
             raise

@@ -33,19 +33,19 @@ def tracer() -> Tracer:
     return Tracer(auto_patch=False)
 
 
-def observed(work: Handler) -> Handler:
-    """The handler around `work`: its context in every log line, its metrics sent, its trace closed."""
+def observed(process: Handler) -> Handler:
+    """The handler around `process`: its context in every log line, its metrics sent, its trace closed."""
 
     @lru_cache(maxsize=1)
     def instrumented() -> Handler:
         # A call that finishes no job has nothing to count, and that is no news.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
-        inner = logger().inject_lambda_context(work)
+        inner = logger().inject_lambda_context(process)
         counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
         traced: Handler = tracer().capture_lambda_handler(counted, capture_response=False)
         return traced
 
-    @wraps(work)
+    @wraps(process)
     def handler(event: dict[str, Any], context: LambdaContext) -> Any:
         return instrumented()(event, context)
 

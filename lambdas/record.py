@@ -1,4 +1,4 @@
-"""SQS results (SageMaker's notifications, through SNS) -> what became of each picture, recorded and told."""
+"""Processes the SQS queue results (SageMaker notifications through SNS): records and publishes each job's outcome."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from maskdrop.wire import Notification
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.settings(), connect.services(), datetime.now(UTC))
+    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
+def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
         settle(notification, settings, services, now)

@@ -1,4 +1,4 @@
-"""Every 5 minutes: jobs that have been queued or submitted too long are sent round again."""
+"""Runs every 5 minutes: retries jobs that have been queued or submitted for too long."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from maskdrop.settings import Settings
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  Lambda passes two
-    return work(connect.settings(), connect.services(), datetime.now(UTC))
+    return process(connect.settings(), connect.services(), datetime.now(UTC))
 
 
-def work(settings: Settings, services: Services, now: datetime) -> dict[str, int]:
+def process(settings: Settings, services: Services, now: datetime) -> dict[str, int]:
     moved = sweep(settings, services, now)
     logger().info("swept", extra={"moved": moved})
     return {"moved": moved}

@@ -1,4 +1,4 @@
-"""SQS webhooks (events of jobs that have one, from EventBridge) -> posted to their addresses, as often as it takes."""
+"""Processes the SQS queue webhooks (EventBridge events of jobs with a webhook): posts each event to its URL."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from maskdrop.webhook import RETRY_S, deliver
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return work(event, connect.services(), datetime.now(UTC))
+    return process(event, connect.services(), datetime.now(UTC))
 
 
-def work(event: dict[str, Any], services: Services, now: datetime) -> dict[str, Any]:
-    """Answers with the messages that must come back; each says when by its own visibility."""
-    again: list[str] = []
+def process(event: dict[str, Any], services: Services, now: datetime) -> dict[str, Any]:
+    """Returns the partial batch response: the messages to retry. Sets the visibility timeout of each to its delay."""
+    failed: list[str] = []
     for record in event["Records"]:
-        told = json.loads(record["body"])["detail"]
-        about = {"job_id": told["data"]["id"], "url": told["data"]["webhook"]["url"]}
+        detail = json.loads(record["body"])["detail"]
+        fields = {"job_id": detail["data"]["id"], "url": detail["data"]["webhook"]["url"]}
         attempt = int(record["attributes"]["ApproximateReceiveCount"])
         try:
-            logger().info("webhook", extra={**about, "fate": deliver(told, services, now), "attempt": attempt})
+            logger().info("webhook", extra={**fields, "fate": deliver(detail, services, now), "attempt": attempt})
         except MaskdropError as error:
-            # After the last attempt it comes once more, only to be moved to the dead letters.
+            # After the last attempt, SQS moves the message to the dead-letter queue at its next receive.
             wait = RETRY_S[attempt - 1] if attempt <= len(RETRY_S) else 0
-            logger().warning("webhook put off", extra={**about, "why": error.message, "attempt": attempt, "wait": wait})
+            logger().warning(
+                "webhook put off", extra={**fields, "why": error.message, "attempt": attempt, "wait": wait}
+            )
             services.webhooks_queue.put_off(record["receiptHandle"], seconds=wait)
-            again.append(record["messageId"])
-    return {"batchItemFailures": [{"itemIdentifier": message} for message in again]}
+            failed.append(record["messageId"])
+    return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}

@@ -1,9 +1,15 @@
-"""POST /v1/cutouts: one picture, now. It comes in one of three forms and leaves in one of three.
+"""POST /v1/cutouts: parses a request for one image and builds the response.
 
-in     the picture as the body (image/*, application/octet-stream); a form with the file `image` and options as fields;
-       JSON with `image_base64` or `source` {"url"} and options. Options also come in the query, and as JSON in the
-       header X-Maskdrop-Options: the header counts more than the query, the body more than both.
-out    200 with the file, 303 to the file where it is larger than BYTES_MAX, 202 with a job where it cannot be had now.
+Request body, one of:
+- the image (image/*, application/octet-stream)
+- a multipart form with the file `image` and options as fields
+- JSON with `image_base64` or `source` {"url"}, and options
+
+Options can also be sent in the query, and as JSON in the header X-Maskdrop-Options. The header overrides the query; the
+body overrides both.
+
+Response: 200 with the file; 303 with its URL if it is larger than BYTES_MAX; 202 with a job if no result is available
+now.
 """
 
 from __future__ import annotations
@@ -31,62 +37,65 @@ from maskdrop.wire import Facts, Reply
 OPTIONS_HEADER = "X-Maskdrop-Options"
 
 HEADERS = [f"X-Maskdrop-{name}" for name in ("Engine", "Width", "Height", "Subject", "Place", "Warnings", "Timings")]
-"""Of an answer: what was found, from the subject on as JSON."""
+"""Response headers that describe the result; the values are JSON from `Subject` on."""
 
 BODY_MAX = 4_500_000
-"""Of a request: a function takes 6 MB, its body in base64. In JSON the picture is in base64 once more, and so has
-3,370,000 bytes at most."""
+"""Maximum size of a request body in bytes: the Lambda payload limit is 6 MB, and the body is in base64. An image in
+JSON is in base64 twice, so it has at most 3,370,000 bytes."""
 
 TOO_LARGE = (
-    f"The most that is taken here is a picture of {BYTES_MAX:,} bytes in a request of {BODY_MAX:,}. Upload a larger "
-    "one (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
+    f"The image is too large: at most {BYTES_MAX:,} bytes, in a request body of at most {BODY_MAX:,} bytes. Upload a "
+    "larger image (POST /v1/uploads), then create a job (POST /v1/jobs)."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One picture as bytes, or the address that it is to be fetched from, and what to do with it."""
+class CutoutRequest:
+    """A parsed request. source: the image as bytes, or the URL to fetch it from."""
 
     source: bytes | str
     preset: str
     options: Options
 
     def picture(self, web: Web) -> bytes:
-        """Raises what `web.fetch` raises."""
+        """Returns the bytes of the image. Raises the errors of `web.fetch`."""
         return web.fetch(self.source).body if isinstance(self.source, str) else self.source
 
 
-def asked_of(event: APIGatewayProxyEvent, presets: Presets) -> Asked:
-    """Raises InvalidOptions, OptionsConflict, UnknownPreset, InvalidPrompt, UnknownEngine, UnsupportedFormat,
-    EmptyFile, FileTooLarge, and what `presets.find` raises."""
+def parse_request(event: APIGatewayProxyEvent, presets: Presets) -> CutoutRequest:
+    """Parses the body, header and query of a request.
+
+    Raises InvalidOptions, OptionsConflict, UnknownPreset, InvalidPrompt, UnknownEngine, UnsupportedFormat, EmptyFile,
+    FileTooLarge, and the errors of `presets.find`.
+    """
     content_type = event.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     body = body_of(event)
     header = object_of(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
     source: bytes | str
-    said: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if kind.startswith("image/") or kind == "application/octet-stream":
         source = body
     elif kind == "multipart/form-data":
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
-        said = _nested({name: _text(name, part) for name, part in parts.items()})
+        fields = _nested({name: _text(name, part) for name, part in parts.items()})
     elif kind == "application/json":
-        said = object_of(body, "The body")
-        source = _source(said.pop("image_base64", None), said.pop("source", None))
+        fields = object_of(body, "The body")
+        source = _source(fields.pop("image_base64", None), fields.pop("source", None))
     else:
         raise UnsupportedFormat(
-            "Send the picture as image/* or application/octet-stream, a form as multipart/form-data with the file "
-            f'"image", or application/json with "image_base64"; not {kind or "a body without a Content-Type"}.'
+            "Content-Type must be image/* or application/octet-stream (the image), multipart/form-data with the file "
+            f'"image", or application/json with "image_base64" or "source"; got {kind or "none"}.'
         )
     if not source:
-        raise EmptyFile("There is no picture in the request: it has 0 bytes.")
+        raise EmptyFile("The request has no image: it has 0 bytes.")
     check_size(source)
-    return Asked(source, *options_of(presets, _nested(event.query_string_parameters), header, said))
+    return CutoutRequest(source, *options_of(presets, _nested(event.query_string_parameters), header, fields))
 
 
 def body_of(event: APIGatewayProxyEvent) -> bytes:
-    """Raises FileTooLarge."""
+    """Returns the request body as bytes. Raises FileTooLarge."""
     text = event.body or ""
     body = base64.b64decode(text) if event.is_base64_encoded else text.encode()
     if len(body) > BODY_MAX:
@@ -95,82 +104,87 @@ def body_of(event: APIGatewayProxyEvent) -> bytes:
 
 
 def check_size(source: bytes | str) -> None:
-    """Raises FileTooLarge."""
+    """Raises FileTooLarge if the image has more than BYTES_MAX bytes."""
     if isinstance(source, bytes) and len(source) > BYTES_MAX:
         raise FileTooLarge(TOO_LARGE)
 
 
 def decoded(encoded: str, name: str) -> bytes:
-    """The picture that the field `name` has in base64, in lines or not. Raises InvalidOptions, with that field."""
+    """Decodes the base64 text of the field `name`; whitespace is ignored. Raises InvalidOptions with that field."""
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidOptions(f'"{name}" is not base64.', name) from error
+        raise InvalidOptions(f'"{name}" must be valid base64.', name) from error
 
 
-def response(answer: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
-    """link_s: how long the address of a file that is not in the answer is valid, in seconds."""
-    if isinstance(answer, Job):
-        # Relative to /v1/cutouts, as the service does not know what stands before it.
-        return Response(202, "application/json", answer.to_json(), {"Location": f"jobs/{answer.id}"})
-    headers: dict[str, str | list[str]] = {**headers_of(answer.facts)}
-    if isinstance(answer.file, Result):
-        url = storage.link(answer.file.bucket, answer.file.key, seconds=link_s)
-        body = {"result": {**answer.file.to_json(), "url": url}}
+def response(reply: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
+    """Returns the HTTP response for a result or a job. link_s: lifetime of the presigned URL, in seconds."""
+    if isinstance(reply, Job):
+        # Relative to /v1/cutouts, because stages and custom domains add a prefix that the service does not know.
+        return Response(202, "application/json", reply.to_json(), {"Location": f"jobs/{reply.id}"})
+    headers: dict[str, str | list[str]] = {**headers_of(reply.facts)}
+    if isinstance(reply.file, Result):
+        url = storage.link(reply.file.bucket, reply.file.key, seconds=link_s)
+        body = {"result": {**reply.file.to_json(), "url": url}}
         return Response(303, "application/json", body, headers | {"Location": url})
-    return Response(200, answer.content_type, answer.file, headers)
+    return Response(200, reply.content_type, reply.file, headers)
 
 
 def headers_of(facts: Facts) -> dict[str, str]:
-    """HEADERS, each as text."""
-    found = facts.subject.to_json()
-    said = (
+    """Returns the values of HEADERS as text."""
+    subject = facts.subject.to_json()
+    values = (
         facts.engine,
         facts.width,
         facts.height,
-        json.dumps(found),
+        json.dumps(subject),
         json.dumps(facts.place),
         json.dumps(facts.warnings),
         json.dumps(facts.timings),
     )
-    return dict(zip(HEADERS, map(str, said), strict=True))
+    return dict(zip(HEADERS, map(str, values), strict=True))
 
 
-def options_of(presets: Presets, *said: Mapping[str, Any]) -> tuple[str, Options]:
-    """The preset, and its options with what is said besides; of two that say the same thing, the later one counts. What
-    lies in S3 is read with the endpoint's rights, not the caller's: only a preset, the operator's, may name it."""
+def options_of(presets: Presets, *layers: Mapping[str, Any]) -> tuple[str, Options]:
+    """Returns the name of the preset, and its options merged with the layers; a later layer overrides an earlier one.
+
+    Only a preset, which the operator writes, may name a background image in S3: the endpoint reads it with its own
+    permissions, not the caller's. Raises InvalidOptions, UnknownPreset.
+    """
     given: dict[str, Any] = {}
     output: dict[str, Any] = {}
     name = DEFAULT_PRESET
-    for one in said:
-        options = dict(one)
+    for layer in layers:
+        options = dict(layer)
         preset = options.pop("preset", None)
         if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
-            raise InvalidOptions(f'"preset" is the name of one, not {preset!r:.80}.')
-        parsed(options)  # what is said wrongly is refused, though something else counts more
+            raise InvalidOptions(f'"preset" must be the name of a preset; got {preset!r:.80}.')
+        parsed(options)  # an invalid option is an error even if a later layer overrides it
         name = name if preset is None else preset
         given |= options
-        output |= one.get("output") or {}
+        output |= layer.get("output") or {}
     found = presets.find(name)
     if not found:
-        raise UnknownPreset(f"There is no preset {name!r:.80}; there are: {', '.join(presets.names())}.")
+        raise UnknownPreset(f"Unknown preset {name!r:.80}; available presets: {', '.join(presets.names())}.")
     base = found.to_json()
-    asked = Options.from_json({**base, **given, "output": {**base["output"], **output}})
-    if "background" in output and isinstance(asked.output.background, BackgroundImage):
+    merged = Options.from_json({**base, **given, "output": {**base["output"], **output}})
+    if "background" in output and isinstance(merged.output.background, BackgroundImage):
         raise InvalidOptions(
-            '"output.background" is a colour or "blur" here; a preset can name an image.', "background"
+            '"output.background" must be a colour or "blur"; only a preset can name an image.', "background"
         )
-    return name, asked
+    return name, merged
 
 
 def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
-    """Options as a query or a form has them, each a text: what is none of the options is one of their output. An empty
-    one is not there, as forms have them."""
+    """Converts the flat text fields of a query or form to nested options.
+
+    A field that is not a top-level option belongs to `output`. Empty fields are ignored, because forms send them.
+    """
     flat = {name: value for name, value in flat.items() if value}
-    said: dict[str, Any] = {name: flat.pop(name) for name in ("preset", "task", "engine") if name in flat}
+    options: dict[str, Any] = {name: flat.pop(name) for name in ("preset", "task", "engine") if name in flat}
     if prompt := flat.pop("prompt", None):
-        said["prompt"] = _json(prompt, '"prompt"')
-    return {**said, "output": flat}
+        options["prompt"] = _json(prompt, '"prompt"')
+    return {**options, "output": flat}
 
 
 def _source(encoded: Any, source: Any) -> bytes | str:
@@ -179,14 +193,14 @@ def _source(encoded: Any, source: Any) -> bytes | str:
             return decoded(encoded, "image_base64")
         case None, {"url": str(url)} if len(source) == 1:
             return url
-    raise InvalidOptions('The body has either "image_base64", a text, or "source", an object with "url".')
+    raise InvalidOptions('The body must have either "image_base64" (a string) or "source" (an object with "url").')
 
 
 def object_of(text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object. what: the name of the text in the error. Raises InvalidOptions."""
+    """Parses a JSON object. what: name of the text in error messages. Raises InvalidOptions."""
     data = _json(text, what)
     if not isinstance(data, dict):
-        raise InvalidOptions(f"{what} is not a JSON object.")
+        raise InvalidOptions(f"{what} must be a JSON object.")
     return data
 
 
@@ -194,11 +208,11 @@ def _json(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidOptions(f"{what} is not JSON.") from error
+        raise InvalidOptions(f"{what} must be valid JSON.") from error
 
 
 def _text(name: str, part: bytes) -> str:
     try:
         return part.decode()
     except UnicodeDecodeError as error:
-        raise InvalidOptions(f"The field {name!r} is not text.") from error
+        raise InvalidOptions(f"The field {name!r} must be UTF-8 text.") from error

@@ -1,5 +1,7 @@
-"""The OpenAPI 3.1 document of /v1, made from the very tables, types and limits that the routes work with. `operations`
-has a row for every route: a test holds the two together, and schemathesis the document and the service (`make fuzz`).
+"""The OpenAPI 3.1 document of /v1, generated from the tables, types and limits that the routes use.
+
+`operations` has an entry for every route; a unit test compares the two. schemathesis tests the service against the
+document (`make fuzz`).
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ from maskdrop.schema import (
 )
 
 PAGE, PAGE_MAX = 50, 200
-"""Jobs on a page of the list: unless told, and at most."""
+"""Jobs per page of GET /v1/jobs: default and maximum."""
 
 MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 CURSOR = re.compile(r"[A-Za-z0-9_-]+={0,2}")
@@ -98,10 +100,10 @@ ADDRESS: Schema = {**matching(URL), "format": "uri", "maxLength": URL_MAX}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A good one. body: media type -> schema; {} for none."""
+class SuccessResponse:
+    """A 2XX or 3XX response. body: media type -> schema; {} for an empty body."""
 
-    meaning: str
+    description: str
     body: Mapping[str, Schema] = field(default_factory=dict)
     headers: Mapping[str, Schema] = field(default_factory=dict)
     links: Mapping[str, Any] = field(default_factory=dict)
@@ -109,20 +111,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """errors: those of its own, besides ALWAYS."""
+    """One method of one path. errors: errors of this operation, in addition to ALWAYS."""
 
     tag: str
     name: str
     summary: str
-    told: str = ""
+    description: str = ""
     parameters: Sequence[Schema] = ()
     body: Mapping[str, Schema] | None = None
-    answers: Mapping[int, Answer]
+    responses: Mapping[int, SuccessResponse]
     errors: Errors = ()
 
 
 def operations() -> dict[tuple[str, str], Operation]:
-    """(method, path) -> what it does."""
+    """Returns the operations by (method, path)."""
     job = {JSON: ref("Job")}
     job_id = _parameter("path", "job_id", JOB_ID)
     links = _links("get_job", "delete_job", "retry_job")
@@ -130,20 +132,26 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("post", "/v1/cutouts"): Operation(
             tag="pictures",
             name="cut_out",
-            summary="One picture, now",
-            told="The header's options count more than the query's, the body's more than both.",
+            summary="Cut out the subject of one image, synchronously",
+            description="Options can be sent in the query, in the `X-Maskdrop-Options` header and in the body. "
+            "The header overrides the query; the body overrides both.",
             parameters=[
                 *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
                 _parameter("header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False))),
             ],
-            body=_pictures(),
-            answers={
-                200: Answer("The result.", dict.fromkeys(CONTENT_TYPE.values(), FILE), _facts()),
-                202: Answer("The interactive endpoint cannot give it now: a job will.", job, {"Location": TEXT}, links),
-                303: Answer(
-                    "The result is too large for an answer: it is at `Location`.",
+            body=_image_bodies(),
+            responses={
+                200: SuccessResponse("The result file.", dict.fromkeys(CONTENT_TYPE.values(), FILE), _result_headers()),
+                202: SuccessResponse(
+                    "The interactive endpoint cannot return the result now. A job was created instead.",
+                    job,
+                    {"Location": TEXT},
+                    links,
+                ),
+                303: SuccessResponse(
+                    "The result is too large for a response body. `Location` has a presigned URL of the file.",
                     {JSON: record({"result": ref("Result")})},
-                    {"Location": TEXT, **_facts()},
+                    {"Location": TEXT, **_result_headers()},
                 ),
             },
             errors=(*OPTIONS, *PICTURE, *RESULT, *WEB, *NEW_JOB),
@@ -151,17 +159,17 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("post", "/v1/uploads"): Operation(
             tag="pictures",
             name="upload",
-            summary="Where to post a file of up to 32 MB",
-            told="Post it there as a form with these fields, in this order, and the file as the last field, `file`; "
-            "then make a job of it.",
+            summary="Create a presigned form for uploading one file of up to 32 MiB",
+            description="Post a multipart form to `url`: these `fields`, in this order, then the file as the field "
+            "`file`. The form is valid for 5 minutes. Then create a job with `upload` as its source.",
             body={
                 JSON: request(
                     {"name": matching(_ecma(jobs.NAME)), "content_type": matching(jobs.CONTENT_TYPE.pattern)}, {}
                 )
             },
-            answers={
-                201: Answer(
-                    "The form.",
+            responses={
+                201: SuccessResponse(
+                    "The presigned form.",
                     {
                         JSON: record(
                             {
@@ -180,14 +188,14 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("post", "/v1/jobs"): Operation(
             tag="jobs",
             name="new_job",
-            summary="A picture, in its turn",
-            told="The same picture with the same options is the same job. With an Idempotency-Key the same request is "
-            "answered alike for a day.",
+            summary="Create a job",
+            description="The same image with the same options returns the same job. A repeated request with the same "
+            "`Idempotency-Key` returns the same response for 24 hours.",
             parameters=[_parameter("header", IDEMPOTENCY_HEADER, matching(KEY.pattern))],
             body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": or_null(ADDRESS)})},
-            answers={
-                200: Answer("It was asked for before, and has ended.", job, {"Location": TEXT}, links),
-                202: Answer("It is queued.", job, {"Location": TEXT}, links),
+            responses={
+                200: SuccessResponse("The job exists already and has finished.", job, {"Location": TEXT}, links),
+                202: SuccessResponse("The job is queued.", job, {"Location": TEXT}, links),
             },
             errors=(
                 *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
@@ -197,20 +205,22 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/jobs"): Operation(
             tag="jobs",
             name="list_jobs",
-            summary="The caller's jobs, those that changed last first",
+            summary="List the caller's jobs, most recently changed first",
             parameters=[
                 _parameter("query", "state", {"type": "string", "enum": [*STATES]}),
-                _parameter("query", "prefix", TEXT, "What the source's key begins with."),
+                _parameter("query", "prefix", TEXT, "Prefix of the source's S3 key."),
                 *(
-                    _parameter("query", name, {"type": "string", "format": "date-time"}, f"Changed {told} then.")
-                    for name, told in (("since", "not before"), ("until", "before"))
+                    _parameter(
+                        "query", name, {"type": "string", "format": "date-time"}, f"Jobs changed {when} this time."
+                    )
+                    for name, when in (("since", "at or after"), ("until", "before"))
                 ),
                 _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}),
-                _parameter("query", "cursor", matching(CURSOR.pattern), "As the page before gave it."),
+                _parameter("query", "cursor", matching(CURSOR.pattern), "`cursor` of the previous page."),
             ],
-            answers={
-                200: Answer(
-                    "A page. `cursor` is null on the last one.",
+            responses={
+                200: SuccessResponse(
+                    "One page of jobs. `cursor` is null on the last page.",
                     {JSON: record({"jobs": {"type": "array", "items": ref("Job")}, "cursor": or_null(TEXT)})},
                 )
             },
@@ -219,9 +229,9 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/jobs/{job_id}"): Operation(
             tag="jobs",
             name="get_job",
-            summary="One job, with its result's address",
+            summary="Get a job, with a presigned URL of its result",
             parameters=[job_id],
-            answers={200: Answer("The job.", job)},
+            responses={200: SuccessResponse("The job.", job)},
             errors=(
                 NotFound,
                 JobNotFound,
@@ -230,33 +240,33 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("delete", "/v1/jobs/{job_id}"): Operation(
             tag="jobs",
             name="delete_job",
-            summary="Removes a job and its pictures",
+            summary="Delete a job and its images",
             parameters=[job_id],
-            answers={204: Answer("It is gone.")},
+            responses={204: SuccessResponse("The job was deleted.")},
             errors=(NotFound, JobNotFound, JobInWork, StorageUnavailable),
         ),
         ("post", "/v1/jobs/{job_id}/retry"): Operation(
             tag="jobs",
             name="retry_job",
-            summary="Tries a failed job anew",
+            summary="Retry a failed job",
             parameters=[job_id],
-            answers={202: Answer("It is queued.", job)},
+            responses={202: SuccessResponse("The job is queued.", job)},
             errors=(NotFound, JobNotFound, JobNotFailed, InvalidPreset, QueueUnavailable),
         ),
         ("get", "/v1/engines"): Operation(
             tag="service",
             name="engines",
-            summary="What can be asked for",
-            answers={200: Answer("The catalogue.", {JSON: _list_of("engines", _engine())})},
+            summary="List the engines",
+            responses={200: SuccessResponse("The engines.", {JSON: _list_of("engines", _engine())})},
         ),
         ("get", "/v1/presets"): Operation(
             tag="service",
             name="presets",
-            summary="Named options",
-            told="One that cannot be used has an error instead of options.",
-            answers={
-                200: Answer(
-                    "By name.",
+            summary="List the presets",
+            description="A preset that is not valid has `error` instead of options.",
+            responses={
+                200: SuccessResponse(
+                    "The presets and their options.",
                     {JSON: _list_of("presets", record({"name": TEXT}, {**told_options(), "error": ref("ErrorInfo")}))},
                 )
             },
@@ -264,11 +274,16 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/usage"): Operation(
             tag="service",
             name="usage",
-            summary="What the caller used in a month of UTC",
-            parameters=[_parameter("query", "month", matching(MONTH.pattern), "The running one unless told.")],
-            answers={
-                200: Answer(
-                    "The counts.", {JSON: record({"owner": TEXT, "month": TEXT, "pictures": COUNT, "refused": COUNT})}
+            summary="Get the caller's usage in a calendar month (UTC)",
+            parameters=[
+                _parameter(
+                    "query", "month", matching(MONTH.pattern), "Month as YYYY-MM; the default is the current month."
+                )
+            ],
+            responses={
+                200: SuccessResponse(
+                    "Counts of images and of rejected requests.",
+                    {JSON: record({"owner": TEXT, "month": TEXT, "pictures": COUNT, "refused": COUNT})},
                 )
             },
             errors=(InvalidOptions,),
@@ -276,27 +291,35 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/health"): Operation(
             tag="service",
             name="health",
-            summary="Whether the service answers",
-            answers={
-                200: Answer("It does.", {JSON: record(dict.fromkeys(("status", "stage", "version", "time"), TEXT))})
+            summary="Check the health of the service",
+            responses={
+                200: SuccessResponse(
+                    "The service is available.",
+                    {JSON: record(dict.fromkeys(("status", "stage", "version", "time"), TEXT))},
+                )
             },
         ),
         ("get", "/v1/openapi.json"): Operation(
             tag="service",
             name="openapi",
-            summary="This description",
-            answers={200: Answer("OpenAPI 3.1.", {JSON: record({"openapi": TEXT, "paths": {"type": "object"}})})},
+            summary="Get the OpenAPI document",
+            responses={
+                200: SuccessResponse(
+                    "The OpenAPI 3.1 document.", {JSON: record({"openapi": TEXT, "paths": {"type": "object"}})}
+                )
+            },
         ),
         ("get", "/v1/docs"): Operation(
             tag="service",
             name="docs",
-            summary="This description as a page",
-            answers={200: Answer("A page.", {"text/html": TEXT})},
+            summary="Show the OpenAPI document as an HTML page",
+            responses={200: SuccessResponse("The HTML page.", {"text/html": TEXT})},
         ),
     }
 
 
 def document() -> dict[str, Any]:
+    """Returns the OpenAPI document as a JSON object."""
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in operations().items():
         paths.setdefault(path, {})[method] = _operation(operation, is_open=path in OPEN_PATHS)
@@ -307,13 +330,13 @@ def document() -> dict[str, Any]:
             "title": "Maskdrop",
             "version": __version__,
             "summary": "Drop an image, get its mask.",
-            "description": "Cut-outs and mattes in your own AWS account. A key goes into `X-Api-Key` or "
-            f"`Authorization: Bearer`; callers with AWS credentials sign instead, and put `{IAM_PREFIX}` before every "
-            "path. 400 is a request that is not as described here, 422 one that is and cannot be carried out, 424 one "
-            "whose address does not give its file.",
+            "description": "Background removal and mattes in your own AWS account. Send the API key in `X-Api-Key` or "
+            f"`Authorization: Bearer`. Callers with AWS credentials sign requests with Signature Version 4 and prefix "
+            f"every path with `{IAM_PREFIX}`. 400: the request does not match this document. 422: the request is valid "
+            "but cannot be processed. 424: the file could not be fetched from the URL in the request.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        # Relative to this document: stages and domains put their own before /v1.
+        # Relative to this document, because stages and custom domains add a prefix before /v1.
         "servers": [{"url": ".."}],
         "security": [{"key": []}, {"bearer": []}],
         "paths": paths,
@@ -323,9 +346,12 @@ def document() -> dict[str, Any]:
                     "tags": ["jobs"],
                     "operationId": "job_ended",
                     "security": [],
-                    "summary": "The end of a job, signed as Standard Webhooks has it",
+                    "summary": "Job finished; the request is signed according to Standard Webhooks",
                     "requestBody": {"content": {JSON: {"schema": event}}},
-                    "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Tell me nothing more."}},
+                    "responses": {
+                        "2XX": {"description": "The event was accepted."},
+                        "410": {"description": "The event is not accepted; stop retrying."},
+                    },
                 }
             }
         },
@@ -340,77 +366,77 @@ def document() -> dict[str, Any]:
 
 
 def methods_at(path: str) -> list[str]:
-    """Those that an address has, as the header Allow has them; none where there is no such address."""
+    """Returns the HTTP methods of a path in the form of the `Allow` header; [] for an unknown path."""
     known = operations()
     return [method.upper() for method, shape in known if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", shape), path)]
 
 
 def _operation(operation: Operation, *, is_open: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"tags": [operation.tag], "operationId": operation.name, "summary": operation.summary}
-    if operation.told:
-        told["description"] = operation.told
+    result: dict[str, Any] = {"tags": [operation.tag], "operationId": operation.name, "summary": operation.summary}
+    if operation.description:
+        result["description"] = operation.description
     if operation.parameters:
-        told["parameters"] = list(operation.parameters)
+        result["parameters"] = list(operation.parameters)
     if operation.body:
         content = {kind: {"schema": schema} for kind, schema in operation.body.items()}
         if FORM in content:
             content[FORM]["encoding"] = {"prompt": {"contentType": JSON}}
-        told["requestBody"] = {"required": True, "content": content}
+        result["requestBody"] = {"required": True, "content": content}
     if is_open:
-        told["security"] = []
-    answers = {str(status): _answer(answer, is_open=is_open) for status, answer in operation.answers.items()}
-    refusals = dict(_refusals((Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
-    return {**told, "responses": {**answers, **refusals}}
+        result["security"] = []
+    responses = {str(status): _success(response, is_open=is_open) for status, response in operation.responses.items()}
+    errors = dict(_errors((Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
+    return {**result, "responses": {**responses, **errors}}
 
 
-def _answer(answer: Answer, *, is_open: bool) -> dict[str, Any]:
-    headers = {name: {"required": True, "schema": schema} for name, schema in answer.headers.items()}
+def _success(response: SuccessResponse, *, is_open: bool) -> dict[str, Any]:
+    headers = {name: {"required": True, "schema": schema} for name, schema in response.headers.items()}
     if not is_open:
         headers |= {
-            f"X-RateLimit-{name}": {"required": True, "schema": {**COUNT, "description": told}}
-            for name, told in (
-                ("Limit", "Calls a minute."),
-                ("Remaining", "Calls left in this one."),
-                ("Reset", "When it is over, in Unix seconds."),
+            f"X-RateLimit-{name}": {"required": True, "schema": {**COUNT, "description": description}}
+            for name, description in (
+                ("Limit", "Requests allowed per minute."),
+                ("Remaining", "Requests left in the current rate-limit window."),
+                ("Reset", "End of the rate-limit window, as a Unix timestamp in seconds."),
             )
         }
-    told: dict[str, Any] = {"description": answer.meaning}
+    result: dict[str, Any] = {"description": response.description}
     if headers:
-        told["headers"] = headers
-    if answer.body:
-        told["content"] = {kind: {"schema": schema} for kind, schema in answer.body.items()}
-    if answer.links:
-        told["links"] = answer.links
-    return told
+        result["headers"] = headers
+    if response.body:
+        result["content"] = {kind: {"schema": schema} for kind, schema in response.body.items()}
+    if response.links:
+        result["links"] = response.links
+    return result
 
 
-def _refusals(errors: Errors) -> Iterator[tuple[str, dict[str, Any]]]:
+def _errors(errors: Errors) -> Iterator[tuple[str, dict[str, Any]]]:
     for status in sorted({error.status for error in errors}):
         kinds = {error.code: error for error in errors if error.status == status}
         code = {"properties": {"code": {"enum": [*kinds]}}}
-        told: dict[str, Any] = {
+        result: dict[str, Any] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in kinds)}.",
             "content": {JSON: {"schema": record({"error": {"allOf": [ref("ErrorInfo"), code]}})}},
         }
         if any(kind.retryable for kind in kinds.values()):
-            told["headers"] = {"Retry-After": {"schema": COUNT}}
-        yield str(status), told
+            result["headers"] = {"Retry-After": {"schema": COUNT}}
+        yield str(status), result
 
 
-def _parameter(where: str, name: str, schema: Schema, told: str = "") -> Schema:
-    """One that is no text is JSON."""
+def _parameter(where: str, name: str, schema: Schema, description: str = "") -> Schema:
+    """Returns a parameter object. A parameter that is not plain text is encoded as JSON."""
     plain = isinstance(schema.get("type"), str) and schema["type"] != "object"
     parameter: Schema = {"in": where, "name": name, "required": where == "path"}
     parameter |= {"schema": schema} if plain else {"content": {JSON: {"schema": schema}}}
-    return parameter | ({"description": told} if told else {})
+    return parameter | ({"description": description} if description else {})
 
 
 def _links(*names: str) -> dict[str, Any]:
     return {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in names}
 
 
-def _pictures() -> dict[str, Schema]:
-    """The forms in which one comes, as `cutouts.asked_of` reads them."""
+def _image_bodies() -> dict[str, Schema]:
+    """Returns the request bodies of POST /v1/cutouts that `cutouts.parse_request` accepts."""
     options = option_fields(flat=False)
     by_url = {"source": request({"url": ADDRESS}, {})}
     return {
@@ -421,8 +447,8 @@ def _pictures() -> dict[str, Schema]:
     }
 
 
-def _facts() -> dict[str, Schema]:
-    """Of cutouts.HEADERS, as text: numbers, and from the subject on JSON."""
+def _result_headers() -> dict[str, Schema]:
+    """Returns the schemas of cutouts.HEADERS: numbers as text, and JSON from `Subject` on."""
     return {name: COUNT if name.endswith(("Width", "Height")) else TEXT for name in cutouts.HEADERS}
 
 
@@ -434,8 +460,8 @@ def _source() -> Schema:
 
 def _engine() -> Schema:
     prompts = {"type": "array", "items": TEXT}
-    told = {"prompts": prompts, "default": of(bool), "interactive": of(bool)}
-    return record({**fields_of(Engine, "factory", "light", "prompts"), **told})
+    result = {"prompts": prompts, "default": of(bool), "interactive": of(bool)}
+    return record({**fields_of(Engine, "factory", "light", "prompts"), **result})
 
 
 def _list_of(name: str, schema: Schema) -> Schema:
@@ -443,5 +469,5 @@ def _list_of(name: str, schema: Schema) -> Schema:
 
 
 def _ecma(pattern: re.Pattern[str]) -> str:
-    """Without halves of characters, which no JSON of others' has and their regular expressions do not know."""
+    """Returns the pattern for ECMAScript, without surrogates: ECMAScript patterns and JSON text do not have them."""
     return pattern.pattern.replace(r"\ud800-\udfff", "")

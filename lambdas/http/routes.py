@@ -1,4 +1,7 @@
-"""The routes behind API Gateway, ours and the dialects': with a key, or below /iam with a signature of AWS's."""
+"""The routes of the HTTP API behind API Gateway: /v1 and the vendor dialects.
+
+Callers send an API key, or sign the request with AWS Signature Version 4 and prefix the path with /iam.
+"""
 
 from __future__ import annotations
 
@@ -45,34 +48,38 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
 DIALECTS = (removebg, rembg, withoutbg)
-REFUSALS: dict[str, Callable[[MaskdropError], Response[Any]]] = {
-    path: dialect.refusal for dialect in DIALECTS for path in dialect.PATHS
+ERROR_RESPONSES: dict[str, Callable[[MaskdropError], Response[Any]]] = {
+    path: dialect.error_response for dialect in DIALECTS for path in dialect.PATHS
 }
 
 RETRY_AFTER_S = 5
-"""What a caller is told to wait who came when a part was missing or busy."""
+"""Value of the `Retry-After` header of retryable errors, in seconds."""
 
 RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
 
-def work(
+def process(
     event: dict[str, Any], context: LambdaContext, settings: Settings, services: Services, now: datetime
 ) -> dict[str, Any]:
+    """Processes one API Gateway proxy event and returns the proxy response."""
     app = routes(settings.cors_origins)
     caller, limits = Caller.of(event["requestContext"]), dict[str, str]()
     app.append_context(  # type: ignore[no-untyped-call]
         settings=settings, services=services, caller=caller, now=now, limits=limits
     )
-    answer = app.resolve(event, context)
-    answer["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
-    told = {"path": event["path"], "status": answer["statusCode"], "caller": caller.id if caller else None}
-    logger().info("answered", extra=told)
-    return answer
+    response: dict[str, Any] = app.resolve(event, context)
+    response["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
+    fields = {"path": event["path"], "status": response["statusCode"], "caller": caller.id if caller else None}
+    logger().info("answered", extra=fields)
+    return response
 
 
 def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Response[Any]:
-    """Before every route: nobody comes further than the open paths, no caller further than its rate. What the window
-    says of itself stands in every answer to a caller. Raises AuthFailed, RateLimitExceeded."""
+    """Middleware that authenticates the caller and applies its rate limit.
+
+    Only OPEN_PATHS need no caller. Every response to a caller has the `X-RateLimit-*` headers of its rate-limit
+    window. Raises AuthFailed, RateLimitExceeded.
+    """
     event, caller, services = app.current_event, app.context["caller"], app.context["services"]
     if caller:
         window = count_call(services.registry, caller, app.context["now"])
@@ -80,57 +87,62 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
         if window.exceeded:
             use(services.registry, caller.owner, app.context["now"], refused=1)
         window.check()
-    elif event.path not in OPEN_PATHS and event.http_method != "OPTIONS":  # a browser asks those without a key
-        raise AuthFailed("This address needs an API key, in X-Api-Key or as Authorization: Bearer.")
+    elif (
+        event.path not in OPEN_PATHS and event.http_method != "OPTIONS"
+    ):  # browsers send preflight requests without a key
+        raise AuthFailed("This URL requires an API key: send it in X-Api-Key or Authorization: Bearer.")
     return next_middleware(app)
 
 
-def refusal(error: MaskdropError, path: str) -> Response[Any]:
-    """An error in the form of whose address was asked."""
-    if path in REFUSALS:
-        return REFUSALS[path](error)
+def error_response(error: MaskdropError, path: str) -> Response[Any]:
+    """Returns the error response in the format of the API that the path belongs to."""
+    if path in ERROR_RESPONSES:
+        return ERROR_RESPONSES[path](error)
     return Response(error.status, "application/json", {"error": error.info.to_json()}, {})
 
 
 def health(settings: Settings) -> dict[str, Any]:
+    """Returns the status, stage, version and time of the service."""
     return {"status": "ok", "stage": settings.stage, "version": __version__, "time": datetime.now(UTC).isoformat()}
 
 
 def one_job(job_id: str, caller: Caller, settings: Settings, services: Services) -> dict[str, Any]:
-    """The job, its result with an address that is valid for `settings.link_s` seconds. Raises JobNotFound."""
-    job = seen(job_id, caller, services)
-    said = job.to_json()
+    """Returns the job. The presigned URL of its result is valid for `settings.link_s` seconds. Raises JobNotFound."""
+    job = find_job(job_id, caller, services)
+    data = job.to_json()
     if job.result:
-        said["result"]["url"] = services.storage.link(job.result.bucket, job.result.key, seconds=settings.link_s)
-    return said
+        data["result"]["url"] = services.storage.link(job.result.bucket, job.result.key, seconds=settings.link_s)
+    return data
 
 
-def seen(job_id: str, caller: Caller, services: Services) -> Job:
-    """Raises JobNotFound, for another's job too."""
+def find_job(job_id: str, caller: Caller, services: Services) -> Job:
+    """Returns a job of the caller. Raises JobNotFound, also for a job of another owner."""
     job = services.jobs.get(job_id)
     if job is None or not caller.sees(job):
-        raise JobNotFound(f"There is no job {job_id!r}.")
+        raise JobNotFound(f"Job {job_id!r} not found.")
     return job
 
 
 def new_job(
     body: bytes, key: str | None, caller: Caller, settings: Settings, services: Services, now: datetime
 ) -> Response[dict[str, Any]]:
-    """202 with the job that is asked for; 200 where it is there already and has ended. key: the request's
-    Idempotency-Key. Raises what `jobs.job_of` and `once` raise."""
-    said = cutouts.object_of(body, "The body")
+    """Creates a job. Returns 202, or 200 if the job exists already and has finished.
 
-    def work() -> dict[str, Any]:
-        return jobs.job_of(said, caller, settings, services, now).to_json()
+    key: the request's Idempotency-Key. Raises the errors of `jobs.job_of` and `once`.
+    """
+    payload = cutouts.object_of(body, "The body")
 
-    job = work() if key is None else once(services.registry, caller.owner, key, said, now, work)
+    def create() -> dict[str, Any]:
+        return jobs.job_of(payload, caller, settings, services, now).to_json()
+
+    job = create() if key is None else once(services.registry, caller.owner, key, payload, now, create)
     status = 200 if job["finished_at"] else 202
-    # Relative to /v1/jobs, as the service does not know what stands before it.
+    # Relative to /v1/jobs, because stages and custom domains add a prefix that the service does not know.
     return Response(status, "application/json", job, {"Location": f"jobs/{job['id']}"})
 
 
 def engines(settings: Settings) -> dict[str, Any]:
-    """The catalogue. interactive: whether POST /v1/cutouts of this stage gives its results at once."""
+    """Returns the engines. interactive: whether POST /v1/cutouts of this stage returns results synchronously."""
     return {
         "engines": [
             {
@@ -148,21 +160,23 @@ def engines(settings: Settings) -> dict[str, Any]:
 
 
 def presets(of: Presets) -> dict[str, Any]:
-    """By name; one that cannot be used has its error instead of options. Raises TableUnavailable."""
+    """Returns the presets. A preset that is not valid has `error` instead of options. Raises TableUnavailable."""
 
-    def told(name: str) -> dict[str, Any]:
+    def options(name: str) -> dict[str, Any]:
         try:
             found = of.find(name)
-        except InvalidPreset as fault:
-            return {"error": fault.info.to_json()}
+        except InvalidPreset as error:
+            return {"error": error.info.to_json()}
         return found.to_json() if found else {}
 
-    return {"presets": [{"name": name, **told(name)} for name in of.names()]}
+    return {"presets": [{"name": name, **options(name)} for name in of.names()]}
 
 
 def list_jobs(query: dict[str, str], caller: Caller, services: Services) -> dict[str, Any]:
-    """The caller's jobs by state, prefix of the source's key and time of the last change, the newest first. Raises
-    InvalidOptions."""
+    """Returns one page of the caller's jobs, most recently changed first.
+
+    Filters: state, prefix of the source's S3 key, time of the last change. Raises InvalidOptions, UnknownCursor.
+    """
     selection = Selection(
         owner=None if caller.scope == "all" else caller.owner,
         state=_state(query.get("state")),
@@ -170,16 +184,16 @@ def list_jobs(query: dict[str, str], caller: Caller, services: Services) -> dict
         since=_time("since", query.get("since")),
         until=_time("until", query.get("until")),
     )
-    page = services.jobs.page(selection, before=_opened(query.get("cursor")), limit=_limit(query.get("limit")))
+    page = services.jobs.page(selection, before=_decode_cursor(query.get("cursor")), limit=_limit(query.get("limit")))
     cursor = base64.urlsafe_b64encode(page.before.encode()).decode() if page.before else None
     return {"jobs": [job.to_json() for job in page.jobs], "cursor": cursor}
 
 
 def usage(query: dict[str, str], caller: Caller, services: Services, now: datetime) -> dict[str, Any]:
-    """What the caller's owner used in a month of UTC, the running one by default. Raises InvalidOptions."""
+    """Returns the usage of the caller's owner in a calendar month (UTC; default: current). Raises InvalidOptions."""
     month = query.get("month", f"{now:%Y-%m}")
     if not MONTH.fullmatch(month):
-        raise InvalidOptions(f'"month" is a month, as 2026-11, not {month!r}.')
+        raise InvalidOptions(f'"month" must be a month such as 2026-11; got {month!r}.')
     return {"owner": caller.owner, "month": month, **used(services.registry, caller.owner, month)}
 
 
@@ -189,11 +203,11 @@ def _state(text: str | None) -> State | None:
     for state in STATES:
         if state == text:
             return state
-    raise InvalidOptions(f'"state" is one of {", ".join(STATES)}, not {text!r}.')
+    raise InvalidOptions(f'"state" must be one of {", ".join(STATES)}; got {text!r}.')
 
 
 def _time(name: str, text: str | None) -> datetime | None:
-    """ISO 8601; a time without an offset would be anybody's guess."""
+    """Parses an ISO 8601 time. The UTC offset is required, because a local time is ambiguous. Raises InvalidOptions."""
     if text is None:
         return None
     try:
@@ -202,35 +216,37 @@ def _time(name: str, text: str | None) -> datetime | None:
             raise ValueError
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidOptions(f'"{name}" is a time with its offset, as 2026-11-21T12:00:00Z, not {text!r}.') from None
+        raise InvalidOptions(
+            f'"{name}" must be a time with a UTC offset, such as 2026-11-21T12:00:00Z; got {text!r}.'
+        ) from None
 
 
 def _limit(text: str | None) -> int:
     if text is None:
         return PAGE
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PAGE_MAX:
-        raise InvalidOptions(f'"limit" is a whole number from 1 to {PAGE_MAX}, not {text!r}.')
+        raise InvalidOptions(f'"limit" must be an integer from 1 to {PAGE_MAX}; got {text!r}.')
     return int(text)
 
 
-def _opened(cursor: str | None) -> str:
-    """The `recency` inside a cursor."""
+def _decode_cursor(cursor: str | None) -> str:
+    """Returns the `recency` that a cursor encodes; "" without a cursor. Raises InvalidOptions, UnknownCursor."""
     if cursor is None:
         return ""
     if not CURSOR.fullmatch(cursor):
-        raise InvalidOptions('"cursor" is the text that an earlier page gave.')
+        raise InvalidOptions('"cursor" must be the "cursor" of a previous page.')
     try:
         recency = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         recency = ""
     if not RECENCY.fullmatch(recency):
-        raise UnknownCursor("The cursor is not one that an earlier page gave.")
+        raise UnknownCursor("The cursor is not one that a previous page returned.")
     return recency
 
 
 @lru_cache(maxsize=1)
 def routes(cors_origins: str) -> APIGatewayRestResolver:
-    """cors_origins: as in the settings."""
+    """Returns the resolver with all routes. cors_origins: origins separated by spaces, as in the settings."""
     app = APIGatewayRestResolver(cors=_cors(cors_origins.split()), strip_prefixes=[IAM_PREFIX])
     app.use(middlewares=[admit])
 
@@ -264,20 +280,20 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     @app.delete("/v1/jobs/<job_id>")
     def _delete(job_id: str) -> Response[str]:
         services = app.context["services"]
-        remove(seen(job_id, app.context["caller"], services), app.context["settings"], services)
+        remove(find_job(job_id, app.context["caller"], services), app.context["settings"], services)
         return Response(204, body="")
 
     @app.post("/v1/jobs/<job_id>/retry")
     def _retry(job_id: str) -> Response[dict[str, Any]]:
         services = app.context["services"]
-        job = retry(seen(job_id, app.context["caller"], services), services, app.context["now"])
+        job = retry(find_job(job_id, app.context["caller"], services), services, app.context["now"])
         return Response(202, "application/json", job.to_json())
 
     @app.post("/v1/uploads")
     def _upload() -> Response[dict[str, Any]]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
-        said = cutouts.object_of(cutouts.body_of(app.current_event), "The body")
-        form = jobs.upload(said, app.context["caller"], settings, services, now)
+        payload = cutouts.object_of(cutouts.body_of(app.current_event), "The body")
+        form = jobs.upload(payload, app.context["caller"], settings, services, now)
         return Response(201, "application/json", form)
 
     @app.get("/v1/engines")
@@ -297,43 +313,44 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     def _cut_out() -> Response[Any]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         owner = app.context["caller"].owner
-        asked = cutouts.asked_of(app.current_event, services.presets)
+        request = cutouts.parse_request(app.current_event, services.presets)
         began = time.monotonic()
-        picture = asked.picture(services.web)
+        picture = request.picture(services.web)
         spent_s = time.monotonic() - began
-        answer = cut_out_now(picture, asked.options, asked.preset, owner, settings, services, now, spent_s=spent_s)
+        reply = cut_out_now(picture, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
         use(services.registry, owner, now, pictures=1)
-        return cutouts.response(answer, services.storage, link_s=settings.link_s)
+        return cutouts.response(reply, services.storage, link_s=settings.link_s)
 
     for dialect in DIALECTS:
         dialect.add_routes(app)
 
     @app.exception_handler(MaskdropError)  # type: ignore[untyped-decorator]
     def _error(error: MaskdropError) -> Response[dict[str, Any]]:
-        answer = refusal(error, app.current_event.path.removeprefix(IAM_PREFIX))
+        response = error_response(error, app.current_event.path.removeprefix(IAM_PREFIX))
         if error.retryable:
-            answer.headers["Retry-After"] = str(RETRY_AFTER_S)
-        return answer
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
 
     @app.not_found
     def _not_found(_: NotFoundError) -> Response[dict[str, Any]]:
         path = app.current_event.path.removeprefix(IAM_PREFIX)
         methods = methods_at(path)
         if methods and app.current_event.http_method not in methods:
-            answer = refusal(MethodNotAllowed(f"This address takes {' and '.join(methods)}."), path)
-            answer.headers["Allow"] = ", ".join(methods)
-            return answer
-        return refusal(NotFound("There is nothing at this address."), path)
+            error = MethodNotAllowed(f"This URL does not support the method; it accepts {' and '.join(methods)}.")
+            response = error_response(error, path)
+            response.headers["Allow"] = ", ".join(methods)
+            return response
+        return error_response(NotFound("There is no resource at this URL."), path)
 
     return app
 
 
 def _cors(origins: list[str]) -> CORSConfig | None:
-    """Browsers may keep what they were told for an hour, and their pages may read what the headers say."""
+    """Returns the CORS configuration; None without origins. Browsers may cache a preflight response for 1 hour."""
     if not origins:
         return None
     first, *others = origins
-    told = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
-    told += [*cutouts.HEADERS, *removebg.HEADERS]
-    taken = [IDEMPOTENCY_HEADER, cutouts.OPTIONS_HEADER]
-    return CORSConfig(first, others, allow_headers=taken, expose_headers=told, max_age=3600)
+    exposed = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+    exposed += [*cutouts.HEADERS, *removebg.HEADERS]
+    allowed = [IDEMPOTENCY_HEADER, cutouts.OPTIONS_HEADER]
+    return CORSConfig(first, others, allow_headers=allowed, expose_headers=exposed, max_age=3600)

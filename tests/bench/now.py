@@ -25,7 +25,7 @@ import numpy as np
 from botocore.session import get_session
 
 from lambdas.adapters.interactive import SageMakerInteractive
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from local.config import KEY_ID, REGION, SECRET, LocalConfig
 from local.stack import Stack
 from maskdrop.access import Caller
@@ -129,7 +129,7 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
     for _ in range(TURNS * CALLS):
         began = time.process_time()
         with redirect_stdout(io.StringIO()):  # its log
-            answer = work(event, SimpleNamespace(), world.settings, services, NOW)  # type: ignore[arg-type]
+            answer = process(event, SimpleNamespace(), world.settings, services, NOW)  # type: ignore[arg-type]
         taken.append(time.process_time() - began)
         if answer["statusCode"] != 200:
             raise RuntimeError(f"POST /v1/cutouts answered {answer['statusCode']}: {answer['body'][:300]}")

@@ -26,7 +26,7 @@ CREDITS = 1_000_000
 """What every caller is told to have left. Nothing is charged, and clients that look first have to find some."""
 
 
-def sent_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
+def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
     """The fields of the body, without the empty ones, which are as good as absent. Raises InvalidOptions and
     FileTooLarge."""
     event = app.current_event
@@ -68,7 +68,7 @@ def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options
     return reply
 
 
-def in_answer(reply: Reply) -> bytes:
+def inline_bytes(reply: Reply) -> bytes:
     """The result's bytes, for an answer in JSON. Raises ResolutionTooHigh where they are too many for one."""
     if isinstance(reply.file, Result):
         raise ResolutionTooHigh(
@@ -82,7 +82,7 @@ def response(
     app: APIGatewayRestResolver,
     reply: Reply,
     headers: Mapping[str, str],
-    refusal: Callable[[MaskdropError], Response[Any]],
+    error_response: Callable[[MaskdropError], Response[Any]],
 ) -> Response[Any]:
     """The file; where it is too large, a redirect to it, which tells who does not follow it why in the dialect's own
     form of an error."""
@@ -93,4 +93,4 @@ def response(
         reply.file.bucket, reply.file.key, seconds=app.context["settings"].link_s
     )
     size = f"The result has {reply.file.bytes:,} bytes, more than an answer holds: follow the redirect to it."
-    return Response(303, "application/json", refusal(FileTooLarge(size)).body, told | {"Location": url})
+    return Response(303, "application/json", error_response(FileTooLarge(size)).body, told | {"Location": url})

@@ -15,7 +15,7 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from lambdas.http.dialects.picture import response, result_of, sent_fields, text_of
+from lambdas.http.dialects.picture import body_fields, response, result_of, text_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import InputError, InvalidOptions, MaskdropError, MissingSource
 from maskdrop.options import Options
@@ -43,18 +43,18 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         fields = {name: value for name, value in app.current_event.query_string_parameters.items() if value}
         if "url" not in fields:
             raise MissingSource(NO_URL)
-        return answer(app, fields["url"], fields)
+        return process(app, fields["url"], fields)
 
     @app.post("/api/remove")
     def _take() -> Response[Any]:
-        fields = sent_fields(app)
+        fields = body_fields(app)
         picture = fields.pop("file", None)
         if not isinstance(picture, bytes):
             raise MissingSource('The form has no file "file".')
-        return answer(app, picture, {**app.current_event.query_string_parameters, **fields})
+        return process(app, picture, {**app.current_event.query_string_parameters, **fields})
 
 
-def refusal(error: MaskdropError) -> Response[Any]:
+def error_response(error: MaskdropError) -> Response[Any]:
     """What is wrong with a request is 400, or 422 in FastAPI's form where its file or url is missing."""
     if isinstance(error, MissingSource):
         place = ["query", "url"] if error.message == NO_URL else ["body", "file"]
@@ -64,11 +64,11 @@ def refusal(error: MaskdropError) -> Response[Any]:
     return Response(status, "application/json", {"detail": error.message}, {})
 
 
-def answer(app: APIGatewayRestResolver, source: bytes | str, fields: Mapping[str, Any]) -> Response[Any]:
+def process(app: APIGatewayRestResolver, source: bytes | str, fields: Mapping[str, Any]) -> Response[Any]:
     options, warnings = asked({name: text_of(name, fields[name]) for name in PARAMETERS if name in fields})
     reply = result_of(app, source, options)
     reply = replace(reply, facts=replace(reply.facts, warnings=reply.facts.warnings + warnings))
-    return response(app, reply, {}, refusal)
+    return response(app, reply, {}, error_response)
 
 
 def asked(fields: Mapping[str, str]) -> tuple[Options, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import check_size, decoded
-from lambdas.http.dialects.picture import CREDITS, in_answer, response, result_of, sent_fields, text_of
+from lambdas.http.dialects.picture import CREDITS, body_fields, inline_bytes, response, result_of, text_of
 from maskdrop.catalog import engine
 from maskdrop.errors import (
     BlockedUrl,
@@ -101,13 +101,13 @@ HEADERS = [
 def add_routes(app: APIGatewayRestResolver) -> None:
     @app.post("/v1.0/removebg")
     def _remove() -> Response[Any]:
-        fields = parameters(sent_fields(app))
+        fields = parameters(body_fields(app))
         source, options = source_of(fields), options_of(fields, app.context["settings"], app.context["services"])
         reply = result_of(app, source, options)
         headers = headers_of(reply, fields)
         if "application/json" not in app.current_event.headers.get("accept", ""):
-            return response(app, reply, headers, refusal)
-        body = {"data": {"result_b64": base64.b64encode(in_answer(reply)).decode()}}
+            return response(app, reply, headers, error_response)
+        body = {"data": {"result_b64": base64.b64encode(inline_bytes(reply)).decode()}}
         return Response(200, "application/json", body, {**headers})
 
     @app.get("/v1.0/account")
@@ -117,10 +117,10 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 
     @app.post("/v1.0/improve")
     def _improve() -> dict[str, Any]:
-        return improve(source_of(parameters(sent_fields(app))), app.context["settings"], app.context["services"])
+        return improve(source_of(parameters(body_fields(app))), app.context["settings"], app.context["services"])
 
 
-def refusal(error: MaskdropError) -> Response[Any]:
+def error_response(error: MaskdropError) -> Response[Any]:
     """Whatever is wrong with a request is 400 there; the rest has our statuses, which are theirs."""
     code = CODES.get(type(error), error.code)
     if isinstance(error, InvalidOptions):

@@ -10,7 +10,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import body_of, decoded
-from lambdas.http.dialects.picture import CREDITS, in_answer, response, result_of, sent_fields
+from lambdas.http.dialects.picture import CREDITS, body_fields, inline_bytes, response, result_of
 from maskdrop.errors import AuthFailed, InvalidOptions, MaskdropError, MissingSource
 from maskdrop.options import Options
 from maskdrop.output import Output
@@ -24,7 +24,7 @@ OPTIONS = {"cutout": Options(), "matte": Options(output=Output(channels="alpha")
 def add_routes(app: APIGatewayRestResolver) -> None:
     @app.post("/v1.0/alpha-channel-base64")
     def _alpha() -> dict[str, Any]:
-        picture = _picture(sent_fields(app), "image_base64")
+        picture = _picture(body_fields(app), "image_base64")
         return {"alpha_base64": _encoded(app, picture, "matte")}
 
     @app.get("/available-credit")
@@ -36,7 +36,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         return remove_background(app)
 
 
-def refusal(error: MaskdropError) -> Response[Any]:
+def error_response(error: MaskdropError) -> Response[Any]:
     """Their client has a text of its own for 401, 402, 403 and 429, and takes 403 for credits that have expired."""
     status = 401 if isinstance(error, AuthFailed) else error.status
     return Response(status, "application/json", {"error": error.message}, {})
@@ -51,13 +51,13 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
         raise InvalidOptions(f'"output" is one of {", ".join(OPTIONS)}, not {output!r:.80}.')
     kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        picture = _picture(sent_fields(app), "image")
+        picture = _picture(body_fields(app), "image")
         body = {"processed": _encoded(app, picture, "cutout"), "alphaMatte": _encoded(app, picture, "matte")}
         latency = _ms_since(began)
         return Response(200, "application/json", body | {"latencyMs": latency}, {"X-Latency-Ms": str(latency)})
-    picture = sent_fields(app).get("image", b"") if kind == "multipart/form-data" else body_of(event)
+    picture = body_fields(app).get("image", b"") if kind == "multipart/form-data" else body_of(event)
     reply = result_of(app, picture, OPTIONS[output])
-    return response(app, reply, {"X-Latency-Ms": str(_ms_since(began))}, refusal)
+    return response(app, reply, {"X-Latency-Ms": str(_ms_since(began))}, error_response)
 
 
 def _picture(fields: dict[str, Any], name: str) -> bytes:
@@ -70,7 +70,7 @@ def _picture(fields: dict[str, Any], name: str) -> bytes:
 
 
 def _encoded(app: APIGatewayRestResolver, picture: bytes, output: str) -> str:
-    return base64.b64encode(in_answer(result_of(app, picture, OPTIONS[output]))).decode()
+    return base64.b64encode(inline_bytes(result_of(app, picture, OPTIONS[output]))).decode()
 
 
 def _ms_since(began: float) -> int:

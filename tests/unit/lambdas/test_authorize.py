@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.authorize import work
+from lambdas.authorize import process
 from maskdrop.access import Caller, Key, digest
 from tests.fakes import NOW, FakeRegistry
 
@@ -19,7 +19,7 @@ def registry() -> FakeRegistry:
 
 
 def asked(registry: FakeRegistry, headers: dict[str, str] | None) -> dict[str, Any]:
-    return work({"type": "REQUEST", "methodArn": METHOD, "path": "/v1/jobs", "headers": headers}, registry)
+    return process({"type": "REQUEST", "methodArn": METHOD, "path": "/v1/jobs", "headers": headers}, registry)
 
 
 def effect(answer: dict[str, Any]) -> tuple[str, str]:

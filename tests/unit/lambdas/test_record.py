@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.record import work
+from lambdas.record import process
 from maskdrop.flow import admit, arrivals
 from maskdrop.wire import Notification
 from tests.fakes import NOW, World, a_source, a_success
@@ -34,7 +34,7 @@ def test_results_are_recorded() -> None:
     admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
     notification = world.answered(bundle, [a_success(bundle.items[0].id)])
-    answer = work(sqs(body(notification)), world.settings, world.services, NOW)
+    answer = process(sqs(body(notification)), world.settings, world.services, NOW)
     assert answer == {"batchItemFailures": []}
     assert [job.state for job in world.jobs.records.values()] == ["done"]
 
@@ -45,7 +45,7 @@ def test_a_notification_whose_answer_cannot_be_read_returns_alone() -> None:
     (bundle,) = world.bundles()
     good = world.answered(bundle, [a_success(bundle.items[0].id)])
     bad = Notification("b9", True, "s3://results-bucket/in", "s3://results-bucket/nowhere", "")
-    answer = work(sqs(body(bad), "not json", body(good)), world.settings, world.services, NOW)
+    answer = process(sqs(body(bad), "not json", body(good)), world.settings, world.services, NOW)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
     assert [job.state for job in world.jobs.records.values()] == ["done"]
 
@@ -54,7 +54,7 @@ def test_when_every_notification_fails_all_return_nothing_is_raised_and_the_log_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()
-    answer = work(sqs("not json"), world.settings, world.services, NOW)
+    answer = process(sqs("not json"), world.settings, world.services, NOW)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     (line,) = [line for line in caplog.records if line.message == "message returned"]
     assert line.exc_info

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 from lambdas import dead_letters
-from lambdas.webhooks import work
+from lambdas.webhooks import process
 from maskdrop.errors import HostUnavailable
 from maskdrop.webhook import RETRY_S, event_of
 from tests.fakes import NOW
@@ -20,7 +20,7 @@ def from_the_bus(attempt: int) -> dict[str, Any]:
 
 def test_what_the_bus_tells_is_posted() -> None:
     world = a_world()
-    assert work(from_the_bus(1), world.services, NOW) == {"batchItemFailures": []}
+    assert process(from_the_bus(1), world.services, NOW) == {"batchItemFailures": []}
     ((url, _, body),) = world.web.posted
     assert (url, json.loads(body)) == (URL, event_of(a_done_job()))
     assert world.webhooks_queue.hidden == []
@@ -32,14 +32,14 @@ def test_what_is_not_taken_comes_back_after_ever_longer_and_then_to_the_dead_let
     for attempt in range(1, len(RETRY_S) + 2):
         message = from_the_bus(attempt)
         returned = [{"itemIdentifier": message["Records"][0]["messageId"]}]
-        assert work(message, world.services, NOW) == {"batchItemFailures": returned}
+        assert process(message, world.services, NOW) == {"batchItemFailures": returned}
     assert world.webhooks_queue.hidden == [("receipt", seconds) for seconds in (*RETRY_S, 0)]
 
 
 def test_a_dead_webhook_is_told_in_the_log_and_fails_no_job(capsys) -> None:  # type: ignore[no-untyped-def]
     world = a_world()
     body = from_the_bus(9)["Records"][0]["body"]
-    assert dead_letters.work(sqs(body), world.settings, world.services, NOW) == {"batchItemFailures": []}
+    assert dead_letters.process(sqs(body), world.settings, world.services, NOW) == {"batchItemFailures": []}
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook given up" in line]
     assert (line["job_id"], line["url"]) == (a_done_job().id, URL)
     assert world.jobs.records == {}

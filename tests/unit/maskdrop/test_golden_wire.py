@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from maskdrop.access import Caller, Key
 from maskdrop.job import Job
 from maskdrop.options import Options
@@ -97,7 +97,7 @@ def response_to(name: str) -> str:
         "body": body or None,
         "isBase64Encoded": False,
     }
-    response = work(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
+    response = process(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
     headers = json.dumps(response["multiValueHeaders"], sort_keys=True)
     return f"{response['statusCode']}\n{headers}\n{response['body']}\n"
 

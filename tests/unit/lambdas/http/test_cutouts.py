@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lambdas.http.cutouts import BODY_MAX
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from maskdrop.access import Caller, used
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadablePicture
@@ -53,7 +53,7 @@ def post(
         "body": base64.b64encode(body).decode() if body else None,
         "isBase64Encoded": bool(body),
     }
-    return work(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
+    return process(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
 
 
 def post_json(world: World, **data: object) -> dict[str, Any]:

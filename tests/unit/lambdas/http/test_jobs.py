@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lambdas.http.jobs import UPLOAD_MAX, UPLOAD_S
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from maskdrop.access import Caller, used
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import QueueUnavailable
@@ -49,7 +49,7 @@ def call(
         "isBase64Encoded": body is not None,
     }
     now = more.get("now", NOW)
-    answer = work(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
+    answer = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
     told = {name: ",".join(values) for name, values in answer["multiValueHeaders"].items()}
     return answer["statusCode"], json.loads(answer["body"] or "null"), told
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from maskdrop.access import OPEN_PATHS, Caller, use
 from maskdrop.errors import TableUnavailable
 from maskdrop.flow import admit, arrivals, settle
@@ -53,7 +53,7 @@ def call(
         "body": None,
         "isBase64Encoded": False,
     }
-    answer = work(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
+    answer = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
     told = {name: ",".join(values) for name, values in answer["multiValueHeaders"].items()}
     return Answer(answer["statusCode"], told, answer["body"])
 

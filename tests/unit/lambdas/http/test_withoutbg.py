@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.http.dialects.withoutbg import PATHS, refusal
+from lambdas.http.dialects.withoutbg import PATHS, error_response
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import (
     AuthFailed,
@@ -91,7 +91,7 @@ def test_an_output_that_there_is_not_and_an_empty_body_are_refused() -> None:
     ],
 )
 def test_an_error_is_a_sentence_with_a_status_that_their_client_knows(error: type[MaskdropError], status: int) -> None:
-    answer = refusal(error("It went wrong."))
+    answer = error_response(error("It went wrong."))
     assert (answer.status_code, answer.body) == (status, {"error": "It went wrong."})
 
 

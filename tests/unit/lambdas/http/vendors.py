@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
-from lambdas.http.routes import work
+from lambdas.http.routes import process
 from maskdrop.access import Caller
 from tests.fakes import NOW, World
 
@@ -59,7 +59,7 @@ def call(
         "body": base64.b64encode(body).decode() if body else None,
         "isBase64Encoded": bool(body),
     }
-    answer = work(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
+    answer = process(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
     told = {name.lower(): ",".join(values) for name, values in answer["multiValueHeaders"].items()}
     text: str = answer["body"]
     return Answer(answer["statusCode"], told, base64.b64decode(text) if answer["isBase64Encoded"] else text.encode())
