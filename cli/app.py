@@ -1,6 +1,5 @@
-"""The command line: a stack on this machine (run, up, down, status), the API's keys (keys), sets of options (presets),
-the weights of the engines (models), data for training (data), training (train, tune), how good engines are (evaluate,
-compare, promote), and networks in other forms (export)."""
+"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), model weights (models),
+data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model export (export)."""
 
 from __future__ import annotations
 
@@ -37,8 +36,8 @@ PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".tif", ".tiff", "
 WAIT_S = 300.0
 """How long `run` waits for its samples, in seconds: about 10 pictures at 0.1 to 2 s, and one restart of the model."""
 
-FRONT = "front"
-"""The name under which the command in the foreground is remembered, so that `down` ends it too."""
+FOREGROUND = "front"
+"""Name of the PID file of the foreground command, which `down` stops too."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data.app, name="data")
@@ -52,10 +51,10 @@ app.command()(export)
 
 @app.command()
 def run() -> None:
-    """Sends the photos of samples/ through a stack, prints what became of them, and stops a stack it started."""
-    with _front() as config, _stack(config) as here:
-        jobs = _through(Pictures(config, here), sorted(_photos(SAMPLES)))
-        rows = _fetched(Pictures(config, here), jobs, config.results)
+    """Process the photos of samples/ and print the results. Stops the stack if this command started it."""
+    with _foreground() as config, _stack(config) as deployment:
+        jobs = _process_photos(Pictures(config, deployment), sorted(_photos(SAMPLES)))
+        rows = _download_results(Pictures(config, deployment), jobs, config.results)
     console.print(_table(rows))
     if any(job["state"] != "done" for _, job, _ in rows):
         raise typer.Exit(1)
@@ -63,57 +62,57 @@ def run() -> None:
 
 @app.command()
 def up() -> None:
-    """Starts a stack and stays: watches drop/ until Ctrl-C or `down`."""
-    with _front() as config, _stack(config) as here:
-        console.print(_address(config, here), soft_wrap=True)
-        watch = Watch(config, Pictures(config, here), partial(console.print, soft_wrap=True))
+    """Start the local stack and watch drop/ until Ctrl-C or `down`."""
+    with _foreground() as config, _stack(config) as deployment:
+        console.print(_usage(config, deployment), soft_wrap=True)
+        watch = Watch(config, Pictures(config, deployment), partial(console.print, soft_wrap=True))
         try:
             for _ in watch.run():
                 for name in ("emulator", "sagemaker"):
                     if processes.find(name, config.state) is None:
-                        raise LocalError(f"The {name} ended.\n{processes.tail(name, config.state)}")
+                        raise LocalError(f"The process {name} exited.\n{processes.tail(name, config.state)}")
         except KeyboardInterrupt:
             console.print("Stopping.")  # the ordinary end of `up`, not a failure
 
 
 @app.command()
 def down() -> None:
-    """Stops what `up` or `run` started, by process id."""
+    """Stop the local stack that `up` or `run` started."""
     config = LocalConfig.from_env(os.environ)
     with explained():
-        processes.stop(FRONT, config.state, grace_s=30)
+        processes.stop(FOREGROUND, config.state, grace_s=30)
         stack.down(config)
-    console.print("Nothing is running.")
+    console.print("The local stack is stopped.")
 
 
 @app.command()
 def status() -> None:
-    """Says what runs; prints stack.json. Exits 1 when no stack is up."""
+    """Print the running processes and stack.json. Exits 1 when no stack is running."""
     config = LocalConfig.from_env(os.environ)
-    for name in (FRONT, "emulator", "sagemaker", "model"):
+    for name in (FOREGROUND, "emulator", "sagemaker", "model"):
         process = processes.find(name, config.state)
         console.print(f"{name:10} {'pid ' + str(process.pid) if process else 'not running'}")
-    here = stack.find(config)
-    if here is None:
+    deployment = stack.find(config)
+    if deployment is None:
         raise typer.Exit(1)
-    console.print_json(json.dumps(asdict(here)))
+    console.print_json(json.dumps(asdict(deployment)))
 
 
 @contextmanager
-def _front() -> Iterator[LocalConfig]:
-    """The one command in the foreground of a state folder. Ctrl-C and SIGTERM (which `down` sends) end it in order."""
+def _foreground() -> Iterator[LocalConfig]:
+    """Allows one foreground command per state folder. Ctrl-C and SIGTERM (sent by `down`) shut it down cleanly."""
     with explained():
         config = LocalConfig.from_env(os.environ)
-        if other := processes.find(FRONT, config.state):
-            raise LocalError(f"`run` or `up` is at work already (pid {other.pid}). `make down` ends it.")
-        processes.remember(FRONT, os.getpid(), config.state)
+        if other := processes.find(FOREGROUND, config.state):
+            raise LocalError(f"`run` or `up` is already running (pid {other.pid}). Stop it with `make down`.")
+        processes.remember(FOREGROUND, os.getpid(), config.state)
         signal.signal(signal.SIGTERM, _terminate)
         try:
             yield config
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         finally:
-            processes.forget(FRONT, config.state)
+            processes.forget(FOREGROUND, config.state)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -122,13 +121,13 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _stack(config: LocalConfig) -> Iterator[Stack]:
-    """The running stack, or a fresh one that is stopped at the end, whatever the end."""
+    """Yields the running stack, or starts one and always stops it on exit."""
     ours = stack.find(config) is None
     try:
         yield stack.up(config, _step)
     finally:
         if ours:
-            # A second Ctrl-C must not leave half of it running.
+            # Ignore a second Ctrl-C, which would leave part of the stack running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             stack.down(config)
@@ -145,12 +144,12 @@ def _step(what: str) -> Iterator[None]:
 def _photos(folder: Path) -> list[Path]:
     photos = [path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS]
     if not photos:
-        raise LocalError(f"There are no photos in {folder}.")
+        raise LocalError(f"{folder} contains no photos; accepted are {', '.join(PHOTOS)}.")
     return photos
 
 
-def _through(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
-    """Drops the photos and waits until each has ended, WAIT_S at most; None for one that has not."""
+def _process_photos(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
+    """Uploads the photos and waits up to WAIT_S seconds. Maps an unfinished photo to None."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("Cutting out", total=len(photos))
@@ -167,15 +166,15 @@ def _through(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any
     return ended
 
 
-def _fetched(
+def _download_results(
     pictures: Pictures, jobs: dict[Path, dict[str, Any] | None], folder: Path
 ) -> list[tuple[Path, dict[str, Any], str]]:
-    """(photo, job, the path of its result or the reason why there is none) of each photo."""
+    """Returns (photo, job, path of the result or the error message) for each photo."""
     rows = []
     for photo, job in jobs.items():
         if job is None:
             job = {"state": "late", "engine": ""}
-            last = f"It did not end within {WAIT_S:.0f} s."
+            last = f"The job did not finish within {WAIT_S:.0f} s."
         elif job["state"] == "done":
             path = pictures.fetch(job, folder)
             last = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
@@ -197,23 +196,28 @@ def _table(rows: list[tuple[Path, dict[str, Any], str]]) -> Table:
 
 
 def _ms(job: dict[str, Any]) -> str:
-    """From the record's making to its end, in milliseconds."""
+    """Returns the time from creation to completion of the job, in milliseconds."""
     if not job.get("finished_at"):
         return ""
     took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
     return f"{took.total_seconds() * 1000:.0f}"
 
 
-def _address(config: LocalConfig, here: Stack) -> str:
-    trust = f"\n  export AWS_CA_BUNDLE={here.ca_bundle} CURL_CA_BUNDLE={here.ca_bundle}" if here.ca_bundle else ""
+def _usage(config: LocalConfig, deployment: Stack) -> str:
+    trust = (
+        f"\n  export AWS_CA_BUNDLE={deployment.ca_bundle} CURL_CA_BUNDLE={deployment.ca_bundle}"
+        if deployment.ca_bundle
+        else ""
+    )
     return f"""
-Drop photos into [bold]{escape(str(config.drop))}[/bold]; cut-outs come to [bold]{escape(str(config.results))}[/bold].
+Drop photos into [bold]{escape(str(config.drop))}[/bold]; results are in [bold]{escape(str(config.results))}[/bold].
 
 From another shell:{trust}
-  export AWS_ACCESS_KEY_ID={here.access_key_id} AWS_SECRET_ACCESS_KEY={here.secret_access_key} AWS_REGION={here.region}
-  aws --endpoint-url {here.endpoint_url} s3 cp photo.jpg s3://{here.inbox}/inbox/default/
-  aws --endpoint-url {here.endpoint_url} s3 ls --recursive s3://{here.results}/results/
-  curl -H 'x-api-key: {here.api_key}' {here.api_url}/v1/jobs
+  export AWS_ACCESS_KEY_ID={deployment.access_key_id} AWS_SECRET_ACCESS_KEY={deployment.secret_access_key}
+  export AWS_REGION={deployment.region}
+  aws --endpoint-url {deployment.endpoint_url} s3 cp photo.jpg s3://{deployment.inbox}/inbox/default/
+  aws --endpoint-url {deployment.endpoint_url} s3 ls --recursive s3://{deployment.results}/results/
+  curl -H 'x-api-key: {deployment.api_key}' {deployment.api_url}/v1/jobs
 
 Ctrl-C, or `make down` from another shell, stops everything.
 """

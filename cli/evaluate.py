@@ -1,4 +1,4 @@
-"""How good an engine is: evaluate it, compare two, promote the better one."""
+"""Evaluate engines, compare two of them, promote new weights."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class PromptFrom(StrEnum):
 
 
 Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manifest.csv.", show_default=False)]
-Split = Annotated[str, typer.Option(help="Of the manifest's column `split`.")]
-Parts = Annotated[list[str] | None, typer.Option("--part", help="Only this part; may be given several times.")]
+Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
+Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable.")]
 By = Annotated[str, typer.Option(help="The manifest's column that names the parts.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")]
-Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="What engines are told: nothing, or the true box.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures.")]
+Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="Prompt for the engine: none or the ground-truth box.")]
 Out = Annotated[
     Path | None, typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report.")
 ]
 IouCsv = Annotated[Path | None, typer.Option(dir_okay=False, help="A file for lines `id,iou` without a header.")]
-Workers = Annotated[int, typer.Option(min=1, help="Pictures at once, one thread each.")]
-Weights = Annotated[Path | None, typer.Option(help="The folder of weights; by default the one of the local stack.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of worker threads.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 
 CORES = os.cpu_count() or 1
 
@@ -64,7 +64,7 @@ CORES = os.cpu_count() or 1
 @app.command()
 def evaluate(
     data: Data,
-    engine: Annotated[str | None, typer.Option(help="Of the catalogue, on the way of a user's picture.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine to evaluate, through the production pipeline.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Folder of ID.png: mattes, or cut-outs with alpha.")] = None,
     split: Split = "val",
     part: Parts = None,
@@ -76,10 +76,10 @@ def evaluate(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Measures an engine, or a folder of predictions, against the truth. Exits 1 if a picture could not be scored."""
+    """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for a picture."""
     with explained():
         if (engine is None) == (predictions is None):
-            raise LocalError("Give either --engine or --predictions.")
+            raise LocalError("Exactly one of --engine and --predictions is required.")
         dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
         if predictions:
             predict = runs.by_folder(predictions)
@@ -108,14 +108,14 @@ def compare(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Sets two engines or runs side by side, picture by picture."""
+    """Compare two engines or runs, picture by picture."""
     with explained():
         pair = []
         for side, name in (("a", a), ("b", b)):
             if (row := catalog.ENGINES.get(name)) is None:
                 pair.append(runs.read_run(Path(name)))
             elif data is None:
-                raise LocalError("An engine needs --data to be compared on.")
+                raise LocalError("--data is required to compare an engine.")
             else:
                 dataset = read_dataset(data, split)
                 pair.append(
@@ -141,12 +141,12 @@ def promote(
     over: Annotated[str, typer.Option(help="The engine to beat, as installed.")] = catalog.DEFAULT_ENGINE["cutout"],
     split: Split = "val",
     record: Annotated[
-        Path, typer.Option(help="Notes who replaced whom.", show_default="docs/promotions.jsonl")
+        Path, typer.Option(help="File that records promotions.", show_default="docs/promotions.jsonl")
     ] = RECORD,
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Installs weights if they are better than what is there, and notes it. Exits 1, with the figures, if not."""
+    """Install weights if they beat the current engine, and record the promotion. Exits 1 if they do not."""
     with explained(), tempfile.TemporaryDirectory() as scratch:
         file = None if new in catalog.ENGINES else Path(new)
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
@@ -202,8 +202,8 @@ def _run_engine(
     out: Path | None = None,
 ) -> Run:
     predict = runs.by_engine(engine, row, truth_box=prompt is PromptFrom.truth_box)
-    said = name if prompt is PromptFrom.none else f"{name} ({prompt})"
-    return _run(About.of(said, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
+    label = name if prompt is PromptFrom.none else f"{name} ({prompt})"
+    return _run(About.of(label, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
 
 
 def _run(about: About, cases: Sequence[Case], predict: Predict, workers: int, out: Path | None) -> Run:

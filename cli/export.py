@@ -1,4 +1,4 @@
-"""A trained network in the forms that run elsewhere: ONNX in floats and in eight bits, TorchScript, TensorFlow Lite."""
+"""Exports a trained network to ONNX (float32 and int8), TorchScript or TensorFlow Lite."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Form(StrEnum):
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="modnet, portrait or attention-unet.")],
-    weights: Annotated[Path, typer.Argument(help="A checkpoint; for portrait also the published .tflite.")],
-    to: Annotated[list[Form], typer.Option(help="May be given several times.")],
-    out: Annotated[Path, typer.Option(help="The folder for what is made.")],
+    network: Annotated[str, typer.Argument(help="Network: modnet, portrait or attention-unet.")],
+    weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
+    to: Annotated[list[Form], typer.Option(help="Export format; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
     compare: Annotated[
         Path,
         typer.Option(
@@ -35,12 +35,12 @@ def export(
             "the others give eight bits their ranges."
         ),
     ] = ROOT / "samples",
-    tflite_python: Annotated[Path, typer.Option(help="Of the environment that `make tflite` makes.")] = ROOT
+    tflite_python: Annotated[Path, typer.Option(help="Python of the environment that `make tflite` creates.")] = ROOT
     / ".venv-tflite"
     / "bin"
     / "python",
 ) -> None:
-    """Writes a trained network in other forms and says how far each is from it, on pictures."""
+    """Export a trained network and print how far each export differs from it on pictures."""
     with explained():
         try:
             from sagemaker_model.export import formats as exporter

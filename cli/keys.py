@@ -9,44 +9,47 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.terminal import console, explained
-from local.keys import deployment, known, make, take_away
+from local.keys import create_key, deployment, known, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Stage = Annotated[
-    str | None, typer.Option(help="A stage in your AWS account; by default the stack that is up on this machine.")
-]
+Stage = Annotated[str | None, typer.Option(help="Stage in your AWS account (default: the local stack).")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for, in your own words.")],
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
     owner: Annotated[
-        str, typer.Option(help="Whose its jobs are; keys of one owner share them.", show_default="its id")
+        str, typer.Option(help="Owner of the jobs; keys with the same owner share jobs.", show_default="key ID")
     ] = "",
     scope: Annotated[
         Scope | None,
-        typer.Option(help="Which jobs it sees: its owner's or all.", show_default="all for the first key, else own"),
+        typer.Option(
+            help="Jobs that the key can access: own (its owner's) or all.",
+            show_default="all for the first key, else own",
+        ),
     ] = None,
-    rate: Annotated[int, typer.Option(min=1, help="Calls a minute.")] = CALLS_A_MINUTE,
+    rate: Annotated[int, typer.Option(min=1, help="Rate limit, in requests per minute.")] = CALLS_A_MINUTE,
     stage: Stage = None,
 ) -> None:
-    """Makes a key and shows it, this once."""
-    with explained(), deployment(stage) as here:
-        text, key = make(here, name, owner=owner, scope=scope, rate=rate)
+    """Create an API key and print it once."""
+    with explained(), deployment(stage) as target:
+        text, key = create_key(target, name, owner=owner, scope=scope, rate=rate)
     console.print(f"key             {text}", soft_wrap=True, markup=False)
     console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
-    console.print(f"id {key.id}, owner {key.owner}, sees {key.scope}. Neither is shown again.", markup=False)
+    console.print(
+        f"id {key.id}, owner {key.owner}, scope {key.scope}. The key and the secret are not shown again.", markup=False
+    )
 
 
 @app.command("list")
 def list_(stage: Stage = None) -> None:
-    """Lists the keys there are."""
-    columns = ("id", "name", "owner", "sees", "calls a minute", "made")
+    """List the API keys."""
+    columns = ("id", "name", "owner", "scope", "requests per minute", "created")
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    with explained(), deployment(stage) as here:
-        for key in sorted(known(here).values(), key=lambda key: key.created_at):
+    with explained(), deployment(stage) as target:
+        for key in sorted(known(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
     console.print(table)
@@ -54,9 +57,9 @@ def list_(stage: Stage = None) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` has it.")], stage: Stage = None
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Key ID, as listed by `keys list`.")], stage: Stage = None
 ) -> None:
-    """Takes a key away: the next call with it is refused."""
-    with explained(), deployment(stage) as here:
-        take_away(here, key_id)
-    console.print(f"{key_id} is no key any more.", markup=False)
+    """Revoke an API key. Later requests with the key are rejected."""
+    with explained(), deployment(stage) as target:
+        revoke_key(target, key_id)
+    console.print(f"Revoked key {key_id}.", markup=False)

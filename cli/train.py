@@ -1,4 +1,4 @@
-"""Training: train a network here or on SageMaker, tune its settings there, go back a part of the way."""
+"""Train a network locally or on SageMaker, tune hyperparameters, interpolate weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Start = Annotated[
 ]
 Image = Annotated[str, typer.Option(help="On SageMaker: the container, as the endpoints run it.")]
 Role = Annotated[str, typer.Option(help="On SageMaker: ARN of the role that the job works as.")]
-Instance = Annotated[str, typer.Option(help="On SageMaker.")]
+Instance = Annotated[str, typer.Option(help="On SageMaker: instance type.")]
 Hours = Annotated[int, typer.Option(help="On SageMaker: after which a run is stopped.", min=1)]
 Spot = Annotated[bool, typer.Option("--spot/--no-spot", help="On SageMaker: on spare instances.")]
 
@@ -60,14 +60,14 @@ def train(
     backgrounds: Backgrounds = None,
     start: Start = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
-    on: Annotated[On, typer.Option(help="Where.")] = On.local,
+    on: Annotated[On, typer.Option(help="Where to train: local or sagemaker.")] = On.local,
     image: Image = "",
     role: Role = "",
     instance: Instance = jobs.INSTANCE,
     hours: Hours = jobs.HOURS,
     spot: Spot = True,
 ) -> None:
-    """Trains a network; the best weights are OUT/best.safetensors. On SageMaker, sends the job and says its name."""
+    """Train a network. Writes the best weights to OUT/best.safetensors; on SageMaker, prints the job name."""
     with explained():
         given = _pairs(settings or [])
         if on is On.local:
@@ -101,13 +101,13 @@ def tune(
     val: Val = None,
     backgrounds: Backgrounds = None,
     start: Start = None,
-    runs: Annotated[int, typer.Option(help="In all.", min=1)] = 20,
-    at_once: Annotated[int, typer.Option(min=1)] = 2,
+    runs: Annotated[int, typer.Option(help="Maximum number of training jobs.", min=1)] = 20,
+    at_once: Annotated[int, typer.Option(help="Maximum number of parallel training jobs.", min=1)] = 2,
     instance: Instance = jobs.INSTANCE,
     hours: Hours = jobs.HOURS,
     spot: Spot = True,
 ) -> None:
-    """Looks for the settings with the best validation, by many runs on SageMaker. Sends the job and says its name."""
+    """Run a hyperparameter tuning job on SageMaker and print its name."""
     with explained():
         given = _pairs(settings)
         ranges = {name: value for name, value in given.items() if jobs.is_range(value)}
@@ -129,9 +129,9 @@ def blend(
     start: Annotated[Path, typer.Argument(help="The weights that a training began with.")],
     end: Annotated[Path, typer.Argument(help="The weights that it ended with.")],
     out: Annotated[Path, typer.Argument(help="The file to write, .safetensors.")],
-    share: Annotated[float, typer.Option(help="Of the way from START to END.", min=0, max=1)] = 0.5,
+    share: Annotated[float, typer.Option(help="Weight of END in the interpolation, 0 to 1.", min=0, max=1)] = 0.5,
 ) -> None:
-    """Writes weights between those before and after a training: they do better on other pictures than it was given."""
+    """Write interpolated (averaged) weights. They generalise better to pictures outside the training data."""
     with explained():
         try:
             from sagemaker_model.training.blend import blend as blended
@@ -167,8 +167,8 @@ def _train_here(
             if "iou" in line:
                 console.print(f"step {line['step']:,}: IoU {line['iou']:.4f}")
             else:
-                said = f"{network}, loss {line['loss']:.3f}, {line['samples_s']:.0f} samples/s"
-                progress.update(bar, completed=line["step"], description=said)
+                description = f"{network}, loss {line['loss']:.3f}, {line['samples_s']:.0f} samples/s"
+                progress.update(bar, completed=line["step"], description=description)
 
         try:
             made = loop.train(
@@ -197,7 +197,7 @@ def _pairs(settings: Sequence[str]) -> dict[str, str]:
     """Raises LocalError."""
     pairs = {name: value for name, is_, value in (text.partition("=") for text in settings) if is_}
     if len(pairs) != len(settings):
-        raise LocalError(f"Settings are NAME=VALUE, each once, not {' '.join(settings)!r}.")
+        raise LocalError(f"Settings must be NAME=VALUE, each name once; got {' '.join(settings)!r}.")
     return pairs
 
 
@@ -213,8 +213,8 @@ def _name(network: str) -> str:
 
 @contextmanager
 def _sagemaker() -> Iterator[BaseClient]:
-    """A client with the user's own credentials. AWS's errors become ours."""
+    """Yields a client with the user's credentials. Raises LocalError for AWS errors."""
     try:
         yield boto3.client("sagemaker")
     except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"SageMaker refused: {error}") from error
+        raise LocalError(f"SageMaker request failed: {error}") from error

@@ -23,7 +23,7 @@ from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
 from maskdrop.services import Registry
 
 SECRET_BYTES = 32
-"""256 bits of chance, for a key and for the secret of its webhooks."""
+"""256 random bits, for a key and for its webhook secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +48,41 @@ class Deployment:
         return cls(registry, connected("apigateway"), outputs["UsagePlanId"])
 
 
-def make(
-    here: Deployment, name: str, *, owner: str = "", scope: Scope | None = None, rate: int = CALLS_A_MINUTE
+def create_key(
+    target: Deployment, name: str, *, owner: str = "", scope: Scope | None = None, rate: int = CALLS_A_MINUTE
 ) -> tuple[str, Key]:
     """A new key: its text, which is kept nowhere, and what is kept. The first key of a deployment sees all jobs unless
     `scope` says otherwise."""
     text = f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
     # API Gateway, too, knows but the digest: the authorizer names the key by it, and nobody can come in with it.
-    made = here.gateway.create_api_key(name=name, value=digest(text), enabled=True)
-    here.gateway.create_usage_plan_key(usagePlanId=here.usage_plan, keyId=made["id"], keyType="API_KEY")
+    made = target.gateway.create_api_key(name=name, value=digest(text), enabled=True)
+    target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=made["id"], keyType="API_KEY")
     key = Key(
         id=made["id"],
         name=name,
         owner=owner or made["id"],
-        scope=scope or ("own" if known(here) else "all"),
+        scope=scope or ("own" if known(target) else "all"),
         rate=rate,
         created_at=datetime.now(UTC),
         webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}",
     )
-    here.registry.put("key", digest(text), key.to_json())
+    target.registry.put("key", digest(text), key.to_json())
     return text, key
 
 
-def known(here: Deployment) -> dict[str, Key]:
+def known(target: Deployment) -> dict[str, Key]:
     """digest -> key."""
-    return {name: Key.from_json(value) for name, value in here.registry.list("key").items()}
+    return {name: Key.from_json(value) for name, value in target.registry.list("key").items()}
 
 
-def take_away(here: Deployment, key_id: str) -> None:
+def revoke_key(target: Deployment, key_id: str) -> None:
     """Raises LocalError when there is no such key."""
-    found = [name for name, key in known(here).items() if key.id == key_id]
+    found = [name for name, key in known(target).items() if key.id == key_id]
     if not found:
-        raise LocalError(f"There is no key with the id {key_id!r}; `maskdrop keys list` shows those there are.")
+        raise LocalError(f"Key {key_id!r} does not exist; list keys with `maskdrop keys list`.")
     for name in found:
-        here.registry.delete("key", name)
-    here.gateway.delete_api_key(apiKey=key_id)
+        target.registry.delete("key", name)
+    target.gateway.delete_api_key(apiKey=key_id)
 
 
 @contextmanager
@@ -94,9 +94,11 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
     else:
         config = LocalConfig.from_env(os.environ)
         if processes.find("emulator", config.state) is None:
-            raise LocalError("No stack is up on this machine. `make up` starts one; --stage names one in AWS.")
+            raise LocalError(
+                "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
+            )
         stack, connected = APP_STACK, partial(client, config)
     try:
         yield Deployment.found(stack, connected)
     except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"AWS refused: {error}") from error
+        raise LocalError(f"AWS request failed: {error}") from error

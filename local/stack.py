@@ -309,7 +309,7 @@ def _stack_file(config: LocalConfig) -> Path:
 def _first_key(config: LocalConfig, deployed: Deployed) -> str:
     """Sees all jobs and calls as often as it likes: it is the laptop's owner."""
     here = keys.Deployment.of(deployed.outputs, partial(client, config))
-    return keys.make(here, "first", owner="operator", rate=NO_LIMIT)[0]
+    return keys.create_key(here, "first", owner="operator", rate=NO_LIMIT)[0]
 
 
 def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:

@@ -29,9 +29,9 @@ def key(running: Running) -> Iterator[tuple[str, Key]]:
     connected = partial(client, running.config)
     [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
     deployment = keys.Deployment.of({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected)
-    text, made = keys.make(deployment, "a shop", rate=100_000)
+    text, made = keys.create_key(deployment, "a shop", rate=100_000)
     yield text, made
-    keys.take_away(deployment, made.id)
+    keys.revoke_key(deployment, made.id)
 
 
 @pytest.fixture

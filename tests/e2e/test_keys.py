@@ -34,10 +34,10 @@ def deployment(running: Running) -> keys.Deployment:
 @pytest.fixture
 def shop(deployment: keys.Deployment) -> Iterator[tuple[str, Key]]:
     """A key of an owner of its own: its text, and what is kept of it."""
-    text, key = keys.make(deployment, "a shop", rate=5)
+    text, key = keys.create_key(deployment, "a shop", rate=5)
     yield text, key
     if digest(text) in keys.known(deployment):
-        keys.take_away(deployment, key.id)
+        keys.revoke_key(deployment, key.id)
 
 
 def a_job(running: Running, owner: str) -> Job:

@@ -46,6 +46,6 @@ def test_large_weights_reach_s3_in_parts_once(
     assert hashlib.sha256(first["Body"].read()).hexdigest() == first["Metadata"]["sha256"]
     assert s3.head_object(Bucket=running.stack.inbox, Key=prefix + MANIFEST)
 
-    assert "there already" in CliRunner().invoke(app, ["models", "push", "--to", to, *folder]).output
+    assert "already uploaded" in CliRunner().invoke(app, ["models", "push", "--to", to, *folder]).output
     versions = s3.list_object_versions(Bucket=running.stack.inbox, Prefix=prefix)["Versions"]
     assert [version["Key"] for version in versions].count(prefix + MODNET.file) == 1

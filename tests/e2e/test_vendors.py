@@ -79,11 +79,11 @@ def key(running: Running) -> str:
 def used_up(running: Running) -> Iterator[str]:
     """A key with one call a minute, which was made."""
     here = keys.Deployment.found(APP_STACK, partial(client, running.config))
-    text, made = keys.make(here, "a client in a hurry", rate=1)
+    text, made = keys.create_key(here, "a client in a hurry", rate=1)
     url = f"{running.stack.api_url}/v1.0/account"
     assert httpx2.get(url, headers={"X-Api-Key": text}, trust_env=False).status_code == 200
     yield text
-    keys.take_away(here, made.id)
+    keys.revoke_key(here, made.id)
 
 
 def opened(path: Path) -> Image.Image:

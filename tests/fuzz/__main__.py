@@ -50,14 +50,14 @@ def fuzz(config: LocalConfig, api_url: str, *more: str) -> subprocess.CompletedP
 def _callers(config: LocalConfig) -> Iterator[Path]:
     """CALLERS with a key each, as a file in the form of Web Fuzzing Commons."""
     here = keys.Deployment.found(APP_STACK, partial(client, config))
-    made = {name: keys.make(here, name, scope="own", rate=UNBOUNDED) for name in CALLERS}
+    made = {name: keys.create_key(here, name, scope="own", rate=UNBOUNDED) for name in CALLERS}
     told = [{"name": name, "fixedHeaders": [{"name": "X-Api-Key", "value": text}]} for name, (text, _) in made.items()]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "callers.json"
         file.write_text(json.dumps({"auth": told}))
         yield file
     for _, key in made.values():
-        keys.take_away(here, key.id)
+        keys.revoke_key(here, key.id)
 
 
 def main() -> int:

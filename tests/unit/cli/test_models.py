@@ -173,4 +173,4 @@ def test_what_aws_says_is_passed_on_in_one_sentence(run: Run, own: Path, s3: Fak
     s3.broken = error
     result = run("push", "--to", TO)
     assert (result.exit_code, s3.sent) == (1, [])
-    assert "S3 refused" in result.output
+    assert "S3 request failed" in result.output

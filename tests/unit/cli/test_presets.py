@@ -69,7 +69,7 @@ def test_one_s_own_preset_hides_a_built_in_one_until_it_is_removed(registry: Fak
         (("set", "shop", "format"), "FIELD=VALUE"),
         (("set", "shop", "--engine", "magic"), "magic"),
         (("set", "a/b", "format=jpg"), "letters"),
-        (("show", "shop"), "no preset"),
+        (("show", "shop"), "does not exist"),
         (("remove", "shop"), "of its own"),
         (("remove", "webp"), "of its own"),
     ],

@@ -78,10 +78,10 @@ def test_what_sagemaker_refuses_is_said(sagemaker: Stubber) -> None:
     [
         (("train", "unet", "--data=x", "--out=y"), "There is no network"),
         (("train", "portrait", "lr", "--data=x", "--out=y"), "NAME=VALUE"),
-        (("train", "portrait", "lr=1", "lr=2", "--data=x", "--out=y"), "each once"),
+        (("train", "portrait", "lr=1", "lr=2", "--data=x", "--out=y"), "each name once"),
         (("train", "portrait", "side=33", "--data=x", "--out=y"), "multiple of 32"),
         (("train", "portrait", "--on=sagemaker", "--data=x", "--out=y"), "s3://bucket/prefix/"),
-        (("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER[:2]), "SageMaker refused"),
+        (("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER[:2]), "SageMaker request failed"),
         (("tune", "portrait", "lr=1", *ON_SAGEMAKER), "Name what to find"),
     ],
 )
