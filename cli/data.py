@@ -40,7 +40,7 @@ def prepare(
         str | None,
         typer.Option(help="Shares of train/val or train/val/test. By default the dataset's own split, or 0.7/0.3."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of split, order and backgrounds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of split, order and backgrounds.")] = 0,
     shard_mb: Annotated[int, typer.Option(help="Megabytes after which a shard ends.", min=1)] = 200,
     class_: Annotated[
         list[str] | None,
@@ -62,7 +62,7 @@ def prepare(
         bool | None,
         typer.Option("--empty/--no-empty", help="Keep pictures without a subject. By default for voc and folders."),
     ] = None,
-    min_side: Annotated[int, typer.Option(help="Pixels of the shorter side at least.")] = 128,
+    min_side: Annotated[int, typer.Option(help="Minimum length of the shorter side, in pixels.")] = 128,
     aspect: Annotated[
         str | None, typer.Option(help="WIDTH:HEIGHT, say 9:16: pictures are cut to that shape around the subject.")
     ] = None,
@@ -75,10 +75,10 @@ def prepare(
     ] = 0.5,
     licence: Annotated[str, typer.Option(help="Of records whose dataset names none.")] = "",
     licence_class: Annotated[LicenceClass | None, typer.Option(help="Of records whose dataset names none.")] = None,
-    backgrounds_class: Annotated[LicenceClass | None, typer.Option(help="Of the backgrounds.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads; by default one a core.", min=1)] = None,
+    backgrounds_class: Annotated[LicenceClass | None, typer.Option(help="Licence class of the backgrounds.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of threads (default: one per core).", min=1)] = None,
 ) -> None:
-    """Makes shards for training and evaluation of a published dataset.
+    """Convert a published dataset to shards for training and evaluation.
 
     Records that cannot be used are left out, counted and named with their reason in OUT/manifest.json. A run that was
     broken off is taken up by the same command, and ends with the same bytes as one that was not.
@@ -124,16 +124,16 @@ def prepare(
 @app.command()
 def backgrounds(
     photos: Annotated[Path, typer.Argument(help="A data folder: what lies beside its subjects is taken.")],
-    out: Annotated[Path, typer.Argument(help="A folder for the pictures.")],
+    out: Annotated[Path, typer.Argument(help="Output folder.")],
     panoramas: Annotated[
         Path | None, typer.Option(help="A folder of .hdr or .exr panoramas without people to take views of.")
     ] = None,
-    views: Annotated[int, typer.Option(help="Of each panorama.", min=1)] = 20,
-    side: Annotated[int, typer.Option(help="Pixels of a view.", min=64)] = 480,
+    views: Annotated[int, typer.Option(help="Number of views per panorama.", min=1)] = 20,
+    side: Annotated[int, typer.Option(help="Side of a view, in pixels.", min=64)] = 480,
     clean: Annotated[bool, typer.Option(help="Only photos whose licence class is clean.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the views.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the views.")] = 0,
 ) -> None:
-    """Makes pictures without people: strips of the training photos beside their subjects, and views of panoramas.
+    """Create pictures without people: strips of the training photos beside their subjects, and views of panoramas.
 
     Photos in which others than the subject stand about give strips with people: choose them, or look at the strips.
     """
