@@ -12,7 +12,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite check fuzz compare-published load bench bench-engines bench-peers bench-train clean
+.PHONY: help run up down test test-models tflite fix check fuzz compare-published load bench bench-engines bench-peers bench-train clean
 
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
@@ -36,6 +36,10 @@ test-models: $(MODELS) ## runs the tests of the networks, with torch in an envir
 	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
 
 tflite: $(TFLITE) ## installs the converter to TensorFlow Lite, in an environment of its own (2.1 GB)
+
+fix: $(DEV) ## fixes lint findings and formats the code
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
 
 check: $(DEV) ## lint, format, types, import contracts
 	@$(VENV)/bin/ruff check .

@@ -19,7 +19,7 @@ from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Notification
 
-REASON = "Its message was delivered too often in vain: a part of the service was out of order. Upload it again."
+REASON = "Processing failed after the maximum number of deliveries; the service had a fault. Upload the image again."
 
 UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be recorded.", retryable=True)
 

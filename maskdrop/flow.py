@@ -280,7 +280,7 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
 
 
 def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
-    """Fails jobs whose messages were delivered too often in vain. One that is on its way or ended is left alone."""
+    """Fails jobs whose messages reached the dead-letter queue. A job that is submitted or finished stays as it is."""
     error = GaveUp(reason).info
     failed: list[Job] = []
     for one in waiting:

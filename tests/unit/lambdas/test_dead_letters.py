@@ -13,7 +13,7 @@ def test_a_photo_whose_message_died_is_failed_with_a_reason() -> None:
     (record,) = world.jobs.records.values()
     assert record.error
     assert record.error.code == "gave_up"
-    assert "Upload it again" in record.error.message
+    assert "Upload the image again" in record.error.message
 
 
 def test_the_jobs_of_a_dead_notification_go_round_again() -> None:
