@@ -119,7 +119,7 @@ class Sam:
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Takes the largest variant of which the folder holds the official file, the folder of Hugging Face or, for the
-        CPU and then before the others, the two files of export_sam.py. Raises NotInstalled, also where the package that
+        CPU and then before the others, the two files of export/sam.py. Raises NotInstalled, also where the package that
         runs them is missing, and InvalidWeights."""
         published = {one.variant: one for one in known().values() if one.engine == self.name}
         for variant, folder in self.folders.items():
@@ -359,7 +359,7 @@ class TorchNetwork:
 
 
 class OnnxNetwork:
-    """By ONNX Runtime on the CPU, without torch: the files of export_sam.py."""
+    """By ONNX Runtime on the CPU, without torch: the files of export/sam.py."""
 
     prompts_at_once = CPU_PROMPTS_AT_ONCE
 
