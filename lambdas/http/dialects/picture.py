@@ -23,7 +23,7 @@ from maskdrop.options import Options
 from maskdrop.wire import Reply
 
 CREDITS = 1_000_000
-"""What every caller is told to have left. Nothing is charged, and clients that look first have to find some."""
+"""The credit balance that every caller gets. Nothing is charged, and clients that check it first need a positive one."""
 
 
 def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def response(
 ) -> Response[Any]:
     """The file; where it is too large, a redirect to it, which tells who does not follow it why in the dialect's own
     form of an error."""
-    told: dict[str, str | list[str]] = {**cutouts.headers_of(reply.facts), **headers}
+    all_headers: dict[str, str | list[str]] = {**cutouts.headers_of(reply.facts), **headers}
     if not isinstance(reply.file, Result):
-        return Response(200, reply.content_type, reply.file, told)
+        return Response(200, reply.content_type, reply.file, all_headers)
     url = app.context["services"].storage.link(
         reply.file.bucket, reply.file.key, seconds=app.context["settings"].link_s
     )
     size = f"The result has {reply.file.bytes:,} bytes, more than an answer holds: follow the redirect to it."
-    return Response(303, "application/json", error_response(FileTooLarge(size)).body, told | {"Location": url})
+    return Response(303, "application/json", error_response(FileTooLarge(size)).body, all_headers | {"Location": url})

@@ -182,14 +182,14 @@ def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
     if facts.place is None:
         raise UnknownForeground("Could not identify foreground in image.")
     x0, y0, x1, y1 = facts.place
-    told: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
-    told["X-Max-Width"], told["X-Max-Height"] = facts.full
+    headers: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
+    headers["X-Max-Width"], headers["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
         usual = "person" if engine(facts.engine).subject == "people" else "other"
-        told["X-Type"] = fields["type"] if fields.get("type") in TYPES else usual
-    told |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
-    told |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
-    return {name: str(value) for name, value in told.items()}
+        headers["X-Type"] = fields["type"] if fields.get("type") in TYPES else usual
+    headers |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
+    headers |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
+    return {name: str(value) for name, value in headers.items()}
 
 
 def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:
