@@ -23,7 +23,7 @@ from maskdrop.options import Options
 from maskdrop.wire import Reply
 
 CREDITS = 1_000_000
-"""The credit balance that every caller gets. Nothing is charged, and clients that check it first need a positive one."""
+"""The credit balance that every caller gets. Nothing is charged; clients that check it first need a positive one."""
 
 
 def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
