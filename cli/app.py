@@ -34,7 +34,7 @@ SAMPLES = ROOT / "samples"
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".tif", ".tiff", ".bmp", ".gif")
 
 WAIT_S = 300.0
-"""How long `run` waits for its samples, in seconds: about 10 pictures at 0.1 to 2 s, and one restart of the model."""
+"""How long `run` waits for its samples, in seconds: about 10 images at 0.1 to 2 s, and one restart of the model."""
 
 FOREGROUND = "front"
 """Name of the PID file of the foreground command, which `down` stops too."""

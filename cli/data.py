@@ -48,27 +48,25 @@ def prepare(
     ] = None,
     subject: Annotated[
         Subject | None,
-        typer.Option(
-            help="Who counts of several: all, the most central one (default of coco), or pictures of only one."
-        ),
+        typer.Option(help="Who counts of several: all, the most central one (default of coco), or images of only one."),
     ] = None,
     min_share: Annotated[
         float | None,
         typer.Option(
-            help="Of the picture that a subject covers at least. By default 0.4 for coco, 0.15 for voc, else 0."
+            help="Of the image that a subject covers at least. By default 0.4 for coco, 0.15 for voc, else 0."
         ),
     ] = None,
     empty: Annotated[
         bool | None,
-        typer.Option("--empty/--no-empty", help="Keep pictures without a subject. By default for voc and folders."),
+        typer.Option("--empty/--no-empty", help="Keep images without a subject. By default for voc and folders."),
     ] = None,
     min_side: Annotated[int, typer.Option(help="Minimum length of the shorter side, in pixels.")] = 128,
     aspect: Annotated[
-        str | None, typer.Option(help="WIDTH:HEIGHT, say 9:16: pictures are cut to that shape around the subject.")
+        str | None, typer.Option(help="WIDTH:HEIGHT, say 9:16: images are cut to that shape around the subject.")
     ] = None,
     backgrounds: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder of pictures to put subjects of the training split on; any number.", exists=True),
+        typer.Option(help="A folder of images to put subjects of the training split on; any number.", exists=True),
     ] = None,
     swapped: Annotated[
         float, typer.Option(help="Share of the training records that come on another background as well.")
@@ -133,7 +131,7 @@ def backgrounds(
     clean: Annotated[bool, typer.Option(help="Only photos whose licence class is clean.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the views.")] = 0,
 ) -> None:
-    """Create pictures without people: strips of the training photos beside their subjects, and views of panoramas.
+    """Create images without people: strips of the training photos beside their subjects, and views of panoramas.
 
     Photos in which others than the subject stand about give strips with people: choose them, or look at the strips.
     """
@@ -155,7 +153,7 @@ def backgrounds(
             for number in range(views):
                 _write(out / f"{path.stem}-{number:03}.jpg", backdrops.view(around, side, random))
     made = sum(1 for _ in out.glob("*.jpg"))
-    console.print(f"{made:,} pictures in {escape(str(out))}; {left_out:,} records could not be used.", soft_wrap=True)
+    console.print(f"{made:,} images in {escape(str(out))}; {left_out:,} records could not be used.", soft_wrap=True)
 
 
 def _write(path: Path, rgb: Pixels) -> None:
@@ -178,7 +176,7 @@ def _say(manifest: dict[str, Any], out: Path) -> None:
 def _pictures(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not found:
-        raise InvalidData(f"There are no pictures in {folder}.")
+        raise InvalidData(f"There are no images in {folder}.")
     return found
 
 

@@ -49,7 +49,7 @@ Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manife
 Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
 Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable.")]
 By = Annotated[str, typer.Option(help="The manifest's column that names the parts.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")]
 Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="Prompt for the engine: none or the ground-truth box.")]
 Out = Annotated[
     Path | None, typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report.")
@@ -76,7 +76,7 @@ def evaluate(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for a picture."""
+    """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for an image."""
     with explained():
         if (engine is None) == (predictions is None):
             raise LocalError("Exactly one of --engine and --predictions is required.")
@@ -108,7 +108,7 @@ def compare(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Compare two engines or runs, picture by picture."""
+    """Compare two engines or runs, image by image."""
     with explained():
         pair = []
         for side, name in (("a", a), ("b", b)):
@@ -179,7 +179,7 @@ def _folder(folder: Path | None) -> Path:
 
 
 def _how(workers: int) -> tuple[str, int]:
-    """The device, and the cores that a network takes for one picture where that is the CPU: as in the server."""
+    """The device, and the cores that a network takes for one image where that is the CPU: as in the server."""
     return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
@@ -246,4 +246,4 @@ def _print_faults(run: Run) -> None:
     for fault in run.faults[:FAULTS_SHOWN]:
         console.print(f"[red]not scored[/red]  {escape(fault.id)}: {escape(fault.reason)}", soft_wrap=True)
     if run.faults:
-        console.print(f"{len(run.faults)} pictures could not be scored for {escape(run.about.predictor)}.")
+        console.print(f"{len(run.faults)} images could not be scored for {escape(run.about.predictor)}.")

@@ -31,7 +31,7 @@ def export(
     compare: Annotated[
         Path,
         typer.Option(
-            help="A folder of pictures like those to come. Every second one compares each export with its network; "
+            help="A folder of images like those to come. Every second one compares each export with its network; "
             "the others give eight bits their ranges."
         ),
     ] = ROOT / "samples",
@@ -40,7 +40,7 @@ def export(
     / "bin"
     / "python",
 ) -> None:
-    """Export a trained network and print how far each export differs from it on pictures."""
+    """Export a trained network and print how far each export differs from it on images."""
     with explained():
         try:
             from sagemaker_model.export import formats as exporter
@@ -64,4 +64,4 @@ def export(
             figures = (f"{made.ms:.1f}", f"{made.network_ms:.1f}", f"{made.largest:.1e}", f"{made.mean:.1e}")
             table.add_row(form, f"{made.bytes / 1e6:.2f}", *figures, f"{made.iou:.4f}", escape(str(made.path)))
     console.print(table)
-    console.print(f"ms on one core; compared on {(len(pictures) + 1) // 2} pictures of {escape(str(compare))}.")
+    console.print(f"ms on one core; compared on {(len(pictures) + 1) // 2} images of {escape(str(compare))}.")

@@ -39,7 +39,7 @@ Settings = Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help
 Data = Annotated[str, typer.Option(help="A data folder or shards; on SageMaker, their prefix in S3.")]
 Out = Annotated[str, typer.Option(help="The folder of the run; on SageMaker, a prefix in S3.")]
 Val = Annotated[str | None, typer.Option(help="The same as --data for validation, where it lies elsewhere.")]
-Backgrounds = Annotated[str | None, typer.Option(help="Pictures to put subjects on.")]
+Backgrounds = Annotated[str | None, typer.Option(help="Images to put subjects on.")]
 Start = Annotated[
     str | None, typer.Option(help="Weights to begin with: a file; on SageMaker, a prefix with that file.")
 ]
@@ -131,7 +131,7 @@ def blend(
     out: Annotated[Path, typer.Argument(help="The file to write, .safetensors.")],
     share: Annotated[float, typer.Option(help="Weight of END in the interpolation, 0 to 1.", min=0, max=1)] = 0.5,
 ) -> None:
-    """Write interpolated (averaged) weights. They generalise better to pictures outside the training data."""
+    """Write interpolated (averaged) weights. They generalise better to images outside the training data."""
     with explained():
         try:
             from sagemaker_model.training.blend import blend as blended

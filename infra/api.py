@@ -21,11 +21,11 @@ from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 TIMEOUT_S = 29
-"""As long as API Gateway waits: one picture now may wait for 25 seconds."""
+"""As long as API Gateway waits: one image now may wait for 25 seconds."""
 
 BAD_KEY = "The API key is missing, unknown or revoked."
 
-TOO_LARGE = "The request is too large. Upload the picture (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
+TOO_LARGE = "The request is too large. Upload the image (POST /v1/uploads), then make a job of it (POST /v1/jobs)."
 
 REFUSALS: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
     "ACCESS_DENIED": (AuthFailed, BAD_KEY, {}),

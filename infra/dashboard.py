@@ -42,7 +42,7 @@ class Dashboard(Construct):
         )
         if interactive := parts.interactive:
             board.add_widgets(
-                _graph("Pictures now", interactive.metric("Invocations", statistic="Sum", of_variant=True)),
+                _graph("Images now", interactive.metric("Invocations", statistic="Sum", of_variant=True)),
                 _graph("Work on one, p95, µs", interactive.metric("ModelLatency", statistic="p95", of_variant=True)),
                 _graph(
                     "Waiting for a start, p95, µs",

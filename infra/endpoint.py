@@ -24,10 +24,10 @@ from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 BUNDLES_AT_ONCE = 2
-"""Per instance: while the GPU works on one bundle, the pictures of the next are read and decoded."""
+"""Per instance: while the GPU works on one bundle, the images of the next are read and decoded."""
 
 BACKLOG_PER_INSTANCE = 4
-"""Bundles that may wait per instance before another is started: about 12 s of work at 20 pictures a second."""
+"""Bundles that may wait per instance before another is started: about 12 s of work at 20 images a second."""
 
 
 class BulkEndpoint(Endpoint):

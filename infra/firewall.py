@@ -11,7 +11,7 @@ from constructs import Construct
 from infra.stages import Stage
 
 COUNTED = ("SizeRestrictions_BODY", "CrossSiteScripting_BODY", "GenericRFI_BODY")
-"""Rules of AWS's common set that only count here: they refuse bodies over 8 KB, patterns that pictures hold by chance,
+"""Rules of AWS's common set that only count here: they refuse bodies over 8 KB, patterns that images hold by chance,
 and bodies with an address in them, which is what a source by URL is."""
 
 WINDOW_S = 300

@@ -15,7 +15,7 @@ BATCH = 256
 """Messages a call: four full bundles."""
 
 AT_ONCE = 10
-"""Calls at once for each queue, which bounds what the table and the endpoint must take: 2,560 pictures."""
+"""Calls at once for each queue, which bounds what the table and the endpoint must take: 2,560 images."""
 
 
 class Ingest(Function):

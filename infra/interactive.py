@@ -1,4 +1,4 @@
-"""The synchronous endpoint `interactive`, for one picture now, in two of its modes; in the third there is none.
+"""The synchronous endpoint `interactive`, for one image now, in two of its modes; in the third there is none.
 
 serverless   on CPUs, which are there and paid for only while they work. The first call after a lull waits for a start.
 realtime     on GPUs, at least one of which is always there.
@@ -26,7 +26,7 @@ from maskdrop.job import BACKGROUNDS_PREFIX, SENT_BACKGROUNDS_PREFIX
 from maskdrop.now import CUTOUTS_PREFIX
 
 MEMORY_MB = 6144
-"""The most that SageMaker gives; processors come with it. A picture of 48 MP takes 0.77 GB at the peak."""
+"""The most that SageMaker gives; processors come with it. An image of 48 MP takes 0.77 GB at the peak."""
 
 PICTURES_PER_INSTANCE = 4
 """That are worked at once on one GPU instance before another is started: one for each core of an ml.g6.xlarge, which
@@ -34,7 +34,7 @@ decode and encode."""
 
 
 class InteractiveEndpoint(Endpoint):
-    """Takes a picture and gives its result; one that is too large goes to results/cutouts/."""
+    """Takes an image and gives its result; one that is too large goes to results/cutouts/."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage, image_tag: str) -> None:
         super().__init__(scope, construct_id, purpose="interactive", stage=stage)
@@ -44,7 +44,7 @@ class InteractiveEndpoint(Endpoint):
             self._serverless(stage, storage, image_tag)
 
     def _serverless(self, stage: Stage, storage: Storage, image_tag: str) -> None:
-        # SageMaker takes no weights from a prefix here, and a container works one picture at a time.
+        # SageMaker takes no weights from a prefix here, and a container works one image at a time.
         environment = {"MODEL_DEVICE": "cpu", "MODEL_WORKERS": "1"}
         model = self._model(
             self._may(storage, weights=None), image_tag=cpu_tag(image_tag), weights=None, environment=environment

@@ -1,4 +1,4 @@
-"""The table of jobs: one item a picture."""
+"""The table of jobs: one item an image."""
 
 from __future__ import annotations
 

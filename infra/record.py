@@ -13,7 +13,7 @@ from infra.queues import RECORD_S
 from infra.storage import BUNDLES_PREFIX
 
 BATCH = 10
-"""Notifications a call, of up to 64 pictures each."""
+"""Notifications a call, of up to 64 images each."""
 
 
 class Record(Function):

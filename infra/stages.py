@@ -27,14 +27,14 @@ class Stage:
     cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
     waf: AWS WAF before the API.
     budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
-    interactive: the mode of the endpoint for one picture now (infra/interactive.py). "realtime" is never without a GPU.
+    interactive: the mode of the endpoint for one image now (infra/interactive.py). "realtime" is never without a GPU.
     interactive_at_once: calls that a serverless one works at once, 1 to 200. The account has a quota for all of them.
     interactive_instances: GPUs of a real-time one at most.
     mail: who hears of alarms and of the budget. None: nobody.
     weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
     trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
         public.
-    source_buckets: buckets of this account and Region, with blanks between them, of whose pictures any caller may make
+    source_buckets: buckets of this account and Region, with blanks between them, of whose images any caller may make
         jobs.
     http_sources: whether sources are fetched by plain http too.
     removal_policy: what becomes of photos, results and jobs when the stack is deleted.

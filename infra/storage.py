@@ -1,4 +1,4 @@
-"""The buckets: photos come into `inbox`, pictures and bundles lie in `results`, `logs` notes who asked for what."""
+"""The buckets: photos come into `inbox`, images and bundles lie in `results`, `logs` notes who asked for what."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUNDLES_PREFIX = "bundles/"
 
 class Storage(Construct):
     """Two buckets, so that a result can never be taken for a photo, and a third for their access logs. `sources` are
-    others' buckets, whose pictures may be worked."""
+    others' buckets, whose images may be worked."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
         super().__init__(scope, construct_id)

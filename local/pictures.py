@@ -1,4 +1,4 @@
-"""Pictures into a running stack and back out of it, the way a user does it: S3 in, the API for news, S3 out."""
+"""Images into a running stack and back out of it, the way a user does it: S3 in, the API for news, S3 out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pictures:
         )
 
     def drop(self, name: str, body: bytes) -> str:
-        """Puts a picture into the inbox and returns its job's id. `name` is the key below `inbox/`; one without a
+        """Puts an image into the inbox and returns its job's id. `name` is the key below `inbox/`; one without a
         folder goes to the default preset."""
         key = INBOX_PREFIX + (name if "/" in name else f"{DEFAULT_PRESET}/{name}")
         written = self.s3.put_object(Bucket=self.stack.inbox, Key=key, Body=body)

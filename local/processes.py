@@ -20,7 +20,7 @@ from local.config import HOST, LocalError
 from local.connect import trust
 
 GRACE_S = 10.0
-"""From SIGTERM to SIGKILL, in seconds: the model server finishes the picture in hand within it."""
+"""From SIGTERM to SIGKILL, in seconds: the model server finishes the image in hand within it."""
 
 TAIL = 30
 """Lines of a log that an error shows."""

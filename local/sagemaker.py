@@ -1,7 +1,7 @@
 """A stand-in for SageMaker: keeps the model server running, as SageMaker keeps a container, and speaks its runtime.
 
     POST /endpoints/{name}/async-invocations   202; the answer goes to S3, word of it to SNS
-    POST /endpoints/{name}/invocations         one picture, now; a serverless endpoint waits for its container to start
+    POST /endpoints/{name}/invocations         one image, now; a serverless endpoint waits for its container to start
     GET  /credentials                          keys of the model's role, for the model server in the strict mode
 
 What an endpoint is (topics, folders of answers, how many requests at once) is read from the file that the emulator
@@ -42,7 +42,7 @@ from maskdrop.errors import MaskdropError
 from maskdrop.wire import CUSTOM_ATTRIBUTES, split_s3_uri
 
 QUEUE_MAX = 10_000
-"""Requests that wait at most; 64 pictures each. SageMaker's own queue has no published limit."""
+"""Requests that wait at most; 64 images each. SageMaker's own queue has no published limit."""
 
 TTL_S = 21_600
 TIMEOUT_S = 900

@@ -149,13 +149,13 @@ def count_call(registry: Registry, caller: Caller, now: datetime) -> Window:
 
 
 def use(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
-    """Counts what an owner used: pictures taken on, calls refused for their number."""
+    """Counts what an owner used: images taken on, calls refused for their number."""
     name = _month(owner, f"{now.astimezone(UTC):%Y-%m}")
     registry.add("usage", name, {"pictures": pictures, "refused": refused}, expires_at=now + KEPT)
 
 
 def used(registry: Registry, owner: str, month: str) -> dict[str, int]:
-    """{"pictures": …, "refused": …} of a month as 2026-11."""
+    """{"images": …, "refused": …} of a month as 2026-11."""
     return {"pictures": 0, "refused": 0} | (registry.get("usage", _month(owner, month)) or {})
 
 

@@ -55,10 +55,10 @@ MaskdropError                 code                   status  retryable
 ```
 
 A request that is not as the API's description says is 400 (413, 415); one that is, and cannot be carried out with this
-picture or these options together, is 422; one whose address does not give its file is 424: that host's fault, which
+image or these options together, is 422; one whose address does not give its file is 424: that host's fault, which
 is none of this service's and no 5xx of its operator's.
 
-A retryable error sends a picture back to its queue; any other ends its job as `failed`, with the code and the message.
+A retryable error sends an image back to its queue; any other ends its job as `failed`, with the code and the message.
 A message is one sentence that its reader, who sees no log and no code, can act on.
 """
 
@@ -101,7 +101,7 @@ class MaskdropError(Exception):
 
 
 class InputError(MaskdropError):
-    """The request or the picture itself cannot be served, now or later."""
+    """The request or the image itself cannot be served, now or later."""
 
     status = 400
 
@@ -142,7 +142,7 @@ class RegionEmpty(InvalidOptions):
 
 
 class InvalidBackground(InvalidOptions):
-    """The image to be laid behind the subject is not there or no picture."""
+    """The image to be laid behind the subject is not there or no image."""
 
     code, status = "invalid_background", 422
 
@@ -166,7 +166,7 @@ class MultipleSources(InputError):
 
 
 class UnknownForeground(InputError):
-    """Nothing was found in the picture, and who asks expects to be told so by an error."""
+    """Nothing was found in the image, and who asks expects to be told so by an error."""
 
     code = "unknown_foreground"
 
@@ -339,7 +339,7 @@ class EndpointStarting(Unavailable):
 
 
 class Internal(MaskdropError):
-    """A fault of ours. Worth another try: a fault that depends on the picture runs out of attempts."""
+    """A fault of ours. Worth another try: a fault that depends on the image runs out of attempts."""
 
     code, status, retryable = "internal", 500, True
 

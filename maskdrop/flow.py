@@ -1,4 +1,4 @@
-"""The rules of a picture's way: claimed once, submitted in a bundle, ended once. The functions in `lambdas/` call these
+"""The rules of an image's way: claimed once, submitted in a bundle, ended once. The functions in `lambdas/` call these
 with what arrived; `Services` does the work.
 
     queued ──take──► submitted ──done──► done
@@ -50,7 +50,7 @@ ANSWERS_PREFIX = "bundles/out/"
 """Where bundles and their answers lie, in the results bucket beside `results/`."""
 
 SERVICES_USD = 1.8e-5
-"""What one picture costs in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 in bundles of 64 with S3 pointers, at
+"""What one image costs in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 in bundles of 64 with S3 pointers, at
 us-east-1 list prices of November 2026."""
 
 WRITERS = 8
@@ -69,13 +69,13 @@ _Out = TypeVar("_Out")
 
 
 def bundle_size(attempts: int) -> int:
-    """How many pictures that were tried so often may share a bundle: 64, then 8, then 1. A picture that brings the
+    """How many images that were tried so often may share a bundle: 64, then 8, then 1. An image that brings the
     container down takes its bundle with it; trying in ever smaller company finds it out and frees the others."""
     return max(1, BUNDLE_MAX >> (3 * attempts))
 
 
 def arrivals(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
-    """The jobs of dropped photos; those that cannot be pictures, or whose preset cannot be used, are failed already.
+    """The jobs of dropped photos; those that cannot be images, or whose preset cannot be used, are failed already.
     Raises TableUnavailable when the presets cannot be read."""
     return [_arrived(source, now, presets) for source in sources]
 
@@ -86,7 +86,7 @@ def _arrived(source: Source, now: datetime, presets: Presets) -> Job:
     except InvalidPreset as fault:
         return _failed(dropped(source, now), fault)
     if source.key.endswith("/"):
-        return _failed(job, DirectoryMarker("The key ends in '/': it marks a folder and holds no picture."))
+        return _failed(job, DirectoryMarker("The key ends in '/': it marks a folder and holds no image."))
     if source.bytes == 0:
         return _failed(job, EmptyFile("The file is empty: it has 0 bytes."))
     return job
@@ -123,7 +123,7 @@ def remove(job: Job, settings: Settings, services: Services) -> None:
     """Forgets a job, its result and what its owner sent for it; a photo that was dropped is not ours to delete. Raises
     JobInWork while it is submitted: its result could come any moment.
 
-    The pictures of an ended job go first, so that a try that breaks off can be made again. Those of one that waits go
+    The images of an ended job go first, so that a try that breaks off can be made again. Those of one that waits go
     last: it might be taken meanwhile."""
     if job.finished_at:
         _remove_pictures(job, settings, services)
@@ -297,7 +297,7 @@ def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, n
 
 
 def cost(answer: Answer) -> float | None:
-    """What one picture of the answer cost, in US dollars: its share of the instance, and the services around it. None
+    """What one image of the answer cost, in US dollars: its share of the instance, and the services around it. None
     where nothing is billed."""
     share = answer.usd_per_item
     return None if share is None else share + SERVICES_USD

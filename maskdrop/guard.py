@@ -27,10 +27,10 @@ PORTS = {80, 443}
 
 AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^][:@%]+))(?::(?P<port>[0-9]{1,5}))?")
 """host or host:port. User-info ("@") hides the true host from the eye, percent-encoding ("%") and IPv6 zones from
-filters; none has a place in the address of a picture."""
+filters; none has a place in the address of an image."""
 
 NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-"""RFC 1123, and the underscore, which some hosts of pictures have."""
+"""RFC 1123, and the underscore, which some hosts of images have."""
 
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 """A last label like this makes a host an IPv4 address (WHATWG URL, "ends in a number"): 2130706433, 0x7f.1, 127.1 and

@@ -1,4 +1,4 @@
-"""A job: one picture, one set of options, one result. Its identity, its states and its JSON form."""
+"""A job: one image, one set of options, one result. Its identity, its states and its JSON form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACKGROUNDS_PREFIX = "backgrounds/"
 """In the inbox bucket: images for behind a subject. They are kept, and no event tells of them."""
 
 SENT_BACKGROUNDS_PREFIX = f"{UPLOADS_PREFIX}backgrounds/"
-"""Those that callers send along with a picture; with the other uploads they are deleted after a week."""
+"""Those that callers send along with an image; with the other uploads they are deleted after a week."""
 
 JOBS_PREFIX = f"{RESULTS_PREFIX}jobs/"
 """Where the results of jobs lie that have an owner, in a folder of each owner's."""
@@ -33,7 +33,7 @@ JOBS_PREFIX = f"{RESULTS_PREFIX}jobs/"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a picture is.
+    """Where an image is.
 
     version_id: the S3 version, or the ETag in a bucket without versions.
     bytes: the size that the event told, if any.
@@ -69,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The picture that a job made: where it is and what it is. width and height in pixels, bytes of the file."""
+    """The image that a job made: where it is and what it is. width and height in pixels, bytes of the file."""
 
     bucket: str
     key: str
@@ -107,8 +107,8 @@ class Result:
 class Subject:
     """What was found.
 
-    box: x0, y0, x1, y1 in pixels of the upright picture, around alpha >= 128; None when nothing was found.
-    coverage: mean alpha over the picture, 0 to 1.
+    box: x0, y0, x1, y1 in pixels of the upright image, around alpha >= 128; None when nothing was found.
+    coverage: mean alpha over the image, 0 to 1.
     score: mean certainty |2a - 1| over the subject's box, 0 to 1; 0 when nothing was found.
     """
 
@@ -150,7 +150,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One picture on its way.
+    """One image on its way.
 
     owner: who may see it, as the key says that asked for it; "" for a photo dropped into the inbox.
     bundle: the bundle that carries it while it is submitted.
@@ -245,7 +245,7 @@ def iso(moment: datetime) -> str:
 
 
 def job_id(source: Source, options: Options, owner: str = "") -> str:
-    """32 hexadecimal digits made from bucket, key, version, options and owner: the same picture asked for twice is one
+    """32 hexadecimal digits made from bucket, key, version, options and owner: the same image asked for twice is one
     job, but nobody's request ends in a job of somebody else's."""
     parts = [source.bucket, source.key, source.version_id, options.to_json(), *([owner] if owner else [])]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

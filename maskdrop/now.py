@@ -1,5 +1,5 @@
-"""One picture, now: what POST /v1/cutouts does with it. The interactive endpoint gives the result at once; where there
-is none, where it cannot run the engine or does not get ready in time, the picture becomes a job."""
+"""One image, now: what POST /v1/cutouts does with it. The interactive endpoint gives the result at once; where there
+is none, where it cannot run the engine or does not get ready in time, the image becomes a job."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from maskdrop.settings import Interactive, Settings
 from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, Invocation, Overflow, Reply
 
 BYTES_MAX = 4_000_000
-"""Of a picture that is handed in, and of a result that is handed out. A function takes and gives 6 MB, in which base64
+"""Of an image that is handed in, and of a result that is handed out. A function takes and gives 6 MB, in which base64
 makes 5.3 MB of it; a serverless endpoint takes and gives 4 MB (4,194,304 bytes)."""
 
 SPENT_MAX_S = 2.0
-"""What fetching a picture may take: beyond it, the 29 seconds of the gateway no longer hold a cold start, for which the
+"""What fetching an image may take: beyond it, the 29 seconds of the gateway no longer hold a cold start, for which the
 endpoint has 25."""
 
 CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
-"""Where larger results of single pictures lie, in the results bucket."""
+"""Where larger results of single images lie, in the results bucket."""
 
 
 def cut_out_now(
@@ -38,7 +38,7 @@ def cut_out_now(
     *,
     spent_s: float = 0.0,
 ) -> Reply | Job:
-    """The result, or the job of `owner` that will have it. spent_s: what its picture took to come, in seconds. Raises
+    """The result, or the job of `owner` that will have it. spent_s: what its image took to come, in seconds. Raises
     the container's errors and Unavailable."""
     if reply := reply_now(picture, options, settings, services, spent_s=spent_s):
         return reply

@@ -1,4 +1,4 @@
-"""What to do with a picture, and in which form to hand it back."""
+"""What to do with an image, and in which form to hand it back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything that decides a result, besides the picture. In JSON, `prompts` is the field "prompt"."""
+    """Everything that decides a result, besides the image. In JSON, `prompts` is the field "prompt"."""
 
     task: Task = "cutout"
     engine: str = DEFAULT_ENGINE["cutout"]

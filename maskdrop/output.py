@@ -41,7 +41,7 @@ SIZE_ALIASES: dict[str, Size] = {
 MARGIN_MAX: dict[Unit, float] = {"px": 500, "%": 50}
 SCALE_MIN = 10.0
 BLUR, BLUR_MIN, BLUR_MAX = 2.0, 0.5, 10.0
-"""Percent of the picture's longer side. Below the least a blur hides nothing, above the most it is one colour."""
+"""Percent of the image's longer side. Below the least a blur hides nothing, above the most it is one colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class Region:
     y1: Length
 
     def inside(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 in whole pixels of a picture. Raises RegionOutside and RegionEmpty."""
+        """x0, y0, x1, y1 in whole pixels of an image. Raises RegionOutside and RegionEmpty."""
         x0, x1 = round(self.x0.of(width)), round(self.x1.of(width))
         y0, y1 = round(self.y0.of(height)), round(self.y1.of(height))
         if max(x0, x1) > width or max(y0, y1) > height:
-            raise RegionOutside(f'"output.roi" {self} reaches beyond the picture of {width} x {height} pixels.', "roi")
+            raise RegionOutside(f'"output.roi" {self} reaches beyond the image of {width} x {height} pixels.', "roi")
         if x0 >= x1 or y0 >= y1:
             raise RegionEmpty(f'"output.roi" {self} holds no pixel: x1 < x2 and y1 < y2 are needed.', "roi")
         return x0, y0, x1, y1
@@ -127,7 +127,7 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class BackgroundImage:
-    """A picture in S3, scaled to cover the canvas and centred."""
+    """An image in S3, scaled to cover the canvas and centred."""
 
     bucket: str
     key: str
@@ -135,7 +135,7 @@ class BackgroundImage:
 
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """The picture's own background out of focus: the standard deviation in percent of the picture's longer side."""
+    """The image's own background out of focus: the standard deviation in percent of the image's longer side."""
 
     radius: float = BLUR
 
@@ -148,13 +148,13 @@ Background = Colour | BackgroundImage | Blur
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The form of the result. The defaults are the whole picture, as large as it came, with straight alpha.
+    """The form of the result. The defaults are the whole image, as large as it came, with straight alpha.
 
     format: the file format; png and webp keep alpha exactly, jpg is laid on white, zip holds color.jpg and alpha.png.
     channels: `rgba` is the cut-out, `alpha` the matte alone in grey (255 = subject).
     size: how many pixels the result has at most; nothing is enlarged to it.
-    roi: what of the picture may be subject; None: all.
-    crop: the canvas ends with the subject and these margins; None: it is the picture's.
+    roi: what of the image may be subject; None: all.
+    crop: the canvas ends with the subject and these margins; None: it is the image's.
     scale: the share of the canvas that the subject fills in width or height, in percent; None: as it is.
     position: where the subject is on the canvas; None: where it was, or in the middle where it is scaled.
     background: what is laid behind the subject; None: nothing.

@@ -1,4 +1,4 @@
-"""What the caller points at. One owner of coordinates: pixels of the upright picture, (x0, y0, x1, y1) and (x, y)."""
+"""What the caller points at. One owner of coordinates: pixels of the upright image, (x0, y0, x1, y1) and (x, y)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 
 MARKS_MAX = 1000
-"""Boxes and points of one picture, in all. Each may be a prompt of its own, and so one pass of SAM's decoder, 0.03 to
+"""Boxes and points of one image, in all. Each may be a prompt of its own, and so one pass of SAM's decoder, 0.03 to
 0.05 s on two cores: a thousand just fit into the model server's deadline of 60 s."""
 
 
 FAR = 1_000_000
-"""Pixels from the corner, beyond which no picture goes: a side of 65,535 is the most that JPEG has."""
+"""Pixels from the corner, beyond which no image goes: a side of 65,535 is the most that JPEG has."""
 
 DECIMALS = 3
 """Of a pixel, to which coordinates are rounded: no engine sees more, and a database keeps no more than it has to."""
@@ -26,7 +26,7 @@ DECIMALS = 3
 class Prompt:
     """Where one subject is.
 
-    box: x0, y0, x1, y1 in pixels of the upright picture, x0 < x1 and y0 < y1, each within FAR of 0.
+    box: x0, y0, x1, y1 in pixels of the upright image, x0 < x1 and y0 < y1, each within FAR of 0.
     points: (x, y, label) each, label 1 on the subject, 0 on what is not the subject.
     """
 
@@ -54,24 +54,24 @@ class Prompt:
         return prompt
 
     def inside(self, width: int, height: int) -> Prompt:
-        """The prompt with its box clipped to a picture of width x height pixels. Raises InvalidPrompt when nothing is
+        """The prompt with its box clipped to an image of width x height pixels. Raises InvalidPrompt when nothing is
         left of it, and for a point outside."""
         for x, y, _ in self.points:
             if not (0 <= x <= width and 0 <= y <= height):
-                raise InvalidPrompt(f"The point {x:g}, {y:g} lies outside the picture of {width} x {height} pixels.")
+                raise InvalidPrompt(f"The point {x:g}, {y:g} lies outside the image of {width} x {height} pixels.")
         if self.box is None:
             return self
         x0, y0, x1, y1 = self.box
         clipped = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
         if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
             raise InvalidPrompt(
-                f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside the picture of {width} x {height} pixels."
+                f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside the image of {width} x {height} pixels."
             )
         return Prompt(clipped, self.points)
 
 
 Prompts = tuple[Prompt, ...]
-"""All that was pointed at in one picture; the subject is their union. Empty: nothing was."""
+"""All that was pointed at in one image; the subject is their union. Empty: nothing was."""
 
 
 def prompts_to_json(prompts: Prompts) -> Any:
@@ -87,7 +87,7 @@ def prompts_from_json(data: Any) -> Prompts:
     prompts = tuple(prompt for prompt in map(Prompt.from_json, listed) if prompt != Prompt())
     marks = sum(len(prompt.points) + (prompt.box is not None) for prompt in prompts)
     if marks > MARKS_MAX:
-        raise InvalidPrompt(f"At most {MARKS_MAX:,} boxes and points are taken for a picture, not {marks:,}.")
+        raise InvalidPrompt(f"At most {MARKS_MAX:,} boxes and points are taken for an image, not {marks:,}.")
     return prompts
 
 

@@ -90,7 +90,7 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
 
 
 def option_fields(*, flat: bool) -> dict[str, Schema]:
-    """What is to be done with a picture. flat: as in `output_fields`, whose fields then stand beside these."""
+    """What is to be done with an image. flat: as in `output_fields`, whose fields then stand beside these."""
     enums: dict[str, list[str]] = {"task": [*get_args(Task)], "engine": [*ENGINES]}
     named: dict[str, Schema] = {"preset": {**matching(NAME.pattern, empty=flat), "default": DEFAULT_PRESET}}
     named |= {name: {"type": "string", "enum": [*values, ""] if flat else values} for name, values in enums.items()}
@@ -120,7 +120,7 @@ def _prompt() -> Schema:
         },
     )
     told = (
-        "Where one subject is, in pixels of the upright picture: a box (x0, y0, x1, y1), points (x, y), or both. A "
+        "Where one subject is, in pixels of the upright image: a box (x0, y0, x1, y1), points (x, y), or both. A "
         "label is 1 on the subject, 0 beside it; no labels are all 1."
     )
     return {**schema, "description": told}

@@ -126,7 +126,7 @@ class Endpoint(Protocol):
 
 class Interactive(Protocol):
     def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        """Hands one picture to the endpoint and waits for the answer, half a minute at most. Raises the container's own
+        """Hands one image to the endpoint and waits for the answer, half a minute at most. Raises the container's own
         errors, EndpointStarting when it was not ready in that time, EndpointUnavailable for the rest."""
 
 
@@ -172,7 +172,7 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A picture from the web: its bytes, and the content type that they, not their sender, say."""
+    """An image from the web: its bytes, and the content type that they, not their sender, say."""
 
     body: bytes
     content_type: str

@@ -11,7 +11,7 @@ from maskdrop.errors import MaskdropError
 PREFIX = "MASKDROP_"
 
 Interactive = Literal["serverless", "realtime", "off"]
-"""How one picture is worked at once: on CPUs that are there only while they work, on GPUs that are always there, or not
+"""How one image is worked at once: on CPUs that are there only while they work, on GPUs that are always there, or not
 at all."""
 
 
@@ -24,8 +24,8 @@ class Settings:
     """Names of the parts, and limits.
 
     stage: the deployment's name, as in "dev".
-    interactive, interactive_mode: the name and the kind of the endpoint for one picture now; "" and "off" without one.
-    max_attempts: submissions of one picture before it is failed.
+    interactive, interactive_mode: the name and the kind of the endpoint for one image now; "" and "off" without one.
+    max_attempts: submissions of one image before it is failed.
     overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
         more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
     link_s: how long a presigned address of a result is valid, in seconds.

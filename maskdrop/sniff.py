@@ -21,7 +21,7 @@ AVIF_BRANDS = {b"avif", b"avis"}
 
 
 def picture_type(head: bytes) -> str | None:
-    """The content type of a picture that begins with `head`, of the formats that the container reads; None for anything
+    """The content type of an image that begins with `head`, of the formats that the container reads; None for anything
     else."""
     for magic, content_type in MAGIC.items():
         if head.startswith(magic):

@@ -10,7 +10,7 @@ Its answer, one outcome an item:
         {"id", "engine", "result": {…}, "subject": {…}, "warnings": […], "timings": {…}, "error": null} |
         {"id", "engine", "error": {"code", "message", "retryable"}, "timings": {…}}]}
 
-One picture: the image as the body; in the header CUSTOM_ATTRIBUTES its options as JSON, at most 1,024 characters, and
+One image: the image as the body; in the header CUSTOM_ATTRIBUTES its options as JSON, at most 1,024 characters, and
 beside them where a result goes that is larger than its caller can be handed:
 
     {"task", "engine", "prompt", "output", "overflow": {"bucket", "key", "bytes_max"}}
@@ -31,7 +31,7 @@ from maskdrop.job import Job, Result, Source, Subject
 from maskdrop.options import Options
 
 BUNDLE_MAX = 64
-"""Items in one bundle: about 18 kB of JSON, and 12 s of work at 5 pictures a second."""
+"""Items in one bundle: about 18 kB of JSON, and 12 s of work at 5 images a second."""
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_MAX = 1024
@@ -63,7 +63,7 @@ class Overflow:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What is asked for one picture."""
+    """What is asked for one image."""
 
     options: Options
     overflow: Overflow | None = None
@@ -88,7 +88,7 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found in one picture, and how. width and height of the result in pixels, full: both in the size
+    """What was found in one image, and how. width and height of the result in pixels, full: both in the size
     "original"; place the subject's box in the result (None: nothing was found), timings in milliseconds."""
 
     engine: str
@@ -139,7 +139,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The container's answer for one picture. file: its bytes, or where they lie. content_type: of the file."""
+    """The container's answer for one image. file: its bytes, or where they lie. content_type: of the file."""
 
     facts: Facts
     content_type: str
@@ -148,7 +148,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture of a bundle: what to read, what to do, where to write."""
+    """One image of a bundle: what to read, what to do, where to write."""
 
     id: str
     source: Source
@@ -255,7 +255,7 @@ class Answer:
 
     @property
     def usd_per_item(self) -> float | None:
-        """The share of one picture in the time of the instance."""
+        """The share of one image in the time of the instance."""
         if self.usd_per_hour is None or not self.outcomes:
             return None
         return self.usd_per_hour * self.wall_ms / 3_600_000 / len(self.outcomes)

@@ -96,7 +96,7 @@ def main() -> int:
         log.error("%s", error)
         code = 1
     if command == "worker":
-        # Python waits for its threads, and one may wait for SQS for 20 s more, or be stuck with a picture.
+        # Python waits for its threads, and one may wait for SQS for 20 s more, or be stuck with an image.
         logging.shutdown()
         os._exit(code)
     return code

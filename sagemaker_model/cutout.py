@@ -1,4 +1,4 @@
-"""One picture: from the bytes of a file, or of an array, to the bytes of its result."""
+"""One image: from the bytes of a file, or of an array, to the bytes of its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Write = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[st
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
-    """A finished picture.
+    """A finished image.
 
     width, height: of the result, in pixels.
     full: the same in the size "original".
@@ -68,7 +68,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A picture that is decoded and waits for its engine. The prompts are clipped to it."""
+    """An image that is decoded and waits for its engine. The prompts are clipped to it."""
 
     picture: Picture
     prompts: Prompts
@@ -77,7 +77,7 @@ class Begun:
 
 
 def begin(data: bytes, options: Options, limits: Limits, read: Read = decode) -> Begun:
-    """Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the picture, and RegionOutside or
+    """Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image, and RegionOutside or
     RegionEmpty for the region of interest."""
     timings = Timings()
     with timings.stage("decode"):
@@ -111,7 +111,7 @@ def end(
             rgb = estimate_foreground(rgb, alpha)
     with timings.stage("layout"):
         layout = plan(output, alpha)
-        limits.check_pixels(*layout.size)  # margins and scale can make a canvas of four times the picture
+        limits.check_pixels(*layout.size)  # margins and scale can make a canvas of four times the image
         rgb, alpha = lay_out(rgb, alpha, output, layout, picture, image)
     with timings.stage("encode"):
         result = write(rgb, alpha, output, picture.dpi, _provenance(options, engine))
@@ -158,7 +158,7 @@ def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
 
 
 FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha": _from_alpha}
-"""From what an engine returns to the alpha of the picture, by the catalogue's `returns`."""
+"""From what an engine returns to the alpha of the image, by the catalogue's `returns`."""
 
 
 def subject_of(alpha: Pixels) -> Subject:

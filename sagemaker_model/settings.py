@@ -36,25 +36,25 @@ _KIND = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """Where pictures come from, and the limits.
+    """Where images come from, and the limits.
 
     host: the container sets 0.0.0.0; anywhere else only this machine is served.
     weights_dir: SageMaker unpacks the weights into /opt/ml/model.
     device: cpu, cuda, or auto: cuda where there is one.
     require_gpu: refuse to start without one, rather than be slow unseen.
-    batch_max: pictures that a GPU takes at once. On the CPU each worker runs the network for its own picture.
-    embeddings_bytes: memory for what engines keep of pictures for their next prompts; 8.4 MB each at most.
+    batch_max: images that a GPU takes at once. On the CPU each worker runs the network for its own image.
+    embeddings_bytes: memory for what engines keep of images for their next prompts; 8.4 MB each at most.
     embeddings_dir: an existing folder to keep them in too, shared by all servers that are given the same; None for no
     such folder. embeddings_dir_bytes: of its files.
-    workers: pictures worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
-    network_threads: cores that a network on the CPU takes for one picture; None for a worker's share of them. MODNet's
-    exported file on two cores: with one thread 3.7 pictures a second for one caller and 6.3 for two, with two threads
-    6.6 and 5.9. So a server that gets one picture at a time does best with one worker.
-    queue_max: pictures admitted at once, waiting or in work: four bundles of 64.
+    workers: images worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
+    network_threads: cores that a network on the CPU takes for one image; None for a worker's share of them. MODNet's
+    exported file on two cores: with one thread 3.7 images a second for one caller and 6.3 for two, with two threads
+    6.6 and 5.9. So a server that gets one image at a time does best with one worker.
+    queue_max: images admitted at once, waiting or in work: four bundles of 64.
     queue_bytes: bytes of request bodies held at once.
     max_bytes: of one file. A 50 MP camera JPEG has about 25 MB.
-    max_pixels: of one picture. It bounds memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
-    deadline_s: for one picture, from the moment that a worker picks it. 48 MP take 2 s on one core.
+    max_pixels: of one image. It bounds memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
+    deadline_s: for one image, from the moment that a worker picks it. 48 MP take 2 s on one core.
     drain_s: for what is in work after SIGTERM. SageMaker kills 30 s after it.
     usd_per_hour: the price of the instance; None where nothing is billed.
     queue_url: of the queue in SQS that `worker` receives from. It needs this and the next.

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 WAIT_S = 21_600
-"""How long a bundle may wait in the endpoint's own queue: SageMaker's most. One GPU at 20 pictures a second works
+"""How long a bundle may wait in the endpoint's own queue: SageMaker's most. One GPU at 20 images a second works
 432,000 in that time; what has not come up by then is sent round again."""
 
 INVOCATION_S = 900
-"""How long the container may take for a bundle: 64 pictures of 14 s."""
+"""How long the container may take for a bundle: 64 images of 14 s."""
 
 
 class SageMakerEndpoint:

@@ -55,7 +55,7 @@ Dial = Callable[[tuple[str, int], float], socket.socket]
 class Limits:
     """bytes_max: of one file: what the container takes (MODEL_MAX_BYTES).
     wait_s: for a connection, for TLS, and for each read.
-    total_s: for all of it, redirects included; it leaves the rest of the gateway's 29 seconds to the picture. Only the
+    total_s: for all of it, redirects included; it leaves the rest of the gateway's 29 seconds to the image. Only the
         system's resolver can overrun it, by its own waiting for one name.
     redirects: how often an address may point at another.
     """
@@ -127,7 +127,7 @@ class GuardedWeb:
             raise EmptyFile("The file at the address is empty: it has 0 bytes.")
         content_type = picture_type(bytes(body[:HEAD]))
         if content_type is None:
-            raise UnsupportedFormat("There is no picture at the address, or in a format that is not read.")
+            raise UnsupportedFormat("There is no image at the address, or in a format that is not read.")
         while chunk := response.read(CHUNK):
             body += chunk
             if len(body) > self._limits.bytes_max:

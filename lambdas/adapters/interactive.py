@@ -1,4 +1,4 @@
-"""The interactive endpoint in SageMaker: one picture, and its result as the answer."""
+"""The interactive endpoint in SageMaker: one image, and its result as the answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 25
 """How long the client waits for an answer, a cold start with it, and never twice. API Gateway waits for 29 s: the rest
-is for making a job of the picture."""
+is for making a job of the image."""
 
 
 class SageMakerInteractive:

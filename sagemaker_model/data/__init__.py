@@ -1,1 +1,1 @@
-"""Pictures with their masks: read from the layouts in which datasets are published, prepared as shards, read again."""
+"""Images with their masks: read from the layouts in which datasets are published, prepared as shards, read again."""

@@ -1,4 +1,4 @@
-"""Pictures without people, to put subjects on and to learn from that nobody is there: what lies beside the subjects of
+"""Images without people, to put subjects on and to learn from that nobody is there: what lies beside the subjects of
 one's own photos, and views of panoramas."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""COCO (cocodataset.org, "Data format", object detection): instances_*.json and a folder of pictures.
+"""COCO (cocodataset.org, "Data format", object detection): instances_*.json and a folder of images.
 
 A segmentation is a list of polygons, or runs (RLE): counts of pixels, down the columns, that are in turn outside and
 inside; as numbers, or packed into a string. pycocotools decodes them too, in C that trusts its input: version 2.0.11
@@ -22,7 +22,7 @@ from sagemaker_model.imaging.pixels import Pixels
 
 
 def entries(source: Path, classes: Sequence[str] = ("person",), subject: Subject = "central") -> list[Entry]:
-    """The pictures of all instances_*.json of a folder, or of its folder annotations/; or of one such file. The split
+    """The images of all instances_*.json of a folder, or of its folder annotations/; or of one such file. The split
     is that of the file's name: train2017 is train. Raises InvalidData."""
     inside = (*source.glob("annotations/instances*.json"), *source.glob("instances*.json"))
     files = [source] if source.is_file() else sorted(inside)

@@ -26,7 +26,7 @@ def lifted(image: Pixels, mask: Pixels) -> tuple[Pixels, Pixels]:
     """(colours HxWx3, alpha HxW) of a subject, without the colours of its own background along its edge.
 
     A soft mask is taken as it is, with the subject's own colours (`estimate_foreground`). A hard one is drawn in and
-    softened by a pixel, with the colours of the picture. Thirteen people of known colours and alpha, masks of 0 and
+    softened by a pixel, with the colours of the image. Thirteen people of known colours and alpha, masks of 0 and
     255, mean error of the new edge's colours: 0.8 of 255 (5.5 where the mask is a pixel too wide); with the mask as it
     is 1.9 (15.3), softened alone 5.1 (17.8), drawn in, softened and with estimated colours 2.8 (4.1).
     """

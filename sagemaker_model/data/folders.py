@@ -1,6 +1,6 @@
 """A data folder: images/ID.jpg, masks/ID.png and manifest.csv. What training and evaluation read, too.
 
-The manifest has a row for every picture with the columns id, split (train, val, test), part, licence_class, source and
+The manifest has a row for every image with the columns id, split (train, val, test), part, licence_class, source and
 licence; others are ignored. Without a manifest every pair is read, and nothing is said of it.
 """
 
@@ -21,7 +21,7 @@ MANIFEST = "manifest.csv"
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Everything that is in the folder or in its manifest, by id. What lacks its picture, its mask or its row says so
+    """Everything that is in the folder or in its manifest, by id. What lacks its image, its mask or its row says so
     when it is loaded. Raises InvalidData."""
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
@@ -64,11 +64,11 @@ def _rows(path: Path) -> dict[str, dict[str, str]] | None:
 
 
 def _mask(path: Path, pictures: int, *, listed: bool) -> Pixels:
-    """HxW uint8. pictures: how many there are of this name. listed: whether the manifest has it. Raises BadRecord."""
+    """HxW uint8. images: how many there are of this name. listed: whether the manifest has it. Raises BadRecord."""
     if not listed:
         raise BadRecord(f"not in the manifest: {path.stem}")
     if pictures != 1:
-        raise BadRecord(f"missing file: no picture {path.stem}" if not pictures else f"two pictures: {path.stem}")
+        raise BadRecord(f"missing file: no image {path.stem}" if not pictures else f"two images: {path.stem}")
     read = png(contents(path))
     if read.has_transparency_data:
         mask = np.asarray(read.convert("RGBA").getchannel("A"))

@@ -15,10 +15,10 @@ from sagemaker_model.data.records import LIMITS, BadRecord
 from sagemaker_model.imaging.pixels import Pixels
 
 Subject = Literal["all", "central", "only"]
-"""Which instances of a picture are its subject: all of them joined; the most central one; or the only one there is."""
+"""Which instances of an image are its subject: all of them joined; the most central one; or the only one there is."""
 
 FAR = 1e6
-"""Pixels. No picture is as wide: a coordinate beyond it is a fault of the file, and OpenCV's would overflow."""
+"""Pixels. No image is as wide: a coordinate beyond it is a fault of the file, and OpenCV's would overflow."""
 
 FRACTION_BITS = 4
 """Of OpenCV's coordinates: polygons are drawn to a sixteenth of a pixel."""
@@ -37,7 +37,7 @@ def png(data: bytes) -> Image.Image:
 
 
 def polygon(points: Any, height: int, width: int, *, between: bool) -> Pixels:
-    """The inside of a polygon. What lies outside the picture is cut off.
+    """The inside of a polygon. What lies outside the image is cut off.
 
     points: [[x, y], ...]. between: they lie between pixels, whose centres are at halves (COCO), and what the outline
     runs through is outside; else they are pixels themselves, and inside (Supervisely). Against COCO's own decoder, 328
@@ -50,7 +50,7 @@ def polygon(points: Any, height: int, width: int, *, between: bool) -> Pixels:
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise BadRecord("bad polygon: fewer than 3 points")
     if not (np.abs(corners) < FAR).all():
-        raise BadRecord("bad polygon: a point far outside the picture")
+        raise BadRecord("bad polygon: a point far outside the image")
     drawn = np.zeros((height, width), np.uint8)
     places = np.rint((corners - 0.5 * between) * (1 << FRACTION_BITS)).astype(np.int32)
     cv2.fillPoly(drawn, [places], 255, lineType=cv2.LINE_AA if between else cv2.LINE_8, shift=FRACTION_BITS)
@@ -66,7 +66,7 @@ def checked_size(height: Any, width: Any) -> tuple[int, int]:
 
 
 def joined(instances: Sequence[Pixels], subject: Subject, height: int, width: int) -> Pixels:
-    """The mask of a picture by those of its instances; empty where there are none. Raises BadRecord."""
+    """The mask of an image by those of its instances; empty where there are none. Raises BadRecord."""
     if subject == "only" and len(instances) != 1:
         raise BadRecord(f"not exactly one subject: {len(instances)}")
     if subject == "central" and instances:
@@ -76,7 +76,7 @@ def joined(instances: Sequence[Pixels], subject: Subject, height: int, width: in
 
 
 def _centrality(mask: Pixels) -> float:
-    """Area by the fourth power of the distance between the centres of box and picture: that much does a photographer's
+    """Area by the fourth power of the distance between the centres of box and image: that much does a photographer's
     aim count for more than size. Below a pixel of distance area alone counts."""
     x, y, width, height = cv2.boundingRect(mask)
     distance = np.hypot(x + width / 2 - mask.shape[1] / 2, y + height / 2 - mask.shape[0] / 2)

@@ -33,7 +33,7 @@ from sagemaker_model.weights.store import digest
 UNFINISHED = ".unfinished"
 
 IN_WORK = 16
-"""Entries a worker: pictures are made by so many and written in their order."""
+"""Entries a worker: images are made by so many and written in their order."""
 
 
 def entries_of(source: Path, recipe: Recipe) -> list[Entry]:
@@ -48,7 +48,7 @@ def entries_of(source: Path, recipe: Recipe) -> list[Entry]:
     }
     if entries := read[recipe.kind]():
         return entries
-    raise InvalidData(f"{source} has no pictures.")
+    raise InvalidData(f"{source} has no images.")
 
 
 def prepare(
@@ -62,7 +62,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes the shards in `out`, or those that are still missing. Returns the manifest (`shards.read_manifest`).
 
-    backgrounds: pictures that subjects are put on. workers: threads.
+    backgrounds: images that subjects are put on. workers: threads.
     progress: called with the number of entries done since the last call.
     Raises InvalidData, also where `out` was prepared by another recipe or from another source.
     """
@@ -129,7 +129,7 @@ def _plan(entries: Sequence[Entry], recipe: Recipe) -> tuple[dict[tuple[str, str
 
 
 def _listing(entries: Sequence[Entry], backgrounds: Sequence[Path]) -> str:
-    """SHA-256 of what there is to prepare, by name: that the pictures themselves stay as they are is not looked at."""
+    """SHA-256 of what there is to prepare, by name: that the images themselves stay as they are is not looked at."""
     names = [[entry.id, entry.split, entry.part, entry.picture.name] for entry in entries]
     return hashlib.sha256(json.dumps([names, [path.name for path in backgrounds]]).encode()).hexdigest()
 
@@ -150,7 +150,7 @@ def _outcome(entry: Entry, *, split: str, recipe: Recipe, backgrounds: Sequence[
     except BadRecord as error:
         return Outcome([], {entry.id: str(error)})
     outcome = Outcome([shards.sample(record)], {})
-    # Beside the picture as it was taken, not in its place: an edge that was put on is never quite a true one. And in
+    # Beside the image as it was taken, not in its place: an edge that was put on is never quite a true one. And in
     # training alone: what a network is measured on is real.
     swapped = split == "train" and recipe.chance("swap", entry.id) < recipe.swapped
     if backgrounds and swapped and record.mask.any():

@@ -31,13 +31,13 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 class Recipe:
     """What becomes of a dataset.
 
-    classes: the names that are the subject. subject: which instances of a picture are.
-    side: of the stored picture's longer side, in pixels at most; its shape stays, for training to crop as it likes.
+    classes: the names that are the subject. subject: which instances of an image are.
+    side: of the stored image's longer side, in pixels at most; its shape stays, for training to crop as it likes.
     shares: of train, val and test; None takes the source's own split, and SHARES where it has none.
     shard_bytes: a shard ends with the record that reaches them.
-    min_share: of the picture that a subject covers at least. empty: whether pictures without a subject are kept.
+    min_share: of the image that a subject covers at least. empty: whether images without a subject are kept.
     min_side: of the source's shorter side, in pixels.
-    aspect: (width, height) to whose shape pictures are cut around the subject; None leaves them.
+    aspect: (width, height) to whose shape images are cut around the subject; None leaves them.
     swapped: the share of training records that also come on another background.
     licence, licence_class: of records whose source says none. backgrounds_class: the licence class of the backgrounds.
     """
@@ -93,12 +93,12 @@ class Recipe:
         """Raises BadRecord where a rule leaves the record out."""
         height, width = mask.shape
         if min(height, width) < self.min_side:
-            raise BadRecord(f"picture too small: {width} x {height}")
+            raise BadRecord(f"image too small: {width} x {height}")
         if not mask.any():
             if not self.empty:
                 raise BadRecord("no subject")
         elif (share := float(mask.mean()) / 255) < self.min_share:
-            raise BadRecord(f"subject too small: {share:.3f} of the picture")
+            raise BadRecord(f"subject too small: {share:.3f} of the image")
 
     def applied(self, record: Record, split: str) -> Record:
         """The record as it is stored."""
@@ -114,7 +114,7 @@ class Recipe:
 
 
 def _cut(record: Record, across: int, down: int) -> Record:
-    """The largest part of this shape that the picture has, with the subject's box as near to its middle as it goes."""
+    """The largest part of this shape that the image has, with the subject's box as near to its middle as it goes."""
     height, width = record.mask.shape
     wide, high = min(width, max(1, height * across // down)), min(height, max(1, width * down // across))
     box_x, box_y, box_width, box_height = cv2.boundingRect(record.mask) if record.mask.any() else (0, 0, width, height)

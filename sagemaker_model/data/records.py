@@ -1,4 +1,4 @@
-"""One picture with its mask, in memory (Record) and before it is read (Entry)."""
+"""One image with its mask, in memory (Record) and before it is read (Entry)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sagemaker_model.imaging.pixels import Limits, Pixels, decode
 SPLITS = ("train", "val", "test")
 
 LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
-"""Of a picture of a dataset: above what cameras make, and 300 MB of pixels at the most."""
+"""Of an image of a dataset: above what cameras make, and 300 MB of pixels at the most."""
 
 
 class InvalidData(MaskdropError):
@@ -34,8 +34,8 @@ class Record:
 
     part: the portion of a dataset that is counted by itself. split: train, val or test; "" where none is said.
     licence_class: clean (may train weights that are given away), unclear, or "" where nothing is said.
-    width, height: of the picture that it was made from, in pixels.
-    background: the file that the subject was put on; "" for a picture as it was taken.
+    width, height: of the image that it was made from, in pixels.
+    background: the file that the subject was put on; "" for an image as it was taken.
     """
 
     id: str
@@ -59,7 +59,7 @@ def unchecked(_mask: Pixels) -> None:
 class Entry:
     """Where a record lies. Making one reads no pixel, and `mask` says what is wrong with it.
 
-    picture: the file. mask: reads or draws the mask, HxW uint8 of the picture's size. Raises BadRecord.
+    image: the file. mask: reads or draws the mask, HxW uint8 of the image's size. Raises BadRecord.
     """
 
     id: str
@@ -72,17 +72,17 @@ class Entry:
     licence_class: str = ""
 
     def load(self, check: Callable[[Pixels], None] = unchecked) -> Record:
-        """`check` sees the mask before the picture is decoded, and may raise. Raises BadRecord."""
+        """`check` sees the mask before the image is decoded, and may raise. Raises BadRecord."""
         mask = self.mask()
         check(mask)
         try:
             image = decode(contents(self.picture), LIMITS).rgb
         except InputError as error:
-            raise BadRecord(f"unreadable picture: {self.picture.name}. {error}") from error
+            raise BadRecord(f"unreadable image: {self.picture.name}. {error}") from error
         height, width = image.shape[:2]
         if mask.shape != (height, width):
             raise BadRecord(
-                f"mask of another size: {mask.shape[1]} x {mask.shape[0]}, and its picture has {width} x {height}"
+                f"mask of another size: {mask.shape[1]} x {mask.shape[0]}, and its image has {width} x {height}"
             )
         return Record(
             id=self.id, image=image, mask=mask, width=width, height=height, part=self.part, split=self.split,

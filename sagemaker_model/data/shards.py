@@ -150,7 +150,7 @@ def decoded(shard: Path, members: Sample) -> Record:
         image = _decoded(members, f"{key}.jpg", cv2.IMREAD_COLOR_RGB)
         mask = _decoded(members, f"{key}.png", cv2.IMREAD_GRAYSCALE)
         if image.shape[:2] != mask.shape:
-            raise BadRecord(f"{key}.png has another size than its picture")
+            raise BadRecord(f"{key}.png has another size than its image")
         return Record(image=image, mask=mask, **{name: value for name, value in said.items() if name in known})
     except KeyError as error:
         raise InvalidData(f"{shard} has no member {error} beside {', '.join(members)}.") from error

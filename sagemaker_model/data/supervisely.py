@@ -27,7 +27,7 @@ CLASSES = ("person_bmp", "person_poly")
 
 
 def entries(source: Path, classes: Sequence[str] = CLASSES, subject: Subject = "all") -> list[Entry]:
-    """Every picture and every annotation of a dataset, a project, or a folder of projects. Raises InvalidData."""
+    """Every image and every annotation of a dataset, a project, or a folder of projects. Raises InvalidData."""
     datasets = [
         found.parent
         for pattern in ("ann", "*/ann", "*/*/ann")
@@ -96,7 +96,7 @@ def _bitmap(bitmap: dict[str, Any], height: int, width: int) -> Pixels:
     inside = np.asarray(read.convert("RGBA").getchannel("A") if read.has_transparency_data else read.convert("L"))
     x, y = (int(value) for value in bitmap["origin"])
     if x < 0 or y < 0 or y + inside.shape[0] > height or x + inside.shape[1] > width:
-        raise BadRecord("bad bitmap: it reaches out of the picture")
+        raise BadRecord("bad bitmap: it reaches out of the image")
     drawn = np.zeros((height, width), np.uint8)
     drawn[y : y + inside.shape[0], x : x + inside.shape[1]][inside > 0] = 255
     return drawn

@@ -25,7 +25,7 @@ VOID = 255
 
 
 def entries(source: Path, classes: Sequence[str] = ("person",)) -> list[Entry]:
-    """The pictures of the two lists, those without the classes too. `source`: VOC2012, or the VOCdevkit around it.
+    """The images of the two lists, those without the classes too. `source`: VOC2012, or the VOCdevkit around it.
     Raises InvalidData."""
     root = source / "VOC2012" if (source / "VOC2012").is_dir() else source
     if unknown := set(classes) - set(CLASSES[1:]):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class Alpha:
     """What an engine of the catalogue's `returns` "alpha" hands back.
 
-    values: hxw float32 in 0..1, over the whole picture at the engine's own size, 1 = subject.
+    values: hxw float32 in 0..1, over the whole image at the engine's own size, 1 = subject.
     warnings: what the user should know, each as "word: sentence".
     """
 
@@ -42,7 +42,7 @@ class Engine(Protocol):
     weights_sha256: str
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
-        """Reads and verifies the weights. `threads` is how many cores of the CPU the network takes for one picture.
+        """Reads and verifies the weights. `threads` is how many cores of the CPU the network takes for one image.
         Raises InvalidWeights; NotInstalled where what the engine needs is not there at all."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
@@ -51,7 +51,7 @@ class Engine(Protocol):
 
 
 class Prepared(Protocol):
-    """What a network takes of one picture: an array, or something with one in it. What has one `shape` may share a
+    """What a network takes of one image: an array, or something with one in it. What has one `shape` may share a
     batch, so there are few shapes."""
 
     @property
@@ -60,12 +60,12 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class BatchedEngine(Engine, Protocol):
-    """An engine whose network takes several pictures at once. On a GPU the server sends them together, from all
-    requests; `predict` does the three steps for one picture."""
+    """An engine whose network takes several images at once. On a GPU the server sends them together, from all
+    requests; `predict` does the three steps for one image."""
 
     def warm_up(self, batch_max: int) -> None:
         """On a GPU, before the server is ready: whatever the first batches of each shape and size would take time or
-        memory for. Batches then have `batch_max` pictures at most."""
+        memory for. Batches then have `batch_max` images at most."""
 
     def prepare(self, rgb: Pixels, prompts: Prompts) -> Prepared:
         """The network's input. Any thread."""
@@ -75,7 +75,7 @@ class BatchedEngine(Engine, Protocol):
         device's own. Raises MemoryError or torch's OutOfMemoryError for a batch that does not fit."""
 
     def finish(self, output: Any, rgb: Pixels, prompts: Prompts) -> Alpha:
-        """From the network's output for this picture. Any thread."""
+        """From the network's output for this image. Any thread."""
 
 
 def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:

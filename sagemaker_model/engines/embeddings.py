@@ -1,7 +1,7 @@
-"""What a dear encoder saw in a picture, kept: a second prompt on the same picture then costs the cheap decoder alone.
+"""What a dear encoder saw in an image, kept: a second prompt on the same image then costs the cheap decoder alone.
 
 In memory, and where a folder is given on disk too, shared by all processes that are given the same one. Half precision:
-8.4 MB for a picture of SAM 2.1, 2.1 MB of SAM 1.
+8.4 MB for an image of SAM 2.1, 2.1 MB of SAM 1.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 Embedding = tuple[NDArray[np.float16], ...]
-"""The maps of one picture, each 1xCxhxw."""
+"""The maps of one image, each 1xCxhxw."""
 
 
 class EmbeddingCache:
-    """Embeddings by a hash that names picture and weights. The least recently used go first. Safe to use from many
+    """Embeddings by a hash that names image and weights. The least recently used go first. Safe to use from many
     threads.
 
     memory_bytes, folder_bytes: the budgets; an embedding above one is not kept there.

@@ -1,6 +1,6 @@
 """Anything, inside boxes, by GrabCut (Rother et al. 2004): colours alone, no learning. The fallback, which says so.
 
-Mean IoU on 241 pictures of people (`maskdrop evaluate`): 0.868 with the true box; without, from a border of 5 %, 0.578.
+Mean IoU on 241 images of people (`maskdrop evaluate`): 0.868 with the true box; without, from a border of 5 %, 0.578.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.refine import resized
 
 SIDE = 480
-"""Pixels of the long side at which it works: 0.5 to 1 s a picture, 2 s at most. At 320 it takes half of that, and the
+"""Pixels of the long side at which it works: 0.5 to 1 s an image, 2 s at most. At 320 it takes half of that, and the
 mean IoU of people in their boxes falls to 0.856."""
 
 ROUNDS = 3
@@ -56,7 +56,7 @@ class GrabCut:
         if min(subject, mask.size - subject) < COLOURS_MIN:
             warnings.append("box_kept: there are too few pixels inside or outside the box to tell them apart.")
         else:
-            cv2.setRNGSeed(0)  # its first guess is random: the same picture must give the same result
+            cv2.setRNGSeed(0)  # its first guess is random: the same image must give the same result
             colours = cv2.cvtColor(resized(rgb, size), cv2.COLOR_RGB2BGR)
             cv2.grabCut(colours, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_MASK)
         matte = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)

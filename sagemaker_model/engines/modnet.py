@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch need not be installed
 Floats = NDArray[np.float32]
 
 Network = Callable[[Sequence[Floats]], Sequence[Floats]]
-"""From pictures 3xhxw in -1..1, of one size, to mattes hxw in 0..1, in float32 or float16."""
+"""From images 3xhxw in -1..1, of one size, to mattes hxw in 0..1, in float32 or float16."""
 
 CHECKPOINT, ONNX, INT8 = "modnet.ckpt", "modnet.onnx", "modnet.int8.onnx"
 
@@ -39,8 +39,8 @@ SIZES = (
     *((SHORT, long) for long in (512, 576, 640, 672, 768, 896, LONG_MAX)),
     *((short, LONG_MAX) for short in (384, 256, 192, 128)),
 )
-"""(short, long) in pixels, multiples of 32: few, as pictures of one size are worked together. 5:4, 4:3, 3:2, 16:9 and
-2:1 are there. A picture's ratio is off by 8 % at most up to 2:1, by 25 % up to 10:1; by the published rule, which cuts
+"""(short, long) in pixels, multiples of 32: few, as images of one size are worked together. 5:4, 4:3, 3:2, 16:9 and
+2:1 are there. An image's ratio is off by 8 % at most up to 2:1, by 25 % up to 10:1; by the published rule, which cuts
 each side to a multiple of 32, by up to 6 %."""
 
 
@@ -67,7 +67,7 @@ class MODNet:
             raise NotInstalled(f"MODNet needs {error.name} to run {path}, which is not installed.") from error
         grey = np.zeros((3, SHORT, SHORT), np.float32)
         if not np.isfinite(self.infer([grey])).all():
-            raise InvalidWeights(f"{path} makes NaN or infinity of a grey picture: export it again.")
+            raise InvalidWeights(f"{path} makes NaN or infinity of a grey image: export it again.")
 
     def warm_up(self, batch_max: int) -> None:
         if self._runner:
@@ -91,7 +91,7 @@ class MODNet:
 
 
 def network_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of SIZES with the ratio closest to the picture's."""
+    """(width, height) of SIZES with the ratio closest to the image's."""
     ratio = max(width, height) / min(width, height)
     short, long = min(SIZES, key=lambda size: abs(math.log(size[1] / size[0] / ratio)))
     return (long, short) if width > height else (short, long)

@@ -37,7 +37,7 @@ class Portrait:
         except Exception as error:  # ONNX Runtime's exceptions have no common root
             raise InvalidWeights(f"{path} is not Portrait: export it again.") from error
         if matte.shape != (SIDE, SIDE) or not np.isfinite(matte).all():
-            raise InvalidWeights(f"{path} makes no matte of a grey picture: export it again.")
+            raise InvalidWeights(f"{path} makes no matte of a grey image: export it again.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
         return Alpha(two_passes(rgb, self._look, SIDE, MARGIN))
@@ -48,7 +48,7 @@ class Portrait:
 
 
 def prepared(picture: Pixels, side: int = SIDE) -> Floats:
-    """The network's input for a picture of any size: 3x`side`x`side` float32, RGB in 0..1."""
+    """The network's input for an image of any size: 3x`side`x`side` float32, RGB in 0..1."""
     return _planes(resized(picture, (side, side)))
 
 

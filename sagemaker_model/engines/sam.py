@@ -1,12 +1,12 @@
 """Anything, by points and boxes, by Segment Anything 1 and 2.1: one prompt for each part of the subject, which is their
 union.
 
-The encoder sees the picture once (hiera_tiny: 3 s on two cores); its embedding is kept by the hash of what it saw, so
-that the next prompt on the same picture takes the decoder alone (0.05 s).
+The encoder sees the image once (hiera_tiny: 3 s on two cores); its embedding is kept by the hash of what it saw, so
+that the next prompt on the same image takes the decoder alone (0.05 s).
 
 Edges: the network draws its masks at a quarter of its 1024 pixels, as logits whose zero is the published edge. They are
 enlarged as logits, which moves that zero nowhere, and only then turned into alpha by the sigmoid: the network's own
-doubt, some pixels wide, is what `refine` then lets follow the picture. A mask cut at zero would leave it nothing to do,
+doubt, some pixels wide, is what `refine` then lets follow the image. A mask cut at zero would leave it nothing to do,
 and enlarged probabilities show the steps of the small mask.
 """
 
@@ -39,14 +39,14 @@ SPREAD = np.array([58.395, 57.12, 57.375], np.float32)
 """Of ImageNet's red, green and blue, 0 to 255: what both networks were trained with."""
 
 ENCODED_AT_ONCE_MAX = 4
-"""Pictures that a GPU encodes together. One of 1024x1024 keeps it busy, so that more would gain little; and of each,
+"""Images that a GPU encodes together. One of 1024x1024 keeps it busy, so that more would gain little; and of each,
 vit_h's attention works in more than 0.5 GB: 16 heads times 4096x4096 numbers."""
 
 CPU_PROMPTS_AT_ONCE = 4
 """Four take 28 ms each on two cores, sixteen 44: they no longer fit into the cache."""
 
 EMBEDDING_BYTES = 512 * 1024 * 1024
-"""Kept in memory unless a server says otherwise: 60 pictures of SAM 2.1, 240 of SAM 1."""
+"""Kept in memory unless a server says otherwise: 60 images of SAM 2.1, 240 of SAM 1."""
 
 EXPECTED_IOU_MIN, STABILITY_MIN, STABILITY_OFFSET, OVERLAP_MAX = 0.88, 0.95, 1.0, 0.7
 """Of everything mode, as published with SAM: what is doubtful, moves with the threshold or is there already goes."""
@@ -80,7 +80,7 @@ class Network(Protocol):
         """As `BatchedEngine.warm_up`."""
 
     def encode(self, pictures: Sequence[Floats]) -> list[Embedding]:
-        """One embedding for each of the pictures, 3xSxS."""
+        """One embedding for each of the images, 3xSxS."""
 
     def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Logits Px4xhxw and scores Px4, as nets/sam.py says."""
@@ -88,8 +88,8 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """A picture as the encoder sees it. pixels: 3xSxS float32, normalised. key: the hash of them and of the weights, so
-    the same picture in another format is the same."""
+    """An image as the encoder sees it. pixels: 3xSxS float32, normalised. key: the hash of them and of the weights, so
+    the same image in another format is the same."""
 
     pixels: Floats
     key: str
@@ -100,7 +100,7 @@ class Seen:
 
 
 class Sam:
-    """SAM 1: the picture keeps its shape, its long side fills the input."""
+    """SAM 1: the image keeps its shape, its long side fills the input."""
 
     name: ClassVar[str] = "sam"
     folders: ClassVar[dict[str, str]] = {"vit_h": "sam-vit-huge", "vit_l": "sam-vit-large", "vit_b": "sam-vit-base"}
@@ -160,7 +160,7 @@ class Sam:
         return self.infer([self._seen(rgb)])[0]
 
     def infer(self, batch: Sequence[Seen]) -> list[Embedding]:
-        """Through the encoder goes only what is not kept, and no picture twice."""
+        """Through the encoder goes only what is not kept, and no image twice."""
         pixels = {seen.key: seen.pixels for seen in batch}
         found = self.embeddings.get_or_make(pixels, lambda keys: self._network.encode([pixels[key] for key in keys]))
         return [found[seen.key] for seen in batch]
@@ -177,7 +177,7 @@ class Sam:
         return Alpha(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
 
     def masks(self, output: Embedding, size: tuple[int, int], prompts: Prompts, *, multimask: bool = False) -> Masks:
-        """The masks of prompts, in their order, at `size`: width, height of the picture to which they refer. One a
+        """The masks of prompts, in their order, at `size`: width, height of the image to which they refer. One a
         prompt; with `multimask` three, from whole to part, for a prompt that can mean either."""
         logits, scores = self._decode(output, size, prompts)
         if multimask:
@@ -186,7 +186,7 @@ class Sam:
 
     def everything(self, output: Embedding, size: tuple[int, int], points_per_side: int = 32) -> Masks:
         """What lies under a grid of points, the best first, at `size`: N bytes for each of its pixels, so for a large
-        picture take a smaller size of its shape. Works in bounded memory besides: one chunk, and what is kept."""
+        image take a smaller size of its shape. Works in bounded memory besides: one chunk, and what is kept."""
         ticks = (np.arange(points_per_side) + 0.5) / points_per_side
         places = [(float(x), float(y)) for y in ticks * size[1] for x in ticks * size[0]]
         rows, columns = self._valid(size)
@@ -213,7 +213,7 @@ class Sam:
         return Seen(pixels, sha256.hexdigest())
 
     def _pixels(self, rgb: Pixels) -> Floats:
-        """0 where the picture is not."""
+        """0 where the image is not."""
         side, (width, height) = self._network.side, self._fit((rgb.shape[1], rgb.shape[0]))
         pixels = np.zeros((3, side, side), np.float32)
         inside = pixels[:, :height, :width]
@@ -223,12 +223,12 @@ class Sam:
         return pixels
 
     def _fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the picture in the network's input, from its upper left corner on."""
+        """Width and height of the image in the network's input, from its upper left corner on."""
         scale = self._network.side / max(size)
         return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
     def _valid(self, size: tuple[int, int]) -> tuple[float, float]:
-        """The shares of the input's height and width that the picture takes."""
+        """The shares of the input's height and width that the image takes."""
         width, height = self._fit(size)
         return height / self._network.side, width / self._network.side
 
@@ -272,7 +272,7 @@ class Sam:
         return logits[rows, picked], scores[rows, picked]
 
     def _enlarged(self, logits: Floats, size: tuple[int, int]) -> Floats:
-        """hxw of the input square as HxW of the picture alone, at the network's resolution."""
+        """hxw of the input square as HxW of the image alone, at the network's resolution."""
         side, (width, height) = self._network.side, self._fit(size)
         return cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)[:height, :width]
 
@@ -285,7 +285,7 @@ class Sam:
 
 
 class Sam2(Sam):
-    """SAM 2.1: the picture is squashed into the input square."""
+    """SAM 2.1: the image is squashed into the input square."""
 
     name = "sam2"
     folders: ClassVar[dict[str, str]] = {

@@ -1,10 +1,10 @@
-"""How torch runs a network on batches of pictures.
+"""How torch runs a network on batches of images.
 
 On a GPU by CUDA graphs: the hundreds of small kernels of a pass, recorded once and started together. A graph repeats
 what was recorded at the same addresses, so there is one for each shape and each size of batch, they share the memory
 that they work in, and one batch runs at a time. Graphs are recorded before the server is ready, not while it serves.
 
-A batch is copied to the GPU before its graph and not beside the one before it: 16 pictures of 512x672 are 66 MB, some
+A batch is copied to the GPU before its graph and not beside the one before it: 16 images of 512x672 are 66 MB, some
 4 ms (estimated, PCIe 4.0 x16) before 50 to 100 ms of work, and a second stream would need every buffer twice. cuDNN
 chooses its algorithms by rule, not by trying them (`torch.backends.cudnn.benchmark`): for 105 graphs of some 70
 convolutions that would take minutes of every start.
@@ -35,7 +35,7 @@ Forward = Callable[[Tensor], Sequence[Tensor]]
 Pass = Callable[[], Sequence[Tensor]]
 
 FILLED_MIN = 0.75
-"""A batch is filled up to the next size when this share of it is pictures; else it is split. So 7 run as 8, but 9 as 8
+"""A batch is filled up to the next size when this share of it is images; else it is split. So 7 run as 8, but 9 as 8
 and 1: as 16 they would take almost twice as long."""
 
 WARM_UPS = 2
@@ -88,7 +88,7 @@ class CudaGraphs:
 
 
 class TorchRunner:
-    """Runs `forward`, which takes pictures Nx3xhxw float32 on the device, in the memory format channels_last, and gives
+    """Runs `forward`, which takes images Nx3xhxw float32 on the device, in the memory format channels_last, and gives
     one tensor or more of length N. On a GPU it works under autocast to `dtype`; on the CPU in float32.
 
     Until `warm_up`, and in shapes that it was not told, batches run as they are, without a graph. Safe to call from
@@ -131,7 +131,7 @@ class TorchRunner:
         )
 
     def run(self, pictures: Sequence[Floats]) -> list[tuple[NDArray[Any], ...]]:
-        """What `forward` gives for each of the pictures, 3xhxw of one shape, in order; each array is a view of its
+        """What `forward` gives for each of the images, 3xhxw of one shape, in order; each array is a view of its
         batch's. Raises torch.OutOfMemoryError."""
         count, steps = len(pictures), self._steps.get(pictures[0].shape)
         if not steps:
@@ -159,7 +159,7 @@ class TorchRunner:
                         self._recorder = None
                 run()
         except torch.OutOfMemoryError:
-            log.warning("%d pictures of %s do not fit into the GPU's memory: they run in parts", size, shape)
+            log.warning("%d images of %s do not fit into the GPU's memory: they run in parts", size, shape)
             return None
         return Step(pixels, run)
 
@@ -174,7 +174,7 @@ class TorchRunner:
         return staged
 
     def _fetched(self, outputs: Sequence[Tensor], count: int) -> list[tuple[NDArray[Any], ...]]:
-        """Of the first `count` pictures, copied before the next batch overwrites them; from a GPU to pinned memory."""
+        """Of the first `count` images, copied before the next batch overwrites them; from a GPU to pinned memory."""
         maps = [output[:count].to("cpu", non_blocking=True, copy=True) for output in outputs]
         if self._on_gpu:
             torch.cuda.current_stream().synchronize()
@@ -196,7 +196,7 @@ def mode(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def parts(count: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """How `count` pictures are run in batches of `sizes`: the pictures and the size of each batch."""
+    """How `count` images are run in batches of `sizes`: the images and the size of each batch."""
     sizes = sorted(sizes)
     while count:
         size = next((size for size in sizes if size >= count), sizes[-1])

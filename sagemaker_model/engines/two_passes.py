@@ -1,8 +1,8 @@
-"""A network with a small square view looks twice: at the whole picture, squeezed, and at the padded box of what it
+"""A network with a small square view looks twice: at the whole image, squeezed, and at the padded box of what it
 found, where people fill its view. The second looks at the mirror image too, and takes the mean: what a network gets
 wrong, it seldom gets wrong both ways round.
 
-Mean IoU of `selfie` on 241 pictures of people (`maskdrop evaluate`): one pass 0.925, two 0.931, with the mirror image
+Mean IoU of `selfie` on 241 images of people (`maskdrop evaluate`): one pass 0.925, two 0.931, with the mirror image
 0.936, and with boxes that squeeze nobody more than STRETCH 0.938. Without the mirror image, one photo as PNG, JPEG,
 WebP and at half its size has an IoU anywhere from 0.904 to 0.956.
 """
@@ -22,14 +22,14 @@ from sagemaker_model.imaging.refine import resized
 Floats = NDArray[np.float32]
 
 Look = Callable[[Pixels], Floats]
-"""A network's view of a picture squeezed to its square, sxsx3 uint8: sxs float32 in 0..1, 1 = subject."""
+"""A network's view of an image squeezed to its square, sxsx3 uint8: sxs float32 in 0..1, 1 = subject."""
 
 HAZE = 0.25
 """Certainties below it count as none, above its complement as full: a network is seldom quite sure, and what it takes
 for a quarter of a person is a veil over the background."""
 
 MATTE_SIDE = 1024
-"""Pixels of the long side of the matte: enough for a second pass on a quarter of the picture's sides."""
+"""Pixels of the long side of the matte: enough for a second pass on a quarter of the image's sides."""
 
 MARGIN = 0.12
 """Of the box's sides, added on each side before the second pass."""
@@ -104,7 +104,7 @@ def _widened(start: int, end: int, least: int, limit: int) -> tuple[int, int]:
 
 
 def _ramp(box: tuple[int, int, int, int], size: tuple[int, int]) -> Floats:
-    """The second pass's weight in its box: 1, falling towards those sides that do not lie on the picture's border, so
+    """The second pass's weight in its box: 1, falling towards those sides that do not lie on the image's border, so
     that a person who reaches beyond the box is not cut by a seam."""
     x0, y0, x1, y1 = box
     width, height = size

@@ -1,4 +1,4 @@
-"""What is evaluated on: a folder of pictures whose true masks are known.
+"""What is evaluated on: a folder of images whose true masks are known.
 
 images/ID.jpg|png    masks/ID.png (8-bit grey, 255 = subject)    manifest.csv (id, split and more columns)
 """
@@ -19,14 +19,14 @@ from sagemaker_model.imaging.pixels import Pixels
 
 
 class InvalidData(MaskdropError):
-    """The pictures, masks or predictions to evaluate on are not what they should be."""
+    """The images, masks or predictions to evaluate on are not what they should be."""
 
     code, status = "invalid_data", 422
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One picture and its truth. part: the group it is counted in; "" where the manifest tells none."""
+    """One image and its truth. part: the group it is counted in; "" where the manifest tells none."""
 
     id: str
     part: str
@@ -101,11 +101,11 @@ def read_alpha(path: Path) -> Pixels:
     except FileNotFoundError:
         raise InvalidData(f"There is no {path}.") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InvalidData(f"{path} is damaged or no picture: {error}.") from error
+        raise InvalidData(f"{path} is damaged or no image: {error}.") from error
 
 
 def digest(cases: Sequence[Case]) -> str:
-    """SHA-256 over ids, pictures and masks, whatever their order: the same for the same set alone. Raises InvalidData
+    """SHA-256 over ids, images and masks, whatever their order: the same for the same set alone. Raises InvalidData
     for a file that is missing."""
     whole = hashlib.sha256()
     for case in sorted(cases, key=lambda case: case.id):

@@ -1,4 +1,4 @@
-"""Two runs on the same pictures, side by side. Differences are taken picture by picture: what both find hard or easy
+"""Two runs on the same images, side by side. Differences are taken image by image: what both find hard or easy
 falls out of them, so they tell far smaller differences from chance than two means do."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Comparison:
             [(name, *_row(pairs)) for name, pairs in shown.items() if pairs],
         )
         finds = Table(
-            "Pictures without a subject",
+            "Images without a subject",
             ("part", "pictures", f"A over {FIND:.0%}", f"B over {FIND:.0%}"),
             [
                 (name, str(len(pairs)), *(str(sum(pair[side].found > FIND for pair in pairs)) for side in (0, 1)))
@@ -61,16 +61,16 @@ class Comparison:
 
 
 def compare(a: Run, b: Run) -> Comparison:
-    """Raises InvalidData for runs on different pictures or truths, and where no case was scored by both."""
+    """Raises InvalidData for runs on different images or truths, and where no case was scored by both."""
     if a.about.data_sha256 != b.about.data_sha256:
         raise InvalidData(
-            f"{a.about.predictor} was evaluated on other pictures or masks than {b.about.predictor}: "
+            f"{a.about.predictor} was evaluated on other images or masks than {b.about.predictor}: "
             "their data have different sums."
         )
     others = {one.id: one for one in b.results}
     pairs = [(one, others[one.id]) for one in a.results if one.id in others]
     if not pairs:
-        raise InvalidData(f"No picture was scored both for {a.about.predictor} and for {b.about.predictor}.")
+        raise InvalidData(f"No image was scored both for {a.about.predictor} and for {b.about.predictor}.")
     return Comparison(a, b, pairs)
 
 

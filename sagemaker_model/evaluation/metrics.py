@@ -1,8 +1,8 @@
-"""The field's measures of a matte against the truth, each for one picture.
+"""The field's measures of a matte against the truth, each for one image.
 
 IoU, Dice and boundary F look at masks: what is at least half opaque. SAD, MSE, MAD, Grad and Conn look at alpha, 0..1,
 as Rhemann et al. define them ("A Perceptually Motivated Online Benchmark for Image Matting", CVPR 2009;
-alphamatting.com). They count the unknown region of a trimap alone; here there is none, and the whole picture counts.
+alphamatting.com). They count the unknown region of a trimap alone; here there is none, and the whole image counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONNECTED_SLACK = 0.15
 """How far alpha may stand above the level at which it hangs together with the subject before Conn counts it."""
 
 BOUNDARY_TOLERANCE = 0.008
-"""Of the picture's diagonal, rounded up to whole pixels: how far boundaries may lie apart and still agree, as in DAVIS
+"""Of the image's diagonal, rounded up to whole pixels: how far boundaries may lie apart and still agree, as in DAVIS
 (Perazzi et al., CVPR 2016). 7 pixels for 640 x 480."""
 
 
@@ -43,7 +43,7 @@ BOUNDARY_TOLERANCE = 0.008
 class Scores:
     """iou, dice, boundary_f: 0..1, 1 is perfect. The others are errors, 0 is perfect.
 
-    sad, grad and conn are sums in thousands, and grow with the picture; mse and mad are means in 0..1.
+    sad, grad and conn are sums in thousands, and grow with the image; mse and mad are means in 0..1.
     """
 
     iou: float
@@ -143,7 +143,7 @@ def _gradient(values: Floats) -> Floats:
 
 
 def _boundary(mask: Mask) -> Mask:
-    """The mask's pixels beside one that is not of it. The picture's border is no boundary."""
+    """The mask's pixels beside one that is not of it. The image's border is no boundary."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     inner = cv2.erode(mask.astype(np.uint8), cross).reshape(mask.shape)  # beyond the border counts as the mask's
     return mask & (inner == 0)

@@ -1,7 +1,7 @@
 """Who may take the place of whom, and the record of who did.
 
-The rule asks three things of the new one, on the same pictures. A higher mean IoU, or there is no reason to change. No
-more failures below 0.5, which users see and a mean hides. No more finds where there is nothing: those pictures are few
+The rule asks three things of the new one, on the same images. A higher mean IoU, or there is no reason to change. No
+more failures below 0.5, which users see and a mean hides. No more finds where there is nothing: those images are few
 and outside the mean. Each alone can be had at the cost of the others.
 """
 
@@ -49,21 +49,20 @@ def reasons_against(new: Run, current: Run) -> list[str]:
     """Why the new one may not take the place; none when it may. Raises InvalidData for runs on different data."""
     compare(current, new)
     reasons = [
-        f"{len(run.faults)} pictures could not be scored for {run.about.predictor}"
+        f"{len(run.faults)} images could not be scored for {run.about.predictor}"
         for run in (new, current)
         if run.faults
     ]
     a, b = summarise(new.results), summarise(current.results)
     if not a.subjects or not b.subjects:
-        return [*reasons, "no picture that was scored shows a subject"]
+        return [*reasons, "no image that was scored shows a subject"]
     if not a.subjects.mean.iou > b.subjects.mean.iou:
         reasons.append(f"its mean IoU is {a.subjects.mean.iou:.4f}, not above {b.subjects.mean.iou:.4f}")
     if a.subjects.failed > b.subjects.failed:
-        reasons.append(f"{a.subjects.failed} pictures are below {FAILED}, not at most {b.subjects.failed}")
+        reasons.append(f"{a.subjects.failed} images are below {FAILED}, not at most {b.subjects.failed}")
     if a.empties and b.empties and a.empties.finds > b.empties.finds:
         reasons.append(
-            f"it finds over {FIND:.0%} in {a.empties.finds} pictures without a subject, "
-            f"not in at most {b.empties.finds}"
+            f"it finds over {FIND:.0%} in {a.empties.finds} images without a subject, not in at most {b.empties.finds}"
         )
     return reasons
 

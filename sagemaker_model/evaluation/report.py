@@ -1,4 +1,4 @@
-"""A page that one can mail: tables, the histogram, and the pictures that say most, all in one HTML file, no script."""
+"""A page that one can mail: tables, the histogram, and the images that say most, all in one HTML file, no script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sagemaker_model.imaging.refine import resized
 from sagemaker_model.settings import ServerSettings
 
 THUMB_SIDE = 220
-"""Pixels of a picture's long side: four fit beside one another, and fifty make a page of about 2 MB."""
+"""Pixels of an image's long side: four fit beside one another, and fifty make a page of about 2 MB."""
 
 WORST, OTHERS = 12, 4
 """Cases of each kind. The worst teach most."""
@@ -41,7 +41,7 @@ figure img { margin-right: .5rem; vertical-align: top; background: #eee }
 
 
 def run_page(run: Run, cases: Mapping[str, Case]) -> str:
-    """The report of one run. cases: by id, for the pictures. Raises MaskdropError for pictures that went missing."""
+    """The report of one run. cases: by id, for the images. Raises MaskdropError for images that went missing."""
     about = run.about
     shown = sorted((one for one in run.results if one.subject), key=_iou)
     middle = max(0, (len(shown) - OTHERS) // 2)
@@ -56,7 +56,7 @@ def run_page(run: Run, cases: Mapping[str, Case]) -> str:
         f"<p>{escape(about.predictor)} on {escape(about.data)}, split {escape(about.split)}.</p>",
         f'<p class="note">Weights {about.weights_sha256 or "none"}<br>Data {about.data_sha256}</p>',
         *map(_table, tables(run.results)),
-        "<h2>IoU of the pictures that show a subject</h2>" + _histogram([_iou(one) for one in shown]),
+        "<h2>IoU of the images that show a subject</h2>" + _histogram([_iou(one) for one in shown]),
         *_faults(run.faults),
         "<p>Photo, truth, prediction and their difference: "
         '<span class="missed">orange is missed</span>, <span class="extra">blue is too much</span>.</p>',
@@ -68,7 +68,7 @@ def run_page(run: Run, cases: Mapping[str, Case]) -> str:
 
 
 def comparison_page(comparison: Comparison, cases: Mapping[str, Case]) -> str:
-    """Where two runs differ most, in both directions. Raises MaskdropError for pictures that went missing."""
+    """Where two runs differ most, in both directions. Raises MaskdropError for images that went missing."""
     a, b = comparison.a, comparison.b
     names = [escape(name) for name in comparison.names]
     parts = [
@@ -130,7 +130,7 @@ def _faults(faults: Sequence[Fault]) -> list[str]:
 
 def _caption(result: Result) -> str:
     name = f"{escape(result.id)} · {escape(result.part)}" if result.part else escape(result.id)
-    return f"{name} · IoU {_iou(result):.3f} · {result.found:.1%} of the picture found, {result.subject:.1%} true"
+    return f"{name} · IoU {_iou(result):.3f} · {result.found:.1%} of the image found, {result.subject:.1%} true"
 
 
 def _figure(caption: str, pictures: Iterable[Pixels]) -> str:

@@ -2,7 +2,7 @@
 
 run.json      what was evaluated on what, the summary, and the cases that could not be scored
 scores.csv    one line for each case that was
-alphas/       ID.png, the prediction at the picture's size: itself a folder of predictions
+alphas/       ID.png, the prediction at the image's size: itself a folder of predictions
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MEASURES = tuple(item.name for item in fields(Scores))
 COLUMNS = ("id", "part", "subject", "found", *MEASURES)
 
 Predict = Callable[[Case], Pixels]
-"""Alpha HxW uint8 of a case at the picture's size. Raises MaskdropError, which is a fault of this case alone."""
+"""Alpha HxW uint8 of a case at the image's size. Raises MaskdropError, which is a fault of this case alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class Run:
 
 
 def by_engine(engine: Engine, row: catalog.Engine, *, truth_box: bool = False) -> Predict:
-    """By the steps that a user's picture goes through, up to the alpha.
+    """By the steps that a user's image goes through, up to the alpha.
 
     truth_box: the prompt is the box around the true mask, as a careful user would draw it. Raises InvalidPrompt for an
     engine that takes none.

@@ -1,7 +1,7 @@
 """What became of each case, what many come to, and the tables that say it.
 
-A mean hides what users see: of two networks 0.09 apart in mean IoU, one failed on 17 pictures of 1,100 and the other on
-154. So the failures stand beside the mean. Pictures that show no subject are told apart: their IoU is 1 or 0, and would
+A mean hides what users see: of two networks 0.09 apart in mean IoU, one failed on 17 images of 1,100 and the other on
+154. So the failures stand beside the mean. Images that show no subject are told apart: their IoU is 1 or 0, and would
 only blur that of the others.
 """
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 GOOD = 0.9
 FAILED = 0.5
-"""IoU: from the first on a picture is good, below the second the engine failed."""
+"""IoU: from the first on an image is good, below the second the engine failed."""
 
 FIND = 0.01
-"""Of the picture: more than this, found where there is no subject, is a find; less can be erased as specks."""
+"""Of the image: more than this, found where there is no subject, is a find; less can be erased as specks."""
 
 ROUNDS = 2000
 """Of the bootstrap. A quantile of 2.5 % then rests on 50 of them."""
@@ -31,8 +31,8 @@ ROUNDS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case that was scored. subject, found: the shares of the picture, 0..1, that the truth and the prediction hold
-    for subject. Of a picture with nothing found, users are told `no_subject`."""
+    """One case that was scored. subject, found: the shares of the image, 0..1, that the truth and the prediction hold
+    for subject. Of an image with nothing found, users are told `no_subject`."""
 
     id: str
     part: str
@@ -51,9 +51,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Of the pictures that show a subject.
+    """Of the images that show a subject.
 
-    mean: of each measure. low, high: where the mean IoU lies with 95 % of other such pictures. good, failed: pictures.
+    mean: of each measure. low, high: where the mean IoU lies with 95 % of other such images. good, failed: images.
     """
 
     pictures: int
@@ -67,8 +67,8 @@ class Subjects:
 
 @dataclass(frozen=True, slots=True)
 class Empties:
-    """Of the pictures that show none. found: the mean share that was held for subject, 0..1. finds: pictures with more
-    than FIND. no_subject: pictures in which nothing was found."""
+    """Of the images that show none. found: the mean share that was held for subject, 0..1. finds: images with more
+    than FIND. no_subject: images in which nothing was found."""
 
     pictures: int
     found: float
@@ -78,7 +78,7 @@ class Empties:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """None where there are no such pictures."""
+    """None where there are no such images."""
 
     subjects: Subjects | None
     empties: Empties | None
@@ -173,8 +173,8 @@ def named_tables(summaries: Mapping[str, Summary]) -> list[Table]:
         ],
     )
     empties = Table(
-        "Pictures without a subject",
-        ("part", "pictures", "found of the picture", f"over {FIND:.0%}", "no_subject"),
+        "Images without a subject",
+        ("part", "pictures", "found of the image", f"over {FIND:.0%}", "no_subject"),
         [
             (name, str(one.pictures), f"{one.found:.2%}", str(one.finds), str(one.no_subject))
             for name, one in none.items()

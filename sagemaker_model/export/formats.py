@@ -2,11 +2,11 @@
 
 onnx: floats, any size and batch; for the engines on the CPU.
 int8: ONNX in eight bits, static: activations u8, weights s8 by channel, with ranges found on fifty photos or so like
-those to come. With s8 activations, or with ranges found anew for each picture, MODNet is slower than in floats. On
+those to come. With s8 activations, or with ranges found anew for each image, MODNet is slower than in floats. On
 processors without VNNI sums of u8s8 can overflow: serve the floats there. Portrait has nothing to gain and much to
 lose: its floats are as fast (8 ms), and in eight bits its mattes keep an IoU of 0.91 with them.
 torchscript: for torch without our code, any size and batch.
-tflite: TensorFlow Lite, for telephones; one picture of one size, channels last.
+tflite: TensorFlow Lite, for telephones; one image of one size, channels last.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from sagemaker_model.weights.store import NotInstalled
 Floats = NDArray[np.float32]
 
 Mattes = tuple[list[Floats], list[float]]
-"""1xhxw in 0..1 for each picture, and the ms that it took on one core."""
+"""1xhxw in 0..1 for each image, and the ms that it took on one core."""
 
 OPSET = 17
 """Of the operators: every ONNX Runtime since 1.12 has them."""
@@ -55,7 +55,7 @@ ATTENTION_UNET_SIDE = 128
 """Pixels, as `maskdrop train` has it by default; no engine says."""
 
 CALIBRATION_MIN = 8
-"""Pictures. Fewer than that give ranges which the next picture leaves."""
+"""Images. Fewer than that give ranges which the next image leaves."""
 
 
 class ExportFailed(MaskdropError):
@@ -65,7 +65,7 @@ class ExportFailed(MaskdropError):
 @dataclass(frozen=True, slots=True)
 class Network:
     """make: the network, untrained, as large as these entries say. state: its entries from a file of weights.
-    prepared: its input for a picture of any size, 3xhxw, as its engine makes it. side: in pixels, where there is one
+    prepared: its input for an image of any size, 3xhxw, as its engine makes it. side: in pixels, where there is one
     size alone."""
 
     make: Callable[[State], nn.Module]
@@ -98,8 +98,8 @@ NETWORKS = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """write: the network to a file; the pictures, as the network takes them, are what it may measure itself on.
-    mattes: what the file makes of pictures. one_size: it takes pictures of `Network.side` alone."""
+    """write: the network to a file; the images, as the network takes them, are what it may measure itself on.
+    mattes: what the file makes of images. one_size: it takes images of `Network.side` alone."""
 
     suffix: str
     write: Callable[[nn.Module, Path, Sequence[Floats]], None]
@@ -109,9 +109,9 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file and how far it is from its network, over the pictures of the comparison.
+    """A file and how far it is from its network, over the images of the comparison.
 
-    ms, network_ms: medians for a picture on one core. largest, mean: difference of the mattes, in 0..1.
+    ms, network_ms: medians for an image on one core. largest, mean: difference of the mattes, in 0..1.
     iou: mean, of the mattes from 0.5 on.
     """
 
@@ -133,7 +133,7 @@ def load(name: str, weights: Path) -> nn.Module:
 
 
 def export(name: str, net: nn.Module, form: Form, folder: Path, pictures: Sequence[Pixels]) -> Exported:
-    """Writes `net` in one form into `folder` and compares the two on every second picture; the others calibrate.
+    """Writes `net` in one form into `folder` and compares the two on every second image; the others calibrate.
     Raises ExportFailed, NotInstalled, OSError."""
     network = _network(name)
     if form.one_size:
@@ -141,7 +141,7 @@ def export(name: str, net: nn.Module, form: Form, folder: Path, pictures: Sequen
     taken = [network.prepared(rgb) for rgb in pictures]
     compared, calibrating = taken[::2], taken[1::2] or taken
     if not compared:
-        raise ExportFailed("There is no picture to compare the export with its network on.")
+        raise ExportFailed("There is no image to compare the export with its network on.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{form.suffix}"
     with _replaced(path) as new, _one_thread():
@@ -175,17 +175,17 @@ def forms(tflite_python: Path) -> dict[str, Form]:
     }
 
 
-# Each form: how it is written, and what it makes of pictures
+# Each form: how it is written, and what it makes of images
 
 
 def to_onnx(net: nn.Module, path: Path) -> None:
-    """From "picture" Nx3xHxW to "matte" Nx1xHxW; N, H and W are free.
+    """From "image" Nx3xHxW to "matte" Nx1xHxW; N, H and W are free.
 
     By the TorchScript exporter: what the newer one (dynamo=True) makes of MODNet cannot be quantised.
     """
     free = {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's age, and that instance norms use each picture's own means
+        warnings.simplefilter("ignore")  # of the exporter's age, and that instance norms use each image's own means
         torch.onnx.export(
             net.eval(),
             (torch.zeros(1, 3, 64, 64),),
@@ -199,11 +199,11 @@ def to_onnx(net: nn.Module, path: Path) -> None:
 
 
 def to_int8(net: nn.Module, path: Path, pictures: Sequence[Floats]) -> None:
-    """ONNX in eight bits. pictures: each 3xhxw, as the network takes them; they give the activations' ranges.
+    """ONNX in eight bits. images: each 3xhxw, as the network takes them; they give the activations' ranges.
     Raises ExportFailed for fewer than CALIBRATION_MIN of them."""
     if len(pictures) < CALIBRATION_MIN:
         raise ExportFailed(
-            f"Eight bits need {2 * CALIBRATION_MIN} pictures like those to come, half of them to compare; fifty are "
+            f"Eight bits need {2 * CALIBRATION_MIN} images like those to come, half of them to compare; fifty are "
             "enough."
         )
     floats, folded = path.with_name("floats.onnx"), path.with_name("folded.onnx")
@@ -241,7 +241,7 @@ def torchscript_mattes(path: Path, pictures: Sequence[Floats]) -> Mattes:
 
 
 def to_tflite(net: nn.Module, path: Path, pictures: Sequence[Floats], python: Path) -> None:
-    """For one picture of the first one's size, channels last: from 1xHxWx3 to 1xHxWx1.
+    """For one image of the first one's size, channels last: from 1xHxWx3 to 1xHxWx1.
     Raises NotInstalled, ExportFailed."""
     program = path.with_name("program.pt2")
     torch.export.save(torch.export.export(net.eval(), (torch.from_numpy(pictures[0][None]),)), program)
@@ -286,7 +286,7 @@ def _network(name: str) -> Network:
 
 @torch.inference_mode()
 def _timed(run: Callable[[Floats], Any], pictures: Sequence[Floats]) -> Mattes:
-    """Of each picture, the first gone through once before."""
+    """Of each image, the first gone through once before."""
     run(pictures[0][None])
     mattes, ms = [], []
     for picture in pictures:

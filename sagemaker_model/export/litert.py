@@ -27,7 +27,7 @@ def convert(program: str, out: str) -> None:
 
 
 def run(file: str, pictures: str, mattes: str) -> None:
-    """Pictures: Nx3xHxW float32. Writes their mattes, Nx1xHxW, and the ms that each took on one core."""
+    """Images: Nx3xHxW float32. Writes their mattes, Nx1xHxW, and the ms that each took on one core."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(file, num_threads=1)

@@ -1,4 +1,4 @@
-"""Pixels as they are: NumPy's own file, .npy, for a caller that has its pictures decoded and wants no file back.
+"""Pixels as they are: NumPy's own file, .npy, for a caller that has its images decoded and wants no file back.
 
 In: HxWx3 uint8, upright sRGB. Out: HxWx4 uint8 with straight alpha, or HxW uint8, the matte alone. No orientation, no
 profile, no resolution, no provenance: an array has no place for them.

@@ -1,4 +1,4 @@
-"""Pictures with alpha laid over others and brought to other sizes, so that no edge gets a halo.
+"""Images with alpha laid over others and brought to other sizes, so that no edge gets a halo.
 
 All alpha is straight. Colours are mixed as they are stored, in sRGB's own curve and not in linear light: so do
 browsers, Photoshop by default and every peer, and a cut-out looks the same whoever lays it on.
@@ -14,11 +14,11 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 STRIP = 64
-"""Rows laid over at once: in floats a whole picture would be 12 times as large, and these stay in the cache."""
+"""Rows laid over at once: in floats a whole image would be 12 times as large, and these stay in the cache."""
 
 
 def over(rgb: Pixels, alpha: Pixels, behind: Pixels, opacity: Pixels) -> tuple[Pixels, Pixels]:
-    """A picture laid over another (Porter and Duff, 1984): its colours HxWx3 uint8 and its alpha HxW uint8.
+    """An image laid over another (Porter and Duff, 1984): its colours HxWx3 uint8 and its alpha HxW uint8.
 
     rgb, behind: HxWx3 uint8. alpha, opacity: HxW uint8, of the first and of the second. Any may be a broadcast view.
     """

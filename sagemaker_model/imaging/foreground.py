@@ -1,9 +1,9 @@
-"""The subject's own colours where it is half transparent: a cut-out of a picture taken on green must not glow green.
+"""The subject's own colours where it is half transparent: a cut-out of an image taken on green must not glow green.
 
-A picture is I = aF + (1 - a)B. F and B are found together, from coarse to fine, as Germer et al. propose ("Fast
+An image is I = aF + (1 - a)B. F and B are found together, from coarse to fine, as Germer et al. propose ("Fast
 Multi-Level Foreground Estimation", ICPR 2020); with all pixels at once (Jacobi sweeps) rather than one by one. Mean
 error of the composite on black in the band, twelve people of known colours and alpha before other backgrounds, 1 MP:
-5.4 of 255, against 11.0 with the picture's colours as they are.
+5.4 of 255, against 11.0 with the image's colours as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REGULARISATION = 1e-5
 """How strongly neighbours agree where alpha is flat; beside it counts the difference of their alphas."""
 
 SOLVED_MAX = 60_000
-"""Pixels at which the colours are solved for. They vary slowly, and the picture's own detail is put back afterwards:
+"""Pixels at which the colours are solved for. They vary slowly, and the image's own detail is put back afterwards:
 with 250,000 the error is 5.3 instead of 5.4, and it takes three times as long."""
 
 MARGIN = 32
@@ -60,14 +60,14 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _widened(start: int, length: int, scale: float) -> slice:
-    """Of one side of the picture, which may end earlier: MARGIN before and after, and on to multiples of EVEN."""
+    """Of one side of the image, which may end earlier: MARGIN before and after, and on to multiples of EVEN."""
     margin = math.ceil(MARGIN / scale)
     first, last = max(0, start - margin), start + length + margin
     return slice(first // EVEN * EVEN, -(-last // EVEN) * EVEN)
 
 
 def _with_detail(image: Pixels, alpha: Pixels, fore: Pixels, back: Pixels) -> Pixels:
-    """F HxWx3 uint8. What a F + (1 - a) B misses of the picture is its fine detail: it goes to F in the share of a
+    """F HxWx3 uint8. What a F + (1 - a) B misses of the image is its fine detail: it goes to F in the share of a
     (Forte, 2021)."""
     a = cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB) / np.float32(255)
     f, b = fore.astype(np.float32), back.astype(np.float32)
@@ -78,7 +78,7 @@ def _with_detail(image: Pixels, alpha: Pixels, fore: Pixels, back: Pixels) -> Pi
 def _solve(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     """F and B, each HxWx3 uint8, of an image HxWx3 uint8 and its alpha HxW uint8.
 
-    Within, all is in 0..1; image and alpha are one picture, HxWx4, F and B are planes, 6xHxW."""
+    Within, all is in 0..1; image and alpha are one image, HxWx4, F and B are planes, 6xHxW."""
     picture = cv2.merge((rgb, alpha)) / np.float32(255)
     height, width = alpha.shape
     levels = max(1, math.ceil(math.log2(max(height, width))))
@@ -94,7 +94,7 @@ def _solve(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def _means(picture: Floats) -> Floats:
-    """6x1x1: of a picture HxWx4, weighted by its alpha and by what alpha leaves."""
+    """6x1x1: of an image HxWx4, weighted by its alpha and by what alpha leaves."""
     pixels = picture.reshape(-1, 4)
     weights = np.stack((pixels[:, 3], 1 - pixels[:, 3]))
     return ((weights @ pixels)[:, :3] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).reshape(6, 1, 1)
@@ -103,7 +103,7 @@ def _means(picture: Floats) -> Floats:
 def _sweep(picture: Floats, colours: Floats) -> Floats:
     """Jacobi sweeps: every pixel solves its own 2x2 system for F and B, given its four neighbours.
 
-    picture: HxWx4. colours: F and B so far, 6xhxw of any size. All in 0..1. Returns 6xHxW. With v = (a, 1 - a) and t
+    image: HxWx4. colours: F and B so far, 6xhxw of any size. All in 0..1. Returns 6xHxW. With v = (a, 1 - a) and t
     the sum of the neighbours' weights the system is (t + v v^T)(F, B) = t M + v I, where M is the neighbours' weighted
     mean. By Sherman and Morrison (F, B) = M + v (I - v^T M) / (t + v^T v).
 

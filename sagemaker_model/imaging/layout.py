@@ -1,7 +1,7 @@
-"""From a picture and its alpha, at the picture's own size, to the pixels of the result: crop, scale, position, size and
+"""From an image and its alpha, at the image's own size, to the pixels of the result: crop, scale, position, size and
 background of `maskdrop.output.Output`.
 
-All of them together are one window of the picture that goes to one place on the canvas, so pixels are resampled at most
+All of them together are one window of the image that goes to one place on the canvas, so pixels are resampled at most
 once. Whatever keeps its size and is only moved is copied exactly.
 """
 
@@ -25,15 +25,15 @@ SHOWN = 13
 
 SOFT = 4.0
 """Pixels of a blur's standard deviation at the size at which it is worked: any larger blur is worked on a smaller
-picture and enlarged."""
+image and enlarged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a picture goes into its result.
+    """How an image goes into its result.
 
-    frame: the part of the picture's plane that becomes the canvas, in pixels of the picture; may reach beyond it.
-    window: the part of the picture that is shown, in its pixels.
+    frame: the part of the image's plane that becomes the canvas, in pixels of the image; may reach beyond it.
+    window: the part of the image that is shown, in its pixels.
     size: width and height of the result in pixels.
     place: where the window is in the result, in the result's pixels.
     """
@@ -50,7 +50,7 @@ class Layout:
         return x1 - x0, y1 - y0
 
     def placed(self, box: Rectangle) -> Rectangle:
-        """A box of the picture in pixels of the result."""
+        """A box of the image in pixels of the result."""
         x0, y0, x1, y1 = self.window
         left, top, right, bottom = self.place
         across, down = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
@@ -63,7 +63,7 @@ class Layout:
 
 
 def plan(output: Output, alpha: Pixels) -> Layout:
-    """The layout for a picture of alpha HxW uint8. Where there is no subject, only the size is followed."""
+    """The layout for an image of alpha HxW uint8. Where there is no subject, only the size is followed."""
     height, width = alpha.shape
     frame = window = (0, 0, width, height)
     if output.crop or output.scale or output.position:
@@ -134,7 +134,7 @@ def lay_out(
 ) -> tuple[Pixels, Pixels]:
     """Colours HxWx3 uint8 and alpha HxW uint8 of the result; the arguments themselves where nothing is to be done.
 
-    rgb: HxWx3 uint8, the subject's own colours, and alpha: HxW uint8, both at the picture's size. For a matte alone the
+    rgb: HxWx3 uint8, the subject's own colours, and alpha: HxW uint8, both at the image's size. For a matte alone the
     colours are left as they are. image: what `output.background` refers to, if it refers to an image.
     """
     if output.channels == "alpha":

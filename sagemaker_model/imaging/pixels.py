@@ -100,7 +100,7 @@ class Limits:
     def check_pixels(self, width: int, height: int) -> None:
         """Raises ResolutionTooHigh."""
         if width * height > self.max_pixels:
-            raise ResolutionTooHigh(f"The picture has {width} x {height} pixels. {self.too_high}")
+            raise ResolutionTooHigh(f"The image has {width} x {height} pixels. {self.too_high}")
 
     @property
     def too_high(self) -> str:
@@ -109,7 +109,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An upright picture.
+    """An upright image.
 
     rgb: HxWx3 uint8, sRGB; white where the source was fully transparent, so that no engine sees what no eye sees.
     alpha: HxW uint8, the source's own; None when it was opaque.
@@ -139,12 +139,12 @@ def decode(data: bytes, limits: Limits) -> Picture:
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise UnsupportedFormat("The file is no picture that can be read here; JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC "
+        raise UnsupportedFormat("The file is no image that can be read here; JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC "
                                 "and AVIF are.") from error  # fmt: skip
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.too_high) from error
     except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
-        raise UnreadablePicture("The file is damaged or cut short: its picture cannot be decoded.") from error
+        raise UnreadablePicture("The file is damaged or cut short: its image cannot be decoded.") from error
 
 
 def _check_png(data: bytes) -> None:
@@ -154,7 +154,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_last_frame(opened: Image.Image, limits: Limits) -> None:
-    """A HEIF of several pictures that was cut short still shows its first: the last one tells."""
+    """A HEIF of several images that was cut short still shows its first: the last one tells."""
     first = opened.tell()
     opened.seek(opened.n_frames - 1)
     limits.check_pixels(*opened.size)
@@ -188,7 +188,7 @@ def _orientation(opened: Image.Image) -> int:
     """The EXIF orientation, 1 to 8. HEIF and TIFF come upright from their decoders, which say 1."""
     try:
         return int(opened.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception as error:  # noqa: BLE001 - damaged EXIF raises anything; a picture is good without it
+    except Exception as error:  # noqa: BLE001 - damaged EXIF raises anything; an image is good without it
         log.info("EXIF ignored: %s", error)
         return 1
 
@@ -198,7 +198,7 @@ def _plain(opened: Image.Image) -> Image.Image:
     if opened.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))  # Pillow's convert clips at 255
     if opened.mode in ("I", "F"):
-        raise UnsupportedFormat("Pictures of 32 bits a channel are not read; 8 and 16 are.")
+        raise UnsupportedFormat("Images of 32 bits a channel are not read; 8 and 16 are.")
     if opened.mode in ("L", "RGB", "CMYK"):
         return opened
     return opened.convert("L" if opened.mode in ("1", "LA", "La") else "RGB")
@@ -225,7 +225,7 @@ def _srgb(plain: Image.Image, profile: bytes | None, warnings: list[str]) -> Ima
 
 
 def _array(image: Image.Image) -> Pixels:
-    """HxWx3. By strips four times faster than np.array(image), which holds the picture three times (12 MP: 9 ms)."""
+    """HxWx3. By strips four times faster than np.array(image), which holds the image three times (12 MP: 9 ms)."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, STRIP):
@@ -251,12 +251,12 @@ def encode(
     rgb: HxWx3 uint8 sRGB, the subject's own colours. alpha: HxW uint8.
     With `output.channels` "alpha" the file is the matte in 8-bit grey, else straight-alpha RGBA; JPEG has no alpha and
     lies on white, a zip holds color.jpg and alpha.png. dpi goes into PNG and JPEG: WebP has no field for it outside
-    EXIF. Raises ResolutionTooHigh for a picture whose side is too long for its format.
+    EXIF. Raises ResolutionTooHigh for an image whose side is too long for its format.
     """
     side_max = SIDE_MAX.get(output.format, math.inf)
     if max(alpha.shape) > side_max:
         kind = output.format.upper()
-        raise ResolutionTooHigh(f"A {kind} holds at most {side_max} pixels a side: take PNG for this picture.")
+        raise ResolutionTooHigh(f"A {kind} holds at most {side_max} pixels a side: take PNG for this image.")
     text = json.dumps(provenance, separators=(",", ":"), sort_keys=True)
     return _ENCODERS[output.format](rgb, alpha, output, dpi, text)
 
@@ -330,7 +330,7 @@ def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
 
 def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
     """color.jpg and alpha.png, as remove.bg's clients expect them. Where nothing shows, the colours are those of the
-    subject nearby: no edge that JPEG would smear over the subject's, and nothing of the picture's background."""
+    subject nearby: no edge that JPEG would smear over the subject's, and nothing of the image's background."""
     quarter = max(1, alpha.shape[1] // 4), max(1, alpha.shape[0] // 4)
     nearby, _ = resized(rgb, alpha, quarter, blur=HIDDEN_BLUR)
     colours = cv2.resize(nearby, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -1,12 +1,12 @@
 """MODNet: portrait matting in one pass (Ke, Sun, Li, Yan, Lau: "MODNet: Real-Time Trimap-Free Portrait Matting via
 Objective Decomposition", AAAI 2022).
 
-Three branches on a MobileNetV2: the first finds where the person is, at 1/16 of the picture's sides; the second its
+Three branches on a MobileNetV2: the first finds where the person is, at 1/16 of the image's sides; the second its
 outline, at 1/2; the third joins both to the matte. Entries and shapes of the state dict are the published checkpoint's,
 except that the backbone stands in it once (`checkpoints.modnet_state` reads the published form): 439 entries, 6,487,075
 parameters.
 
-In the comments, "at 1/4" is a quarter of the picture's height and width.
+In the comments, "at 1/4" is a quarter of the image's height and width.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The picture at 1/2, 1/4 and 1/32."""
+    """The image at 1/2, 1/4 and 1/32."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
 """Portrait: the matte of people by a small network, as MediaPipe's selfie segmentation has it.
 
-A MobileNetV3 (Howard et al., "Searching for MobileNetV3", ICCV 2019) down to 1/16 of the picture's sides, its head for
+A MobileNetV3 (Howard et al., "Searching for MobileNetV3", ICCV 2019) down to 1/16 of the image's sides, its head for
 segmentation (LR-ASPP, the same paper) and a decoder that goes back up over the encoder's maps, each weighed channel by
 channel before it is added (Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018). The layers are those of
 MediaPipe's published selfie_segmentation.tflite, in its order, so that training starts from its weights
 (`published.portrait_state`): 106,401 parameters. Its norms are folded into the convolutions, and there are none here.
 
-In the comments, "at 1/4" is a quarter of the picture's height and width.
+In the comments, "at 1/4" is a quarter of the image's height and width.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class ChannelWeights(nn.Module):
 
 
 class Head(nn.Module):
-    """LR-ASPP without its skip: what is where, weighed by what the whole picture has."""
+    """LR-ASPP without its skip: what is where, weighed by what the whole image has."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Segment Anything 1 (Kirillov et al. 2023) and 2.1 (Ravi et al. 2024), for pictures: the layers of transformers,
+"""Segment Anything 1 (Kirillov et al. 2023) and 2.1 (Ravi et al. 2024), for images: the layers of transformers,
 loaded from the official files or from Hugging Face folders, cut in two where the work can be: a dear encoder that sees
-the picture alone, and a cheap decoder that sees its embedding and the prompts.
+the image alone, and a cheap decoder that sees its embedding and the prompts.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ VIDEO = re.compile(
     r"memory_|maskmem_|no_mem_pos_enc$|no_obj_|obj_ptr_|mask_downsample\."  # the official files
     r"|no_memory_positional_encoding$|no_object_pointer$|occlusion_|object_pointer_|temporal_"  # Hugging Face's
 )
-"""Starts of keys of SAM 2's memory from picture to picture of a video: not for us."""
+"""Starts of keys of SAM 2's memory from image to image of a video: not for us."""
 
 _IMAGE_PLACES = "shared_image_embedding.positional_embedding"
 _PROMPT_PLACES = "prompt_encoder.shared_embedding.positional_embedding"
@@ -118,7 +118,7 @@ def from_official(name: str, state: State) -> nn.Module:
 
 def from_hugging_face(family: Family, config: dict[str, Any], state: State) -> nn.Module:
     """What a Hugging Face folder holds: `config` of config.json, `state` of model.safetensors. A folder of SAM 2.1 is
-    that of the video model, of which the parts for pictures are taken. Raises MismatchedWeights."""
+    that of the video model, of which the parts for images are taken. Raises MismatchedWeights."""
     parts = {part: config[part] for part in config if part in PARTS}
     return load(family, parts, {key: value for key, value in state.items() if not VIDEO.match(key)}, "the config.json")
 
@@ -190,11 +190,11 @@ class Decoder(nn.Module):
         self.side: int = network.config.prompt_encoder_config.image_size
 
     def forward(self, points: Tensor, labels: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of P prompts on one picture.
+        """Masks of P prompts on one image.
 
         points: PxNx2 float32, x and y in pixels of the network's input. labels: PxN int64: 0 background, 1 subject,
         2 and 3 a box's upper left and lower right corner, -1 nothing: see `marks` in engines/sam.py.
-        maps: the embedding of the picture, each of batch size 1.
+        maps: the embedding of the image, each of batch size 1.
         Returns logits Px4xhxw, above 0 is subject, h a quarter of S: first the mask for a clear prompt, then three for
         an ambiguous one (whole, part, part of the part); and the IoU that the network expects of each, Px4.
         """

@@ -1,6 +1,6 @@
 """Batches across requests, for the one device.
 
-A picture that finds the device idle goes at once, alone. While the device is busy, pictures collect by engine and
+An image that finds the device idle goes at once, alone. While the device is busy, images collect by engine and
 shape; when it is free again, those whose first has waited longest go together, as many as `batch_max`. So nobody waits
 for a batch to fill, and the busier the device, the larger its batches.
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OutOfMemory(Unavailable):
-    """One picture alone does not fit into the device's memory, beside what is there at the moment."""
+    """One image alone does not fit into the device's memory, beside what is there at the moment."""
 
     code = "out_of_memory"
 
@@ -64,7 +64,7 @@ class Batcher:
         return self._device.stuck
 
     async def infer(self, name: str, engine: BatchedEngine, prepared: Prepared) -> Any:
-        """The engine's output for one picture. Raises DeadlineExceeded, OutOfMemory, and what the engine raises."""
+        """The engine's output for one image. Raises DeadlineExceeded, OutOfMemory, and what the engine raises."""
         waiting = _Waiting(prepared, asyncio.get_running_loop().create_future())
         bucket = self._buckets.setdefault((name, prepared.shape), _Bucket(engine, deque()))
         bucket.waiting.append((self._arrivals, waiting))
@@ -93,12 +93,12 @@ class Batcher:
                 await self._serve(bucket.engine, batch)
 
     async def _serve(self, engine: BatchedEngine, batch: Sequence[_Waiting]) -> None:
-        """Answers every picture of a batch; halves it where the device's memory is too small for the whole."""
+        """Answers every image of a batch; halves it where the device's memory is too small for the whole."""
         try:
             outputs = await self._device.run(lambda: engine.infer([one.prepared for one in batch]))
             if len(outputs) != len(batch):
-                raise Internal(f"The engine gave {len(outputs)} outputs for {len(batch)} pictures.")
-        except Exception as error:  # noqa: BLE001  the rim of a batch: its callers raise it, each for its own picture
+                raise Internal(f"The engine gave {len(outputs)} outputs for {len(batch)} images.")
+        except Exception as error:  # noqa: BLE001  the rim of a batch: its callers raise it, each for its own image
             if _is_out_of_memory(error) and len(batch) > 1:
                 log.warning("a batch of %d does not fit into the device's memory: halved", len(batch))
                 middle = len(batch) // 2
@@ -106,7 +106,7 @@ class Batcher:
                 await self._serve(engine, batch[middle:])
                 return
             if _is_out_of_memory(error):
-                error = OutOfMemory("The picture does not fit into the device's memory at the moment.")
+                error = OutOfMemory("The image does not fit into the device's memory at the moment.")
             if isinstance(error, DeadlineExceeded):
                 log.error("a batch of %d outlived its deadline", len(batch))
             for one in batch:

@@ -1,4 +1,4 @@
-"""One picture of a bundle: read from S3, worked, written back once.
+"""One image of a bundle: read from S3, worked, written back once.
 
 Bundles come more than once, late, and two at a time. The result therefore carries the id of its job and the sequencer
 of its source, and every write names what it replaces: a job that has its result is answered from it, and an older
@@ -87,7 +87,7 @@ def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
 
 
 def put_aside(cutout: Cutout, overflow: Overflow, storage: Storage) -> Result:
-    """Writes the result of one picture that is too large for its answer. What lies there is the same result, of an
+    """Writes the result of one image that is too large for its answer. What lies there is the same result, of an
     earlier try, and stays. Raises StorageUnavailable, NotAllowed."""
     storage.write(overflow.bucket, overflow.key, cutout.data, CONTENT_TYPE[cutout.format], {}, NEW)
     return _result(overflow.bucket, overflow.key, cutout)

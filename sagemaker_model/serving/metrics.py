@@ -23,15 +23,15 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # resident memory among others
         self._pictures = Counter(
-            "maskdrop_pictures", "Pictures by what became of them.", ["engine", "outcome"], registry=self._registry
+            "maskdrop_pictures", "Images by what became of them.", ["engine", "outcome"], registry=self._registry
         )
         self._stages = Histogram(
-            "maskdrop_stage_seconds", "Time of a picture by stage.", ["stage"], buckets=SECONDS, registry=self._registry
+            "maskdrop_stage_seconds", "Time of an image by stage.", ["stage"], buckets=SECONDS, registry=self._registry
         )
         self._batches = Histogram(
-            "maskdrop_batch_pictures", "Pictures of a batch.", ["engine"], buckets=BATCHES, registry=self._registry
+            "maskdrop_batch_pictures", "Images of a batch.", ["engine"], buckets=BATCHES, registry=self._registry
         )
-        self._queue = Gauge("maskdrop_queue_pictures", "Pictures waiting or in work.", registry=self._registry)
+        self._queue = Gauge("maskdrop_queue_pictures", "Images waiting or in work.", registry=self._registry)
         self._stuck = Gauge("maskdrop_workers_stuck", "Workers that outlived a deadline.", registry=self._registry)
         Gauge("maskdrop_device_info", "Where the engines run.", ["device"], registry=self._registry).labels(device).set(
             1

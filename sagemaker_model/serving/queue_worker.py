@@ -2,7 +2,7 @@
 on a machine of one's own.
 
 A message is a notification of S3, direct or through SNS, whose photos have the built-in preset of their folder; or it
-is one picture, of which only the place is needed:
+is one image, of which only the place is needed:
 
     {"bucket": "…", "key": "…", "version_id": "…", "task": "…", "engine": "…", "prompt": {…}, "output": {…}}
 
@@ -61,7 +61,7 @@ def items_of(body: str, results: str, storage: Storage) -> list[Item]:
     try:
         jobs = _jobs_of(json.loads(body), storage)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidOptions("The message is neither an S3 notification nor a picture with its options.") from error
+        raise InvalidOptions("The message is neither an S3 notification nor an image with its options.") from error
     items = bundle_of("", jobs, results).items
     return [one for one in items if one.source.bucket != results or not one.source.key.startswith(RESULTS_PREFIX)]
 
@@ -86,8 +86,8 @@ def _version(bucket: str, key: str, storage: Storage) -> str:
 
 
 class QueueWorker:
-    """Holds as many messages at once as the runtime holds pictures: while some are worked, others are read and written.
-    Two workers that spend 0.1 s in S3 on a picture of 512 x 512 do 20 a second; with two messages at once they did 9.
+    """Holds as many messages at once as the runtime holds images: while some are worked, others are read and written.
+    Two workers that spend 0.1 s in S3 on an image of 512 x 512 do 20 a second; with two messages at once they did 9.
     Made inside the running event loop."""
 
     def __init__(
@@ -103,7 +103,7 @@ class QueueWorker:
         self._storage = storage
         self._queue = queue
         self._pauses_s = pauses_s
-        # Twice the deadline: a picture may wait for a thread before its own time runs. Should its message come back
+        # Twice the deadline: an image may wait for a thread before its own time runs. Should its message come back
         # meanwhile, it is worked twice and written once.
         self._hidden_s = min(math.ceil(2 * settings.deadline_s), HIDDEN_MAX_S)
         self._in_work: set[asyncio.Task[None]] = set()
@@ -134,7 +134,7 @@ class QueueWorker:
         while not self._stopped.done():
             await self._until(places - 1)
             if self._runtime.stuck:
-                raise DeadlineExceeded("A thread is stuck with a picture: the worker ends, to be started anew.")
+                raise DeadlineExceeded("A thread is stuck with an image: the worker ends, to be started anew.")
             count = min(places - len(self._in_work), RECEIVE_MAX)
             wait_s = ONCE_POLL_S if once else POLL_S
             given = await self._ask(partial(self._queue.receive, count, wait_s=wait_s, hidden_s=self._hidden_s)) or []

@@ -1,4 +1,4 @@
-"""The way of a picture through the engines, the threads and S3, however it came: `server.py` takes it by HTTP.
+"""The way of an image through the engines, the threads and S3, however it came: `server.py` takes it by HTTP.
 
 One process. Pixels are worked by as many threads as there are cores; S3 is read and written by threads of its own.
 """
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 
 def in_flight(workers: int) -> int:
-    """Pictures of bundles whose bytes are held at once: one in work and one ready for each worker, two under way."""
+    """Images of bundles whose bytes are held at once: one in work and one ready for each worker, two under way."""
     return 2 * workers + 2
 
 
 class Runtime:
-    """What works pictures, however they come. Made inside the running event loop."""
+    """What works images, however they come. Made inside the running event loop."""
 
     def __init__(self, settings: ServerSettings, engines: Mapping[str, Engine], storage: Storage) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Runtime:
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Sends one picture through every engine and every worker; on a GPU, every size of batch before it."""
+        """Sends one image through every engine and every worker; on a GPU, every size of batch before it."""
         picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
         for name, engine in self._engines.items():
             if self._on_gpu(engine):
@@ -76,7 +76,7 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        """Whether one picture has gone through every engine, and nothing is stuck."""
+        """Whether one image has gone through every engine, and nothing is stuck."""
         return self._warm and not self.stuck
 
     @property
@@ -86,7 +86,7 @@ class Runtime:
 
     async def cut_out(self, data: bytes, options: Options, read: Read = decode, write: Write = encode) -> Cutout:
         """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
-        picture shares a batch."""
+        image shares a batch."""
         engine, limits = self._engine(options.engine), self._settings.limits
         background = await self._background(options)
         if not self._on_gpu(engine):
@@ -120,16 +120,16 @@ class Runtime:
             raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
     async def put_aside(self, cutout: Cutout, overflow: Overflow) -> Result:
-        """Writes the result of one picture that is too large for its answer. Raises StorageUnavailable, NotAllowed."""
+        """Writes the result of one image that is too large for its answer. Raises StorageUnavailable, NotAllowed."""
         return await self.in_io(partial(put_aside, cutout, overflow, self._storage))
 
     async def item(self, item: Item) -> Outcome:
-        """The outcome of one picture, whatever happens: one bad picture never harms its bundle."""
+        """The outcome of one image, whatever happens: one bad image never harms its bundle."""
         timings = Timings()
         try:
             async with self._places:
                 outcome = await self._work(item, timings)
-        except Exception as error:  # the rim of a picture
+        except Exception as error:  # the rim of an image
             known = known_error(error)
             if isinstance(known, Internal):
                 log.exception("job %s failed", item.id)
@@ -168,4 +168,4 @@ class Runtime:
 
 def known_error(error: Exception) -> MaskdropError:
     """`error` if it is one of ours; anything else is a fault of the server, about which the caller learns nothing."""
-    return error if isinstance(error, MaskdropError) else Internal("The model server failed on this picture.")
+    return error if isinstance(error, MaskdropError) else Internal("The model server failed on this image.")

@@ -1,6 +1,6 @@
 """The model server.
 
-    GET  /ping         200 once the weights are loaded and one picture has gone through each engine; 503 while a worker
+    GET  /ping         200 once the weights are loaded and one image has gone through each engine; 503 while a worker
                        is stuck, so that the instance is replaced.
     POST /invocations  a JSON bundle: its answer, one outcome an item (maskdrop/wire.py).
                        An image: its result, the options in the header X-Amzn-SageMaker-Custom-Attributes, which comes
@@ -9,7 +9,7 @@
                        Either way application/x-npy (arrays.py) takes the file's place: as Content-Type, as Accept.
     GET  /metrics      Prometheus.
 
-How a picture is worked is in runtime.py.
+How an image is worked is in runtime.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BUNDLE_BYTES_MAX = 4 * 1024 * 1024
 thousand points each, of 17 digits, 3 MB more."""
 
 RETRY_AFTER_S = 5
-"""What a refused client is told to wait: some ten pictures' work on one core."""
+"""What a refused client is told to wait: some ten images' work on one core."""
 
 
 class ModelServer:
@@ -72,11 +72,11 @@ class ModelServer:
         if kind.startswith("image/") or kind == "application/octet-stream":
             return await self._picture(request, self._settings.max_bytes, decode)
         raise UnsupportedFormat(
-            "Send a bundle as application/json, a picture as image/* or application/octet-stream, or its pixels as "
+            "Send a bundle as application/json, an image as image/* or application/octet-stream, or its pixels as "
             f"{arrays.CONTENT_TYPE}."
         )
 
-    # One picture
+    # One image
 
     async def _picture(self, request: Request, limit: int, read: Read) -> Response:
         """`limit`: bytes of the body."""
@@ -128,7 +128,7 @@ class ModelServer:
             outcomes=tuple(outcomes),
         )
         failed = sum(outcome.error is not None for outcome in outcomes)
-        log.info("bundle %s: %d pictures, %d failed, %.0f ms", bundle.id, len(outcomes), failed, answer.wall_ms)
+        log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, answer.wall_ms)
         return Response(answer.to_bytes(), media_type="application/json")
 
 

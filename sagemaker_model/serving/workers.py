@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """`count` threads. Nothing queues inside the pool: a picture's deadline runs from when a thread picks it, not while
+    """`count` threads. Nothing queues inside the pool: an image's deadline runs from when a thread picks it, not while
     it waits behind others. A thread cannot be stopped: one that outlives the deadline is `stuck` until it comes back,
     its place is not given away, and the server is not ready."""
 
@@ -49,7 +49,7 @@ class Workers:
             late = True
             self.stuck += 1
             log.error("a worker is stuck; %d of %d", self.stuck, self.count)
-            raise DeadlineExceeded(f"The picture took longer than {self._deadline_s:g} s.") from None
+            raise DeadlineExceeded(f"The image took longer than {self._deadline_s:g} s.") from None
 
     async def _place(self) -> None:
         """A free thread. Where all are stuck, waiting for one is no use. Raises DeadlineExceeded."""
@@ -67,7 +67,7 @@ class Workers:
 
 
 class Admission:
-    """How many pictures and how many bytes of bodies are in the server, waiting or in work. Above its bounds it says
+    """How many images and how many bytes of bodies are in the server, waiting or in work. Above its bounds it says
     no at once: nothing ever grows. An idle server takes anything."""
 
     def __init__(self, pictures_max: int, bytes_max: int) -> None:
@@ -80,7 +80,7 @@ class Admission:
     def admit(self, pictures: int, size: int = 0) -> Iterator[None]:
         """Raises QueueFull."""
         if self.pictures and (self.pictures + pictures > self._pictures_max or self.bytes + size > self._bytes_max):
-            raise QueueFull(f"The model server is busy with {self.pictures} pictures: try again in a few seconds.")
+            raise QueueFull(f"The model server is busy with {self.pictures} images: try again in a few seconds.")
         self.pictures += pictures
         self.bytes += size
         try:

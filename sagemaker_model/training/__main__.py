@@ -43,7 +43,7 @@ def arguments(given: Sequence[str], env: Mapping[str, str], sagemaker: Path) -> 
     parser.add_argument("--network", choices=tuple(SETTINGS))
     parser.add_argument("--data", type=Path, help="a data folder or shards")
     parser.add_argument("--val", type=Path, help="the same for validation, where it is another folder")
-    parser.add_argument("--backgrounds", type=Path, help="a folder of pictures to put subjects on")
+    parser.add_argument("--backgrounds", type=Path, help="a folder of images to put subjects on")
     parser.add_argument("--start", type=Path, help="weights to begin with, or the folder that has them alone")
     parser.add_argument("--out", type=Path, help="the folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT, where there is one")

@@ -1,7 +1,7 @@
-"""Variety: other places, sizes, turns, colours, cameras and backgrounds for the same pictures.
+"""Variety: other places, sizes, turns, colours, cameras and backgrounds for the same images.
 
-What moves pixels moves those of the picture and of its mask by one and the same warp, and what changes colours changes
-the picture alone: so the mask stays as exact as it was. Every chance is drawn from the generator that is handed in.
+What moves pixels moves those of the image and of its mask by one and the same warp, and what changes colours changes
+the image alone: so the mask stays as exact as it was. Every chance is drawn from the generator that is handed in.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ TURN = 12.0
 """Degrees to either side: cameras are held about upright."""
 
 CROP = (0.5, 1.0)
-"""Of the picture's sides that are seen."""
+"""Of the image's sides that are seen."""
 
 SUBJECT, FAR_SUBJECT = (0.45, 1.1), (0.12, 0.4)
 """Of the square, the longer side of a subject that is put on another background; and of one that is far away."""
 
 STRETCH = 0.35
-"""Logarithm of how much wider or narrower than it is a subject is shown at most: engines squeeze pictures of 16:9 into
+"""Logarithm of how much wider or narrower than it is a subject is shown at most: engines squeeze images of 16:9 into
 a square."""
 
 CLOSE, MARGIN = 0.4, 0.3
@@ -51,7 +51,7 @@ def augmented(
     backgrounds: Sequence[Callable[[], Pixels]],
     another: Callable[[], Record],
 ) -> tuple[Pixels, Pixels]:
-    """(picture side x side x 3, alpha side x side), both uint8.
+    """(image side x side x 3, alpha side x side), both uint8.
 
     composed: share of the samples whose subject comes on one of the `backgrounds`, HxWx3. empty: share of those that
     are a background alone. another: gives a record for a second subject. Raises BadRecord of what it reads.
@@ -99,7 +99,7 @@ class Warp:
 
 
 def crop(shape: tuple[int, ...], side: int, random: Generator) -> Warp:
-    """A part of a picture, HxW. Its shape is between a square and the picture's own: engines squeeze or they do not."""
+    """A part of an image, HxW. Its shape is between a square and the image's own: engines squeeze or they do not."""
     height, width = shape[:2]
     squeezed, share = random.random(), random.uniform(*CROP)
     wide = share * min(width, height) ** (1 - squeezed) * width**squeezed
@@ -110,7 +110,7 @@ def crop(shape: tuple[int, ...], side: int, random: Generator) -> Warp:
 
 
 def placed(mask: Pixels, side: int, random: Generator) -> Warp:
-    """A subject somewhere in the square, most of it inside. One that its own picture cut off below is cut off again."""
+    """A subject somewhere in the square, most of it inside. One that its own image cut off below is cut off again."""
     x, y, width, height = cv2.boundingRect(mask)
     size = side * random.uniform(*(FAR_SUBJECT if random.random() < FAR else SUBJECT))
     stretch = math.exp(random.uniform(-STRETCH, STRETCH))
@@ -122,7 +122,7 @@ def placed(mask: Pixels, side: int, random: Generator) -> Warp:
 
 
 def boxed(mask: Pixels, side: int, random: Generator) -> Warp:
-    """A subject's box and a margin on each side as far as the picture goes, squeezed to the square."""
+    """A subject's box and a margin on each side as far as the image goes, squeezed to the square."""
     x, y, width, height = cv2.boundingRect(mask)
     left, right, top, bottom = random.uniform(0, MARGIN, 4) * (width, width, height, height)
     x0, x1 = max(0.0, x - left), min(mask.shape[1], x + width + right)
@@ -132,7 +132,7 @@ def boxed(mask: Pixels, side: int, random: Generator) -> Warp:
 
 
 def recoloured(picture: Pixels, random: Generator) -> Pixels:
-    """The same picture by another camera, light and compression."""
+    """The same image by another camera, light and compression."""
     if random.random() < 0.8:
         gain = random.uniform(0.7, 1.3) * random.uniform(0.9, 1.1, 3)
         gamma, shift = random.uniform(0.7, 1.4), random.uniform(-0.08, 0.08)

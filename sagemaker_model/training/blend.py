@@ -1,5 +1,5 @@
 """Weights between those that a training began with and those that it ended with. Fine-tuned on few photos, a network
-gains on pictures like these and loses on others; half of the way it keeps most of both (Wortsman et al. 2022, "Robust
+gains on images like these and loses on others; half of the way it keeps most of both (Wortsman et al. 2022, "Robust
 fine-tuning of zero-shot models")."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The history of a run as a picture: curves.png."""
+"""The history of a run as an image: curves.png."""
 
 from __future__ import annotations
 

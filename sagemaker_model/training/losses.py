@@ -1,6 +1,6 @@
 """What the networks are trained to make small. Each loss is a number, the mean of a batch.
 
-Alphas, mattes and details are Nx1xHxW in 0..1, pictures Nx3xHxW, semantics Nx1 at 1/16 of the sides.
+Alphas, mattes and details are Nx1xHxW in 0..1, images Nx3xHxW, semantics Nx1 at 1/16 of the sides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def segmentation(logits: Tensor, alpha: Tensor, radius: int) -> Tensor:
 
 
 def soft_iou_loss(matte: Tensor, alpha: Tensor) -> Tensor:
-    """1 - IoU of each picture, with the smaller of both for the intersection and the larger for the union: it is 0 for
+    """1 - IoU of each image, with the smaller of both for the intersection and the larger for the union: it is 0 for
     the very alpha, soft or not, and 1 pixel is added to both so that an empty one counts too."""
     shared = torch.minimum(matte, alpha).sum((1, 2, 3))
     joined = torch.maximum(matte, alpha).sum((1, 2, 3))
@@ -46,7 +46,7 @@ def soft_iou_loss(matte: Tensor, alpha: Tensor) -> Tensor:
 def modnet(semantic: Tensor, detail: Tensor, matte: Tensor, picture: Tensor, alpha: Tensor, radius: int) -> Tensor:
     """MODNet's supervised loss (Ke et al. 2022, equations 1 to 4, with the weights of the published code).
 
-    picture: in -1..1, as the network takes it. radius: of the band in which the detail counts, in pixels.
+    image: in -1..1, as the network takes it. radius: of the band in which the detail counts, in pixels.
     """
     band = edge_band(alpha, radius) > 0
     at_band = torch.where(band, matte, alpha.round())
@@ -60,7 +60,7 @@ def modnet(semantic: Tensor, detail: Tensor, matte: Tensor, picture: Tensor, alp
 def self_consistency(
     semantic: Tensor, detail: Tensor, matte: Tensor, detail_before: Tensor, matte_before: Tensor
 ) -> Tensor:
-    """MODNet's adaptation to pictures without masks (Ke et al. 2022, section 3.4): its branches are to agree about
+    """MODNet's adaptation to images without masks (Ke et al. 2022, section 3.4): its branches are to agree about
     where the person is, while along the outline it is held to what it said before, which would else be smoothed away.
     """
     small = coarse(matte)

@@ -27,7 +27,7 @@ TRIMAP = 32
 
 
 class Objective(nn.Module):
-    """picture: Nx3xHxW in 0..1. alpha: Nx1xHxW in 0..1. The network runs in `precision`, the loss in float32."""
+    """image: Nx3xHxW in 0..1. alpha: Nx1xHxW in 0..1. The network runs in `precision`, the loss in float32."""
 
     def __init__(self, net: nn.Module, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Matting(Objective):
 
 
 class SelfConsistency(Matting):
-    """Of MODNet, by the pictures alone: masks are for validation. Norms stay as they are; `before` is the network as it
+    """Of MODNet, by the images alone: masks are for validation. Norms stay as they are; `before` is the network as it
     was at the beginning of the epoch."""
 
     def __init__(self, net: nn.Module, precision: torch.dtype = torch.float32) -> None:

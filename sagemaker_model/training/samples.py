@@ -35,7 +35,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Batch(NamedTuple):
-    """picture: Nx3xHxW uint8 RGB. alpha: Nx1xHxW uint8. skipped: what could not be used on the way, id to reason."""
+    """image: Nx3xHxW uint8 RGB. alpha: Nx1xHxW uint8. skipped: what could not be used on the way, id to reason."""
 
     picture: Tensor
     alpha: Tensor
@@ -119,8 +119,8 @@ def digest(*folders_: Path) -> str:
 class Samples(Dataset[Batch]):
     """Augmented samples by number, without end: each epoch has every record once, in an order of its own.
 
-    backgrounds: a folder of pictures to put subjects on; None for none. Every item is a Batch of one.
-    Raises InvalidData for a folder without pictures.
+    backgrounds: a folder of images to put subjects on; None for none. Every item is a Batch of one.
+    Raises InvalidData for a folder without images.
     """
 
     def __init__(self, source: Source, settings: TrainingSettings, backgrounds: Path | None) -> None:
@@ -128,7 +128,7 @@ class Samples(Dataset[Batch]):
         paths = sorted(backgrounds.rglob("*")) if backgrounds else []
         self.backgrounds = [partial(_background, path) for path in paths if path.suffix.lower() in PICTURES]
         if backgrounds and not self.backgrounds:
-            raise InvalidData(f"There are no pictures in {backgrounds}.")
+            raise InvalidData(f"There are no images in {backgrounds}.")
 
     def __getitem__(self, number: int) -> Batch:
         random = np.random.default_rng((self.settings.seed, number))

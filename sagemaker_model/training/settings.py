@@ -103,12 +103,12 @@ SETTINGS: dict[str, TrainingSettings] = {
     "attention-unet": TrainingSettings(side=128, batch=8, lr=1e-3),
     # The side at which its engine looks.
     "portrait": TrainingSettings(side=320, batch=16, lr=5e-4),
-    # As published but for the clipping: SGD, a tenth after every quarter. 40 epochs of 2,000 pictures are 5,000 steps
+    # As published but for the clipping: SGD, a tenth after every quarter. 40 epochs of 2,000 images are 5,000 steps
     # of 16.
     "modnet": TrainingSettings(
         side=512, batch=16, steps=5_000, lr=0.01, warmup=0, schedule="steps", optimiser="sgd", weight_decay=0, ema=0
     ),
-    # As published: Adam, one picture at a time, a small rate that stays.
+    # As published: Adam, one image at a time, a small rate that stays.
     "modnet-soc": TrainingSettings(
         side=512,
         batch=1,

@@ -66,7 +66,7 @@ class TrainingDiverged(MaskdropError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Where records lie. val may be the folder of train. backgrounds: pictures to put subjects on."""
+    """Where records lie. val may be the folder of train. backgrounds: images to put subjects on."""
 
     train: Path
     val: Path
@@ -202,7 +202,7 @@ def train(
 
 
 def _floats(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Picture and alpha in 0..1. They travel as bytes."""
+    """Image and alpha in 0..1. They travel as bytes."""
     picture, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.picture, batch.alpha))
     return picture.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
 

@@ -44,19 +44,19 @@ def main() -> int:
     try:
         with console.status("Starting a stack of its own"):
             here = stack.up(config)
-        with console.status(f"{PICTURES} pictures to the bare model server"):
+        with console.status(f"{PICTURES} images to the bare model server"):
             bare = throughput.bare(here.model_url, photos.photo, PICTURES)
-        with console.status(f"{PICTURES} pictures through the whole stack"):
+        with console.status(f"{PICTURES} images through the whole stack"):
             whole = throughput.whole(config, here, photos.photo, PICTURES)
         rows += [
             ("bare model server", f"{bare:.1f} images/s", f"{throughput.CLIENTS} clients, 1 MP JPEG -> PNG cut-out"),
             ("S3 put to result, whole stack", f"{whole:.1f} images/s", "the emulator's own share included"),
             ("whole / bare", f"{whole / bare:.2f}", "1 would be a path that costs nothing"),
         ]
-        with console.status("One picture now, with 1, 4 and 8 clients"):
+        with console.status("One image now, with 1, 4 and 8 clients"):
             rows += [row for one in now.measured(config, here, photos.photo) for row in _of_one_now(one)]
             cpu = now.cpu_ms(config, photos.photo)
-            rows.append(("CPU of api for one picture now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
+            rows.append(("CPU of api for one image now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
         with console.status("rembg's server with the same network, beside ours"):
             rows += _beside_rembg(rembg_served.measured(config, here, photos.photo))
         with console.status("ingest and record, in bundles of 64"):
@@ -73,9 +73,9 @@ def main() -> int:
                 for name, ms in functions.cold_imports(bundle).items()
             ]
             rows.append(("Lambda zip", f"{functions.zip_mb(bundle):.2f} MB", "goal: at most 5 MB"))
-        with console.status(f"{MEMORY_PICTURES} pictures of mixed sizes"):
+        with console.status(f"{MEMORY_PICTURES} images of mixed sizes"):
             steps = memory.resident_mb(config, here.model_url, photos.mixed, MEMORY_PICTURES)
-        rows += [(f"model server after {count} pictures", f"{mb:.0f} MB", "") for count, mb in steps[:-1]]
+        rows += [(f"model server after {count} images", f"{mb:.0f} MB", "") for count, mb in steps[:-1]]
         rows.append(("model server, peak", f"{steps[-1][1]:.0f} MB", "flat: no growth from step to step"))
     finally:
         stack.down(config)
@@ -92,7 +92,7 @@ def _beside_rembg(beside: rembg_served.Beside) -> list[Row]:
     for rates in beside.rates:
         clients = f"{rates.clients} clients" if rates.clients > 1 else "1 client"
         rows += [
-            (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one look at a picture"),
+            (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one look at an image"),
             ("  bare model server", f"{rates.bare:.1f} images/s", "two looks, edges and their colours refined"),
             ("  bare / rembg", f"{rates.ratio:.2f}", "goal: at least 3"),
             ("  POST /api/remove, whole stack", f"{rates.whole:.1f} images/s", "the emulator's own share included"),
@@ -101,7 +101,7 @@ def _beside_rembg(beside: rembg_served.Beside) -> list[Row]:
     agreement = beside.agreement
     return [
         *rows,
-        ("CPU of rembg s for a picture", f"{theirs:.0f} ms", ""),
+        ("CPU of rembg s for an image", f"{theirs:.0f} ms", ""),
         ("CPU of the bare model server", f"{ours:.0f} ms", f"rembg / bare {theirs / ours:.2f}"),
         ("alpha of both, IoU", f"{agreement.iou:.3f}", f"at 0.5; at least {rembg_served.IOU_MIN}, or the run fails"),
         ("  mean difference", f"{agreement.difference:.1f} of 255", ""),
@@ -115,10 +115,10 @@ def _of_one_now(one: now.Now) -> list[Row]:
         return f"{latency.p50_ms:.0f} / {latency.p95_ms:.0f} ms"
 
     return [
-        (f"one picture now, {clients}", figure(one.whole), "POST /v1/cutouts, p50 / p95, 1 MP JPEG -> PNG cut-out"),
+        (f"one image now, {clients}", figure(one.whole), "POST /v1/cutouts, p50 / p95, 1 MP JPEG -> PNG cut-out"),
         ("  bare model server", figure(one.bare), ""),
         ("  behind the stand-in for SageMaker", figure(one.stand_in), ""),
-        ("  emulated gateway, with pictures", figure(one.echo), "a function that only hands out the result's size"),
+        ("  emulated gateway, with images", figure(one.echo), "a function that only hands out the result's size"),
         ("  its authorizer and count of calls", f"{one.key_ms:.0f} ms", "at p50: GET /v1/usage, less an empty answer"),
         ("  left", f"{one.left_ms:.0f} ms", "at p50: our part; goal: at most 15 ms"),
     ]

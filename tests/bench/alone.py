@@ -1,4 +1,4 @@
-"""One engine on one picture, on one core, in a process of its own: so its memory is its own."""
+"""One engine on one image, on one core, in a process of its own: so its memory is its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDES = (1000, 512, 3464)
 """1, 0.26 and 12 MP."""
 
 FIRST_MS_MAX = 10_000
-"""What takes longer for its first picture is measured on that one alone: SAM vit_b on a core."""
+"""What takes longer for its first image is measured on that one alone: SAM vit_b on a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _measured(name: str, device: str, weights: Path) -> list[Alone]:
 
 
 def _one(name: str, engine: Engine, side: int) -> Alone:
-    """What SAM keeps of a picture is kept: `first_ms` is its first prompt's, the others are of its next."""
+    """What SAM keeps of an image is kept: `first_ms` is its first prompt's, the others are of its next."""
     photo, limits, asked = jpeg(side), ServerSettings().limits, options(name, side)
     rgb = decode(photo, limits).rgb
     forget_peak()

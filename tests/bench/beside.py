@@ -29,7 +29,7 @@ DECODED_SIDE, WHOLE_SIDE = 512, 1000
 @dataclass(frozen=True, slots=True)
 class Beside:
     """Images a second, and the server's share of what its work allows: medians of the turns. alone_cpu_ms: of one
-    picture without the server."""
+    image without the server."""
 
     engine: str
     served: Rate
@@ -39,7 +39,7 @@ class Beside:
 
 
 def decoded(running: Server, device: str, weights: Path) -> Beside | None:
-    """512x512 as an array in, alpha as an array out, beside the network on as many pictures in its best batches: on the
+    """512x512 as an array in, alpha as an array out, beside the network on as many images in its best batches: on the
     CPU one for each core. None where the network is not installed."""
     settings = ServerSettings()
     engine: Any = load([ENGINES[DECODED]], device, weights).get(DECODED)
@@ -78,7 +78,7 @@ def _in_turns(
 
 
 def _alone(work: Callable[[], Any], pictures: int, streams: int, seconds: float) -> tuple[float, float]:
-    """Images a second, and milliseconds of CPU an image: `work` on so many pictures, in `streams` threads, for so long
+    """Images a second, and milliseconds of CPU an image: `work` on so many images, in `streams` threads, for so long
     and at least once."""
     until = time.perf_counter() + seconds
 

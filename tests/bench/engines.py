@@ -38,7 +38,7 @@ PLACES = 8
 """Of the server that is given too much."""
 
 ROUND_S = 12.0
-"""Of one picture for each client, at most: more clients of a slow engine are left out."""
+"""Of one image for each client, at most: more clients of a slow engine are left out."""
 
 
 def main() -> int:
@@ -85,7 +85,7 @@ def main() -> int:
         report.missing["A GPU"] = (
             "none on this machine. The same command measures there MODNet and the encoders of SAM 2.1 tiny, SAM vit_b "
             "and vit_h in float32, bfloat16 and float16 by batch, their share of the roofline and the energy of a "
-            "picture, and batches shared by requests through the server."
+            "image, and batches shared by requests through the server."
         )
     for path in write(report):
         _say(f"wrote {path.relative_to(ROOT)}")

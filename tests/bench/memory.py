@@ -1,4 +1,4 @@
-"""The model server's memory over many pictures: it must not grow."""
+"""The model server's memory over many images: it must not grow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 5
 
 
 def resident_mb(config: LocalConfig, model_url: str, photos: tuple[bytes, ...], count: int) -> list[tuple[int, float]]:
-    """(pictures so far, resident megabytes) at STEPS steps, and last the peak of the process's whole life."""
+    """(images so far, resident megabytes) at STEPS steps, and last the peak of the process's whole life."""
     process = processes.find("model", config.state)
     if process is None:
         raise RuntimeError("The model server does not run.")

@@ -1,6 +1,6 @@
 """Networks alone, by batch and precision, beside the roofline of the device.
 
-On the CPU with all cores: torch and ONNX Runtime. On a GPU torch, and the energy of a picture where NVML tells it.
+On the CPU with all cores: torch and ONNX Runtime. On a GPU torch, and the energy of an image where NVML tells it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SAM_ON_CPU, SAM_ON_GPU = ("tiny", "vit_b"), ("tiny", "vit_b", "vit_h")
 SAM_SIDE = 1024
 
 Infer = Callable[[int], Any]
-"""Runs the network on so many pictures."""
+"""Runs the network on so many images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
     """streams: batches at once, each on a core of its own; 1: one batch at a time on all that there is.
-    of_roofline: share of what the device can attain. joules: of one picture; None where nothing tells it."""
+    of_roofline: share of what the device can attain. joules: of one image; None where nothing tells it."""
 
     network: str
     runtime: str

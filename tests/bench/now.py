@@ -1,8 +1,8 @@
-"""One picture now through the whole stack, beside the bare model server.
+"""One image now through the whole stack, beside the bare model server.
 
 What the emulator takes for itself is told apart: the stand-in for SageMaker by a call to it alone; the gateway, which
-hands pictures to a function and back as text, by a function that does nothing else; what it takes to ask the authorizer
-and to count the call by GET /v1/usage, which does that without a picture. What is left is our part. All take turns, so
+hands images to a function and back as text, by a function that does nothing else; what it takes to ask the authorizer
+and to count the call by GET /v1/usage, which does that without an image. What is left is our part. All take turns, so
 that each meets the same machine; and as clients and servers share its cores, the CPU of our function is measured too.
 """
 
@@ -59,7 +59,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What `clients` met who each asked for their next picture when they had their last."""
+    """What `clients` met who each asked for their next image when they had their last."""
 
     clients: int
     bare: Latency
@@ -111,7 +111,7 @@ def _in_turns(calls: Sequence[Call]) -> list[Now]:
 
 
 def cpu_ms(config: LocalConfig, photo: bytes) -> float:
-    """CPU milliseconds of the function `api` for one picture now, its call to the endpoint included: the median."""
+    """CPU milliseconds of the function `api` for one image now, its call to the endpoint included: the median."""
     session = get_session()
     session.set_credentials(KEY_ID, SECRET)
     sagemaker = session.create_client("sagemaker-runtime", region_name=REGION, endpoint_url=config.sagemaker_url)

@@ -87,7 +87,7 @@ def _page(report: Report) -> Iterable[str]:
     if over := report.overload:
         yield from ("", "## A full server")
         yield from _prose(
-            f"{over.clients} clients, {over.places} places (`MODEL_QUEUE_MAX`), `selfie`: {over.done} pictures done, "
+            f"{over.clients} clients, {over.places} places (`MODEL_QUEUE_MAX`), `selfie`: {over.done} images done, "
             f"{over.refused} refused at once with 503 and Retry-After; the queue's metric, asked 20 times a second, "
             f"was {over.waiting_max:.0f} at the most."
         )
@@ -100,7 +100,7 @@ def _page(report: Report) -> Iterable[str]:
 
 
 def _alone(report: Report) -> Iterable[str]:
-    yield from ("", "## One picture, one core", "")
+    yield from ("", "## One image, one core", "")
     yield "![Shares of the stages, and images a second by clients](images/performance.png)"
     stages = list(dict.fromkeys(stage for row in report.alone for stage in row.stages))
     places = list(_engines(report))
@@ -117,7 +117,7 @@ def _alone(report: Report) -> Iterable[str]:
     yield from _table((*heads, "predict MB", "whole MB"), rows)
     yield from _prose(
         "Predict is the engine alone on decoded pixels; whole is from the JPEG's bytes to the PNG's, and the shares "
-        "are of it. MB: resident at the most, in a process of its own. First is the process's first picture; of SAM, "
+        "are of it. MB: resident at the most, in a process of its own. First is the process's first image; of SAM, "
         "all but first are of later prompts: what its encoder saw is kept. Where first takes over "
         f"{FIRST_MS_MAX / 1000:.0f} s, other sizes are left out."
     )
@@ -142,9 +142,9 @@ def _served(report: Report) -> Iterable[str]:
     most = max((one.rate.client_cpu for one in report.served), default=0)
     yield from _prose(
         f"JPEG in, PNG out. Of the cores: beside {cores()} times what one core does alone (whole ms above). CPU ms: of "
-        "the server, a picture; beside it what the picture takes alone. The clients run on the same cores and take "
+        "the server, an image; beside it what the image takes alone. The clients run on the same cores and take "
         f"{most:.0%} of one at the most. The server has {report.server_mb:.0f} MB with all engines loaded. Where one "
-        "picture for each client would take too long, that many clients are left out."
+        "image for each client would take too long, that many clients are left out."
     )
 
 
@@ -164,7 +164,7 @@ def _beside(rows: Sequence[Beside]) -> Iterable[str]:
     yield from _prose(
         f"{beside.CLIENTS} clients, in turns with the same work in as many threads as there are cores, or in the GPU's "
         f"batches; medians of {beside.TURNS} turns. The clients run on the same cores and take "
-        f"{max(row.served.client_cpu for row in rows):.0%} of one at the most. Decoded pictures come and go as "
+        f"{max(row.served.client_cpu for row in rows):.0%} of one at the most. Decoded images come and go as "
         "`application/x-npy`."
     )
 
@@ -191,10 +191,10 @@ def _networks(networks: Networks) -> Iterable[str]:
         )
         for row in networks.rows
     ]  # fmt: skip
-    heads = ("network", "by", "precision", "batch", "images/s", "CPU ms", "GFLOP/s", "of roofline", "J a picture")
+    heads = ("network", "by", "precision", "batch", "images/s", "CPU ms", "GFLOP/s", "of roofline", "J an image")
     yield from _table(heads, rows)
     yield from _table(
-        ("network", "GFLOP a picture", "activations, 10^6", "weights, 10^6"),
+        ("network", "GFLOP an image", "activations, 10^6", "weights, 10^6"),
         [
             (name, f"{work.flops / 1e9:.1f}", f"{work.activations / 1e6:.1f}", f"{work.weights / 1e6:.1f}")
             for name, work in networks.work.items()
@@ -208,7 +208,7 @@ def _networks(networks: Networks) -> Iterable[str]:
         "Ceilings and networks were measured in one run, with all cores of the CPU or the whole GPU. FLOPs are counted "
         "by torch; bytes are what convolutions and products with weights read and write (`tests/bench/roofline.py`). "
         "Of the roofline: beside min(product, FLOPs a byte times copy). The network of `selfie` is not counted: it is "
-        "no network of torch. J a picture: by NVML, of the whole GPU, where there is one."
+        "no network of torch. J an image: by NVML, of the whole GPU, where there is one."
     )
 
 
@@ -245,7 +245,7 @@ def _plot_served(report: Report) -> None:
         left_ends += shares * 100
     for place, row in enumerate(rows):
         left.text(101, place, f"{row.whole_ms:.0f} ms", va="center")
-    left.set(xlabel="% of a picture's time, one core, 1 MP", xlim=(0, 118))
+    left.set(xlabel="% of an image's time, one core, 1 MP", xlim=(0, 118))
     left.invert_yaxis()
     left.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, ncols=6, columnspacing=1, loc="upper center", bbox_to_anchor=(0.5, 1.12))

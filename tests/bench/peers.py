@@ -39,7 +39,7 @@ from tests.bench.rembg_venv import installed
 SIZE = (4000, 3000)
 THREADS = os.cpu_count() or 1
 PICTURES, ROUNDS = 4, 5
-"""Pictures a turn and turns a side, of which the median is told."""
+"""Images a turn and turns a side, of which the median is told."""
 
 VARIANTS: dict[str, dict[str, Any]] = {"rembg": {}, "rembg, decontaminate": {"decontaminate": True}}
 

@@ -1,4 +1,4 @@
-"""The pictures of the benchmarks, all made from one sample: a person in front of a background."""
+"""The images of the benchmarks, all made from one sample: a person in front of a background."""
 
 from __future__ import annotations
 

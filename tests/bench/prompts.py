@@ -1,4 +1,4 @@
-"""The first prompt on a picture, which SAM's encoder has to see, and the next, for which its embedding is kept."""
+"""The first prompt on an image, which SAM's encoder has to see, and the next, for which its embedding is kept."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 API: the same photo and the same clients, in turns in one run.
 
 The weights are the same, and more is done with them here. rembg looks once, enlarges the matte and multiplies. We look
-at the picture, at the people's box and at its mirror image (at this photo, whose box is all of it, twice), the matte
-follows the picture's edges, and what is half transparent gets the subject's own colours. Both decode the JPEG and write
-the whole picture as a PNG.
+at the image, at the people's box and at its mirror image (at this photo, whose box is all of it, twice), the matte
+follows the image's edges, and what is half transparent gets the subject's own colours. Both decode the JPEG and write
+the whole image as a PNG.
 
 Both servers have all cores and the same settings of the allocator, which spare rembg 4 % of its CPU. Ours has its
 defaults: a worker a core, one thread each for the network. rembg has one thread for the network too and as many
-pictures at once as it likes: on two cores two threads, or OMP_NUM_THREADS not set, take 7 to 20 % more CPU a picture,
+images at once as it likes: on two cores two threads, or OMP_NUM_THREADS not set, take 7 to 20 % more CPU an image,
 and 2, 4 or any number at once (`--threads`) make no difference.
 """
 
@@ -80,7 +80,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """cpu_ms: of one picture, rembg's server and our bare one."""
+    """cpu_ms: of one image, rembg's server and our bare one."""
 
     rates: tuple[Rates, ...]
     cpu_ms: tuple[float, float]
@@ -116,7 +116,7 @@ def _rates(clients: int, *calls: Call) -> Rates:
 
 
 def _cpu_ms(name: str, config: LocalConfig, call: Call) -> float:
-    """CPU milliseconds of the program `name` for one picture, with two clients: waiting for the other costs none."""
+    """CPU milliseconds of the program `name` for one image, with two clients: waiting for the other costs none."""
     process = processes.find(name, config.state)
     if process is None:
         raise RuntimeError(f"{name} is not running.")

@@ -1,5 +1,5 @@
 """The other side of `tests.bench.peers`: rembg as a library, in its own virtual environment, with the network's output
-given. Reads MATTE PHOTO OPTIONS on its command line, then a number of pictures a line; answers each line with seconds.
+given. Reads MATTE PHOTO OPTIONS on its command line, then a number of images a line; answers each line with seconds.
 The last result is written beside the photo as rembg.png.
 """
 
@@ -18,7 +18,7 @@ from rembg.sessions.base import BaseSession
 
 
 class Given(BaseSession):
-    """A session that knows its mask already, and enlarges it to the picture as rembg's own sessions do."""
+    """A session that knows its mask already, and enlarges it to the image as rembg's own sessions do."""
 
     def __init__(self, matte: Path) -> None:
         with Image.open(matte) as opened:

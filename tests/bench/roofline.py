@@ -30,7 +30,7 @@ COPIED_BYTES = 128 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of one picture: flops, and activations in elements. weights: elements, moved once a batch."""
+    """Of one image: flops, and activations in elements. weights: elements, moved once a batch."""
 
     flops: float
     activations: float
@@ -54,7 +54,7 @@ class Ceilings:
 
 
 def counted(network: Any, *shape: int) -> Work:
-    """Of one picture of that shape, CxHxW. No value is computed: the network is moved to torch's device `meta`."""
+    """Of one image of that shape, CxHxW. No value is computed: the network is moved to torch's device `meta`."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves

@@ -30,13 +30,13 @@ from tests.bench.measure import peak_mb
 from tests.ports import free_ports
 
 START_S = 300
-"""SAM vit_b sees a picture a worker before the server is ready."""
+"""SAM vit_b sees an image a worker before the server is ready."""
 TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One picture with its options, ready to be sent."""
+    """One image with its options, ready to be sent."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What `clients` got in a closed loop. cpu_ms: of the server, a picture. client_cpu: seconds of one core that the
+    """What `clients` got in a closed loop. cpu_ms: of the server, an image. client_cpu: seconds of one core that the
     clients took each second; the server has the others."""
 
     clients: int
@@ -82,7 +82,7 @@ class Server:
             connection.close()
 
     def rate(self, request: Request, clients: int, seconds: float) -> Rate:
-        """Every client sends its next picture when it has its last, over one connection, for so long and at least
+        """Every client sends its next image when it has its last, over one connection, for so long and at least
         once."""
         until = time.perf_counter() + seconds
 

@@ -19,7 +19,7 @@ WAIT_S = 600
 
 
 def bare(model_url: str, photo: bytes, count: int) -> float:
-    """images/s of POST /invocations with one picture each, CLIENTS at a time."""
+    """images/s of POST /invocations with one image each, CLIENTS at a time."""
     with httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as client:
 
         def one(_: int) -> None:
@@ -63,6 +63,6 @@ def _wait(pictures: Pictures, ids: set[str]) -> float:
             waiting.pop()
             continue
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{len(waiting)} of {len(ids)} pictures had not ended after {WAIT_S} s.")
+            raise RuntimeError(f"{len(waiting)} of {len(ids)} images had not ended after {WAIT_S} s.")
         time.sleep(0.5)
     return last

@@ -29,7 +29,7 @@ from tests.bench.measure import SECONDS, cores
 
 NETWORKS = ("attention-unet", "portrait")
 ON_GPU = ("modnet",)
-"""There, as well: 16 pictures of 512 x 512 take minutes on two cores."""
+"""There, as well: 16 images of 512 x 512 take minutes on two cores."""
 
 RECORDS, BACKGROUNDS = 64, 8
 ROUNDS = 3

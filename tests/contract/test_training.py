@@ -25,7 +25,7 @@ TRAIN, VAL = 24, 8
 
 
 def disc(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """(picture HxWx3, mask HxW): a light disc before dark noise. No network has been taught to call it a person."""
+    """(image HxWx3, mask HxW): a light disc before dark noise. No network has been taught to call it a person."""
     random = np.random.default_rng(number)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     middle = int(random.integers(50, WIDTH - 50)), int(random.integers(45, HEIGHT - 45))
@@ -37,7 +37,7 @@ def disc(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Data as a folder: pictures, masks, manifest."""
+    """Data as a folder: images, masks, manifest."""
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()

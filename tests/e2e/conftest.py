@@ -59,7 +59,7 @@ class Running:
         return ended
 
     def result(self, job: Job) -> Image.Image:
-        """The picture that a job made."""
+        """The image that a job made."""
         assert job.result, job.error
         return Image.open(io.BytesIO(self.object(job.result.bucket, job.result.key)))
 
@@ -74,7 +74,7 @@ class Running:
         return process
 
     def at_work(self) -> float:
-        """Pictures in the model server, waiting or in work."""
+        """Images in the model server, waiting or in work."""
         text = httpx2.get(f"{self.stack.model_url}/metrics", trust_env=False).text
         [line] = [line for line in text.splitlines() if line.startswith("maskdrop_queue_pictures ")]
         return float(line.split()[1])

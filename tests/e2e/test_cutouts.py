@@ -38,7 +38,7 @@ def jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 
 def padded(photo: bytes, size: int) -> bytes:
-    """The same picture in so many bytes: what follows the end of a JPEG is not read."""
+    """The same image in so many bytes: what follows the end of a JPEG is not read."""
     return photo + bytes(size - len(photo))
 
 
@@ -126,7 +126,7 @@ def grained(photo: bytes) -> bytes:
 
 
 def test_what_is_no_picture_is_refused_in_the_containers_words(post: Callable[..., httpx2.Response]) -> None:
-    answer = post(b"This is no picture.")
+    answer = post(b"This is no image.")
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_format")
 
 

@@ -15,7 +15,7 @@ def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: byte
     events.put_rule(Name=name, EventBusName=running.stack.event_bus, EventPattern=json.dumps(pattern))
     events.put_targets(Rule=name, EventBusName=running.stack.event_bus, Targets=[{"Id": "queue", "Arn": arn}])
 
-    good, bad = running.put(photo), running.put(b"no picture")
+    good, bad = running.put(photo), running.put(b"no image")
     heard: dict[str, dict[str, Any]] = {}
 
     def both_heard() -> bool:

@@ -134,7 +134,7 @@ def test_a_failed_job_is_tried_anew_and_its_receiver_is_told_of_each_end(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
-        job = a_job(shop, b"This is no picture.", webhook=f"http://localhost:{receiver.port}/hook")
+        job = a_job(shop, b"This is no image.", webhook=f"http://localhost:{receiver.port}/hook")
         address = f"/v1/jobs/{job['id']}"
         wait_until(lambda: len(receiver.requests) == 1, "word of its end")
         first = shop.get(address).json()

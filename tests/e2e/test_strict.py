@@ -85,12 +85,12 @@ def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(str
     assert later.status_code == 202, later.text
     job = strict.wait_for_end([later.json()["id"]])[later.json()["id"]]
     assert job.error
-    assert job.error.code == "unknown_engine"  # the picture was read, and the engine is not installed
+    assert job.error.code == "unknown_engine"  # the image was read, and the engine is not installed
 
 
 def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(strict: Running, photo: bytes) -> None:
     http, verify = strict.pictures.http, trust(strict.config.ca_bundle)
-    good, bad = (a_job(http, body, verify) for body in (photo, b"This is no picture."))
+    good, bad = (a_job(http, body, verify) for body in (photo, b"This is no image."))
     ended = strict.wait_for_end([good["id"], bad["id"]])
     assert [ended[job["id"]].state for job in (good, bad)] == ["done", "failed"]
     assert http.post(f"/v1/jobs/{bad['id']}/retry").status_code == 202
@@ -115,7 +115,7 @@ def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None
 
 
 def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
-    job_id = strict.put(b"This is no picture.")
+    job_id = strict.put(b"This is no image.")
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
     assert (job.state, job.error.code) == ("failed", "unsupported_format")

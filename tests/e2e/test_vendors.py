@@ -58,7 +58,7 @@ def file(person: bytes, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_picture(tmp_path: Path) -> Path:
     path = tmp_path / "text.jpg"
-    path.write_text("This is no picture.")
+    path.write_text("This is no image.")
     return path
 
 

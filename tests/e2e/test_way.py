@@ -1,4 +1,4 @@
-"""The way of a picture through the whole stack."""
+"""The way of an image through the whole stack."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_source_replaced_while_it_waits_ends_both_jobs_and_the_newer_photo_win
     [
         ("default/folder/", b"", "directory_marker"),
         ("default/empty.jpg", b"", "empty_file"),
-        ("default/text.jpg", b"This is no picture.", "unsupported_format"),
+        ("default/text.jpg", b"This is no image.", "unsupported_format"),
     ],
 )
 def test_what_is_no_picture_fails_once_with_a_code(running: Running, name: str, body: bytes, code: str) -> None:

@@ -63,7 +63,7 @@ def test_the_end_of_a_job_is_told_to_its_webhook_again_until_it_is_taken(running
 
     with served({"/hook": answer}) as receiver:
         webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(running))
-        good, bad = asked_for(running, photo, webhook), asked_for(running, b"no picture", webhook)
+        good, bad = asked_for(running, photo, webhook), asked_for(running, b"no image", webhook)
         for job in (good, bad):
             submit(running, job)
         # Two ends, one of them told twice: its receiver was busy at first, and takes it 5 s later.

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know: pictures, presets, and addresses, of which no name server is asked."""
+"""What schemathesis cannot know: images, presets, and addresses, of which no name server is asked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`make compare-published`: our SAM and SAM 2.1 beside the classes that their authors published (segment-anything 1.0
-and sam2 1.1.0, both Apache-2.0), with the same random weights on a picture of noise. Fails where they differ by more
+and sam2 1.1.0, both Apache-2.0), with the same random weights on an image of noise. Fails where they differ by more
 than DIFFERENCE_MAX. The packages come from the package index into .local/, without what they need for training and for
-pictures alone.
+images alone.
 
 MODNet's authors published no package: tests/unit/sagemaker_model/nets/published_modnet.py writes its class out anew.
 """

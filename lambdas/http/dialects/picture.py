@@ -1,4 +1,4 @@
-"""What the dialects have in common: a picture comes in, and its result goes out at once, as no vendor has jobs."""
+"""What the dialects have in common: an image comes in, and its result goes out at once, as no vendor has jobs."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def text_of(name: str, value: Any) -> str:
 
 
 def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> Reply:
-    """source: a picture, or the address to fetch it from. Raises EmptyFile, FileTooLarge, what `web.fetch` raises, the
+    """source: an image, or the address to fetch it from. Raises EmptyFile, FileTooLarge, what `web.fetch` raises, the
     container's errors, and EndpointUnavailable where there is no result at once."""
     settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
     picture = services.web.fetch(source).body if isinstance(source, str) else source
     if not picture:
-        raise EmptyFile("There is no picture in the request: it has 0 bytes.")
+        raise EmptyFile("There is no image in the request: it has 0 bytes.")
     cutouts.check_size(picture)
     # However long the address took: a warm endpoint may still answer in time, and a job would help nobody here.
     reply = reply_now(picture, options, settings, services)

@@ -141,7 +141,7 @@ def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def source_of(fields: Mapping[str, Any]) -> bytes | str:
-    """The picture, or its address. Raises MissingSource, MultipleSources and InvalidOptions."""
+    """The image, or its address. Raises MissingSource, MultipleSources and InvalidOptions."""
     given = [name for name in SOURCES if name in fields]
     if not given:
         raise MissingSource(f"No image given: send one of {', '.join(SOURCES)}.")
@@ -193,7 +193,7 @@ def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:
-    """Keeps a picture that went wrong, for whoever runs this stage to look at: a week, as uploads are kept. Raises what
+    """Keeps an image that went wrong, for whoever runs this stage to look at: a week, as uploads are kept. Raises what
     `web.fetch` raises, and FileTooLarge."""
     picture = services.web.fetch(source).body if isinstance(source, str) else source
     check_size(picture)

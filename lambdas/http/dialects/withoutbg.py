@@ -43,7 +43,7 @@ def error_response(error: MaskdropError) -> Response[Any]:
 
 
 def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
-    """A picture as the body or as `image` of a form gives the file; one in base64 as `image` of a JSON object gives
+    """An image as the body or as `image` of a form gives the file; one in base64 as `image` of a JSON object gives
     cut-out and matte in JSON, and is worked twice for it. Raises InvalidOptions and what `result_of` raises."""
     event, began = app.current_event, time.monotonic()
     output = event.query_string_parameters.get("output") or "cutout"
@@ -63,7 +63,7 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
 def _picture(fields: dict[str, Any], name: str) -> bytes:
     match fields.get(name):
         case None:
-            raise MissingSource(f'The body has no "{name}", a picture in base64.')
+            raise MissingSource(f'The body has no "{name}", an image in base64.')
         case str(encoded):
             return decoded(encoded, name)
     raise InvalidOptions(f'"{name}" is a text.')

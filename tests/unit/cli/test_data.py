@@ -21,7 +21,7 @@ def prepare(*words: str | Path) -> Result:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A root that is a dataset in all four layouts, with one person in one picture."""
+    """A root that is a dataset in all four layouts, with one person in one image."""
     root = tmp_path / "source"
     square = [[20, 30], [120, 30], [120, 129], [20, 129]]
     datasets.folder(root, masks={"a": disc()})
@@ -41,7 +41,7 @@ def test_every_kind_becomes_shards_that_are_read_again(source: Path, tmp_path: P
 
 
 def test_what_was_left_out_is_said_with_its_reason(source: Path, tmp_path: Path) -> None:
-    (source / "masks" / "a.png").write_bytes(b"no picture")
+    (source / "masks" / "a.png").write_bytes(b"no image")
     datasets.folder(source, masks={"b": disc()})
     result = prepare("folders", source, tmp_path / "out")
     assert result.exit_code == 0
@@ -51,7 +51,7 @@ def test_what_was_left_out_is_said_with_its_reason(source: Path, tmp_path: Path)
 def test_nothing_left_is_a_failure(source: Path, tmp_path: Path) -> None:
     result = prepare("folders", source, tmp_path / "out", "--min-side", "5000")
     assert result.exit_code == 1
-    assert "picture too small: 1" in result.output
+    assert "image too small: 1" in result.output
 
 
 def test_backgrounds_are_found_below_the_folders_that_are_named(source: Path, tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_backgrounds_are_strips_of_training_photos_and_views_of_panoramas(tmp_pa
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["hall-000.jpg", "hall-001.jpg", "hall-002.jpg", "train-clean-0.jpg"]
     result = CliRunner().invoke(app, words)
-    assert "5 pictures" in result.output
+    assert "5 images" in result.output

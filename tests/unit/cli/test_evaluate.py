@@ -1,4 +1,4 @@
-"""`maskdrop evaluate`, `compare` and `promote` as a user types them, on six made pictures."""
+"""`maskdrop evaluate`, `compare` and `promote` as a user types them, on six made images."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_engine_is_evaluated_and_its_scores_predictions_and_report_are_kept(
     assert list(masks) == ["all", "far", "near"]
     assert masks["all"][0] == "5"
     assert 0.9 < float(masks["all"][1]) <= 1
-    assert list(figures(result, "Pictures without a subject")) == ["all", "no_person"]
+    assert list(figures(result, "Images without a subject")) == ["all", "no_person"]
     with (out / "scores.csv").open(newline="") as file:
         assert [line["id"] for line in csv.DictReader(file)] == list(DISCS)
     assert {path.stem for path in (out / "alphas").iterdir()} == set(DISCS)

@@ -29,7 +29,7 @@ def in_mode(mode: Interactive) -> World:
 
 
 def has_become_a_job(world: World, answer: Reply | Job, picture: bytes = b"a photo") -> bool:
-    """And would be submitted: it is written, its picture stored, its message sent."""
+    """And would be submitted: it is written, its image stored, its message sent."""
     (record,) = world.jobs.records.values()
     (message,) = [body for body, _ in world.queue.sent]
     assert answer == record

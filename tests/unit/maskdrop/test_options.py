@@ -116,7 +116,7 @@ def test_a_box_is_clipped_to_the_picture() -> None:
 
 
 def test_a_box_outside_the_picture_is_refused() -> None:
-    with pytest.raises(InvalidPrompt, match="outside the picture of 640 x 480"):
+    with pytest.raises(InvalidPrompt, match="outside the image of 640 x 480"):
         Prompt((700, 10, 800, 90)).inside(640, 480)
 
 
@@ -127,5 +127,5 @@ def test_points_are_kept_as_they_are_up_to_the_border() -> None:
 
 @pytest.mark.parametrize("point", [(-1, 5), (5, -0.5), (641, 5), (5, 481)])
 def test_a_point_outside_the_picture_is_refused(point: tuple[float, float]) -> None:
-    with pytest.raises(InvalidPrompt, match="outside the picture of 640 x 480"):
+    with pytest.raises(InvalidPrompt, match="outside the image of 640 x 480"):
         Prompt(points=((*point, 1),)).inside(640, 480)

@@ -117,9 +117,9 @@ def test_a_colour_that_is_none_is_refused(bgc: str) -> None:
 @pytest.mark.parametrize("error", [UnsupportedFormat, UnreadablePicture])
 def test_a_file_that_is_no_picture_is_refused_in_a_sentence(error: type[MaskdropError]) -> None:
     world = World()
-    world.interactive.broken = error("It is no picture.")
+    world.interactive.broken = error("It is no image.")
     answer = post(world)
-    assert (answer.status, answer.json) == (400, {"detail": "It is no picture."})
+    assert (answer.status, answer.json) == (400, {"detail": "It is no image."})
 
 
 def test_a_missing_file_or_address_is_said_as_fastapi_says_it() -> None:

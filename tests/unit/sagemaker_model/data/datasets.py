@@ -64,7 +64,7 @@ def voc(root: Path, masks: Mapping[str, np.ndarray], lists: Mapping[str, Iterabl
 
 
 def supervisely(dataset: Path, annotations: Mapping[str, Any]) -> None:
-    """annotations: the objects by the picture's name; a text is written as it is."""
+    """annotations: the objects by the image's name; a text is written as it is."""
     (dataset / "ann").mkdir(parents=True, exist_ok=True)
     for name, objects in annotations.items():
         photo(dataset / "img" / name)

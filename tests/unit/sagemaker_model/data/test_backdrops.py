@@ -61,7 +61,7 @@ def test_a_panorama_comes_as_red_green_blue(tmp_path: Path) -> None:
 
 
 def test_what_is_no_panorama_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.hdr").write_bytes(b"no picture")
+    (tmp_path / "a.hdr").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "b.hdr"), sphere()[:, :100])
     cv2.imwrite(str(tmp_path / "c.png"), np.zeros((10, 20, 3), np.uint8))
     for name in ("a.hdr", "b.hdr", "c.png", "missing.hdr"):

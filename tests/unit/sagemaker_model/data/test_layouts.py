@@ -79,13 +79,13 @@ def test_what_a_data_folder_lacks_is_said_record_by_record(tmp_path: Path) -> No
     datasets.photo(root / "images" / "unlisted.jpg")
     said = {entry.id: reason(entry).partition(":")[0] for entry in folders.entries(root)}
     assert said == {
-        "cut": "unreadable picture",
+        "cut": "unreadable image",
         "gone": "missing file",
         "maskless": "missing file",
         "ones": "mask of 0 and 1",
         "other_size": "mask of another size",
         "red": "coloured mask",
-        "two": "two pictures",
+        "two": "two images",
         "unlisted": "not in the manifest",
     }
 
@@ -181,8 +181,8 @@ def test_only_one_person_counts_the_parts_of_an_instance_as_one(tmp_path: Path) 
         ({"classTitle": "person_bmp", "bitmap": {"data": "AAAA", "origin": [0, 0]}}, "bad bitmap"),
         ({"classTitle": "person_bmp", "bitmap": {"data": "eNoDAAAAAAE=", "origin": [0, 0]}}, "unreadable mask"),
         ({"classTitle": "person_bmp", "bitmap": {"origin": [0, 0]}}, "bad annotation"),
-        (datasets.bitmap(np.ones((9, 9)), (WIDTH - 5, 0)), "out of the picture"),
-        (datasets.bitmap(np.ones((9, 9)), (-1, 0)), "out of the picture"),
+        (datasets.bitmap(np.ones((9, 9)), (WIDTH - 5, 0)), "out of the image"),
+        (datasets.bitmap(np.ones((9, 9)), (-1, 0)), "out of the image"),
         ({"classTitle": "person_poly"}, "bad annotation"),
         ("person_poly", "bad annotation"),
         (None, "bad annotation"),

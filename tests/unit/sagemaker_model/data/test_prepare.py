@@ -93,8 +93,8 @@ def test_rules_leave_out_small_pictures_and_subjects_and_empty_masks(tmp_path: P
     source = datasets.folder(tmp_path / "source", masks=masks)
     assert not run(source, tmp_path / "1")["skipped"]
     found = run(source, tmp_path / "2", empty=False, min_share=0.2)["skipped"]
-    assert found == {"empty": "no subject", "small": "subject too small: 0.004 of the picture"}
-    assert reasons(run(source, tmp_path / "3", min_side=141)) == Counter({"picture too small": 3})
+    assert found == {"empty": "no subject", "small": "subject too small: 0.004 of the image"}
+    assert reasons(run(source, tmp_path / "3", min_side=141)) == Counter({"image too small": 3})
 
 
 def test_an_aspect_cuts_around_the_subject(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_clean_background_keeps_a_record_clean(tmp_path: Path, blue: Path) -> 
 
 
 def test_a_background_that_cannot_be_read_costs_no_record(tmp_path: Path, blue: Path) -> None:
-    blue.write_bytes(b"no picture")
+    blue.write_bytes(b"no image")
     manifest = run(some(tmp_path, 3, split="train"), tmp_path / "out", [blue], swapped=1.0)
     assert reasons(manifest) == Counter({"unreadable background": 3})
     assert len(read(tmp_path / "out")) == 3
@@ -166,12 +166,12 @@ def test_the_old_background_does_not_shine_through_the_edge(soft: bool) -> None:
 
 def test_bad_records_are_listed_with_their_reasons_and_the_others_come_through(tmp_path: Path) -> None:
     source = some(tmp_path, 6, split="train")
-    (source / "images" / "p01.jpg").write_bytes(b"no picture")
+    (source / "images" / "p01.jpg").write_bytes(b"no image")
     (source / "masks" / "p02.png").unlink()
     (source / "manifest.csv").write_text((source / "manifest.csv").read_text().replace("p03,train", "p03,dev"))
     manifest = run(source, tmp_path / "out")
     assert {id_: reason.partition(":")[0] for id_, reason in manifest["skipped"].items()} == {
-        "p01": "unreadable picture", "p02": "missing file", "p03": "no such split",
+        "p01": "unreadable image", "p02": "missing file", "p03": "no such split",
     }  # fmt: skip
     assert {one.id for one in read(tmp_path / "out")} == {"p00", "p04", "p05"}
 

@@ -81,7 +81,7 @@ def test_a_shard_cut_short_or_damaged_is_named_with_the_last_member(
 @pytest.mark.parametrize(
     ("member", "data"),
     [
-        ("b.jpg", b"no picture"),
+        ("b.jpg", b"no image"),
         ("b.png", b""),
         ("b.png", shards.sample(record("z"))["z.png"][:200]),
         ("b.json", b"{"),

@@ -88,7 +88,7 @@ def test_sam_keeps_the_shape_of_the_picture_and_sam2_does_not() -> None:
     assert engine(Sam).predict(rgb, prompts).values.shape == (SIDE // 4, SIDE)
     assert engine(Sam2).predict(rgb, prompts).values.shape == (SIDE, SIDE)
     pixels = engine(Sam).prepare(rgb, prompts).pixels
-    assert not pixels[:, SIDE // 4 :].any(), "nothing but zeros where the picture is not"
+    assert not pixels[:, SIDE // 4 :].any(), "nothing but zeros where the image is not"
     assert np.abs(pixels[:, : SIDE // 4]).mean() > 0.5
 
 

@@ -135,7 +135,7 @@ def test_sizes_that_do_not_fit_are_left_out_and_their_batches_run_in_parts(
     network = Doubling(fits=4 * 48)
     made = runner(network, tape)
     made.warm_up([SMALL, WIDE], 16)
-    assert "16 pictures of (3, 4, 4) do not fit" in caplog.text
+    assert "16 images of (3, 4, 4) do not fit" in caplog.text
     for shape, largest in ((SMALL, 4), (WIDE, 2)):
         network.sizes.clear()
         assert_doubled(made.run(pictures(13, shape)), pictures(13, shape))

@@ -1,4 +1,4 @@
-"""Two passes over made pictures: white on black is the subject, and the network is a threshold that keeps its crops."""
+"""Two passes over made images: white on black is the subject, and the network is a threshold that keeps its crops."""
 
 from __future__ import annotations
 

@@ -31,17 +31,17 @@ DISCS: dict[str, tuple[str, int]] = {
     "far_2": ("far", 12),
     "nothing": ("no_person", 0),
 }
-"""The id of each picture, its part, and the radius of its disc in pixels."""
+"""The id of each image, its part, and the radius of its disc in pixels."""
 
 
 def disc(radius: int) -> Pixels:
-    """The truth of a picture: a disc in its middle, nothing for a radius of 0."""
+    """The truth of an image: a disc in its middle, nothing for a radius of 0."""
     mask = np.zeros(SIDES, np.uint8)
     return cv2.circle(mask, (SIDES[1] // 2, SIDES[0] // 2), radius, 255, -1) if radius else mask
 
 
 def a_dataset(folder: Path) -> Path:
-    """Six pictures to validate with, and one of another split."""
+    """Six images to validate with, and one of another split."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     noise = np.random.default_rng(0)

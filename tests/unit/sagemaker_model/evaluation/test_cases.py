@@ -85,6 +85,6 @@ def test_what_is_neither_matte_nor_cut_out_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (3, 3)).save(tmp_path / "photo.png")
     Image.fromarray(np.zeros((3, 3), np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "page.png").write_text("<html>")
-    for name, said in (("photo", "no mask"), ("deep", "no mask"), ("page", "no picture"), ("none", "There is no")):
+    for name, said in (("photo", "no mask"), ("deep", "no mask"), ("page", "no image"), ("none", "There is no")):
         with pytest.raises(InvalidData, match=said):
             read_alpha(tmp_path / f"{name}.png")

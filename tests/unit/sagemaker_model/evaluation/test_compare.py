@@ -45,7 +45,7 @@ def test_a_run_beside_itself_differs_nowhere(data: Path) -> None:
 def test_runs_on_different_data_are_not_compared(data: Path) -> None:
     before = a_run(data, Finder())
     (data / "masks" / "near_1.png").write_bytes((data / "masks" / "near_2.png").read_bytes())
-    with pytest.raises(InvalidData, match="other pictures or masks"):
+    with pytest.raises(InvalidData, match="other images or masks"):
         compare(before, a_run(data, Finder()))
 
 
@@ -55,7 +55,7 @@ def test_pictures_that_one_could_not_score_are_in_no_pair(data: Path) -> None:
     del part.results[1:]
     assert [one.id for one, _ in compare(whole, part).pairs] == [whole.results[0].id]
     part.results.clear()
-    with pytest.raises(InvalidData, match="No picture"):
+    with pytest.raises(InvalidData, match="No image"):
         compare(whole, part)
 
 

@@ -84,8 +84,8 @@ def test_one_whose_mean_is_not_higher_is_refused(data: Path, gate: Gate, new: Fi
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (one_lost, "1 pictures are below 0.5, not at most 0"),
-        (a_ghost, "it finds over 1% in 1 pictures without a subject, not in at most 0"),
+        (one_lost, "1 images are below 0.5, not at most 0"),
+        (a_ghost, "it finds over 1% in 1 images without a subject, not in at most 0"),
     ],
 )
 def test_a_higher_mean_excuses_neither_a_failure_nor_a_find(
@@ -100,7 +100,7 @@ def test_a_higher_mean_excuses_neither_a_failure_nor_a_find(
 def test_one_that_could_not_be_scored_everywhere_is_refused(data: Path, gate: Gate) -> None:
     new = a_run(data, Finder())
     new.faults.append(Fault("near_1", "It broke."))
-    with pytest.raises(NotPromoted, match="1 pictures could not be scored"):
+    with pytest.raises(NotPromoted, match="1 images could not be scored"):
         gate(new, a_run(data, Finder(shifted(2))))
 
 

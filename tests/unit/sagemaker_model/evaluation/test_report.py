@@ -17,7 +17,7 @@ from tests.unit.sagemaker_model.evaluation.made import SIDES, Finder, a_run, dis
 
 
 class Page(HTMLParser):
-    """Its tags in order, the addresses of its pictures, and whether every tag that was opened was closed."""
+    """Its tags in order, the addresses of its images, and whether every tag that was opened was closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -91,13 +91,13 @@ def test_what_agrees_in_part_is_told_in_figures() -> None:
 
 
 def test_too_few_pictures_give_no_eight_bits(tmp_path: Path) -> None:
-    with pytest.raises(export.ExportFailed, match="16 pictures"):
+    with pytest.raises(export.ExportFailed, match="16 images"):
         export.export("portrait", network("portrait"), FORMS["int8"], tmp_path, photos(4))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_pictures_there_is_nothing_to_compare_on(tmp_path: Path) -> None:
-    with pytest.raises(export.ExportFailed, match="no picture"):
+    with pytest.raises(export.ExportFailed, match="no image"):
         export.export("portrait", network("portrait"), FORMS["onnx"], tmp_path, [])
 
 

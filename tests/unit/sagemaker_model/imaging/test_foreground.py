@@ -7,7 +7,7 @@ from sagemaker_model.imaging.foreground import estimate_foreground
 
 
 def scene(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A soft disc with a gradient of reds before a gradient of greens: picture, alpha, and its own colours."""
+    """A soft disc with a gradient of reds before a gradient of greens: image, alpha, and its own colours."""
     y, x = np.mgrid[:side, :side] / side
     alpha = np.clip((0.35 - np.hypot(x - 0.5, y - 0.5)) / 0.12 + 0.5, 0, 1)
     fore = np.dstack((200 + 40 * x, 60 + 60 * y, 40 + 20 * x))

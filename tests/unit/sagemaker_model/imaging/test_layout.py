@@ -14,7 +14,7 @@ RED, GREEN, BLUE = (250, 10, 20), (0, 255, 0), (10, 20, 250)
 
 
 def scene(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A red subject that fills `box` of a green picture."""
+    """A red subject that fills `box` of a green image."""
     x0, y0, x1, y1 = box
     rgb, alpha = np.full((height, width, 3), GREEN, np.uint8), np.zeros((height, width), np.uint8)
     rgb[y0:y1, x0:x1], alpha[y0:y1, x0:x1] = RED, 255
@@ -232,7 +232,7 @@ def test_a_blurred_background_stays_where_it_was_in_the_picture() -> None:
     assert (np.abs(colours[5:40, 40:160].astype(int) - GREEN) <= 2).all()
     wide, _ = laid_out(image, alpha, background="blur", crop="500px")
     assert wide.shape == (1100, 1100, 3)
-    assert (np.abs(wide[:, :100].astype(int) - RED) <= 2).all(), "beyond the picture its border goes on"
+    assert (np.abs(wide[:, :100].astype(int) - RED) <= 2).all(), "beyond the image its border goes on"
     assert (np.abs(wide[:, -100:].astype(int) - BLUE) <= 2).all()
 
 

@@ -28,7 +28,7 @@ QUARTERS[:20, :30] = (250, 10, 10)  # red at the top left
 QUARTERS[:20, 30:] = (10, 250, 10)
 QUARTERS[20:, :30] = (10, 10, 250)
 
-TURNED_FROM = {  # how a camera stores an upright picture under each orientation
+TURNED_FROM = {  # how a camera stores an upright image under each orientation
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],

@@ -20,7 +20,7 @@ def disc(height: int, width: int) -> np.ndarray:
 
 
 def whole(matte: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """The guided filter without tiles: every map enlarged over the whole picture."""
+    """The guided filter without tiles: every map enlarged over the whole image."""
     height, width = rgb.shape[:2]
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, GUIDE_SIDE / max(height, width))

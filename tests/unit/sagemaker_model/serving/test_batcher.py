@@ -20,7 +20,7 @@ from sagemaker_model.serving.batcher import Batcher, OutOfMemory
 
 @dataclass
 class Doubling:
-    """Doubles its input. `fits` is how many pictures its memory takes; `held` keeps it at work until it is set."""
+    """Doubles its input. `fits` is how many images its memory takes; `held` keeps it at work until it is set."""
 
     weights_sha256: str = ""
     fits: int = 100
@@ -33,7 +33,7 @@ class Doubling:
     def setup(self, device: str, weights_dir: Path) -> None: ...
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
-        raise AssertionError("a batched engine is not asked for one picture")
+        raise AssertionError("a batched engine is not asked for one image")
 
     def warm_up(self, batch_max: int) -> None: ...
 

@@ -130,7 +130,7 @@ def test_a_message_may_name_the_version_that_it_means(world: World, version_id: 
 def test_the_message_of_a_bad_picture_stays_and_the_log_says_why(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.drop("inbox/text.jpg", body=b"no picture")
+    world.drop("inbox/text.jpg", body=b"no image")
     world.drop("inbox/good.jpg")
     world.run()
     assert list(world.queue.messages) == ["1"]
@@ -172,7 +172,7 @@ def test_a_message_that_is_not_understood_stays(world: World, body: str, caplog:
 
 def test_of_two_photos_the_good_one_is_not_worked_again_when_the_message_returns_for_the_bad_one(world: World) -> None:
     world.queue.send(
-        json.dumps({"Records": [world.record("inbox/good.jpg"), world.record("inbox/bad.jpg", b"no picture")]})
+        json.dumps({"Records": [world.record("inbox/good.jpg"), world.record("inbox/bad.jpg", b"no image")]})
     )
     for deliveries in (1, 2):
         world.run()
@@ -196,7 +196,7 @@ def test_one_pass_ends_although_messages_return_before_its_end(world: World) -> 
             return super().receive(count, wait_s=wait_s, hidden_s=hidden_s)
 
     world.queue = Forgetful()
-    world.drop("inbox/bad.jpg", body=b"no picture")
+    world.drop("inbox/bad.jpg", body=b"no image")
     world.run()
     assert world.storage.reads == 1
 

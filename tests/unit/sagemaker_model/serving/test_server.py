@@ -161,7 +161,7 @@ def test_a_prompt_that_the_engine_cannot_use_is_refused() -> None:
 
 def test_a_bad_picture_is_refused_with_its_status_and_no_trace() -> None:
     with running(Half()) as client:
-        answer = send(client, b"no picture")
+        answer = send(client, b"no image")
     assert (answer.status_code, error_code(answer)) == (415, "unsupported_format")
     assert answer.json()["error"]["retryable"] is False
     assert "Traceback" not in answer.text
@@ -290,7 +290,7 @@ def test_a_bundle_answers_for_every_item_in_order_and_harms_none_for_another() -
     storage = FakeStorage()
     items = [
         item(0, storage),
-        item(1, storage, b"no picture"),
+        item(1, storage, b"no image"),
         replace(item(2, storage), source=Source("inbox", "inbox/none.jpg")),
         replace(item(3, storage), source=Source("inbox", "inbox/3.jpg", "old")),
         item(4, storage, b""),
@@ -377,7 +377,7 @@ def test_outside_the_region_of_interest_all_is_background() -> None:
 )
 def test_what_does_not_fit_the_picture_is_refused(output: dict[str, object], code: str, status: int) -> None:
     storage = FakeStorage()
-    storage.put("b", "text", b"no picture")
+    storage.put("b", "text", b"no image")
     storage.put("b", "empty", b"")
     with running(Half(), storage, max_pixels=200_000) as client:
         answer = send(client, output=output)
@@ -448,7 +448,7 @@ def test_a_body_that_is_no_bundle_is_refused(body: bytes) -> None:
 def test_metrics_count_pictures_and_their_stages() -> None:
     with running(Half()) as client:
         send(client)
-        send(client, b"no picture")
+        send(client, b"no image")
         page = client.get("/metrics").text
     assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="done"}} 1.0' in page
     assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="unsupported_format"}} 1.0' in page

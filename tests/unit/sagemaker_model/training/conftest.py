@@ -18,7 +18,7 @@ TINY = TrainingSettings(
 
 
 def blob(number: int, height: int = 40, width: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """(picture HxWx3, mask HxW)"""
+    """(image HxWx3, mask HxW)"""
     random = np.random.default_rng(number)
     mask = np.zeros((height, width), np.uint8)
     middle = int(random.integers(12, width - 12)), int(random.integers(12, height - 12))

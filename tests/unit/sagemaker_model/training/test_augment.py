@@ -15,7 +15,7 @@ def record(number: int = 0) -> Record:
 
 
 def of_its_mask(number: int) -> Record:
-    """A record whose picture is its mask, so that what happens to the one can be seen on the other."""
+    """A record whose image is its mask, so that what happens to the one can be seen on the other."""
     given = record(number)
     return Record(id="", image=np.dstack([given.mask] * 3), mask=given.mask, width=120, height=90)
 

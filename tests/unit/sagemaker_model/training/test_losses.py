@@ -19,7 +19,7 @@ from sagemaker_model.training.losses import (  # noqa: E402 - they need torch
 
 
 def row(*values: float) -> torch.Tensor:
-    """A picture of one row, 1x1x1xW."""
+    """An image of one row, 1x1x1xW."""
     return torch.tensor(values, dtype=torch.float32)[None, None, None]
 
 

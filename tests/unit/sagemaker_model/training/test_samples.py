@@ -107,7 +107,7 @@ def test_data_of_which_nothing_can_be_used_is_an_error(data: Path) -> None:
 
 def test_a_background_that_cannot_be_read_is_counted(data: Path) -> None:
     for path in (data / "backgrounds").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     made = Samples(source(data, "train"), replace(TINY, composed=0.5), data / "backgrounds")
     assert {name for number in range(24) for name in made[number].skipped} == {"0.png", "1.png"}
 
