@@ -42,13 +42,23 @@ def complete(here: Path, folder: Path, device: str) -> list[str]:
 
 
 def make_modnet(folder: Path) -> None:
-    """modnet.ckpt in the published layout, pinned as a file of one's own, and the two files for ONNX Runtime."""
-    import torch
-
+    """Writes modnet.ckpt and its two files for ONNX Runtime."""
     from sagemaker_model.export import formats as export
     from sagemaker_model.imaging.pixels import decode
     from sagemaker_model.nets.modnet import MODNet
     from sagemaker_model.weights import checkpoints
+
+    net = MODNet()
+    checkpoints.load_into(net, checkpoints.modnet_state(make_modnet_checkpoint(folder)))
+    export.to_onnx(net, folder / modnet.ONNX)
+    picture = modnet.MODNet().prepare(decode(jpeg(512), ServerSettings().limits).rgb, ())
+    export.to_int8(net, folder / modnet.INT8, [picture] * export.CALIBRATION_MIN)
+
+
+def make_modnet_checkpoint(folder: Path) -> dict[str, Any]:
+    """Writes modnet.ckpt in the published layout, pinned by its own SHA-256, and returns its state dict."""
+    import torch
+
     from tests.unit.sagemaker_model.nets import published_modnet
 
     state = published_modnet.state(seed=0)
@@ -56,11 +66,7 @@ def make_modnet(folder: Path) -> None:
     torch.save(state, unpinned)
     import_file(named("modnet"), unpinned, folder, own=True)
     unpinned.unlink()
-    net = MODNet()
-    checkpoints.load_into(net, checkpoints.modnet_state(state))
-    export.to_onnx(net, folder / modnet.ONNX)
-    picture = modnet.MODNet().prepare(decode(jpeg(512), ServerSettings().limits).rgb, ())
-    export.to_int8(net, folder / modnet.INT8, [picture] * export.CALIBRATION_MIN)
+    return state
 
 
 def make_sam(family: Any, variant: str, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""The alphas of the samples and some results, kept small: whatever changes them shows here, on purpose or not.
+"""The alphas of the samples and some results compared with small golden images in tests/golden.
 
-After a change that is meant: `python -m tests.contract.test_golden` writes them anew; look at them before committing.
+After an intended change, `python -m tests.contract.test_golden` writes the golden images again. View them before you
+commit them.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ SAMPLES = sorted((ROOT / "samples").glob("*/*.png"))
 PERSON = ROOT / "samples" / "default" / "astronaut.png"
 
 SIDE = 64
-"""Pixels of a golden alpha: means over blocks, so that one wrong pixel is nothing and a lost hand is much."""
+"""Side of a golden alpha in pixels. They are block means: a single wrong pixel hardly counts, a missing hand does."""
 
 TOLERANCE = 2.0
-"""Mean difference of 255: processors round differently. A quarter of a hand is more."""
+"""Mean difference, of 255. Processors round differently; a quarter of a hand makes a larger difference."""
 
 FORMATS = {
     "JPEG": {"quality": 95},
@@ -58,7 +59,7 @@ def golden(sample: Path) -> Path:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_alpha_of_a_sample_is_what_it_was(sample: Path, engines: dict[str, Engine]) -> None:
+def test_the_alpha_of_a_sample_is_unchanged(sample: Path, engines: dict[str, Engine]) -> None:
     name = PRESETS[sample.parent.name].engine
     found = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
     kept = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE).astype(float)
@@ -73,11 +74,11 @@ OUTPUTS = {
 }
 
 
-def drawn(said: dict[str, str], engine: Engine) -> np.ndarray:
-    """SIDExSIDEx3 uint8: the result on grey, or the colours of a zip as they are."""
-    options = Options(output=Output.from_json(said))
+def rendered(output: dict[str, str], engine: Engine) -> np.ndarray:
+    """Returns the result on grey, or the colours of a zip: SIDExSIDEx3 uint8."""
+    options = Options(output=Output.from_json(output))
     data = cut_out(PERSON.read_bytes(), options, engine, ServerSettings().limits).data
-    if said.get("format") == "zip":
+    if output.get("format") == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             data = opened.read("color.jpg")
     with Image.open(io.BytesIO(data)) as result:
@@ -87,13 +88,13 @@ def drawn(said: dict[str, str], engine: Engine) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_a_layout_looks_as_it_did(name: str, engines: dict[str, Engine]) -> None:
+def test_a_layout_is_unchanged(name: str, engines: dict[str, Engine]) -> None:
     kept = cv2.cvtColor(cv2.imread(str(GOLDEN / f"output-{name}.png")), cv2.COLOR_BGR2RGB)
-    assert np.abs(drawn(OUTPUTS[name], engines["selfie"]).astype(float) - kept).mean() <= TOLERANCE
+    assert np.abs(rendered(OUTPUTS[name], engines["selfie"]).astype(float) - kept).mean() <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_one_photo_has_one_alpha_whatever_it_is_packed_in(form: str, engines: dict[str, Engine]) -> None:
+def test_a_photo_has_the_same_alpha_in_every_file_format(form: str, engines: dict[str, Engine]) -> None:
     packed = io.BytesIO()
     with Image.open(PERSON) as photo:
         photo.convert("RGB").save(packed, form, **FORMATS[form])
@@ -109,6 +110,6 @@ if __name__ == "__main__":
     for path in SAMPLES:
         chosen = PRESETS[path.parent.name].engine
         cv2.imwrite(str(golden(path)), small(matte(path.read_bytes(), loaded[chosen], chosen)))
-    for kind, said in OUTPUTS.items():
-        colours = cv2.cvtColor(drawn(said, loaded["selfie"]), cv2.COLOR_RGB2BGR)
+    for kind, output in OUTPUTS.items():
+        colours = cv2.cvtColor(rendered(output, loaded["selfie"]), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(GOLDEN / f"output-{kind}.png"), colours)
