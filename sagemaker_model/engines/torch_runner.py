@@ -4,10 +4,10 @@ On a GPU by CUDA graphs: the hundreds of small kernels of a forward pass are rec
 graph replays its kernels on the same memory. So each shape and batch size has its own graph, the graphs share their
 working memory, and one batch runs at a time. Graphs are recorded before the server is ready, not while it serves.
 
-A batch is copied to the GPU before its graph runs, not while the previous graph runs: 16 images of 512x672 are 66 MB,
-about 4 ms (estimated, PCIe 4.0 x16) before 50 to 100 ms of computation. A second stream would need every buffer twice.
-cuDNN chooses its algorithms by rule, not by trial (`torch.backends.cudnn.benchmark`): for 105 graphs of about 70
-convolutions, trials would take minutes at every start.
+A batch is copied to the GPU before its graph runs, not while the previous graph runs. For 16 images of 512x672, 66 MB,
+the copy takes about 4 ms (estimated, PCIe 4.0 x16), the computation 50 to 100 ms. A second stream would need every
+buffer twice. cuDNN chooses its algorithms by rule, not by trial (`torch.backends.cudnn.benchmark`): for 105 graphs of
+about 70 convolutions, trials would take minutes at every start.
 """
 
 from __future__ import annotations

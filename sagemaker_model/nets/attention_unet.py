@@ -1,7 +1,7 @@
-"""Attention U-Net (Oktay et al.: "Attention U-Net: Learning Where to Look for the Pancreas", 2018): a small network
-that the user trains from scratch.
+"""Attention U-Net: a small network that the user trains from scratch.
 
-A U-Net with attention gates on its skip connections: the features of the coarser level weight those of the finer level.
+Oktay et al.: "Attention U-Net: Learning Where to Look for the Pancreas", 2018. A U-Net with attention gates on its skip
+connections: the features of the coarser level weight those of the finer level.
 """
 
 from __future__ import annotations

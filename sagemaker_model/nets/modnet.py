@@ -1,10 +1,11 @@
-"""MODNet: portrait matting in one pass (Ke, Sun, Li, Yan, Lau: "MODNet: Real-Time Trimap-Free Portrait Matting via
-Objective Decomposition", AAAI 2022).
+"""MODNet: portrait matting in one pass.
 
-Three branches on a MobileNetV2: the first locates the person, at 1/16 of the image's sides; the second finds the
-outline, at 1/2; the third joins both to the matte. Entries and shapes of the state dict are those of the published
-checkpoint, except that the published file has the backbone twice (`checkpoints.modnet_state` reads it): 439 entries,
-6,487,075 parameters.
+Ke, Sun, Li, Yan, Lau: "MODNet: Real-Time Trimap-Free Portrait Matting via Objective Decomposition", AAAI 2022.
+
+Three branches on a MobileNetV2. The first locates the person, at 1/16 of the image's sides. The second finds the
+outline, at 1/2. The third joins both to the matte.
+The state dict has the entries and shapes of the published checkpoint, but the backbone once instead of twice: 439
+entries, 6,487,075 parameters. `checkpoints.modnet_state` reads the published form.
 
 In the comments, "at 1/4" is a quarter of the image's height and width.
 """

@@ -1,10 +1,13 @@
 """Portrait: a small network for mattes of people, with the architecture of MediaPipe's selfie segmentation.
 
-A MobileNetV3 encoder (Howard et al., "Searching for MobileNetV3", ICCV 2019) down to 1/16 of the image's sides, its
-segmentation head (LR-ASPP, the same paper), and a decoder with skip connections from the encoder, whose channels are
-weighted before they are added (Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018). The layers and their order are
-those of MediaPipe's published selfie_segmentation.tflite, so that training can start from its weights
-(`published.portrait_state`): 106,401 parameters. Its norms are folded into the convolutions; this network has no norms.
+- Encoder: MobileNetV3 down to 1/16 of the image's sides (Howard et al., "Searching for MobileNetV3", ICCV 2019).
+- Segmentation head: LR-ASPP (the same paper).
+- Decoder: skip connections from the encoder, whose channels are weighted before they are added (Hu et al.,
+  "Squeeze-and-Excitation Networks", CVPR 2018).
+
+The layers and their order are those of MediaPipe's published selfie_segmentation.tflite, so that training can start
+from its weights (`published.portrait_state`): 106,401 parameters. Its norms are folded into the convolutions; this
+network has no norms.
 
 In the comments, "at 1/4" is a quarter of the image's height and width.
 """

@@ -67,8 +67,10 @@ class Batcher:
         return self._device.stuck
 
     async def infer(self, name: str, engine: BatchedEngine, prepared: Prepared) -> Any:
-        """Returns the engine's output for one image. Raises DeadlineExceeded, OutOfMemory, and what the engine
-        raises."""
+        """Returns the engine's output for one image.
+
+        Raises DeadlineExceeded, OutOfMemory, and the errors of the engine.
+        """
         image = _QueuedImage(prepared, asyncio.get_running_loop().create_future())
         queue = self._queues.setdefault((name, prepared.shape), _Queue(engine, deque()))
         queue.images.append((self._arrivals, image))

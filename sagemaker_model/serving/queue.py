@@ -25,7 +25,7 @@ RECEIVE_MAX = 10
 POLL_S = 20
 """Seconds that SQS waits for a message, its maximum. An idle worker calls it 130,000 times a month, for $0.05."""
 
-HIDDEN_MAX_S = 43_200
+VISIBILITY_TIMEOUT_MAX_S = 43_200
 """Maximum visibility timeout of SQS in seconds: 12 hours."""
 
 REFUSALS = (
@@ -57,10 +57,10 @@ class Queue(Protocol):
     def has_dead_letters(self) -> bool:
         """Whether the queue has a redrive policy, which moves messages to a dead-letter queue."""
 
-    def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
+    def receive(self, count: int, *, wait_s: int, visibility_timeout_s: int) -> list[Message]:
         """Returns at most `count` messages, 1 to RECEIVE_MAX, after at most `wait_s` seconds.
 
-        Other consumers do not get them for `hidden_s` seconds (the visibility timeout).
+        Other consumers do not get them for `visibility_timeout_s` seconds (the visibility timeout).
         """
 
     def delete(self, message: Message) -> None: ...
@@ -87,10 +87,13 @@ class SqsQueue:
             response = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
         return "RedrivePolicy" in response.get("Attributes", {})
 
-    def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
+    def receive(self, count: int, *, wait_s: int, visibility_timeout_s: int) -> list[Message]:
         with _translated():
             response = self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=count, WaitTimeSeconds=wait_s, VisibilityTimeout=hidden_s
+                QueueUrl=self._url,
+                MaxNumberOfMessages=count,
+                WaitTimeSeconds=wait_s,
+                VisibilityTimeout=visibility_timeout_s,
             )
         return [Message(one["MessageId"], one["ReceiptHandle"], one["Body"]) for one in response.get("Messages", ())]
 

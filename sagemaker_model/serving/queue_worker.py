@@ -36,7 +36,7 @@ from maskdrop.job import RESULTS_PREFIX, Job, Source, dropped, queued
 from maskdrop.options import Options
 from maskdrop.wire import Item, bundle_of, sources_of
 from sagemaker_model.engines.base import Engine
-from sagemaker_model.serving.queue import HIDDEN_MAX_S, POLL_S, RECEIVE_MAX, Message, Queue
+from sagemaker_model.serving.queue import POLL_S, RECEIVE_MAX, VISIBILITY_TIMEOUT_MAX_S, Message, Queue
 from sagemaker_model.serving.runtime import Runtime, in_flight_max
 from sagemaker_model.serving.storage import Storage
 from sagemaker_model.settings import ServerSettings
@@ -117,7 +117,7 @@ class QueueWorker:
         self._pauses_s = pauses_s
         # Twice the deadline, because an image may wait for a thread before its deadline starts. If the message is
         # redelivered meanwhile, the image is processed twice and written once.
-        self._visibility_timeout_s = min(math.ceil(2 * settings.deadline_s), HIDDEN_MAX_S)
+        self._visibility_timeout_s = min(math.ceil(2 * settings.deadline_s), VISIBILITY_TIMEOUT_MAX_S)
         self._in_progress: set[asyncio.Task[None]] = set()
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -127,8 +127,7 @@ class QueueWorker:
             self._stopped.set_result(None)
 
     async def run(self, *, once: bool = False) -> None:
-        """Processes messages until `stop`; if `once`, until the queue returns no message that it has not returned
-        before.
+        """Processes messages until `stop`; if `once`, until the queue returns no new message.
 
         After `stop` or an error, messages in progress have drain_s seconds to end. Raises NotAllowed, and
         DeadlineExceeded if a thread is stuck: the process must be restarted to have all threads again.
@@ -152,7 +151,9 @@ class QueueWorker:
                 raise DeadlineExceeded("A thread is stuck with an image: the worker ends and must be restarted.")
             count = min(messages_max - len(self._in_progress), RECEIVE_MAX)
             wait_s = ONCE_POLL_S if once else POLL_S
-            receive = partial(self._queue.receive, count, wait_s=wait_s, hidden_s=self._visibility_timeout_s)
+            receive = partial(
+                self._queue.receive, count, wait_s=wait_s, visibility_timeout_s=self._visibility_timeout_s
+            )
             messages = await self._call_queue(receive) or []
             if once:
                 messages = [message for message in messages if message.id not in seen]
@@ -171,8 +172,7 @@ class QueueWorker:
             await asyncio.wait({*self._in_progress, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _call_queue(self, call: Callable[[], T]) -> T | None:
-        """Calls SQS and retries it until it responds. Returns None if the worker is stopped first. Raises
-        NotAllowed."""
+        """Calls SQS, with retries, until it responds; None if the worker is stopped first. Raises NotAllowed."""
         for pause_s in chain(self._pauses_s, repeat(self._pauses_s[-1])):
             response = asyncio.create_task(self._runtime.run_io(call))
             await asyncio.wait((response, self._stopped), return_when=asyncio.FIRST_COMPLETED)

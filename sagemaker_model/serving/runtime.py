@@ -46,8 +46,10 @@ T = TypeVar("T")
 
 
 def in_flight_max(workers: int) -> int:
-    """Returns how many images of bundles are in memory at once: for each worker one in progress and one ready, and two
-    that are read or written."""
+    """Returns the maximum number of images of bundles in memory.
+
+    For each worker one in progress and one ready, and two that are read or written.
+    """
     return 2 * workers + 2
 
 
@@ -177,8 +179,7 @@ class Runtime:
         return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)
 
     async def run_io(self, call: Callable[[], T]) -> T:
-        """Runs `call`, which waits for AWS, in one of `in_flight_max` threads; returns its result or raises its
-        error."""
+        """Runs `call`, which waits for AWS, in one of `in_flight_max` threads, and returns its result."""
         return await asyncio.get_running_loop().run_in_executor(self._io, call)
 
 

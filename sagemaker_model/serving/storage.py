@@ -42,8 +42,10 @@ class Storage(Protocol):
     def write(
         self, bucket: str, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], replaces: str
     ) -> bool:
-        """Writes if the current object has the ETag `replaces` (NEW: if there is no object). Returns whether it
-        wrote."""
+        """Writes if the current object has the ETag `replaces`, or for NEW if there is no object.
+
+        Returns whether it has written.
+        """
 
 
 class S3Storage:
@@ -112,8 +114,7 @@ def _stored(response: Mapping[str, Any]) -> StoredObject:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Converts errors of botocore: denied access to NotAllowed, others (throttled, unreachable) to
-    StorageUnavailable."""
+    """Converts errors of botocore: denied access to NotAllowed, all others to StorageUnavailable."""
     try:
         yield
     except MaskdropError:

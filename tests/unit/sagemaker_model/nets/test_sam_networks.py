@@ -129,8 +129,10 @@ each_family = pytest.mark.parametrize("family", ["sam", "sam2"])
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with small networks in Hugging Face folders; SAM 2.1 with a key of the video model, as
-    published."""
+    """Returns a folder with small networks as Hugging Face folders.
+
+    The one of SAM 2.1 has a key of the video model, as published.
+    """
     root = tmp_path_factory.mktemp("weights")
     for family, make in NETWORKS.items():
         video = {"memory_attention.layers.0.linear1.weight": torch.zeros(2)} if family == "sam2" else None

@@ -41,9 +41,9 @@ class FakeQueue:
         self._raise_next()
         return self.dead_letters
 
-    def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
+    def receive(self, count: int, *, wait_s: int, visibility_timeout_s: int) -> list[Message]:
         self._raise_next()
-        self.receives.append((count, wait_s, hidden_s))
+        self.receives.append((count, wait_s, visibility_timeout_s))
         found = [message for name, message in self.messages.items() if name not in self.hidden][:count]
         if not found and self.hold:
             self.entered.release()

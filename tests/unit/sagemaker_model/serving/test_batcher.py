@@ -70,9 +70,9 @@ def run(requests: Callable[[Batcher], Coroutine[Any, Any, None]], batch_max: int
     asyncio.run(main())
 
 
-async def until(hold: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not hold():  # noqa: ASYNC110 - another thread changes it
+        while not condition():  # noqa: ASYNC110 - another thread changes it
             await asyncio.sleep(0.001)
 
 

@@ -30,9 +30,9 @@ def test_messages_are_received_with_a_visibility_timeout_and_deleted_by_receipt(
     )
     stub.add_response("receive_message", {}, parameters)
     stub.add_response("delete_message", {}, {"QueueUrl": URL, "ReceiptHandle": "r"})
-    [message] = queue.receive(2, wait_s=20, hidden_s=120)
+    [message] = queue.receive(2, wait_s=20, visibility_timeout_s=120)
     assert message == Message("1", "r", "b")
-    assert queue.receive(2, wait_s=20, hidden_s=120) == []
+    assert queue.receive(2, wait_s=20, visibility_timeout_s=120) == []
     queue.delete(message)
     stub.assert_no_pending_responses()
 
@@ -62,7 +62,7 @@ def test_errors_that_a_retry_can_solve_raise_queue_unavailable_and_others_not_al
     queue, stub = sqs
     stub.add_client_error("receive_message", code, http_status_code=403)
     with pytest.raises(error, match=code):
-        queue.receive(1, wait_s=1, hidden_s=1)
+        queue.receive(1, wait_s=1, visibility_timeout_s=1)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_an_unreachable_queue_is_unavailable_and_missing_credentials_are_not_all
 
     monkeypatch.setattr(queue._sqs, "receive_message", broken)
     with pytest.raises(error):
-        queue.receive(1, wait_s=1, hidden_s=1)
+        queue.receive(1, wait_s=1, visibility_timeout_s=1)
 
 
 def test_without_a_region_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

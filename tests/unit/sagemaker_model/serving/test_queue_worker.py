@@ -193,9 +193,9 @@ def test_a_dry_run_writes_results_and_deletes_no_messages(environment: Environme
 
 def test_once_ends_even_if_messages_are_redelivered_meanwhile(environment: Environment) -> None:
     class RedeliveringQueue(FakeQueue):
-        def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Any]:
+        def receive(self, count: int, *, wait_s: int, visibility_timeout_s: int) -> list[Any]:
             self.show()
-            return super().receive(count, wait_s=wait_s, hidden_s=hidden_s)
+            return super().receive(count, wait_s=wait_s, visibility_timeout_s=visibility_timeout_s)
 
     environment.queue = RedeliveringQueue()
     environment.drop("inbox/bad.jpg", body=b"no image")
@@ -236,7 +236,9 @@ def test_receives_are_limited_to_the_free_capacity_and_hidden_for_twice_the_dead
         environment.drop(f"inbox/{number}.jpg")
     environment.run()
     assert environment.queue.messages == {}
-    assert {(wait_s, hidden_s) for _, wait_s, hidden_s in environment.queue.receives} == {(ONCE_POLL_S, 60)}
+    assert {(wait_s, visibility_timeout_s) for _, wait_s, visibility_timeout_s in environment.queue.receives} == {
+        (ONCE_POLL_S, 60)
+    }
     messages_max = in_flight_max(SETTINGS.workers)
     assert environment.queue.receives[0][0] == messages_max
     assert all(1 <= count <= messages_max for count, _, _ in environment.queue.receives)
