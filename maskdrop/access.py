@@ -9,7 +9,8 @@ from math import ceil
 from typing import Any, Literal
 
 from maskdrop.errors import RateLimitExceeded
-from maskdrop.job import Job, iso
+from maskdrop.job import Job
+from maskdrop.record import Record
 from maskdrop.services import Registry
 
 Scope = Literal["own", "all"]
@@ -32,7 +33,7 @@ KEPT = timedelta(days=400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(Record):
     """An API key as the registry keeps it, under the digest of its text.
 
     id: that of the API Gateway key on the usage plan.
@@ -47,21 +48,6 @@ class Key:
     rate: int
     created_at: datetime
     webhook_secret: str = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "owner": self.owner,
-            "scope": self.scope,
-            "rate": self.rate,
-            "created_at": iso(self.created_at),
-            "webhook_secret": self.webhook_secret,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Key:
-        return cls(**{**data, "created_at": datetime.fromisoformat(data["created_at"])})
 
 
 def digest(key: str) -> str:

@@ -65,23 +65,18 @@ A message is one sentence that its reader, who sees no log and no code, can act 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from maskdrop.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Record):
     """An error as data: what a failed job and an outcome carry."""
 
     code: str
     message: str
     retryable: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "retryable": self.retryable}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ErrorInfo:
-        return cls(code=str(data["code"]), message=str(data["message"]), retryable=bool(data["retryable"]))
 
 
 class MaskdropError(Exception):

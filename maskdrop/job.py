@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 from maskdrop.errors import ErrorInfo
-from maskdrop.options import Options
+from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.presets import BUILT_IN, Presets
+from maskdrop.record import Decimals, Inline, Record, iso
 
 State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
@@ -32,7 +33,7 @@ JOBS_PREFIX = f"{RESULTS_PREFIX}jobs/"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(Record):
     """Where an image is.
 
     version_id: the S3 version, or the ETag in a bucket without versions.
@@ -46,29 +47,9 @@ class Source:
     bytes: int | None = None
     sequencer: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "bucket": self.bucket,
-            "key": self.key,
-            "version_id": self.version_id,
-            "bytes": self.bytes,
-            "sequencer": self.sequencer,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Source:
-        size = data.get("bytes")
-        return cls(
-            bucket=data["bucket"],
-            key=data["key"],
-            version_id=data.get("version_id") or "",
-            bytes=None if size is None else int(size),
-            sequencer=data.get("sequencer") or "",
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Record):
     """The image that a job made: where it is and what it is. width and height in pixels, bytes of the file."""
 
     bucket: str
@@ -79,32 +60,9 @@ class Result:
     sha256: str
     format: str
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "bucket": self.bucket,
-            "key": self.key,
-            "width": self.width,
-            "height": self.height,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "format": self.format,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Result:
-        return cls(
-            bucket=data["bucket"],
-            key=data["key"],
-            width=int(data["width"]),
-            height=int(data["height"]),
-            bytes=int(data["bytes"]),
-            sha256=data["sha256"],
-            format=data["format"],
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Record):
     """What was found.
 
     box: x0, y0, x1, y1 in pixels of the upright image, around alpha >= 128; None when nothing was found.
@@ -113,25 +71,12 @@ class Subject:
     """
 
     box: tuple[int, int, int, int] | None
-    coverage: float
-    score: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "box": list(self.box) if self.box else None,
-            "coverage": round(self.coverage, 4),
-            "score": round(self.score, 4),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Subject:
-        x = data["box"]
-        box = (int(x[0]), int(x[1]), int(x[2]), int(x[3])) if x else None
-        return cls(box=box, coverage=float(data["coverage"]), score=float(data["score"]))
+    coverage: Annotated[float, Decimals(4)]
+    score: Annotated[float, Decimals(4)]
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class Webhook(Record):
     """Whom to tell of the end of a job.
 
     key: the API key that asked for it, by its name in the registry; its secret signs what is told.
@@ -140,16 +85,9 @@ class Webhook:
     url: str
     key: str
 
-    def to_json(self) -> dict[str, str]:
-        return {"url": self.url, "key": self.key}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Webhook:
-        return cls(url=data["url"], key=data["key"])
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Record):
     """One image on its way.
 
     owner: who may see it, as the key says that asked for it; "" for a photo dropped into the inbox.
@@ -162,20 +100,20 @@ class Job:
 
     id: str
     state: State
-    preset: str
-    options: Options
-    source: Source
-    created_at: datetime
-    changed_at: datetime
     owner: str = ""
-    attempts: int = 0
-    bundle: str = ""
+    preset: str
+    options: Annotated[Options, Inline(JSON_FIELDS)]
+    source: Source
     result: Result | None = None
     subject: Subject | None = None
     error: ErrorInfo | None = None
     warnings: tuple[str, ...] = ()
+    attempts: int = 0
+    bundle: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     cost_usd: float | None = None
+    created_at: datetime
+    changed_at: datetime
     finished_at: datetime | None = None
     webhook: Webhook | None = None
 
@@ -190,58 +128,6 @@ class Job:
     def recency(self) -> str:
         """Sorts the jobs of one state by the time of their last change; unique."""
         return f"{iso(self.changed_at)}#{self.id}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "state": self.state,
-            "owner": self.owner,
-            "preset": self.preset,
-            **self.options.to_json(),
-            "source": self.source.to_json(),
-            "result": self.result.to_json() if self.result else None,
-            "subject": self.subject.to_json() if self.subject else None,
-            "error": self.error.to_json() if self.error else None,
-            "warnings": list(self.warnings),
-            "attempts": self.attempts,
-            "bundle": self.bundle,
-            "timings": self.timings,
-            "cost_usd": self.cost_usd,
-            "created_at": iso(self.created_at),
-            "changed_at": iso(self.changed_at),
-            "finished_at": iso(self.finished_at) if self.finished_at else None,
-            "webhook": self.webhook.to_json() if self.webhook else None,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Job:
-        """The job that `to_json` wrote: a record of ours, not a request, so a missing field is a KeyError."""
-        cost = data.get("cost_usd")
-        return cls(
-            id=data["id"],
-            state=data["state"],
-            preset=data["preset"],
-            options=Options.from_json({name: data[name] for name in ("task", "engine", "prompt", "output")}),
-            source=Source.from_json(data["source"]),
-            created_at=datetime.fromisoformat(data["created_at"]),
-            changed_at=datetime.fromisoformat(data["changed_at"]),
-            owner=data["owner"],
-            attempts=int(data["attempts"]),
-            bundle=data["bundle"],
-            result=Result.from_json(data["result"]) if data["result"] else None,
-            subject=Subject.from_json(data["subject"]) if data["subject"] else None,
-            error=ErrorInfo.from_json(data["error"]) if data["error"] else None,
-            warnings=tuple(data["warnings"]),
-            timings={name: float(ms) for name, ms in data["timings"].items()},
-            cost_usd=None if cost is None else float(cost),
-            finished_at=datetime.fromisoformat(data["finished_at"]) if data["finished_at"] else None,
-            webhook=Webhook.from_json(data["webhook"]) if data["webhook"] else None,
-        )
-
-
-def iso(moment: datetime) -> str:
-    """UTC, ISO 8601 with microseconds and "Z": as text it sorts as the times do."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def job_id(source: Source, options: Options, owner: str = "") -> str:

@@ -11,6 +11,8 @@ from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
 
+JSON_FIELDS = ("task", "engine", "prompt", "output")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -51,7 +53,7 @@ def parsed(data: Any) -> dict[str, Any]:
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise InvalidOptions("Options are an object.")
-    if unknown := set(data) - {"task", "engine", "prompt", "output"}:
+    if unknown := set(data) - set(JSON_FIELDS):
         raise InvalidOptions(f"There is no option {', '.join(sorted(map(repr, unknown)))}.")
     said: dict[str, Any] = {}
     if (task := data.get("task")) is not None:

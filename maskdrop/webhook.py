@@ -16,7 +16,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from maskdrop.errors import BlockedUrl, HostUnavailable, InvalidUrl
-from maskdrop.job import Job, iso
+from maskdrop.job import Job
+from maskdrop.record import iso
 from maskdrop.services import Services
 
 RETRY_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)

@@ -23,12 +23,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
 from maskdrop.errors import ErrorInfo, InvalidOptions
 from maskdrop.job import Job, Result, Source, Subject
-from maskdrop.options import Options
+from maskdrop.options import JSON_FIELDS, Options
+from maskdrop.record import Decimals, Inline, Record
 
 BUNDLE_MAX = 64
 """Items in one bundle: about 18 kB of JSON, and 12 s of work at 5 images a second."""
@@ -42,15 +43,12 @@ RESULT_OF = "maskdrop-job"
 
 
 @dataclass(frozen=True, slots=True)
-class Overflow:
+class Overflow(Record):
     """Where a result of more than `bytes_max` bytes goes."""
 
     bucket: str
     key: str
     bytes_max: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"bucket": self.bucket, "key": self.key, "bytes_max": self.bytes_max}
 
     @classmethod
     def from_json(cls, data: Any) -> Overflow:
@@ -86,8 +84,8 @@ class Invocation:
         return cls(Options.from_json(data), None if overflow is None else Overflow.from_json(overflow))
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Record):
     """What was found in one image, and how. width and height of the result in pixels, full: both in the size
     "original"; place the subject's box in the result (None: nothing was found), timings in milliseconds."""
 
@@ -98,43 +96,19 @@ class Facts:
     full: tuple[int, int]
     subject: Subject
     place: tuple[int, int, int, int] | None
-    warnings: tuple[str, ...]
     timings: dict[str, float]
+    warnings: tuple[str, ...]
 
     def to_header(self) -> str:
-        """ASCII; the last warnings are left out when it would be longer than CUSTOM_ATTRIBUTES_MAX."""
-        data = {
-            "engine": self.engine,
-            "device": self.device,
-            "width": self.width,
-            "height": self.height,
-            "full": self.full,
-            "subject": self.subject.to_json(),
-            "place": self.place,
-            "timings": self.timings,
-        }
-        warnings = list(self.warnings)
-        while True:
-            text = json.dumps({**data, "warnings": warnings}, separators=(",", ":"))
-            if len(text) <= CUSTOM_ATTRIBUTES_MAX or not warnings:
-                return text
-            warnings.pop()
+        """ASCII; the last warnings are left out where it would be longer than CUSTOM_ATTRIBUTES_MAX."""
+        data = self.to_json()
+        while len(text := json.dumps(data, separators=(",", ":"))) > CUSTOM_ATTRIBUTES_MAX and data["warnings"]:
+            data["warnings"].pop()
+        return text
 
     @classmethod
     def from_header(cls, text: str) -> Facts:
-        data = json.loads(text)
-        place = data["place"]
-        return cls(
-            engine=data["engine"],
-            device=data["device"],
-            width=int(data["width"]),
-            height=int(data["height"]),
-            full=(data["full"][0], data["full"][1]),
-            subject=Subject.from_json(data["subject"]),
-            place=(place[0], place[1], place[2], place[3]) if place else None,
-            warnings=tuple(data["warnings"]),
-            timings=dict(data["timings"]),
-        )
+        return cls.from_json(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,32 +121,21 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Destination(Record):
+    """The object in S3 that a result is written to."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Record):
     """One image of a bundle: what to read, what to do, where to write."""
 
     id: str
     source: Source
-    result_bucket: str
-    result_key: str
-    options: Options
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "source": self.source.to_json(),
-            "result": {"bucket": self.result_bucket, "key": self.result_key},
-            **self.options.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Item:
-        return cls(
-            id=data["id"],
-            source=Source.from_json(data["source"]),
-            result_bucket=data["result"]["bucket"],
-            result_key=data["result"]["key"],
-            options=Options.from_json({name: data.get(name) for name in ("task", "engine", "prompt", "output")}),
-        )
+    result: Destination
+    options: Annotated[Options, Inline(JSON_FIELDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +162,13 @@ class Bundle:
 
 def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str) -> Bundle:
     """The bundle that carries `jobs`, their results going to the bucket `results`."""
-    return Bundle(bundle_id, tuple(Item(job.id, job.source, results, job.result_key, job.options) for job in jobs))
+    return Bundle(
+        bundle_id, tuple(Item(job.id, job.source, Destination(results, job.result_key), job.options) for job in jobs)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Record):
     """What became of one item: a result, or an error."""
 
     id: str
@@ -214,33 +179,9 @@ class Outcome:
     timings: dict[str, float] = field(default_factory=dict)
     error: ErrorInfo | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "engine": self.engine,
-            "result": self.result.to_json() if self.result else None,
-            "subject": self.subject.to_json() if self.subject else None,
-            "warnings": list(self.warnings),
-            "timings": self.timings,
-            "error": self.error.to_json() if self.error else None,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Outcome:
-        result, subject, error = data.get("result"), data.get("subject"), data.get("error")
-        return cls(
-            id=data["id"],
-            engine=data.get("engine") or "",
-            result=Result.from_json(result) if result else None,
-            subject=Subject.from_json(subject) if subject else None,
-            warnings=tuple(data.get("warnings") or ()),
-            timings=dict(data.get("timings") or {}),
-            error=ErrorInfo.from_json(error) if error else None,
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Record):
     """What the container says to a bundle.
 
     wall_ms: from the arrival of the bundle to its last outcome.
@@ -249,7 +190,7 @@ class Answer:
 
     bundle: str
     device: str
-    wall_ms: float
+    wall_ms: Annotated[float, Decimals(1)]
     usd_per_hour: float | None
     outcomes: tuple[Outcome, ...]
 
@@ -261,27 +202,11 @@ class Answer:
         return self.usd_per_hour * self.wall_ms / 3_600_000 / len(self.outcomes)
 
     def to_bytes(self) -> bytes:
-        return _dump(
-            {
-                "bundle": self.bundle,
-                "device": self.device,
-                "wall_ms": round(self.wall_ms, 1),
-                "usd_per_hour": self.usd_per_hour,
-                "outcomes": [outcome.to_json() for outcome in self.outcomes],
-            }
-        )
+        return _dump(self.to_json())
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Answer:
-        data = json.loads(body)
-        price = data["usd_per_hour"]
-        return cls(
-            bundle=data["bundle"],
-            device=data["device"],
-            wall_ms=float(data["wall_ms"]),
-            usd_per_hour=None if price is None else float(price),
-            outcomes=tuple(Outcome.from_json(outcome) for outcome in data["outcomes"]),
-        )
+        return cls.from_json(json.loads(body))
 
 
 def sources_of(event: dict[str, Any]) -> Iterator[Source]:
@@ -327,19 +252,18 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class JobMessage:
+class JobMessage(Record):
     """A message on the jobs queue: this job waits to be submitted, after so many attempts."""
 
     job_id: str
     attempts: int
 
     def to_body(self) -> str:
-        return json.dumps({"job_id": self.job_id, "attempts": self.attempts})
+        return json.dumps(self.to_json())
 
     @classmethod
     def from_body(cls, body: str) -> JobMessage:
-        data = json.loads(body)
-        return cls(job_id=data["job_id"], attempts=int(data["attempts"]))
+        return cls.from_json(json.loads(body))
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:

@@ -37,7 +37,7 @@ class Place:
 
     def look(self) -> Outcome | None:
         """The outcome when the job has its result already. Raises SourceReplaced when a newer photo has one."""
-        stored = self._storage.look(self._item.result_bucket, self._item.result_key)
+        stored = self._storage.look(self._item.result.bucket, self._item.result.key)
         if stored is None:
             self._replaces = NEW
             return None
@@ -58,8 +58,8 @@ class Place:
         }
         for _ in range(WRITES_MAX):
             if self._storage.write(
-                self._item.result_bucket,
-                self._item.result_key,
+                self._item.result.bucket,
+                self._item.result.key,
                 cutout.data,
                 CONTENT_TYPE[cutout.format],
                 metadata,
@@ -97,7 +97,7 @@ def _outcome(item: Item, cutout: Cutout) -> Outcome:
     return Outcome(
         id=item.id,
         engine=item.options.engine,
-        result=_result(item.result_bucket, item.result_key, cutout),
+        result=_result(item.result.bucket, item.result.key, cutout),
         subject=cutout.subject,
         warnings=cutout.warnings,
         timings=cutout.timings,
@@ -127,5 +127,5 @@ def _packed(outcome: Outcome) -> str:
 
 def _outcome_of(item: Item, stored: Stored) -> Outcome:
     data = json.loads(stored.metadata[OUTCOME])
-    data["result"] |= {"bucket": item.result_bucket, "key": item.result_key}
+    data["result"] |= {"bucket": item.result.bucket, "key": item.result.key}
     return Outcome.from_json(data)

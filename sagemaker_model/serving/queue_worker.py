@@ -189,7 +189,7 @@ class QueueWorker:
         outcome = await self._runtime.item(item)
         name = f"s3://{item.source.bucket}/{item.source.key}"
         if outcome.error is None:
-            log.info("job %s: %s is in s3://%s/%s", item.id, name, item.result_bucket, item.result_key)
+            log.info("job %s: %s is in s3://%s/%s", item.id, name, item.result.bucket, item.result.key)
             return True
         log.warning("job %s: %s: %s (%s)", item.id, name, outcome.error.message, outcome.error.code)
         return outcome.error.code in OVER

@@ -79,7 +79,7 @@ def test_a_preset_that_was_made_without_a_deployment_is_followed() -> None:
     (job,) = world.jobs.records.values()
     assert (job.preset, job.options.output.format) == ("shop", "jpg")
     (bundle,) = world.bundles()
-    assert bundle.items[0].result_key == "results/shop/a.jpg.jpg"
+    assert bundle.items[0].result.key == "results/shop/a.jpg.jpg"
 
 
 def test_a_preset_that_cannot_be_used_fails_its_photos_with_the_reason_and_no_others() -> None:

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, Subject, dropped, folder_of, is_newer, iso, job_id, queued, result_key
+from maskdrop.job import Job, Result, Subject, dropped, folder_of, is_newer, job_id, queued, result_key
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.presets import PRESETS, Presets
 from maskdrop.prompt import Prompt
+from maskdrop.record import iso
 from tests.fakes import NOW, a_source, minutes_later
 
 

@@ -7,7 +7,7 @@ import pytest
 from maskdrop.errors import EmptyFile, FileTooLarge, SourceMissing, SourceReplaced, StorageUnavailable
 from maskdrop.job import Source, Subject
 from maskdrop.options import Options
-from maskdrop.wire import Item
+from maskdrop.wire import Destination, Item
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.serving.bundle import JOB, SEQUENCER, Place, read_source
@@ -15,7 +15,7 @@ from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
 
 LIMITS = Limits(max_bytes=100, max_pixels=100)
 SOURCE = Source("inbox", "inbox/a.jpg", version_id="v1", sequencer="0A")
-ITEM = Item("job-1", SOURCE, "results", "results/a.jpg.png", Options())
+ITEM = Item("job-1", SOURCE, Destination("results", "results/a.jpg.png"), Options())
 CUTOUT = Cutout(
     b"result", "png", 30, 20, (30, 20), Subject((1, 2, 3, 4), 0.25, 0.5), (1, 2, 3, 4), ("a: b",), {"predict": 1.0}
 )

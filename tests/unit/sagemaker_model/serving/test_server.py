@@ -22,7 +22,7 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Destination, Item
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging import arrays
 from sagemaker_model.serving.runtime import in_flight
@@ -62,7 +62,12 @@ def bundle(client: TestClient, *items: Item) -> Answer:
 def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:
     key = f"inbox/{number}.jpg"
     stored = storage.put("inbox", key, body)
-    return Item(f"job-{number}", Source("inbox", key, stored.etag), "results", f"results/{number}.jpg.png", Options())
+    return Item(
+        f"job-{number}",
+        Source("inbox", key, stored.etag),
+        Destination("results", f"results/{number}.jpg.png"),
+        Options(),
+    )
 
 
 def npy(array: np.ndarray) -> bytes:
