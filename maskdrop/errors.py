@@ -54,11 +54,11 @@ MaskdropError                 code                   status  retryable
 └── Internal                  internal               500     yes
 ```
 
-Statuses of requests: 400 (413, 415) for a request that the API's description does not allow; 422 for an allowed request
-that this image or this combination of options cannot satisfy; 424 for a URL whose host did not deliver the file, so that
-the failure of another host is no 5xx of this service.
+Statuses of requests: 400 (413, 415) for a request that the API's description does not allow. 422 for an allowed request
+that this image or this combination of options cannot satisfy. 424 for a URL whose host did not deliver the file: the
+failure of another host is no 5xx of this service.
 
-After a retryable error the job returns to its queue. After any other error its state is `failed`, with code and message.
+After a retryable error the job returns to its queue. After any other error it is `failed`, with the code and message.
 A message is one sentence that a caller can act on without logs or source code.
 """
 

@@ -218,8 +218,10 @@ class Answer(Record):
 
 
 def sources_of(event: dict[str, Any]) -> Iterator[Source]:
-    """The created objects of an S3 notification. Keys are URL-decoded here, once. An `s3:TestEvent`, which S3 sends when
-    a notification is configured, contains none."""
+    """The created objects of an S3 notification. Keys are URL-decoded here, once.
+
+    An `s3:TestEvent`, which S3 sends when a notification is configured, contains none.
+    """
     for record in event.get("Records", ()):
         if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
             continue

@@ -55,7 +55,7 @@ def test_prompts_that_say_nothing_are_left_out() -> None:
 def test_a_thousand_points_are_taken_and_not_one_more() -> None:
     places = [[i, 1] for i in range(MARKS_MAX)]
     assert len(Options.from_json({"engine": "sam", "prompt": {"points": places}}).prompts[0].points) == MARKS_MAX
-    with pytest.raises(InvalidPrompt, match="At most 1,000"):
+    with pytest.raises(InvalidPrompt, match="at most 1,000"):
         Options.from_json({"engine": "sam", "prompt": [{"points": places}, {"box": [0, 0, 1, 1]}]})
 
 
@@ -72,17 +72,17 @@ def test_a_thousand_points_are_taken_and_not_one_more() -> None:
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, 1, 9]}}, InvalidPrompt, "no area"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, math.nan, 9]}}, InvalidPrompt, "from -1000000"),
-        ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "takes no box"),
-        ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "takes no points"),
+        ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "does not support boxes"),
+        ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "does not support points"),
         ({"engine": "sam", "prompt": 1}, InvalidPrompt, "object"),
         ({"engine": "sam", "prompt": [[1, 2]]}, InvalidPrompt, "object"),
-        ({"engine": "sam", "prompt": {"points": 1}}, InvalidPrompt, "list of places"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2, 3]]}}, InvalidPrompt, "list of places"),
+        ({"engine": "sam", "prompt": {"points": 1}}, InvalidPrompt, "list of pairs"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2, 3]]}}, InvalidPrompt, "list of pairs"),
         ({"engine": "sam", "prompt": {"points": [[1, math.inf]]}}, InvalidPrompt, "from -1000000"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": []}}, InvalidPrompt, "one label for each"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [2]}}, InvalidPrompt, "label is 1"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [True]}}, InvalidPrompt, "label is 1"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [0]}}, InvalidPrompt, "No point is on"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": []}}, InvalidPrompt, "one label per"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [2]}}, InvalidPrompt, "label must be 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [True]}}, InvalidPrompt, "label must be 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [0]}}, InvalidPrompt, "No point has the label 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence_that_names_it(

@@ -161,7 +161,7 @@ def test_anything_else_is_refused_with_the_field_and_its_grammar(field: str, val
     with pytest.raises(InvalidOptions) as refused:
         parsed(**{field: value})
     assert refused.value.field == field
-    assert f'"output.{field}" is {FIELDS[field].grammar}; not' in refused.value.message
+    assert f'"output.{field}" must be {FIELDS[field].grammar}; got' in refused.value.message
 
 
 @given(

@@ -70,7 +70,7 @@ def test_presets_are_read_once_a_minute_and_a_change_is_seen_by_then() -> None:
         ({"output": {"format": "bmp"}}, "output.format"),
         ({"engine": "magic"}, "magic"),
         ({"colour": "red"}, "colour"),
-        ({"engine": "selfie", "prompt": {"box": [0, 0, 1, 1]}}, "takes no box"),
+        ({"engine": "selfie", "prompt": {"box": [0, 0, 1, 1]}}, "does not support boxes"),
     ],
 )
 def test_a_broken_preset_says_its_name_and_its_fault_and_harms_no_other(value: dict[str, Any], names: str) -> None:
