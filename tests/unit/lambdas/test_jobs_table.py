@@ -3,7 +3,7 @@
 from typing import Any
 
 from lambdas.adapters import dynamodb_json
-from lambdas.adapters.jobs import READS, JobsTable
+from lambdas.adapters.jobs import QUERIES_MAX, JobsTable
 from maskdrop.services import Selection
 
 
@@ -23,5 +23,5 @@ def test_a_page_of_a_rare_prefix_ends_where_its_reading_ended_and_the_next_goes_
     table = Endless()
     jobs = JobsTable(table, "jobs", keep_days=1)  # type: ignore[arg-type]
     page = jobs.page(Selection(owner="shop", prefix="nothing/"), before="", limit=10)
-    assert table.reads == READS
-    assert (page.jobs, page.before) == ([], str(READS))
+    assert table.reads == QUERIES_MAX
+    assert (page.jobs, page.before) == ([], str(QUERIES_MAX))

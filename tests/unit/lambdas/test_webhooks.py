@@ -40,6 +40,6 @@ def test_a_dead_webhook_is_told_in_the_log_and_fails_no_job(capsys) -> None:  # 
     world = a_world()
     body = from_the_bus(9)["Records"][0]["body"]
     assert dead_letters.process(sqs(body), world.settings, world.services, NOW) == {"batchItemFailures": []}
-    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook given up" in line]
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook failed" in line]
     assert (line["job_id"], line["url"]) == (a_done_job().id, URL)
     assert world.jobs.records == {}

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from lambdas.adapters.fetch import GuardedWeb, Limits
+from lambdas.adapters.fetch import PublicWeb, Limits
 from maskdrop.errors import (
     BlockedUrl,
     EmptyFile,
@@ -128,12 +128,12 @@ class Net:
             raise OSError("Network is unreachable")
         return socket.create_connection(("127.0.0.1", self.server.port), timeout)
 
-    def web(self, policy: Policy = Policy(http=True), tls: ssl.SSLContext | None = None, **limits: float) -> GuardedWeb:  # noqa: B008  frozen
-        return GuardedWeb(
+    def web(self, policy: Policy = Policy(http=True), tls: ssl.SSLContext | None = None, **limits: float) -> PublicWeb:  # noqa: B008  frozen
+        return PublicWeb(
             policy,
             limits=Limits(**limits),  # type: ignore[arg-type]
             resolve=self.resolve,
-            dial=self.dial,
+            connect=self.dial,
             tls=lambda: tls or ssl.create_default_context(),
         )
 
@@ -206,7 +206,7 @@ def test_a_public_host_is_fetched_from_the_address_that_was_judged(
 def test_a_name_is_resolved_once_whatever_it_leads_to_the_next_time(net: Net) -> None:
     answers = iter([[PUBLIC], ["127.0.0.1"]])
     net.names = {"photos.example.com": []}
-    web = GuardedWeb(Policy(http=True), resolve=lambda _: next(answers), dial=net.dial)
+    web = PublicWeb(Policy(http=True), resolve=lambda _: next(answers), connect=net.dial)
     assert web.fetch("http://photos.example.com/a.png").body == PICTURE
     assert net.dialled == [(PUBLIC, 80)]
     with pytest.raises(BlockedUrl):
@@ -386,14 +386,14 @@ def test_a_receiver_is_waited_for_longer_than_a_host_of_pictures(net: Net) -> No
 
 
 def test_a_name_that_nobody_has_is_told_apart_from_a_resolver_that_is_busy(net: Net) -> None:
-    with pytest.raises(FailedDownload, match="no host"):
+    with pytest.raises(FailedDownload, match="does not exist"):
         net.web().fetch("http://nobody.example.com/")
 
     def busy(_: str) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     with pytest.raises(HostUnavailable):
-        GuardedWeb(Policy(http=True), resolve=busy, dial=net.dial).fetch("http://photos.example.com/")
+        PublicWeb(Policy(http=True), resolve=busy, connect=net.dial).fetch("http://photos.example.com/")
 
 
 def test_a_post_is_sent_once_by_https_and_goes_where_no_redirect_says(net: Net, tmp_path: Path) -> None:
