@@ -33,6 +33,7 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.guard import Policy, Target, is_public, receiver, target
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.services import Download
 from maskdrop.sniff import HEAD, picture_type
 
@@ -57,14 +58,14 @@ Connect = Callable[[tuple[str, int], float], socket.socket]
 class Limits:
     """Limits of one request.
 
-    bytes_max: maximum size of a file in bytes: the limit of the container (MODEL_MAX_BYTES).
+    bytes_max: maximum size of a file in bytes.
     wait_s: timeout of the connection, of the TLS handshake and of each read, in seconds.
     total_s: timeout of the request including redirects, in seconds. The rest of API Gateway's 29 seconds is for
         processing the image. Only name resolution by the system can take longer.
     redirects: maximum number of redirects.
     """
 
-    bytes_max: int = 32 * 1024 * 1024
+    bytes_max: int = IMAGE_BYTES_MAX
     wait_s: float = 5.0
     total_s: float = 15.0
     redirects: int = 5

@@ -20,11 +20,9 @@ from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
 from maskdrop.flow import enqueue
 from maskdrop.guard import Policy, receiver
 from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, iso, queued, uploads_of
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-
-UPLOAD_MAX = 32 * 1024 * 1024
-"""Maximum size of an uploaded file in bytes: the limit of the container (MODEL_MAX_BYTES)."""
 
 UPLOAD_S = 300
 """Lifetime of a presigned upload form, in seconds."""
@@ -44,7 +42,7 @@ CONTENT_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}|application/octet-stream")
 
 
 def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Any:
-    """Returns a presigned form for one file of at most UPLOAD_MAX bytes, valid for UPLOAD_S. Raises InvalidOptions."""
+    """Returns a presigned form for one file, valid for UPLOAD_S. Raises InvalidOptions."""
     match payload:
         case {"name": str(name), "content_type": str(content_type)} if len(payload) == 2:
             pass
@@ -58,9 +56,15 @@ def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
         raise InvalidOptions('"content_type" must be image/… in lower case, or application/octet-stream.')
     upload_id = f"{uuid.uuid4().hex}/{name}"
     key = uploads_of(caller.owner) + upload_id
-    form = services.storage.form(settings.inbox, key, content_type, bytes_max=UPLOAD_MAX, seconds=UPLOAD_S)
+    form = services.storage.form(settings.inbox, key, content_type, bytes_max=IMAGE_BYTES_MAX, seconds=UPLOAD_S)
     end = iso(now + timedelta(seconds=UPLOAD_S))
-    return {"upload": upload_id, "url": form.url, "fields": form.fields, "bytes_max": UPLOAD_MAX, "expires_at": end}
+    return {
+        "upload": upload_id,
+        "url": form.url,
+        "fields": form.fields,
+        "bytes_max": IMAGE_BYTES_MAX,
+        "expires_at": end,
+    }
 
 
 def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Job:

@@ -58,6 +58,7 @@ from maskdrop.errors import (
 )
 from maskdrop.guard import URL, URL_MAX
 from maskdrop.job import STATES
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.once import IDEMPOTENCY_HEADER, KEY
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.schema import (
@@ -159,7 +160,7 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("post", "/v1/uploads"): Operation(
             tag="pictures",
             name="upload",
-            summary="Create a presigned form for uploading one file of up to 32 MiB",
+            summary=f"Create a presigned form for uploading one file of up to {IMAGE_BYTES_MAX // 2**20} MiB",
             description="Post a multipart form to `url`: these `fields`, in this order, then the file as the field "
             "`file`. The form is valid for 5 minutes. Then create a job with `upload` as its source.",
             body={

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from lambdas.adapters.fetch import PublicWeb, Limits
+from lambdas.adapters.fetch import Limits, PublicWeb
 from maskdrop.errors import (
     BlockedUrl,
     EmptyFile,

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from lambdas.http.jobs import UPLOAD_MAX, UPLOAD_S
+from lambdas.http.jobs import UPLOAD_S
 from lambdas.http.routes import process
 from maskdrop.access import Caller, used
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import QueueUnavailable
 from maskdrop.flow import admit
 from maskdrop.job import folder_of, uploads_of
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.presets import PRESETS
 from maskdrop.services import Download
 from maskdrop.wire import JobMessage
@@ -80,7 +81,7 @@ def test_an_upload_is_a_form_for_one_file_of_a_type_and_a_size_in_the_owners_fol
     assert form["fields"]["key"] == uploads_of("shop") + form["upload"]
     assert form["upload"].endswith("/Fräulein (1).jpg")
     assert form["fields"]["Content-Type"] == "image/jpeg"
-    assert form["fields"]["max"] == str(form["bytes_max"]) == str(UPLOAD_MAX)
+    assert form["fields"]["max"] == str(form["bytes_max"]) == str(IMAGE_BYTES_MAX)
     assert form["expires_at"] == f"2026-11-20T12:0{UPLOAD_S // 60}:00.000000Z"
 
 
