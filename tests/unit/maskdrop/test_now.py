@@ -58,7 +58,7 @@ def test_a_result_that_cannot_be_handed_out_has_a_place_of_its_own() -> None:
 def test_without_an_interactive_endpoint_a_picture_becomes_a_job() -> None:
     world = in_mode("off")
     assert has_become_a_job(world, ask(world))
-    assert world.interactive.asked == []
+    assert world.interactive.requests == []
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
@@ -73,7 +73,7 @@ def test_an_endpoint_that_does_not_get_ready_is_asked_once_and_the_picture_becom
     world = World()
     world.interactive.broken = EndpointStarting("It is starting.")
     assert has_become_a_job(world, ask(world))
-    assert len(world.interactive.asked) == 1
+    assert len(world.interactive.requests) == 1
 
 
 @pytest.mark.parametrize("error", [UnreadablePicture("It is damaged."), QueueFull("It is busy.")])
