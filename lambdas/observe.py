@@ -1,4 +1,4 @@
-"""Logs, metrics and traces of every function, through Powertools, made at the first call."""
+"""Logs, metrics and traces of the functions, with Powertools; created at the first call."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def metrics() -> Metrics:
 
 @lru_cache(maxsize=1)
 def tracer() -> Tracer:
-    # Without patching boto3: 64 conditional writes a bundle would make 64 subsegments that nobody reads.
+    # Does not patch botocore: 64 conditional writes per bundle would add 64 subsegments without information.
     return Tracer(auto_patch=False)
 
 
 def observed(process: Handler) -> Handler:
-    """The handler around `process`: its context in every log line, its metrics sent, its trace closed."""
+    """Decorates a handler: adds the Lambda context to its log lines, publishes its metrics and records its trace."""
 
     @lru_cache(maxsize=1)
     def instrumented() -> Handler:
-        # A call that finishes no job has nothing to count, and that is no news.
+        # A call that finishes no job has no metrics; this is not worth a warning.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
         inner = logger().inject_lambda_context(process)
         counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
@@ -52,9 +52,8 @@ def observed(process: Handler) -> Handler:
     return handler
 
 
-class Counted:
-    """Events that are counted as they are published: the metrics JobsDone, JobsFailed and JobsGivenUp, and a log line
-    for each failure."""
+class CountedEvents:
+    """Publishes events, counts them in the metrics JobsDone, JobsFailed and JobsGivenUp, and logs each failure."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events, self._metrics = events, metrics

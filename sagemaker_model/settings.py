@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.settings import InvalidSettings, read
 from sagemaker_model.imaging.pixels import Limits
 
@@ -56,7 +57,7 @@ class ServerSettings:
     network_threads: int | None = None
     queue_max: int = 256
     queue_bytes: int = 512 * 1024 * 1024
-    max_bytes: int = 32 * 1024 * 1024
+    max_bytes: int = IMAGE_BYTES_MAX
     max_pixels: int = 50_000_000
     deadline_s: float = 60.0
     drain_s: int = 25

@@ -82,12 +82,12 @@ def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, siz
     assert record.error
     assert record.error.code == code
     assert world.bundles() == []
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
 def test_when_the_endpoint_refuses_a_bundle_its_messages_are_redelivered_and_its_jobs_queued() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     errors = admit(photos(3), world.settings, world.services, NOW)
     assert [error and error.code for error in errors] == ["endpoint_unavailable"] * 3
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
@@ -95,9 +95,9 @@ def test_when_the_endpoint_refuses_a_bundle_its_messages_are_redelivered_and_its
 
 def test_a_requeued_photo_is_submitted_when_its_message_is_redelivered() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     admit(photos(1), world.settings, world.services, NOW)
-    world.endpoint.closed = False
+    world.endpoint.unavailable = False
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     assert record.state == "submitted"
@@ -128,20 +128,20 @@ def test_results_are_recorded_with_their_cost_and_an_event() -> None:
     submit(world, photos(2))
     (bundle,) = world.bundles()
     outcomes = [a_success(item.id) for item in bundle.items]
-    settle(world.answered(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
+    settle(world.completed(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
     for outcome in outcomes:
         record = world.jobs.records[outcome.id]
         assert (record.state, record.result, record.subject) == ("done", outcome.result, outcome.subject)
         # 1 s of an instance of $3.60 an hour is $0.001, shared by two, and $0.018 per 1,000 for the services.
         assert record.cost_usd == pytest.approx(0.0005 + 1.8e-5)
-    assert len(world.events.told) == 2
+    assert len(world.events.published) == 2
 
 
 def test_where_nothing_is_billed_the_cost_is_unknown_and_not_zero() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    settle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[bundle.items[0].id].cost_usd is None
 
 
@@ -150,7 +150,7 @@ def test_one_invalid_image_fails_alone() -> None:
     submit(world, photos(2))
     (bundle,) = world.bundles()
     good, bad = (item.id for item in bundle.items)
-    notification = world.answered(bundle, [a_success(good), a_failure(bad, retryable=False)])
+    notification = world.completed(bundle, [a_success(good), a_failure(bad, retryable=False)])
     settle(notification, world.settings, world.services, NOW)
     assert world.jobs.records[good].state == "done"
     assert world.jobs.records[bad].state == "failed"
@@ -162,12 +162,12 @@ def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     submit(world, photos(1))
     (bundle,) = world.bundles()
     job_id = bundle.items[0].id
-    settle(world.answered(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
+    settle(world.completed(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
     ((body, delay),) = world.queue.sent
     assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1)
     assert delay > 0
     assert world.jobs.records[job_id].state == "queued"
-    assert world.events.told == []
+    assert world.events.published == []
 
 
 def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
@@ -204,7 +204,7 @@ def test_a_job_fails_after_the_maximum_number_of_attempts_with_the_last_error() 
     assert record.error.code == "gave_up"
     assert "out of memory" in record.error.message
     assert len(world.queue.sent) == world.settings.max_attempts - 1
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
 def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
@@ -215,7 +215,7 @@ def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
     admit([JobMessage(old.items[0].id, 1)], world.settings, world.services, NOW)
     before = dict(world.jobs.records)
     settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.answered(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW)
+    settle(world.completed(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW)
     assert world.jobs.records == before
 
 
@@ -224,7 +224,7 @@ def test_a_late_result_of_an_earlier_bundle_is_recorded() -> None:
     submit(world, photos(1))
     (old,) = world.bundles()
     settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.answered(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
+    settle(world.completed(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[old.items[0].id].state == "done"
 
 
@@ -232,11 +232,11 @@ def test_a_duplicate_notification_is_recorded_once_and_published_again() -> None
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    notification = world.answered(bundle, [a_success(bundle.items[0].id)])
+    notification = world.completed(bundle, [a_success(bundle.items[0].id)])
     settle(notification, world.settings, world.services, NOW)
     settle(notification, world.settings, world.services, NOW)
     assert len(world.jobs.records) == 1
-    assert [job.state for job in world.events.told] == ["done", "done"]
+    assert [job.state for job in world.events.published] == ["done", "done"]
 
 
 @pytest.mark.parametrize("state", ["queued", "submitted"])
@@ -261,14 +261,14 @@ def test_the_sweep_fails_a_job_after_its_last_attempt() -> None:
     world.jobs.records[record.id] = replace(record, attempts=world.settings.max_attempts)
     assert sweep(world.settings, world.services, minutes_later(1000)) == 1
     assert world.jobs.records[record.id].state == "failed"
-    assert world.events.told == [world.jobs.records[record.id]]
+    assert world.events.published == [world.jobs.records[record.id]]
 
 
 def test_the_sweep_ignores_finished_jobs() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    settle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert sweep(world.settings, world.services, minutes_later(10_000)) == 0
 
 
@@ -278,12 +278,12 @@ def test_a_dead_letter_of_an_unknown_photo_leaves_a_failed_record() -> None:
     (record,) = world.jobs.records.values()
     assert record.state == "failed"
     assert record.error == ErrorInfo("gave_up", "Too many deliveries.", False)
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
 def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     (job,) = photos(1)
     admit([job], world.settings, world.services, NOW)
     bury([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
@@ -296,7 +296,7 @@ def test_a_dead_letter_of_a_submitted_job_is_ignored() -> None:
     submit(world, [job])
     bury([job], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "submitted"
-    assert world.events.told == []
+    assert world.events.published == []
 
 
 def test_a_response_that_could_not_be_recorded_queues_its_jobs_again() -> None:
@@ -304,7 +304,7 @@ def test_a_response_that_could_not_be_recorded_queues_its_jobs_again() -> None:
     submit(world, photos(2))
     (bundle,) = world.bundles()
     error = ErrorInfo("not_recorded", "It could not be recorded.", True)
-    unsettle(world.answered(bundle, []), error, world.settings, world.services, NOW)
+    unsettle(world.completed(bundle, []), error, world.settings, world.services, NOW)
     assert len(world.queue.sent) == 2
 
 

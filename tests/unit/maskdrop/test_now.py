@@ -58,7 +58,7 @@ def test_a_result_too_large_for_the_response_gets_a_key_of_its_own() -> None:
 def test_without_an_interactive_endpoint_an_image_becomes_a_job() -> None:
     world = in_mode("off")
     assert has_become_a_job(world, ask(world))
-    assert world.interactive.asked == []
+    assert world.interactive.requests == []
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
@@ -73,7 +73,7 @@ def test_when_the_endpoint_is_not_ready_in_time_the_image_becomes_a_job() -> Non
     world = World()
     world.interactive.broken = EndpointStarting("It is starting.")
     assert has_become_a_job(world, ask(world))
-    assert len(world.interactive.asked) == 1
+    assert len(world.interactive.requests) == 1
 
 
 @pytest.mark.parametrize("error", [UnreadablePicture("It is damaged."), QueueFull("It is busy.")])
