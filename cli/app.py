@@ -26,7 +26,7 @@ from cli.export import export
 from cli.terminal import console, explained
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
-from local.pictures import ENDED, Pictures
+from local.images import ENDED, ImageClient
 from local.stack import Stack
 from local.watch import Watch
 
@@ -53,8 +53,8 @@ app.command()(export)
 def run() -> None:
     """Process the photos of samples/ and print the results. Stops the stack if this command started it."""
     with _foreground() as config, _stack(config) as deployment:
-        jobs = _process_photos(Pictures(config, deployment), sorted(_photos(SAMPLES)))
-        rows = _download_results(Pictures(config, deployment), jobs, config.results)
+        jobs = _process_photos(ImageClient(config, deployment), sorted(_photos(SAMPLES)))
+        rows = _download_results(ImageClient(config, deployment), jobs, config.results)
     console.print(_table(rows))
     if any(job["state"] != "done" for _, job, _ in rows):
         raise typer.Exit(1)
@@ -65,7 +65,7 @@ def up() -> None:
     """Start the local stack and watch drop/ until Ctrl-C or `down`."""
     with _foreground() as config, _stack(config) as deployment:
         console.print(_usage(config, deployment), soft_wrap=True)
-        watch = Watch(config, Pictures(config, deployment), partial(console.print, soft_wrap=True))
+        watch = Watch(config, ImageClient(config, deployment), partial(console.print, soft_wrap=True))
         try:
             for _ in watch.run():
                 for name in ("emulator", "sagemaker"):
@@ -105,14 +105,14 @@ def _foreground() -> Iterator[LocalConfig]:
         config = LocalConfig.from_env(os.environ)
         if other := processes.find(FOREGROUND, config.state):
             raise LocalError(f"`run` or `up` is already running (pid {other.pid}). Stop it with `make down`.")
-        processes.remember(FOREGROUND, os.getpid(), config.state)
+        processes.write_pid_file(FOREGROUND, os.getpid(), config.state)
         signal.signal(signal.SIGTERM, _terminate)
         try:
             yield config
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         finally:
-            processes.forget(FOREGROUND, config.state)
+            processes.remove_pid_file(FOREGROUND, config.state)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -148,17 +148,17 @@ def _photos(folder: Path) -> list[Path]:
     return photos
 
 
-def _process_photos(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
+def _process_photos(client: ImageClient, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
     """Uploads the photos and waits up to WAIT_S seconds. Maps an unfinished photo to None."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("Cutting out", total=len(photos))
-        ids = {photo: pictures.drop(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
+        ids = {photo: client.upload(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
         ended: dict[Path, dict[str, Any] | None] = dict.fromkeys(photos)
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline and any(job is None for job in ended.values()):
             for photo in [photo for photo, job in ended.items() if job is None]:
-                job = pictures.job(ids[photo])
+                job = client.job(ids[photo])
                 if job and job["state"] in ENDED:
                     ended[photo] = job
                     progress.advance(bar)
@@ -167,7 +167,7 @@ def _process_photos(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[s
 
 
 def _download_results(
-    pictures: Pictures, jobs: dict[Path, dict[str, Any] | None], folder: Path
+    client: ImageClient, jobs: dict[Path, dict[str, Any] | None], folder: Path
 ) -> list[tuple[Path, dict[str, Any], str]]:
     """Returns (photo, job, path of the result or the error message) for each photo."""
     rows = []
@@ -176,7 +176,7 @@ def _download_results(
             job = {"state": "late", "engine": ""}
             last = f"The job did not finish within {WAIT_S:.0f} s."
         elif job["state"] == "done":
-            path = pictures.fetch(job, folder)
+            path = client.download(job, folder)
             last = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         else:
             last = f"{job['error']['code']}: {job['error']['message']}"
