@@ -72,7 +72,7 @@ def up() -> None:
                     if processes.find(name, config.state) is None:
                         raise LocalError(f"The process {name} exited.\n{processes.tail(name, config.state)}")
         except KeyboardInterrupt:
-            console.print("Stopping.")  # the ordinary end of `up`, not a failure
+            console.print("Stopping.")  # Ctrl-C is the normal way to stop `up`
 
 
 @app.command()
@@ -106,7 +106,7 @@ def _foreground() -> Iterator[LocalConfig]:
         if other := processes.find(FOREGROUND, config.state):
             raise LocalError(f"`run` or `up` is already running (pid {other.pid}). Stop it with `make down`.")
         processes.write_pid_file(FOREGROUND, os.getpid(), config.state)
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
         try:
             yield config
         except KeyboardInterrupt:
@@ -115,18 +115,18 @@ def _foreground() -> Iterator[LocalConfig]:
             processes.remove_pid_file(FOREGROUND, config.state)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _raise_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 @contextmanager
 def _stack(config: LocalConfig) -> Iterator[Stack]:
     """Yields the running stack, or starts one and always stops it on exit."""
-    ours = stack.find(config) is None
+    started_here = stack.find(config) is None
     try:
         yield stack.up(config, _step)
     finally:
-        if ours:
+        if started_here:
             # Ignore a second Ctrl-C, which would leave part of the stack running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -134,11 +134,11 @@ def _stack(config: LocalConfig) -> Iterator[Stack]:
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
-    began = time.monotonic()
-    with console.status(what):
+def _step(description: str) -> Iterator[None]:
+    start = time.monotonic()
+    with console.status(description):
         yield
-    console.print(f"{what:<42} {time.monotonic() - began:5.1f} s")
+    console.print(f"{description:<42} {time.monotonic() - start:5.1f} s")
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -152,7 +152,7 @@ def _process_photos(client: ImageClient, photos: list[Path]) -> dict[Path, dict[
     """Uploads the photos and waits up to WAIT_S seconds. Maps an unfinished photo to None."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("Cutting out", total=len(photos))
+        bar = progress.add_task("Processing", total=len(photos))
         ids = {photo: client.upload(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
         ended: dict[Path, dict[str, Any] | None] = dict.fromkeys(photos)
         deadline = time.monotonic() + WAIT_S
@@ -174,24 +174,24 @@ def _download_results(
     for photo, job in jobs.items():
         if job is None:
             job = {"state": "late", "engine": ""}
-            last = f"The job did not finish within {WAIT_S:.0f} s."
+            outcome = f"The job did not finish within {WAIT_S:.0f} s."
         elif job["state"] == "done":
             path = client.download(job, folder)
-            last = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+            outcome = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         else:
-            last = f"{job['error']['code']}: {job['error']['message']}"
-        rows.append((photo, job, last))
+            outcome = f"{job['error']['code']}: {job['error']['message']}"
+        rows.append((photo, job, outcome))
     return rows
 
 
 def _table(rows: list[tuple[Path, dict[str, Any], str]]) -> Table:
     names = ("photo", "state", "engine", "size", "ms", "path")
     table = Table(*(Column(name, overflow="fold") for name in names))
-    for photo, job, last in rows:
+    for photo, job, outcome in rows:
         result = job.get("result")
         size = f"{result['width']} x {result['height']}" if result else ""
         state = "[green]done[/green]" if job["state"] == "done" else f"[red]{job['state']}[/red]"
-        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(last))
+        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(outcome))
     return table
 
 
@@ -199,8 +199,8 @@ def _ms(job: dict[str, Any]) -> str:
     """Returns the time from creation to completion of the job, in milliseconds."""
     if not job.get("finished_at"):
         return ""
-    took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
-    return f"{took.total_seconds() * 1000:.0f}"
+    duration = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
+    return f"{duration.total_seconds() * 1000:.0f}"
 
 
 def _usage(config: LocalConfig, deployment: Stack) -> str:
