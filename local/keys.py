@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -95,7 +95,8 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
     Converts errors of AWS to LocalError. Raises LocalError when the local stack is not running.
     """
     if stage:
-        stack, make_client = f"Maskdrop-{stage}", boto3.client
+        # boto3-stubs type boto3.client by literal service names only.
+        stack, make_client = f"Maskdrop-{stage}", cast(Callable[[str], Any], boto3.client)
     else:
         config = LocalConfig.from_env(os.environ)
         if processes.find("emulator", config.state) is None:

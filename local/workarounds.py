@@ -54,7 +54,7 @@ def remove_api_key_requirement(config: LocalConfig, template: Template, deployed
     sources = {api: properties.get("ApiKeySourceType") for api, properties in apis}
     for _, method in _resources(template, deployed, "AWS::ApiGateway::Method"):
         api, resource = (deployed.ids.get(method[name].get("Ref")) for name in ("RestApiId", "ResourceId"))
-        if method.get("ApiKeyRequired") and sources.get(api) == "AUTHORIZER":
+        if api and method.get("ApiKeyRequired") and sources.get(api) == "AUTHORIZER":
             apigateway.update_method(
                 restApiId=api,
                 resourceId=resource,
