@@ -24,10 +24,9 @@ def api_page(api: Schema) -> Iterator[str]:
     named = [(f"{method.upper()} {path}", shape) for path, at in api["paths"].items() for method, shape in at.items()]
     yield from table(("operation", "what it does"), ((f"[`{n}`](#{s['operationId']})", s["summary"]) for n, s in named))
     for name, shape in named:
-        yield from _operation(name, shape)
-    yield "## Webhook\n"
+        yield from _operation(f"`{name}`", shape)
     for at in api["webhooks"].values():
-        yield from _operation("POST to the URL of the webhook", at["post"])
+        yield from _operation("Webhook: POST to its URL", at["post"])
     yield "## Schemas\n"
     for name, schema in schemas.items():
         yield f"### {name} {{#{name.lower()}}}\n"
@@ -49,7 +48,7 @@ def table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]
 
 
 def _operation(name: str, shape: Schema) -> Iterator[str]:
-    yield f"## `{name}` {{#{shape['operationId']}}}\n"
+    yield f"## {name} {{#{shape['operationId']}}}\n"
     yield f"{shape['summary']}.\n"
     if "description" in shape:
         yield f"{shape['description']}\n"
@@ -129,8 +128,8 @@ def _one(kind: str, schema: Schema) -> str:
     """Returns one of a schema's types with the limits that belong to it."""
     if kind == "array":
         least, most = schema.get("minItems"), schema.get("maxItems")
-        count = f"{most} " if most is not None and least == most else f"up to {most} " if most else ""
-        return f"array of {count}{type_of(schema.get('items', {}))}"
+        count = "" if most is None else f" ({most})" if least == most else f" (up to {most})"
+        return f"array{count} of {type_of(schema.get('items', {}))}"
     if kind == "object" and "properties" in schema:
         return f"object with {_names(schema['properties'])}"
     if kind == "string":
