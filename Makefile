@@ -34,8 +34,8 @@ test: $(DEV) ## Run all tests: unit, contract, infra, end to end, then the tests
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
 	@$(MAKE) --no-print-directory test-models
 
-# Unit and contract tests without torch and without the local stack. The two files left out take half of the CPU time:
-# the conformance tests of every engine, and the evaluation of engines by the command line. `make test` runs them.
+# The two files that it leaves out take half of the CPU time of the unit and contract tests: the conformance tests of
+# every engine, and the tests that evaluate engines from the command line. `make test` runs them.
 test-fast: $(DEV) ## Run unit and contract tests without torch and the local stack, in less than a minute
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract \
 		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py
@@ -44,12 +44,14 @@ test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
 
-# In the environment with torch, so that the networks count. Code that only tests/e2e reaches does not count: it runs in
-# other processes. The table has the executed share of the statements of each folder; the HTML adds branches and lines.
-coverage: $(MODELS) ## Measure the coverage of unit, contract and infra tests; HTML in reports/coverage/
+# Unit and contract tests run with torch, so that the networks count; the infra tests need the installed package. Code
+# that only tests/e2e runs does not count, because it runs in other processes. The table has the statements of each
+# folder and the share that was executed; the HTML report has lines and branches.
+coverage: $(DEV) $(MODELS) ## Measure the coverage of unit, contract and infra tests; HTML in reports/coverage/
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)-models/bin/python -m pytest tests/unit tests/contract tests/infra --cov --cov-report=html
-	@$(VENV)-models/bin/coverage report | awk '/\.py / { folder = $$1; sub("/[^/]*$$", "", folder); \
+	@$(VENV)-models/bin/python -m pytest tests/unit tests/contract --cov --cov-report=
+	@$(VENV)/bin/python -m pytest tests/infra --cov --cov-append --cov-report=html
+	@$(VENV)/bin/coverage report | awk '/\.py / { folder = $$1; sub("/[^/]*$$", "", folder); \
 		all[folder] += $$2; missed[folder] += $$3; all["total"] += $$2; missed["total"] += $$3 } \
 		END { for (f in all) printf "%-30s %6d statements %6.1f %%\n", f, all[f], 100 * (1 - missed[f] / all[f]) }' | sort
 
