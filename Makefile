@@ -14,7 +14,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-fast test-models coverage fuzz compare-published check fix load bench bench-engines bench-peers bench-train docs tflite clean help
+.PHONY: run up down test test-fast test-models coverage fuzz compare-published check check-models fix load bench bench-engines bench-peers bench-train docs tflite clean help
 
 ##@ Run
 
@@ -68,6 +68,10 @@ check: $(DEV) ## Check lint, format, types and import contracts
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory check-models
+
+check-models: $(MODELS) ## Check the types of sagemaker_model, in the environment with torch
+	@$(VENV)-models/bin/mypy --strict --package sagemaker_model
 
 fix: $(DEV) ## Fix lint findings and format the code
 	@$(VENV)/bin/ruff check --fix .
