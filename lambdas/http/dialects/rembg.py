@@ -27,6 +27,9 @@ PATHS = ("/api/remove",)
 PARAMETERS = ("model", "om", "bgc", "extras")
 """Those that do something."""
 
+IGNORED = ("a", "af", "ab", "ae", "ppm", "dc", "vm")
+"""Documented parameters that are accepted without effect, as any unknown parameter is."""
+
 ENGINE_OF = {"u2net_human_seg": "portrait", "birefnet-portrait": "portrait"}
 """Their models that are for what one of our engines is for. Names of our own engines are taken as well; any other gets
 the default engine, and the answer a warning."""
