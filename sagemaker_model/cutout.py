@@ -157,8 +157,18 @@ def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
     return alpha if picture.alpha is None else cv2.multiply(alpha, picture.alpha, scale=1 / 255).reshape(alpha.shape)
 
 
-FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha": _from_alpha}
-"""From what an engine returns to the alpha of the image, by the catalogue's `returns`."""
+def no_conversion(_predicted: object, _picture: object) -> Pixels:
+    """Raises NotImplementedError. The row of FULL_SIZE for a kind of prediction that no engine returns yet."""
+    raise NotImplementedError("This kind of prediction has no conversion to alpha: add one to FULL_SIZE in cutout.py.")
+
+
+FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {
+    "alpha": _from_alpha,
+    "masks": no_conversion,
+    "boxes": no_conversion,
+    "image": no_conversion,
+}
+"""The conversion of a prediction to the alpha of the image, HxW uint8, by the catalogue's `returns`."""
 
 
 def subject_of(alpha: Pixels) -> Subject:

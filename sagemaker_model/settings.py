@@ -21,6 +21,7 @@ class ServerSettings:
     """Where images come from, and the limits.
 
     host: the container sets 0.0.0.0; anywhere else only this machine is served.
+    port: TCP port of the HTTP server. SageMaker requires 8080.
     weights_dir: SageMaker unpacks the weights into /opt/ml/model.
     device: cpu, cuda, or auto: cuda where there is one.
     require_gpu: refuse to start without one, rather than be slow unseen.

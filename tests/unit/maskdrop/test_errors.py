@@ -1,5 +1,3 @@
-import re
-
 from maskdrop import errors
 from maskdrop.errors import ErrorInfo, MaskdropError
 
@@ -8,13 +6,6 @@ def with_a_code(kind: type[MaskdropError]) -> list[type[MaskdropError]]:
     """Those below `kind` that name a code of their own; the others only group."""
     below = kind.__subclasses__()
     return [one for one in below if "code" in vars(one)] + [deeper for one in below for deeper in with_a_code(one)]
-
-
-def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    rows = re.findall(r"─ (\w+) +([a-z_]+) +(\d{3}) +(yes|no)", errors.__doc__ or "")
-    drawn = {name: (code, int(status), retryable == "yes") for name, code, status, retryable in rows}
-    here = [kind for kind in with_a_code(MaskdropError) if kind.__module__ == errors.__name__]
-    assert drawn == {kind.__name__: (kind.code, kind.status, kind.retryable) for kind in here}
 
 
 def test_an_error_info_survives_json() -> None:
