@@ -41,7 +41,7 @@ from maskdrop.output import CONTENT_TYPE, FIELDS, PIXELS_MAX, Channels, Format, 
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive, Settings
-from sagemaker_model.cutout import FULL_SIZE, no_conversion
+from sagemaker_model.cutout import FULL_SIZE_ALPHA, no_conversion
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
@@ -170,16 +170,16 @@ def test_every_output_field_is_in_every_table() -> None:
 
 
 def test_every_kind_of_prediction_has_a_conversion_to_alpha() -> None:
-    check_rows(get_args(Returns), {"sagemaker_model.cutout.FULL_SIZE": FULL_SIZE})
+    check_rows(get_args(Returns), {"sagemaker_model.cutout.FULL_SIZE_ALPHA": FULL_SIZE_ALPHA})
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_container_converts_what_an_engine_of_the_catalogue_returns(name: str) -> None:
-    assert FULL_SIZE[ENGINES[name].returns] is not no_conversion
+    assert FULL_SIZE_ALPHA[ENGINES[name].returns] is not no_conversion
 
 
 def test_a_kind_of_prediction_without_a_conversion_is_a_clear_error() -> None:
-    with pytest.raises(NotImplementedError, match="FULL_SIZE"):
+    with pytest.raises(NotImplementedError, match="FULL_SIZE_ALPHA"):
         no_conversion(None, None)
 
 
