@@ -21,10 +21,10 @@ from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Rectangle, lay_out, plan
-from sagemaker_model.imaging.pixels import Limits, Picture, Pixels, decode, encode
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
 from sagemaker_model.imaging.refine import to_full_size
 
-Read = Callable[[bytes, Limits], Picture]
+Read = Callable[[bytes, Limits], DecodedImage]
 """From what came in: `pixels.decode`, or `arrays.read_array`."""
 
 Write = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
@@ -70,7 +70,7 @@ class Timings:
 class Begun:
     """An image that is decoded and waits for its engine. The prompts are clipped to it."""
 
-    picture: Picture
+    picture: DecodedImage
     prompts: Prompts
     options: Options
     timings: Timings
@@ -115,8 +115,8 @@ def end(
         rgb, alpha = lay_out(rgb, alpha, output, layout, picture, image)
     with timings.stage("encode"):
         result = write(rgb, alpha, output, picture.dpi, _provenance(options, engine))
-    place = layout.placed(subject.box) if subject.box else None
-    return Cutout(result, output.format, *layout.size, layout.full, subject, place, warnings, timings.ms)
+    place = layout.to_result(subject.box) if subject.box else None
+    return Cutout(result, output.format, *layout.size, layout.full_size, subject, place, warnings, timings.ms)
 
 
 def cut_out(
@@ -135,7 +135,7 @@ def cut_out(
     return end(begun, predicted, engine, limits, write, background)
 
 
-def _background(data: bytes, limits: Limits) -> Picture:
+def _background(data: bytes, limits: Limits) -> DecodedImage:
     try:
         return decode(data, limits)
     except InputError as error:
@@ -151,13 +151,13 @@ def _only_in(alpha: Pixels, region: Region) -> Pixels:
     return kept
 
 
-def _from_alpha(predicted: Alpha, picture: Picture) -> Pixels:
+def _from_alpha(predicted: Alpha, picture: DecodedImage) -> Pixels:
     """HxW uint8. What the source had transparent stays transparent: its own alpha is multiplied in."""
     alpha = to_full_size(predicted.values, picture.rgb)
     return alpha if picture.alpha is None else cv2.multiply(alpha, picture.alpha, scale=1 / 255).reshape(alpha.shape)
 
 
-FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha": _from_alpha}
+FULL_SIZE: dict[catalog.Returns, Callable[[Alpha, DecodedImage], Pixels]] = {"alpha": _from_alpha}
 """From what an engine returns to the alpha of the image, by the catalogue's `returns`."""
 
 
