@@ -1,4 +1,4 @@
-"""Where the local stack lives and which ports it takes: read once from the environment, typed."""
+"""Configuration of the local stack: ports and folders, read from the environment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from maskdrop.errors import MaskdropError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-"""The only address on which anything listens: nothing here asks who is calling."""
+"""The only IP address on which the local stack listens, because it does not authenticate callers."""
 
 REGION = "us-east-1"
-KEY_ID = SECRET = "test"  # noqa: S105  any pair will do, the emulator checks neither
+KEY_ID = SECRET = "test"  # noqa: S105  the emulator checks neither
 APP_STACK = "Maskdrop-dev"
 
 AWS_PORT = "MASKDROP_LOCAL_AWS_PORT"
@@ -24,19 +24,19 @@ STRICT = "MASKDROP_LOCAL_STRICT"
 
 
 class LocalError(MaskdropError):
-    """The local stack cannot do what it was asked; the message says what to change."""
+    """The local stack cannot perform the request. The message states what to change."""
 
     code = "local_stack"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalConfig:
-    """Ports and folders of one local stack. Two stacks run side by side when ports and `state` differ.
+    """Ports and folders of one local stack. Stacks with different ports and `state` run side by side.
 
-    made: what is built once and shared by every stack: the emulator's environment, weights, the synthesized template.
-    state: what one running stack writes: pids, logs, temporary files, stack.json.
-    folder: holds `drop/` and `results/`.
-    strict: roles and policies are checked, and the emulator is reached by TLS alone.
+    made: folder of build outputs that all stacks share: the emulator's environment, weights, the synthesized template.
+    state: folder of one running stack: PID files, logs, temporary files, stack.json.
+    folder: parent folder of `drop/` and `results/`.
+    strict: whether the emulator enforces IAM policies and accepts TLS only.
     """
 
     aws_port: int = 4566
@@ -71,7 +71,7 @@ class LocalConfig:
         )
 
     def to_env(self) -> dict[str, str]:
-        """The environment that `from_env` reads back."""
+        """Returns the environment variables that `from_env` reads."""
         return {
             AWS_PORT: str(self.aws_port),
             SAGEMAKER_PORT: str(self.sagemaker_port),
@@ -90,8 +90,7 @@ class LocalConfig:
 
     @property
     def ca_bundle(self) -> Path | None:
-        """What the emulator's certificate is verified with: the certificate itself, which `up` makes. None without
-        TLS."""
+        """Path of the emulator's self-signed certificate, which `up` creates. None without TLS."""
         return self.state / "tmp" / "tls" / "emulator.crt" if self.strict else None
 
     @property
@@ -112,7 +111,7 @@ class LocalConfig:
 
     @property
     def sagemaker_file(self) -> Path:
-        """What the emulator was told of SageMaker's resources: {resource type: {name: properties}}."""
+        """Path of the SageMaker resources that the emulator deployed, as {resource type: {name: properties}}."""
         return self.state / "sagemaker.json"
 
     @property

@@ -21,7 +21,7 @@ from lambdas.adapters.jobs import JobsTable
 from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
-from local.pictures import ENDED, Pictures
+from local.images import ENDED, ImageClient
 from maskdrop.job import INBOX_PREFIX, Job
 from tests.ports import free_ports
 
@@ -35,12 +35,12 @@ class Running:
 
     config: LocalConfig
     stack: stack.Stack
-    pictures: Pictures
+    pictures: ImageClient
     jobs: JobsTable
 
     def put(self, body: bytes, key: str | None = None) -> str:
         """Drops a photo, under a name of its own unless told, and returns its job's id."""
-        return self.pictures.drop(key or f"default/{uuid.uuid4().hex}.jpg", body)
+        return self.pictures.upload(key or f"default/{uuid.uuid4().hex}.jpg", body)
 
     def wait_for_end(self, ids: Iterable[str], timeout_s: float = END_S) -> dict[str, Job]:
         """Every job, done or failed. Fails the test when one has not ended in time."""
@@ -128,7 +128,7 @@ def environment(state: Path) -> dict[str, str]:
 def brought_up(config: LocalConfig, session: pytest.Session) -> Iterator[Running]:
     try:
         here = stack.up(config)
-        pictures = Pictures(config, here)
+        pictures = ImageClient(config, here)
         jobs = JobsTable(client(config, "dynamodb"), here.table, keep_days=30)
         yield Running(config, here, pictures, jobs)
     finally:

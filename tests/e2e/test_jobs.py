@@ -28,7 +28,9 @@ def key(running: Running) -> Iterator[tuple[str, Key]]:
     """A key of an owner of its own: its text, and what is kept of it."""
     connected = partial(client, running.config)
     [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
-    deployment = keys.Deployment.of({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected)
+    deployment = keys.Deployment.from_outputs(
+        {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected
+    )
     text, made = keys.create_key(deployment, "a shop", rate=100_000)
     yield text, made
     keys.revoke_key(deployment, made.id)

@@ -28,7 +28,7 @@ from tests.fakes import a_source
 
 @pytest.fixture(scope="module")
 def deployment(running: Running) -> keys.Deployment:
-    return keys.Deployment.found(APP_STACK, partial(client, running.config))
+    return keys.Deployment.from_stack(APP_STACK, partial(client, running.config))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def shop(deployment: keys.Deployment) -> Iterator[tuple[str, Key]]:
     """A key of an owner of its own: its text, and what is kept of it."""
     text, key = keys.create_key(deployment, "a shop", rate=5)
     yield text, key
-    if digest(text) in keys.known(deployment):
+    if digest(text) in keys.list_keys(deployment):
         keys.revoke_key(deployment, key.id)
 
 
@@ -51,7 +51,7 @@ def a_job(running: Running, owner: str) -> Job:
 def test_the_first_key_has_scope_all_and_later_keys_have_scope_own(
     deployment: keys.Deployment, shop: tuple[str, Key]
 ) -> None:
-    first = min(keys.known(deployment).values(), key=lambda key: key.created_at)
+    first = min(keys.list_keys(deployment).values(), key=lambda key: key.created_at)
     assert (first.scope, shop[1].scope) == ("all", "own")
     assert shop[1].owner == shop[1].id
 

@@ -55,10 +55,10 @@ def start_anew(running: Running, name: str) -> None:
 
 def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
     made = presets.put(registry, "shop", SHOP, "grabcut")
-    assert presets.found(registry, "shop") == made
-    presets.take_away(registry, "shop")
+    assert presets.get(registry, "shop") == made
+    presets.delete(registry, "shop")
     with pytest.raises(LocalError):
-        presets.found(registry, "shop")
+        presets.get(registry, "shop")
 
 
 def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(

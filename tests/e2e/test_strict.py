@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from local import processes, stack
 from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
-from local.connect import assume, client, trust
+from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
@@ -87,7 +87,7 @@ def test_a_synchronous_request_returns_200_303_and_202_with_the_deployed_roles(s
 
 
 def test_the_api_creates_retries_and_deletes_jobs_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
-    http, verify = strict.pictures.http, trust(strict.config.ca_bundle)
+    http, verify = strict.pictures.http, tls_verify(strict.config.ca_bundle)
     good, bad = (a_job(http, body, verify) for body in (photo, b"This is no image."))
     ended = strict.wait_for_end([good["id"], bad["id"]])
     assert [ended[job["id"]].state for job in (good, bad)] == ["done", "failed"]
@@ -222,7 +222,7 @@ def test_a_signed_request_needs_permission_to_invoke_the_api(strict: Running) ->
     iam = client(strict.config, "iam")
     trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     role = iam.create_role(RoleName="machine", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
-    keys = assume(strict.config, role["Arn"])
+    keys = assume_role(strict.config, role["Arn"])
     machine = Credentials(keys["access_key"], keys["secret_key"], keys["token"])
     # The emulator says so in words of its own; API Gateway has ACCESS_DENIED for it.
     assert signed(strict, strict.pictures.http, "/iam/v1/usage", machine).status_code == 403
@@ -255,7 +255,7 @@ def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
 
 
 def test_the_emulator_still_needs_a_separate_permission_for_message_batches(strict: Running) -> None:
-    """Else the bridge `send_batches` can go."""
+    """If this fails, the workaround `allow_batches` is obsolete."""
     iam, sqs = client(strict.config, "iam"), client(strict.config, "sqs")
     url = sqs.create_queue(QueueName="batches")["QueueUrl"]
     right = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
@@ -339,7 +339,7 @@ def calls(running: Running, function: str) -> int:
 
 
 def get(running: Running, url: str) -> httpx2.Response:
-    return httpx2.get(url, verify=trust(running.config.ca_bundle), trust_env=False)
+    return httpx2.get(url, verify=tls_verify(running.config.ca_bundle), trust_env=False)
 
 
 def said_to_be_plain(request: Any, **_: Any) -> None:

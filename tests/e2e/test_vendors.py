@@ -78,7 +78,7 @@ def key(running: Running) -> str:
 @pytest.fixture
 def used_up(running: Running) -> Iterator[str]:
     """A key with one call a minute, which was made."""
-    here = keys.Deployment.found(APP_STACK, partial(client, running.config))
+    here = keys.Deployment.from_stack(APP_STACK, partial(client, running.config))
     text, made = keys.create_key(here, "a client in a hurry", rate=1)
     url = f"{running.stack.api_url}/v1.0/account"
     assert httpx2.get(url, headers={"X-Api-Key": text}, trust_env=False).status_code == 200

@@ -49,7 +49,7 @@ def fuzz(config: LocalConfig, api_url: str, *more: str) -> subprocess.CompletedP
 @contextmanager
 def _callers(config: LocalConfig) -> Iterator[Path]:
     """CALLERS with a key each, as a file in the form of Web Fuzzing Commons."""
-    here = keys.Deployment.found(APP_STACK, partial(client, config))
+    here = keys.Deployment.from_stack(APP_STACK, partial(client, config))
     made = {name: keys.create_key(here, name, scope="own", rate=UNBOUNDED) for name in CALLERS}
     told = [{"name": name, "fixedHeaders": [{"name": "X-Api-Key", "value": text}]} for name, (text, _) in made.items()]
     with TemporaryDirectory() as folder:

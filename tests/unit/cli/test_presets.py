@@ -46,7 +46,7 @@ def test_a_preset_that_is_set_is_shown_listed_and_kept_in_one_form(registry: Fak
     options = Options.from_json({"engine": "grabcut", "output": output})
     assert registry.get("preset", "shop") == json.loads(run("show", "shop").output) == options.to_json()
     said = "format=jpg channels=rgba crop=10% background=#ffffff"
-    assert rows(run("list").output)["shop"] == ["own", "grabcut", said]
+    assert rows(run("list").output)["shop"] == ["custom", "grabcut", said]
 
 
 def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> None:
@@ -56,9 +56,9 @@ def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> No
 
 def test_one_s_own_preset_hides_a_built_in_one_until_it_is_removed(registry: FakeRegistry) -> None:
     run("set", "webp", "format=zip")
-    assert rows(run("list").output)["webp"][0] == "own"
-    assert "built-in one again" in run("remove", "webp").output
-    assert rows(run("list").output)["webp"][0] == "built in"
+    assert rows(run("list").output)["webp"][0] == "custom"
+    assert "built-in preset with this name applies again" in run("remove", "webp").output
+    assert rows(run("list").output)["webp"][0] == "built-in"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_one_s_own_preset_hides_a_built_in_one_until_it_is_removed(registry: Fak
         (("set", "shop", "--engine", "magic"), "magic"),
         (("set", "a/b", "format=jpg"), "letters"),
         (("show", "shop"), "does not exist"),
-        (("remove", "shop"), "of its own"),
-        (("remove", "webp"), "of its own"),
+        (("remove", "shop"), "does not exist"),
+        (("remove", "webp"), "does not exist"),
     ],
 )
 def test_what_cannot_be_is_explained_and_changes_nothing(

@@ -91,9 +91,9 @@ def test_a_killed_program_is_no_longer_found(state: Path) -> None:
 
 
 def test_a_process_that_got_the_id_later_is_neither_found_nor_stopped(state: Path) -> None:
-    processes.remember("server", os.getpid(), state)
+    processes.write_pid_file("server", os.getpid(), state)
     note = state / "pids" / "server.json"
-    note.write_text(json.dumps({**json.loads(note.read_text()), "born": 0.0}))
+    note.write_text(json.dumps({**json.loads(note.read_text()), "created": 0.0}))
     assert processes.find("server", state) is None
     processes.stop("server", state)  # it would end these tests
     assert not note.exists()
@@ -119,5 +119,5 @@ def test_a_program_that_ends_at_once_is_told_with_its_last_words(state: Path) ->
         health="/",
     )
     processes.start(failing, state)
-    with pytest.raises(LocalError, match=r"(?s)ended while it started.*no weights"):
+    with pytest.raises(LocalError, match=r"(?s)exited before it was ready.*no weights"):
         processes.wait_until_ready(failing, state, timeout_s=20)

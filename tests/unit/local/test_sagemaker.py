@@ -16,7 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from local.config import LocalConfig
-from local.sagemaker import REALTIME_BYTES_MAX, SERVERLESS_BYTES_MAX, Failed, Refused, SageMaker, TooLarge
+from local.sagemaker import (
+    REALTIME_BYTES_MAX,
+    SERVERLESS_BYTES_MAX,
+    ContainerError,
+    InvalidRequest,
+    PayloadTooLarge,
+    SageMaker,
+)
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Notification
 
 RESOURCES = {
@@ -79,7 +86,7 @@ class Bench:
                 "bulk", {"X-Amzn-SageMaker-InputLocation": source, "X-Amzn-SageMaker-Inference-Id": "b1", **headers}
             )
         )
-        await asyncio.gather(*self.sagemaker.waiting)
+        await asyncio.gather(*self.sagemaker.pending)
         return answer
 
 
@@ -205,7 +212,7 @@ def test_no_more_are_at_work_than_the_endpoint_allows(config: LocalConfig) -> No
 @pytest.mark.parametrize("endpoint", ["none", "now"])
 def test_an_endpoint_that_is_not_there_or_not_asynchronous_refuses(config: LocalConfig, endpoint: str) -> None:
     bench = Bench(config, answering(httpx2.Response(200)))
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidRequest):
         asyncio.run(bench.sagemaker.invoke_async(request(endpoint, {"X-Amzn-SageMaker-InputLocation": "s3://in/a"})))
     assert not bench.sns.messages
 
@@ -237,10 +244,10 @@ def test_a_synchronous_call_takes_and_gives_what_sagemaker_does_and_no_more(
     bench = Bench(config, lambda asked: httpx2.Response(200, content=asked.content))
     echoed = asyncio.run(bench.sagemaker.invoke(request(endpoint, {}, b"x" * most)))
     assert len(echoed.body) == most
-    with pytest.raises(TooLarge):
+    with pytest.raises(PayloadTooLarge):
         asyncio.run(bench.sagemaker.invoke(request(endpoint, {}, b"x" * (most + 1))))
     doubling = Bench(config, lambda asked: httpx2.Response(200, content=asked.content * 2))
-    with pytest.raises(Failed):
+    with pytest.raises(ContainerError):
         asyncio.run(doubling.sagemaker.invoke(request(endpoint, {}, b"x" * (most // 2 + 1))))
 
 
@@ -259,5 +266,5 @@ def test_a_serverless_endpoint_waits_for_its_container_and_a_real_time_one_fails
     assert answer.body == b"done"
     assert asked == ["/invocations", "/ping", "/ping", "/ping", "/invocations"]
     asked.clear()
-    with pytest.raises(Failed, match="ConnectError"):
+    with pytest.raises(ContainerError, match="ConnectError"):
         asyncio.run(bench.sagemaker.invoke(request("now", {}, b"abc")))
