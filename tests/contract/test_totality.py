@@ -156,6 +156,7 @@ def test_every_output_field_is_in_every_table() -> None:
             },
             "the schema Output of the OpenAPI document": schema.components()["Output"]["properties"],
             "the query parameters of POST /v1/cutouts": schema.output_fields(flat=True),
+            "the code of sagemaker_model": {*FIELDS} & _attributes_read_in("sagemaker_model"),
             "OUTPUT_VALUES of this test": OUTPUT_VALUES,
         },
     )
