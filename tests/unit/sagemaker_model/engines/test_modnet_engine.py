@@ -105,7 +105,7 @@ def test_the_exported_network_agrees_at_any_size_and_batch(folder: Path, trained
 
 def test_eight_bits_stay_close_and_take_a_quarter_of_the_room(folder: Path, trained: MODNet) -> None:
     compared = pictures(4, seed=2)
-    found, _ = export.onnx_mattes(folder / modnet.INT8, compared)
+    found, _ = export.run_onnx(folder / modnet.INT8, compared)
     with torch.inference_mode():
         wanted = trained(torch.from_numpy(np.stack(compared))).numpy()
     assert 0 < np.abs(np.stack(found) - wanted).mean() < 0.02
