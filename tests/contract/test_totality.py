@@ -20,7 +20,6 @@ from typing import Any, get_args
 
 import pytest
 import typer
-from local.pictures import ENDED
 
 import cli
 import lambdas
@@ -32,6 +31,7 @@ from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
 from lambdas.observe import JOB_METRICS
+from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
@@ -247,7 +247,7 @@ def test_every_preset_is_in_the_readme() -> None:
 def test_every_job_state_is_in_every_table() -> None:
     listing = document()["paths"]["/v1/jobs"]["get"]["parameters"]
     (enum,) = [parameter["schema"]["enum"] for parameter in listing if parameter["name"] == "state"]
-    diagram = (ROOT / "docs" / "architecture.md").read_text().partition("## A job's states")[2].split("```")[1]
+    diagram = (ROOT / "docs" / "architecture.md").read_text().partition("## Job states")[2].split("```")[1]
     flow = importlib.import_module("maskdrop.flow").__doc__ or ""
     check_rows(
         get_args(State),
@@ -268,7 +268,7 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
         [state for state in STATES if state not in ("queued", "submitted")],
         {
             "lambdas.observe.JOB_METRICS": JOB_METRICS,
-            "local.pictures.ENDED": ENDED,
+            "local.images.ENDED": ENDED,
             "the webhook of the OpenAPI document": {
                 name.removeprefix("job.") for name in event["properties"]["type"]["enum"]
             },
@@ -381,7 +381,7 @@ def test_every_code_that_a_table_of_errors_lists_exists() -> None:
 
 def test_every_operation_is_in_the_readme() -> None:
     """As `METHOD PATH`; a path without a method is that of a GET."""
-    cells = " ".join(row[0] for row in page_table("README.md", "| call"))
+    cells = " ".join(row[0] for row in page_table("README.md", "| request | response |"))
     spans = [span.partition("?")[0].replace("{id}", "{job_id}") for span in code_spans(cells)]
     calls = {span if " " in span else f"GET {span}" for span in spans}
     check_rows({f"{method.upper()} {path}" for method, path in operations()}, {"README.md": calls})
@@ -417,7 +417,7 @@ def test_every_output_of_withoutbg_is_documented() -> None:
 
 def test_every_code_of_remove_bg_is_documented() -> None:
     """The codes of a wrong parameter or image: those of the tables of the dialect, and ours that the vendor shares."""
-    rows = page_rows("docs/vendors.md", "| parameter | here | `code`").values()
+    rows = page_rows("docs/vendors.md", "| parameter | support | error").values()
     shared = {errors.MissingSource, errors.MultipleSources, errors.FileTooLarge, errors.ResolutionTooHigh}
     shared |= {errors.RegionOutside, errors.RegionEmpty}
     check_rows(
@@ -441,9 +441,13 @@ def _commands() -> dict[str, typer.core.TyperCommand]:
     return found
 
 
-def test_every_command_is_on_a_page() -> None:
-    text = "\n".join(page.read_text() for page in PAGES)
-    check_rows(_commands(), {"the pages": {name for name in _commands() if f"maskdrop {name}" in text}})
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_and_option_has_help(name: str) -> None:
+    """The command line reference of the site is made from it."""
+    command = _commands()[name]
+    assert command.help
+    options = [parameter for parameter in command.params if isinstance(parameter, typer.core.TyperOption)]
+    assert [option.name for option in options if not option.help and not option.hidden] == []
 
 
 def test_every_command_is_in_the_help_of_maskdrop() -> None:
@@ -523,7 +527,7 @@ def test_every_measure_is_in_every_table() -> None:
     names = [field.name for field in fields(Scores)]
     result = Result("id", "", 0.5, 0.5, Scores(**dict.fromkeys(names, 1.0)))
     headings = " ".join(heading for table in tables([result, replace(result, subject=0)]) for heading in table.header)
-    documented = " ".join(row[0] for row in page_table("docs/operations.md", "| measure"))
+    documented = " ".join(row[0] for row in page_table("docs/operations.md", "| metric | definition |"))
     check_rows(
         names,
         {
