@@ -20,7 +20,7 @@ from rich.table import Table as Printed
 from cli.terminal import console, explained
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
-from sagemaker_model.device import choose
+from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.evaluation import compare as side_by_side
 from sagemaker_model.evaluation import promote as gate
@@ -180,7 +180,7 @@ def _folder(folder: Path | None) -> Path:
 
 def _how(workers: int) -> tuple[str, int]:
     """The device, and the cores that a network takes for one image where that is the CPU: as in the server."""
-    return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:

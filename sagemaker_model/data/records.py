@@ -16,9 +16,9 @@ LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
 
 
 class InvalidData(MaskdropError):
-    """A folder, a list or a shard as a whole is not what it should be."""
+    """A folder, a list or a shard of a dataset is not valid, or predictions to evaluate do not match it."""
 
-    code = "invalid_data"
+    code, status = "invalid_data", 422
 
 
 class BadRecord(InvalidData):

@@ -21,7 +21,7 @@ from local.config import ROOT
 from local.sagemaker import ALLOCATOR
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import MaskdropError
-from sagemaker_model.device import choose
+from sagemaker_model.device import choose_device
 from tests.bench import alone, beside, network, prompts, random_weights
 from tests.bench.measure import SECONDS, cores, forget_peak
 from tests.bench.page import SERVED_SIDE, Report, Served, write
@@ -43,7 +43,7 @@ ROUND_S = 12.0
 
 def main() -> int:
     cv2.setNumThreads(1)
-    report = Report(device=choose("auto", require_gpu=False))
+    report = Report(device=choose_device("auto", require_gpu=False))
     (ROOT / ".local").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".local") as scratch:
         weights, by_torch = (Path(scratch) / name for name in ("weights", "by_torch"))

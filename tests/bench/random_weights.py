@@ -33,7 +33,8 @@ def complete(here: Path, folder: Path, device: str) -> list[str]:
         made.append("modnet")
     variants = VARIANTS if device == "cpu" else ON_GPU
     for engine in (Sam, Sam2):
-        files = {one.file for one in known().values() if one.engine == engine.name} | set(engine.folders.values())
+        files = {one.file for one in known().values() if one.engine == engine.name}
+        files |= set(engine.hugging_face_folders.values())
         if not any((folder / name).exists() for name in files):
             make_sam(engine.name, variants[engine.name], folder)
             made.append(engine.name)
@@ -70,7 +71,7 @@ def make_sam(family: Any, variant: str, folder: Path) -> None:
 
     engine = {"sam": Sam, "sam2": Sam2}[family]
     network = sam_network(variant)
-    saved = folder / engine.folders[variant]
+    saved = folder / engine.hugging_face_folders[variant]
     saved.mkdir()
     save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, saved / "model.safetensors")
     (saved / "config.json").write_text(json.dumps(network.config.to_dict()))

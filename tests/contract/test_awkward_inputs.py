@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from maskdrop.errors import InputError
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.cutout import Cutout, cut_out
@@ -20,7 +21,7 @@ from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging.pixels import Limits, decode
 
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward_inputs"
-LIMITS = Limits(32 * 1024 * 1024, 50_000_000)
+LIMITS = Limits(IMAGE_BYTES_MAX, 50_000_000)
 
 pytestmark = pytest.mark.skipif(not AWKWARD.is_dir(), reason="the folder shared/data/awkward_inputs is missing")
 

@@ -6,7 +6,7 @@ from local.connect import client
 from tests.e2e.conftest import Running, wait_until
 
 
-def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: bytes) -> None:
+def test_every_finished_job_is_published_to_the_event_bus(running: Running, photo: bytes) -> None:
     events, sqs = client(running.config, "events"), client(running.config, "sqs")
     name = f"listener-{uuid.uuid4().hex}"
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]

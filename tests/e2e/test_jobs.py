@@ -48,16 +48,16 @@ def posted(
     http: httpx2.Client, body: bytes, name: str = "a photo.png", content_type: str = "image/png", verify: Any = True
 ) -> tuple[dict[str, Any], httpx2.Response]:
     """The form that the API gave, after `body` was posted with it, and what S3 said."""
-    answer = http.post("/v1/uploads", json={"name": name, "content_type": "image/png"})
-    assert answer.status_code == 201, answer.text
-    form: dict[str, Any] = answer.json()
+    response = http.post("/v1/uploads", json={"name": name, "content_type": "image/png"})
+    assert response.status_code == 201, response.text
+    form: dict[str, Any] = response.json()
     fields = {**form["fields"], "Content-Type": content_type}
     return form, httpx2.post(form["url"], data=fields, files={"file": (name, body)}, verify=verify, trust_env=False)
 
 
 def a_job(http: httpx2.Client, body: bytes, verify: Any = True, **asked: Any) -> dict[str, Any]:
-    form, answer = posted(http, body, verify=verify)
-    assert answer.is_success, answer.text
+    form, response = posted(http, body, verify=verify)
+    assert response.is_success, response.text
     made = http.post("/v1/jobs", json={"source": {"upload": form["upload"]}, **asked})
     assert made.status_code == 202, made.text
     job: dict[str, Any] = made.json()
@@ -72,11 +72,11 @@ def exists(running: Running, bucket: str, key: str) -> bool:
     return True
 
 
-def test_an_upload_becomes_a_cut_out_and_nothing_of_it_is_left_when_it_is_deleted(
+def test_deleting_a_job_of_an_upload_deletes_its_source_and_result(
     running: Running, shop: httpx2.Client, key: tuple[str, Key], photo: bytes
 ) -> None:
-    form, answer = posted(shop, photo, name="Zoë (1).png")
-    assert answer.is_success, answer.text
+    form, response = posted(shop, photo, name="Zoë (1).png")
+    assert response.is_success, response.text
     made = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}, "output": {"format": "webp"}})
     job, address = made.json(), str(made.url.join(made.headers["location"]))
     running.wait_for_end([job["id"]])
@@ -94,18 +94,20 @@ def test_an_upload_becomes_a_cut_out_and_nothing_of_it_is_left_when_it_is_delete
     assert not exists(running, job["source"]["bucket"], job["source"]["key"])
 
 
-def test_an_upload_of_another_type_or_size_than_its_form_allows_is_refused_by_s3(
+def test_s3_rejects_an_upload_with_another_type_or_size_than_the_form_allows(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:
     for body, content_type in ((b"<html>", "text/html"), (b"", "image/png"), (bytes(34_000_000), "image/png")):
-        form, answer = posted(shop, body, content_type=content_type)
-        assert answer.is_client_error, f"{content_type}, {len(body)} bytes"
+        form, response = posted(shop, body, content_type=content_type)
+        assert response.is_client_error, f"{content_type}, {len(body)} bytes"
         assert not exists(running, running.stack.inbox, uploads_of(key[1].owner) + form["upload"])
         made = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}})
         assert (made.status_code, made.json()["error"]["code"]) == (404, "source_missing")
 
 
-def test_only_who_sees_all_makes_jobs_of_what_was_dropped(running: Running, shop: httpx2.Client, photo: bytes) -> None:
+def test_only_a_caller_with_scope_all_can_create_jobs_of_dropped_images(
+    running: Running, shop: httpx2.Client, photo: bytes
+) -> None:
     dropped = f"inbox/kept/{uuid.uuid4().hex}.png"
     running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=dropped, Body=photo)
     asked = {"source": {"bucket": running.stack.inbox, "key": dropped}, "preset": "matte"}
@@ -117,7 +119,7 @@ def test_only_who_sees_all_makes_jobs_of_what_was_dropped(running: Running, shop
     assert exists(running, running.stack.inbox, dropped)
 
 
-def test_an_address_that_is_sent_twice_under_one_idempotency_key_is_fetched_once(
+def test_a_url_sent_twice_with_one_idempotency_key_is_fetched_once(
     running: Running, shop: httpx2.Client, photo: bytes
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
@@ -132,7 +134,7 @@ def test_an_address_that_is_sent_twice_under_one_idempotency_key_is_fetched_once
     assert running.wait_for_end([first.json()["id"]])[first.json()["id"]].state == "done"
 
 
-def test_a_failed_job_is_tried_anew_and_its_receiver_is_told_of_each_end(
+def test_a_retried_job_posts_its_webhook_at_each_end(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
@@ -151,7 +153,9 @@ def test_a_failed_job_is_tried_anew_and_its_receiver_is_told_of_each_end(
         assert Receiver(key[1].webhook_secret).verify(body, headers)["data"]["id"] == job["id"]
 
 
-def test_a_job_in_work_is_neither_deleted_nor_tried_anew(running: Running, shop: httpx2.Client, photo: bytes) -> None:
+def test_a_submitted_job_can_be_neither_deleted_nor_retried(
+    running: Running, shop: httpx2.Client, photo: bytes
+) -> None:
     with running.model_held():
         job = a_job(shop, photo)
         address = f"/v1/jobs/{job['id']}"
@@ -162,7 +166,7 @@ def test_a_job_in_work_is_neither_deleted_nor_tried_anew(running: Running, shop:
     assert running.wait_for_end([job["id"]])[job["id"]].state == "done"
 
 
-def test_engines_and_presets_are_told(shop: httpx2.Client) -> None:
+def test_engines_and_presets_are_listed(shop: httpx2.Client) -> None:
     engines = {engine["name"]: engine for engine in shop.get("/v1/engines").json()["engines"]}
     assert engines["portrait"]["interactive"]
     assert not engines["sam"]["interactive"]

@@ -33,7 +33,7 @@ def env() -> Iterator[dict[str, str]]:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], photo: bytes) -> None:
+def test_up_watches_the_drop_folder_and_down_stops_all_processes(env: dict[str, str], photo: bytes) -> None:
     config = LocalConfig.from_env(env)
     up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603  our own words
     wait_until(lambda: config.drop.exists(), "the folder drop/")
@@ -58,7 +58,7 @@ def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], phot
     assert not (config.state / "tmp").exists()
 
 
-def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str]) -> None:
+def test_run_processes_the_samples_and_stops_the_stack(env: dict[str, str]) -> None:
     config = LocalConfig.from_env(env)
     done = call("run", env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str])
     assert not family(config)
 
 
-def test_a_taken_port_is_named_with_the_setting_that_moves_it(env: dict[str, str]) -> None:
+def test_an_occupied_port_is_reported_with_its_setting(env: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(env[SAGEMAKER_PORT])))
         taken.listen()
@@ -81,7 +81,7 @@ def test_a_taken_port_is_named_with_the_setting_that_moves_it(env: dict[str, str
     assert AWS_PORT not in said
 
 
-def test_nothing_listens_beyond_this_machine(env: dict[str, str]) -> None:
+def test_all_processes_listen_on_the_loopback_interface_only(env: dict[str, str]) -> None:
     config = LocalConfig.from_env(env)
     try:
         stack.up(config)

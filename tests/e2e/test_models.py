@@ -20,7 +20,7 @@ from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint
 MODNET = named("modnet")
 
 
-def test_large_weights_reach_s3_in_parts_once(
+def test_large_weights_are_uploaded_to_s3_once_as_a_multipart_upload(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.config.endpoint_url)

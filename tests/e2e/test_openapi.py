@@ -8,7 +8,7 @@ from tests.e2e.conftest import Running
 from tests.fuzz.__main__ import fuzz
 
 
-def test_whoever_asks_is_given_the_description_and_its_page(running: Running) -> None:
+def test_the_openapi_document_and_its_page_need_no_key(running: Running) -> None:
     with httpx2.Client(trust_env=False) as anybody:
         description = anybody.get(f"{running.stack.api_url}/v1/openapi.json")
         page = anybody.get(f"{running.stack.api_url}/v1/docs")
@@ -20,7 +20,7 @@ def test_whoever_asks_is_given_the_description_and_its_page(running: Running) ->
     assert "SwaggerUIBundle(" in page.text
 
 
-def test_nothing_that_is_asked_after_the_description_meets_a_fault_or_an_answer_that_it_does_not_have(
+def test_the_api_passes_all_checks_of_schemathesis(
     running: Running,
 ) -> None:
     done = fuzz(running.config, running.stack.api_url, "--seed", "1", "--max-examples", "5")

@@ -37,9 +37,9 @@ def wall(running: Running) -> str:
     return f"s3://{running.stack.inbox}/{key}"
 
 
-def is_blue(picture: Image.Image) -> bool:
+def is_blue(image: Image.Image) -> bool:
     """In its corner, as far as a JPEG keeps a colour."""
-    corner = picture.convert("RGB").getpixel((3, 3))
+    corner = image.convert("RGB").getpixel((3, 3))
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 
@@ -53,7 +53,7 @@ def start_anew(running: Running, name: str) -> None:
     functions.get_waiter("function_updated_v2").wait(FunctionName=name)
 
 
-def test_a_preset_is_made_kept_and_removed(registry: DynamoDBRegistry) -> None:
+def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
     made = presets.put(registry, "shop", SHOP, "grabcut")
     assert presets.get(registry, "shop") == made
     presets.delete(registry, "shop")
@@ -61,7 +61,7 @@ def test_a_preset_is_made_kept_and_removed(registry: DynamoDBRegistry) -> None:
         presets.get(registry, "shop")
 
 
-def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
+def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     running.wait_for_end([running.put(photo)])  # now the function has read the presets there are
@@ -78,7 +78,7 @@ def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
         assert is_blue(result)
 
 
-def test_a_picture_that_is_wanted_now_follows_a_new_preset_and_names_no_image_itself(
+def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_image(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
@@ -88,11 +88,11 @@ def test_a_picture_that_is_wanted_now_follows_a_new_preset_and_names_no_image_it
         headers = {"Content-Type": "image/png"}
         return running.pictures.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
 
-    answer = post(preset="shop", size="preview")
-    assert answer.status_code == 200, answer.text
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.format == "JPEG"
-        assert picture.width * picture.height <= 250_000
-        assert is_blue(picture)
+    response = post(preset="shop", size="preview")
+    assert response.status_code == 200, response.text
+    with Image.open(io.BytesIO(response.content)) as image:
+        assert image.format == "JPEG"
+        assert image.width * image.height <= 250_000
+        assert is_blue(image)
     refused = post(background=wall)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_options")

@@ -93,7 +93,7 @@ def parts(running: Running, tmp_path: Path) -> Parts:
     return Parts(running, name, url, dead_letters, tmp_path / "worker.log")
 
 
-def test_photos_of_a_queue_are_cut_out_a_broken_one_is_a_dead_letter_and_sigterm_ends_it(
+def test_the_worker_processes_a_queue_until_sigterm_and_an_invalid_image_becomes_a_dead_letter(
     parts: Parts, photo: bytes
 ) -> None:
     with parts.worker() as process:
@@ -103,16 +103,16 @@ def test_photos_of_a_queue_are_cut_out_a_broken_one_is_a_dead_letter_and_sigterm
         wait_until(lambda: parts.waiting(parts.queue) == 0, "the end of the queue", 60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0, "it waits for no message that may still come"
-    picture = parts.result("results/webp/a b+ä.png.webp")
-    assert picture
-    assert (picture.format, picture.mode, picture.size) == ("WEBP", "RGBA", (512, 512))
+    image = parts.result("results/webp/a b+ä.png.webp")
+    assert image
+    assert (image.format, image.mode, image.size) == ("WEBP", "RGBA", (512, 512))
     assert parts.result("results/webp/broken.png.webp") is None
     log = parts.log.read_text()
     assert "unreadable_picture" in log
     assert "redrive" not in log
 
 
-def test_one_pass_takes_what_is_there_and_ends(parts: Parts, photo: bytes) -> None:
+def test_the_worker_with_once_processes_all_messages_and_exits(parts: Parts, photo: bytes) -> None:
     names = [f"{number}.png" for number in range(3)]
     for name in names:
         parts.put(name, photo)
@@ -123,7 +123,7 @@ def test_one_pass_takes_what_is_there_and_ends(parts: Parts, photo: bytes) -> No
     assert all(parts.result(f"results/{name}.png") for name in names)
 
 
-def test_a_queue_that_is_not_there_ends_it_with_a_clear_error(parts: Parts) -> None:
+def test_a_missing_queue_stops_the_worker_with_an_error(parts: Parts) -> None:
     with parts.worker(MODEL_QUEUE_URL=f"{parts.queue}-none") as process:
         assert process.wait(timeout=60) == 1
     log = parts.log.read_text()

@@ -43,21 +43,19 @@ def strict(request: pytest.FixtureRequest) -> Iterator[Running]:
         yield running
 
 
-def test_a_dropped_photo_is_done_and_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_dropped_photo_is_processed_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     job_id = strict.put(photo)
     job = strict.wait_for_end([job_id])[job_id]
     assert job.state == "done", job.error
     told = strict.pictures.job(job_id)
     assert told
     assert told["state"] == "done"
-    answer = get(strict, told["result"]["url"])
+    response = get(strict, told["result"]["url"])
     assert job.result
-    assert answer.content == strict.object(job.result.bucket, job.result.key)
+    assert response.content == strict.object(job.result.bucket, job.result.key)
 
 
-def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_it(
-    strict: Running, photo: bytes
-) -> None:
+def test_a_presigned_url_works_only_unmodified_and_while_the_api_role_can_read(strict: Running, photo: bytes) -> None:
     job_id = strict.put(photo)
     strict.wait_for_end([job_id])
     told = strict.pictures.job(job_id)
@@ -71,7 +69,7 @@ def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_i
     assert get(strict, url).status_code == 200
 
 
-def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_synchronous_request_returns_200_303_and_202_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     def post(body: bytes, **query: str) -> httpx2.Response:
         return strict.pictures.http.post(
             "/v1/cutouts", content=body, headers={"Content-Type": "image/jpeg"}, params=query, timeout=60
@@ -88,7 +86,7 @@ def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(str
     assert job.error.code == "unknown_engine"  # the image was read, and the engine is not installed
 
 
-def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_the_api_creates_retries_and_deletes_jobs_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     http, verify = strict.pictures.http, tls_verify(strict.config.ca_bundle)
     good, bad = (a_job(http, body, verify) for body in (photo, b"This is no image."))
     ended = strict.wait_for_end([good["id"], bad["id"]])
@@ -102,7 +100,7 @@ def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(s
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "source_missing")
 
 
-def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None:
+def test_a_job_with_a_deleted_source_fails_as_source_missing(strict: Running, photo: bytes) -> None:
     with strict.model_held():
         job_id = strict.put(photo)
         wait_until(lambda: strict.jobs.get(job_id) is not None, "the job")
@@ -114,7 +112,7 @@ def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None
     assert (job.state, job.error.code) == ("failed", "source_missing")
 
 
-def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
+def test_an_invalid_image_fails_with_its_error_code(strict: Running) -> None:
     job_id = strict.put(b"This is no image.")
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
@@ -128,7 +126,7 @@ def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
         ("record", "dynamodb:UpdateItem", "results_queue_url", "submitted"),
     ],
 )
-def test_a_function_without_its_right_changes_nothing_and_with_it_again_the_picture_is_done(
+def test_a_function_that_lost_a_permission_finishes_the_job_after_it_is_restored(
     strict: Running, photo: bytes, name: str, action: str, queue: str, state: str | None
 ) -> None:
     wait_until(strict.settled, "empty queues")
@@ -145,9 +143,7 @@ def test_a_function_without_its_right_changes_nothing_and_with_it_again_the_pict
     assert strict.wait_for_end([job_id])[job_id].state == "done"
 
 
-def test_a_result_that_the_model_may_not_write_is_not_there_until_sweep_sends_its_job_round_again(
-    strict: Running, photo: bytes
-) -> None:
+def test_sweep_retries_a_job_whose_result_could_not_be_written(strict: Running, photo: bytes) -> None:
     with without(strict, "BulkRole", "s3:PutObject"):
         job_id = strict.put(photo)
         stand_in = processes.log_file("sagemaker", strict.config.state)
@@ -171,13 +167,13 @@ def test_a_result_that_the_model_may_not_write_is_not_there_until_sweep_sends_it
     assert (job.state, job.attempts) == ("done", 2)
 
 
-def test_sweep_does_not_run_without_its_right_to_the_index(strict: Running) -> None:
+def test_sweep_fails_without_permission_to_query_the_index(strict: Running) -> None:
     with without(strict, "SweepRole", "dynamodb:Query"):
-        answer = invoke(strict, "SweepFunction", {})
-    assert "AccessDenied" in answer["errorMessage"]
+        response = invoke(strict, "SweepFunction", {})
+    assert "AccessDenied" in response["errorMessage"]
 
 
-def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Running) -> None:
+def test_a_readable_dead_letter_fails_its_job_and_an_unreadable_one_is_logged(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/dead.jpg", "1", 1)
     dead = physical(strict, "QueuesIntakeDead")
     strict.send(dead, "no JSON")
@@ -189,16 +185,16 @@ def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Run
     wait_until(lambda: "unreadable dead letter" in strict.log("dead_letters"), "word of the unreadable one")
 
 
-def test_dead_letters_hands_back_what_it_may_not_record(strict: Running) -> None:
+def test_dead_letters_returns_a_message_that_it_cannot_record(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/as-dead.jpg", "1", 1)
     record = {"messageId": "1", "eventSource": "aws:sqs", "body": json.dumps({"Records": [created(source)]})}
     with without(strict, "DeadLettersRole", "dynamodb:PutItem"):
-        answer = invoke(strict, "DeadLettersFunction", {"Records": [record]})
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+        response = invoke(strict, "DeadLettersFunction", {"Records": [record]})
+    assert response == {"batchItemFailures": [{"itemIdentifier": "1"}]}
     assert strict.jobs.get(dropped(source, datetime.now(UTC)).id) is None
 
 
-def test_a_webhook_is_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_webhook_is_delivered_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
         webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(strict))
         submit(strict, asked_for(strict, photo, webhook))
@@ -207,7 +203,7 @@ def test_a_webhook_is_told_under_the_roles_alone(strict: Running, photo: bytes) 
     assert verified(head, body)["type"] == "job.done"
 
 
-def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
+def test_the_api_returns_503_without_permission_to_read_the_table(strict: Running) -> None:
     path = f"/v1/jobs/{'0' * 32}"
     assert strict.pictures.http.get(path).status_code == 404
     with without(strict, "ApiRole", "dynamodb:GetItem"):
@@ -215,14 +211,14 @@ def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
     assert strict.pictures.http.get(path).status_code == 404
 
 
-def test_a_fault_of_the_authorizer_is_no_refusal(strict: Running) -> None:
+def test_an_error_of_the_authorizer_returns_500(strict: Running) -> None:
     with without(strict, "AuthorizeRole", "dynamodb:GetItem"):
-        answer = strict.pictures.http.get("/v1/jobs")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+        response = strict.pictures.http.get("/v1/jobs")
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
     assert strict.pictures.http.get("/v1/jobs").status_code == 200
 
 
-def test_a_caller_by_signature_comes_in_with_the_right_to_call_and_not_without(strict: Running) -> None:
+def test_a_signed_request_needs_permission_to_invoke_the_api(strict: Running) -> None:
     iam = client(strict.config, "iam")
     trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     role = iam.create_role(RoleName="machine", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
@@ -233,15 +229,15 @@ def test_a_caller_by_signature_comes_in_with_the_right_to_call_and_not_without(s
 
     right = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}
     iam.put_role_policy(RoleName="machine", PolicyName="call", PolicyDocument=json.dumps({"Statement": [right]}))
-    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", machine)
-    assert (answer.status_code, answer.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
+    response = signed(strict, strict.pictures.http, "/iam/v1/usage", machine)
+    assert (response.status_code, response.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
 
     forged = Credentials(machine.access_key, "not the secret", machine.token)
-    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", forged)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "auth_failed")
+    response = signed(strict, strict.pictures.http, "/iam/v1/usage", forged)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "auth_failed")
 
 
-def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Running, photo: bytes) -> None:
+def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
     with pytest.raises(httpx2.TransportError):
         httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
     # As through a proxy in front that was reached without TLS: the policies of buckets and queues ask for that.
@@ -258,7 +254,7 @@ def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Ru
         sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=nothing)
 
 
-def test_the_emulator_still_asks_for_a_right_to_batches_of_their_own(strict: Running) -> None:
+def test_the_emulator_still_needs_a_separate_permission_for_message_batches(strict: Running) -> None:
     """Else the workaround `allow_batches` can go."""
     iam, sqs = client(strict.config, "iam"), client(strict.config, "sqs")
     url = sqs.create_queue(QueueName="batches")["QueueUrl"]
@@ -272,7 +268,7 @@ def test_the_emulator_still_asks_for_a_right_to_batches_of_their_own(strict: Run
         sender.send_message_batch(QueueUrl=url, Entries=[{"Id": "0", "MessageBody": "one of ten"}])
 
 
-def test_no_port_is_open_but_the_three(strict: Running) -> None:
+def test_only_three_ports_are_open(strict: Running) -> None:
     config = strict.config
     programs = (processes.find(name, config.state) for name in ("emulator", "sagemaker", "model"))
     listening = {
@@ -286,7 +282,7 @@ def test_no_port_is_open_but_the_three(strict: Running) -> None:
     assert listening == {("127.0.0.1", port) for port in (config.aws_port, config.sagemaker_port, config.model_port)}
 
 
-def test_the_mode_of_a_stack_that_is_up_cannot_be_changed(strict: Running) -> None:
+def test_the_mode_of_a_running_stack_cannot_be_changed(strict: Running) -> None:
     with pytest.raises(LocalError, match="make down"):
         stack.up(replace(strict.config, strict=False))
     assert stack.find(strict.config) == strict.stack

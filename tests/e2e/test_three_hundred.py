@@ -94,7 +94,9 @@ def fill(folder: Path, photo: bytes) -> set[str]:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["in peace", "with the model server killed"])
-def test_every_one_of_300_photos_is_accounted_for(running: Running, aws: list[str], photo: bytes, killed: bool) -> None:
+def test_each_of_300_photos_has_exactly_one_finished_job(
+    running: Running, aws: list[str], photo: bytes, killed: bool
+) -> None:
     prefix = f"inbox/default/killed-{killed}/"
     folder = running.config.state / "photos"
     shutil.rmtree(folder, ignore_errors=True)

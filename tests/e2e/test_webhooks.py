@@ -55,13 +55,13 @@ def a_key(running: Running) -> str:
     return name
 
 
-def test_the_end_of_a_job_is_told_to_its_webhook_again_until_it_is_taken(running: Running, photo: bytes) -> None:
-    answers = itertools.chain([b"HTTP/1.1 503 Busy\r\n\r\n"], itertools.repeat(b"HTTP/1.1 204 Taken\r\n\r\n"))
+def test_a_webhook_is_retried_until_the_receiver_accepts_it(running: Running, photo: bytes) -> None:
+    responses = itertools.chain([b"HTTP/1.1 503 Busy\r\n\r\n"], itertools.repeat(b"HTTP/1.1 204 Taken\r\n\r\n"))
 
-    def answer() -> Iterable[bytes]:
-        return [next(answers)]
+    def response() -> Iterable[bytes]:
+        return [next(responses)]
 
-    with served({"/hook": answer}) as receiver:
+    with served({"/hook": response}) as receiver:
         webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(running))
         good, bad = asked_for(running, photo, webhook), asked_for(running, b"no image", webhook)
         for job in (good, bad):
@@ -79,7 +79,7 @@ def test_the_end_of_a_job_is_told_to_its_webhook_again_until_it_is_taken(running
     assert ends[bad.id]["data"]["error"]["code"] == "unsupported_format"
 
 
-def test_an_address_of_this_machine_that_no_one_trusts_is_not_posted_to(running: Running, photo: bytes) -> None:
+def test_a_webhook_to_an_untrusted_loopback_ip_address_is_not_sent(running: Running, photo: bytes) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
         key = a_key(running)
         refused = asked_for(running, photo, Webhook(f"http://127.0.0.1:{receiver.port}/hook", key))

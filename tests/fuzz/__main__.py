@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from local import keys, stack
 from local.config import APP_STACK, ROOT, LocalConfig
 from local.connect import client
-from tests.fuzz.hooks import picture
+from tests.fuzz.hooks import image
 from tests.web import served
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "100")
@@ -30,7 +30,7 @@ UNBOUNDED = 1_000_000_000
 
 def fuzz(config: LocalConfig, api_url: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Its report is on standard output; it ends with 0 where nothing was found. more: options of schemathesis."""
-    photo = picture((320, 240), "PNG")
+    photo = image((320, 240), "PNG")
     head = f"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n"
     with served({"/a.png": head.encode() + photo}) as host, _callers(config) as callers:
         environment = os.environ | {

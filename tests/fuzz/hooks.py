@@ -19,7 +19,7 @@ PHOTO = ROOT / "samples" / "default" / "astronaut.png"
 ADDRESSES = ("https://10.0.0.1/a.jpg", "https://photos.invalid/a.jpg", "https://127.0.0.1:443/", "https://a.local/?b")
 
 
-def picture(size: tuple[int, int], form: str) -> bytes:
+def image(size: tuple[int, int], form: str) -> bytes:
     with Image.open(PHOTO) as photo:
         made = io.BytesIO()
         photo.resize(size).save(made, form)
@@ -27,7 +27,7 @@ def picture(size: tuple[int, int], form: str) -> bytes:
 
 
 FILES = st.binary(min_size=1) | st.builds(
-    picture, st.sampled_from([(1, 1), (64, 48), (3, 200), (320, 240)]), st.sampled_from(["JPEG", "PNG", "WEBP"])
+    image, st.sampled_from([(1, 1), (64, 48), (3, 200), (320, 240)]), st.sampled_from(["JPEG", "PNG", "WEBP"])
 )
 
 schemathesis.openapi.format("binary", FILES)

@@ -77,7 +77,7 @@ def test_every_queue_has_a_dead_letter_queue_and_retains_messages_for_14_days(te
     dead = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
     }
-    assert len(dead) == 5
+    assert len(dead) == 4
     assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
     assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
@@ -479,7 +479,6 @@ def test_the_tables_have_on_demand_billing_point_in_time_recovery_ttl_and_indexe
     }
     assert keys == {
         "by_state": ["state", "recency"],
-        "by_source": ["source_key", "recency"],
         "by_owner": ["owner", "recency"],
     }
 

@@ -78,10 +78,10 @@ class DropFolderUser(StackUser):
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             # Until ingest has claimed the photo, 404 is the right answer.
-            with self.client.get(f"/v1/jobs/{job_id}", name="/v1/jobs/{id}, waiting", catch_response=True) as answer:
-                if answer.status_code == 404:
-                    answer.success()
-                job: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+            with self.client.get(f"/v1/jobs/{job_id}", name="/v1/jobs/{id}, waiting", catch_response=True) as response:
+                if response.status_code == 404:
+                    response.success()
+                job: dict[str, Any] = response.json() if response.status_code == 200 else {}
             if job.get("state") == "done":
                 return
             if job.get("state") == "failed":
@@ -110,8 +110,10 @@ class ApiUser(StackUser):
     @task
     def look_at_the_newest(self) -> None:
         for state in ("done", "failed"):
-            answer = self.client.get("/v1/jobs", params={"state": state, "limit": "20"}, name=f"/v1/jobs?state={state}")
-            jobs = answer.json()["jobs"] if answer.status_code == 200 else []
+            response = self.client.get(
+                "/v1/jobs", params={"state": state, "limit": "20"}, name=f"/v1/jobs?state={state}"
+            )
+            jobs = response.json()["jobs"] if response.status_code == 200 else []
             if jobs:
                 self.client.get(f"/v1/jobs/{jobs[0]['id']}", name="/v1/jobs/{id}")
 

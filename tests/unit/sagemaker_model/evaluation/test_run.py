@@ -105,7 +105,7 @@ def test_a_picture_without_a_subject_has_no_box(data: Path) -> None:
 
 
 def test_an_engine_that_takes_no_box_is_not_given_one(data: Path) -> None:
-    with pytest.raises(InvalidPrompt, match="takes no box"):
+    with pytest.raises(InvalidPrompt, match="does not support boxes"):
         by_engine(Finder(), ENGINES["selfie"], truth_box=True)
 
 

@@ -17,7 +17,7 @@ def test_what_is_written_is_read_as_what_it_is() -> None:
 
 def test_all_that_cannot_be_read_is_named_at_once() -> None:
     with pytest.raises(
-        InvalidSettings, match=r"lr cannot be 'much'; clean cannot be 'yes'; .*'colour'.*schedule cannot"
+        InvalidSettings, match=r"lr must be a number; got 'much'; clean must .*'colour'.*schedule must be one of"
     ):
         settings_of("portrait", {"lr": "much", "clean": "yes", "colour": "red", "schedule": "linear"})
 
