@@ -55,13 +55,18 @@ def export(
         limits = ServerSettings().limits
         photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in PHOTOS)
         pictures = [decode(path.read_bytes(), limits).rgb for path in photos]
-        forms = exporter.forms(tflite_python)
+        forms = exporter.formats(tflite_python)
         names = ("form", "MB", "ms", "network's ms", "difference: most", "mean", "IoU", "file")
         table = Table(*(Column(name, overflow="fold") for name in names))
         for form in dict.fromkeys(to):
             with console.status(f"Exporting to {form}"):
                 made = exporter.export(network, net, forms[form], out, pictures)
-            figures = (f"{made.ms:.1f}", f"{made.network_ms:.1f}", f"{made.largest:.1e}", f"{made.mean:.1e}")
+            figures = (
+                f"{made.ms:.1f}",
+                f"{made.network_ms:.1f}",
+                f"{made.max_difference:.1e}",
+                f"{made.mean_difference:.1e}",
+            )
             table.add_row(form, f"{made.bytes / 1e6:.2f}", *figures, f"{made.iou:.4f}", escape(str(made.path)))
     console.print(table)
     console.print(f"ms on one core; compared on {(len(pictures) + 1) // 2} images of {escape(str(compare))}.")

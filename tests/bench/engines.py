@@ -83,9 +83,9 @@ def main() -> int:
             report.overload = overload(running, photo, PLACES, beside.CLIENTS, SECONDS * 2)
     if report.device != "cuda":
         report.missing["A GPU"] = (
-            "none on this machine. The same command measures there MODNet and the encoders of SAM 2.1 tiny, SAM vit_b "
-            "and vit_h in float32, bfloat16 and float16 by batch, their share of the roofline and the energy of a "
-            "image, and batches shared by requests through the server."
+            "this machine has none. On a GPU the same command measures MODNet and the encoders of SAM 2.1 tiny, SAM "
+            "vit_b and vit_h in float32, bfloat16 and float16, by batch size. It also measures their share of the "
+            "roofline, the energy per image, and batches of several requests through the server."
         )
     for path in write(report):
         _say(f"wrote {path.relative_to(ROOT)}")

@@ -10,6 +10,7 @@ import ast
 import importlib
 import pkgutil
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -88,12 +89,6 @@ def code_spans(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
 
-def attributes_read_in(*folders: str) -> set[str]:
-    """Every name that the code of these folders reads as an attribute."""
-    trees = [ast.parse(path.read_text()) for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-
-
 # Outputs
 
 
@@ -161,6 +156,7 @@ def test_every_output_field_is_in_every_table() -> None:
             },
             "the schema Output of the OpenAPI document": schema.components()["Output"]["properties"],
             "the query parameters of POST /v1/cutouts": schema.output_fields(flat=True),
+            "the code of sagemaker_model": {*FIELDS} & _attributes_read_in("sagemaker_model"),
             "OUTPUT_VALUES of this test": OUTPUT_VALUES,
         },
     )
@@ -339,6 +335,30 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
     )
 
 
+NOT_OF_THE_API = {
+    "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
+    "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
+}  # fmt: skip
+"""Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
+
+
+def test_every_error_is_in_the_openapi_document_or_not_of_the_api() -> None:
+    described = set(re.findall(r"`([a-z_]+)`", " ".join(_error_descriptions())))
+    here = [kind for kind in _descendants(MaskdropError) if kind.__module__ == errors.__name__ and "code" in vars(kind)]
+    check_rows(
+        [kind.code for kind in here],
+        {"the responses of the OpenAPI document, or NOT_OF_THE_API": described | NOT_OF_THE_API},
+    )
+
+
+def _error_descriptions() -> Iterator[str]:
+    for path in document()["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    yield response["description"]
+
+
 def test_every_retryable_error_has_a_status_that_clients_retry() -> None:
     retried = {HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.TOO_MANY_REQUESTS}
     _import_all()
@@ -442,16 +462,20 @@ def test_every_make_target_is_on_a_page() -> None:
 
 @pytest.mark.parametrize("kind", [Settings, ServerSettings])
 def test_every_setting_with_a_default_is_described_in_the_docstring(kind: type) -> None:
-    optional = {field.name for field in fields(kind)} - {field.name for field in required(kind)}
-    check_rows(optional, {f"the docstring of {kind.__name__}": described(kind, optional)})
+    optional = {field.name for field in fields(kind) if field.default is not field.default_factory}  # both MISSING
+    check_rows(optional, {f"the docstring of {kind.__name__}": _described(optional, kind.__doc__ or "")})
 
 
-def required(kind: Any) -> list[Any]:
-    return [field for field in fields(kind) if field.default is field.default_factory]
+def _described(names: set[str], docstring: str) -> set[str]:
+    """The names that a docstring describes, as in `name: …` and `name, other: …`."""
+    return {name for name in names if re.search(rf"\b{name}\b[\w, ]*:", docstring)}
 
 
-def described(kind: type, names: set[str]) -> set[str]:
-    return {name for name in names if re.search(rf"\b{name}\b[\w, ]*:", kind.__doc__ or "")}
+def _attributes_read_in(*folders: str, besides: str = "") -> set[str]:
+    """Every name that the code of these folders reads as an attribute, without the file `besides`."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if path.name != besides]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 @pytest.mark.parametrize(
@@ -459,7 +483,26 @@ def described(kind: type, names: set[str]) -> set[str]:
 )
 def test_every_setting_is_read(kind: type, folders: tuple[str, ...]) -> None:
     names = {field.name for field in fields(kind)}
-    check_rows(names, {f"the code of {' and '.join(folders)}": names & attributes_read_in(*folders)})
+    check_rows(names, {f"the code of {' and '.join(folders)}": names & _attributes_read_in(*folders)})
+
+
+def test_every_setting_of_a_stage_is_described_and_read() -> None:
+    """Parses infra/stages.py, because importing it starts Node.js."""
+    (stage,) = [
+        node
+        for node in ast.parse((ROOT / "infra" / "stages.py").read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "Stage"
+    ]
+    names = {
+        node.target.id for node in stage.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    check_rows(
+        names,
+        {
+            "the docstring of Stage": _described(names, ast.get_docstring(stage) or ""),
+            "the code of infra": names & _attributes_read_in("infra", besides="stages.py"),
+        },
+    )
 
 
 def test_every_mode_of_the_interactive_endpoint_is_documented() -> None:
@@ -493,3 +536,12 @@ def test_every_measure_is_in_every_table() -> None:
 def _is_in(name: str, text: str) -> bool:
     """Whether a text has the measure as a word: `boundary_f` is "boundary F"."""
     return re.search(rf"\b{name.replace('_', ' ')}\b", text, re.IGNORECASE) is not None
+
+
+# Releases
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (latest, *_) = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert project["version"] == maskdrop.__version__ == latest

@@ -255,7 +255,7 @@ def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
 
 
 def test_the_emulator_still_needs_a_separate_permission_for_message_batches(strict: Running) -> None:
-    """Else the workaround `allow_batches` can go."""
+    """If this fails, the workaround `allow_batches` is obsolete."""
     iam, sqs = client(strict.config, "iam"), client(strict.config, "sqs")
     url = sqs.create_queue(QueueName="batches")["QueueUrl"]
     right = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}

@@ -77,7 +77,7 @@ def test_objects_expire_only_with_the_workaround(running: Running, bare: Deploye
     assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("results/", 3)
 
 
-def test_the_api_key_source_authorizer_works_only_with_the_workaround(running: Running) -> None:
+def test_the_key_source_is_respected_only_with_the_workaround(running: Running) -> None:
     function = next(
         one["FunctionArn"]
         for one in client(running.config, "lambda").list_functions()["Functions"]
@@ -128,7 +128,7 @@ def key_source_template(function: str) -> dict[str, Any]:
     return {"Resources": resources}
 
 
-def test_the_workarounds_are_applied_to_the_deployed_stack(running: Running) -> None:
+def test_the_deployed_stack_has_its_workarounds(running: Running) -> None:
     found = client(running.config, "dynamodb").describe_time_to_live(TableName=running.stack.table)
     assert found["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
     rules = running.pictures.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -568,6 +569,16 @@ def test_every_alarm_except_the_scaling_alarm_notifies_the_operator(template: Te
         one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": topic}]
     ]
     assert len(notifying) == len(template.of("AWS::CloudWatch::Alarm")) - 1
+
+
+def test_every_alarm_has_a_row_in_the_operations_page(template: Template) -> None:
+    """A row may be a pattern, such as `*Errors`."""
+    page = (ROOT / "docs" / "operations.md").read_text().partition("| alarm |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w*]+)` \|", page, re.MULTILINE)
+    logical_ids = [name for name in template.of("AWS::CloudWatch::Alarm") if name.startswith("Alarms")]
+    names = [name.removeprefix("Alarms")[:-8] for name in logical_ids]
+    assert [name for name in names if not any(fnmatchcase(name, row) for row in rows)] == []
+    assert [row for row in rows if not any(fnmatchcase(name, row) for name in names)] == []
 
 
 def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:
