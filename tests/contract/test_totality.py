@@ -20,7 +20,6 @@ from typing import Any, get_args
 
 import pytest
 import typer
-from local.pictures import ENDED
 
 import cli
 import lambdas
@@ -32,6 +31,7 @@ from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
 from lambdas.observe import JOB_METRICS
+from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
@@ -268,7 +268,7 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
         [state for state in STATES if state not in ("queued", "submitted")],
         {
             "lambdas.observe.JOB_METRICS": JOB_METRICS,
-            "local.pictures.ENDED": ENDED,
+            "local.images.ENDED": ENDED,
             "the webhook of the OpenAPI document": {
                 name.removeprefix("job.") for name in event["properties"]["type"]["enum"]
             },
