@@ -131,7 +131,7 @@ def key_source_template(function: str) -> dict[str, Any]:
 def test_the_deployed_stack_has_its_workarounds(running: Running) -> None:
     found = client(running.config, "dynamodb").describe_time_to_live(TableName=running.stack.table)
     assert found["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
-    rules = running.pictures.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
+    rules = running.images.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
     assert {rule["Filter"].get("Prefix", "") for rule in rules} >= {"results/", "bundles/"}
 
 
