@@ -25,9 +25,9 @@ from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, environment, started_stack, wait_until
 from tests.e2e.test_cutouts import grainy
+from tests.e2e.test_drop_folder import created
 from tests.e2e.test_jobs import a_job
 from tests.e2e.test_keys import signed
-from tests.e2e.test_way import created
 from tests.e2e.test_webhooks import a_key, job_with_webhook, submit, verified
 from tests.web import served
 
