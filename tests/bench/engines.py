@@ -19,7 +19,7 @@ from local.config import ROOT
 from local.sagemaker import ALLOCATOR
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import MaskdropError
-from sagemaker_model.device import choose
+from sagemaker_model.device import choose_device
 from tests.bench import network, prompts, random_weights, server_overhead, single_image
 from tests.bench.measure import SECONDS, cores, reset_peak
 from tests.bench.page import SERVED_SIDE, Report, Served, write

@@ -9,7 +9,6 @@ from datetime import datetime
 import httpx2
 
 from local.config import LocalConfig
-from local.images import ImageClient
 from local.stack import Stack
 
 CLIENTS = 8

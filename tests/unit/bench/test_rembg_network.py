@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_model.engines.portrait import SIDE, network_input
+from sagemaker_model.engines.portrait import SIDE
 from sagemaker_model.weights.store import BUNDLED
 from tests.bench.photos import SAMPLE
 
