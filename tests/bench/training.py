@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagemaker_model.training.objectives import Objective, objective_of
-from sagemaker_model.training.samples import Batch, Samples, source, training_loader
+from sagemaker_model.training.samples import Batch, TrainingSamples, source, training_loader
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.training.train import Data, train
 from tests.bench.machine import machine
@@ -84,17 +84,17 @@ def photos(folder: Path) -> Data:
     return Data(train=folder, val=folder, backgrounds=folder / "backgrounds")
 
 
-def of_loader(samples: Samples) -> Pace:
+def of_loader(samples: TrainingSamples) -> Pace:
     """Without its first batch, with which workers start. Their CPU time is not this process's."""
     batches = iter(training_loader(samples, 0))
     next(batches)
     clock = Clock()
-    return clock.pace(sum(len(batch.picture) for batch in batches))
+    return clock.pace(sum(len(batch.image) for batch in batches))
 
 
 def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
     """Loss, gradients and the optimiser's step, on a batch that lies on the device."""
-    picture, alpha = batch.picture.float() / 255, batch.alpha.float() / 255
+    picture, alpha = batch.image.float() / 255, batch.alpha.float() / 255
     clock = Clock()
     for _ in range(steps):
         optimiser.zero_grad()
@@ -129,15 +129,15 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Turn:
     records = source(data.train, "train")
     objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
     objective.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(objective.learned())
-    batch = next(iter(training_loader(Samples(records, settings, data.backgrounds), 0)))
-    batch = Batch(batch.picture.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
+    optimiser = torch.optim.AdamW(objective.trainable_parameters())
+    batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
+    batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     of_network(objective, optimiser, batch, 1)
     steps = max(STEPS_MIN, int(SECONDS * of_network(objective, optimiser, batch, 2).samples_s / settings.batch))
     settings = replace(settings, steps=steps, validate_every=steps)
-    samples = Samples(records, settings, data.backgrounds)
+    samples = TrainingSamples(records, settings, data.backgrounds)
     turns = [
         Turn(
             of_loader(samples),
@@ -162,7 +162,7 @@ def main() -> int:
             table.add_row(network, str(SETTINGS[network].side), *rates, f"{turn.reached:.2f}", *cpu)
     console = Console(highlight=False, width=110)
     console.print(table)
-    console.print(f"Samples/s alone, and CPU ms a sample of the process that trains. {device}, {machine()}.")
+    console.print(f"TrainingSamples/s alone, and CPU ms a sample of the process that trains. {device}, {machine()}.")
     return 0
 
 
