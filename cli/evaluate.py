@@ -186,7 +186,7 @@ def _folder(folder: Path | None) -> Path:
 
 def _device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
-    return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:

@@ -18,12 +18,6 @@ from sagemaker_model.data.records import InvalidData
 from sagemaker_model.imaging.pixels import Pixels
 
 
-class InvalidData(MaskdropError):
-    """The images, masks or predictions of an evaluation are invalid."""
-
-    code, status = "invalid_data", 422
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """Paths of one image and its true mask. part: the group it counts in; "" if the manifest states none."""

@@ -78,18 +78,7 @@ class TrainingSettings:
 
     def changed(self, given: Mapping[str, str]) -> TrainingSettings:
         """Returns the settings with these values, given as text. Raises InvalidSettings with all invalid values."""
-        kinds, values, faults = get_type_hints(type(self)), {}, []
-        for name, text in given.items():
-            if name not in kinds:
-                faults.append(f"there is no setting {name!r}")
-                continue
-            try:
-                values[name] = _read(text, kinds[name])
-            except ValueError:
-                faults.append(f"{name} cannot be {text!r}")
-        if faults:
-            raise InvalidSettings("; ".join(faults) + f". The settings: {', '.join(kinds)}.")
-        return replace(self, **values)
+        return replace(self, **read(type(self), given))
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Returns the names of the settings that differ from another run's and change its weights."""

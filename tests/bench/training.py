@@ -52,7 +52,7 @@ class Round:
 
     @property
     def efficiency(self) -> float:
-        """Samples a second of the loop divided by those of the slower of loader and network."""
+        """TrainingSamples a second of the loop divided by those of the slower of loader and network."""
         return self.loop.samples_s / min(self.loader.samples_s, self.network.samples_s)
 
 
@@ -85,7 +85,7 @@ def photos(folder: Path) -> Data:
 
 
 def of_loader(samples: TrainingSamples) -> Pace:
-    """Without its first batch, with which workers start. Their CPU time is not this process's."""
+    """Pace of the loader after its first batch, which starts the workers. Excludes the workers' CPU time."""
     batches = iter(training_loader(samples, 0))
     next(batches)
     clock = Clock()
@@ -93,8 +93,8 @@ def of_loader(samples: TrainingSamples) -> Pace:
 
 
 def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
-    """Loss, gradients and the optimiser's step, on a batch that lies on the device."""
-    picture, alpha = batch.image.float() / 255, batch.alpha.float() / 255
+    """Pace of loss, gradients and optimiser step on a batch that is on the device."""
+    image, alpha = batch.image.float() / 255, batch.alpha.float() / 255
     clock = Clock()
     for _ in range(steps):
         optimiser.zero_grad()
@@ -129,7 +129,7 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
     records = source(data.train, "train")
     objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
     objective.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(objective.trainable_parameters())
+    optimiser = torch.optim.AdamW(objective.learned())
     batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
     batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
     if settings.threads:
@@ -138,8 +138,8 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
     steps = max(STEPS_MIN, int(SECONDS * of_network(objective, optimiser, batch, 2).samples_s / settings.batch))
     settings = replace(settings, steps=steps, validate_every=steps)
     samples = TrainingSamples(records, settings, data.backgrounds)
-    turns = [
-        Turn(
+    rounds = [
+        Round(
             of_loader(samples),
             of_network(objective, optimiser, batch, steps),
             of_loop(network, data, scratch / f"{network}-{round_}", settings),
@@ -162,7 +162,7 @@ def main() -> int:
             table.add_row(network, str(SETTINGS[network].side), *rates, f"{round_.efficiency:.2f}", *cpu)
     console = Console(highlight=False, width=110)
     console.print(table)
-    console.print(f"TrainingSamples/s alone, and CPU ms a sample of the process that trains. {device}, {machine()}.")
+    console.print(f"Samples/s of each part, and CPU ms a sample of the training process. {device}, {machine()}.")
     return 0
 
 
