@@ -144,8 +144,8 @@ def _served(report: Report) -> Iterable[str]:
         f"From JPEG to PNG. Of the cores: images/s divided by {cores()} times the rate of one core (whole ms above). "
         "CPU ms: CPU time of the server for an image; next to it the ratio to the CPU time without the server. The "
         f"clients run on the same cores and use at most {client_cpu_max:.0%} of one. The server uses "
-        f"{report.server_mb:.0f} MB with all engines loaded. Numbers of clients for which one image each would take too long are "
-        "skipped."
+        f"{report.server_mb:.0f} MB with all engines loaded. Numbers of clients for which one image each would take "
+        "too long are skipped."
     )
 
 
