@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 from cli.terminal import console, explained
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
-from sagemaker_model.device import choose
+from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
@@ -186,7 +186,7 @@ def _folder(folder: Path | None) -> Path:
 
 def _device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
-    return choose("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:

@@ -55,13 +55,18 @@ def export(
         limits = ServerSettings().limits
         photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         images = [decode(path.read_bytes(), limits).rgb for path in photos]
-        formats = exporter.forms(tflite_python)
+        formats = exporter.formats(tflite_python)
         names = ("format", "MB", "ms", "network ms", "max difference", "mean difference", "IoU", "file")
         table = Table(*(Column(name, overflow="fold") for name in names))
         for format_ in dict.fromkeys(to):
             with console.status(f"Exporting to {format_}"):
                 result = exporter.export(network, net, formats[format_], out, images)
-            figures = (f"{result.ms:.1f}", f"{result.network_ms:.1f}", f"{result.largest:.1e}", f"{result.mean:.1e}")
+            figures = (
+                f"{result.ms:.1f}",
+                f"{result.network_ms:.1f}",
+                f"{result.max_difference:.1e}",
+                f"{result.mean_difference:.1e}",
+            )
             table.add_row(format_, f"{result.bytes / 1e6:.2f}", *figures, f"{result.iou:.4f}", escape(str(result.path)))
     console.print(table)
     console.print(f"Times are for one core. Compared on {(len(images) + 1) // 2} images of {escape(str(compare))}.")

@@ -22,14 +22,14 @@ from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.store import (
     MANIFEST,
     Weights,
-    expected,
+    expected_sha256,
     fetch,
     import_file,
     known,
     located,
+    manifest_entry,
     manifest_text,
     named,
-    row,
     verify,
 )
 
@@ -123,7 +123,7 @@ def upload(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
     for weights in _installed(folder):
         path = folder / weights.file
         sha256, size = verify(weights, folder), path.stat().st_size
-        rows[weights.file] = row(weights, sha256, size)
+        rows[weights.file] = manifest_entry(weights, sha256, size)
         if _uploaded_sha256(s3, bucket, prefix + weights.file) == sha256:
             console.print(f"{weights.name}: already uploaded")
             continue
@@ -180,7 +180,7 @@ def _state(weights: Weights, folder: Path) -> str:
     path = located(weights, folder)
     if not path.exists():
         return "no"
-    if expected(weights, folder) != weights.sha256:
+    if expected_sha256(weights, folder) != weights.sha256:
         return "custom"
     return "yes" if path.stat().st_size == weights.size else "[red]wrong size[/red]"
 

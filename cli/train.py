@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import boto3
 import typer
-from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -217,7 +216,7 @@ def _job_name(network: str) -> str:
 
 
 @contextmanager
-def _sagemaker() -> Iterator[BaseClient]:
+def _sagemaker() -> Iterator[Any]:
     """Yields a client with the user's credentials. Raises LocalError for AWS errors."""
     try:
         yield boto3.client("sagemaker")

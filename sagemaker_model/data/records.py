@@ -18,7 +18,7 @@ LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
 class InvalidData(MaskdropError):
     """A folder, a list or a shard as a whole is invalid."""
 
-    code = "invalid_data"
+    code, status = "invalid_data", 422
 
 
 class BadRecord(InvalidData):

@@ -14,14 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskdrop.errors import MaskdropError
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.imaging.pixels import Pixels
-
-
-class InvalidData(MaskdropError):
-    """The images, masks or predictions of an evaluation are invalid."""
-
-    code, status = "invalid_data", 422
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from maskdrop import catalog
 from maskdrop.errors import InvalidPrompt, MaskdropError
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt, Prompts
-from sagemaker_model.cutout import FULL_SIZE, begin
+from sagemaker_model.cutout import FULL_SIZE_ALPHA, decode_image
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.evaluation.cases import Case, Dataset, InvalidData, read_alpha
 from sagemaker_model.evaluation.metrics import MASK_THRESHOLD, Scores, score
@@ -94,8 +94,8 @@ def engine_predictor(engine: Engine, row: catalog.Engine, *, truth_box: bool = F
 
     def predict(case: Case) -> Pixels:
         options = Options(engine=row.name, prompts=_truth_box(case) if truth_box else ())
-        begun = begin(case.image.read_bytes(), options, limits)
-        return FULL_SIZE[row.returns](engine.predict(begun.picture.rgb, begun.prompts), begun.picture)
+        decoded = decode_image(case.image.read_bytes(), options, limits)
+        return FULL_SIZE_ALPHA[row.returns](engine.predict(decoded.image.rgb, decoded.prompts), decoded.image)
 
     return predict
 

@@ -71,8 +71,9 @@ class SubjectSummary:
 class EmptySummary:
     """Summary of the images without a subject. Names are keys of run.json.
 
-    The first field is the number of images. found: mean share predicted as subject, 0..1. finds: number of images with
-    a false positive above FALSE_POSITIVE_SHARE. no_subject: number of images with an empty prediction.
+    The first field is the number of images. found: mean share predicted as subject, 0..1.
+    finds: number of images with a false positive above FALSE_POSITIVE_SHARE.
+    no_subject: number of images with an empty prediction.
     """
 
     pictures: int

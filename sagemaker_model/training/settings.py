@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
-from maskdrop.settings import InvalidSettings
+from maskdrop.settings import InvalidSettings, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +78,7 @@ class TrainingSettings:
 
     def changed(self, given: Mapping[str, str]) -> TrainingSettings:
         """Returns the settings with these values, given as text. Raises InvalidSettings with all invalid values."""
-        kinds, values, faults = get_type_hints(type(self)), {}, []
-        for name, text in given.items():
-            if name not in kinds:
-                faults.append(f"there is no setting {name!r}")
-                continue
-            try:
-                values[name] = _read(text, kinds[name])
-            except ValueError:
-                faults.append(f"{name} cannot be {text!r}")
-        if faults:
-            raise InvalidSettings("; ".join(faults) + f". The settings: {', '.join(kinds)}.")
-        return replace(self, **values)
+        return replace(self, **read(type(self), given))
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Returns the names of the settings that differ from another run's and change its weights."""
@@ -138,18 +126,3 @@ def settings_of(network: str, given: Mapping[str, str]) -> TrainingSettings:
     if network not in SETTINGS:
         raise InvalidSettings(f"network must be one of {', '.join(SETTINGS)}; got {network!r}.")
     return SETTINGS[network].changed(given)
-
-
-def _read(text: str, kind: Any) -> Any:
-    """Raises ValueError."""
-    if isinstance(kind, types.UnionType):  # int | None
-        return None if text == "none" else _read(text, get_args(kind)[0])
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError
-        return text == "true"
-    if choices := get_args(kind):
-        if text not in choices:
-            raise ValueError
-        return text
-    return kind(text)

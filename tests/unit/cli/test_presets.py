@@ -56,9 +56,9 @@ def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> No
 
 def test_a_custom_preset_overrides_a_built_in_one_until_it_is_removed(registry: FakeRegistry) -> None:
     run("set", "webp", "format=zip")
-    assert rows(run("list").output)["webp"][0] == "own"
-    assert "built-in one again" in run("remove", "webp").output
-    assert rows(run("list").output)["webp"][0] == "built in"
+    assert rows(run("list").output)["webp"][0] == "custom"
+    assert "built-in preset with this name applies again" in run("remove", "webp").output
+    assert rows(run("list").output)["webp"][0] == "built-in"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_a_custom_preset_overrides_a_built_in_one_until_it_is_removed(registry: 
         (("set", "shop", "--engine", "magic"), "magic"),
         (("set", "a/b", "format=jpg"), "letters"),
         (("show", "shop"), "does not exist"),
-        (("remove", "shop"), "of its own"),
-        (("remove", "webp"), "of its own"),
+        (("remove", "shop"), "does not exist"),
+        (("remove", "webp"), "does not exist"),
     ],
 )
 def test_an_invalid_command_prints_a_message_and_changes_no_preset(

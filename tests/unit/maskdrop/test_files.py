@@ -23,9 +23,14 @@ def test_the_file_is_replaced_at_the_end_of_the_block(tmp_path: Path, concurrent
 def test_an_error_keeps_the_previous_file_and_deletes_the_temporary_one(tmp_path: Path, concurrent: bool) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(path, concurrent=concurrent) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with atomic_write(path, concurrent=concurrent) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -17,7 +17,7 @@ def test_settings_are_parsed_from_text() -> None:
 
 def test_an_error_names_all_values_that_cannot_be_parsed() -> None:
     with pytest.raises(
-        InvalidSettings, match=r"lr cannot be 'much'; clean cannot be 'yes'; .*'colour'.*schedule cannot"
+        InvalidSettings, match=r"lr must be a number; got 'much'; clean must .*'colour'.*schedule must be one of"
     ):
         settings_of("portrait", {"lr": "much", "clean": "yes", "colour": "red", "schedule": "linear"})
 
