@@ -55,8 +55,8 @@ def main() -> int:
         ]
         with console.status("One image now, with 1, 4 and 8 clients"):
             rows += [row for one in now.measured(config, here, photos.photo) for row in _of_one_now(one)]
-            cpu = now.cpu_ms(config, photos.photo)
-            rows.append(("CPU of api for one image now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
+            api_ms = now.cpu_ms(config, photos.photo)
+            rows.append(("CPU of api for one image now", f"{api_ms:.1f} ms", "goal: at most 15 ms"))
         with console.status("rembg's server with the same network, beside ours"):
             rows += _beside_rembg(rembg_served.measured(config, here, photos.photo))
         with console.status("ingest and record, in bundles of 64"):

@@ -84,5 +84,7 @@ def _one(name: str, engine: Engine, side: int) -> Alone:
     whole = runs(lambda: timings.append(cut_out(photo, asked, engine, limits).timings))
     cpu = (time.process_time() - cpu) / len(timings)
     stages = {stage: statistics.median(one[stage] for one in timings) for stage in timings[0]}
-    seconds = (first, statistics.median(predict), statistics.median(whole), cpu)
-    return Alone(name, side, *(1000 * one for one in seconds), stages, predict_mb, peak_mb())
+    first_ms, predict_ms, whole_ms, cpu_ms = (
+        1000 * one for one in (first, statistics.median(predict), statistics.median(whole), cpu)
+    )
+    return Alone(name, side, first_ms, predict_ms, whole_ms, cpu_ms, stages, predict_mb, peak_mb())

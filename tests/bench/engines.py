@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,7 +55,7 @@ def main() -> int:
         report.random_weights = made or []
         for name in ENGINES:
             _say(f"{name} alone")
-            rows = _tried(report, f"`{name}`", lambda name=name: alone.measured(name, report.device, weights))
+            rows = _tried(report, f"`{name}`", partial(alone.measured, name, report.device, weights))
             if rows == []:
                 report.missing[f"`{name}`"] = "its weights, or the packages that run them, are not here."
             report.alone += rows or []
@@ -66,7 +67,7 @@ def main() -> int:
             found = _tried(
                 report,
                 f"Prompts, {name}",
-                lambda n=name, e=engine, f=folder: prompts.measured(n, e, report.device, f),
+                partial(prompts.measured, name, engine, report.device, folder),
             )
             report.prompts += [found] if found else []
         _say("the server")
@@ -75,8 +76,8 @@ def main() -> int:
             for name in dict.fromkeys(row.engine for row in report.alone):
                 report.served += _served(running, name, next(row for row in report.alone if row.engine == name))
             _say("the server beside its work")
-            found = beside.decoded(running, report.device, weights)
-            report.beside = [beside.whole(running, weights), *([found] if found else [])]
+            of_arrays = beside.decoded(running, report.device, weights)
+            report.beside = [beside.whole(running, weights), *([of_arrays] if of_arrays else [])]
         _say("a full server")
         with server(WEIGHTS, queue_max=str(PLACES)) as running:
             photo = Request.of_jpeg(jpeg(beside.DECODED_SIDE))

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -114,7 +115,7 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
     """CPU milliseconds of the function `api` for one image now, its call to the endpoint included: the median."""
     session = get_session()
     session.set_credentials(KEY_ID, SECRET)
-    sagemaker = session.create_client("sagemaker-runtime", region_name=REGION, endpoint_url=config.sagemaker_url)
+    sagemaker: Any = session.create_client("sagemaker-runtime", region_name=REGION, endpoint_url=config.sagemaker_url)
     world = World()
     services = replace(world.services, interactive=SageMakerInteractive(sagemaker, ENDPOINT))
     event = {

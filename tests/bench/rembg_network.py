@@ -22,7 +22,7 @@ def folded(network: onnx.ModelProto) -> onnx.ModelProto:
     (picture,) = graph.input
     constants = {"mean": MEAN, "std": STD}
     for name, values in constants.items():
-        graph.initializer.append(numpy_helper.from_array(np.float32(values).reshape(1, 3, 1, 1), name))
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32).reshape(1, 3, 1, 1), name))
     first = (
         helper.make_node("Mul", ["normalized", "std"], ["scaled"]),
         helper.make_node("Add", ["scaled", "mean"], [picture.name]),

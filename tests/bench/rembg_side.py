@@ -17,7 +17,7 @@ from rembg import remove
 from rembg.sessions.base import BaseSession
 
 
-class Given(BaseSession):
+class Given(BaseSession):  # type: ignore[misc]
     """A session that knows its mask already, and enlarges it to the image as rembg's own sessions do."""
 
     def __init__(self, matte: Path) -> None:
