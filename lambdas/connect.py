@@ -73,7 +73,7 @@ def services() -> Services:
 
 @cache
 def _client(service: str, config: Config = CLIENT) -> Any:
-    """Returns a botocore client. boto3 would add 45 ms to every cold start, without a feature that is used config."""
+    """Returns a botocore client. boto3 would add 45 ms to every cold start, and no feature of it is used here."""
     return _session().create_client(service, config=config)
 
 

@@ -118,13 +118,13 @@ class JobsTable:
         return _job(response["Item"]) if "Item" in response else None
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
-        """Lists the jobs of one owner by by_owner, or of all owners by by_state: one query per state, merged."""
+        """Lists the jobs of one owner with by_owner; those of all owners with by_state, merged by `recency`."""
         if selection.owner is not None:
             parts = [self._partition_page("owner", selection.owner, selection, before, limit)]
         else:
             states = (selection.state,) if selection.state else STATES
             parts = [self._partition_page("state", state, selection, before, limit) for state in states]
-        # Below the highest `before`, one of the partitions has not been read.
+        # Jobs below the highest `before` may be missing: one partition was read only down to it.
         complete_to = max(part.before for part in parts)
         merged = merge(*(part.jobs for part in parts), key=lambda job: job.recency, reverse=True)
         jobs = [job for job in merged if job.recency >= complete_to]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXPIRED = "(attribute_exists(expires_at) AND expires_at <= :now)"
 
 ADD_ATTEMPTS = 3
-"""Maximum attempts of `add`. An attempt fails only if the item expires or is created between its two writes."""
+"""Maximum attempts of `add`. An attempt fails only if another request creates the item between its two writes."""
 
 
 class DynamoDBRegistry:

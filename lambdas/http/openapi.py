@@ -458,9 +458,9 @@ def _result_headers() -> dict[str, Schema]:
 
 
 def _source() -> Schema:
-    place = {"bucket": TEXT, "key": matching(_ecma(jobs.KEY))}
+    s3_object = {"bucket": TEXT, "key": matching(_ecma(jobs.KEY))}
     upload = {"upload": matching(_ecma(jobs.UPLOAD))}
-    return {"oneOf": [request(upload, {}), request(place, {}), request({"url": PUBLIC_URL}, {})]}
+    return {"oneOf": [request(upload, {}), request(s3_object, {}), request({"url": PUBLIC_URL}, {})]}
 
 
 def _engine() -> Schema:

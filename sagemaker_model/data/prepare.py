@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 from maskdrop.errors import InputError
 from sagemaker_model.data import coco, folders, shards, supervisely, voc
-from sagemaker_model.data.compose import composed
+from sagemaker_model.data.compose import compose
 from sagemaker_model.data.recipe import Kind, Recipe
-from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, contents
+from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, read_file
 from sagemaker_model.data.shards import MANIFEST, Sample
 from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.weights.store import digest
@@ -121,16 +121,16 @@ def _plan(entries: Sequence[Entry], recipe: Recipe) -> tuple[dict[tuple[str, str
         elif split not in SPLITS:
             skipped[entry.id] = f"no such split: {split}"
         else:
-            groups[shards.plain(entry.part) or recipe.kind, split].append(entry)
+            groups[shards.safe_name(entry.part) or recipe.kind, split].append(entry)
         seen.add(entry.id)
     return {
-        key: sorted(groups[key], key=lambda entry: recipe.chance("order", entry.id)) for key in sorted(groups)
+        key: sorted(groups[key], key=lambda entry: recipe.draw("order", entry.id)) for key in sorted(groups)
     }, skipped
 
 
 def _listing(entries: Sequence[Entry], backgrounds: Sequence[Path]) -> str:
     """SHA-256 of what there is to prepare, by name: that the images themselves stay as they are is not looked at."""
-    names = [[entry.id, entry.split, entry.part, entry.picture.name] for entry in entries]
+    names = [[entry.id, entry.split, entry.part, entry.image.name] for entry in entries]
     return hashlib.sha256(json.dumps([names, [path.name for path in backgrounds]]).encode()).hexdigest()
 
 
@@ -146,24 +146,24 @@ class Outcome(NamedTuple):
 
 def _outcome(entry: Entry, *, split: str, recipe: Recipe, backgrounds: Sequence[Path]) -> Outcome:
     try:
-        record = recipe.applied(entry.load(recipe.check), split)
+        record = recipe.apply(entry.load(recipe.check), split)
     except BadRecord as error:
         return Outcome([], {entry.id: str(error)})
-    outcome = Outcome([shards.sample(record)], {})
+    outcome = Outcome([shards.encode_sample(record)], {})
     # Beside the image as it was taken, not in its place: an edge that was put on is never quite a true one. And in
     # training alone: what a network is measured on is real.
-    swapped = split == "train" and recipe.chance("swap", entry.id) < recipe.swapped
+    swapped = split == "train" and recipe.draw("swap", entry.id) < recipe.swapped
     if backgrounds and swapped and record.mask.any():
         _, other = _ids(entry)
-        background = backgrounds[int(recipe.chance("background", entry.id) * len(backgrounds))]
+        background = backgrounds[int(recipe.draw("background", entry.id) * len(backgrounds))]
         try:
-            put = composed(record, decode(contents(background), LIMITS).rgb, background.name)
+            put = compose(record, decode(read_file(background), LIMITS).rgb, background.name)
         except (InputError, BadRecord) as error:
             outcome.skipped[other] = f"unreadable background: {background.name}. {error}"
         else:
             clean = record.licence_class == recipe.backgrounds_class
             put = replace(put, id=other, licence_class=record.licence_class if clean else "unclear")
-            outcome.samples.append(shards.sample(put))
+            outcome.samples.append(shards.encode_sample(put))
     return outcome
 
 

@@ -40,8 +40,8 @@ from sagemaker_model.data.records import InvalidData
 from sagemaker_model.training.objectives import Objective, objective_of
 from sagemaker_model.training.samples import (
     Batch,
-    Samples,
-    Whole,
+    TrainingSamples,
+    ValidationSamples,
     digest,
     source,
     training_loader,
@@ -120,8 +120,8 @@ def train(
         if settings.batch % processes:
             raise InvalidSettings(f"A batch of {settings.batch} cannot be shared by {processes} processes.")
         precision = _precision(settings, device)
-        samples = Samples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
-        whole = Whole(source(data.val, "val"), settings.side)
+        samples = TrainingSamples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
+        whole = ValidationSamples(source(data.val, "val"), settings.side)
 
         torch.manual_seed(settings.seed)
         # Channels last: an Attention U-Net takes 0.8, Portrait 0.6 of the CPU time; on a GPU half precision wants it.
@@ -158,7 +158,7 @@ def train(
             optimiser.zero_grad()
             scaler.scale(loss).backward()
             scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(objective.learned(), settings.clip)
+            norm = nn.utils.clip_grad_norm_(objective.trainable_parameters(), settings.clip)
             scaler.step(optimiser)
             scaler.update()
             _follow(average, objective.net, min(settings.ema, (step + 1) / (step + 10)))
@@ -203,7 +203,7 @@ def train(
 
 def _floats(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Image and alpha in 0..1. They travel as bytes."""
-    picture, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.picture, batch.alpha))
+    picture, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.image, batch.alpha))
     return picture.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
 
 
@@ -238,7 +238,7 @@ def _validated(
     total, count, skipped = 0.0, 0, {}
     for batch in loader:
         skipped |= batch.skipped
-        if not len(batch.picture):
+        if not len(batch.image):
             continue
         picture, alpha = _floats(batch, device)
         with torch.autocast(device.type, objective.precision, enabled=objective.precision != torch.float32):
@@ -259,7 +259,7 @@ def _validated(
 
 
 def _optimiser(settings: TrainingSettings, objective: Objective) -> torch.optim.Optimizer:
-    learned = objective.learned()
+    learned = objective.trainable_parameters()
     if settings.optimiser == "sgd":
         return torch.optim.SGD(learned, settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(learned, settings.lr, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
@@ -366,7 +366,7 @@ def _load(
     changed = settings.differences(before["settings"])
     changed += [name for name in ("network", "data", "start") if made[name] != before[name]]
     if changed:
-        raise InvalidSettings(f"{path.parent} was begun with another {', '.join(changed)}: choose another folder.")
+        raise InvalidSettings(f"{path.parent} was started with different {', '.join(changed)}: choose another folder.")
     objective.load_state_dict(checkpoint["objective"])
     average.load_state_dict(checkpoint["average"])
     optimiser.load_state_dict(checkpoint["optimiser"])
@@ -381,7 +381,7 @@ def save_weights(net: nn.Module, path: Path) -> None:
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+    """ValidationSamples or not at all, and on the disk when this returns."""
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("wb") as file:
         file.write(content)

@@ -19,8 +19,8 @@ from sagemaker_model.weights.checkpoints import MismatchedWeights, NotWeights, S
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled
 
 AXES = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "CUSTOM": (3, 0, 1, 2)}
-"""Transposes of a kernel's axes, by operator, from TensorFlow Lite's order (height and width before the input channels)
-to torch's. CUSTOM is MediaPipe's transposed convolution."""
+"""Transposes of a kernel's axes from TensorFlow Lite's order (height, width, input channels) to torch's, by operator.
+CUSTOM is MediaPipe's transposed convolution."""
 
 
 def portrait_state(path: Path) -> State:

@@ -1,5 +1,7 @@
-"""The table in memory and the table in DynamoDB keep the same promises, so that what is tested with the one holds for
-the other."""
+"""Runs the same checks on the in-memory fake of the jobs table and on DynamoDB, so that tests can use the fake.
+
+Also tests the adapters of S3 and SQS.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -49,13 +51,13 @@ def test_a_job_can_be_claimed_only_once(jobs: Jobs) -> None:
 
 
 def test_every_operation_on_an_unknown_job_returns_none(jobs: Jobs) -> None:
-    nobody = uuid.uuid4().hex
-    assert jobs.get(nobody) is None
-    assert jobs.take(nobody, bundle="b", now=NOW, abandoned=NOW) is None
-    assert jobs.give_back(nobody, bundle="b", now=NOW) is None
-    assert jobs.done(nobody, a_success(nobody), bundle="b", cost_usd=None, now=NOW) is None
-    assert jobs.fail(nobody, ERROR, bundle="b", now=NOW) is None
-    assert jobs.get(nobody) is None
+    unknown = uuid.uuid4().hex
+    assert jobs.get(unknown) is None
+    assert jobs.take(unknown, bundle="b", now=NOW, abandoned=NOW) is None
+    assert jobs.give_back(unknown, bundle="b", now=NOW) is None
+    assert jobs.done(unknown, a_success(unknown), bundle="b", cost_usd=None, now=NOW) is None
+    assert jobs.fail(unknown, ERROR, bundle="b", now=NOW) is None
+    assert jobs.get(unknown) is None
 
 
 def test_only_one_bundle_can_take_a_queued_job(jobs: Jobs) -> None:
@@ -119,12 +121,12 @@ def test_a_job_accepts_the_first_result_of_any_bundle(jobs: Jobs) -> None:
 
 
 def test_recording_the_same_outcome_twice_succeeds(jobs: Jobs) -> None:
-    good, bad = a_job(), a_job()
-    for job in (good, bad):
+    succeeding, failing = a_job(), a_job()
+    for job in (succeeding, failing):
         jobs.claim(job)
     for _ in range(2):
-        assert jobs.done(good.id, a_success(good.id), bundle="b1", cost_usd=None, now=NOW)
-        assert jobs.fail(bad.id, ERROR, bundle="b1", now=NOW)
+        assert jobs.done(succeeding.id, a_success(succeeding.id), bundle="b1", cost_usd=None, now=NOW)
+        assert jobs.fail(failing.id, ERROR, bundle="b1", now=NOW)
 
 
 def test_a_failure_of_a_previous_bundle_is_ignored(jobs: Jobs) -> None:
@@ -149,10 +151,10 @@ def test_a_retried_job_has_no_data_of_its_previous_attempt(jobs: Jobs) -> None:
     jobs.claim(job)
     jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(1))
     other = Options(output=Output(format="webp"))
-    waiting = jobs.retry(replace(job, preset="webp", options=other), now=minutes_later(2))
+    queued = jobs.retry(replace(job, preset="webp", options=other), now=minutes_later(2))
     fresh = replace(job, preset="webp", options=other, bundle="", attempts=0)
-    assert waiting == replace(fresh, state="queued", changed_at=minutes_later(2))
-    assert jobs.get(job.id) == waiting
+    assert queued == replace(fresh, state="queued", changed_at=minutes_later(2))
+    assert jobs.get(job.id) == queued
     assert jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(3)) is None
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(3), abandoned=NOW)
     assert taken
@@ -182,16 +184,16 @@ def test_pages_list_jobs_newest_first(jobs: Jobs) -> None:
     made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
     for job in made:
         jobs.claim(job)
-    ours = {job.id for job in made}
+    ids = {job.id for job in made}
     first = jobs.page(Selection(state="queued"), before=made[4].recency, limit=2)
-    assert [job.id for job in first.jobs if job.id in ours] == [made[3].id, made[2].id]
+    assert [job.id for job in first.jobs if job.id in ids] == [made[3].id, made[2].id]
     second = jobs.page(Selection(state="queued"), before=first.before, limit=10)
-    assert [job.id for job in second.jobs if job.id in ours] == [made[1].id, made[0].id]
+    assert [job.id for job in second.jobs if job.id in ids] == [made[1].id, made[0].id]
 
 
 @pytest.fixture
 def owned(jobs: Jobs) -> list[Job]:
-    """Nine jobs of one owner, a minute between them, of every state; keys in two folders in turn."""
+    """Nine jobs of one owner, one minute apart, in all states, with keys in two folders; newest first."""
     owner = uuid.uuid4().hex
     made = []
     for number in range(9):
@@ -232,18 +234,18 @@ def test_the_pages_of_an_owner_have_each_selected_job_once_in_order(
 
 
 def test_jobs_of_all_owners_and_states_form_one_ordered_list(jobs: Jobs, owned: list[Job]) -> None:
-    nobodys = replace(a_job("done", now=minutes_later(4.5)), owner="")
-    jobs.claim(nobodys)
-    everybodys = Selection(since=minutes_later(0), until=minutes_later(60))
-    ours = {job.id for job in [nobodys, *owned]}
+    unowned = replace(a_job("done", now=minutes_later(4.5)), owner="")
+    jobs.claim(unowned)
+    selection = Selection(since=minutes_later(0), until=minutes_later(60))
+    ids = {job.id for job in [unowned, *owned]}
     seen: list[str] = []
     before = None
     while before != "":
-        page = jobs.page(everybodys, before=before or "", limit=3)
-        seen += [job.id for job in page.jobs if job.id in ours]
+        page = jobs.page(selection, before=before or "", limit=3)
+        seen += [job.id for job in page.jobs if job.id in ids]
         before = page.before
-    assert seen == [job.id for job in sorted([nobodys, *owned], key=lambda job: job.recency, reverse=True)]
-    assert jobs.get(nobodys.id) == nobodys
+    assert seen == [job.id for job in sorted([unowned, *owned], key=lambda job: job.recency, reverse=True)]
+    assert jobs.get(unowned.id) == unowned
 
 
 def test_overdue_jobs_are_listed_oldest_first(jobs: Jobs) -> None:
@@ -256,7 +258,7 @@ def test_overdue_jobs_are_listed_oldest_first(jobs: Jobs) -> None:
 
 def test_reading_a_missing_object_raises_source_missing(running: Running) -> None:
     storage = S3Storage(client(running.config, "s3"))
-    with pytest.raises(SourceMissing, match="no object"):
+    with pytest.raises(SourceMissing, match="does not exist"):
         storage.read(running.stack.results, "nothing/here")
 
 

@@ -1,4 +1,4 @@
-"""POST /v1/cutouts through the whole stack: every size of body and of result, and an endpoint that is cold."""
+"""Tests POST /v1/cutouts on the stack: all sizes of bodies and results, and a cold endpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MB = 1_000_000
 @pytest.fixture
 def post(running: Running) -> Callable[..., httpx2.Response]:
     def post(body: bytes, content_type: str = "image/jpeg", **query: str) -> httpx2.Response:
-        return running.pictures.http.post(
+        return running.images.http.post(
             "/v1/cutouts", content=body, headers={"Content-Type": content_type}, params=query, timeout=60
         )
 
@@ -38,12 +38,12 @@ def jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 
 def padded(photo: bytes, size: int) -> bytes:
-    """The same image in so many bytes: what follows the end of a JPEG is not read."""
+    """Returns the image padded to `size` bytes: decoders ignore bytes after the end of a JPEG."""
     return photo + bytes(size - len(photo))
 
 
 @pytest.fixture(scope="module")
-def person(photo: bytes) -> bytes:
+def portrait(photo: bytes) -> bytes:
     return jpeg(np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")))
 
 
@@ -53,9 +53,9 @@ def opened(response: httpx2.Response) -> Image.Image:
 
 
 def test_a_photo_returns_a_cutout_synchronously(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    response = post(person)
+    response = post(portrait)
     image = opened(response)
     assert (response.headers["content-type"], image.mode, image.size) == ("image/png", "RGBA", (512, 512))
     assert response.headers["x-maskdrop-engine"] == DEFAULT_ENGINE["cutout"]
@@ -67,37 +67,37 @@ def test_a_photo_returns_a_cutout_synchronously(
 
 
 def test_body_form_and_json_return_the_same_image(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    raw = post(person, format="webp", channels="alpha")
-    form = running.pictures.http.post(
-        "/v1/cutouts", files={"image": ("a.jpg", person)}, data={"format": "webp", "channels": "alpha"}
+    raw = post(portrait, format="webp", channels="alpha")
+    form = running.images.http.post(
+        "/v1/cutouts", files={"image": ("a.jpg", portrait)}, data={"format": "webp", "channels": "alpha"}
     )
-    data = {"image_base64": base64.b64encode(person).decode(), "output": {"format": "webp", "channels": "alpha"}}
-    in_json = running.pictures.http.post("/v1/cutouts", json=data)
+    data = {"image_base64": base64.b64encode(portrait).decode(), "output": {"format": "webp", "channels": "alpha"}}
+    in_json = running.images.http.post("/v1/cutouts", json=data)
     assert opened(raw).format == "WEBP"
     assert raw.content == form.content == in_json.content
 
 
 def test_an_image_is_fetched_from_a_trusted_url_and_not_from_a_loopback_ip_address(
-    running: Running, person: bytes
+    running: Running, portrait: bytes
 ) -> None:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(person)}\r\n\r\n".encode()
-    with served({"/a.jpg": head + person}) as host:
-        taken, refused = (
-            running.pictures.http.post("/v1/cutouts", json={"source": {"url": f"http://{name}:{host.port}/a.jpg"}})
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(portrait)}\r\n\r\n".encode()
+    with served({"/a.jpg": head + portrait}) as host:
+        accepted, refused = (
+            running.images.http.post("/v1/cutouts", json={"source": {"url": f"http://{name}:{host.port}/a.jpg"}})
             for name in ("localhost", "127.0.0.1")
         )
-        assert opened(taken).size == (512, 512)
+        assert opened(accepted).size == (512, 512)
         assert refused.status_code == 422, refused.text
         assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(("megabytes", "status"), [(3.9, 200), (4.1, 413), (9.9, 413), (10.1, 413)])
 def test_a_body_above_the_limit_returns_413(
-    post: Callable[..., httpx2.Response], person: bytes, megabytes: float, status: int
+    post: Callable[..., httpx2.Response], portrait: bytes, megabytes: float, status: int
 ) -> None:
-    response = post(padded(person, int(megabytes * MB)))
+    response = post(padded(portrait, int(megabytes * MB)))
     assert response.status_code == status, response.text
     if status == 413:
         assert response.json()["error"]["code"] == "file_too_large"
@@ -107,9 +107,9 @@ def test_a_body_above_the_limit_returns_413(
 
 
 def test_a_result_too_large_for_a_response_is_fetched_from_its_presigned_url(
-    post: Callable[..., httpx2.Response], person: bytes
+    post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    response = post(grained(person))
+    response = post(grainy(portrait))
     assert response.status_code == 303, response.text
     result = response.json()["result"]
     assert result["bytes"] > 30 * MB
@@ -118,8 +118,8 @@ def test_a_result_too_large_for_a_response_is_fetched_from_its_presigned_url(
     assert Image.open(io.BytesIO(fetched.content)).size == (5000, 5000)
 
 
-def grained(photo: bytes) -> bytes:
-    """25 MP, with a grain of 5 pixels: coarse enough for a JPEG of 2.3 MB, and its PNG has 33."""
+def grainy(photo: bytes) -> bytes:
+    """Returns a 25 MP image with a grain of 5 pixels: a JPEG of 2.3 MB, whose PNG has 33 MB."""
     large = Image.open(io.BytesIO(photo)).convert("RGB").resize((5000, 5000))
     grain = np.random.default_rng(0).integers(68, 188, (1000, 1000, 3), np.uint8)
     return jpeg(np.asarray(ImageChops.add(large, Image.fromarray(grain).resize((5000, 5000)), offset=-128)), quality=30)
@@ -131,19 +131,19 @@ def test_a_body_that_is_not_an_image_returns_the_error_of_the_container(post: Ca
 
 
 def test_an_engine_that_the_endpoint_does_not_run_creates_a_job(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    response = post(person, engine="sam")
+    response = post(portrait, engine="sam")
     assert response.status_code == 202, response.text
-    told = running.pictures.http.get(str(response.url.join(response.headers["location"])))
-    assert told.json()["id"] == response.json()["id"]
+    fetched_job = running.images.http.get(str(response.url.join(response.headers["location"])))
+    assert fetched_job.json()["id"] == response.json()["id"]
     job = running.wait_for_end([response.json()["id"]])[response.json()["id"]]
     assert job.error
-    assert job.error.code == "unknown_engine"  # its weights are not there either
+    assert job.error.code == "unknown_engine"  # its weights are not installed
 
 
 def test_a_request_waits_for_a_container_that_restarts(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
     before = running.model()
     before.kill()
@@ -152,15 +152,15 @@ def test_a_request_waits_for_a_container_that_restarts(
         found = processes.find("model", running.config.state)
         return found is not None and found.pid != before.pid
 
-    wait_until(starts, "another container")
-    assert opened(post(person)).size == (512, 512)
+    wait_until(starts, "a new container")
+    assert opened(post(portrait)).size == (512, 512)
 
 
 def test_a_container_that_does_not_respond_in_time_creates_a_job(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    with running.model_held():
-        response = post(person)
+    with running.model_suspended():
+        response = post(portrait)
         assert response.status_code == 202, response.text
     job = running.wait_for_end([response.json()["id"]])[response.json()["id"]]
     assert job.state == "done", job.error

@@ -1,4 +1,4 @@
-"""Keys as an operator makes them and callers use them: by API Gateway, the authorizer and the registry of the stack."""
+"""Tests API keys on the stack: API Gateway, authorizer and registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def deployment(running: Running) -> keys.Deployment:
 
 @pytest.fixture
 def shop(deployment: keys.Deployment) -> Iterator[tuple[str, Key]]:
-    """A key of an owner of its own: its text, and what is kept of it."""
+    """A key with its own owner: its text, and its record."""
     text, key = keys.create_key(deployment, "a shop", rate=5)
     yield text, key
     if digest(text) in keys.list_keys(deployment):
@@ -41,7 +41,7 @@ def shop(deployment: keys.Deployment) -> Iterator[tuple[str, Key]]:
 
 
 def a_job(running: Running, owner: str) -> Job:
-    """A job on record, of an owner."""
+    """Creates a job of an owner."""
     now = datetime.now(UTC)
     job = replace(dropped(a_source(f"uploads/{uuid.uuid4().hex}.jpg"), now), owner=owner)
     running.jobs.claim(job)
@@ -76,9 +76,9 @@ def test_without_a_valid_key_every_dialect_returns_auth_failed(api: httpx2.Clien
 def test_the_digest_stored_in_api_gateway_is_not_a_valid_key(
     api: httpx2.Client, deployment: keys.Deployment, shop: tuple[str, Key]
 ) -> None:
-    kept = deployment.gateway.get_api_key(apiKey=shop[1].id, includeValue=True)["value"]
-    assert kept == digest(shop[0])
-    assert api.get("/v1/usage", headers={"X-Api-Key": kept}).status_code == 403
+    stored = deployment.gateway.get_api_key(apiKey=shop[1].id, includeValue=True)["value"]
+    assert stored == digest(shop[0])
+    assert api.get("/v1/usage", headers={"X-Api-Key": stored}).status_code == 403
 
 
 def test_the_health_check_needs_no_key(api: httpx2.Client) -> None:
@@ -88,17 +88,17 @@ def test_the_health_check_needs_no_key(api: httpx2.Client) -> None:
 def test_a_caller_sees_its_own_jobs_and_the_operator_sees_all(
     running: Running, api: httpx2.Client, shop: tuple[str, Key]
 ) -> None:
-    mine, anothers = a_job(running, shop[1].owner), a_job(running, "another")
+    own, foreign = a_job(running, shop[1].owner), a_job(running, "another")
     headers = {"X-Api-Key": shop[0]}
-    assert [job["id"] for job in api.get("/v1/jobs", headers=headers).json()["jobs"]] == [mine.id]
-    assert api.get(f"/v1/jobs/{mine.id}", headers=headers).json()["owner"] == shop[1].owner
-    response = api.get(f"/v1/jobs/{anothers.id}", headers=headers)
+    assert [job["id"] for job in api.get("/v1/jobs", headers=headers).json()["jobs"]] == [own.id]
+    assert api.get(f"/v1/jobs/{own.id}", headers=headers).json()["owner"] == shop[1].owner
+    response = api.get(f"/v1/jobs/{foreign.id}", headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (404, "job_not_found")
     operator = {"X-Api-Key": running.stack.api_key}
-    for job in (mine, anothers):
+    for job in (own, foreign):
         assert api.get(f"/v1/jobs/{job.id}", headers=operator).status_code == 200
-    listed = api.get("/v1/jobs", params={"prefix": mine.source.key}, headers=operator).json()["jobs"]
-    assert [job["id"] for job in listed] == [mine.id]
+    listed = api.get("/v1/jobs", params={"prefix": own.source.key}, headers=operator).json()["jobs"]
+    assert [job["id"] for job in listed] == [own.id]
 
 
 def test_requests_above_the_rate_limit_return_429_until_the_window_ends(
@@ -119,9 +119,9 @@ def test_the_keys_command_creates_lists_and_revokes_a_key(
     running: Running, api: httpx2.Client, where: tuple[str, ...]
 ) -> None:
     name = uuid.uuid4().hex[:8]
-    made = command(running, "create", name, "--owner", "studio", "--rate", "7", *where)
-    [text] = [word for word in made.split() if word.startswith("maskdrop_")]
-    assert "whsec_" in made
+    output = command(running, "create", name, "--owner", "studio", "--rate", "7", *where)
+    [text] = [word for word in output.split() if word.startswith("maskdrop_")]
+    assert "whsec_" in output
     headers = {"X-Api-Key": text}
     response = api.get("/v1/usage", headers=headers)
     assert (response.json()["owner"], response.headers["X-RateLimit-Limit"]) == ("studio", "7")
@@ -159,21 +159,21 @@ def test_a_request_signed_with_aws_credentials_needs_no_key(running: Running, ap
 
 
 def signed(running: Running, api: httpx2.Client, path: str, credentials: Credentials) -> httpx2.Response:
-    """A GET signed by AWS's fourth version."""
+    """Sends a GET request with AWS Signature Version 4."""
     request = AWSRequest("GET", f"{running.stack.api_url}{path}")
     SigV4Auth(credentials, "execute-api", REGION).add_auth(request)
     return api.get(path, headers=dict(request.headers))
 
 
-def command(running: Running, *words: str) -> str:
-    done = run(running, *words)
+def command(running: Running, *arguments: str) -> str:
+    done = run(running, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def run(running: Running, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command, with an account that is the emulator's."""
-    argv = [sys.executable, "-m", "cli", "keys", *words]
+def run(running: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `maskdrop keys` with the emulator as the AWS account."""
+    argv = [sys.executable, "-m", "cli", "keys", *arguments]
     account = {
         "AWS_ENDPOINT_URL": running.stack.endpoint_url,
         "AWS_ACCESS_KEY_ID": running.stack.access_key_id,

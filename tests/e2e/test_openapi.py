@@ -1,4 +1,4 @@
-"""The published description of the API, held against the API."""
+"""Tests the API against its OpenAPI document."""
 
 import httpx2
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -9,9 +9,9 @@ from tests.fuzz.__main__ import fuzz
 
 
 def test_the_openapi_document_and_its_page_need_no_key(running: Running) -> None:
-    with httpx2.Client(trust_env=False) as anybody:
-        description = anybody.get(f"{running.stack.api_url}/v1/openapi.json")
-        page = anybody.get(f"{running.stack.api_url}/v1/docs")
+    with httpx2.Client(trust_env=False) as http:
+        description = http.get(f"{running.stack.api_url}/v1/openapi.json")
+        page = http.get(f"{running.stack.api_url}/v1/docs")
     assert description.status_code == 200
     assert not list(OpenAPIV31SpecValidator(description.json()).iter_errors())
     assert page.status_code == 200
@@ -25,5 +25,5 @@ def test_the_api_passes_all_checks_of_schemathesis(
 ) -> None:
     done = fuzz(running.config, running.stack.api_url, "--seed", "1", "--max-examples", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    # It takes the address that it has the description from for none of its operations.
+    # schemathesis does not select the path of the document itself.
     assert f"{len(operations()) - 1} selected" in done.stdout

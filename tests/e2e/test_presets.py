@@ -1,10 +1,9 @@
-"""A preset that an operator makes on a running stack, followed by the next photo."""
+"""Tests presets that an operator creates on a running stack."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import httpx2
 import pytest
@@ -30,25 +29,25 @@ def registry(running: Running) -> Iterator[DynamoDBRegistry]:
 
 @pytest.fixture
 def wall(running: Running) -> str:
-    """A blue image, where a preset may name it."""
+    """S3 URI of a blue background image."""
     to = io.BytesIO()
     Image.new("RGB", (64, 64), BLUE).save(to, "PNG")
     key = f"{BACKGROUNDS_PREFIX}wall.png"
-    running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=to.getvalue())
+    running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=to.getvalue())
     return f"s3://{running.stack.inbox}/{key}"
 
 
 def is_blue(image: Image.Image) -> bool:
-    """In its corner, as far as a JPEG keeps a colour."""
-    corner: Any = image.convert("RGB").getpixel((3, 3))
+    """Returns whether the corner of the image is blue, with a tolerance for JPEG."""
+    corner = image.convert("RGB").getpixel((3, 3))
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 
-def start_anew(running: Running, name: str) -> None:
-    """A function in a new environment, which has read no presets yet."""
+def restart(running: Running, name: str) -> None:
+    """Replaces the execution environment of a function, so that its cache of presets is empty."""
     functions = client(running.config, "lambda")
     [function] = [one for one in functions.list_functions()["Functions"] if one["Handler"] == f"lambdas.{name}.handler"]
-    # The emulator takes a new environment only for a change that one could notice, such as a timeout, even to the same.
+    # The emulator replaces the environment only after a change of some settings, such as the timeout, even to the same.
     name = function["FunctionName"]
     functions.update_function_configuration(FunctionName=name, Timeout=function["Timeout"])
     functions.get_waiter("function_updated_v2").wait(FunctionName=name)
@@ -65,9 +64,9 @@ def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> Non
 def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
-    running.wait_for_end([running.put(photo)])  # now the function has read the presets there are
+    running.wait_for_end([running.put(photo)])  # now the function has cached the presets
     options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
-    start_anew(running, "ingest")
+    restart(running, "ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
     assert (job.preset, job.options, job.error) == ("shop", options, None)
@@ -83,11 +82,11 @@ def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_im
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
-    start_anew(running, "api")
+    restart(running, "api")
 
     def post(**query: str) -> httpx2.Response:
         headers = {"Content-Type": "image/png"}
-        return running.pictures.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
+        return running.images.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
 
     response = post(preset="shop", size="preview")
     assert response.status_code == 200, response.text

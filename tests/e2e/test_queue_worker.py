@@ -1,4 +1,4 @@
-"""The container's `worker` as a process of its own, beside the stack: a queue, buckets, no SageMaker."""
+"""Tests the `worker` command of the container with a queue and buckets, without SageMaker."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from local.connect import client
 from tests.e2e.conftest import Running, wait_until
 
 DEADLINE_S = 3
-"""A message is hidden for twice as long, and the test waits for it."""
+"""Deadline of one image in seconds. The visibility timeout is twice as long, and the test waits for it."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A bucket whose photos are announced to a queue, and the queue's dead letters; a worker may fail once."""
+    """A bucket with notifications to a queue, and its dead-letter queue; a message is received at most once."""
 
     running: Running
     photos: str
@@ -37,7 +37,7 @@ class Parts:
     log: Path
 
     def put(self, key: str, body: bytes) -> None:
-        self.running.pictures.s3.put_object(Bucket=self.photos, Key=key, Body=body)
+        self.running.images.s3.put_object(Bucket=self.photos, Key=key, Body=body)
 
     def result(self, key: str) -> Image.Image | None:
         try:
@@ -46,7 +46,7 @@ class Parts:
             return None
 
     def waiting(self, queue: str) -> int:
-        """Messages of a queue, hidden ones as well."""
+        """Returns the number of messages in a queue, including hidden ones."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         sqs = client(self.running.config, "sqs")
         counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
@@ -66,8 +66,8 @@ class Parts:
             **changes,
         }
         command = [sys.executable, "-m", "sagemaker_model", "worker", *arguments]
-        with self.log.open("ab") as words:
-            process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=words)  # noqa: S603
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=log)  # noqa: S603
         try:
             yield process
         finally:
@@ -78,7 +78,7 @@ class Parts:
 @pytest.fixture
 def parts(running: Running, tmp_path: Path) -> Parts:
     name = f"worker-{uuid.uuid4().hex[:8]}"
-    sqs, s3 = client(running.config, "sqs"), running.pictures.s3
+    sqs, s3 = client(running.config, "sqs"), running.images.s3
 
     def queue(name: str, **attributes: str) -> tuple[str, str]:
         url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
@@ -102,7 +102,7 @@ def test_the_worker_processes_a_queue_until_sigterm_and_an_invalid_image_becomes
         wait_until(lambda: parts.waiting(parts.dead_letters) == 1, "the dead letter", 60)
         wait_until(lambda: parts.waiting(parts.queue) == 0, "the end of the queue", 60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0, "it waits for no message that may still come"
+        assert process.wait(timeout=10) == 0, "the worker must not wait for more messages"
     image = parts.result("results/webp/a b+ä.png.webp")
     assert image
     assert (image.format, image.mode, image.size) == ("WEBP", "RGBA", (512, 512))

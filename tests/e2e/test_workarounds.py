@@ -97,7 +97,7 @@ def test_the_key_source_is_respected_only_with_the_workaround(running: Running) 
 
 
 def key_source_template(function: str) -> dict[str, Any]:
-    """An API whose one method answers {} to whoever our authorizer lets in."""
+    """Returns the template of an API with one method, which returns {} to callers that the authorizer allows."""
     uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function}/invocations"
     api, stage = {"Ref": "Api"}, {"RestApiId": {"Ref": "Api"}, "DeploymentId": {"Ref": "Deployment"}}
     parts: dict[str, tuple[str, dict[str, Any]]] = {
@@ -131,7 +131,7 @@ def key_source_template(function: str) -> dict[str, Any]:
 def test_the_deployed_stack_has_its_workarounds(running: Running) -> None:
     found = client(running.config, "dynamodb").describe_time_to_live(TableName=running.stack.table)
     assert found["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
-    rules = running.pictures.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
+    rules = running.images.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
     assert {rule["Filter"].get("Prefix", "") for rule in rules} >= {"results/", "bundles/"}
 
 

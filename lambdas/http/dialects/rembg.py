@@ -61,8 +61,8 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 def error_response(error: MaskdropError) -> Response[Any]:
     """Returns 400 for an invalid request, and 422 in the format of FastAPI if the file or URL is missing."""
     if isinstance(error, MissingSource):
-        place = ["query", "url"] if error.message == NO_URL else ["body", "file"]
-        missing = {"type": "missing", "loc": place, "msg": error.message, "input": None}
+        location = ["query", "url"] if error.message == NO_URL else ["body", "file"]
+        missing = {"type": "missing", "loc": location, "msg": error.message, "input": None}
         return Response(422, "application/json", {"detail": [missing]}, {})
     status = 400 if isinstance(error, InputError) else error.status
     return Response(status, "application/json", {"detail": error.message}, {})

@@ -76,7 +76,7 @@ BLOCKED_URLS = [
     "http://10.0.0.1/", "http://10.255.255.255/", "http://172.16.0.1/", "http://172.31.255.255/", "http://192.168.0.1/",
     "http://100.64.0.1/", "http://100.127.255.255/", "http://169.254.0.1/", "http://[fc00::1]/", "http://[fdff::1]/",
     "http://[fe80::1]/", "http://[febf::1]/", "http://[fec0::1]/",
-    # reserved: multicast, broadcast, reserved, documentation, benchmarks
+    # not routable: multicast, broadcast, reserved, documentation, benchmarks
     "http://192.31.196.1/", "http://192.52.193.1/", "http://192.175.48.1/", "http://[2620:4f:8000::1]/",
     "http://224.0.0.1/", "http://239.255.255.250/", "http://240.0.0.1/", "http://255.255.255.255/", "http://192.0.2.1/",
     "http://198.51.100.1/", "http://203.0.113.1/", "http://198.18.0.1/", "http://192.0.0.1/", "http://192.88.99.1/",
@@ -357,7 +357,7 @@ def test_a_host_that_sends_single_bytes_exceeds_the_deadline(network: Network, h
 def test_a_silent_host_exceeds_the_deadline(network: Network) -> None:
     def silent() -> Iterable[bytes]:
         Event().wait(2)
-        yield ok(IMAGE[:64], "Content-Length: 64")  # all of it in one read
+        yield ok(IMAGE[:64], "Content-Length: 64")  # one read returns all of it
 
     network.server.script["/late"] = silent
     with pytest.raises(HostUnavailable, match="in time"):

@@ -1,4 +1,4 @@
-"""The way of an image through the whole stack."""
+"""Tests the processing of dropped images on the stack."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_a_dropped_photo_is_done_and_its_result_has_an_alpha_channel(running: Ru
 def test_the_api_returns_a_job_with_a_presigned_url_of_its_result(running: Running, photo: bytes) -> None:
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
-    told = running.pictures.job(job_id)
-    assert told
-    url = told["result"].pop("url")
-    assert told == job.to_json()
+    data = running.images.job(job_id)
+    assert data
+    url = data["result"].pop("url")
+    assert data == job.to_json()
     body = httpx2.get(url, trust_env=False).content
     assert job.result
     assert body == running.object(job.result.bucket, job.result.key)
-    listed = running.pictures.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
+    listed = running.images.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
     assert job_id in [one["id"] for one in listed]
 
 
@@ -79,7 +79,7 @@ def test_the_folder_of_a_photo_selects_its_preset(running: Running, photo: bytes
 def test_dropping_the_same_photo_twice_creates_two_jobs(running: Running, photo: bytes) -> None:
     first, second = running.put(photo, "default/twice.jpg"), running.put(photo, "default/twice.jpg")
     jobs = running.wait_for_end([first, second])
-    # Two versions of one key: the newer one is done, the older one done or found replaced, as it happened.
+    # Two versions of one key: the newer one is done; the older one is done or replaced, depending on timing.
     assert jobs[second].state == "done"
     older = jobs[first]
     assert older.state == "done" or (older.error and older.error.code == "source_replaced")
@@ -89,17 +89,17 @@ def test_a_duplicate_s3_event_causes_no_second_attempt(running: Running, photo: 
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
     running.send(running.stack.intake_queue_url, json.dumps({"Records": [created(job.source)]}))
-    wait_until(running.settled, "empty queues")
+    wait_until(running.queues_empty, "empty queues")
     assert running.jobs.get(job_id) == job
 
 
 def test_a_job_with_a_deleted_source_fails_once_with_source_missing(running: Running, photo: bytes) -> None:
-    with running.model_held():
+    with running.model_suspended():
         job_id = running.put(photo)
         wait_until(lambda: running.jobs.get(job_id) is not None, "the job")
         job = running.jobs.get(job_id)
         assert job
-        running.pictures.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
+        running.images.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
     job = running.wait_for_end([job_id])[job_id]
     assert job.state == "failed"
     assert job.error
@@ -109,7 +109,7 @@ def test_a_job_with_a_deleted_source_fails_once_with_source_missing(running: Run
 def test_replacing_a_queued_source_fails_the_older_job_and_finishes_the_newer_one(
     running: Running, photo: bytes
 ) -> None:
-    with running.model_held():
+    with running.model_suspended():
         older = running.put(photo, "default/replaced.jpg")
         newer = running.put(photo + b" ", "default/replaced.jpg")
         wait_until(lambda: None not in (running.jobs.get(older), running.jobs.get(newer)), "the jobs")
@@ -120,7 +120,7 @@ def test_replacing_a_queued_source_fails_the_older_job_and_finishes_the_newer_on
     assert jobs[newer].state == "done", jobs[newer].error
     result = jobs[newer].result
     assert result
-    head = running.pictures.s3.head_object(Bucket=result.bucket, Key=result.key)
+    head = running.images.s3.head_object(Bucket=result.bucket, Key=result.key)
     assert head["ContentLength"] == result.bytes
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_is_not_an_image_fails_once_with_a_code(
 def test_every_job_finishes_after_the_model_server_is_killed(running: Running, photo: bytes) -> None:
     before = running.model()
     ids = bundle(running, photo, 24)
-    wait_until(lambda: running.at_work() > 4, "a bundle at work")
+    wait_until(lambda: running.images_in_model() > 4, "a bundle in progress")
     before.kill()
     jobs = running.wait_for_end(ids)
     assert {job.state for job in jobs.values()} == {"done"}
@@ -154,11 +154,11 @@ def test_every_job_finishes_after_the_model_server_is_killed(running: Running, p
 
 
 def bundle(running: Running, photo: bytes, size: int) -> list[str]:
-    """Photos that share one bundle: they lie where S3 announces nothing, and one message announces them all."""
+    """Creates jobs that share a bundle: one message for photos outside the inbox prefix, which has no notifications."""
     records, ids = [], []
     for number in range(size):
         key = f"elsewhere/{number}.png"
-        written = running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
+        written = running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
         source = Source(running.stack.inbox, key, written["VersionId"], len(photo))
         records.append(created(source))
         ids.append(dropped(source, datetime.now(UTC)).id)
@@ -167,9 +167,9 @@ def bundle(running: Running, photo: bytes, size: int) -> list[str]:
 
 
 def created(source: Source) -> dict[str, Any]:
-    """What S3 says of a new object."""
-    thing = {"key": quote_plus(source.key), "size": source.bytes, "versionId": source.version_id}
-    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": thing}}
+    """Returns the record of an S3 event for a new object."""
+    s3_object = {"key": quote_plus(source.key), "size": source.bytes, "versionId": source.version_id}
+    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": s3_object}}
 
 
 def test_the_api_requires_a_key_except_for_the_health_check(api: httpx2.Client) -> None:
@@ -179,5 +179,5 @@ def test_the_api_requires_a_key_except_for_the_health_check(api: httpx2.Client) 
 
 
 def test_an_unknown_job_returns_404(running: Running) -> None:
-    response = running.pictures.http.get(f"/v1/jobs/{'0' * 32}")
+    response = running.images.http.get(f"/v1/jobs/{'0' * 32}")
     assert (response.status_code, response.json()["error"]["code"]) == (404, JobNotFound.code)
