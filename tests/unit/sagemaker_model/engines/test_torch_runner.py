@@ -246,9 +246,9 @@ def test_a_forward_pass_uses_tensors_of_its_device_only(name: str) -> None:
     else:
         pytest.importorskip("transformers", reason="transformers is not installed")
         from sagemaker_model.nets.sam import Encoder
-        from tests.unit.sagemaker_model.nets.test_sam_networks import SMALL as SMALL_SAM
+        from tests.unit.sagemaker_model.nets.small_sam import NETWORKS
 
-        network = SMALL_SAM[name]()
+        network = NETWORKS[name]()
         side = network.config.prompt_encoder_config.image_size
         net, shape = Encoder(network), (2, 3, side, side)
     net.to("meta")
