@@ -180,7 +180,7 @@ def _endpoint(method: str) -> Handler:
         try:
             return await handler(request)
         except ClientDisconnect:
-            return Response(status_code=400)  # the client has gone and reads no response
+            return Response(status_code=400)  # the client has disconnected and reads no response
         except Exception as error:  # noqa: BLE001 - the boundary of a request; `_error_response` logs unknown errors
             return _error_response(error)
 

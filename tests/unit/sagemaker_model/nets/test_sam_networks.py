@@ -155,13 +155,13 @@ def image(width: int, height: int) -> np.ndarray:
 def test_the_official_file_of_every_variant_loads_strictly(name: str) -> None:
     family, config = sam.CONFIGS[name]
     with torch.device("meta"):
-        made = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
+        network = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
     one = torch.zeros(1)
-    state = official(family, {key: one.expand(value.shape) for key, value in made.state_dict().items()})
+    state = official(family, {key: one.expand(value.shape) for key, value in network.state_dict().items()})
     assert len(state) == OFFICIAL_COUNTS[name]
     loaded = sam.from_official(name, state)
     assert {key: value.shape for key, value in loaded.state_dict().items()} == {
-        key: value.shape for key, value in made.state_dict().items()
+        key: value.shape for key, value in network.state_dict().items()
     }
     assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
 
@@ -327,8 +327,8 @@ def test_a_batch_gives_the_embeddings_of_its_images_on_their_own(family: str, fo
     pixels = [engine.prepare(image(*size), prompts) for size in ((20, 30), (30, 20), (64, 64))]
     together = engine.infer(pixels)
     for one, embedding in zip(pixels, together, strict=True):
-        (alone,) = again.infer([one])
-        for a, b in zip(alone, embedding, strict=True):
+        (single,) = again.infer([one])
+        for a, b in zip(single, embedding, strict=True):
             assert a.dtype == np.float16
             assert b.base is None, "a view would keep its batch in memory"
             assert np.allclose(a, b, atol=2e-2)
@@ -341,8 +341,8 @@ def test_a_warmed_up_batch_gives_the_same_embeddings(family: str, folders: Path)
     prompts = (Prompt((3, 4, 15, 16)),)
     inputs = [engine.prepare(image(20, 20 + i), prompts) for i in range(7)]
     for one, embedding in zip(inputs, engine.infer(inputs), strict=True):
-        (alone,) = again.infer([one])
-        for a, b in zip(alone, embedding, strict=True):
+        (single,) = again.infer([one])
+        for a, b in zip(single, embedding, strict=True):
             assert np.allclose(a, b, atol=2e-2)
 
 
