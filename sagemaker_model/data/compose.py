@@ -10,6 +10,7 @@ import numpy as np
 from sagemaker_model.data.records import Record
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -45,6 +46,6 @@ def covering(picture: Pixels, width: int, height: int) -> Pixels:
     """The middle of `picture` in another shape, as much of it as fits. HxWx3 uint8."""
     scale = max(width / picture.shape[1], height / picture.shape[0])
     size = max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    enlarged = resized(picture, size, halve=False)
     x, y = (size[0] - width) // 2, (size[1] - height) // 2
-    return resized[y : y + height, x : x + width].astype(np.uint8, copy=False)
+    return enlarged[y : y + height, x : x + width]

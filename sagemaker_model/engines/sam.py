@@ -29,7 +29,7 @@ from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled, digest, known, verify
 
 Floats = NDArray[np.float32]

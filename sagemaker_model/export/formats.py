@@ -35,7 +35,7 @@ from sagemaker_model.engines import modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.export import litert
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait

@@ -35,11 +35,11 @@ def over(rgb: Pixels, alpha: Pixels, background: Pixels, background_alpha: Pixel
     return colours, result_alpha
 
 
-def resized(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:
+def resized_cutout(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:
     """Resizes a straight-alpha image; returns colours HxWx3 and alpha HxW, both uint8, at `size` (width, height).
 
-    Each pixel's colour is weighted by its alpha; colours are 0 where the resized alpha is 0. blur: standard deviation
-    of a Gaussian, in pixels of `size`.
+    Each pixel's colour is weighted by its alpha; colours are 0 where the resized alpha is 0.
+    blur: standard deviation of a Gaussian, in pixels of `size`.
     """
     weights = _scaled(alpha, size, blur)
     levels = _rounded(weights.copy())
@@ -54,7 +54,7 @@ def resized(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 
 
 
 def resized_matte(alpha: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resizes alpha HxW uint8 to `size` (width, height), with the same result as the alpha of `resized`."""
+    """Resizes alpha HxW uint8 to `size` (width, height), with the same result as the alpha of `resized_cutout`."""
     return _rounded(_scaled(alpha, size))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import mask_boxes, resized
+from sagemaker_model.imaging.refine import mask_boxes
+from sagemaker_model.imaging.resize import resized
 
 Floats = NDArray[np.float32]
 
@@ -54,10 +55,7 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
     image, matte, band = rgb[crop], alpha[crop], band[crop]
     height, width = matte.shape
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    fore, back = (
-        cv2.resize(colours, (width, height), interpolation=cv2.INTER_LINEAR)
-        for colours in _solve(resized(image, size), resized(matte, size))
-    )
+    fore, back = (resized(colours, (width, height)) for colours in _solve(resized(image, size), resized(matte, size)))
     result = rgb.copy()
     for box in mask_boxes(band):
         colours = _restore_detail(image[box], matte[box], fore[box], back[box])
@@ -100,7 +98,7 @@ def _solve(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
             max(1, round(width ** (level / levels))),
             max(1, round(height ** (level / levels))),
         )
-        colours = _sweep(cv2.resize(image, size, interpolation=cv2.INTER_AREA), colours)
+        colours = _sweep(resized(image, size, halve=False), colours)
     fore, back = (cv2.convertScaleAbs(cv2.merge(list(planes)), alpha=255) for planes in (colours[:3], colours[3:]))
     return fore.reshape(rgb.shape), back.reshape(rgb.shape)
 
@@ -120,8 +118,8 @@ class _PaddedPlanes:
     (above), i + W (below), i - 1 (left) and i + 1 (right). NumPy is fast on such long runs: a quarter less time than on
     rows at 249 x 249.
 
-    The inner line leaves out the first and the last row. It includes the border's left and right columns, whose computed
-    values are meaningless; `extend_border` overwrites them.
+    The inner line leaves out the first and the last row. It includes the border's left and right columns; the values
+    computed there are meaningless, and `extend_border` overwrites them.
     """
 
     planes: Floats

@@ -42,7 +42,8 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.output import Format, Output
-from sagemaker_model.imaging.composite import STRIP_ROWS, over, resized
+from sagemaker_model.imaging.composite import STRIP_ROWS, over, resized_cutout
+from sagemaker_model.imaging.resize import resized
 
 log = logging.getLogger(__name__)
 
@@ -372,8 +373,8 @@ def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] |
     subject, and the image's background must not be visible.
     """
     quarter = max(1, alpha.shape[1] // 4), max(1, alpha.shape[0] // 4)
-    nearby, _ = resized(rgb, alpha, quarter, blur=HIDDEN_BLUR)
-    colours = cv2.resize(nearby, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    nearby, _ = resized_cutout(rgb, alpha, quarter, blur=HIDDEN_BLUR)
+    colours = resized(nearby, (alpha.shape[1], alpha.shape[0]))
     cv2.copyTo(rgb, alpha, colours)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:  # stored: both are compressed already; dated 1980: reproducible

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice]
@@ -32,10 +33,6 @@ SMOOTHNESS = 65.0
 
 UNCERTAIN = 0.1
 """From this value to 1 - this value the matte is the filter's result. Towards 0 and 1 its weight falls to 0."""
-
-HALVE_FROM = 4
-"""Ratio of sides from which an image is halved first. From a ratio of 2, alpha would differ by up to 6 levels and the
-foreground's error would grow by 3 %: halving blurs slightly."""
 
 CERTAIN = 1e-4
 """A matte value nearer than this to 0 or 1 counts as 0 or 1: the filter would change it by a quarter of a level."""
@@ -113,22 +110,6 @@ def mask_boxes(mask: Pixels) -> Iterator[Box]:
         if width:
             top, left = rows.start + y, columns.start + x
             yield slice(top, top + height), slice(left, left + width)
-
-
-def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resizes HxW or HxWxC to `size` (width, height): area means to shrink, linear interpolation to enlarge.
-
-    An array that is HALVE_FROM times too large is halved first while its sides are even: OpenCV's 2 x 2 mean is ten
-    times faster than other ratios (12 MP of RGB to 250 pixels: 5 ms instead of 25).
-    """
-    width, height = size
-    smaller = width * height < values.shape[0] * values.shape[1]
-    while values.shape[0] >= HALVE_FROM * height and values.shape[1] >= HALVE_FROM * width:
-        if values.shape[0] % 2 or values.shape[1] % 2:
-            break
-        values = cv2.resize(values, (values.shape[1] // 2, values.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(values, size, interpolation=method).reshape(height, width, *values.shape[2:])
 
 
 def _coefficients(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sagemaker_model.data.compose import lifted, put
 from sagemaker_model.data.records import Record
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 TURN = 12.0
 """Degrees to either side: cameras are held about upright."""
@@ -90,7 +91,7 @@ class Warp:
         shrunk = np.linalg.norm(self.matrix[:, 0]), np.linalg.norm(self.matrix[:, 1])
         small = max(1, math.ceil(width * min(1.0, shrunk[0]))), max(1, math.ceil(height * min(1.0, shrunk[1])))
         if small != (width, height):
-            pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
+            pixels = resized(pixels, small, halve=False)
         # Pixels have their place in their middle: the centre of the first is (0.5, 0.5).
         finer = np.diag((width / small[0], height / small[1], 1.0))
         matrix = _moved(-0.5, -0.5) @ np.vstack((self.matrix, (0, 0, 1))) @ finer @ _moved(0.5, 0.5)

@@ -25,6 +25,7 @@ from maskdrop.errors import InputError
 from sagemaker_model.data import folders, shards
 from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, contents
 from sagemaker_model.imaging.pixels import Pixels, decode
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.training.augment import augmented
 from sagemaker_model.training.settings import TrainingSettings
 
@@ -171,7 +172,8 @@ class Whole(Dataset[Batch]):
             name, _, reason = str(error).partition(": ")
             none = torch.zeros((0, 1, self.side, self.side), dtype=torch.uint8)
             return Batch(none.expand(-1, 3, -1, -1), none, {name: reason})
-        return _batch(_squeezed(record.image, self.side), _squeezed(record.mask, self.side), {})
+        image, mask = (resized(pixels, (self.side, self.side), halve=False) for pixels in (record.image, record.mask))
+        return _batch(image, mask, {})
 
 
 def training_loader(samples: Samples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
@@ -213,12 +215,6 @@ def _batch(picture: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, count)).permutation(count)
-
-
-def _squeezed(pixels: Pixels, side: int) -> Pixels:
-    smaller = pixels.shape[0] * pixels.shape[1] > side * side
-    resized = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
 
 
 def _background(path: Path) -> Pixels:
