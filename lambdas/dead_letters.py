@@ -19,9 +19,11 @@ from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Notification
 
-REASON = "Processing failed after the maximum number of deliveries; the service had a fault. Upload the image again."
+REASON = "Processing failed after the maximum number of deliveries (server error). Upload the image again."
 
-UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be recorded.", retryable=True)
+UNRECORDED = ErrorInfo(
+    "not_recorded", "The response of the endpoint could not be recorded; the job is retried.", retryable=True
+)
 
 
 @observed
@@ -50,5 +52,5 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
 def _log_failed_webhook(event: dict[str, Any]) -> None:
     """Logs and counts a webhook that failed after the maximum number of attempts. The job itself has finished."""
     data = event["data"]
-    logger().warning("webhook given up", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
+    logger().warning("webhook failed", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
     metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)

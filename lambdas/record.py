@@ -26,6 +26,8 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
         settle(notification, settings, services, now)
-        logger().info("settled", extra={"bundle": notification.bundle, "completed": notification.completed})
+        logger().info(
+            "notification recorded", extra={"bundle": notification.bundle, "completed": notification.completed}
+        )
 
     return one_by_one(event, one)

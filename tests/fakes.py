@@ -1,4 +1,4 @@
-"""The services in memory, keeping the same promises as those in AWS. The contract tests hold both to them."""
+"""In-memory fakes of the services. The tests in tests/e2e run the same checks on them and on the AWS adapters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from math import ceil
 from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
-from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
+from maskdrop.record import iso
 from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
@@ -163,7 +164,7 @@ class FakeQueue:
 
 @dataclass
 class FakeStorage:
-    """jobs: of which job an object is the result."""
+    """objects: (bucket, key) -> body. jobs: (bucket, key) -> id of the job whose result the object is."""
 
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     jobs: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -184,7 +185,7 @@ class FakeStorage:
         try:
             return self.objects[bucket, key]
         except KeyError:
-            raise SourceMissing(f"There is no object s3://{bucket}/{key}.") from None
+            raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from None
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         self.objects[bucket, key] = body
@@ -196,30 +197,39 @@ class FakeStorage:
 @dataclass
 class FakeEndpoint:
     submitted: list[tuple[str, str]] = field(default_factory=list)
-    closed: bool = False
+    unavailable: bool = False
 
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        if self.closed:
+        if self.unavailable:
             raise EndpointUnavailable("Submitting to the endpoint failed: ThrottlingException.")
         self.submitted.append((bundle_id, input_uri))
 
 
 @dataclass
 class FakeInteractive:
-    """Answers with `result`, or with its place where that is larger than the caller can be handed; `broken` is raised
-    instead."""
+    """Returns `result`, or its location if it is larger than `overflow.bytes_max`. Raises `broken` if it is set."""
 
-    asked: list[tuple[bytes, Invocation]] = field(default_factory=list)
+    requests: list[tuple[bytes, Invocation]] = field(default_factory=list)
     result: bytes = b"a cut-out"
     broken: MaskdropError | None = None
 
-    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        self.asked.append((picture, asked))
+    def cut_out(self, image: bytes, invocation: Invocation) -> Reply:
+        self.requests.append((image, invocation))
         if self.broken:
             raise self.broken
-        options, overflow = asked.options, asked.overflow
+        options, overflow = invocation.options, invocation.overflow
         subject = Subject((1, 2, 30, 40), 0.25, 0.9)
-        facts = Facts(options.engine, "cpu", 640, 480, (1280, 960), subject, subject.box, ("a warning",), {"decode": 1})
+        facts = Facts(
+            engine=options.engine,
+            device="cpu",
+            width=640,
+            height=480,
+            full=(1280, 960),
+            subject=subject,
+            place=subject.box,
+            timings={"decode": 1},
+            warnings=("a warning",),
+        )
         if overflow is None or len(self.result) <= overflow.bytes_max:
             return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
@@ -228,15 +238,15 @@ class FakeInteractive:
 
 @dataclass
 class FakeEvents:
-    told: list[Job] = field(default_factory=list)
+    published: list[Job] = field(default_factory=list)
 
     def publish(self, jobs: Sequence[Job]) -> None:
-        self.told.extend(jobs)
+        self.published.extend(jobs)
 
 
 @dataclass
 class FakeRegistry:
-    """now: what time it is; a test that waits moves it on."""
+    """now: current time; tests set it instead of waiting."""
 
     items: dict[tuple[Kind, str], tuple[dict[str, Any], datetime | None]] = field(default_factory=dict)
     now: datetime = NOW
@@ -276,17 +286,17 @@ class FakeRegistry:
 
 @dataclass
 class FakeWeb:
-    """A web of what tests put there. status: the answer to every post, or the error instead of one."""
+    """images: URL -> image. posted: (URL, headers, body). status: status of every post, or the error to raise."""
 
-    pictures: dict[str, Download] = field(default_factory=dict)
+    images: dict[str, Download] = field(default_factory=dict)
     posted: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     status: int | MaskdropError = 200
 
     def fetch(self, url: str) -> Download:
         try:
-            return self.pictures[url]
+            return self.images[url]
         except KeyError:
-            raise FailedDownload("There is no such host.") from None
+            raise FailedDownload("The host does not exist.") from None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         self.posted.append((url, dict(headers), body))
@@ -301,7 +311,7 @@ def _whole(moment: datetime | None) -> datetime | None:
 
 @dataclass
 class World:
-    """All services in memory, and what a test wants to do with them."""
+    """All services in memory, with helpers for tests."""
 
     jobs: FakeJobs = field(default_factory=FakeJobs)
     queue: FakeQueue = field(default_factory=FakeQueue)
@@ -330,18 +340,18 @@ class World:
         )
 
     def bundles(self) -> list[Bundle]:
-        """What was submitted, in order."""
+        """Returns the submitted bundles in order."""
         return [Bundle.from_bytes(self.storage.read(*split_s3_uri(uri))) for _, uri in self.endpoint.submitted]
 
-    def answered(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
-        """The notification of a bundle that the container answered with `outcomes`."""
+    def completed(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
+        """Returns the notification of a bundle that the container completed with `outcomes`."""
         key = f"bundles/out/{bundle.id}.out"
-        answer = Answer(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
-        self.storage.objects["results-bucket", key] = answer.to_bytes()
+        response = Answer(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
+        self.storage.objects["results-bucket", key] = response.to_bytes()
         return Notification(bundle.id, True, self._input(bundle), f"s3://results-bucket/{key}", "")
 
     def failed(self, bundle: Bundle, reason: str = "connection reset") -> Notification:
-        """The notification of a bundle that the endpoint could not get an answer to."""
+        """Returns the notification of a bundle for which the endpoint got no response."""
         return Notification(bundle.id, False, self._input(bundle), "", reason)
 
     def _input(self, bundle: Bundle) -> str:

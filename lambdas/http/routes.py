@@ -70,7 +70,7 @@ def process(
     response: dict[str, Any] = app.resolve(event, context)
     response["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
     fields = {"path": event["path"], "status": response["statusCode"], "caller": caller.id if caller else None}
-    logger().info("answered", extra=fields)
+    logger().info("response", extra=fields)
     return response
 
 
@@ -314,10 +314,10 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         owner = app.context["caller"].owner
         request = cutouts.parse_request(app.current_event, services.presets)
-        began = time.monotonic()
-        picture = request.picture(services.web)
-        spent_s = time.monotonic() - began
-        reply = cut_out_now(picture, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
+        start = time.monotonic()
+        image = request.image(services.web)
+        spent_s = time.monotonic() - start
+        reply = cut_out_now(image, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
         use(services.registry, owner, now, pictures=1)
         return cutouts.response(reply, services.storage, link_s=settings.link_s)
 

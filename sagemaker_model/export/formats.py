@@ -92,13 +92,13 @@ NETWORKS = {
     "portrait": Network(
         lambda _: Portrait(),
         lambda path: portrait_state(path) if path.suffix == ".tflite" else load_checkpoint(path),
-        portrait.prepared,
+        portrait.network_input,
         portrait.SIDE,
     ),
     "attention-unet": Network(
         attention_unet.sized_for,
         load_checkpoint,
-        lambda rgb: portrait.prepared(rgb, ATTENTION_UNET_SIDE),
+        lambda rgb: portrait.network_input(rgb, ATTENTION_UNET_SIDE),
         ATTENTION_UNET_SIDE,
     ),
 }

@@ -21,7 +21,7 @@ import logging
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -281,7 +281,7 @@ def encode(
             f"{side_max}. Use PNG for this image."
         )
     text = json.dumps(provenance, separators=(",", ":"), sort_keys=True)
-    return _ENCODERS[output.format](rgb, alpha, output, dpi, text)
+    return ENCODERS[output.format](rgb, alpha, output, dpi, text)
 
 
 def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
@@ -395,7 +395,13 @@ def _jpeg(pixels: Pixels, dpi: tuple[float, float] | None, text: str) -> bytes:
     return buffer.getvalue()
 
 
-_ENCODERS = {"png": _png, "webp": _webp, "jpg": _jpg, "zip": _zip}
+ENCODERS: dict[Format, Callable[[Pixels, Pixels, Output, tuple[float, float] | None, str], bytes]] = {
+    "png": _png,
+    "webp": _webp,
+    "jpg": _jpg,
+    "zip": _zip,
+}
+"""Returns the bytes of a file from rgb, alpha, output, dpi and the provenance as JSON."""
 
 
 def _xmp(text: str) -> bytes:

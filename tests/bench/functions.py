@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from local.config import APP_STACK, KEY_ID, REGION, ROOT, SECRET, LocalConfig
-from local.deploy import zipped
+from local.deploy import zip_folder
 from local.stack import Stack
 from maskdrop.settings import Settings
 
@@ -39,7 +39,7 @@ def bundle(config: LocalConfig) -> Path:
 
 
 def zip_mb(folder: Path) -> float:
-    return len(zipped(folder)) / 1e6
+    return len(zip_folder(folder)) / 1e6
 
 
 def cold_imports(folder: Path) -> dict[str, float]:

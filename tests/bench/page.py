@@ -289,6 +289,6 @@ def _plot_roofline(networks: Networks) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False)
     for handle in legend.legend_handles[len(colours) :]:
-        handle.set_color("grey")
+        handle.set_color("grey")  # type: ignore[union-attr]
     figure.savefig(ROOFLINE_PLOT, dpi=110)
     plt.close(figure)

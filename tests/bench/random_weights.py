@@ -74,7 +74,7 @@ def make_sam(family: Any, variant: str, folder: Path) -> None:
 
     engine = {"sam": Sam, "sam2": Sam2}[family]
     network = sam_network(variant)
-    saved = folder / engine.folders[variant]
+    saved = folder / engine.hugging_face_folders[variant]
     saved.mkdir()
     save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, saved / "model.safetensors")
     (saved / "config.json").write_text(json.dumps(network.config.to_dict()))

@@ -9,7 +9,7 @@ from datetime import datetime
 import httpx2
 
 from local.config import LocalConfig
-from local.pictures import Pictures
+from local.images import ImageClient
 from local.stack import Stack
 
 CLIENTS = 8
@@ -35,27 +35,27 @@ def bare(model_url: str, photo: bytes, count: int) -> float:
 
 def end_to_end(config: LocalConfig, running_stack: Stack, photo: bytes, count: int) -> float:
     """images/s from the first put to the last record, by wall time. Raises RuntimeError unless all jobs succeed."""
-    pictures = Pictures(config, running_stack)
-    warm = pictures.drop("default/bench/warm.jpg", photo)
-    _wait(pictures, {warm})
+    images = ImageClient(config, running_stack)
+    warm = images.upload("default/bench/warm.jpg", photo)
+    _wait(images, {warm})
 
     def put(number: int) -> str:
-        return pictures.drop(f"default/bench/{number}.jpg", photo)
+        return images.upload(f"default/bench/{number}.jpg", photo)
 
     start = time.time()
     with ThreadPoolExecutor(CLIENTS) as pool:
         ids = set(pool.map(put, range(count)))
-    last = _wait(pictures, ids)
+    last = _wait(images, ids)
     return count / (last - start)
 
 
-def _wait(pictures: Pictures, ids: set[str]) -> float:
+def _wait(images: ImageClient, ids: set[str]) -> float:
     """The time at which the last job ended, by the records. Polled rarely, because polling takes CPU time."""
     deadline = time.monotonic() + WAIT_S
     last = 0.0
     waiting = sorted(ids)
     while waiting:
-        job = pictures.job(waiting[-1])
+        job = images.job(waiting[-1])
         if job and job["state"] in ("done", "failed"):
             if job["state"] == "failed":
                 raise RuntimeError(f"{job['source']['key']} failed: {job['error']['message']}")

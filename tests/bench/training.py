@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagemaker_model.training.objectives import Objective, objective_of
-from sagemaker_model.training.samples import Batch, Samples, source, training_loader
+from sagemaker_model.training.samples import Batch, TrainingSamples, source, training_loader
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.training.train import Data, train
 from tests.bench.machine import machine
@@ -52,7 +52,7 @@ class Round:
 
     @property
     def efficiency(self) -> float:
-        """Samples a second of the loop divided by those of the slower of loader and network."""
+        """TrainingSamples a second of the loop divided by those of the slower of loader and network."""
         return self.loop.samples_s / min(self.loader.samples_s, self.network.samples_s)
 
 
@@ -84,17 +84,17 @@ def photos(folder: Path) -> Data:
     return Data(train=folder, val=folder, backgrounds=folder / "backgrounds")
 
 
-def of_loader(samples: Samples) -> Pace:
+def of_loader(samples: TrainingSamples) -> Pace:
     """Pace of the loader after its first batch, which starts the workers. Excludes the workers' CPU time."""
     batches = iter(training_loader(samples, 0))
     next(batches)
     clock = Clock()
-    return clock.pace(sum(len(batch.picture) for batch in batches))
+    return clock.pace(sum(len(batch.image) for batch in batches))
 
 
 def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
     """Pace of loss, gradients and optimiser step on a batch that is on the device."""
-    image, alpha = batch.picture.float() / 255, batch.alpha.float() / 255
+    image, alpha = batch.image.float() / 255, batch.alpha.float() / 255
     clock = Clock()
     for _ in range(steps):
         optimiser.zero_grad()
@@ -130,14 +130,14 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
     objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
     objective.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(objective.learned())
-    batch = next(iter(training_loader(Samples(records, settings, data.backgrounds), 0)))
-    batch = Batch(batch.picture.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
+    batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
+    batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     of_network(objective, optimiser, batch, 1)
     steps = max(STEPS_MIN, int(SECONDS * of_network(objective, optimiser, batch, 2).samples_s / settings.batch))
     settings = replace(settings, steps=steps, validate_every=steps)
-    samples = Samples(records, settings, data.backgrounds)
+    samples = TrainingSamples(records, settings, data.backgrounds)
     rounds = [
         Round(
             of_loader(samples),
