@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
@@ -107,7 +108,8 @@ def _means(image: Floats) -> Floats:
     """Mean colours of an image HxWx4 weighted by alpha (F) and by 1 - alpha (B): 6x1x1."""
     pixels = image.reshape(-1, 4)
     weights = np.stack((pixels[:, 3], 1 - pixels[:, 3]))
-    return ((weights @ pixels)[:, :3] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).reshape(6, 1, 1)
+    means: Floats = (weights @ pixels)[:, :3] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return means.reshape(6, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class _PaddedPlanes:
     planes: Floats
 
     @classmethod
-    def of(cls, planes: Sequence[Floats]) -> _PaddedPlanes:
+    def of(cls, planes: Sequence[MatLike]) -> _PaddedPlanes:
         """Adds the border to planes HxW."""
         height, width = planes[0].shape
         padded = cls(np.empty((len(planes), height + 2, width + 2), np.float32))

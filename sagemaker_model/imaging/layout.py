@@ -210,7 +210,7 @@ def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pi
     frame_size = max(1, round(x1 - x0)), max(1, round(y1 - y0))
     centre = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5
     background = cv2.resize(cv2.getRectSubPix(blurred, frame_size, centre), layout.size, interpolation=cv2.INTER_LINEAR)
-    return background, np.broadcast_to(np.uint8(255), background.shape[:2])
+    return np.asarray(background, np.uint8), np.broadcast_to(np.uint8(255), background.shape[:2])
 
 
 def _cover(image: DecodedImage, size: tuple[int, int]) -> tuple[Pixels, Pixels]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
@@ -44,7 +45,7 @@ TILE = 128
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     """Enlarges and refines a matte hxw float32 in 0..1, which covers the image `rgb` HxWx3 uint8: alpha HxW uint8."""
     height, width = rgb.shape[:2]
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
@@ -103,7 +104,7 @@ def _tile_ranges(length: int) -> Iterator[slice]:
         yield slice(start, min(start + TILE, length))
 
 
-def mask_boxes(mask: Pixels) -> Iterator[Box]:
+def mask_boxes(mask: MatLike) -> Iterator[Box]:
     """Bounding box of the non-zero pixels in each tile of a mask HxW uint8 that has any."""
     for rows, columns in tiles(*mask.shape):
         x, y, width, height = cv2.boundingRect(mask[rows, columns])
@@ -142,7 +143,8 @@ def _fit(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
 def _box_mean(values: NDArray[Any]) -> Floats:
     """Mean over the square of RADIUS around each pixel, HxW."""
     side = (2 * RADIUS + 1, 2 * RADIUS + 1)
-    return cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+    means = cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(means.reshape(values.shape), np.float32)
 
 
 def _expanded(box: Box, by: int) -> Box:
