@@ -221,7 +221,7 @@ def test_everything_leaves_out_masks_with_a_low_expected_iou(monkeypatch: pytest
 
 def test_non_maximum_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 10], [0, 0, 5, 5]])
-    scores = np.float32([0.5, 0.9, 0.1, 0.8, 0.7])
+    scores = np.array([0.5, 0.9, 0.1, 0.8, 0.7], np.float32)
     assert non_maximum_suppression(boxes, scores, 0.7).tolist() == [1, 4, 2]
 
 
