@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from typing import Any
@@ -11,7 +12,7 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from maskdrop.job import Job
+from maskdrop.job import Job, State
 from maskdrop.services import Events
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
@@ -52,6 +53,10 @@ def observed(process: Handler) -> Handler:
     return handler
 
 
+JOB_METRICS: dict[State, str] = {"done": "JobsDone", "failed": "JobsFailed"}
+"""The metric that counts the jobs of each final state."""
+
+
 class CountedEvents:
     """Publishes events, counts them in the metrics JobsDone, JobsFailed and JobsGivenUp, and logs each failure."""
 
@@ -60,11 +65,9 @@ class CountedEvents:
 
     def publish(self, jobs: Sequence[Job]) -> None:
         self._events.publish(jobs)
-        done = sum(job.state == "done" for job in jobs)
-        if done:
-            self._metrics.add_metric("JobsDone", MetricUnit.Count, done)
-        if len(jobs) > done:
-            self._metrics.add_metric("JobsFailed", MetricUnit.Count, len(jobs) - done)
+        counts = Counter(JOB_METRICS[job.state] for job in jobs)
+        for name, count in counts.items():
+            self._metrics.add_metric(name, MetricUnit.Count, count)
         for job in jobs:
             if job.error:
                 logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})

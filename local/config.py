@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.errors import MaskdropError
+from maskdrop.settings import InvalidSettings, read
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -16,11 +17,15 @@ REGION = "us-east-1"
 KEY_ID = SECRET = "test"  # noqa: S105  the emulator checks neither
 APP_STACK = "Maskdrop-dev"
 
-AWS_PORT = "MASKDROP_LOCAL_AWS_PORT"
-SAGEMAKER_PORT = "MASKDROP_LOCAL_SAGEMAKER_PORT"
-MODEL_PORT = "MASKDROP_LOCAL_MODEL_PORT"
-STATE_DIR = "MASKDROP_LOCAL_DIR"
-STRICT = "MASKDROP_LOCAL_STRICT"
+PREFIX = "MASKDROP_LOCAL_"
+AWS_PORT = f"{PREFIX}AWS_PORT"
+SAGEMAKER_PORT = f"{PREFIX}SAGEMAKER_PORT"
+MODEL_PORT = f"{PREFIX}MODEL_PORT"
+STATE_DIR = f"{PREFIX}DIR"
+STRICT = f"{PREFIX}STRICT"
+
+PORTS = {"aws_port": 4566, "sagemaker_port": 8085, "model_port": 8080}
+"""Ports of the emulator of AWS, of the emulator of SageMaker's runtime and of the model server, with defaults."""
 
 
 class LocalError(MaskdropError):
@@ -39,9 +44,9 @@ class LocalConfig:
     strict: whether the emulator enforces IAM policies and accepts TLS only.
     """
 
-    aws_port: int = 4566
-    sagemaker_port: int = 8085
-    model_port: int = 8080
+    aws_port: int = PORTS["aws_port"]
+    sagemaker_port: int = PORTS["sagemaker_port"]
+    model_port: int = PORTS["model_port"]
     made: Path = ROOT / ".local"
     state: Path = ROOT / ".local"
     folder: Path = ROOT
@@ -51,24 +56,14 @@ class LocalConfig:
     def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
         """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR and _STRICT. Raises LocalError, naming every fault
         together."""
-        ports = {name: env.get(name) or str(default) for name, default in _PORTS.items()}
-        faults = [f"{name} is a port, 1 to 65535, not {text!r}" for name, text in ports.items() if not _is_port(text)]
-        if not faults and len(set(map(int, ports.values()))) < len(ports):
-            faults.append(f"{', '.join(ports)} are three different ports")
-        strict = env.get(STRICT) or "0"
-        if strict not in ("0", "1"):
-            faults.append(f"{STRICT} is 1 or 0, not {strict!r}")
-        if faults:
-            raise LocalError("; ".join(faults) + ".")
+        try:
+            values = read(cls, env, prefix=PREFIX, only=(*PORTS, "strict"), check=_port_range)
+        except InvalidSettings as error:
+            raise LocalError(error.message) from error
+        if len({values.get(name, default) for name, default in PORTS.items()}) < len(PORTS):
+            raise LocalError(f"{', '.join(PREFIX + name.upper() for name in PORTS)} must be three different ports.")
         state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
-        return cls(
-            aws_port=int(ports[AWS_PORT]),
-            sagemaker_port=int(ports[SAGEMAKER_PORT]),
-            model_port=int(ports[MODEL_PORT]),
-            state=state,
-            folder=ROOT if state == cls.made_by_default() else state,
-            strict=strict == "1",
-        )
+        return cls(**values, state=state, folder=ROOT if state == cls.made_by_default() else state)
 
     def to_env(self) -> dict[str, str]:
         """Returns the environment variables that `from_env` reads."""
@@ -123,8 +118,5 @@ class LocalConfig:
         return self.folder / "results"
 
 
-_PORTS = {AWS_PORT: 4566, SAGEMAKER_PORT: 8085, MODEL_PORT: 8080}
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+def _port_range(name: str, value: int) -> str:
+    return "a port, 1 to 65535" if name in PORTS and not 1 <= value <= 65535 else ""

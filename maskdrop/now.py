@@ -1,5 +1,5 @@
-"""One image, now: what POST /v1/cutouts does with it. The interactive endpoint gives the result at once; where there
-is none, where it cannot run the engine or does not get ready in time, the image becomes a job."""
+"""Synchronous cut-outs (POST /v1/cutouts). The interactive endpoint returns the result in the response. Without such an
+endpoint, or where it cannot run the engine or is not ready in time, the image becomes a job."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from maskdrop.settings import Interactive, Settings
 from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, Invocation, Overflow, Reply
 
 BYTES_MAX = 4_000_000
-"""Of an image that is handed in, and of a result that is handed out. A function takes and gives 6 MB, in which base64
-makes 5.3 MB of it; a serverless endpoint takes and gives 4 MB (4,194,304 bytes)."""
+"""Maximum bytes of an image in a request and of a result in a response. In base64 they are 5.3 MB of the 6 MB that a
+Lambda payload may have; the payload of a serverless endpoint has at most 4 MB (4,194,304 bytes)."""
 
 SPENT_MAX_S = 2.0
-"""What fetching an image may take: beyond it, the 29 seconds of the gateway no longer hold a cold start, for which the
-endpoint has 25."""
+"""Seconds that fetching an image may take, so that a cold start of the endpoint (up to 25 s) fits into the gateway's
+timeout of 29 s."""
 
 CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
-"""Where larger results of single images lie, in the results bucket."""
+"""Key prefix, in the results bucket, of results that are too large for a response."""
 
 
 def cut_out_now(
@@ -38,8 +38,8 @@ def cut_out_now(
     *,
     spent_s: float = 0.0,
 ) -> Reply | Job:
-    """The result, or the job of `owner` that will have it. spent_s: what its image took to come, in seconds. Raises
-    the container's errors and Unavailable."""
+    """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
+    container's errors and Unavailable."""
     if reply := reply_now(picture, options, settings, services, spent_s=spent_s):
         return reply
     source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
@@ -50,24 +50,24 @@ def cut_out_now(
 def reply_now(
     picture: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
 ) -> Reply | None:
-    """The result; None where the interactive endpoint cannot be asked for it, or does not get ready in time. Raises as
-    `cut_out_now`."""
+    """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
+    as `cut_out_now` does."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
-    asked = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
-    if spent_s > SPENT_MAX_S or not _takes(picture, asked, settings):
+    invocation = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
+    if spent_s > SPENT_MAX_S or not _accepts(picture, invocation, settings):
         return None
     try:
-        return services.interactive.cut_out(picture, asked)
+        return services.interactive.cut_out(picture, invocation)
     except EndpointStarting:
         return None
 
 
-def _takes(picture: bytes, asked: Invocation, settings: Settings) -> bool:
-    """Whether the interactive endpoint can be asked for it."""
-    fits = len(picture) <= BYTES_MAX and len(asked.to_header()) <= CUSTOM_ATTRIBUTES_MAX
-    return fits and runs_now(engine(asked.options.engine), settings.interactive_mode)
+def _accepts(picture: bytes, invocation: Invocation, settings: Settings) -> bool:
+    """Whether the interactive endpoint takes a request of this size and engine."""
+    fits = len(picture) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
+    return fits and runs_now(engine(invocation.options.engine), settings.interactive_mode)
 
 
 def runs_now(one: Engine, mode: Interactive) -> bool:
-    """Whether an endpoint of this mode runs the engine."""
+    """Whether an interactive endpoint of this mode runs the engine."""
     return {"serverless": one.light, "realtime": True, "off": False}[mode]

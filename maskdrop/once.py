@@ -1,5 +1,5 @@
-"""A request that comes twice under one Idempotency-Key is carried out once, and answered twice alike
-(draft-ietf-httpapi-idempotency-key-header-07). Keys are each owner's own."""
+"""Idempotent requests: repeated requests with one Idempotency-Key are processed once and get the same response
+(draft-ietf-httpapi-idempotency-key-header-07). Keys are scoped to the owner."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from maskdrop.services import Registry
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
 KEPT = timedelta(hours=24)
-"""How long an answer is given again."""
+"""Time for which a response is stored and repeated."""
 
 IN_WORK = timedelta(seconds=60)
-"""Twice as long as a call can take: a request that came to no end, not even a bad one, may be made again after it."""
+"""Time after which a request that never finished may be repeated: twice the maximum duration of a call."""
 
 KEY = re.compile(r"[!-~]{1,255}")
-"""Printable ASCII without blanks: a UUID, most often."""
+"""Printable ASCII without spaces, such as a UUID."""
 
 
 def once(
@@ -32,27 +32,30 @@ def once(
     key: str,
     request: Mapping[str, Any],
     now: datetime,
-    work: Callable[[], dict[str, Any]],
+    process: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The answer of `work`, a JSON object, or that of an earlier call with this key. An error is not kept: the same
-    request may then do better. Raises InvalidOptions for a key that is none, IdempotencyKeyReused when the key was
-    another request's, RequestInWork while that has no answer, and what `work` raises."""
+    """Returns the response of `process`, a JSON object, or the stored response of an earlier call with this key.
+
+    An error is not stored, so that the request can be repeated. Raises InvalidOptions for a malformed key,
+    IdempotencyKeyReused where the key belongs to another request, RequestInWork while that request is running, and
+    the errors of `process`.
+    """
     if not KEY.fullmatch(key):
-        raise InvalidOptions("An Idempotency-Key is 1 to 255 printable characters of ASCII, without blanks.")
+        raise InvalidOptions("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.")
     name = f"{folder_of(owner)}#{key}"
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     if not registry.put_new("idempotency", name, {"request": digest, "answer": None}, expires_at=now + IN_WORK):
         known = registry.get("idempotency", name) or {"request": digest, "answer": None}
         if known["request"] != digest:
-            raise IdempotencyKeyReused("This Idempotency-Key came with another request before.")
+            raise IdempotencyKeyReused("This Idempotency-Key belongs to another request; use a new key.")
         if known["answer"] is None:
-            raise RequestInWork("The first request with this Idempotency-Key is still in work.")
-        answer: dict[str, Any] = known["answer"]
-        return answer
+            raise RequestInWork("The first request with this Idempotency-Key is still being processed; retry later.")
+        stored: dict[str, Any] = known["answer"]
+        return stored
     try:
-        answer = work()
+        response = process()
     except MaskdropError:
         registry.delete("idempotency", name)
         raise
-    registry.put("idempotency", name, {"request": digest, "answer": answer}, expires_at=now + KEPT)
-    return answer
+    registry.put("idempotency", name, {"request": digest, "answer": response}, expires_at=now + KEPT)
+    return response

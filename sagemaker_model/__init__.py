@@ -1,1 +1,1 @@
-"""The model container: engines, pixels and the model server."""
+"""The model container: engines, image processing, the model server and training."""

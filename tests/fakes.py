@@ -10,9 +10,10 @@ from math import ceil
 from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
-from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
+from maskdrop.record import iso
 from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
 from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
@@ -218,7 +219,17 @@ class FakeInteractive:
             raise self.broken
         options, overflow = invocation.options, invocation.overflow
         subject = Subject((1, 2, 30, 40), 0.25, 0.9)
-        facts = Facts(options.engine, "cpu", 640, 480, (1280, 960), subject, subject.box, ("a warning",), {"decode": 1})
+        facts = Facts(
+            engine=options.engine,
+            device="cpu",
+            width=640,
+            height=480,
+            full=(1280, 960),
+            subject=subject,
+            place=subject.box,
+            timings={"decode": 1},
+            warnings=("a warning",),
+        )
         if overflow is None or len(self.result) <= overflow.bytes_max:
             return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.errors import condition_failed, translated_errors
 from maskdrop.errors import ErrorInfo, TableUnavailable
-from maskdrop.job import STATES, Job, State, iso
+from maskdrop.job import STATES, Job, State
+from maskdrop.record import iso
 from maskdrop.services import Page, Selection
 from maskdrop.wire import Outcome
 

@@ -19,8 +19,9 @@ from maskdrop.access import Caller, use
 from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
 from maskdrop.flow import enqueue
 from maskdrop.guard import Policy, receiver
-from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, iso, queued, uploads_of
+from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, queued, uploads_of
 from maskdrop.limits import IMAGE_BYTES_MAX
+from maskdrop.record import iso
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 

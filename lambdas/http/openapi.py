@@ -73,7 +73,7 @@ from maskdrop.schema import (
     record,
     ref,
     request,
-    told_options,
+    response_options,
 )
 
 PAGE, PAGE_MAX = 50, 200
@@ -268,7 +268,11 @@ def operations() -> dict[tuple[str, str], Operation]:
             responses={
                 200: SuccessResponse(
                     "The presets and their options.",
-                    {JSON: _list_of("presets", record({"name": TEXT}, {**told_options(), "error": ref("ErrorInfo")}))},
+                    {
+                        JSON: _list_of(
+                            "presets", record({"name": TEXT}, {**response_options(), "error": ref("ErrorInfo")})
+                        )
+                    },
                 )
             },
         ),

@@ -1,1 +1,1 @@
-"""The engines: one file each, from pixels to what the catalogue says that it returns."""
+"""The engines, one file each: from pixels to the result that the catalogue's `returns` names."""

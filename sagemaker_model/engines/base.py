@@ -1,4 +1,4 @@
-"""What an engine is: `setup` once, then `predict` from as many threads as there are workers."""
+"""The protocol of an engine: `setup` is called once, then `predict` from as many threads as there are workers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Alpha:
-    """What an engine of the catalogue's `returns` "alpha" hands back.
+    """The result of an engine whose row of the catalogue has `returns` "alpha".
 
-    values: hxw float32 in 0..1, over the whole image at the engine's own size, 1 = subject.
-    warnings: what the user should know, each as "word: sentence".
+    values: hxw float32 in 0..1 over the whole image, at the engine's own size; 1 = subject.
+    warnings: messages for the user, each as "word: sentence".
     """
 
     values: NDArray[np.float32]
@@ -34,25 +34,32 @@ class Alpha:
 
 
 class Engine(Protocol):
-    """One engine is preparation, network and what makes sense of its output, in one file.
+    """One engine: the preparation of the input, the network, and the conversion of its output, in one file.
 
-    weights_sha256: of the file that `setup` read; "" where there is none.
+    weights_sha256: SHA-256 of the file that `setup` reads; "" without a file.
     """
 
     weights_sha256: str
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
-        """Reads and verifies the weights. `threads` is how many cores of the CPU the network takes for one image.
-        Raises InvalidWeights; NotInstalled where what the engine needs is not there at all."""
+        """Reads and verifies the weights.
+
+        threads: cores of the CPU that the network uses for one image. Raises InvalidWeights for weights that cannot be
+        used, NotInstalled if the weights or a package that the engine needs are missing.
+        """
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
-        """The subject of `rgb`, HxWx3 uint8 sRGB and upright, of any size from 1x1. The prompts lie inside it.
-        Called from many threads at once."""
+        """Returns the alpha of the subject of `rgb`, HxWx3 uint8 sRGB, upright, of any size from 1x1.
+
+        The prompts lie inside the image. Called from many threads at once.
+        """
 
 
 class Prepared(Protocol):
-    """What a network takes of one image: an array, or something with one in it. What has one `shape` may share a
-    batch, so there are few shapes."""
+    """The network's input for one image: an array, or an object that holds one.
+
+    Inputs of one `shape` may share a batch, so an engine makes few shapes.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -60,27 +67,36 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class BatchedEngine(Engine, Protocol):
-    """An engine whose network takes several images at once. On a GPU the server sends them together, from all
-    requests; `predict` does the three steps for one image."""
+    """An engine whose network takes several images at once.
+
+    On a GPU the server batches the images of all requests; `predict` runs the three steps for one image.
+    """
 
     def warm_up(self, batch_max: int) -> None:
-        """On a GPU, before the server is ready: whatever the first batches of each shape and size would take time or
-        memory for. Batches then have `batch_max` images at most."""
+        """Prepares a GPU for batches of up to `batch_max` images, before the server is ready.
+
+        Spends the time and memory that the first batches of each shape and size would take.
+        """
 
     def prepare(self, rgb: Pixels, prompts: Prompts) -> Prepared:
-        """The network's input. Any thread."""
+        """Returns the network's input for one image. Called from any thread."""
 
     def infer(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """One output for each input that `prepare` made, in order; the inputs are of one shape. One thread, the
-        device's own. Raises MemoryError or torch's OutOfMemoryError for a batch that does not fit."""
+        """Returns one output for each input of `prepare`, in order; all inputs have one shape.
+
+        Called from one thread, the device's own. Raises MemoryError or torch's OutOfMemoryError for a batch that does
+        not fit into the memory.
+        """
 
     def finish(self, output: Any, rgb: Pixels, prompts: Prompts) -> Alpha:
-        """From the network's output for this image. Any thread."""
+        """Converts the network's output for this image. Called from any thread."""
 
 
 def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
-    """The engines of these rows of the catalogue, set up, but for those that are not installed here. Raises
-    InvalidWeights, also for the default engine of a task that is not installed."""
+    """Sets up the engines of these rows of the catalogue and returns the installed ones by name.
+
+    Raises InvalidWeights, and NotInstalled (an InvalidWeights) for the default engine of a task.
+    """
     engines: dict[str, Engine] = {}
     for row in rows:
         module, _, name = row.factory.partition(":")
@@ -90,12 +106,12 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) 
         except NotInstalled as error:
             if row.name == DEFAULT_ENGINE[row.task]:
                 raise
-            log.info("engine %s is left out: %s", row.name, error)
+            log.info("engine %s is not installed: %s", row.name, error)
             continue
         engines[row.name] = engine
     return engines
 
 
 def load_all(device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
-    """Every engine of the catalogue that is installed here, by its name."""
+    """Sets up every engine of the catalogue that is installed; see `load`."""
     return load(ENGINES.values(), device, weights_dir, threads)

@@ -1,7 +1,7 @@
-"""What a dear encoder saw in an image, kept: a second prompt on the same image then costs the cheap decoder alone.
+"""A cache of image embeddings: a second prompt on the same image runs the decoder only, not the expensive encoder.
 
-In memory, and where a folder is given on disk too, shared by all processes that are given the same one. Half precision:
-8.4 MB for an image of SAM 2.1, 2.1 MB of SAM 1.
+Embeddings are kept in memory and, if a folder is given, on disk too, shared by all processes that use that folder. They
+are in half precision: 8.4 MB for an image of SAM 2.1, 2.1 MB for one of SAM 1.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 Embedding = tuple[NDArray[np.float16], ...]
-"""The maps of one image, each 1xCxhxw."""
+"""The feature maps of one image, each 1xCxhxw."""
 
 
 class EmbeddingCache:
-    """Embeddings by a hash that names image and weights. The least recently used go first. Safe to use from many
-    threads.
+    """A least-recently-used cache of embeddings by the hash of image and weights. Safe to use from many threads.
 
-    memory_bytes, folder_bytes: the budgets; an embedding above one is not kept there.
-    folder: must be there; what lies in it belongs to caches alone. A file is written whole or not at all, and one
-    that another process deletes meanwhile is just not there.
+    memory_bytes, folder_bytes: the budgets; an embedding larger than a budget is not kept there.
+    folder: exists and is used by caches only. Files are written atomically; one that another process has deleted counts
+    as a miss.
     """
 
     def __init__(self, memory_bytes: int, folder: Path | None = None, folder_bytes: int = 0) -> None:
@@ -39,31 +38,35 @@ class EmbeddingCache:
         self._memory_bytes = memory_bytes
         self._folder = folder
         self._folder_bytes = folder_bytes
-        self._kept: OrderedDict[str, Embedding] = OrderedDict()
-        self._making: dict[str, Future[Embedding]] = {}
+        self._memory: OrderedDict[str, Embedding] = OrderedDict()
+        self._pending: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Embedding | None:
-        """The embedding, read-only; None when it is not kept."""
+        """Returns the embedding, read-only; None on a miss."""
         with self._lock:
-            if (embedding := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
+            if (embedding := self._memory.get(key)) is not None:
+                self._memory.move_to_end(key)
                 return embedding
-        embedding = self._read(key)
+        embedding = self._read_file(key)
         if embedding is not None:
-            self._remember(key, embedding)
+            self._put_in_memory(key, embedding)
         return embedding
 
     def put(self, key: str, embedding: Embedding) -> None:
-        self._remember(key, embedding)
-        self._write(key, embedding)
+        """Caches the embedding in memory and in the folder."""
+        self._put_in_memory(key, embedding)
+        self._write_file(key, embedding)
 
-    def get_or_make(
-        self, keys: Collection[str], make: Callable[[Sequence[str]], Sequence[Embedding]]
+    def get_or_compute(
+        self, keys: Collection[str], compute: Callable[[Sequence[str]], Sequence[Embedding]]
     ) -> dict[str, Embedding]:
-        """The embeddings of `keys`. `make` is called once, with those that are neither kept nor being made by another
-        thread, and gives theirs in order; for what another makes, this waits. Raises what `make` raises, here or
-        there."""
+        """Returns the embeddings of `keys`, and computes those that are missing.
+
+        `compute` is called once, with the keys that are neither cached nor being computed by another thread, and
+        returns their embeddings in order. For the keys of other threads, this waits. Raises what `compute` raises, in
+        this thread or in the other.
+        """
         found = {key: embedding for key in keys if (embedding := self.get(key)) is not None}
         mine: dict[str, Future[Embedding]] = {}
         others: dict[str, Future[Embedding]] = {}
@@ -71,22 +74,22 @@ class EmbeddingCache:
             for key in keys:
                 if key in found:
                     continue
-                if (embedding := self._kept.get(key)) is not None:  # put there since
+                if (embedding := self._memory.get(key)) is not None:  # cached meanwhile
                     found[key] = embedding
-                elif (future := self._making.get(key)) is not None:
+                elif (future := self._pending.get(key)) is not None:
                     others[key] = future
                 else:
-                    mine[key] = self._making[key] = Future()
-        if mine:  # before the waiting: nobody waits for one who waits
-            found |= self._make(mine, make)
+                    mine[key] = self._pending[key] = Future()
+        if mine:  # computed before the wait, so that no two threads wait for each other
+            found |= self._compute(mine, compute)
         return found | {key: future.result() for key, future in others.items()}
 
-    def _make(
-        self, futures: dict[str, Future[Embedding]], make: Callable[[Sequence[str]], Sequence[Embedding]]
+    def _compute(
+        self, futures: dict[str, Future[Embedding]], compute: Callable[[Sequence[str]], Sequence[Embedding]]
     ) -> dict[str, Embedding]:
         try:
-            made = dict(zip(futures, make(list(futures)), strict=True))
-            for key, embedding in made.items():
+            computed = dict(zip(futures, compute(list(futures)), strict=True))
+            for key, embedding in computed.items():
                 self.put(key, embedding)
         except BaseException as error:
             for future in futures.values():
@@ -94,59 +97,59 @@ class EmbeddingCache:
             raise
         else:
             for key, future in futures.items():
-                future.set_result(made[key])
-            return made
+                future.set_result(computed[key])
+            return computed
         finally:
             with self._lock:
                 for key in futures:
-                    del self._making[key]
+                    del self._pending[key]
 
-    def _remember(self, key: str, embedding: Embedding) -> None:
+    def _put_in_memory(self, key: str, embedding: Embedding) -> None:
         size = _size(embedding)
         if size > self._memory_bytes:
             return
         with self._lock:
-            if (old := self._kept.pop(key, None)) is not None:
+            if (old := self._memory.pop(key, None)) is not None:
                 self.bytes -= _size(old)
-            self._kept[key] = embedding
+            self._memory[key] = embedding
             self.bytes += size
             while self.bytes > self._memory_bytes:
-                _, oldest = self._kept.popitem(last=False)
+                _, oldest = self._memory.popitem(last=False)
                 self.bytes -= _size(oldest)
 
-    def _read(self, key: str) -> Embedding | None:
+    def _read_file(self, key: str) -> Embedding | None:
         if self._folder is None:
             return None
         path = self._folder / f"{key}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:  # it verifies checksums
+            with np.load(path, allow_pickle=False) as file:  # verifies checksums
                 embedding = tuple(file[name] for name in file.files)
             path.touch()
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            log.warning("the kept embedding %s cannot be read and is made anew: %s", path, error)
+            log.warning("the cached embedding %s cannot be read and is computed again: %s", path, error)
             return None
         return embedding
 
-    def _write(self, key: str, embedding: Embedding) -> None:
+    def _write_file(self, key: str, embedding: Embedding) -> None:
         if self._folder is None or _size(embedding) > self._folder_bytes:
             return
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
                 np.savez(file, *embedding)
             Path(file.name).replace(self._folder / f"{key}.npz")
-            self._clear()
+            self._evict_files()
         except OSError as error:
-            log.warning("the embedding is not kept on disk: %s", error)
+            log.warning("the embedding cannot be written to disk: %s", error)
 
-    def _clear(self) -> None:
-        """Deletes the files used longest ago until the rest is within the budget; `touch` says when one was used."""
+    def _evict_files(self) -> None:
+        """Deletes the least recently used files, by modification time, until the rest is within the budget."""
         files = []
         for path in self._folder.iterdir() if self._folder else ():
             try:
                 status = path.stat()
-            except FileNotFoundError:  # another process was faster
+            except FileNotFoundError:  # deleted by another process
                 continue
             files.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in files)
@@ -158,8 +161,8 @@ class EmbeddingCache:
 
 
 @runtime_checkable
-class Embeds(Protocol):
-    """An engine that keeps what it saw."""
+class CachesEmbeddings(Protocol):
+    """An engine that caches the embeddings of its images."""
 
     embeddings: EmbeddingCache
 

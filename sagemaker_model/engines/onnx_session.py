@@ -1,25 +1,36 @@
-"""How the engines run an ONNX file on the CPU."""
+"""Runs ONNX files on the CPU by ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sagemaker_model.weights.store import InvalidWeights
 
 
 def onnx_session(path: Path, threads: int) -> Any:
-    """An onnxruntime.InferenceSession, whose `run` may be called from many threads. `threads` is the caller's and what
-    the session adds to it, which all callers share. Raises ModuleNotFoundError without ONNX Runtime, InvalidWeights for
-    a file that is no network."""
+    """Opens an onnxruntime.InferenceSession, whose `run` may be called from many threads.
+
+    threads: cores for one image: the caller's thread and those that the session adds, which all callers share.
+    Raises ModuleNotFoundError without ONNX Runtime, InvalidWeights for a file that is not an ONNX network.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait by spinning take the cores from those that decode: without, the same speed and 20 % less CPU.
+    # Spinning threads take the cores from the threads that decode: without, the same speed and 20 % less CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: it warns of every constant that it folds
+    options.log_severity_level = 3  # errors only: it warns of every constant that it folds
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common root
-        raise InvalidWeights(f"{path} is damaged or no ONNX network: export it again.") from error
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise InvalidWeights(f"{path} is damaged or not an ONNX network: export it again.") from error
+
+
+def run_matting(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Runs a matting network of one input: from Nx3xhxw float32 to its output `matte`, Nx1xhxw."""
+    mattes: NDArray[np.float32] = session.run(["matte"], {session.get_inputs()[0].name: images})[0]
+    return mattes

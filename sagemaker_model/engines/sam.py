@@ -1,13 +1,12 @@
-"""Anything, by points and boxes, by Segment Anything 1 and 2.1: one prompt for each part of the subject, which is their
-union.
+"""Masks of any object from points and boxes, by Segment Anything 1 and 2.1. The subject is the union of all prompts.
 
-The encoder sees the image once (hiera_tiny: 3 s on two cores); its embedding is kept by the hash of what it saw, so
-that the next prompt on the same image takes the decoder alone (0.05 s).
+The encoder runs once for an image (hiera_tiny: 3 s on two cores). Its embedding is cached by the hash of the encoder's
+input, so that the next prompt on the same image runs the decoder only (0.05 s).
 
-Edges: the network draws its masks at a quarter of its 1024 pixels, as logits whose zero is the published edge. They are
-enlarged as logits, which moves that zero nowhere, and only then turned into alpha by the sigmoid: the network's own
-doubt, some pixels wide, is what `refine` then lets follow the image. A mask cut at zero would leave it nothing to do,
-and enlarged probabilities show the steps of the small mask.
+Edges: the network outputs logits at a quarter of its 1024 pixels; logit 0 is the published edge of the mask. The logits
+are upsampled before the sigmoid, which leaves the edge where it is. The sigmoid then gives an uncertain band some
+pixels wide, which `refine` fits to the image. A mask cut at 0 has no such band, and upsampled probabilities show the
+steps of the small mask.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
@@ -30,37 +30,45 @@ from sagemaker_model.engines.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.refine import resized
-from sagemaker_model.weights.store import InvalidWeights, NotInstalled, digest, known, verify
+from sagemaker_model.weights.store import InvalidWeights, NotInstalled, Weights, digest, known, verify
+
+if TYPE_CHECKING:  # torch need not be installed
+    from sagemaker_model.nets.sam import Family
 
 Floats = NDArray[np.float32]
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
-SPREAD = np.array([58.395, 57.12, 57.375], np.float32)
-"""Of ImageNet's red, green and blue, 0 to 255: what both networks were trained with."""
+STD = np.array([58.395, 57.12, 57.375], np.float32)
+"""Mean and standard deviation of ImageNet's red, green and blue, 0 to 255: both networks were trained with them."""
 
-ENCODED_AT_ONCE_MAX = 4
-"""Images that a GPU encodes together. One of 1024x1024 keeps it busy, so that more would gain little; and of each,
-vit_h's attention works in more than 0.5 GB: 16 heads times 4096x4096 numbers."""
+ENCODER_BATCH_MAX = 4
+"""Images that a GPU encodes together. One image of 1024x1024 keeps it busy, so larger batches gain little. vit_h's
+attention takes more than 0.5 GB for each image: 16 heads of 4096x4096 numbers."""
 
 CPU_PROMPTS_AT_ONCE = 4
-"""Four take 28 ms each on two cores, sixteen 44: they no longer fit into the cache."""
+"""Prompts that the CPU decodes together: four take 28 ms each on two cores; sixteen take 44 ms each, as they exceed the
+CPU's cache."""
 
 EMBEDDING_BYTES = 512 * 1024 * 1024
-"""Kept in memory unless a server says otherwise: 60 images of SAM 2.1, 240 of SAM 1."""
+"""Default size of the embedding cache in memory: 60 images of SAM 2.1, 240 of SAM 1."""
 
 EXPECTED_IOU_MIN, STABILITY_MIN, STABILITY_OFFSET, OVERLAP_MAX = 0.88, 0.95, 1.0, 0.7
-"""Of everything mode, as published with SAM: what is doubtful, moves with the threshold or is there already goes."""
+"""Thresholds of the everything mode, as published with SAM. Masks with a low expected IoU, masks that change with the
+threshold, and duplicates are removed."""
 
-STEADY_OFFSET = 0.05
-"""Of a clear prompt's mask, as published with SAM 2."""
+UNAMBIGUOUS_STABILITY_OFFSET = 0.05
+"""Offset for the stability of an unambiguous prompt's mask, as published with SAM 2."""
 
-_NOTHING, _UPPER_LEFT, _LOWER_RIGHT = -1, 2, 3  # what a mark says, beside 0 background and 1 subject
+_PADDING, _UPPER_LEFT, _LOWER_RIGHT = -1, 2, 3  # labels of points, besides 0 background and 1 subject
 
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """masks: NxHxW bool. scores: N float32, the IoU that the network expects. boxes: Nx4 int64, x0, y0, x1, y1 in
-    pixels around each mask, all 0 for an empty one."""
+    """Masks of one image.
+
+    masks: NxHxW bool. scores: N float32, the IoU that the network expects. boxes: Nx4 int64, x0, y0, x1, y1 in pixels
+    around each mask, all 0 for an empty mask.
+    """
 
     masks: NDArray[np.bool_]
     scores: Floats
@@ -68,28 +76,31 @@ class Masks:
 
 
 class Network(Protocol):
-    """The two halves of nets/sam.py, wherever they run.
+    """The encoder and decoder of nets/sam.py, by torch or ONNX Runtime.
 
-    side: pixels of the square input. prompts_at_once: through the decoder, 30 to 60 MB each.
+    side: pixels of the square input. prompts_at_once: prompts that the decoder takes together, 30 to 60 MB each.
     """
 
     side: int
     prompts_at_once: int
 
     def warm_up(self, batch_max: int) -> None:
-        """As `BatchedEngine.warm_up`."""
+        """See `BatchedEngine.warm_up`."""
 
-    def encode(self, pictures: Sequence[Floats]) -> list[Embedding]:
-        """One embedding for each of the images, 3xSxS."""
+    def encode(self, images: Sequence[Floats]) -> list[Embedding]:
+        """Returns one embedding for each image, 3xSxS."""
 
     def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Logits Px4xhxw and scores Px4, as nets/sam.py says."""
+        """Returns logits Px4xhxw and scores Px4; see `Decoder.forward` of nets/sam.py."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """An image as the encoder sees it. pixels: 3xSxS float32, normalised. key: the hash of them and of the weights, so
-    the same image in another format is the same."""
+class EncoderInput:
+    """An image as the encoder takes it.
+
+    pixels: 3xSxS float32, normalised. key: the hash of the pixels and the weights, so that one image has one key in
+    every file format.
+    """
 
     pixels: Floats
     key: str
@@ -100,17 +111,21 @@ class Seen:
 
 
 class Sam:
-    """SAM 1: the image keeps its shape, its long side fills the input."""
+    """The engine `sam` (SAM 1): the image keeps its aspect ratio, its long side fills the input."""
 
-    name: ClassVar[str] = "sam"
-    folders: ClassVar[dict[str, str]] = {"vit_h": "sam-vit-huge", "vit_l": "sam-vit-large", "vit_b": "sam-vit-base"}
-    """What Hugging Face calls the variants of weights.toml, the largest first."""
+    name: ClassVar[Family] = "sam"
+    hugging_face_folders: ClassVar[dict[str, str]] = {
+        "vit_h": "sam-vit-huge",
+        "vit_l": "sam-vit-large",
+        "vit_b": "sam-vit-base",
+    }
+    """From the variants of weights.toml, the largest first, to the names of their Hugging Face folders."""
 
-    ends_boxes: ClassVar[bool] = False
-    """Whether a box, too, is followed by a mark that says nothing. Points alone always are."""
+    pads_boxes: ClassVar[bool] = False
+    """Whether a padding point follows the corners of a box too. It always follows points without a box."""
 
-    steady: ClassVar[float] = 0.0
-    """A clear prompt's mask must be as stable as this to be taken, else the best of the three others is."""
+    stability_min: ClassVar[float] = 0.0
+    """An unambiguous prompt takes its own mask if that is at least this stable, else the best of the other three."""
 
     weights_sha256 = ""
 
@@ -118,30 +133,38 @@ class Sam:
         self.embeddings = EmbeddingCache(EMBEDDING_BYTES)
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
-        """Takes the largest variant of which the folder holds the official file, the folder of Hugging Face or, for the
-        CPU and then before the others, the two files of export/sam.py. Raises NotInstalled, also where the package that
-        runs them is missing, and InvalidWeights."""
-        published = {one.variant: one for one in known().values() if one.engine == self.name}
-        for variant, folder in self.folders.items():
-            name, official = published[variant].name, weights_dir / published[variant].file
-            encoder, decoder = (weights_dir / f"{name}.{half}.onnx" for half in ("encoder", "decoder"))
-            try:
-                if device == "cpu" and encoder.exists() and decoder.exists():
-                    self._network: Network = OnnxNetwork(encoder, decoder, threads)
-                    self.weights_sha256 = digest(encoder)
-                elif official.exists():
-                    self.weights_sha256 = verify(published[variant], weights_dir)
-                    self._network = TorchNetwork.from_official(variant, official, device, threads)
-                elif (saved := weights_dir / folder / "model.safetensors").exists():
-                    self.weights_sha256 = digest(saved)
-                    self._network = TorchNetwork.from_hugging_face(self.name, saved, device, threads)
-                else:
-                    continue
-            except ModuleNotFoundError as error:
-                raise NotInstalled(f"{name} needs {error.name}, which is not installed.") from error
-            return
-        names = ", ".join(one.file for one in published.values())
-        raise NotInstalled(f"{weights_dir} holds none of {names}, nor their Hugging Face folders or ONNX files.")
+        """Loads the largest variant whose weights `weights_dir` holds; `_load` lists the accepted files.
+
+        Raises NotInstalled if the folder holds no variant or the package that runs it is missing, and InvalidWeights.
+        """
+        published = {weights.variant: weights for weights in known().values() if weights.engine == self.name}
+        for variant in self.hugging_face_folders:
+            loaded = self._load(published[variant], device, weights_dir, threads)
+            if loaded is not None:
+                self._network, self.weights_sha256 = loaded
+                return
+        files = ", ".join(weights.file for weights in published.values())
+        raise NotInstalled(f"{weights_dir} holds none of {files}, nor their Hugging Face folders or ONNX files.")
+
+    def _load(self, weights: Weights, device: str, weights_dir: Path, threads: int) -> tuple[Network, str] | None:
+        """Returns the network of one variant and the SHA-256 of its file; None if the folder has no file of it.
+
+        Takes the two files of export/sam.py (CPU only), else the official file, else the Hugging Face folder.
+        """
+        encoder, decoder = (weights_dir / f"{weights.name}.{half}.onnx" for half in ("encoder", "decoder"))
+        official = weights_dir / weights.file
+        saved = weights_dir / self.hugging_face_folders[weights.variant] / "model.safetensors"
+        try:
+            if device == "cpu" and encoder.exists() and decoder.exists():
+                return OnnxNetwork(encoder, decoder, threads), digest(encoder)
+            if official.exists():
+                sha256 = verify(weights, weights_dir)
+                return TorchNetwork.from_official(weights.variant, official, device, threads), sha256
+            if saved.exists():
+                return TorchNetwork.from_hugging_face(self.name, saved, device, threads), digest(saved)
+        except ModuleNotFoundError as error:
+            raise NotInstalled(f"{weights.name} needs the package {error.name}: install it.") from error
+        return None
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         return self.finish(self.infer([self.prepare(rgb, prompts)])[0], rgb, prompts)
@@ -149,167 +172,187 @@ class Sam:
     def warm_up(self, batch_max: int) -> None:
         self._network.warm_up(batch_max)
 
-    def prepare(self, rgb: Pixels, prompts: Prompts) -> Seen:
-        """Raises InvalidPrompt where there is none."""
+    def prepare(self, rgb: Pixels, prompts: Prompts) -> EncoderInput:
+        """Raises InvalidPrompt if there is no prompt."""
         if not prompts:
-            raise InvalidPrompt(f"The engine {self.name!r} needs a box or points: say where the subject is.")
-        return self._seen(rgb)
+            raise InvalidPrompt(f"The engine {self.name!r} needs a box or points: give at least one for the subject.")
+        return self._encoder_input(rgb)
 
     def embed(self, rgb: Pixels) -> Embedding:
-        """For `masks` and `everything`."""
-        return self.infer([self._seen(rgb)])[0]
+        """Returns the embedding of an image, for `masks` and `everything`."""
+        return self.infer([self._encoder_input(rgb)])[0]
 
-    def infer(self, batch: Sequence[Seen]) -> list[Embedding]:
-        """Through the encoder goes only what is not kept, and no image twice."""
-        pixels = {seen.key: seen.pixels for seen in batch}
-        found = self.embeddings.get_or_make(pixels, lambda keys: self._network.encode([pixels[key] for key in keys]))
-        return [found[seen.key] for seen in batch]
+    def infer(self, batch: Sequence[EncoderInput]) -> list[Embedding]:
+        """Returns one embedding for each input. Encodes each image once, and only those that are not cached."""
+        pixels = {one.key: one.pixels for one in batch}
+        embeddings = self.embeddings.get_or_compute(
+            pixels, lambda keys: self._network.encode([pixels[key] for key in keys])
+        )
+        return [embeddings[one.key] for one in batch]
 
     def finish(self, output: Embedding, rgb: Pixels, prompts: Prompts) -> Alpha:
         size = (rgb.shape[1], rgb.shape[0])
-        union = np.float32(-np.inf)
         step = self._network.prompts_at_once
-        for start in range(0, len(prompts), step):
-            some = prompts[start : start + step]
-            best, _ = self._best(*self._decode(output, size, some), some)
-            union = np.maximum(union, best.max(axis=0))
-        logits = self._enlarged(union, size)
-        return Alpha(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+        chunks = (prompts[start : start + step] for start in range(0, len(prompts), step))
+        unions = (self._best_masks(*self._decode(output, size, chunk), chunk)[0].max(axis=0) for chunk in chunks)
+        logits = self._upsample(reduce(np.maximum, unions), size)
+        alpha = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+        return Alpha(alpha.astype(np.float32, copy=False))
 
     def masks(self, output: Embedding, size: tuple[int, int], prompts: Prompts, *, multimask: bool = False) -> Masks:
-        """The masks of prompts, in their order, at `size`: width, height of the image to which they refer. One a
-        prompt; with `multimask` three, from whole to part, for a prompt that can mean either."""
+        """Returns one mask for each prompt, in order, at `size`.
+
+        size: width and height of the image to which the prompts refer. multimask: return three masks for each prompt,
+        from whole to part, for prompts that can mean either.
+        """
         logits, scores = self._decode(output, size, prompts)
         if multimask:
-            return self._cut(logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].ravel(), size)
-        return self._cut(*self._best(logits, scores, prompts), size)
+            return self._threshold(logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].ravel(), size)
+        return self._threshold(*self._best_masks(logits, scores, prompts), size)
 
     def everything(self, output: Embedding, size: tuple[int, int], points_per_side: int = 32) -> Masks:
-        """What lies under a grid of points, the best first, at `size`: N bytes for each of its pixels, so for a large
-        image take a smaller size of its shape. Works in bounded memory besides: one chunk, and what is kept."""
-        ticks = (np.arange(points_per_side) + 0.5) / points_per_side
-        places = [(float(x), float(y)) for y in ticks * size[1] for x in ticks * size[0]]
-        rows, columns = self._valid(size)
-        kept, scores = np.zeros((0, 0, 0), np.float16), np.zeros(0, np.float32)
-        step = self._network.prompts_at_once
-        for start in range(0, len(places), step):
-            prompts = tuple(Prompt(points=((x, y, 1),)) for x, y in places[start : start + step])
-            logits, expected = self._decode(output, size, prompts)
-            few = logits[:, 1:].reshape(-1, *logits.shape[2:])
-            seen = few[:, : int(np.ceil(rows * few.shape[1])), : int(np.ceil(columns * few.shape[2]))]
-            good = (expected[:, 1:].ravel() >= EXPECTED_IOU_MIN) & (seen > 0).any(axis=(1, 2))
-            good &= _stability(seen, STABILITY_OFFSET) >= STABILITY_MIN
-            found = few[good].astype(np.float16)
-            kept = np.concatenate([kept, found]) if kept.size else found
-            scores = np.concatenate([scores, expected[:, 1:].ravel()[good]])
-            best = apart(boxes_around(kept > 0), scores, OVERLAP_MAX)
-            kept, scores = kept[best], scores[best]
-        return self._cut(kept.astype(np.float32), scores, size)
+        """Returns the masks of the objects under a grid of points, the best first, at `size` (width, height).
 
-    def _seen(self, rgb: Pixels) -> Seen:
-        pixels = self._pixels(rgb)
+        The result takes N bytes for each pixel of `size`: for a large image, give a smaller size of its aspect ratio.
+        The working memory is bounded: one chunk of prompts, and the masks kept so far.
+        """
+        prompts = grid_prompts(size, points_per_side)
+        masks, scores = np.zeros((0, 0, 0), np.float16), np.zeros(0, np.float32)
+        step = self._network.prompts_at_once
+        for start in range(0, len(prompts), step):
+            new_masks, new_scores = self._confident_masks(output, size, prompts[start : start + step])
+            masks = np.concatenate([masks, new_masks]) if masks.size else new_masks
+            scores = np.concatenate([scores, new_scores])
+            best = non_maximum_suppression(boxes_around(masks > 0), scores, OVERLAP_MAX)
+            masks, scores = masks[best], scores[best]
+        return self._threshold(masks.astype(np.float32), scores, size)
+
+    def _confident_masks(
+        self, output: Embedding, size: tuple[int, int], prompts: Prompts
+    ) -> tuple[NDArray[np.float16], Floats]:
+        """Returns the logits Nxhxw and scores N of those masks that pass the thresholds of the everything mode."""
+        logits, expected = self._decode(output, size, prompts)
+        masks, scores = logits[:, 1:].reshape(-1, *logits.shape[2:]), expected[:, 1:].ravel()
+        height, width = self._covered(size)
+        covered = masks[:, : int(np.ceil(height * masks.shape[1])), : int(np.ceil(width * masks.shape[2]))]
+        confident = (scores >= EXPECTED_IOU_MIN) & (covered > 0).any(axis=(1, 2))
+        confident &= _stability(covered, STABILITY_OFFSET) >= STABILITY_MIN
+        return masks[confident].astype(np.float16), scores[confident]
+
+    def _encoder_input(self, rgb: Pixels) -> EncoderInput:
+        pixels = self._normalised(rgb)
         sha256 = hashlib.sha256(self.weights_sha256.encode())
         sha256.update(pixels.data)
-        return Seen(pixels, sha256.hexdigest())
+        return EncoderInput(pixels, sha256.hexdigest())
 
-    def _pixels(self, rgb: Pixels) -> Floats:
-        """0 where the image is not."""
-        side, (width, height) = self._network.side, self._fit((rgb.shape[1], rgb.shape[0]))
+    def _normalised(self, rgb: Pixels) -> Floats:
+        """Returns the resized and normalised image, 3xSxS float32, padded with 0."""
+        side, (width, height) = self._network.side, self._input_size((rgb.shape[1], rgb.shape[0]))
         pixels = np.zeros((3, side, side), np.float32)
         inside = pixels[:, :height, :width]
         inside[:] = resized(rgb, (width, height)).transpose(2, 0, 1)
         inside -= MEAN[:, None, None]
-        inside /= SPREAD[:, None, None]
+        inside /= STD[:, None, None]
         return pixels
 
-    def _fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the image in the network's input, from its upper left corner on."""
+    def _input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns width and height of the image in the network's input, where it starts at the upper left corner."""
         scale = self._network.side / max(size)
         return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
-    def _valid(self, size: tuple[int, int]) -> tuple[float, float]:
-        """The shares of the input's height and width that the image takes."""
-        width, height = self._fit(size)
+    def _covered(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Returns the shares of the input's height and width that the image covers."""
+        width, height = self._input_size(size)
         return height / self._network.side, width / self._network.side
 
     def _decode(self, output: Embedding, size: tuple[int, int], prompts: Prompts) -> tuple[Floats, Floats]:
-        """Logits Px4xhxw and scores Px4 in the order of the prompts. Those with as many marks go together: a mark that
-        only fills up would change the mask."""
-        fit = np.array(self._fit(size)) / size
-        marks = [self._marks(prompt) for prompt in prompts]
+        """Returns logits Px4xhxw and scores Px4 in the order of the prompts.
+
+        Prompts with the same number of points are decoded together: padding points would change the mask.
+        """
+        scale = np.array(self._input_size(size)) / size
+        points = [self._labelled_points(prompt) for prompt in prompts]
         step = self._network.prompts_at_once
         logits: list[Floats] = [np.empty(0, np.float32)] * len(prompts)
         scores = list(logits)
-        for count in sorted({len(mark) for mark in marks}):
-            alike = [i for i, mark in enumerate(marks) if len(mark) == count]
-            for start in range(0, len(alike), step):
-                some = alike[start : start + step]
-                values = np.array([marks[i] for i in some], np.float64)
-                points, labels = (values[..., :2] * fit).astype(np.float32), values[..., 2].astype(np.int64)
-                found = self._network.decode(output, points, labels)
-                for i, mask, score in zip(some, *found, strict=True):
+        for count in sorted({len(one) for one in points}):
+            same_count = [i for i, one in enumerate(points) if len(one) == count]
+            for start in range(0, len(same_count), step):
+                chunk = same_count[start : start + step]
+                values = np.array([points[i] for i in chunk], np.float64)
+                places, labels = (values[..., :2] * scale).astype(np.float32), values[..., 2].astype(np.int64)
+                decoded = self._network.decode(output, places, labels)
+                for i, mask, score in zip(chunk, *decoded, strict=True):
                     logits[i], scores[i] = mask, score
         return np.stack(logits), np.stack(scores)
 
-    def _marks(self, prompt: Prompt) -> list[tuple[float, float, int]]:
-        """x, y and what is there, as the networks were trained."""
-        marks = list(prompt.points)
+    def _labelled_points(self, prompt: Prompt) -> list[tuple[float, float, int]]:
+        """Returns the points of a prompt as x, y and label, in the form in which the networks were trained."""
+        points = list(prompt.points)
         if prompt.box is not None:
             x0, y0, x1, y1 = prompt.box
-            marks += [(x0, y0, _UPPER_LEFT), (x1, y1, _LOWER_RIGHT)]
-        if prompt.box is None or self.ends_boxes:
-            marks.append((0.0, 0.0, _NOTHING))
-        return marks
+            points += [(x0, y0, _UPPER_LEFT), (x1, y1, _LOWER_RIGHT)]
+        if prompt.box is None or self.pads_boxes:
+            points.append((0.0, 0.0, _PADDING))
+        return points
 
-    def _best(self, logits: Floats, scores: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
-        """One of the four masks of each prompt, Pxhxw, and its score: the best of the three for one click, which can
-        mean a shirt or who wears it; the mask made for clear prompts for all others, unless it is unsteady."""
-        three = scores[:, 1:].argmax(axis=1) + 1
-        one_click = np.array([prompt.box is None and len(prompt.points) == 1 for prompt in prompts])
-        unsteady = _stability(logits[:, 0], STEADY_OFFSET) < self.steady
-        picked = np.where(one_click | unsteady, three, 0)
+    def _best_masks(self, logits: Floats, scores: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        """Returns one of the four masks of each prompt, Pxhxw, and its score.
+
+        A single point is ambiguous (a shirt, or the person who wears it): it takes the best of masks 1 to 3. All other
+        prompts take mask 0, which is made for unambiguous prompts, unless its stability is below `stability_min`.
+        """
+        ambiguous = np.array([prompt.box is None and len(prompt.points) == 1 for prompt in prompts])
+        unstable = _stability(logits[:, 0], UNAMBIGUOUS_STABILITY_OFFSET) < self.stability_min
+        best_of_three = scores[:, 1:].argmax(axis=1) + 1
+        selected = np.where(ambiguous | unstable, best_of_three, 0)
         rows = np.arange(len(prompts))
-        return logits[rows, picked], scores[rows, picked]
+        return logits[rows, selected], scores[rows, selected]
 
-    def _enlarged(self, logits: Floats, size: tuple[int, int]) -> Floats:
-        """hxw of the input square as HxW of the image alone, at the network's resolution."""
-        side, (width, height) = self._network.side, self._fit(size)
-        return cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)[:height, :width]
+    def _upsample(self, logits: Floats, size: tuple[int, int]) -> Floats:
+        """Converts hxw of the input square to HxW of the image without the padding, at the input's resolution."""
+        side, (width, height) = self._network.side, self._input_size(size)
+        enlarged = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(enlarged[:height, :width], np.float32)
 
-    def _cut(self, logits: Floats, scores: Floats, size: tuple[int, int]) -> Masks:
+    def _threshold(self, logits: Floats, scores: Floats, size: tuple[int, int]) -> Masks:
+        """Converts logits Nxhxw to masks at `size` (width, height)."""
         masks = np.zeros((len(logits), size[1], size[0]), np.bool_)
-        for mask, drawn in zip(masks, logits, strict=True):
-            full = cv2.resize(self._enlarged(drawn, size), size, interpolation=cv2.INTER_LINEAR)
+        for mask, small in zip(masks, logits, strict=True):
+            full = cv2.resize(self._upsample(small, size), size, interpolation=cv2.INTER_LINEAR)
             mask[:] = full.reshape(mask.shape) > 0
         return Masks(masks, scores.astype(np.float32), boxes_around(masks))
 
 
 class Sam2(Sam):
-    """SAM 2.1: the image is squashed into the input square."""
+    """The engine `sam2` (SAM 2.1): the image is resized to the input square without regard to its aspect ratio."""
 
     name = "sam2"
-    folders: ClassVar[dict[str, str]] = {
+    hugging_face_folders: ClassVar[dict[str, str]] = {
         "large": "sam2.1-hiera-large",
         "base_plus": "sam2.1-hiera-base-plus",
         "small": "sam2.1-hiera-small",
         "tiny": "sam2.1-hiera-tiny",
     }
-    ends_boxes = True
-    steady = 0.98
+    pads_boxes = True
+    stability_min = 0.98
 
-    def _fit(self, size: tuple[int, int]) -> tuple[int, int]:  # noqa: ARG002 - whatever its size
+    def _input_size(self, size: tuple[int, int]) -> tuple[int, int]:  # noqa: ARG002 - the square, for every size
         return self._network.side, self._network.side
 
 
 class TorchNetwork:
-    """By torch. On a GPU the encoder works in bfloat16, the decoder, which draws the edges, in float32. bfloat16 puts
-    the embedding off by 0.9 % of its spread in the mean, float16 by 0.1 % (hiera_tiny, random weights); but it cannot
-    overflow, whatever the checkpoint."""
+    """Runs the network by torch.
+
+    On a GPU the encoder runs in bfloat16 and the decoder, which draws the edges, in float32. bfloat16 changes the
+    embedding by 0.9 % of its standard deviation in the mean, float16 by 0.1 % (hiera_tiny, random weights); but
+    bfloat16 cannot overflow with any checkpoint.
+    """
 
     def __init__(self, network: Any, device: str, threads: int = 1) -> None:
         import torch
 
-        from sagemaker_model.engines.torch_runner import TorchRunner, lowered
+        from sagemaker_model.engines.torch_runner import TorchRunner, cast_weights
         from sagemaker_model.nets.sam import Decoder, Encoder
 
         self._device = device
@@ -319,47 +362,51 @@ class TorchNetwork:
             torch.set_num_threads(threads)
             self.prompts_at_once = CPU_PROMPTS_AT_ONCE
         else:
-            lowered(network.vision_encoder, torch.bfloat16)
+            cast_weights(network.vision_encoder, torch.bfloat16)
             self.prompts_at_once = 64
         self._encoder = TorchRunner(lambda x: [part.half() for part in encoder(x)], device, torch.bfloat16)
 
     @classmethod
     def from_official(cls, variant: str, path: Path, device: str, threads: int = 1) -> TorchNetwork:
+        """Loads an official file. Raises InvalidWeights."""
         from sagemaker_model.nets import sam
         from sagemaker_model.weights.checkpoints import load_checkpoint
 
         return cls(sam.from_official(variant, load_checkpoint(path)), device, threads)
 
     @classmethod
-    def from_hugging_face(cls, family: Any, path: Path, device: str, threads: int = 1) -> TorchNetwork:
+    def from_hugging_face(cls, family: Family, path: Path, device: str, threads: int = 1) -> TorchNetwork:
+        """Loads the model.safetensors at `path` and the config.json beside it. Raises InvalidWeights."""
         from sagemaker_model.nets import sam
         from sagemaker_model.weights.checkpoints import load_checkpoint
 
         try:
             config = json.loads((path.parent / "config.json").read_bytes())
         except (OSError, ValueError) as error:
-            raise InvalidWeights(f"{path.parent} has no config.json that can be read.") from error
+            raise InvalidWeights(
+                f"{path.parent} has no config.json that can be read: copy the whole folder."
+            ) from error
         return cls(sam.from_hugging_face(family, config, load_checkpoint(path)), device, threads)
 
     def warm_up(self, batch_max: int) -> None:
-        self._encoder.warm_up([(3, self.side, self.side)], min(batch_max, ENCODED_AT_ONCE_MAX))
+        self._encoder.warm_up([(3, self.side, self.side)], min(batch_max, ENCODER_BATCH_MAX))
 
-    def encode(self, pictures: Sequence[Floats]) -> list[Embedding]:
-        # Copies: a view that is kept would keep its whole batch.
-        return [tuple(part[None].copy() for part in maps) for maps in self._encoder.run(pictures)]
+    def encode(self, images: Sequence[Floats]) -> list[Embedding]:
+        # Copies: a cached view would keep its whole batch in memory.
+        return [tuple(part[None].copy() for part in maps) for maps in self._encoder.run(images)]
 
     def decode(self, embedding: Embedding, points: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
         import torch
 
         with torch.inference_mode():
             maps = (torch.from_numpy(part).to(self._device).float() for part in embedding)
-            marks = (torch.from_numpy(values).to(self._device) for values in (points, labels))
-            logits, scores = self._decoder(*marks, *maps)
+            prompts = (torch.from_numpy(values).to(self._device) for values in (points, labels))
+            logits, scores = self._decoder(*prompts, *maps)
         return logits.cpu().numpy(), scores.cpu().numpy()
 
 
 class OnnxNetwork:
-    """By ONNX Runtime on the CPU, without torch: the files of export/sam.py."""
+    """Runs the files of export/sam.py by ONNX Runtime on the CPU, without torch."""
 
     prompts_at_once = CPU_PROMPTS_AT_ONCE
 
@@ -369,12 +416,12 @@ class OnnxNetwork:
         self._inputs = [node.name for node in self._decoder.get_inputs()]
 
     def warm_up(self, batch_max: int) -> None:
-        """Nothing takes longer the first time."""
+        """Does nothing: the first run takes no longer than the others."""
 
-    def encode(self, pictures: Sequence[Floats]) -> list[Embedding]:
+    def encode(self, images: Sequence[Floats]) -> list[Embedding]:
         embeddings = []
-        for one in pictures:  # batches gain nothing on a CPU
-            maps = self._encoder.run(None, {"pixels": one[None]})
+        for image in images:  # batches gain nothing on a CPU
+            maps = self._encoder.run(None, {"pixels": image[None]})
             embeddings.append(tuple(part.astype(np.float16) for part in maps))
         return embeddings
 
@@ -384,8 +431,14 @@ class OnnxNetwork:
         return logits, scores
 
 
+def grid_prompts(size: tuple[int, int], points_per_side: int) -> Prompts:
+    """Returns one prompt of one point for each cell of a grid over an image of `size` (width, height), row by row."""
+    centres = (np.arange(points_per_side) + 0.5) / points_per_side
+    return tuple(Prompt(points=((float(x), float(y), 1),)) for y in centres * size[1] for x in centres * size[0])
+
+
 def boxes_around(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Nx4 for NxHxW."""
+    """Returns the bounding box of each mask: Nx4 (x0, y0, x1, y1) for NxHxW, all 0 for an empty mask."""
     boxes = np.zeros((len(masks), 4), np.int64)
     for box, mask in zip(boxes, masks, strict=True):
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
@@ -393,23 +446,26 @@ def boxes_around(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     return boxes
 
 
-def apart(boxes: NDArray[np.int64], scores: Floats, overlap_max: float) -> NDArray[np.intp]:
-    """The indices, best score first, of boxes of which no two overlap (IoU) more than that: non-maximum suppression."""
+def non_maximum_suppression(boxes: NDArray[np.int64], scores: Floats, overlap_max: float) -> NDArray[np.intp]:
+    """Returns the indices, best score first, of boxes of which no two have an IoU above `overlap_max`."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.argsort(-scores, kind="stable")
-    kept = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        start = np.maximum(boxes[best, :2], boxes[left, :2])
-        sides = np.clip(np.minimum(boxes[best, 2:], boxes[left, 2:]) - start, 0, None)
+    remaining = np.argsort(-scores, kind="stable")
+    selected = []
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
+        selected.append(best)
+        start = np.maximum(boxes[best, :2], boxes[remaining, :2])
+        sides = np.clip(np.minimum(boxes[best, 2:], boxes[remaining, 2:]) - start, 0, None)
         shared = sides[:, 0] * sides[:, 1]
-        left = left[shared <= overlap_max * (area[best] + area[left] - shared)]
-    return np.array(kept, np.intp)
+        remaining = remaining[shared <= overlap_max * (area[best] + area[remaining] - shared)]
+    return np.array(selected, np.intp)
 
 
 def _stability(logits: Floats, offset: float) -> Floats:
-    """N in 0..1 for Nxhxw: the IoU of the masks cut a little above and a little below zero; 1 for an empty one."""
+    """Returns the stability of each mask: N in 0..1 for Nxhxw; 1 for an empty mask.
+
+    It is the IoU of the masks cut at `offset` and at -`offset`.
+    """
     inner = np.count_nonzero(logits > offset, axis=(1, 2))
     outer = np.count_nonzero(logits > -offset, axis=(1, 2))
     return np.where(outer > 0, inner / np.maximum(outer, 1), 1).astype(np.float32)

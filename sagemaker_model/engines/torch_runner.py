@@ -1,13 +1,13 @@
-"""How torch runs a network on batches of images.
+"""Runs a torch network on batches of images.
 
-On a GPU by CUDA graphs: the hundreds of small kernels of a pass, recorded once and started together. A graph repeats
-what was recorded at the same addresses, so there is one for each shape and each size of batch, they share the memory
-that they work in, and one batch runs at a time. Graphs are recorded before the server is ready, not while it serves.
+On a GPU by CUDA graphs: the hundreds of small kernels of a forward pass are recorded once and launched together. A
+graph replays its kernels on the same memory. So each shape and batch size has its own graph, the graphs share their
+working memory, and one batch runs at a time. Graphs are recorded before the server is ready, not while it serves.
 
-A batch is copied to the GPU before its graph and not beside the one before it: 16 images of 512x672 are 66 MB, some
-4 ms (estimated, PCIe 4.0 x16) before 50 to 100 ms of work, and a second stream would need every buffer twice. cuDNN
-chooses its algorithms by rule, not by trying them (`torch.backends.cudnn.benchmark`): for 105 graphs of some 70
-convolutions that would take minutes of every start.
+A batch is copied to the GPU before its graph runs, not while the previous graph runs: 16 images of 512x672 are 66 MB,
+about 4 ms (estimated, PCIe 4.0 x16) before 50 to 100 ms of computation. A second stream would need every buffer twice.
+cuDNN chooses its algorithms by rule, not by trial (`torch.backends.cudnn.benchmark`): for 105 graphs of about 70
+convolutions, trials would take minutes at every start.
 """
 
 from __future__ import annotations
@@ -35,40 +35,43 @@ Forward = Callable[[Tensor], Sequence[Tensor]]
 Pass = Callable[[], Sequence[Tensor]]
 
 FILLED_MIN = 0.75
-"""A batch is filled up to the next size when this share of it is images; else it is split. So 7 run as 8, but 9 as 8
-and 1: as 16 they would take almost twice as long."""
+"""A batch is padded to the next size if at least this share of it is images; else it is split. So 7 images run as 8,
+but 9 as 8 and 1: as 16 they would take almost twice as long."""
 
 WARM_UPS = 2
-"""Passes before a graph is recorded: the first loads kernels and makes the workspaces of cuBLAS and cuDNN, which must
-not happen while recording; the second runs as the graph will."""
+"""Forward passes before a graph is recorded. The first loads kernels and allocates the workspaces of cuBLAS and cuDNN,
+which must not happen while recording; the second runs as the graph will."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One size of batch in one shape, ready: what is in `pixels` when `run` is called comes out."""
+class PreparedBatch:
+    """One batch size of one shape, ready to run: `run` returns the outputs for the content of `pixels`."""
 
     pixels: Tensor
     run: Pass
 
 
 class CannotRecord(RuntimeError):
-    """What torch and CUDA refuse to record, they refuse with a plain RuntimeError."""
+    """torch or CUDA cannot record the forward pass; they raise a plain RuntimeError for it."""
 
 
 class Recorder(Protocol):
+    """Records forward passes for replay."""
+
     def record(self, run: Pass) -> Pass:
-        """What does again what `run` does now, at the same addresses. Raises torch.OutOfMemoryError, CannotRecord."""
+        """Returns a function that replays `run` on the same memory. Raises torch.OutOfMemoryError, CannotRecord."""
 
 
 class CudaGraphs:
-    """Graphs that share one pool of memory, and so run one at a time."""
+    """Records CUDA graphs that share one memory pool, and therefore run one at a time."""
 
     def __init__(self) -> None:
-        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch lacks the annotation
+        self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, run: Pass) -> Pass:
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):  # also puts back the stream that torch leaves when recording fails
+        with torch.cuda.stream(self._stream):  # also restores the stream after a failed recording
             for _ in range(WARM_UPS):
                 run()
             graph = torch.cuda.CUDAGraph()
@@ -88,11 +91,12 @@ class CudaGraphs:
 
 
 class TorchRunner:
-    """Runs `forward`, which takes images Nx3xhxw float32 on the device, in the memory format channels_last, and gives
-    one tensor or more of length N. On a GPU it works under autocast to `dtype`; on the CPU in float32.
+    """Runs `forward` on batches of images. Safe to call from many threads.
 
-    Until `warm_up`, and in shapes that it was not told, batches run as they are, without a graph. Safe to call from
-    many threads; what is warmed up runs one batch at a time.
+    forward: takes Nx3xhxw float32 on the device, in the memory format channels_last, and returns one tensor or more of
+    length N. On a GPU it runs under autocast to `dtype`, on the CPU in float32.
+    Before `warm_up`, and in shapes that `warm_up` did not get, batches run without a graph. Warmed-up shapes run one
+    batch at a time.
     """
 
     def __init__(
@@ -103,78 +107,86 @@ class TorchRunner:
         if recorder is None and self._on_gpu:
             recorder = CudaGraphs
         self._recorder = recorder() if recorder else None
-        self._steps: dict[Shape, dict[int, Step]] = {}
+        self._batches: dict[Shape, dict[int, PreparedBatch]] = {}
         self._one_batch = threading.Lock()
 
     def warm_up(self, shapes: Iterable[Shape], batch_max: int) -> None:
-        """Makes ready batches of 1, 2, 4 … up to `batch_max` in each shape, 3xhxw. Sizes that do not fit into the
-        memory are left out: larger batches are then run in parts. Where recording fails, passes run without graphs.
+        """Prepares batches of 1, 2, 4 … up to `batch_max` in each shape, 3xhxw.
 
-        Estimated, no GPU was at hand: for MODNet's 21 shapes and batches up to 16, which are 105 graphs, half a minute
-        and 3 GB of an L4's 24: what the largest batch works in, and 0.5 GB of outputs.
+        Sizes that do not fit into the memory are left out: larger batches are then split. If recording fails, forward
+        passes run without graphs.
+        Estimated, not measured: for MODNet's 21 shapes and batches up to 16, which are 105 graphs, half a minute and 3
+        GB of an L4's 24 GB: the working memory of the largest batch, and 0.5 GB of outputs.
         """
         start, free = time.perf_counter(), self._free_bytes()
         sizes = [2**power for power in range(batch_max.bit_length())]
-        ordered = sorted(shapes, key=math.prod, reverse=True)  # what the largest batch took, the others take again
+        ordered = sorted(shapes, key=math.prod, reverse=True)  # the other batches use the largest one's memory
         with torch.inference_mode():
             memory = torch.zeros(sizes[-1] * math.prod(ordered[0]), device=self._device)
         for shape in ordered:
-            ready = {size: self._step(memory, size, shape) for size in reversed(sizes)}
-            self._steps[shape] = {size: step for size, step in ready.items() if step is not None}
+            ready = {size: self._prepare(memory, size, shape) for size in reversed(sizes)}
+            self._batches[shape] = {size: batch for size, batch in ready.items() if batch is not None}
         log.info(
-            "ready for %d shapes, %d sizes of batches in all, with%s graphs: %.1f s, %.0f MB of the GPU",
-            len(self._steps),
-            sum(len(steps) for steps in self._steps.values()),
+            "ready for %d shapes with %d batch sizes in total, with%s graphs: %.1f s, %.0f MB of GPU memory",
+            len(self._batches),
+            sum(len(batches) for batches in self._batches.values()),
             "" if self._recorder else "out",
             time.perf_counter() - start,
             (free - self._free_bytes()) / 1e6,
         )
 
-    def run(self, pictures: Sequence[Floats]) -> list[tuple[NDArray[Any], ...]]:
-        """What `forward` gives for each of the images, 3xhxw of one shape, in order; each array is a view of its
-        batch's. Raises torch.OutOfMemoryError."""
-        count, steps = len(pictures), self._steps.get(pictures[0].shape)
-        if not steps:
-            with mode(self._device, self._dtype):
-                return self._fetched(self._passed(self._staged(pictures, count).to(self._device)), count)
-        found: list[tuple[NDArray[Any], ...]] = []
-        with self._one_batch, mode(self._device, self._dtype):
-            for some, size in parts(count, steps):
-                staged = self._staged(pictures[len(found) : len(found) + some], size)
-                steps[size].pixels.copy_(staged, non_blocking=True)
-                found += self._fetched(steps[size].run(), some)
-        return found
+    def run(self, images: Sequence[Floats]) -> list[tuple[NDArray[Any], ...]]:
+        """Returns the outputs of `forward` for each image, 3xhxw of one shape, in order.
 
-    def _step(self, memory: Tensor, size: int, shape: Shape) -> Step | None:
-        """None where the memory is too small for it."""
+        Each array is a view of its batch's array. Raises torch.OutOfMemoryError.
+        """
+        count, batches = len(images), self._batches.get(images[0].shape)
+        if not batches:
+            with inference_context(self._device, self._dtype):
+                return self._fetch(self._forward_pass(self._stage(images, count).to(self._device)), count)
+        outputs: list[tuple[NDArray[Any], ...]] = []
+        with self._one_batch, inference_context(self._device, self._dtype):
+            for part, size in split_batch(count, batches):
+                staged = self._stage(images[len(outputs) : len(outputs) + part], size)
+                batches[size].pixels.copy_(staged, non_blocking=True)
+                outputs += self._fetch(batches[size].run(), part)
+        return outputs
+
+    def _prepare(self, memory: Tensor, size: int, shape: Shape) -> PreparedBatch | None:
+        """Returns the prepared batch; None if it does not fit into the memory."""
         pixels = memory[: size * math.prod(shape)].view(size, *shape)
-        run = partial(self._passed, pixels)
+        run = partial(self._forward_pass, pixels)
         try:
-            with mode(self._device, self._dtype):
+            with inference_context(self._device, self._dtype):
                 if self._recorder:
                     try:
-                        return Step(pixels, self._recorder.record(run))
+                        return PreparedBatch(pixels, self._recorder.record(run))
                     except CannotRecord:
-                        log.warning("a CUDA graph cannot be recorded: passes run without, slower", exc_info=True)
+                        log.warning(
+                            "a CUDA graph cannot be recorded: forward passes run without graphs, slower", exc_info=True
+                        )
                         self._recorder = None
                 run()
         except torch.OutOfMemoryError:
-            log.warning("%d images of %s do not fit into the GPU's memory: they run in parts", size, shape)
+            log.warning("%d images of %s do not fit into the GPU's memory: such batches are split", size, shape)
             return None
-        return Step(pixels, run)
+        return PreparedBatch(pixels, run)
 
-    def _passed(self, pixels: Tensor) -> Sequence[Tensor]:
+    def _forward_pass(self, pixels: Tensor) -> Sequence[Tensor]:
         return self._forward(pixels.contiguous(memory_format=torch.channels_last))
 
-    def _staged(self, pictures: Sequence[Floats], size: int) -> Tensor:
-        """The batch on the host, filled up with zeros; for a GPU in pinned memory, which torch keeps for the next."""
-        staged = torch.empty((size, *pictures[0].shape), device="cpu", pin_memory=self._on_gpu)
-        np.stack(pictures, out=staged.numpy()[: len(pictures)])
-        staged[len(pictures) :] = 0
+    def _stage(self, images: Sequence[Floats], size: int) -> Tensor:
+        """Returns the batch in host memory, padded with zeros; for a GPU in pinned memory, which torch reuses."""
+        staged = torch.empty((size, *images[0].shape), device="cpu", pin_memory=self._on_gpu)
+        np.stack(images, out=staged.numpy()[: len(images)])
+        staged[len(images) :] = 0
         return staged
 
-    def _fetched(self, outputs: Sequence[Tensor], count: int) -> list[tuple[NDArray[Any], ...]]:
-        """Of the first `count` images, copied before the next batch overwrites them; from a GPU to pinned memory."""
+    def _fetch(self, outputs: Sequence[Tensor], count: int) -> list[tuple[NDArray[Any], ...]]:
+        """Returns the outputs of the first `count` images, copied before the next batch overwrites them.
+
+        From a GPU they are copied to pinned memory.
+        """
         maps = [output[:count].to("cpu", non_blocking=True, copy=True) for output in outputs]
         if self._on_gpu:
             torch.cuda.current_stream().synchronize()
@@ -186,17 +198,19 @@ class TorchRunner:
 
 
 @contextmanager
-def mode(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """How every pass runs. The device is also where networks make tensors of their own unless they say otherwise: SAM 1
-    of transformers would make some on the CPU, and a copy from there cannot be recorded. Autocast keeps no cache: it
-    would hand one graph what another has made."""
+def inference_context(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """The context of every forward pass: inference mode, default device and, on a GPU, autocast.
+
+    The default device is needed because SAM 1 of transformers creates tensors on it, and a copy from the CPU cannot be
+    recorded. Autocast keeps no cache: it would pass tensors of one graph to another.
+    """
     autocast = torch.autocast("cuda", dtype, cache_enabled=False) if device.type == "cuda" else nullcontext()
     with torch.inference_mode(), device, autocast:
         yield
 
 
-def parts(count: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """How `count` images are run in batches of `sizes`: the images and the size of each batch."""
+def split_batch(count: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Splits `count` images into batches of `sizes`. Yields the number of images and the size of each batch."""
     sizes = sorted(sizes)
     while count:
         size = next((size for size in sizes if size >= count), sizes[-1])
@@ -206,9 +220,11 @@ def parts(count: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
         count -= min(count, size)
 
 
-def lowered(module: nn.Module, dtype: torch.dtype) -> None:
-    """Turns the weights of convolutions and linear layers to `dtype`, which autocast would do again in every pass.
-    Norms keep theirs."""
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Casts the weights of convolutions and linear layers to `dtype`, which autocast would do in every forward pass.
+
+    Normalisation layers keep their weights.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             layer.to(dtype)

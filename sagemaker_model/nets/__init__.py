@@ -1,2 +1,1 @@
-"""The networks: one file each, without input, output or device. Their names of weights are those of the published
-files."""
+"""The networks, one file each, without input, output or device. Their state dicts use the published files' keys."""

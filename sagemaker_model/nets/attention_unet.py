@@ -1,7 +1,7 @@
 """Attention U-Net (Oktay et al.: "Attention U-Net: Learning Where to Look for the Pancreas", 2018): a small network
-that is trained from nothing.
+that the user trains from scratch.
 
-A U-Net whose shortcuts pass a gate: what the coarser level found decides where the finer level's features count.
+A U-Net with attention gates on its skip connections: the features of the coarser level weight those of the finer level.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 class AttentionUNet(nn.Module):
-    """x: Nx3xHxW float, RGB in 0..1, H and W multiples of 2**depth. The matte, Nx1xHxW in 0..1.
+    """From an image to its matte, Nx1xHxW in 0..1. Input: Nx3xHxW float, RGB in 0..1, H and W multiples of 2**depth.
 
-    filters: channels at the full size; each of the `depth` halvings doubles them. Parameters: 0.5 M with 8 filters,
-    2.1 M with 16. dropout: the share of whole channels that training leaves out in every block.
+    filters: channels at full size; each of the `depth` halvings doubles them. Parameters: 0.5 M with 8 filters, 2.1 M
+    with 16. dropout: share of the channels that each block drops in training.
     """
 
     def __init__(self, filters: int = 16, depth: int = 4, dropout: float = 0.2) -> None:
@@ -35,26 +35,27 @@ class AttentionUNet(nn.Module):
         return torch.sigmoid(self.logits(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """The matte before the sigmoid, which losses take: it is exact where the matte is almost 0 or 1."""
-        kept = []
+        """Returns the matte before the sigmoid. Losses use it, because it is exact where the matte is almost 0 or 1."""
+        skips: list[Tensor] = []
         for block in self.down:
-            x = block(self.halve(x) if kept else x)
-            kept += [x]
-        x = kept.pop()
+            x = block(self.halve(x) if skips else x)
+            skips.append(x)
+        x = skips.pop()
         for enlarge, gate, block in zip(self.enlarge, self.gates, self.up, strict=True):
-            fine = kept.pop()
+            fine = skips.pop()
             x = block(torch.cat((gate(fine, x), enlarge(x)), 1))
-        return self.last(x)
+        logits: Tensor = self.last(x)
+        return logits
 
 
 def sized_for(state: Mapping[str, Tensor]) -> AttentionUNet:
-    """With as many filters as these weights have."""
+    """Returns a network with as many filters as these weights have; the weights are not loaded."""
     last = state.get("last.weight")
     return AttentionUNet() if last is None else AttentionUNet(filters=last.shape[1])
 
 
 class Block(nn.Sequential):
-    """Two convolutions, each with its norm."""
+    """Two convolutions, each with batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__(
@@ -69,7 +70,7 @@ class Block(nn.Sequential):
 
 
 class Gate(nn.Module):
-    """`fine` times a weight in 0..1 at each place: additive attention, worked at the size of `coarse`."""
+    """Additive attention: multiplies `fine` by a weight in 0..1 for each pixel, computed at the size of `coarse`."""
 
     def __init__(self, fine: int, coarse: int) -> None:
         super().__init__()
@@ -79,4 +80,5 @@ class Gate(nn.Module):
         self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear")
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        return fine * self.enlarge(self.weight(self.of_fine(fine) + self.of_coarse(coarse)))
+        weight: Tensor = self.enlarge(self.weight(self.of_fine(fine) + self.of_coarse(coarse)))
+        return fine * weight

@@ -1,10 +1,10 @@
 """MODNet: portrait matting in one pass (Ke, Sun, Li, Yan, Lau: "MODNet: Real-Time Trimap-Free Portrait Matting via
 Objective Decomposition", AAAI 2022).
 
-Three branches on a MobileNetV2: the first finds where the person is, at 1/16 of the image's sides; the second its
-outline, at 1/2; the third joins both to the matte. Entries and shapes of the state dict are the published checkpoint's,
-except that the backbone stands in it once (`checkpoints.modnet_state` reads the published form): 439 entries, 6,487,075
-parameters.
+Three branches on a MobileNetV2: the first locates the person, at 1/16 of the image's sides; the second finds the
+outline, at 1/2; the third joins both to the matte. Entries and shapes of the state dict are those of the published
+checkpoint, except that the published file has the backbone twice (`checkpoints.modnet_state` reads it): 439 entries,
+6,487,075 parameters.
 
 In the comments, "at 1/4" is a quarter of the image's height and width.
 """
@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 TAPS = (1, 3, 18)
-"""The features of the backbone that the branches take: 16 channels at 1/2, 24 at 1/4, 1280 at 1/32."""
+"""Indices of the backbone's features that the branches use: 16 channels at 1/2, 24 at 1/4, 1280 at 1/32."""
 
 WIDTH = 32
 """Channels of the branches."""
 
 
 class MODNet(nn.Module):
-    """x: Nx3xHxW float, RGB in -1..1, H and W multiples of 32.
+    """From an image to its matte. Input: Nx3xHxW float, RGB in -1..1, H and W multiples of 32.
 
-    In eval mode the matte, Nx1xHxW in 0..1. In training mode (semantic, detail, matte), all in 0..1: semantic Nx1 at
-    1/16, detail and matte Nx1xHxW. Detail means something in the uncertain band around the subject alone.
+    In eval mode it returns the matte, Nx1xHxW in 0..1. In training mode it returns (semantic, detail, matte), all in
+    0..1: semantic Nx1 at 1/16, detail and matte Nx1xHxW. Detail is meaningful only in the uncertain band around the
+    subject.
     """
 
     def __init__(self) -> None:
@@ -45,14 +46,14 @@ class MODNet(nn.Module):
         at_2, at_4, at_32 = self.backbone(x)
         lr8x = self.lr_branch(at_32)
         hr2x = self.hr_branch(x, at_2, at_4, lr8x)
-        matte = self.f_branch(x, lr8x, hr2x)
+        matte: Tensor = self.f_branch(x, lr8x, hr2x)
         if not self.training:
             return matte
         return self.lr_branch.semantic(lr8x), self.hr_branch.detail(x, hr2x), matte
 
 
 class LowResolution(nn.Module):
-    """Where the person is: lr8x, 32 channels at 1/8."""
+    """Locates the person: lr8x, 32 channels at 1/8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +64,15 @@ class LowResolution(nn.Module):
 
     def forward(self, at_32: Tensor) -> Tensor:
         lr16x = self.conv_lr16x(scaled(self.se_block(at_32), 2))
-        return self.conv_lr8x(scaled(lr16x, 2))
+        lr8x: Tensor = self.conv_lr8x(scaled(lr16x, 2))
+        return lr8x
 
     def semantic(self, lr8x: Tensor) -> Tensor:
         return torch.sigmoid(self.conv_lr(lr8x))
 
 
 class HighResolution(nn.Module):
-    """The outline: hr2x, 32 channels at 1/2."""
+    """Finds the outline: hr2x, 32 channels at 1/2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +98,15 @@ class HighResolution(nn.Module):
         hr4x = self.conv_enc2x(torch.cat((scaled(x, 1 / 2), enc2x), 1))
         hr4x = self.conv_enc4x(torch.cat((hr4x, self.tohr_enc4x(at_4)), 1))
         hr4x = self.conv_hr4x(torch.cat((hr4x, scaled(lr8x, 2), scaled(x, 1 / 4)), 1))
-        return self.conv_hr2x(torch.cat((scaled(hr4x, 2), enc2x), 1))
+        hr2x: Tensor = self.conv_hr2x(torch.cat((scaled(hr4x, 2), enc2x), 1))
+        return hr2x
 
     def detail(self, x: Tensor, hr2x: Tensor) -> Tensor:
         return torch.sigmoid(self.conv_hr(torch.cat((scaled(hr2x, 2), x), 1)))
 
 
 class Fusion(nn.Module):
-    """The matte, from where the person is and the outline."""
+    """Joins location and outline to the matte."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class Fusion(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution that keeps the size or divides it by `stride`, norm, ReLU; if `plain`, the convolution alone."""
+    """A convolution that divides the size by `stride`, then HalfNorm and ReLU; only the convolution if `plain`."""
 
     def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, *, plain: bool = False) -> None:
         super().__init__()
@@ -127,7 +130,8 @@ class Conv(nn.Module):
             self.layers.extend((HalfNorm(outputs), nn.ReLU(inplace=True)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        y: Tensor = self.layers(x)
+        return y
 
 
 class HalfNorm(nn.Module):
@@ -144,7 +148,7 @@ class HalfNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel times a weight in 0..1 found from the means of all (Hu et al. 2018)."""
+    """Multiplies each channel by a weight in 0..1, computed from the means of all channels (Hu et al. 2018)."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -156,12 +160,12 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.fc(x.mean((2, 3)))
-        return x * weight[:, :, None, None]  # not expand_as: LiteRT's converter does not know it
+        weight: Tensor = self.fc(x.mean((2, 3)))
+        return x * weight[:, :, None, None]  # not expand_as: LiteRT's converter does not support it
 
 
 class Backbone(nn.Module):
-    """The image at 1/2, 1/4 and 1/32."""
+    """Returns the features of the image at 1/2, 1/4 and 1/32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +182,7 @@ class Backbone(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Without the classifier (Sandler et al. 2018, table 2)."""
+    """MobileNetV2 without the classifier (Sandler et al. 2018, table 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +205,7 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wide, filtered channel by channel, narrow again; added to its input where both have one shape."""
+    """Expands, filters depthwise, projects; adds the input if the shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -210,15 +214,16 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(
             *(conv_norm(inputs, wide, 1) if expansion > 1 else ()),
             *conv_norm(wide, wide, 3, stride=stride, groups=wide),
-            *conv_norm(wide, outputs, 1)[:2],  # no ReLU6 after the narrow one
+            *conv_norm(wide, outputs, 1)[:2],  # no ReLU6 after the projection
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.adds else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.adds else y
 
 
 def conv_norm(inputs: int, outputs: int, side: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, ...]:
-    """The three layers of the backbone: convolution, batch norm, ReLU6."""
+    """Returns the three layers of a step of the backbone: convolution, batch norm, ReLU6."""
     return (
         nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -227,5 +232,5 @@ def conv_norm(inputs: int, outputs: int, side: int, stride: int = 1, groups: int
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:
-    """Bilinear, corners not aligned."""
+    """Resizes bilinearly, corners not aligned."""
     return interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

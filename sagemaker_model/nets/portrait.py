@@ -1,10 +1,10 @@
-"""Portrait: the matte of people by a small network, as MediaPipe's selfie segmentation has it.
+"""Portrait: a small network for mattes of people, with the architecture of MediaPipe's selfie segmentation.
 
-A MobileNetV3 (Howard et al., "Searching for MobileNetV3", ICCV 2019) down to 1/16 of the image's sides, its head for
-segmentation (LR-ASPP, the same paper) and a decoder that goes back up over the encoder's maps, each weighed channel by
-channel before it is added (Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018). The layers are those of
-MediaPipe's published selfie_segmentation.tflite, in its order, so that training starts from its weights
-(`published.portrait_state`): 106,401 parameters. Its norms are folded into the convolutions, and there are none here.
+A MobileNetV3 encoder (Howard et al., "Searching for MobileNetV3", ICCV 2019) down to 1/16 of the image's sides, its
+segmentation head (LR-ASPP, the same paper), and a decoder with skip connections from the encoder, whose channels are
+weighted before they are added (Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018). The layers and their order are
+those of MediaPipe's published selfie_segmentation.tflite, so that training can start from its weights
+(`published.portrait_state`): 106,401 parameters. Its norms are folded into the convolutions; this network has no norms.
 
 In the comments, "at 1/4" is a quarter of the image's height and width.
 """
@@ -17,7 +17,10 @@ from torch.nn.functional import hardswish, interpolate, pad, relu
 
 
 class Portrait(nn.Module):
-    """x: Nx3xHxW float, RGB in 0..1, H and W multiples of 32. The matte: Nx1xHxW in 0..1, 1 = subject."""
+    """From an image to its matte. Input: Nx3xHxW float, RGB in 0..1, H and W multiples of 32.
+
+    The matte is Nx1xHxW in 0..1, 1 = subject.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,13 +45,14 @@ class Portrait(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """The matte before the sigmoid, for losses: Nx1xHxW."""
+        """Returns the matte before the sigmoid, for losses: Nx1xHxW."""
         at_2 = hardswish(self.stem(x))
         at_4 = self.to_4(at_2)
         at_8 = self.to_8(at_4)
@@ -56,12 +60,15 @@ class Portrait(nn.Module):
         x = self.back_to_8(x, at_8)
         x = self.back_to_4(x, at_4)
         x = self.back_to_2(x, at_2)
-        return self.last(x)
+        logits: Tensor = self.last(x)
+        return logits
 
 
 class Conv(nn.Conv2d):
-    """A convolution that keeps the size or halves it, padded as TensorFlow's "same" for even sides: by stride 2 one
-    pixel less on the left and at the top than on the other sides."""
+    """A convolution that keeps the size or halves it, padded as TensorFlow's "same" for even sides.
+
+    With stride 2 the left and top padding is one pixel less than the right and bottom padding.
+    """
 
     def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, side, stride, groups=groups)
@@ -69,15 +76,15 @@ class Conv(nn.Conv2d):
         self.around = (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        # ONNX Runtime makes padding a part of the convolution only where its value is given: 0.7 ms less of a look.
+        # ONNX Runtime fuses the padding into the convolution only if its value is given: 0.7 ms less for a pass.
         return super().forward(pad(x, self.around, value=0.0) if any(self.around) else x)
 
 
 class Bottleneck(nn.Module):
-    """Wide, filtered channel by channel, narrow again; added to its input where both have one shape.
+    """Expands, filters depthwise, projects; adds the input if the shapes are equal.
 
     squeezed: channels in the middle of the squeeze-and-excitation after the filter; 0 leaves it out.
-    smooth: hard-swish where the others have ReLU.
+    smooth: hard-swish instead of ReLU.
     """
 
     def __init__(
@@ -100,7 +107,7 @@ class Bottleneck(nn.Module):
         self.project = Conv(wide, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.activation(self.filter(self.activation(self.expand(x))))
+        y: Tensor = self.activation(self.filter(self.activation(self.expand(x))))
         if self.weigh:
             y = y * self.weigh(y)
         y = self.project(y)
@@ -108,7 +115,7 @@ class Bottleneck(nn.Module):
 
 
 class ChannelWeights(nn.Module):
-    """A weight in 0..1 for each channel, found from the means of all: Nx`channels`x1x1."""
+    """Returns a weight in 0..1 for each channel, computed from the means of all channels: Nx`channels`x1x1."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -120,7 +127,7 @@ class ChannelWeights(nn.Module):
 
 
 class Head(nn.Module):
-    """LR-ASPP without its skip: what is where, weighed by what the whole image has."""
+    """LR-ASPP without its skip connection: local features, weighted by features of the whole image."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -132,7 +139,7 @@ class Head(nn.Module):
 
 
 class Merge(nn.Module):
-    """One step up: twice the size, joined with the encoder's map of that size, whose channels are weighed."""
+    """One step of the decoder: upsamples by 2 and adds the encoder's features of that size, with weighted channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -142,7 +149,7 @@ class Merge(nn.Module):
         self.filter = Conv(outputs, outputs, 3, groups=outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # Enlarged first, as published, it comes to the same and takes 0.4 ms more of a look.
+        # Upsampling first, as published, gives the same result and takes 0.4 ms more for a pass.
         x = interpolate(self.narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
         x = skip * self.weigh(skip + x) + x
         x = relu(self.mix(x))
@@ -150,5 +157,5 @@ class Merge(nn.Module):
 
 
 def mean(x: Tensor) -> Tensor:
-    """Of each channel: NxCx1x1."""
+    """Returns the mean of each channel: NxCx1x1."""
     return x.mean((2, 3), keepdim=True)

@@ -1,6 +1,7 @@
-"""Segment Anything 1 (Kirillov et al. 2023) and 2.1 (Ravi et al. 2024), for images: the layers of transformers,
-loaded from the official files or from Hugging Face folders, cut in two where the work can be: a dear encoder that sees
-the image alone, and a cheap decoder that sees its embedding and the prompts.
+"""Segment Anything 1 (Kirillov et al. 2023) and 2.1 (Ravi et al. 2024) for images, with the layers of transformers.
+
+The weights come from the official files or from Hugging Face folders. The network is split in two: an expensive encoder
+of the image, and a cheap decoder of the embedding and the prompts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _vit(size: int, depth: int, heads: int, global_attention: list[int]) -> dict
         "num_attention_heads": heads,
         "global_attn_indexes": global_attention,
     }
-    return {"vision_config": vision, "mask_decoder_config": {"layer_norm_eps": 1e-5}}  # transformers has 1e-6
+    return {"vision_config": vision, "mask_decoder_config": {"layer_norm_eps": 1e-5}}  # transformers' default is 1e-6
 
 
 def _hiera(
@@ -56,13 +57,13 @@ CONFIGS: dict[str, tuple[Family, dict[str, Any]]] = {
     "small": ("sam2", _hiera(96, 1, [1, 2, 11, 2], [7, 10, 13], 7, [8, 4, 14, 7])),
     "tiny": ("sam2", _hiera(96, 1, [1, 2, 7, 2], [5, 7, 9], 7, [8, 4, 14, 7])),
 }
-"""Every published variant, named as in weights.toml: its family, and what its configuration says besides transformers'
+"""Every published variant, named as in weights.toml: its family, and the configuration that differs from transformers'
 defaults."""
 
 _SHARED_RULES = (
     (r"\.norm(\w*)\.", r".layer_norm\1."),
     (r"patch_embed\.proj\.", "patch_embed.projection."),
-    (r"(_mlps\.\d+|_head)\.layers\.0\.", r"\1.proj_in."),  # heads of three layers
+    (r"(_mlps\.\d+|_head)\.layers\.0\.", r"\1.proj_in."),  # heads with three layers
     (r"(_mlps\.\d+|_head)\.layers\.1\.", r"\1.layers.0."),
     (r"(_mlps\.\d+|_head)\.layers\.2\.", r"\1.proj_out."),
     (r"output_upscaling\.0\.", "upscale_conv1."),
@@ -77,7 +78,7 @@ _SHARED_RULES = (
     (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
 )
 
-RULES: dict[Family, tuple[tuple[str, str], ...]] = {
+KEY_RULES: dict[Family, tuple[tuple[str, str], ...]] = {
     "sam": (
         (r"^image_encoder\.blocks\.", "vision_encoder.layers."),
         (r"^image_encoder\.", "vision_encoder."),
@@ -98,27 +99,32 @@ RULES: dict[Family, tuple[tuple[str, str], ...]] = {
         *_SHARED_RULES,
     ),
 }
-"""From the keys of the official files to those of transformers, each rule applied in turn."""
+"""Regular expressions and replacements from the official keys to those of transformers, applied in this order."""
 
 VIDEO = re.compile(
     r"memory_|maskmem_|no_mem_pos_enc$|no_obj_|obj_ptr_|mask_downsample\."  # the official files
     r"|no_memory_positional_encoding$|no_object_pointer$|occlusion_|object_pointer_|temporal_"  # Hugging Face's
 )
-"""Starts of keys of SAM 2's memory from image to image of a video: not for us."""
+"""Matches the start of the keys of SAM 2's memory between the frames of a video, which is not used here."""
 
-_IMAGE_PLACES = "shared_image_embedding.positional_embedding"
-_PROMPT_PLACES = "prompt_encoder.shared_embedding.positional_embedding"
+_IMAGE_POSITIONS = "shared_image_embedding.positional_embedding"
+_PROMPT_POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def from_official(name: str, state: State) -> nn.Module:
-    """One of CONFIGS with the content of its official file, `{"model": …}` already opened. Raises MismatchedWeights."""
+    """Returns the variant `name` of CONFIGS with the weights of its official file, the value of its key "model".
+
+    Raises MismatchedWeights.
+    """
     family, config = CONFIGS[name]
     return load(family, config, renamed(family, state), name)
 
 
 def from_hugging_face(family: Family, config: dict[str, Any], state: State) -> nn.Module:
-    """What a Hugging Face folder holds: `config` of config.json, `state` of model.safetensors. A folder of SAM 2.1 is
-    that of the video model, of which the parts for images are taken. Raises MismatchedWeights."""
+    """Returns the network of a Hugging Face folder: `config` from config.json, `state` from model.safetensors.
+
+    A folder of SAM 2.1 holds the video model; its parts for images are used. Raises MismatchedWeights.
+    """
     parts = {part: config[part] for part in config if part in PARTS}
     return load(family, parts, {key: value for key, value in state.items() if not VIDEO.match(key)}, "the config.json")
 
@@ -127,31 +133,33 @@ PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 
 
 def renamed(family: Family, state: State) -> dict[str, Tensor]:
-    """The official state with the keys of transformers, without the parts for video."""
-    ours: dict[str, Tensor] = {}
+    """Returns the official state dict with the keys of transformers, without the parts for video."""
+    renamed_state: dict[str, Tensor] = {}
     for key, value in state.items():
         if family == "sam2" and VIDEO.match(key):
             continue
-        for pattern, to in RULES[family]:
+        for pattern, to in KEY_RULES[family]:
             key = re.sub(pattern, to, key)
-        ours[key] = value
+        renamed_state[key] = value
     points = [f"prompt_encoder.point_embed.{i}.weight" for i in range(4)]
-    if family == "sam2" and all(key in ours for key in points):
-        ours["prompt_encoder.point_embed.weight"] = torch.cat([ours.pop(key) for key in points])
-    return ours
+    if family == "sam2" and all(key in renamed_state for key in points):
+        renamed_state["prompt_encoder.point_embed.weight"] = torch.cat([renamed_state.pop(key) for key in points])
+    return renamed_state
 
 
 def load(family: Family, config: dict[str, Any], state: State, name: str) -> nn.Module:
-    """The network in eval mode, float32, on the CPU, with every weight from `state` and no weight left over. Raises
-    MismatchedWeights."""
+    """Returns the network in eval mode, float32, on the CPU, with the weights of `state`.
+
+    Raises MismatchedWeights, naming weights that are missing, unknown or of another shape.
+    """
     state = dict(state)
-    for key, same in ((_IMAGE_PLACES, _PROMPT_PLACES), (_PROMPT_PLACES, _IMAGE_PLACES)):
+    for key, same in ((_IMAGE_POSITIONS, _PROMPT_POSITIONS), (_PROMPT_POSITIONS, _IMAGE_POSITIONS)):
         if key not in state and same in state:
-            state[key] = state[same]  # one matrix, which files hold once or twice
-    with torch.device("meta"):  # no time spent on random numbers that are then thrown away
-        network = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
+            state[key] = state[same]  # one matrix, which the files hold once or twice
+    with torch.device("meta"):  # skips the random initialisation
+        network: nn.Module = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
     shapes = {key: value.shape for key, value in network.state_dict().items()}
-    faults = [
+    mismatches = [
         *(f"{key} is missing" for key in shapes if key not in state),
         *(f"{key} is unknown" for key in state if key not in shapes),
         *(
@@ -160,62 +168,69 @@ def load(family: Family, config: dict[str, Any], state: State, name: str) -> nn.
             if key in state and state[key].shape != shape
         ),
     ]
-    if faults:
-        raise MismatchedWeights(f"The weights are not those of {name}: {'; '.join(faults[:3])} ({len(faults)} faults).")
+    if mismatches:
+        raise MismatchedWeights(
+            f"The weights are not those of {name}: {'; '.join(mismatches[:3])} ({len(mismatches)} mismatches)."
+        )
     network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
 class Encoder(nn.Module):
-    """The dear half."""
+    """The expensive half of the network: from an image to its embedding."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The embedding of Bx3xSxS normalised pixels: of SAM 1 one map, Bx256x64x64 where S is 1024; of SAM 2.1 three,
-        Bx32x256x256, Bx64x128x128 and Bx256x64x64."""
+        """Returns the embedding of Bx3xSxS normalised pixels.
+
+        SAM 1: one map, Bx256x64x64 if S is 1024. SAM 2.1: three, Bx32x256x256, Bx64x128x128 and Bx256x64x64.
+        """
         maps = self.network.get_image_embeddings(pixels)
         return (maps,) if isinstance(maps, Tensor) else tuple(maps)
 
 
 class Decoder(nn.Module):
-    """The cheap half: transformers' own layers in transformers' own order, but a box is two points, and all four masks
-    come back; so one graph, in torch as in ONNX, serves every kind and number of prompts."""
+    """The cheap half of the network: from an embedding and prompts to masks.
 
-    def __init__(self, network: nn.Module) -> None:
+    It runs transformers' layers in transformers' order, except that a box is two points and all four masks are
+    returned. So one graph, in torch and in ONNX, serves every kind and number of prompts.
+    """
+
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
         self.side: int = network.config.prompt_encoder_config.image_size
 
     def forward(self, points: Tensor, labels: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of P prompts on one image.
+        """Returns the masks of P prompts on one image: logits Px4xhxw and scores Px4.
 
         points: PxNx2 float32, x and y in pixels of the network's input. labels: PxN int64: 0 background, 1 subject,
-        2 and 3 a box's upper left and lower right corner, -1 nothing: see `marks` in engines/sam.py.
+        2 and 3 a box's upper left and lower right corner, -1 padding; see `Sam._labelled_points` in engines/sam.py.
         maps: the embedding of the image, each of batch size 1.
-        Returns logits Px4xhxw, above 0 is subject, h a quarter of S: first the mask for a clear prompt, then three for
-        an ambiguous one (whole, part, part of the part); and the IoU that the network expects of each, Px4.
+        logits: above 0 is subject, h is a quarter of S. The first mask is for an unambiguous prompt, the other three
+        for an ambiguous one (whole, part, part of the part). scores: the IoU that the network expects of each mask.
         """
         net, prompt_encoder = self.network.mask_decoder, self.network.prompt_encoder
         count = points.shape[0]
 
-        known = [net.iou_token.weight, net.mask_tokens.weight]
+        token_weights = [net.iou_token.weight, net.mask_tokens.weight]
         if hasattr(net, "obj_score_token"):
-            known.insert(0, net.obj_score_token.weight)
-        learned = torch.cat(known)
-        tokens = torch.cat([learned.expand(count, -1, -1), self._embedded(points, labels)], 1)
+            token_weights.insert(0, net.obj_score_token.weight)
+        learned = torch.cat(token_weights)
+        tokens = torch.cat([learned.expand(count, -1, -1), self._embed_points(points, labels)], 1)
 
         image = maps[-1] + prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        places = self.network.get_image_wide_positional_embeddings()
+        positions = self.network.get_image_wide_positional_embeddings()
         tokens, image = net.transformer(
             point_embeddings=tokens[:, None],
             image_embeddings=image.expand(count, -1, -1, -1),
-            image_positional_embeddings=places.expand(count, -1, -1, -1),
+            image_positional_embeddings=positions.expand(count, -1, -1, -1),
             attention_similarity=None,
         )
-        first = len(known) - 1
+        first = len(token_weights) - 1
         iou, masks = tokens[:, 0, first - 1], tokens[:, 0, first : first + net.num_mask_tokens]
 
         image = net.upscale_conv1(image[:, 0].transpose(1, 2).unflatten(2, maps[-1].shape[-2:]))
@@ -230,10 +245,12 @@ class Decoder(nn.Module):
         logits = (weights @ image.flatten(2)).unflatten(2, image.shape[-2:])
         return logits, net.iou_prediction_head(iou)
 
-    def _embedded(self, points: Tensor, labels: Tensor) -> Tensor:
-        """PxNxC: where a point is, and what it says; 0.5 because a pixel's centre is meant."""
+    def _embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Returns the embeddings of points, PxNxC: position plus label. 0.5 is added for the centre of the pixel."""
         encoder = self.network.prompt_encoder
-        kinds = encoder.point_embed
-        kinds = torch.cat([kind.weight for kind in kinds]) if isinstance(kinds, nn.ModuleList) else kinds.weight
-        at = encoder.shared_embedding((points + 0.5)[None], (self.side, self.side))[0]
-        return torch.where(labels[..., None] < 0, encoder.not_a_point_embed.weight, at + kinds[labels.clamp(min=0)])
+        embed: Any = encoder.point_embed  # of SAM 1 a list of one embedding for each label, of SAM 2.1 one embedding
+        by_label = embed.weight if hasattr(embed, "weight") else torch.cat([one.weight for one in embed])
+        positions = encoder.shared_embedding((points + 0.5)[None], (self.side, self.side))[0]
+        return torch.where(
+            labels[..., None] < 0, encoder.not_a_point_embed.weight, positions + by_label[labels.clamp(min=0)]
+        )

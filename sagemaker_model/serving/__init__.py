@@ -1,1 +1,1 @@
-"""The model server: HTTP routes, bundles, batches, queues and S3."""
+"""The model server and the queue worker: HTTP routes, bundles, batches, SQS and S3."""

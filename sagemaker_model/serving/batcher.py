@@ -1,8 +1,8 @@
-"""Batches across requests, for the one device.
+"""Batches the images of all requests for one device.
 
-An image that finds the device idle goes at once, alone. While the device is busy, images collect by engine and
-shape; when it is free again, those whose first has waited longest go together, as many as `batch_max`. So nobody waits
-for a batch to fill, and the busier the device, the larger its batches.
+If the device is idle, an image runs at once, alone. While the device is busy, images are queued by engine and shape.
+When it is free again, the queue whose first image has waited longest runs next, up to `batch_max` images. So no image
+waits for a batch to fill, and the busier the device, the larger the batches.
 """
 
 from __future__ import annotations
@@ -22,31 +22,34 @@ log = logging.getLogger(__name__)
 
 
 class OutOfMemory(Unavailable):
-    """One image alone does not fit into the device's memory, beside what is there at the moment."""
+    """A single image does not fit into the free memory of the device."""
 
     code = "out_of_memory"
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _QueuedImage:
     prepared: Prepared
     output: asyncio.Future[Any]
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """What waits for one engine in one shape, in the order of arrival. `since` numbers the first one's arrival."""
+class _Queue:
+    """The queue of one engine and shape, in the order of arrival. `since` is the arrival number of the first image."""
 
     engine: BatchedEngine
-    waiting: deque[tuple[int, _Waiting]]
+    images: deque[tuple[int, _QueuedImage]]
 
     @property
     def since(self) -> int:
-        return self.waiting[0][0]
+        return self.images[0][0]
 
 
 class Batcher:
-    """Made inside the running event loop. `deadline_s` is for one batch; `observe` hears the size of each."""
+    """Queues images and runs them in batches. Must be created inside the running event loop.
+
+    deadline_s: of one batch. observe: called with the engine's name and the size of each batch.
+    """
 
     def __init__(
         self, batch_max: int, deadline_s: float, observe: Callable[[str, int], None] = lambda _engine, _size: None
@@ -54,61 +57,62 @@ class Batcher:
         self._batch_max = batch_max
         self._device = Workers(1, deadline_s)
         self._observe = observe
-        self._buckets: dict[tuple[str, tuple[int, ...]], _Bucket] = {}
+        self._queues: dict[tuple[str, tuple[int, ...]], _Queue] = {}
         self._arrivals = 0
         self._running: asyncio.Task[None] | None = None
 
     @property
     def stuck(self) -> int:
-        """1 while a batch has outlived its deadline and the device has not come back."""
+        """1 while a batch that has exceeded its deadline still runs, else 0."""
         return self._device.stuck
 
     async def infer(self, name: str, engine: BatchedEngine, prepared: Prepared) -> Any:
-        """The engine's output for one image. Raises DeadlineExceeded, OutOfMemory, and what the engine raises."""
-        waiting = _Waiting(prepared, asyncio.get_running_loop().create_future())
-        bucket = self._buckets.setdefault((name, prepared.shape), _Bucket(engine, deque()))
-        bucket.waiting.append((self._arrivals, waiting))
+        """Returns the engine's output for one image. Raises DeadlineExceeded, OutOfMemory, and what the engine
+        raises."""
+        image = _QueuedImage(prepared, asyncio.get_running_loop().create_future())
+        queue = self._queues.setdefault((name, prepared.shape), _Queue(engine, deque()))
+        queue.images.append((self._arrivals, image))
         self._arrivals += 1
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        return await waiting.output
+            self._running = asyncio.create_task(self._run_queues())
+        return await image.output
 
     def close(self) -> None:
         if self._running:
             self._running.cancel()
         self._device.close()
 
-    async def _run(self) -> None:
-        """Until nothing waits."""
-        while self._buckets:
-            key, bucket = min(self._buckets.items(), key=lambda entry: entry[1].since)
-            size = min(len(bucket.waiting), self._batch_max)
-            batch = [bucket.waiting.popleft()[1] for _ in range(size)]
-            if not bucket.waiting:
-                del self._buckets[key]
-            # A caller that has gone leaves a cancelled future behind: no work is done for it.
+    async def _run_queues(self) -> None:
+        """Runs batches until all queues are empty."""
+        while self._queues:
+            key, queue = min(self._queues.items(), key=lambda entry: entry[1].since)
+            size = min(len(queue.images), self._batch_max)
+            batch = [queue.images.popleft()[1] for _ in range(size)]
+            if not queue.images:
+                del self._queues[key]
+            # The future of a caller that has disconnected is cancelled: its image is skipped.
             batch = [one for one in batch if not one.output.done()]
             if batch:
                 self._observe(key[0], len(batch))
-                await self._serve(bucket.engine, batch)
+                await self._run_batch(queue.engine, batch)
 
-    async def _serve(self, engine: BatchedEngine, batch: Sequence[_Waiting]) -> None:
-        """Answers every image of a batch; halves it where the device's memory is too small for the whole."""
+    async def _run_batch(self, engine: BatchedEngine, batch: Sequence[_QueuedImage]) -> None:
+        """Sets the output of every image of a batch; halves the batch if it does not fit into the device's memory."""
         try:
             outputs = await self._device.run(lambda: engine.infer([one.prepared for one in batch]))
             if len(outputs) != len(batch):
-                raise Internal(f"The engine gave {len(outputs)} outputs for {len(batch)} images.")
-        except Exception as error:  # noqa: BLE001  the rim of a batch: its callers raise it, each for its own image
+                raise Internal(f"The engine returned {len(outputs)} outputs for {len(batch)} images.")
+        except Exception as error:  # noqa: BLE001 - the boundary of a batch: each caller raises it
             if _is_out_of_memory(error) and len(batch) > 1:
-                log.warning("a batch of %d does not fit into the device's memory: halved", len(batch))
+                log.warning("a batch of %d images does not fit into the device's memory: it is halved", len(batch))
                 middle = len(batch) // 2
-                await self._serve(engine, batch[:middle])
-                await self._serve(engine, batch[middle:])
+                await self._run_batch(engine, batch[:middle])
+                await self._run_batch(engine, batch[middle:])
                 return
             if _is_out_of_memory(error):
-                error = OutOfMemory("The image does not fit into the device's memory at the moment.")
+                error = OutOfMemory("The image does not fit into the device's free memory: try again later.")
             if isinstance(error, DeadlineExceeded):
-                log.error("a batch of %d outlived its deadline", len(batch))
+                log.error("a batch of %d images exceeded its deadline", len(batch))
             for one in batch:
                 if not one.output.done():
                     one.output.set_exception(error)
@@ -119,5 +123,5 @@ class Batcher:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Python's own error, or torch's, which is told by its name: torch need not be installed here."""
+    """Whether it is Python's MemoryError or torch's OutOfMemoryError, compared by name: torch need not be installed."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

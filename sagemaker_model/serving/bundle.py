@@ -1,8 +1,10 @@
-"""One image of a bundle: read from S3, worked, written back once.
+"""Reads the source and writes the result of one image of a bundle in S3.
 
-Bundles come more than once, late, and two at a time. The result therefore carries the id of its job and the sequencer
-of its source, and every write names what it replaces: a job that has its result is answered from it, and an older
-photo's result never takes the place of a newer one's.
+Bundles may arrive more than once, late, and two at a time. So the metadata of a result hold the id of its job and the
+sequencer of its source, and every write is conditional on the object that it replaces:
+
+- A job that has its result already gets its outcome from that result.
+- The result of an older photo never replaces the result of a newer one.
 """
 
 from __future__ import annotations
@@ -16,69 +18,75 @@ from maskdrop.output import CONTENT_TYPE
 from maskdrop.wire import RESULT_OF, Item, Outcome, Overflow
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.imaging.pixels import Limits
-from sagemaker_model.serving.storage import NEW, Storage, Stored
+from sagemaker_model.serving.storage import NEW, Storage, StoredObject
 
 JOB, SEQUENCER, OUTCOME = RESULT_OF, "maskdrop-sequencer", "maskdrop-outcome"
+"""Metadata keys of a result in S3."""
 
 WARNINGS_MAX = 1000
-"""Characters of warnings kept with a result: S3 allows 2,048 bytes of metadata."""
+"""Characters of warnings stored with a result: S3 allows 2,048 bytes of metadata."""
 
 WRITES_MAX = 8
-"""Lost races in a row, after which something else is wrong."""
+"""Conditional writes of one result that may fail in a row before StorageUnavailable is raised."""
 
 
-class Place:
-    """Where an item's result goes, and what lay there when it was last looked at."""
+class ResultWriter:
+    """Writes the result of an item, on condition that the object at its key has not changed since `existing`."""
 
     def __init__(self, item: Item, storage: Storage) -> None:
         self._item = item
         self._storage = storage
         self._replaces = NEW
 
-    def look(self) -> Outcome | None:
-        """The outcome when the job has its result already. Raises SourceReplaced when a newer photo has one."""
-        stored = self._storage.look(self._item.result_bucket, self._item.result_key)
+    def existing(self) -> Outcome | None:
+        """Returns the outcome of the job's existing result, None if it has none.
+
+        Raises SourceReplaced if the key holds the result of a newer photo.
+        """
+        stored = self._storage.head(self._item.result.bucket, self._item.result.key)
         if stored is None:
             self._replaces = NEW
             return None
         if stored.metadata.get(JOB) == self._item.id and OUTCOME in stored.metadata:
-            return _outcome_of(self._item, stored)
+            return _read_outcome(self._item, stored)
         if is_newer(stored.metadata.get(SEQUENCER, ""), self._item.source.sequencer):
             raise SourceReplaced(_REPLACED)
         self._replaces = stored.etag
         return None
 
     def write(self, cutout: Cutout) -> Outcome:
-        """Puts the result there, or finds that it is there. Raises SourceReplaced, StorageUnavailable."""
+        """Writes the result, unless the job's result exists already. Raises SourceReplaced, StorageUnavailable."""
         outcome = _outcome(self._item, cutout)
         metadata = {
             JOB: self._item.id,
             SEQUENCER: self._item.source.sequencer,
-            OUTCOME: _packed(outcome),
+            OUTCOME: _serialise_outcome(outcome),
         }
         for _ in range(WRITES_MAX):
             if self._storage.write(
-                self._item.result_bucket,
-                self._item.result_key,
+                self._item.result.bucket,
+                self._item.result.key,
                 cutout.data,
                 CONTENT_TYPE[cutout.format],
                 metadata,
                 self._replaces,
             ):
                 return outcome
-            if done := self.look():
-                return done
-        raise StorageUnavailable("The result's place in S3 kept changing while it was written.")
+            if existing := self.existing():
+                return existing
+        raise StorageUnavailable(f"The result object in S3 changed during each of {WRITES_MAX} writes: try again.")
 
 
-_REPLACED = "The source was replaced by a newer one before it was worked."
+_REPLACED = "A newer version replaced the source before it was processed."
 
 
 def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
-    """The current object, if it still is the one that the job was made for: so no right to old versions is needed.
-    Raises SourceMissing, SourceReplaced, EmptyFile or FileTooLarge, the last two before a byte is read."""
+    """Reads the current object, if it is still the version of the job; so old versions need no permission.
 
-    def check(stored: Stored) -> None:
+    Raises SourceMissing, SourceReplaced, and EmptyFile or FileTooLarge before any byte is read.
+    """
+
+    def check(stored: StoredObject) -> None:
         if source.version_id not in ("", stored.version_id, stored.etag):
             raise SourceReplaced(_REPLACED)
         limits.check_bytes(stored.bytes)
@@ -86,9 +94,11 @@ def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
     return storage.read(source.bucket, source.key, check)
 
 
-def put_aside(cutout: Cutout, overflow: Overflow, storage: Storage) -> Result:
-    """Writes the result of one image that is too large for its answer. What lies there is the same result, of an
-    earlier try, and stays. Raises StorageUnavailable, NotAllowed."""
+def write_overflow(cutout: Cutout, overflow: Overflow, storage: Storage) -> Result:
+    """Writes a result that is too large for its response to S3. An object that exists there is kept.
+
+    An existing object is the same result, of an earlier attempt. Raises StorageUnavailable, NotAllowed.
+    """
     storage.write(overflow.bucket, overflow.key, cutout.data, CONTENT_TYPE[cutout.format], {}, NEW)
     return _result(overflow.bucket, overflow.key, cutout)
 
@@ -97,7 +107,7 @@ def _outcome(item: Item, cutout: Cutout) -> Outcome:
     return Outcome(
         id=item.id,
         engine=item.options.engine,
-        result=_result(item.result_bucket, item.result_key, cutout),
+        result=_result(item.result.bucket, item.result.key, cutout),
         subject=cutout.subject,
         warnings=cutout.warnings,
         timings=cutout.timings,
@@ -116,8 +126,8 @@ def _result(bucket: str, key: str, cutout: Cutout) -> Result:
     )
 
 
-def _packed(outcome: Outcome) -> str:
-    """An outcome as ASCII without its place, which may be long and is where it lies anyhow."""
+def _serialise_outcome(outcome: Outcome) -> str:
+    """Returns an outcome as ASCII JSON for the metadata, without its bucket and key, which may be long."""
     data = outcome.to_json()
     data["result"] = {name: value for name, value in data["result"].items() if name not in ("bucket", "key")}
     while len(json.dumps(data["warnings"])) > WARNINGS_MAX:
@@ -125,7 +135,7 @@ def _packed(outcome: Outcome) -> str:
     return json.dumps(data, separators=(",", ":"))
 
 
-def _outcome_of(item: Item, stored: Stored) -> Outcome:
+def _read_outcome(item: Item, stored: StoredObject) -> Outcome:
     data = json.loads(stored.metadata[OUTCOME])
-    data["result"] |= {"bucket": item.result_bucket, "key": item.result_key}
+    data["result"] |= {"bucket": item.result.bucket, "key": item.result.key}
     return Outcome.from_json(data)

@@ -1,4 +1,4 @@
-"""What `worker` needs of SQS, as one small protocol, and its boto3 adapter."""
+"""The protocol of the queue that `worker` reads, and its adapter to SQS by boto3."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from botocore.exceptions import (
 from maskdrop.errors import NotAllowed, QueueUnavailable
 
 RECEIVE_MAX = 10
-"""Messages that SQS hands out in one call."""
+"""Messages that SQS returns in one call at most."""
 
 POLL_S = 20
-"""How long SQS waits for a message: its most. An idle worker asks 130,000 times a month, for $0.05."""
+"""Seconds that SQS waits for a message, its maximum. An idle worker calls it 130,000 times a month, for $0.05."""
 
 HIDDEN_MAX_S = 43_200
-"""How long SQS hides a message at most: 12 hours."""
+"""Maximum visibility timeout of SQS in seconds: 12 hours."""
 
 REFUSALS = (
     "AWS.SimpleQueueService.NonExistentQueue",
@@ -39,12 +39,12 @@ REFUSALS = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-"""SQS's errors that last until someone mends the queue's address, the credentials or the rights."""
+"""Error codes of SQS that last until the queue URL, the credentials or the permissions are corrected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """receipt: what names this delivery of it."""
+    """A received message. receipt: the receipt handle of this delivery."""
 
     id: str
     receipt: str
@@ -52,20 +52,22 @@ class Message:
 
 
 class Queue(Protocol):
-    """Every method raises QueueUnavailable, and NotAllowed for what does not pass by itself."""
+    """A queue. Every method raises QueueUnavailable, and NotAllowed for errors that a retry cannot solve."""
 
     def has_dead_letters(self) -> bool:
-        """Whether what is delivered too often goes to another queue."""
+        """Whether the queue has a redrive policy, which moves messages to a dead-letter queue."""
 
     def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
-        """At most `count`, 1 to RECEIVE_MAX, after `wait_s` at the latest; nobody else gets them for `hidden_s`."""
+        """Returns at most `count` messages, 1 to RECEIVE_MAX, after at most `wait_s` seconds.
+
+        Other consumers do not get them for `hidden_s` seconds (the visibility timeout).
+        """
 
     def delete(self, message: Message) -> None: ...
 
 
 class SqsQueue:
-    """SQS by boto3. `threads` call it at once, each with a connection of its own. Raises NotAllowed without a Region to
-    ask in."""
+    """SQS by boto3. threads: number of connections, one for each calling thread. Raises NotAllowed without a Region."""
 
     def __init__(self, url: str, threads: int) -> None:
         self._url = url
@@ -82,15 +84,15 @@ class SqsQueue:
 
     def has_dead_letters(self) -> bool:
         with _translated():
-            answer = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
-        return "RedrivePolicy" in answer.get("Attributes", {})
+            response = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])
+        return "RedrivePolicy" in response.get("Attributes", {})
 
     def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
         with _translated():
-            answer = self._sqs.receive_message(
+            response = self._sqs.receive_message(
                 QueueUrl=self._url, MaxNumberOfMessages=count, WaitTimeSeconds=wait_s, VisibilityTimeout=hidden_s
             )
-        return [Message(one["MessageId"], one["ReceiptHandle"], one["Body"]) for one in answer.get("Messages", ())]
+        return [Message(one["MessageId"], one["ReceiptHandle"], one["Body"]) for one in response.get("Messages", ())]
 
     def delete(self, message: Message) -> None:
         with _translated():
@@ -99,14 +101,17 @@ class SqsQueue:
 
 @contextmanager
 def _translated() -> Iterator[None]:
+    """Converts the errors of botocore to NotAllowed or QueueUnavailable."""
     try:
         yield
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in REFUSALS:
-            raise NotAllowed(f"SQS refuses the queue: {code}. Check its address, the Region and the rights.") from error
-        raise QueueUnavailable(f"SQS answered {code}.") from error
+            raise NotAllowed(
+                f"SQS refuses the queue: {code}. Check the queue URL, the Region and the permissions."
+            ) from error
+        raise QueueUnavailable(f"SQS returned the error {code}.") from error
     except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
-        raise NotAllowed(f"SQS cannot be asked. {error}") from error
+        raise NotAllowed(f"SQS cannot be called. {error}") from error
     except BotoCoreError as error:
-        raise QueueUnavailable(f"SQS is out of reach ({type(error).__name__}).") from error
+        raise QueueUnavailable(f"SQS cannot be reached ({type(error).__name__}).") from error

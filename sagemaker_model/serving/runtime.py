@@ -1,6 +1,6 @@
-"""The way of an image through the engines, the threads and S3, however it came: `server.py` takes it by HTTP.
+"""Processes images: from a request or an item of a bundle, through S3, threads and engines, to the result.
 
-One process. Pixels are worked by as many threads as there are cores; S3 is read and written by threads of its own.
+One process. As many threads as there are cores process pixels; separate threads read and write S3.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import Item, Outcome, Overflow
-from sagemaker_model.cutout import Begun, Cutout, Read, Timings, Write, begin, cut_out, end
+from sagemaker_model.cutout import (
+    Cutout,
+    CutoutRequest,
+    ImageReader,
+    ImageWriter,
+    Timings,
+    cut_out,
+    decode_image,
+    render,
+)
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.imaging.pixels import decode, encode
 from sagemaker_model.serving.batcher import Batcher
-from sagemaker_model.serving.bundle import Place, put_aside, read_source
+from sagemaker_model.serving.bundle import ResultWriter, read_source, write_overflow
 from sagemaker_model.serving.metrics import Metrics
 from sagemaker_model.serving.storage import Storage
 from sagemaker_model.serving.workers import Workers
@@ -36,33 +45,34 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def in_flight(workers: int) -> int:
-    """Images of bundles whose bytes are held at once: one in work and one ready for each worker, two under way."""
+def in_flight_max(workers: int) -> int:
+    """Returns how many images of bundles are in memory at once: for each worker one in progress and one ready, and two
+    that are read or written."""
     return 2 * workers + 2
 
 
 class Runtime:
-    """What works images, however they come. Made inside the running event loop."""
+    """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop."""
 
     def __init__(self, settings: ServerSettings, engines: Mapping[str, Engine], storage: Storage) -> None:
         self._settings = settings
         self._engines = engines
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s)
-        self._places = asyncio.Semaphore(in_flight(settings.workers))
-        self._io = ThreadPoolExecutor(in_flight(settings.workers), thread_name_prefix="s3")
+        self._in_flight = asyncio.Semaphore(in_flight_max(settings.workers))
+        self._io = ThreadPoolExecutor(in_flight_max(settings.workers), thread_name_prefix="s3")
         self.metrics = Metrics(settings.device)
         self._batcher = Batcher(settings.batch_max, settings.deadline_s, self.metrics.batch)
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Sends one image through every engine and every worker; on a GPU, every size of batch before it."""
-        picture = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
+        """Sends one image through every engine and every worker; on a GPU, first prepares every batch size."""
+        image = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
         for name, engine in self._engines.items():
             if self._on_gpu(engine):
-                await asyncio.to_thread(engine.warm_up, self._settings.batch_max)  # no deadline: it takes what it takes
+                await asyncio.to_thread(engine.warm_up, self._settings.batch_max)  # without a deadline
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
-            cut_out = partial(self.cut_out, picture, Options(engine=name, prompts=box))
+            cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
         self._warm = True
         log.info(
@@ -76,60 +86,65 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        """Whether one image has gone through every engine, and nothing is stuck."""
+        """Whether one image has passed through every engine, and no thread is stuck."""
         return self._warm and not self.stuck
 
     @property
     def stuck(self) -> int:
-        """Threads of the workers, and batches on the device, that outlived their deadline and have not come back."""
+        """The number of workers and of batches on the device that have exceeded their deadline and still run."""
         return self._workers.stuck + self._batcher.stuck
 
-    async def cut_out(self, data: bytes, options: Options, read: Read = decode, write: Write = encode) -> Cutout:
-        """On the CPU a worker does it all. For a GPU, a worker prepares and another finishes, and between the two the
-        image shares a batch."""
+    async def cut_out(
+        self, data: bytes, options: Options, read: ImageReader = decode, write: ImageWriter = encode
+    ) -> Cutout:
+        """Processes one image; raises what `decode_image` and `render` raise, UnknownEngine and DeadlineExceeded.
+
+        On the CPU one worker runs all steps. For a GPU, one worker prepares the image and another renders the result;
+        in between the image shares a batch.
+        """
         engine, limits = self._engine(options.engine), self._settings.limits
         background = await self._background(options)
         if not self._on_gpu(engine):
             return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write, background))
 
-        def before() -> tuple[Begun, Prepared]:
-            begun = begin(data, options, limits, read)
-            with begun.timings.stage("prepare"):
-                return begun, engine.prepare(begun.picture.rgb, begun.prompts)
+        def prepare() -> tuple[CutoutRequest, Prepared]:
+            decoded = decode_image(data, options, limits, read)
+            with decoded.timings.stage("prepare"):
+                return decoded, engine.prepare(decoded.image.rgb, decoded.prompts)
 
-        def after() -> Cutout:
-            with begun.timings.stage("finish"):
-                predicted = engine.finish(output, begun.picture.rgb, begun.prompts)
-            return end(begun, predicted, engine, limits, write, background)
+        def finish() -> Cutout:
+            with decoded.timings.stage("finish"):
+                alpha = engine.finish(output, decoded.image.rgb, decoded.prompts)
+            return render(decoded, alpha, engine, limits, write, background)
 
-        begun, prepared = await self._workers.run(before)
-        with begun.timings.stage("predict"):
+        decoded, prepared = await self._workers.run(prepare)
+        with decoded.timings.stage("predict"):
             output = await self._batcher.infer(options.engine, engine, prepared)
-        return await self._workers.run(after)
+        return await self._workers.run(finish)
 
     async def _background(self, options: Options) -> bytes:
-        """The file of the image that goes behind the subject, b"" where none does. Raises InvalidBackground."""
+        """Reads the background image's file from S3; b"" without a background image. Raises InvalidBackground."""
         image = options.output.background
         if not isinstance(image, BackgroundImage):
             return b""
         try:
-            return await self.in_io(
+            return await self.run_io(
                 partial(read_source, Source(image.bucket, image.key), self._storage, self._settings.limits)
             )
         except (InputError, SourceError) as error:
             raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
-    async def put_aside(self, cutout: Cutout, overflow: Overflow) -> Result:
-        """Writes the result of one image that is too large for its answer. Raises StorageUnavailable, NotAllowed."""
-        return await self.in_io(partial(put_aside, cutout, overflow, self._storage))
+    async def write_overflow(self, cutout: Cutout, overflow: Overflow) -> Result:
+        """Writes a result that is too large for its response to S3. Raises StorageUnavailable, NotAllowed."""
+        return await self.run_io(partial(write_overflow, cutout, overflow, self._storage))
 
-    async def item(self, item: Item) -> Outcome:
-        """The outcome of one image, whatever happens: one bad image never harms its bundle."""
+    async def process(self, item: Item) -> Outcome:
+        """Processes one item of a bundle. Returns errors as its outcome, so that the other items go on."""
         timings = Timings()
         try:
-            async with self._places:
-                outcome = await self._work(item, timings)
-        except Exception as error:  # the rim of an image
+            async with self._in_flight:
+                outcome = await self._process(item, timings)
+        except Exception as error:  # the boundary of an item
             known = known_error(error)
             if isinstance(known, Internal):
                 log.exception("job %s failed", item.id)
@@ -137,35 +152,36 @@ class Runtime:
         self.metrics.count(outcome)
         return outcome
 
-    async def _work(self, item: Item, timings: Timings) -> Outcome:
-        place = Place(item, self._storage)
-        if done := await self.in_io(place.look):
-            return done
+    async def _process(self, item: Item, timings: Timings) -> Outcome:
+        writer = ResultWriter(item, self._storage)
+        if existing := await self.run_io(writer.existing):
+            return existing
         with timings.stage("read"):
-            data = await self.in_io(partial(read_source, item.source, self._storage, self._settings.limits))
+            data = await self.run_io(partial(read_source, item.source, self._storage, self._settings.limits))
         cutout = await self.cut_out(data, item.options)
         timings.ms.update(cutout.timings)
         with timings.stage("write"):
-            outcome = await self.in_io(partial(place.write, cutout))
+            outcome = await self.run_io(partial(writer.write, cutout))
         outcome.timings.update(timings.ms)
         return outcome
 
     def _engine(self, name: str) -> Engine:
-        """Raises UnknownEngine: the catalogue has it, but it is not installed here."""
+        """Raises UnknownEngine for an engine of the catalogue that is not installed on this server."""
         try:
             return self._engines[name]
         except KeyError:
-            there = ", ".join(sorted(self._engines))
-            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {there}.") from None
+            installed = ", ".join(sorted(self._engines))
+            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {installed}.") from None
 
     def _on_gpu(self, engine: Engine) -> TypeGuard[BatchedEngine]:
         return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)
 
-    async def in_io(self, work: Callable[[], T]) -> T:
-        """What `work`, which waits for AWS, returns or raises; in one of `in_flight` threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._io, work)
+    async def run_io(self, call: Callable[[], T]) -> T:
+        """Runs `call`, which waits for AWS, in one of `in_flight_max` threads; returns its result or raises its
+        error."""
+        return await asyncio.get_running_loop().run_in_executor(self._io, call)
 
 
 def known_error(error: Exception) -> MaskdropError:
-    """`error` if it is one of ours; anything else is a fault of the server, about which the caller learns nothing."""
+    """Returns `error` if it is a MaskdropError, else Internal, which hides the details from the caller."""
     return error if isinstance(error, MaskdropError) else Internal("The model server failed on this image.")

@@ -1,15 +1,16 @@
 """The model server.
 
-    GET  /ping         200 once the weights are loaded and one image has gone through each engine; 503 while a worker
-                       is stuck, so that the instance is replaced.
-    POST /invocations  a JSON bundle: its answer, one outcome an item (maskdrop/wire.py).
-                       An image: its result, the options in the header X-Amzn-SageMaker-Custom-Attributes, which comes
-                       back with what was found; or, where those say so and it is too large, {"result": {…}} and the
-                       file in S3. Errors are {"error": {code, message, retryable}} with their status.
-                       Either way application/x-npy (arrays.py) takes the file's place: as Content-Type, as Accept.
-    GET  /metrics      Prometheus.
+    GET  /ping         200 after the weights are loaded and one image has passed through each engine; 503 while a worker
+                       is stuck, so that SageMaker replaces the instance.
+    POST /invocations  A JSON bundle: the response has one outcome for each item (maskdrop/wire.py).
+                       An image: the response is its result. The header X-Amzn-SageMaker-Custom-Attributes of the
+                       request holds the options; in the response it holds facts about the result. If the request names
+                       an overflow and the result is larger than its limit, the result is written to S3 and the response
+                       is {"result": {…}}. Errors are {"error": {code, message, retryable}} with their HTTP status. An
+                       image or result may also be application/x-npy (arrays.py), by Content-Type and Accept.
+    GET  /metrics      Metrics for Prometheus.
 
-How an image is worked is in runtime.py.
+runtime.py processes the images.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from maskdrop.errors import FileTooLarge, Internal, QueueFull, UnsupportedFormat
+from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Answer, Bundle, Facts, Invocation, Outcome
-from sagemaker_model.cutout import Read
+from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging import arrays
 from sagemaker_model.imaging.pixels import decode, encode
@@ -41,15 +43,17 @@ from sagemaker_model.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 BUNDLE_BYTES_MAX = 4 * 1024 * 1024
-"""Of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB; with a
-thousand points each, of 17 digits, 3 MB more."""
+"""Bytes of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB; a
+thousand points each, of 17 digits, take 3 MB more."""
 
 RETRY_AFTER_S = 5
-"""What a refused client is told to wait: some ten images' work on one core."""
+"""The `Retry-After` of a full server: the time for about ten images on one core."""
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class ModelServer:
-    """The routes, and how much may wait behind them. Made inside the running event loop."""
+    """The routes and their admission control. Must be created inside the running event loop."""
 
     def __init__(self, settings: ServerSettings, runtime: Runtime) -> None:
         self._settings = settings
@@ -60,80 +64,95 @@ class ModelServer:
         return Response(status_code=200 if self._runtime.ready else 503)
 
     async def metrics(self, _: Request) -> Response:
-        page = self._runtime.metrics.page(queued=self._admission.pictures, stuck=self._runtime.stuck)
-        return Response(page, media_type=METRICS_TYPE)
+        text = self._runtime.metrics.render(queued=self._admission.images, stuck=self._runtime.stuck)
+        return Response(text, media_type=METRICS_TYPE)
 
     async def invocations(self, request: Request) -> Response:
-        kind = _media_types(request.headers.get("content-type", ""))[0]
-        if kind == "application/json":
-            return await self._bundle(request)
-        if kind == arrays.CONTENT_TYPE:
-            return await self._picture(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
-        if kind.startswith("image/") or kind == "application/octet-stream":
-            return await self._picture(request, self._settings.max_bytes, decode)
+        media_type = _media_types(request.headers.get("content-type", ""))[0]
+        if media_type == "application/json":
+            return await self._process_bundle(request)
+        if media_type == arrays.CONTENT_TYPE:
+            return await self._process_image(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
+        if media_type.startswith("image/") or media_type == "application/octet-stream":
+            return await self._process_image(request, self._settings.max_bytes, decode)
         raise UnsupportedFormat(
-            "Send a bundle as application/json, an image as image/* or application/octet-stream, or its pixels as "
-            f"{arrays.CONTENT_TYPE}."
+            f"The Content-Type {media_type!r} is not supported: send a bundle as application/json, an image as image/* "
+            f"or application/octet-stream, or its pixels as {arrays.CONTENT_TYPE}."
         )
 
     # One image
 
-    async def _picture(self, request: Request, limit: int, read: Read) -> Response:
-        """`limit`: bytes of the body."""
-        size = _announced(request, limit)
-        asked = Invocation.from_header(request.headers.get(CUSTOM_ATTRIBUTES, ""))
-        options, overflow = asked.options, asked.overflow
+    async def _process_image(self, request: Request, bytes_max: int, read: ImageReader) -> Response:
+        """Responds to one image of at most `bytes_max` bytes with its result."""
+        size = _content_length(request, bytes_max)
+        invocation = Invocation.from_header(request.headers.get(CUSTOM_ATTRIBUTES, ""))
         as_array = arrays.CONTENT_TYPE in _media_types(request.headers.get("accept", ""))
-        with self._admission.admit(1, limit if size is None else size):
-            data = await _body(request, limit)
+        with self._admission.admit(1, bytes_max if size is None else size):
+            data = await _read_body(request, bytes_max)
             try:
-                cutout = await self._runtime.cut_out(data, options, read, arrays.write_array if as_array else encode)
-                aside = overflow if overflow and not as_array and len(cutout.data) > overflow.bytes_max else None
-                result = await self._runtime.put_aside(cutout, aside) if aside else None
+                cutout = await self._runtime.cut_out(
+                    data, invocation.options, read, arrays.write_array if as_array else encode
+                )
+                response = await self._image_response(cutout, invocation, as_array=as_array)
             except Exception as error:
-                self._runtime.metrics.count(Outcome("", options.engine, error=known_error(error).info))
+                self._runtime.metrics.count(Outcome("", invocation.options.engine, error=known_error(error).info))
                 raise
-        found = Outcome("", options.engine, subject=cutout.subject, warnings=cutout.warnings, timings=cutout.timings)
-        self._runtime.metrics.count(found)
-        facts = Facts(
-            engine=options.engine,
-            device=self._settings.device,
-            width=cutout.width,
-            height=cutout.height,
-            full=cutout.full,
-            subject=cutout.subject,
-            place=cutout.place,
-            warnings=cutout.warnings,
-            timings=cutout.timings,
+        self._runtime.metrics.count(
+            Outcome(
+                "",
+                invocation.options.engine,
+                subject=cutout.subject,
+                warnings=cutout.warnings,
+                timings=cutout.timings,
+            )
         )
-        headers = {CUSTOM_ATTRIBUTES: facts.to_header()}
-        if result:
+        return response
+
+    async def _image_response(self, cutout: Cutout, invocation: Invocation, *, as_array: bool) -> Response:
+        """Returns the response with the result, or with its place in S3 if it is larger than the overflow's limit."""
+        headers = {CUSTOM_ATTRIBUTES: self._facts(cutout, invocation.options).to_header()}
+        overflow = invocation.overflow
+        if overflow and not as_array and len(cutout.data) > overflow.bytes_max:
+            result = await self._runtime.write_overflow(cutout, overflow)
             return JSONResponse({"result": result.to_json()}, headers=headers)
         media_type = arrays.CONTENT_TYPE if as_array else CONTENT_TYPE[cutout.format]
         return Response(cutout.data, media_type=media_type, headers=headers)
 
+    def _facts(self, cutout: Cutout, options: Options) -> Facts:
+        return Facts(
+            engine=options.engine,
+            device=self._settings.device,
+            width=cutout.width,
+            height=cutout.height,
+            full=cutout.full_size,
+            subject=cutout.subject,
+            place=cutout.box_in_result,
+            warnings=cutout.warnings,
+            timings=cutout.timings,
+        )
+
     # A bundle
 
-    async def _bundle(self, request: Request) -> Response:
+    async def _process_bundle(self, request: Request) -> Response:
         start = time.perf_counter()
-        _announced(request, BUNDLE_BYTES_MAX)
-        bundle = Bundle.from_bytes(await _body(request, BUNDLE_BYTES_MAX))
+        bundle = await _read_bundle(request)
         with self._admission.admit(len(bundle.items)):
-            outcomes = await asyncio.gather(*(self._runtime.item(item) for item in bundle.items))
-        answer = Answer(
+            outcomes = await asyncio.gather(*(self._runtime.process(item) for item in bundle.items))
+        wall_ms = (time.perf_counter() - start) * 1000
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, wall_ms)
+        body = Answer(
             bundle=bundle.id,
             device=self._settings.device,
-            wall_ms=(time.perf_counter() - start) * 1000,
+            wall_ms=wall_ms,
             usd_per_hour=self._settings.usd_per_hour,
             outcomes=tuple(outcomes),
         )
-        failed = sum(outcome.error is not None for outcome in outcomes)
-        log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, answer.wall_ms)
-        return Response(answer.to_bytes(), media_type="application/json")
+        return Response(body.to_bytes(), media_type="application/json")
 
 
-def app(settings: ServerSettings, engines: Mapping[str, Engine], storage: Callable[[], Storage]) -> Starlette:
-    """The server as an ASGI app. `storage` is called once, when it starts."""
+def create_app(settings: ServerSettings, engines: Mapping[str, Engine], storage: Callable[[], Storage]) -> Starlette:
+    """Returns the server as an ASGI app. `storage` is called once, when the app starts."""
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
@@ -143,28 +162,32 @@ def app(settings: ServerSettings, engines: Mapping[str, Engine], storage: Callab
         yield
         runtime.close()
 
-    def endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
-        async def call(request: Request) -> Response:
-            try:
-                return await getattr(request.app.state.server, name)(request)
-            except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
-            except Exception as error:  # noqa: BLE001 - the rim of a request; `_refuse` logs what is not known
-                return _refuse(error)
-
-        return call
-
     return Starlette(
         routes=[
-            Route("/ping", endpoint("ping"), methods=["GET"]),
-            Route("/metrics", endpoint("metrics"), methods=["GET"]),
-            Route("/invocations", endpoint("invocations"), methods=["POST"]),
+            Route("/ping", _endpoint("ping"), methods=["GET"]),
+            Route("/metrics", _endpoint("metrics"), methods=["GET"]),
+            Route("/invocations", _endpoint("invocations"), methods=["POST"]),
         ],
         lifespan=lifespan,
     )
 
 
-def _refuse(error: Exception) -> Response:
+def _endpoint(method: str) -> Handler:
+    """Returns a handler that calls this method of the app's ModelServer and converts errors to responses."""
+
+    async def handle(request: Request) -> Response:
+        handler: Handler = getattr(request.app.state.server, method)
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # the client has gone and reads no response
+        except Exception as error:  # noqa: BLE001 - the boundary of a request; `_error_response` logs unknown errors
+            return _error_response(error)
+
+    return handle
+
+
+def _error_response(error: Exception) -> Response:
     known = known_error(error)
     if isinstance(known, Internal):
         log.error("a request failed", exc_info=error)
@@ -177,28 +200,35 @@ def _refuse(error: Exception) -> Response:
 
 
 def _media_types(header: str) -> list[str]:
-    """Those that a header lists, without their parameters."""
+    """Returns the media types of a header, without their parameters."""
     return [part.partition(";")[0].strip().lower() for part in header.split(",")]
 
 
-def _announced(request: Request, limit: int) -> int | None:
-    """The body's length by its header, None when it comes in chunks. Raises FileTooLarge before any of it is read."""
+def _content_length(request: Request, bytes_max: int) -> int | None:
+    """Returns the Content-Length, None for a chunked body. Raises FileTooLarge before any byte is read."""
     text = request.headers.get("content-length", "")
     if not text.isdecimal():
         return None
-    if int(text) > limit:
-        raise FileTooLarge(_TOO_LARGE.format(limit / 2**20))
+    if int(text) > bytes_max:
+        raise _too_large(bytes_max)
     return int(text)
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """Raises FileTooLarge at the first byte too many."""
+async def _read_body(request: Request, bytes_max: int) -> bytes:
+    """Raises FileTooLarge as soon as the body exceeds `bytes_max`."""
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > limit:
-            raise FileTooLarge(_TOO_LARGE.format(limit / 2**20))
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
     return bytes(body)
 
 
-_TOO_LARGE = "The body is too large: at most {:.3g} MiB are taken."
+async def _read_bundle(request: Request) -> Bundle:
+    """Raises FileTooLarge and what `Bundle.from_bytes` raises."""
+    _content_length(request, BUNDLE_BYTES_MAX)
+    return Bundle.from_bytes(await _read_body(request, BUNDLE_BYTES_MAX))
+
+
+def _too_large(bytes_max: int) -> FileTooLarge:
+    return FileTooLarge(f"The body is too large: send at most {bytes_max / 2**20:.3g} MiB.")

@@ -1,4 +1,4 @@
-"""What the model server needs of S3, as one small protocol, and its boto3 adapter."""
+"""The protocol of the object storage of the model server, and its adapter to S3 by boto3."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from maskdrop.errors import MaskdropError, NotAllowed, SourceMissing, StorageUnavailable
 
 NEW = "*"
-"""The condition of a write where nothing may lie yet."""
+"""The condition of a write that must not replace an object."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What S3 says of an object. version_id: "" in a bucket without versions. bytes: its size."""
+class StoredObject:
+    """The metadata of an object in S3. version_id: "" in a bucket without versioning. bytes: size of the object."""
 
     etag: str
     version_id: str = ""
@@ -28,23 +28,26 @@ class Stored:
 
 
 class Storage(Protocol):
-    """Every method raises StorageUnavailable and NotAllowed."""
+    """An object storage with conditional writes. Every method raises StorageUnavailable and NotAllowed."""
 
-    def look(self, bucket: str, key: str) -> Stored | None:
-        """The current object, None when there is none."""
+    def head(self, bucket: str, key: str) -> StoredObject | None:
+        """Returns the metadata of the current object, None if there is no object."""
 
-    def read(self, bucket: str, key: str, check: Callable[[Stored], None]) -> bytes:
-        """The current object, whatever its version. `check` sees what it is before a byte of it is read, and may raise.
-        Raises SourceMissing when there is none."""
+    def read(self, bucket: str, key: str, check: Callable[[StoredObject], None]) -> bytes:
+        """Returns the content of the current object. Raises SourceMissing if there is no object.
+
+        check: called with the object's metadata before any byte is read; it may raise to stop.
+        """
 
     def write(
         self, bucket: str, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], replaces: str
     ) -> bool:
-        """Writes if the current object still has the ETag `replaces` (NEW: if there is none). False when it has not."""
+        """Writes if the current object has the ETag `replaces` (NEW: if there is no object). Returns whether it
+        wrote."""
 
 
 class S3Storage:
-    """S3 by boto3. `threads` call it at once, each with a connection of its own."""
+    """S3 by boto3. threads: number of connections, one for each calling thread."""
 
     def __init__(self, threads: int) -> None:
         self._s3: Any = boto3.client(
@@ -57,7 +60,7 @@ class S3Storage:
             ),
         )
 
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         with _translated():
             try:
                 return _stored(self._s3.head_object(Bucket=bucket, Key=key))
@@ -66,16 +69,18 @@ class S3Storage:
                     return None
                 raise
 
-    def read(self, bucket: str, key: str, check: Callable[[Stored], None]) -> bytes:
+    def read(self, bucket: str, key: str, check: Callable[[StoredObject], None]) -> bytes:
         with _translated():
             try:
-                answer = self._s3.get_object(Bucket=bucket, Key=key)
+                response = self._s3.get_object(Bucket=bucket, Key=key)
             except ClientError as error:
                 if _status(error) == 404:
                     raise SourceMissing(f"There is no object {key!r} in the bucket {bucket!r}.") from error
                 raise
-            with closing(answer["Body"]) as body:  # its own `with` gives the raw stream, which checks no length
-                check(_stored(answer))
+            with closing(
+                response["Body"]
+            ) as body:  # the body's own `with` returns the raw stream, without a length check
+                check(_stored(response))
                 return bytes(body.read())
 
     def write(
@@ -88,36 +93,39 @@ class S3Storage:
                     Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=dict(metadata), **condition
                 )
             except ClientError as error:
-                # 412: another lies there. 409: two write at this moment. 404: what was to be replaced is gone.
+                # 412: another object exists. 409: a concurrent write. 404: the object to replace is deleted.
                 if _status(error) in (404, 409, 412) and _code(error) != "NoSuchBucket":
                     return False
                 raise
         return True
 
 
-def _stored(answer: Mapping[str, Any]) -> Stored:
-    version = answer.get("VersionId") or ""
-    return Stored(
-        etag=answer["ETag"].strip('"'),
+def _stored(response: Mapping[str, Any]) -> StoredObject:
+    version = response.get("VersionId") or ""
+    return StoredObject(
+        etag=response["ETag"].strip('"'),
         version_id="" if version == "null" else version,
-        bytes=int(answer["ContentLength"]),
-        metadata=answer.get("Metadata") or {},
+        bytes=int(response["ContentLength"]),
+        metadata=response.get("Metadata") or {},
     )
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Foreign errors as ours: refused is NotAllowed; throttled, broken or out of reach is StorageUnavailable."""
+    """Converts errors of botocore: denied access to NotAllowed, others (throttled, unreachable) to
+    StorageUnavailable."""
     try:
         yield
     except MaskdropError:
         raise
     except ClientError as error:
         if _status(error) in (401, 403) or _code(error) in ("AccessDenied", "AllAccessDisabled"):
-            raise NotAllowed("The model server may not use this object or bucket.") from error
-        raise StorageUnavailable(f"S3 answered {_code(error)}.") from error
-    except (BotoCoreError, OSError) as error:  # OSError: the connection broke while the body was read
-        raise StorageUnavailable(f"S3 is out of reach ({type(error).__name__}).") from error
+            raise NotAllowed(
+                "The model server has no permission for this object or bucket: check its role and the bucket policy."
+            ) from error
+        raise StorageUnavailable(f"S3 returned the error {_code(error)}.") from error
+    except (BotoCoreError, OSError) as error:  # OSError: the connection broke during the read
+        raise StorageUnavailable(f"S3 cannot be reached ({type(error).__name__}).") from error
 
 
 def _status(error: ClientError) -> int:

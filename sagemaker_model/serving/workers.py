@@ -1,4 +1,4 @@
-"""The threads in which pixels are worked, and how much may wait for them."""
+"""The threads that process images, and the bounds on what may wait for them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ T = TypeVar("T")
 
 
 class Workers:
-    """`count` threads. Nothing queues inside the pool: an image's deadline runs from when a thread picks it, not while
-    it waits behind others. A thread cannot be stopped: one that outlives the deadline is `stuck` until it comes back,
-    its place is not given away, and the server is not ready."""
+    """A pool of `count` threads with a deadline for each call.
+
+    Calls wait for a free thread outside the pool, so the deadline runs from the moment a thread starts the call. A
+    thread cannot be stopped: one that exceeds the deadline counts as `stuck` until it returns. A stuck thread takes no
+    other calls, and meanwhile the server is not ready.
+    """
 
     def __init__(self, count: int, deadline_s: float) -> None:
         self.count = count
@@ -28,34 +31,34 @@ class Workers:
         self._free = asyncio.Semaphore(count)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="pixels")
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. Raises DeadlineExceeded."""
-        await self._place()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def run(self, call: Callable[[], T]) -> T:
+        """Runs `call` in a thread; returns its result or raises its error. Raises DeadlineExceeded."""
+        await self._acquire_thread()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
         late = False
 
-        def back(_: asyncio.Future[T]) -> None:
+        def release(_: asyncio.Future[T]) -> None:
             self._free.release()
             if late:
                 self.stuck -= 1
-                log.warning("a stuck worker came back; %d stuck", self.stuck)
+                log.warning("a stuck worker finished; %d stuck", self.stuck)
 
-        future.add_done_callback(back)
+        future.add_done_callback(release)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._deadline_s)
         except TimeoutError:
             if future.done():
-                raise  # the work's own TimeoutError
+                raise  # the call's own TimeoutError
             late = True
             self.stuck += 1
             log.error("a worker is stuck; %d of %d", self.stuck, self.count)
-            raise DeadlineExceeded(f"The image took longer than {self._deadline_s:g} s.") from None
+            raise DeadlineExceeded(f"The image took longer than {self._deadline_s:g} s: try a smaller image.") from None
 
-    async def _place(self) -> None:
-        """A free thread. Where all are stuck, waiting for one is no use. Raises DeadlineExceeded."""
+    async def _acquire_thread(self) -> None:
+        """Waits for a free thread. Raises DeadlineExceeded if all threads are stuck."""
         while True:
             if self.stuck >= self.count:
-                raise DeadlineExceeded("Every worker of the model server is stuck.")
+                raise DeadlineExceeded("Every worker of the model server is stuck: try again later.")
             try:
                 await asyncio.wait_for(self._free.acquire(), self._deadline_s)
             except TimeoutError:
@@ -67,24 +70,26 @@ class Workers:
 
 
 class Admission:
-    """How many images and how many bytes of bodies are in the server, waiting or in work. Above its bounds it says
-    no at once: nothing ever grows. An idle server takes anything."""
+    """Bounds the number of images and the bytes of request bodies in the server, waiting or in progress.
 
-    def __init__(self, pictures_max: int, bytes_max: int) -> None:
-        self.pictures = 0
+    Requests above the bounds are refused at once. An idle server admits a request of any size.
+    """
+
+    def __init__(self, images_max: int, bytes_max: int) -> None:
+        self.images = 0
         self.bytes = 0
-        self._pictures_max = pictures_max
+        self._images_max = images_max
         self._bytes_max = bytes_max
 
     @contextmanager
-    def admit(self, pictures: int, size: int = 0) -> Iterator[None]:
-        """Raises QueueFull."""
-        if self.pictures and (self.pictures + pictures > self._pictures_max or self.bytes + size > self._bytes_max):
-            raise QueueFull(f"The model server is busy with {self.pictures} images: try again in a few seconds.")
-        self.pictures += pictures
+    def admit(self, images: int, size: int = 0) -> Iterator[None]:
+        """Counts `images` and `size` bytes while the context is open. Raises QueueFull."""
+        if self.images and (self.images + images > self._images_max or self.bytes + size > self._bytes_max):
+            raise QueueFull(f"The model server is busy with {self.images} images: try again in a few seconds.")
+        self.images += images
         self.bytes += size
         try:
             yield
         finally:
-            self.pictures -= pictures
+            self.images -= images
             self.bytes -= size

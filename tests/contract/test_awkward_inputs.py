@@ -1,4 +1,4 @@
-"""Files that have broken other services: what each must give is written in the manifest beside them."""
+"""Files that have broken other services. The manifest next to them states the expected result of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sagemaker_model.imaging.pixels import Limits, decode
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward_inputs"
 LIMITS = Limits(IMAGE_BYTES_MAX, 50_000_000)
 
-pytestmark = pytest.mark.skipif(not AWKWARD.is_dir(), reason="the awkward inputs are not beside this checkout")
+pytestmark = pytest.mark.skipif(not AWKWARD.is_dir(), reason="the folder shared/data/awkward_inputs is missing")
 
 
 def rows() -> list[dict[str, str]]:
@@ -37,30 +37,33 @@ def rows_that(*expected: str) -> list[object]:
     return [pytest.param(row, id=row["file"]) for row in rows() if row["expect"] in expected]
 
 
-def work(file: str, engine: Engine, **output: str) -> Cutout:
+def process(file: str, engine: Engine, **output: str) -> Cutout:
     data = (AWKWARD / "files" / file).read_bytes()
     return cut_out(data, Options(output=Output(**output)), engine, LIMITS)  # type: ignore[arg-type]
 
 
 def matte(file: str, engine: Engine) -> np.ndarray:
-    data = work(file, engine, channels="alpha").data
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = process(file, engine, channels="alpha").data
+    alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert alpha is not None
+    return alpha
 
 
 def iou(file: str, engine: Engine) -> float:
-    """Of the person found and the person there, at the true mask's size."""
+    """Returns the IoU of the predicted and the true mask of the person, at the size of the true mask."""
     truth = cv2.imread(str(AWKWARD / "base" / "person_mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert truth is not None
     alpha = cv2.resize(matte(file, engine), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    found, there = alpha >= 128, truth >= 128
-    return float((found & there).sum() / (found | there).sum())
+    predicted, person = alpha >= 128, truth >= 128
+    return float((predicted & person).sum() / (predicted | person).sum())
 
 
 @pytest.mark.parametrize("row", rows_that("ok", "ok_or_415"))
-def test_a_picture_comes_back_upright_at_its_own_size_without_metadata(
+def test_a_result_is_upright_has_the_size_of_its_image_and_no_metadata(
     row: dict[str, str], engines: dict[str, Engine]
 ) -> None:
     try:
-        cutout = work(row["file"], engines["selfie"])
+        cutout = process(row["file"], engines["selfie"])
     except InputError as error:
         assert row["expect"] == "ok_or_415"
         assert str(error.status) in row["http_status"].split("|")  # noqa: PT017
@@ -76,17 +79,19 @@ def test_a_picture_comes_back_upright_at_its_own_size_without_metadata(
 
 
 @pytest.mark.parametrize("row", rows_that("reject"))
-def test_a_bad_file_gets_one_typed_error_and_is_not_retried(row: dict[str, str], engines: dict[str, Engine]) -> None:
+def test_an_invalid_file_raises_one_input_error_that_is_not_retryable(
+    row: dict[str, str], engines: dict[str, Engine]
+) -> None:
     with pytest.raises(InputError) as caught:
-        work(row["file"], engines["selfie"])
+        process(row["file"], engines["selfie"])
     assert str(caught.value.status) in row["http_status"].split("|")
     assert not caught.value.retryable
 
 
 @pytest.mark.parametrize("row", rows_that("ok_or_reject"))
-def test_a_bomb_is_refused_or_harmless(row: dict[str, str], engines: dict[str, Engine]) -> None:
+def test_a_decompression_bomb_is_rejected_or_processed(row: dict[str, str], engines: dict[str, Engine]) -> None:
     try:
-        cutout = work(row["file"], engines["selfie"])
+        cutout = process(row["file"], engines["selfie"])
     except InputError as error:
         assert str(error.status) in row["http_status"].split("|")  # noqa: PT017
     else:
@@ -94,7 +99,9 @@ def test_a_bomb_is_refused_or_harmless(row: dict[str, str], engines: dict[str, E
 
 
 @pytest.mark.parametrize("row", [pytest.param(r, id=r["file"]) for r in rows() if "mask IoU" in r["checks"]])
-def test_the_same_person_in_another_form_gets_the_same_mask(row: dict[str, str], engines: dict[str, Engine]) -> None:
+def test_the_mask_of_a_person_does_not_depend_on_the_file_format(
+    row: dict[str, str], engines: dict[str, Engine]
+) -> None:
     tolerance = float(re.search(r"within (\d\.\d+)", row["checks"]).group(1))  # type: ignore[union-attr]
     plain = iou("person_plain.png", engines["selfie"])
     try:
@@ -105,16 +112,16 @@ def test_the_same_person_in_another_form_gets_the_same_mask(row: dict[str, str],
     assert found == pytest.approx(plain, abs=tolerance)
 
 
-def test_red_ink_becomes_red_light() -> None:
+def test_cmyk_red_is_converted_to_rgb_red() -> None:
     rgb = decode((AWKWARD / "files" / "fogra-0-100-100-0.tif").read_bytes(), LIMITS).rgb
     assert rgb.reshape(-1, 3).mean(axis=0) == pytest.approx([226, 0, 26], abs=30)
 
 
-def test_an_empty_picture_says_that_it_is_empty(engines: dict[str, Engine]) -> None:
-    cutout = work("all_black.png", engines["selfie"])
+def test_an_image_without_subject_adds_the_warning_no_subject(engines: dict[str, Engine]) -> None:
+    cutout = process("all_black.png", engines["selfie"])
     assert cutout.subject.box is None
     assert any(warning.startswith("no_subject:") for warning in cutout.warnings)
 
 
-def test_what_was_transparent_stays_transparent(engines: dict[str, Engine]) -> None:
+def test_a_fully_transparent_image_stays_transparent(engines: dict[str, Engine]) -> None:
     assert matte("full-transparent.png", engines["selfie"]).max() == 0

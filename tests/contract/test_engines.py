@@ -9,9 +9,9 @@ import pytest
 
 from maskdrop.catalog import ENGINES
 from maskdrop.prompt import Prompt, Prompts
-from sagemaker_model.cutout import FULL_SIZE
+from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine
-from sagemaker_model.imaging.pixels import Picture
+from sagemaker_model.imaging.pixels import DecodedImage
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 
@@ -48,7 +48,7 @@ def test_it_answers_for_pictures_of_any_size(name: str, shape: tuple[int, int], 
     assert found.values.ndim == 2
     assert np.isfinite(found.values).all()
     assert 0 <= found.values.min() <= found.values.max() <= 1
-    full = FULL_SIZE[ENGINES[name].returns](found, Picture(picture(shape)))
+    full = FULL_SIZE_ALPHA[ENGINES[name].returns](found, DecodedImage(picture(shape)))
     assert full.shape == shape
     assert full.dtype == np.uint8
 

@@ -1,6 +1,6 @@
-"""The alphas of the samples and some results, kept small: whatever changes them shows here, on purpose or not.
+"""Golden tests: the alphas of the samples and some results must match the downscaled images in tests/golden.
 
-After a change that is meant: `python -m tests.contract.test_golden` writes them anew; look at them before committing.
+After an intended change, run `python -m tests.contract.test_golden` to rewrite them and inspect them before committing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SAMPLES = sorted((ROOT / "samples").glob("*/*.png"))
 PERSON = ROOT / "samples" / "default" / "astronaut.png"
 
 SIDE = 64
-"""Pixels of a golden alpha: means over blocks, so that one wrong pixel is nothing and a lost hand is much."""
+"""Side of a golden alpha in pixels. Means over blocks ignore single pixels and detect a lost hand."""
 
 TOLERANCE = 2.0
-"""Mean difference of 255: processors round differently. A quarter of a hand is more."""
+"""Maximum mean difference, of 255: rounding differs between processors. A quarter of a hand exceeds it."""
 
 FORMATS = {
     "JPEG": {"quality": 95},
@@ -43,10 +43,12 @@ FORMATS = {
 
 
 def matte(data: bytes, engine: Engine, name: str) -> np.ndarray:
-    """HxW uint8."""
+    """Returns the alpha of an image, HxW uint8."""
     options = Options(engine=name, output=Output(channels="alpha"))
     result = cut_out(data, options, engine, ServerSettings().limits).data
-    return cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    alpha = cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert alpha is not None
+    return alpha
 
 
 def small(alpha: np.ndarray) -> np.ndarray:
@@ -58,11 +60,12 @@ def golden(sample: Path) -> Path:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_alpha_of_a_sample_is_what_it_was(sample: Path, engines: dict[str, Engine]) -> None:
+def test_the_alpha_of_a_sample_matches_its_golden_image(sample: Path, engines: dict[str, Engine]) -> None:
     name = PRESETS[sample.parent.name].engine
-    found = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
-    kept = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE).astype(float)
-    assert np.abs(found - kept).mean() <= TOLERANCE
+    alpha = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
+    expected = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    assert np.abs(alpha - expected).mean() <= TOLERANCE
 
 
 OUTPUTS = {
@@ -73,11 +76,11 @@ OUTPUTS = {
 }
 
 
-def drawn(said: dict[str, str], engine: Engine) -> np.ndarray:
-    """SIDExSIDEx3 uint8: the result on grey, or the colours of a zip as they are."""
-    options = Options(output=Output.from_json(said))
+def render(output: dict[str, str], engine: Engine) -> np.ndarray:
+    """Returns the result on grey, or the colours of a zip unchanged, SIDExSIDEx3 uint8."""
+    options = Options(output=Output.from_json(output))
     data = cut_out(PERSON.read_bytes(), options, engine, ServerSettings().limits).data
-    if said.get("format") == "zip":
+    if output.get("format") == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             data = opened.read("color.jpg")
     with Image.open(io.BytesIO(data)) as result:
@@ -87,13 +90,15 @@ def drawn(said: dict[str, str], engine: Engine) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_a_layout_looks_as_it_did(name: str, engines: dict[str, Engine]) -> None:
-    kept = cv2.cvtColor(cv2.imread(str(GOLDEN / f"output-{name}.png")), cv2.COLOR_BGR2RGB)
-    assert np.abs(drawn(OUTPUTS[name], engines["selfie"]).astype(float) - kept).mean() <= TOLERANCE
+def test_the_result_of_an_output_option_matches_its_golden_image(name: str, engines: dict[str, Engine]) -> None:
+    bgr = cv2.imread(str(GOLDEN / f"output-{name}.png"))
+    assert bgr is not None
+    expected = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    assert np.abs(render(OUTPUTS[name], engines["selfie"]).astype(float) - expected).mean() <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_one_photo_has_one_alpha_whatever_it_is_packed_in(form: str, engines: dict[str, Engine]) -> None:
+def test_the_alpha_does_not_depend_on_the_file_format(form: str, engines: dict[str, Engine]) -> None:
     packed = io.BytesIO()
     with Image.open(PERSON) as photo:
         photo.convert("RGB").save(packed, form, **FORMATS[form])
@@ -109,6 +114,6 @@ if __name__ == "__main__":
     for path in SAMPLES:
         chosen = PRESETS[path.parent.name].engine
         cv2.imwrite(str(golden(path)), small(matte(path.read_bytes(), loaded[chosen], chosen)))
-    for kind, said in OUTPUTS.items():
-        colours = cv2.cvtColor(drawn(said, loaded["selfie"]), cv2.COLOR_RGB2BGR)
+    for kind, output in OUTPUTS.items():
+        colours = cv2.cvtColor(render(output, loaded["selfie"]), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(GOLDEN / f"output-{kind}.png"), colours)

@@ -27,6 +27,9 @@ PATHS = ("/api/remove",)
 PARAMETERS = ("model", "om", "bgc", "extras")
 """Parameters that are not ignored."""
 
+IGNORED = ("a", "af", "ab", "ae", "ppm", "dc", "vm")
+"""Documented parameters that are accepted without effect, as any unknown parameter is."""
+
 ENGINE_OF = {"u2net_human_seg": "portrait", "birefnet-portrait": "portrait"}
 """Model of rembg -> equivalent engine. Engine names are accepted too.
 

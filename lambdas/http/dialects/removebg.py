@@ -61,6 +61,12 @@ PARAMETERS: dict[str, str] = {
 }
 """Parameter of remove.bg -> field of the output options with the same grammar."""
 
+KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+"""The parameters that are parsed."""
+
+IGNORED = ("add_shadow", "shadow_method")
+"""Documented parameters that are accepted without effect, as any unknown parameter is."""
+
 FIELD_CODES = {
     "size": "invalid_size",
     "format": "invalid_format",
@@ -132,11 +138,10 @@ def error_response(error: MaskdropError) -> Response[Any]:
 
 def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the known parameters: files as bytes, others as text. Raises InvalidOptions."""
-    known = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
     return {
         name: value if name in FILES and isinstance(value, bytes) else text_of(name, value)
         for name, value in fields.items()
-        if name in known
+        if name in KNOWN
     }
 
 

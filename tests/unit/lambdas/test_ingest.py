@@ -79,7 +79,7 @@ def test_a_preset_in_the_registry_applies_without_a_deployment() -> None:
     (job,) = world.jobs.records.values()
     assert (job.preset, job.options.output.format) == ("shop", "jpg")
     (bundle,) = world.bundles()
-    assert bundle.items[0].result_key == "results/shop/a.jpg.jpg"
+    assert bundle.items[0].result.key == "results/shop/a.jpg.jpg"
 
 
 def test_an_invalid_preset_fails_only_the_photos_that_use_it() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from local.deploy import zip_folder
 
 
-def test_a_zip_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
+def test_a_zip_depends_only_on_file_names_and_contents(tmp_path: Path) -> None:
     for folder, names in (("one", ("a.py", "b.py")), ("two", ("b.py", "a.py"))):
         (tmp_path / folder / "inner").mkdir(parents=True)
         for name in names:

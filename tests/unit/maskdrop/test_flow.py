@@ -47,7 +47,7 @@ def test_many_photos_share_bundles_of_at_most_64() -> None:
     assert sorted(len(bundle.items) for bundle in world.bundles()) == [22, 64, 64]
 
 
-def test_a_second_event_for_the_same_photo_is_passed_over() -> None:
+def test_a_duplicate_event_is_skipped() -> None:
     world = World()
     submit(world, photos(1))
     submit(world, photos(1))
@@ -74,7 +74,7 @@ def test_a_new_version_of_a_photo_is_another_job() -> None:
         ("inbox/default/empty.jpg", 0, "empty_file"),
     ],
 )
-def test_what_cannot_be_a_picture_fails_at_once_and_is_told(key: str, size: int, code: str) -> None:
+def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, size: int, code: str) -> None:
     world = World()
     submit(world, arrivals([a_source(key, size=size)], NOW))
     (record,) = world.jobs.records.values()
@@ -85,7 +85,7 @@ def test_what_cannot_be_a_picture_fails_at_once_and_is_told(key: str, size: int,
     assert world.events.published == [record]
 
 
-def test_when_the_endpoint_takes_nothing_every_message_comes_back_and_the_jobs_are_queued() -> None:
+def test_when_the_endpoint_refuses_a_bundle_its_messages_are_redelivered_and_its_jobs_queued() -> None:
     world = World()
     world.endpoint.unavailable = True
     errors = admit(photos(3), world.settings, world.services, NOW)
@@ -93,7 +93,7 @@ def test_when_the_endpoint_takes_nothing_every_message_comes_back_and_the_jobs_a
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
 
 
-def test_a_photo_that_came_back_is_submitted_when_its_message_returns() -> None:
+def test_a_requeued_photo_is_submitted_when_its_message_is_redelivered() -> None:
     world = World()
     world.endpoint.unavailable = True
     admit(photos(1), world.settings, world.services, NOW)
@@ -104,7 +104,7 @@ def test_a_photo_that_came_back_is_submitted_when_its_message_returns() -> None:
     assert record.attempts == 2
 
 
-def test_when_ingest_dies_between_claim_and_hand_over_the_redelivered_message_brings_the_photo_back() -> None:
+def test_when_ingest_crashes_between_claim_and_submission_the_redelivered_message_submits_the_photo() -> None:
     world = World()
     submit(world, photos(1))
     world.endpoint.submitted.clear()  # the bundle was never handed over
@@ -115,7 +115,7 @@ def test_when_ingest_dies_between_claim_and_hand_over_the_redelivered_message_br
     assert [item.id for item in world.bundles()[0].items] == [job.id]
 
 
-def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
+def test_when_the_table_is_unavailable_the_messages_are_redelivered_and_nothing_is_submitted() -> None:
     world = World()
     world.jobs.broken = TableUnavailable("Claiming a job failed: ThrottlingException.")
     errors = admit(photos(2), world.settings, world.services, NOW)
@@ -123,7 +123,7 @@ def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
     assert world.jobs.records == {}
 
 
-def test_results_are_recorded_with_their_cost_and_told() -> None:
+def test_results_are_recorded_with_their_cost_and_an_event() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
@@ -145,7 +145,7 @@ def test_where_nothing_is_billed_the_cost_is_unknown_and_not_zero() -> None:
     assert world.jobs.records[bundle.items[0].id].cost_usd is None
 
 
-def test_one_bad_picture_fails_alone() -> None:
+def test_one_invalid_image_fails_alone() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
@@ -157,7 +157,7 @@ def test_one_bad_picture_fails_alone() -> None:
     assert world.queue.sent == []
 
 
-def test_a_retryable_outcome_goes_round_again_with_a_delay() -> None:
+def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
@@ -170,7 +170,7 @@ def test_a_retryable_outcome_goes_round_again_with_a_delay() -> None:
     assert world.events.published == []
 
 
-def test_a_failed_invocation_sends_its_whole_bundle_round_again() -> None:
+def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
     world = World()
     submit(world, photos(3))
     (bundle,) = world.bundles()
@@ -179,7 +179,7 @@ def test_a_failed_invocation_sends_its_whole_bundle_round_again() -> None:
     assert len(world.queue.sent) == 3
 
 
-def test_bundles_get_smaller_with_every_attempt_so_that_a_poisonous_picture_ends_up_alone() -> None:
+def test_bundles_get_smaller_with_every_attempt_so_that_a_crashing_image_is_isolated() -> None:
     assert [bundle_size(attempts) for attempts in range(5)] == [BUNDLE_MAX, 8, 1, 1, 1]
     world = World()
     submit(world, photos(20))
@@ -190,7 +190,7 @@ def test_bundles_get_smaller_with_every_attempt_so_that_a_poisonous_picture_ends
     assert [len(again.items) for again in world.bundles()[1:]] == [8, 8, 4]
 
 
-def test_a_picture_that_always_fails_is_given_up_with_the_last_reason() -> None:
+def test_a_job_fails_after_the_maximum_number_of_attempts_with_the_last_error() -> None:
     world = World()
     (job,) = photos(1)
     waiting: list[Job | JobMessage] = [job]
@@ -207,7 +207,7 @@ def test_a_picture_that_always_fails_is_given_up_with_the_last_reason() -> None:
     assert world.events.published == [record]
 
 
-def test_a_late_failure_of_an_old_bundle_changes_nothing() -> None:
+def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
@@ -219,7 +219,7 @@ def test_a_late_failure_of_an_old_bundle_changes_nothing() -> None:
     assert world.jobs.records == before
 
 
-def test_a_late_result_of_an_old_bundle_is_a_result_all_the_same() -> None:
+def test_a_late_result_of_an_earlier_bundle_is_recorded() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
@@ -228,7 +228,7 @@ def test_a_late_result_of_an_old_bundle_is_a_result_all_the_same() -> None:
     assert world.jobs.records[old.items[0].id].state == "done"
 
 
-def test_a_notification_that_comes_twice_is_recorded_once_and_told_again() -> None:
+def test_a_duplicate_notification_is_recorded_once_and_published_again() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
@@ -240,7 +240,7 @@ def test_a_notification_that_comes_twice_is_recorded_once_and_told_again() -> No
 
 
 @pytest.mark.parametrize("state", ["queued", "submitted"])
-def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
+def test_the_sweep_queues_an_overdue_job_again(state: str) -> None:
     world = World()
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
@@ -254,7 +254,7 @@ def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
     assert sweep(world.settings, world.services, minutes_later(overdue + 6)) == 0
 
 
-def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
+def test_the_sweep_fails_a_job_after_its_last_attempt() -> None:
     world = World()
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
@@ -264,7 +264,7 @@ def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
     assert world.events.published == [world.jobs.records[record.id]]
 
 
-def test_the_sweep_leaves_ended_jobs_alone() -> None:
+def test_the_sweep_ignores_finished_jobs() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
@@ -290,7 +290,7 @@ def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
     assert world.jobs.records[job.id].state == "failed"
 
 
-def test_a_dead_letter_of_a_job_on_its_way_changes_nothing() -> None:
+def test_a_dead_letter_of_a_submitted_job_is_ignored() -> None:
     world = World()
     (job,) = photos(1)
     submit(world, [job])
@@ -299,7 +299,7 @@ def test_a_dead_letter_of_a_job_on_its_way_changes_nothing() -> None:
     assert world.events.published == []
 
 
-def test_an_answer_that_could_not_be_recorded_sends_its_jobs_round_again() -> None:
+def test_a_response_that_could_not_be_recorded_queues_its_jobs_again() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
@@ -329,14 +329,14 @@ def with_result(world: World, job: Job, of: str = "") -> tuple[str, str]:
     return place
 
 
-def test_a_new_job_is_announced_and_once_more_while_it_waits() -> None:
+def test_a_new_job_gets_a_message_and_another_one_while_it_is_queued() -> None:
     world = World()
     job = queued(a_source(), "default", Options(), NOW, owner="shop")
     assert [enqueue(job, world.services) for _ in range(2)] == [job, job]
     assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), 0)] * 2
 
 
-def test_a_job_that_is_past_waiting_is_returned_as_it_stands_and_not_announced() -> None:
+def test_a_job_that_is_no_longer_queued_is_returned_without_a_message() -> None:
     world = World()
     done = an_upload(world, "done")
     assert enqueue(replace(done, state="queued", finished_at=None), world.services) == done
@@ -344,7 +344,7 @@ def test_a_job_that_is_past_waiting_is_returned_as_it_stands_and_not_announced()
 
 
 @pytest.mark.parametrize(("attempts", "company"), [(0, 64), (1, 8), (5, 1)])
-def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for(attempts: int, company: int) -> None:
+def test_a_retried_job_is_submitted_in_a_bundle_as_small_as_its_attempts_require(attempts: int, company: int) -> None:
     world = World()
     failed = an_upload(world, "failed", attempts)
     waiting = retry(failed, world.services, minutes_later(1))
@@ -353,7 +353,7 @@ def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for
     assert bundle_size(JobMessage.from_body(body).attempts) == company
 
 
-def test_a_photo_whose_preset_was_mended_is_tried_anew_with_it_and_with_no_other_before() -> None:
+def test_a_retry_uses_the_corrected_preset_and_fails_while_it_is_invalid() -> None:
     world = World()
     own: dict[str, dict[str, Any]] = {"shop": {"output": {"format": "bmp"}}}
     services = replace(world.services, presets=Presets(lambda: own, clock=iter(range(0, 1000, 100)).__next__))
@@ -370,7 +370,7 @@ def test_a_photo_whose_preset_was_mended_is_tried_anew_with_it_and_with_no_other
     assert len(world.queue.sent) == 1
 
 
-def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
+def test_a_retry_without_a_message_can_be_repeated() -> None:
     world = World()
     retry(an_upload(world, "failed"), world.services, NOW)
     (waiting,) = world.jobs.records.values()
@@ -379,7 +379,7 @@ def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("state", ["submitted", "done"])
-def test_a_job_that_has_not_failed_is_not_tried_anew(state: str) -> None:
+def test_only_a_failed_job_is_retried(state: str) -> None:
     world = World()
     with pytest.raises(JobNotFailed, match=state):
         retry(an_upload(world, state), world.services, NOW)
@@ -387,14 +387,14 @@ def test_a_job_that_has_not_failed_is_not_tried_anew(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "submitted"])
-def test_a_removed_job_leaves_nothing(state: str) -> None:
+def test_a_deleted_job_leaves_no_record_and_no_image(state: str) -> None:
     world = World()
     remove(an_upload(world, state), world.settings, world.services)
     assert not world.jobs.records
     assert not world.storage.objects
 
 
-def test_a_job_in_work_is_not_removed() -> None:
+def test_a_submitted_job_is_not_deleted() -> None:
     world = World()
     job = an_upload(world, "submitted")
     with pytest.raises(JobInWork):
@@ -403,7 +403,7 @@ def test_a_job_in_work_is_not_removed() -> None:
     assert (job.source.bucket, job.source.key) in world.storage.objects
 
 
-def test_a_job_that_is_taken_while_it_is_removed_keeps_its_upload() -> None:
+def test_a_job_that_is_submitted_while_it_is_deleted_keeps_its_upload() -> None:
     world = World()
     job = an_upload(world)
     world.jobs.take(job.id, bundle="b", now=NOW, abandoned=NOW)
@@ -412,7 +412,7 @@ def test_a_job_that_is_taken_while_it_is_removed_keeps_its_upload() -> None:
     assert (job.source.bucket, job.source.key) in world.storage.objects
 
 
-def test_a_removed_job_takes_neither_a_dropped_photo_with_it_nor_the_result_of_its_successor() -> None:
+def test_deleting_a_job_keeps_the_dropped_photo_and_the_result_of_a_newer_version() -> None:
     world = World()
     old, new = (replace(dropped(a_source(version=v), NOW), state="done", finished_at=NOW) for v in ("v1", "v2"))
     world.storage.write(old.source.bucket, old.source.key, b"photo", "image/jpeg")
@@ -425,7 +425,7 @@ def test_a_removed_job_takes_neither_a_dropped_photo_with_it_nor_the_result_of_i
     assert set(world.storage.objects) == {(old.source.bucket, old.source.key)}
 
 
-def test_a_removed_job_takes_no_upload_of_another_owner_with_it() -> None:
+def test_deleting_a_job_keeps_uploads_of_other_owners() -> None:
     world = World()
     theirs = an_upload(world)
     ours = queued(theirs.source, "default", Options(), NOW, owner="operator")

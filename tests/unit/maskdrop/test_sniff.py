@@ -35,5 +35,5 @@ def test_a_box_of_brands_is_read_whole(brands: bytes, content_type: str | None) 
 @pytest.mark.parametrize(
     "head", [b"", b"B", b"\xff\xd8", b"%PDF-1.7", b"<svg/>", b"PK\3\4", b"RIFF\0\0\0\0WAVE", b"ftyp"]
 )
-def test_anything_else_is_no_picture(head: bytes) -> None:
+def test_other_files_are_not_images(head: bytes) -> None:
     assert picture_type(head) is None

@@ -1,4 +1,4 @@
-"""The weights of the default engine, fetched once into the repository's .local folder."""
+"""Fixtures: the weights folder, with `selfie` downloaded once into the repository's .local, and the engines."""
 
 from __future__ import annotations
 

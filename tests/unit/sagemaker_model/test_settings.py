@@ -8,17 +8,17 @@ from maskdrop.settings import InvalidSettings
 from sagemaker_model.settings import ServerSettings
 
 
-def test_what_is_not_set_keeps_its_default() -> None:
+def test_unset_variables_keep_their_defaults() -> None:
     assert ServerSettings.from_env({}) == ServerSettings()
 
 
-def test_every_setting_has_its_variable_and_its_type() -> None:
+def test_settings_are_read_from_their_variables_with_their_types() -> None:
     env = {"MODEL_PORT": "9000", "MODEL_WEIGHTS_DIR": "w", "MODEL_USD_PER_HOUR": "0.5", "MODEL_HOST": "0.0.0.0"}  # noqa: S104
     found = ServerSettings.from_env(env)
     assert (found.port, found.weights_dir, found.usd_per_hour, found.host) == (9000, Path("w"), 0.5, "0.0.0.0")  # noqa: S104
 
 
-def test_the_workers_share_the_cores_unless_it_is_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_share_the_cores_unless_network_threads_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert ServerSettings().threads == 1
     assert ServerSettings(workers=1).threads == 8
@@ -27,7 +27,7 @@ def test_the_workers_share_the_cores_unless_it_is_said_otherwise(monkeypatch: py
     assert ServerSettings.from_env({"MODEL_WORKERS": "8", "MODEL_NETWORK_THREADS": "2"}).threads == 2
 
 
-def test_all_faults_are_named_together() -> None:
+def test_one_error_names_all_invalid_settings() -> None:
     env = {
         "MODEL_PORT": "x",
         "MODEL_WORKERS": "0",
@@ -40,7 +40,7 @@ def test_all_faults_are_named_together() -> None:
     assert all(name in str(caught.value) for name in env)
 
 
-def test_what_a_command_needs_is_named_where_it_is_missing() -> None:
+def test_the_error_names_all_required_settings_that_are_missing() -> None:
     with pytest.raises(InvalidSettings, match="MODEL_QUEUE_URL and MODEL_RESULTS_BUCKET"):
         ServerSettings().require("queue_url", "results_bucket")
     settings = ServerSettings.from_env({"MODEL_QUEUE_URL": "https://sqs/q", "MODEL_DELETE_MESSAGES": "0"})
@@ -50,5 +50,5 @@ def test_what_a_command_needs_is_named_where_it_is_missing() -> None:
         settings.require("queue_url", "results_bucket")
 
 
-def test_what_drains_ends_before_sagemaker_kills() -> None:
+def test_the_drain_time_is_shorter_than_the_30_s_of_sagemaker() -> None:
     assert ServerSettings().drain_s < 30

@@ -1,4 +1,4 @@
-"""An engine whose answer is known beforehand."""
+"""A fake engine with a fixed result."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from sagemaker_model.engines.base import Alpha
 
 @dataclass
 class Half:
-    """An engine that takes the left half. `hold` keeps it at work until it is set; `fault` makes it fail."""
+    """Returns the left half of every image as the subject. `hold` blocks `predict` until it is set; `error` is raised.
+
+    `entered` counts the calls of `predict`.
+    """
 
     weights_sha256: str = "half"
     hold: threading.Event | None = None
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    fault: Exception | None = None
+    error: Exception | None = None
 
-    def setup(self, device: str, weights_dir: Path) -> None: ...
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None: ...
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         self.entered.release()
         if self.hold:
             assert self.hold.wait(60)
-        if self.fault:
-            raise self.fault
+        if self.error:
+            raise self.error
         values = np.zeros((4, 8), np.float32)
         values[:, :4] = 1
         return Alpha(values)

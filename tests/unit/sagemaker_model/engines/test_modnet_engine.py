@@ -1,4 +1,4 @@
-"""The engine `modnet` and its exported files, with a network that has learnt to find a bright disc in 40 steps."""
+"""The engine `modnet` and its exported files, with a network trained for 40 steps to find a bright disc."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not ins
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 from sagemaker_model.engines import modnet  # noqa: E402
+from sagemaker_model.engines.onnx_session import run_matting  # noqa: E402
 from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
@@ -33,8 +34,8 @@ def disc(rng: np.random.Generator, width: int = SIDE, height: int = SIDE) -> tup
     centre, radius = rng.uniform(0.3, 0.7, 2) * (width, height), rng.uniform(0.15, 0.35) * side
     matte = np.clip(radius - np.hypot(x - centre[0], y - centre[1]) + 0.5, 0, 1)[..., None]
     colours = matte * rng.uniform(150, 250, 3) + (1 - matte) * rng.uniform(0, 100, 3)
-    picture = np.clip(colours + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
-    return picture, matte[..., 0].astype(np.float32)
+    image = np.clip(colours + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+    return image, matte[..., 0].astype(np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,25 +71,25 @@ def folder(trained: MODNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     twice = once | {f"lr_branch.{name}": tensor for name, tensor in once.items() if name.startswith("backbone.")}
     published = folder / "published.ckpt"
     torch.save({f"module.{name}": tensor for name, tensor in twice.items()}, published)
-    import_file(named("modnet"), published, folder, own=True)  # its sum is pinned: it is not the published one's
+    import_file(named("modnet"), published, folder, own=True)  # pinned by its own SHA-256, not the published one
     export.to_onnx(trained, folder / modnet.ONNX)
-    export.to_int8(trained, folder / modnet.INT8, pictures(export.CALIBRATION_MIN))
+    export.to_int8(trained, folder / modnet.INT8, images(export.CALIBRATION_MIN))
     return folder
 
 
-def pictures(count: int, seed: int = 1) -> list[np.ndarray]:
-    """As the network takes them: 3x128x128 float32 in -1..1."""
+def images(count: int, seed: int = 1) -> list[np.ndarray]:
+    """Returns inputs of the network: 3x128x128 float32 in -1..1."""
     rng = np.random.default_rng(seed)
     return [disc(rng, 128, 128)[0].transpose(2, 0, 1) / np.float32(127.5) - 1 for _ in range(count)]
 
 
 def engine(folder: Path, *names: str, tmp_path: Path) -> modnet.MODNet:
-    """Set up from those files alone."""
+    """Returns an engine set up from these files only."""
     for name in (*names, MANIFEST):
         shutil.copy(folder / name, tmp_path)
-    ready = modnet.MODNet()
-    ready.setup("cpu", tmp_path)
-    return ready
+    loaded = modnet.MODNet()
+    loaded.setup("cpu", tmp_path)
+    return loaded
 
 
 # Export
@@ -100,15 +101,15 @@ def test_the_exported_network_agrees_at_any_size_and_batch(folder: Path, trained
     session = onnxruntime.InferenceSession(folder / modnet.ONNX, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         expected = trained(torch.from_numpy(x)).numpy()
-    assert np.abs(session.run(["matte"], {"picture": x})[0] - expected).max() <= 1e-4
+    assert np.abs(run_matting(session, x) - expected).max() <= 1e-4
 
 
-def test_eight_bits_stay_close_and_take_a_quarter_of_the_room(folder: Path, trained: MODNet) -> None:
-    compared = pictures(4, seed=2)
-    found, _ = export.onnx_mattes(folder / modnet.INT8, compared)
+def test_the_8_bit_file_is_close_to_float32_and_a_quarter_of_its_size(folder: Path, trained: MODNet) -> None:
+    compared = images(4, seed=2)
+    found, _ = export.run_onnx(folder / modnet.INT8, compared)
     with torch.inference_mode():
-        wanted = trained(torch.from_numpy(np.stack(compared))).numpy()
-    assert 0 < np.abs(np.stack(found) - wanted).mean() < 0.02
+        expected = trained(torch.from_numpy(np.stack(compared))).numpy()
+    assert 0 < np.abs(np.stack(found) - expected).mean() < 0.02
     assert (folder / modnet.INT8).stat().st_size < 0.3 * (folder / modnet.ONNX).stat().st_size
 
 
@@ -116,56 +117,56 @@ def test_eight_bits_stay_close_and_take_a_quarter_of_the_room(folder: Path, trai
 
 
 @pytest.mark.parametrize("name", [modnet.CHECKPOINT, modnet.ONNX, modnet.INT8])
-def test_it_finds_the_disc(name: str, folder: Path, tmp_path: Path) -> None:
+def test_every_form_of_the_weights_finds_the_disc(name: str, folder: Path, tmp_path: Path) -> None:
     rgb, truth = disc(np.random.default_rng(5), 512, 512)
-    small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)  # the scale that it has learnt
-    ready = engine(folder, name, tmp_path=tmp_path)
-    found = ready.infer([small.transpose(2, 0, 1) / np.float32(127.5) - 1])[0]
-    wanted = cv2.resize(truth, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    assert np.abs(found - wanted).mean() < 0.1 < wanted.mean()
-    assert ready.weights_sha256 == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)  # the scale of the training images
+    loaded = engine(folder, name, tmp_path=tmp_path)
+    found = loaded.infer([small.transpose(2, 0, 1) / np.float32(127.5) - 1])[0]
+    expected = cv2.resize(truth, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    assert np.abs(found - expected).mean() < 0.1 < expected.mean()
+    assert loaded.weights_sha256 == hashlib.sha256((folder / name).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", [modnet.CHECKPOINT, modnet.ONNX])
-def test_a_batch_is_its_pictures_in_order(name: str, folder: Path, tmp_path: Path) -> None:
-    ready = engine(folder, name, tmp_path=tmp_path)
-    batch = pictures(3)
-    for together, picture in zip(ready.infer(batch), batch, strict=True):
-        assert np.allclose(together, ready.infer([picture])[0], rtol=0, atol=1e-4)
+def test_a_batch_returns_the_mattes_of_its_images_in_order(name: str, folder: Path, tmp_path: Path) -> None:
+    loaded = engine(folder, name, tmp_path=tmp_path)
+    batch = images(3)
+    for matte, image in zip(loaded.infer(batch), batch, strict=True):
+        assert np.allclose(matte, loaded.infer([image])[0], rtol=0, atol=1e-4)
 
 
-def test_the_way_through_prepare_infer_and_finish_is_predict(folder: Path, tmp_path: Path) -> None:
-    ready = engine(folder, modnet.ONNX, tmp_path=tmp_path)
+def test_prepare_infer_and_finish_give_the_result_of_predict(folder: Path, tmp_path: Path) -> None:
+    loaded = engine(folder, modnet.ONNX, tmp_path=tmp_path)
     rgb, _ = disc(np.random.default_rng(0), 200, 150)
-    prepared = ready.prepare(rgb, ())
+    prepared = loaded.prepare(rgb, ())
     assert prepared.shape == (3, 512, 672)
     assert prepared.dtype == np.float32
     assert -1 <= prepared.min() < prepared.max() <= 1
-    by_hand = ready.finish(ready.infer([prepared])[0], rgb, ())
-    assert np.array_equal(by_hand.values, ready.predict(rgb, ()).values)
+    in_steps = loaded.finish(loaded.infer([prepared])[0], rgb, ())
+    assert np.array_equal(in_steps.values, loaded.predict(rgb, ()).values)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (20, 30000), (7, 5), (480, 641)])
-def test_it_answers_for_pictures_of_any_size(shape: tuple[int, int], folder: Path, tmp_path: Path) -> None:
-    ready = engine(folder, modnet.INT8, tmp_path=tmp_path)
-    found = ready.predict(np.full((*shape, 3), 200, np.uint8), ()).values
+def test_images_of_any_size_have_a_matte(shape: tuple[int, int], folder: Path, tmp_path: Path) -> None:
+    loaded = engine(folder, modnet.INT8, tmp_path=tmp_path)
+    found = loaded.predict(np.full((*shape, 3), 200, np.uint8), ()).values
     assert found.dtype == np.float32
     assert 0 <= found.min() <= found.max() <= 1
 
 
-def test_many_threads_get_the_same_answers(folder: Path, tmp_path: Path) -> None:
-    ready = engine(folder, modnet.INT8, tmp_path=tmp_path)
-    batch = pictures(8)
+def test_many_threads_get_the_same_results(folder: Path, tmp_path: Path) -> None:
+    loaded = engine(folder, modnet.INT8, tmp_path=tmp_path)
+    batch = images(8)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda picture: ready.infer([picture])[0], batch))
-    for among, picture in zip(together, batch, strict=True):
-        assert np.array_equal(among, ready.infer([picture])[0])
+        mattes = list(pool.map(lambda image: loaded.infer([image])[0], batch))
+    for matte, image in zip(mattes, batch, strict=True):
+        assert np.array_equal(matte, loaded.infer([image])[0])
 
 
-def test_eight_bits_are_preferred_on_the_cpu(folder: Path) -> None:
-    ready = modnet.MODNet()
-    ready.setup("cpu", folder)
-    assert ready.weights_sha256 == hashlib.sha256((folder / modnet.INT8).read_bytes()).hexdigest()
+def test_the_8_bit_file_is_preferred_on_the_cpu(folder: Path) -> None:
+    loaded = modnet.MODNet()
+    loaded.setup("cpu", folder)
+    assert loaded.weights_sha256 == hashlib.sha256((folder / modnet.INT8).read_bytes()).hexdigest()
 
 
 def test_without_weights_it_is_not_installed(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_without_weights_it_is_not_installed(tmp_path: Path) -> None:
             modnet.MODNet().setup(device, tmp_path)
 
 
-def test_without_what_runs_its_weights_it_is_not_installed(
+def test_without_onnx_runtime_it_is_not_installed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -189,7 +190,7 @@ def test_a_truncated_export_is_refused(kept: int, folder: Path, tmp_path: Path) 
         modnet.MODNet().setup("cpu", tmp_path)
 
 
-def test_an_export_that_makes_nan_is_refused(tmp_path: Path) -> None:
+def test_an_export_that_returns_nan_is_refused(tmp_path: Path) -> None:
     net = MODNet()
     torch.nn.init.constant_(net.f_branch.conv_f[1].layers[0].bias, float("nan"))
     export.to_onnx(net, tmp_path / modnet.ONNX)
@@ -197,21 +198,21 @@ def test_an_export_that_makes_nan_is_refused(tmp_path: Path) -> None:
         modnet.MODNet().setup("cpu", tmp_path)
 
 
-def test_every_shape_that_it_prepares_is_warmed_up(folder: Path, tmp_path: Path) -> None:
+def test_every_shape_of_prepare_is_warmed_up(folder: Path, tmp_path: Path) -> None:
     class Shapes:
         def warm_up(self, shapes: set[tuple[int, ...]], batch_max: int) -> None:
-            self.asked, self.batch_max = shapes, batch_max
+            self.shapes, self.batch_max = shapes, batch_max
 
-    ready = engine(folder, modnet.CHECKPOINT, tmp_path=tmp_path)
-    ready._runner = shapes = Shapes()
-    ready.warm_up(16)
+    loaded = engine(folder, modnet.CHECKPOINT, tmp_path=tmp_path)
+    loaded._runner = recorder = Shapes()
+    loaded.warm_up(16)
     rng = np.random.default_rng(0)
     sizes = [(1 + width, 1 + height) for width, height in rng.integers(0, 400, (2000, 2)).tolist()]
-    assert {(3, *modnet.network_size(*size)[::-1]) for size in sizes} == shapes.asked
-    assert shapes.batch_max == 16
+    assert {(3, *modnet.network_size(*size)[::-1]) for size in sizes} == recorder.shapes
+    assert recorder.batch_max == 16
 
 
-def test_its_exported_files_need_no_warming_up(folder: Path, tmp_path: Path) -> None:
+def test_warm_up_of_an_exported_file_does_nothing(folder: Path, tmp_path: Path) -> None:
     engine(folder, modnet.ONNX, tmp_path=tmp_path).warm_up(16)
 
 
@@ -219,7 +220,7 @@ def test_its_exported_files_need_no_warming_up(folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("size", "expected"),
     [
         ((4032, 3024), (672, 512)),
         ((3024, 4032), (512, 672)),
@@ -230,18 +231,18 @@ def test_its_exported_files_need_no_warming_up(folder: Path, tmp_path: Path) -> 
         ((20, 30000), (128, 1024)),
     ],
 )
-def test_a_picture_is_worked_at_the_size_of_its_ratio(picture: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert modnet.network_size(*picture) == expected
+def test_the_input_size_has_the_closest_aspect_ratio(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert modnet.network_size(*size) == expected
 
 
-def test_ratios_are_kept_within_what_the_sizes_promise() -> None:
+def test_the_aspect_ratio_changes_by_at_most_8_percent_up_to_2_to_1_and_25_percent_up_to_10_to_1() -> None:
     for ratio in np.linspace(1, 10, 2000):
         width, height = modnet.network_size(round(1000 * ratio), 1000)
-        off = max(width / height / ratio, ratio * height / width) - 1
-        assert off <= (0.081 if ratio <= 2 else 0.251)
+        change = max(width / height / ratio, ratio * height / width) - 1
+        assert change <= (0.081 if ratio <= 2 else 0.251)
 
 
-def test_there_are_few_sizes_and_the_network_takes_them_all() -> None:
+def test_there_are_few_input_sizes_and_all_are_multiples_of_32() -> None:
     rng = np.random.default_rng(0)
     sizes = {modnet.network_size(*rng.integers(1, 5000, 2).tolist()) for _ in range(5000)}
     assert len(sizes) <= 2 * len(modnet.SIZES)

@@ -31,7 +31,7 @@ Install = Callable[[torch.nn.Module], Path]
 
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """Exports a network and imports it; gives the folder of weights."""
+    """Returns a function that exports a network, imports the file and returns the weights folder."""
 
     def install(net: torch.nn.Module) -> Path:
         export.to_onnx(net, tmp_path / "mine.onnx")
@@ -53,21 +53,21 @@ def photo() -> Pixels:
 
 
 def engine(folder: Path) -> portrait.Portrait:
-    ready = portrait.Portrait()
-    ready.setup("cpu", folder)
-    return ready
+    loaded = portrait.Portrait()
+    loaded.setup("cpu", folder)
+    return loaded
 
 
-def test_it_finds_the_person_as_selfie_does(install: Install, published: Portrait, weights_dir: Path) -> None:
-    ready, selfie = engine(install(published)), Selfie()
+def test_it_finds_the_person_that_selfie_finds(install: Install, published: Portrait, weights_dir: Path) -> None:
+    loaded, selfie = engine(install(published)), Selfie()
     selfie.setup("cpu", weights_dir)
-    found, expected = (each.predict(photo(), ()).values for each in (ready, selfie))
+    found, expected = (each.predict(photo(), ()).values for each in (loaded, selfie))
     both, either = ((found >= 0.5) & (expected >= 0.5)).sum(), ((found >= 0.5) | (expected >= 0.5)).sum()
     assert 0.1 < expected.mean() < 0.9
     assert both / either >= 0.9  # the same weights, at 320 pixels instead of 256
 
 
-def test_where_nobody_is_found_nothing_is(install: Install) -> None:
+def test_an_image_without_people_has_an_empty_matte(install: Install) -> None:
     net = Portrait()
     torch.nn.init.constant_(net.last.bias, -1000)
     found = engine(install(net)).predict(photo(), ()).values
@@ -76,15 +76,15 @@ def test_where_nobody_is_found_nothing_is(install: Install) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (20, 30000), (7, 5), (480, 641)])
-def test_it_answers_for_pictures_of_any_size(shape: tuple[int, int], install: Install) -> None:
+def test_images_of_any_size_have_a_matte(shape: tuple[int, int], install: Install) -> None:
     net = Portrait()
-    torch.nn.init.constant_(net.last.bias, 3)  # somebody everywhere, so that there is a second pass
+    torch.nn.init.constant_(net.last.bias, 3)  # subject everywhere, so that there is a second pass
     found = engine(install(net)).predict(np.full((*shape, 3), 200, np.uint8), ()).values
     assert found.dtype == np.float32
     assert 0 <= found.min() <= found.max() <= 1
 
 
-def test_it_names_its_weights(install: Install) -> None:
+def test_it_reports_the_sha256_of_its_weights(install: Install) -> None:
     folder = install(Portrait())
     data = (folder / named("portrait").file).read_bytes()
     assert engine(folder).weights_sha256 == hashlib.sha256(data).hexdigest()
@@ -96,7 +96,7 @@ def test_without_weights_it_is_not_installed(tmp_path: Path) -> None:
         engine(tmp_path)
 
 
-def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"ONNX")
     import_file(named("portrait"), tmp_path / "mine.onnx", tmp_path / "weights", own=True)
     with pytest.raises(InvalidWeights, match="damaged"):
@@ -108,7 +108,7 @@ def test_another_network_is_refused(install: Install) -> None:
         engine(install(torch.nn.Conv2d(3, 1, 3)))
 
 
-def test_weights_that_make_nan_are_refused(install: Install) -> None:
+def test_weights_that_return_nan_are_refused(install: Install) -> None:
     net = Portrait()
     torch.nn.init.constant_(net.last.bias, float("nan"))
     with pytest.raises(InvalidWeights, match="no matte"):

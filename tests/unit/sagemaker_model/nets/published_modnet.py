@@ -1,4 +1,4 @@
-"""The published MODNet written out once more, plainly and without our modules: names, shapes and the forward pass."""
+"""The published MODNet reimplemented without the modules under test: names, shapes and the forward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import batch_norm, conv2d, instance_norm, interpolate, 
 Shapes = dict[str, tuple[int, ...]]
 State = dict[str, Tensor]
 
-# features.N of the backbone: channels in, widened, out; stride. The 0th and the 18th are plain.
+# features.N of the backbone: channels in, expanded, out; stride. Numbers 0 and 18 are single convolutions.
 RESIDUALS = {
     1: (32, 32, 16, 1), 2: (16, 96, 24, 2), 3: (24, 144, 24, 1), 4: (24, 144, 32, 2), 5: (32, 192, 32, 1),
     6: (32, 192, 32, 1), 7: (32, 192, 64, 2), 8: (64, 384, 64, 1), 9: (64, 384, 64, 1), 10: (64, 384, 64, 1),
@@ -20,7 +20,7 @@ RESIDUALS = {
 }  # fmt: skip
 ADDED = {3, 5, 6, 8, 9, 10, 12, 13, 15, 16}
 
-# Blocks of the branches: channels out, in, side of the kernel; the plain ones have neither norm nor ReLU.
+# Blocks of the branches: channels out, in, side of the kernel. Those of PLAIN have neither norm nor ReLU.
 BLOCKS = {
     "lr_branch.conv_lr16x": (96, 1280, 5), "lr_branch.conv_lr8x": (32, 96, 5),
     "hr_branch.tohr_enc2x": (32, 16, 1), "hr_branch.conv_enc2x": (32, 35, 3),
@@ -34,7 +34,7 @@ PLAIN = {"lr_branch.conv_lr": (1, 32, 3), "hr_branch.conv_hr.1": (1, 32, 1), "f_
 
 
 def shapes() -> Shapes:
-    """Every entry of the published file without "module.", 751 of them."""
+    """Returns the shapes of the 751 entries of the published file, named without "module."."""
     backbone = dict(_backbone())
     found: Shapes = {f"{prefix}{name}": shape for prefix in ("", "lr_branch.") for name, shape in backbone.items()}
     found |= {"lr_branch.se_block.fc.0.weight": (320, 1280), "lr_branch.se_block.fc.2.weight": (1280, 320)}
@@ -67,7 +67,7 @@ def _norm(name: str, channels: int) -> Shapes:
 
 
 def state(seed: int = 0) -> State:
-    """Random tensors for all entries of the file as it is published: "module." before each, the backbone twice."""
+    """Returns random tensors for all entries of the published file: "module." before each name, the backbone twice."""
     generator = torch.Generator().manual_seed(seed)
     found: State = {}
     for name, shape in shapes().items():
@@ -86,7 +86,7 @@ def state(seed: int = 0) -> State:
 
 
 def forward(published: State, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Semantic, detail and matte in eval mode, of x Nx3xHxW."""
+    """Returns semantic, detail and matte in eval mode for x, Nx3xHxW."""
     w = {name.removeprefix("module."): tensor for name, tensor in published.items()}
 
     def norm(name: str, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Our MODNet beside the published one, written out in `published_modnet`."""
+"""MODNet compared with the published network, reimplemented in `published_modnet`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sagemaker_model.weights.checkpoints import load_into, modnet_state  # noqa:
 from tests.unit.sagemaker_model.nets import published_modnet  # noqa: E402
 
 
-def pictures(*shape: int) -> torch.Tensor:
+def images(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -21,7 +21,7 @@ def published_net(seed: int = 0) -> MODNet:
     return net
 
 
-def test_its_entries_and_shapes_are_the_published_ones_with_the_backbone_once() -> None:
+def test_the_state_dict_is_the_published_one_with_the_backbone_once() -> None:
     ours = {name: tuple(tensor.shape) for name, tensor in MODNet().state_dict().items()}
     published = published_modnet.shapes()
     twice = {name for name in published if name.startswith("lr_branch.backbone.")}
@@ -54,25 +54,25 @@ def test_it_has_as_many_parameters_as_the_published_one() -> None:
         ("f_branch.conv_f.1.layers.0.weight", (1, 16, 1, 1)),
     ],
 )
-def test_each_part_has_its_published_names(name: str, shape: tuple[int, ...]) -> None:
+def test_parameters_have_the_published_names_and_shapes(name: str, shape: tuple[int, ...]) -> None:
     assert tuple(MODNet().state_dict()[name].shape) == shape
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 96), (1, 3, 32, 32), (1, 3, 256, 128)])
 @pytest.mark.parametrize("seed", [0, 1])
 @torch.inference_mode()
-def test_it_computes_what_the_published_one_does(seed: int, shape: tuple[int, ...]) -> None:
-    net, x = published_net(seed).eval(), pictures(*shape)
+def test_its_outputs_are_those_of_the_published_network(seed: int, shape: tuple[int, ...]) -> None:
+    net, x = published_net(seed).eval(), images(*shape)
     semantic, detail, matte = published_modnet.forward(published_modnet.state(seed), x)
-    assert matte.std() > 0.01  # else anything would agree
+    assert matte.std() > 0.01  # a constant matte would make the comparison meaningless
     assert torch.allclose(net(x), matte, rtol=0, atol=1e-4)
-    net.training = True  # its outputs, with the norms still as in eval mode
+    net.training = True  # returns all outputs, with the norms still in eval mode
     for ours, published in zip(net(x), (semantic, detail, matte), strict=True):
         assert torch.allclose(ours, published, rtol=0, atol=1e-4)
 
 
-def test_in_eval_mode_it_gives_the_matte_and_in_training_mode_all_three() -> None:
-    net, x = published_net(), pictures(2, 3, 64, 96)
+def test_eval_mode_returns_the_matte_and_training_mode_all_three_outputs() -> None:
+    net, x = published_net(), images(2, 3, 64, 96)
     matte = net.eval()(x)
     assert matte.shape == (2, 1, 64, 96)
     assert 0 <= matte.min() < matte.max() <= 1
@@ -81,13 +81,13 @@ def test_in_eval_mode_it_gives_the_matte_and_in_training_mode_all_three() -> Non
     assert detail.shape == matte.shape == (2, 1, 64, 96)
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     net = published_net().train()
-    sum(output.mean() for output in net(pictures(2, 3, 64, 64))).backward()
+    sum(output.mean() for output in net(images(2, 3, 64, 64))).backward()
     assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
 
 
 @torch.inference_mode()
-def test_a_picture_is_the_same_alone_and_in_a_batch() -> None:
-    net, x = published_net().eval(), pictures(3, 3, 64, 64)
+def test_an_image_has_the_same_matte_in_a_batch_as_on_its_own() -> None:
+    net, x = published_net().eval(), images(3, 3, 64, 64)
     assert torch.allclose(net(x)[1:2], net(x[1:2]), rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The networks themselves: every published layout, small random networks through both runtimes."""
+"""The networks of SAM: every published layout, and small random networks through torch and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sagemaker_model.engines.sam import OnnxNetwork, Sam, Sam2
 from sagemaker_model.weights import store as weights
 from sagemaker_model.weights.store import InvalidWeights
 
-torch = pytest.importorskip("torch", reason="torch is not installed: it comes with the GPU container alone")
-pytest.importorskip("transformers", reason="transformers is not installed: it comes with the GPU container alone")
+torch = pytest.importorskip("torch", reason="torch is not installed: only the GPU container has it")
+pytest.importorskip("transformers", reason="transformers is not installed: only the GPU container has it")
 
 from safetensors.torch import save_file  # noqa: E402 - after the check that it is there
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel  # noqa: E402
@@ -34,7 +34,7 @@ OFFICIAL_COUNTS = {
     "base_plus": 615,
     "large": 903,
 }
-"""Keys of the published files."""
+"""Number of keys of the published files."""
 
 COMMON = (
     (r"shared_embedding\.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"),
@@ -77,30 +77,38 @@ TO_OFFICIAL = {
         (r"layer_norm", "norm"),
     ),
 }
-"""From transformers to the official names, told apart from the engine's rules."""
+"""From transformers' keys to the official ones, written independently of the engine's rules."""
 
 
-def both(*names: str) -> list[str]:
+def weight_and_bias(*names: str) -> list[str]:
     return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
 
 
 def video_keys() -> list[str]:
-    """What an official file of SAM 2.1 holds for videos."""
-    keys = ["maskmem_tpos_enc", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial", *both("mask_downsample")]
+    """Returns the keys for videos in an official file of SAM 2.1."""
+    keys = [
+        "maskmem_tpos_enc",
+        "no_mem_pos_enc",
+        "no_obj_ptr",
+        "no_obj_embed_spatial",
+        *weight_and_bias("mask_downsample"),
+    ]
     for i in range(4):
         layer = f"memory_attention.layers.{i}."
         attention = [f"{a}.{p}_proj" for a in ("self_attn", "cross_attn_image") for p in ("q", "k", "v", "out")]
-        keys += both(*(layer + name for name in (*attention, "linear1", "linear2", "norm1", "norm2", "norm3")))
+        keys += weight_and_bias(
+            *(layer + name for name in (*attention, "linear1", "linear2", "norm1", "norm2", "norm3"))
+        )
     encoder = [f"mask_downsampler.encoder.{i}" for i in (0, 1, 3, 4, 6, 7, 9, 10, 12)] + ["pix_feat_proj", "out_proj"]
     for i in range(2):
         encoder += [f"fuser.layers.{i}.{name}" for name in ("dwconv", "norm", "pwconv1", "pwconv2")]
         keys.append(f"memory_encoder.fuser.layers.{i}.gamma")
-    keys += both("memory_attention.norm", *(f"memory_encoder.{name}" for name in encoder))
-    return keys + both(*(f"obj_ptr_proj.layers.{i}" for i in range(3)), "obj_ptr_tpos_proj")
+    keys += weight_and_bias("memory_attention.norm", *(f"memory_encoder.{name}" for name in encoder))
+    return keys + weight_and_bias(*(f"obj_ptr_proj.layers.{i}" for i in range(3)), "obj_ptr_tpos_proj")
 
 
 def official(family: str, state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a network of transformers as its official file would hold it."""
+    """Returns the state dict of a network of transformers in the layout of its official file."""
     named = {}
     for key, value in state.items():
         if key == "shared_image_embedding.positional_embedding":
@@ -116,13 +124,13 @@ def official(family: str, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def randomised(network: Any) -> Any:
-    """Large weights, so that nothing vanishes in the noise; one seed."""
+    """Sets large random weights from a fixed seed, so that no output is close to 0."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for key, value in network.state_dict().items():
-            spread = 0.3 if value.ndim > 1 else 0.05
-            centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
-            value.copy_(centre + spread * torch.randn(value.shape, generator=generator))
+            std = 0.3 if value.ndim > 1 else 0.05
+            mean = 1.0 if "norm" in key and key.endswith("weight") else 0.0
+            value.copy_(mean + std * torch.randn(value.shape, generator=generator))
         if isinstance(network, SamModel):  # one matrix under two names
             network.prompt_encoder.shared_embedding.positional_embedding = (
                 network.shared_image_embedding.positional_embedding
@@ -184,7 +192,8 @@ each_family = pytest.mark.parametrize("family", ["sam", "sam2"])
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small networks in Hugging Face folders; that of SAM 2.1 with a key of the video model, as the published ones."""
+    """Returns a folder with small networks in Hugging Face folders; SAM 2.1 with a key of the video model, as
+    published."""
     root = tmp_path_factory.mktemp("weights")
     for family, make in SMALL.items():
         network, folder = make(), root / ENGINES[family][1]
@@ -197,13 +206,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def ready(family: str, folder: Path) -> Sam:
+def load_engine(family: str, folder: Path) -> Sam:
     engine = ENGINES[family][0]()
     engine.setup("cpu", folder)
     return engine
 
 
-def picture(width: int, height: int) -> np.ndarray:
+def image(width: int, height: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -226,7 +235,7 @@ def test_the_official_file_of_every_variant_loads_strictly(name: str) -> None:
 
 
 @each_family
-def test_every_weight_comes_to_its_place(family: str) -> None:
+def test_renamed_maps_every_official_key_to_its_key_in_transformers(family: str) -> None:
     before = SMALL[family]().state_dict()
     after = sam.renamed(family, official(family, before))
     before.pop("shared_image_embedding.positional_embedding")
@@ -243,33 +252,33 @@ TOKEN = "mask_decoder.iou_token.weight"
 
 @each_family
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda state: without(state, TOKEN), f"{TOKEN} is missing"),
         (lambda state: state | {"head.weight": torch.zeros(1)}, r"head\.weight is unknown"),
         (lambda state: state | {TOKEN: torch.zeros(1, 31)}, r"has the shape \(1, 31\), not \(1, 32\)"),
-        (lambda _: {}, r"is missing.*faults"),
+        (lambda _: {}, r"is missing.*mismatches"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_and_named(family: str, change: Any, says: str) -> None:
+def test_weights_of_another_network_are_refused_and_named(family: str, change: Any, message: str) -> None:
     network = SMALL[family]()
-    with pytest.raises(InvalidWeights, match=says):
+    with pytest.raises(InvalidWeights, match=message):
         sam.from_hugging_face(family, network.config.to_dict(), change(network.state_dict()))
 
 
-class Evil:
+class MaliciousPickle:
     def __reduce__(self) -> Any:
         return (print, ("this must not run",))
 
 
-def damaged(kind: str, path: Path) -> None:
+def write_damaged(kind: str, path: Path) -> None:
     if kind == "truncated":
         torch.save({"model": {"a": torch.zeros(1000)}}, path)
         path.write_bytes(path.read_bytes()[:2000])
     elif kind == "a pickle that runs":
-        path.write_bytes(pickle.dumps(Evil()))
+        path.write_bytes(pickle.dumps(MaliciousPickle()))
     elif kind == "a checkpoint that runs":
-        torch.save({"model": Evil()}, path)
+        torch.save({"model": MaliciousPickle()}, path)
     elif kind == "no tensors":
         torch.save({"model": {"a": 1}}, path)
     elif kind == "one tensor":
@@ -283,7 +292,7 @@ def damaged(kind: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "message"),
     [
         ("truncated", "truncated, damaged"),
         ("a pickle that runs", "was not run"),
@@ -297,109 +306,109 @@ def damaged(kind: str, path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize(("family", "name"), [("sam", "sam_vit_b_01ec64.pth"), ("sam2", "sam2.1_hiera_tiny.pt")])
-def test_a_file_of_ones_own_that_is_no_weights_is_refused(
-    family: str, name: str, kind: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_or_malicious_file_is_refused(
+    family: str, name: str, kind: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damaged(kind, tmp_path / name)
+    write_damaged(kind, tmp_path / name)
     rows = {name: {"sha256": weights.digest(tmp_path / name)}}
     (tmp_path / weights.MANIFEST).write_text(weights.manifest_text(rows))
-    with pytest.raises(InvalidWeights, match=says):
-        ready(family, tmp_path)
+    with pytest.raises(InvalidWeights, match=message):
+        load_engine(family, tmp_path)
     assert capsys.readouterr().out == ""
 
 
-def test_an_official_file_must_have_the_published_sum(tmp_path: Path) -> None:
+def test_an_official_file_must_have_the_published_sha256(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "sam2.1_hiera_tiny.pt")
     with pytest.raises(InvalidWeights, match="has the SHA-256"):
-        ready("sam2", tmp_path)
+        load_engine("sam2", tmp_path)
 
 
 @each_family
-def test_a_folder_cut_short_is_refused(family: str, folders: Path, tmp_path: Path) -> None:
+def test_a_truncated_folder_is_refused(family: str, folders: Path, tmp_path: Path) -> None:
     name = ENGINES[family][1]
     (tmp_path / name).mkdir()
     for file in (folders / name).iterdir():
         (tmp_path / name / file.name).write_bytes(file.read_bytes()[: 3000 if file.suffix == ".safetensors" else None])
     with pytest.raises(InvalidWeights, match="truncated, damaged"):
-        ready(family, tmp_path)
+        load_engine(family, tmp_path)
 
 
 # Numbers
 
 
-def marks(*prompts: Iterable[tuple[float, float, int]]) -> tuple[Any, Any]:
+def labelled_points(*prompts: Iterable[tuple[float, float, int]]) -> tuple[Any, Any]:
     values = torch.tensor([list(prompt) for prompt in prompts])
     return values[..., :2], values[..., 2].long()
 
 
 @each_family
 @pytest.mark.parametrize("kind", ["points", "box", "both"])
-def test_the_decoder_gives_what_the_network_of_transformers_gives(family: str, kind: str) -> None:
-    """Its own way through box prompts and one mask or three, against ours, where a box is two points."""
+def test_the_decoder_gives_the_outputs_of_the_network_of_transformers(family: str, kind: str) -> None:
+    """transformers takes boxes as such and returns one mask or three; the decoder takes a box as two points."""
     network = SMALL[family]()
     maps = sam.Encoder(network)(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     points = [[(9.0, 12.0, 1), (40.0, 33.0, 0)], [(5.0, 6.0, 1), (7.0, 60.0, 1)]]
     boxes = [(3.0, 4.0, 30.0, 50.0), (20.0, 10.0, 60.0, 30.0)]
-    said: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if kind != "box":
-        places, labels = marks(*points)
-        said |= {"input_points": places[None], "input_labels": labels[None]}
+        positions, labels = labelled_points(*points)
+        inputs |= {"input_points": positions[None], "input_labels": labels[None]}
     if kind != "points":
-        said["input_boxes"] = torch.tensor(boxes)[None]
+        inputs["input_boxes"] = torch.tensor(boxes)[None]
     embedding = maps[0] if family == "sam" else list(maps)
     network.config.mask_decoder_config.dynamic_multimask_via_stability = False
     if family == "sam2":
         network.mask_decoder.dynamic_multimask_via_stability = False
     with torch.inference_mode():
-        one, three = (network(image_embeddings=embedding, multimask_output=many, **said) for many in (False, True))
+        one, three = (network(image_embeddings=embedding, multimask_output=many, **inputs) for many in (False, True))
     expected = torch.cat([one.pred_masks, three.pred_masks], 2)[0]
     scores = torch.cat([one.iou_scores, three.iou_scores], 2)[0]
 
     prompts = []
-    for own, (x0, y0, x1, y1) in zip(points, boxes, strict=True):
-        prompt = [] if kind == "box" else list(own)
+    for prompt_points, (x0, y0, x1, y1) in zip(points, boxes, strict=True):
+        prompt = [] if kind == "box" else list(prompt_points)
         if kind != "points":
             prompt += [(x0, y0, 2), (x1, y1, 3)]
         if kind == "points" or family == "sam2":
             prompt.append((0.0, 0.0, -1))
         prompts.append(prompt)
     with torch.inference_mode():
-        found, expects = sam.Decoder(network)(*marks(*prompts), *maps)
+        found, expected_iou = sam.Decoder(network)(*labelled_points(*prompts), *maps)
     assert expected.std() > 0.1
     assert (found - expected).abs().max() < 1e-4
-    assert (expects - scores).abs().max() < 1e-4
+    assert (expected_iou - scores).abs().max() < 1e-4
 
 
 @each_family
 def test_an_engine_reads_a_hugging_face_folder(family: str, folders: Path) -> None:
-    engine = ready(family, folders)
-    alpha = engine.predict(picture(80, 48), (Prompt((3, 4, 60, 40)), Prompt(points=((70, 9, 1), (5, 40, 0))))).values
+    engine = load_engine(family, folders)
+    alpha = engine.predict(image(80, 48), (Prompt((3, 4, 60, 40)), Prompt(points=((70, 9, 1), (5, 40, 0))))).values
     assert 0 <= alpha.min() <= alpha.max() <= 1
     assert alpha.std() > 0.02
     assert len(engine.weights_sha256) == 64
 
 
 @each_family
-def test_a_batch_gives_what_its_pictures_give_alone(family: str, folders: Path) -> None:
-    engine, again = ready(family, folders), ready(family, folders)
+def test_a_batch_gives_the_embeddings_of_its_images_on_their_own(family: str, folders: Path) -> None:
+    engine, again = load_engine(family, folders), load_engine(family, folders)
     prompts = (Prompt((3, 4, 15, 16)),)
-    pixels = [engine.prepare(picture(*size), prompts) for size in ((20, 30), (30, 20), (64, 64))]
+    pixels = [engine.prepare(image(*size), prompts) for size in ((20, 30), (30, 20), (64, 64))]
     together = engine.infer(pixels)
     for one, embedding in zip(pixels, together, strict=True):
         (alone,) = again.infer([one])
         for a, b in zip(alone, embedding, strict=True):
             assert a.dtype == np.float16
-            assert b.base is None, "it keeps no batch alive"
+            assert b.base is None, "a view would keep its batch in memory"
             assert np.allclose(a, b, atol=2e-2)
 
 
 @each_family
-def test_a_batch_that_was_warmed_up_for_gives_the_same(family: str, folders: Path) -> None:
-    engine, again = ready(family, folders), ready(family, folders)
+def test_a_warmed_up_batch_gives_the_same_embeddings(family: str, folders: Path) -> None:
+    engine, again = load_engine(family, folders), load_engine(family, folders)
     engine.warm_up(64)
     prompts = (Prompt((3, 4, 15, 16)),)
-    seen = [engine.prepare(picture(20, 20 + i), prompts) for i in range(7)]
-    for one, embedding in zip(seen, engine.infer(seen), strict=True):
+    inputs = [engine.prepare(image(20, 20 + i), prompts) for i in range(7)]
+    for one, embedding in zip(inputs, engine.infer(inputs), strict=True):
         (alone,) = again.infer([one])
         for a, b in zip(alone, embedding, strict=True):
             assert np.allclose(a, b, atol=2e-2)
@@ -410,7 +419,7 @@ def test_a_batch_that_was_warmed_up_for_gives_the_same(family: str, folders: Pat
 
 @pytest.fixture(scope="module")
 def exported(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("onnx", reason="onnx is not installed: it is needed to export alone")
+    pytest.importorskip("onnx", reason="onnx is not installed: only the export needs it")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from sagemaker_model.export.sam import sam_decoder_to_onnx, sam_encoder_to_onnx
 
@@ -423,10 +432,10 @@ def exported(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_family
-def test_the_onnx_files_alone_serve_prompts_and_give_the_same(family: str, folders: Path, exported: Path) -> None:
-    by_torch, by_onnx = ready(family, folders), ready(family, exported)
+def test_the_onnx_files_give_the_alpha_of_torch(family: str, folders: Path, exported: Path) -> None:
+    by_torch, by_onnx = load_engine(family, folders), load_engine(family, exported)
     assert isinstance(by_onnx._network, OnnxNetwork)
-    rgb = picture(80, 48)
+    rgb = image(80, 48)
     for count in (1, 2, 5):
         prompts = tuple(Prompt((i, 4, 60, 40)) for i in range(count))
         prompts += (Prompt(points=tuple((7.0 * i, 9.0, 1) for i in range(count))),)
@@ -437,5 +446,5 @@ def test_the_onnx_files_alone_serve_prompts_and_give_the_same(family: str, folde
 def test_an_onnx_file_that_cannot_be_read_is_refused(tmp_path: Path, exported: Path) -> None:
     for half in ("encoder", "decoder"):
         (tmp_path / f"sam-vit_b.{half}.onnx").write_bytes((exported / f"sam-vit_b.{half}.onnx").read_bytes()[:500])
-    with pytest.raises(InvalidWeights, match="damaged or no ONNX network"):
-        ready("sam", tmp_path)
+    with pytest.raises(InvalidWeights, match="damaged or not an ONNX network"):
+        load_engine("sam", tmp_path)

@@ -1,5 +1,7 @@
-"""SQS in memory, keeping the promises of `sagemaker_model.serving.queue.Queue`. No time passes in it: a received
-message is hidden until `show`, and nothing is waited for unless `hold` says so."""
+"""A fake queue in memory that implements `sagemaker_model.serving.queue.Queue`.
+
+It has no clock: a received message is hidden until `show`, and `receive` waits only if `hold` is given.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,16 @@ from sagemaker_model.serving.queue import Message
 
 @dataclass
 class FakeQueue:
-    """asked: the arguments of every receive. faults: raised by the next calls, one each. hold: keeps a receive that
-    finds nothing until it is set; `entered` counts those."""
+    """receives: the arguments of every receive. errors: raised by the next calls, one each.
+
+    hold: blocks each receive that finds no message until it is set; `entered` counts those receives.
+    """
 
     dead_letters: bool = True
     messages: dict[str, Message] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
-    asked: list[tuple[int, int, int]] = field(default_factory=list)
-    faults: list[MaskdropError] = field(default_factory=list)
+    receives: list[tuple[int, int, int]] = field(default_factory=list)
+    errors: list[MaskdropError] = field(default_factory=list)
     hold: threading.Event | None = None
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     sent: int = 0
@@ -30,16 +34,16 @@ class FakeQueue:
         self.messages[name] = Message(name, f"receipt-{name}", body)
 
     def show(self) -> None:
-        """The time is over for which messages were hidden."""
+        """Makes all hidden messages visible, as after the visibility timeout."""
         self.hidden.clear()
 
     def has_dead_letters(self) -> bool:
-        self._fault()
+        self._raise_next()
         return self.dead_letters
 
     def receive(self, count: int, *, wait_s: int, hidden_s: int) -> list[Message]:
-        self._fault()
-        self.asked.append((count, wait_s, hidden_s))
+        self._raise_next()
+        self.receives.append((count, wait_s, hidden_s))
         found = [message for name, message in self.messages.items() if name not in self.hidden][:count]
         if not found and self.hold:
             self.entered.release()
@@ -48,9 +52,9 @@ class FakeQueue:
         return found
 
     def delete(self, message: Message) -> None:
-        self._fault()
+        self._raise_next()
         del self.messages[message.id]
 
-    def _fault(self) -> None:
-        if self.faults:
-            raise self.faults.pop(0)
+    def _raise_next(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)

@@ -1,4 +1,4 @@
-"""S3 in memory, keeping the promises of `sagemaker_model.serving.storage.Storage`."""
+"""A fake S3 in memory that implements `sagemaker_model.serving.storage.Storage`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from maskdrop.errors import MaskdropError, SourceMissing
-from sagemaker_model.serving.storage import NEW, Stored
+from sagemaker_model.serving.storage import NEW, StoredObject
 
 
 @dataclass
 class FakeStorage:
-    """before_write: called once before the next write, as another writer would come between."""
+    """before_write: called once before the next write, to simulate a concurrent writer. broken: raised by reads."""
 
-    objects: dict[tuple[str, str], tuple[Stored, bytes]] = field(default_factory=dict)
+    objects: dict[tuple[str, str], tuple[StoredObject, bytes]] = field(default_factory=dict)
     writes: int = 0
     reads: int = 0
     broken: MaskdropError | None = None
-    before_write: Callable[[], None] | None = None
+    before_write: Callable[[], object] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def put(self, bucket: str, key: str, body: bytes, **about: object) -> Stored:
-        stored = replace(Stored(etag=hashlib.sha256(body).hexdigest()[:32], bytes=len(body)), **about)  # type: ignore[arg-type]
+    def put(self, bucket: str, key: str, body: bytes, **about: object) -> StoredObject:
+        stored = replace(StoredObject(etag=hashlib.sha256(body).hexdigest()[:32], bytes=len(body)), **about)  # type: ignore[arg-type]
         self.objects[bucket, key] = stored, body
         return stored
 
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         if self.broken:
             raise self.broken
         found = self.objects.get((bucket, key))
         return found and found[0]
 
-    def read(self, bucket: str, key: str, check: Callable[[Stored], None]) -> bytes:
+    def read(self, bucket: str, key: str, check: Callable[[StoredObject], None]) -> bytes:
         if self.broken:
             raise self.broken
         if (bucket, key) not in self.objects:
@@ -47,8 +47,9 @@ class FakeStorage:
         self, bucket: str, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], replaces: str
     ) -> bool:
         if self.before_write:
-            self.before_write, between = None, self.before_write
-            between()
+            concurrent = self.before_write
+            self.before_write = None
+            concurrent()
         with self._lock:
             found = self.objects.get((bucket, key))
             if (found[0].etag if found else NEW) != replaces:

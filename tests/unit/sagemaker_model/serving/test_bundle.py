@@ -7,36 +7,36 @@ import pytest
 from maskdrop.errors import EmptyFile, FileTooLarge, SourceMissing, SourceReplaced, StorageUnavailable
 from maskdrop.job import Source, Subject
 from maskdrop.options import Options
-from maskdrop.wire import Item
+from maskdrop.wire import Destination, Item
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.imaging.pixels import Limits
-from sagemaker_model.serving.bundle import JOB, SEQUENCER, Place, read_source
+from sagemaker_model.serving.bundle import JOB, SEQUENCER, ResultWriter, read_source
 from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
 
 LIMITS = Limits(max_bytes=100, max_pixels=100)
 SOURCE = Source("inbox", "inbox/a.jpg", version_id="v1", sequencer="0A")
-ITEM = Item("job-1", SOURCE, "results", "results/a.jpg.png", Options())
+ITEM = Item("job-1", SOURCE, Destination("results", "results/a.jpg.png"), Options())
 CUTOUT = Cutout(
     b"result", "png", 30, 20, (30, 20), Subject((1, 2, 3, 4), 0.25, 0.5), (1, 2, 3, 4), ("a: b",), {"predict": 1.0}
 )
 
 
-def place(storage: FakeStorage, item: Item = ITEM) -> Place:
-    where = Place(item, storage)
-    assert where.look() is None
-    return where
+def new_writer(storage: FakeStorage, item: Item = ITEM) -> ResultWriter:
+    writer = ResultWriter(item, storage)
+    assert writer.existing() is None
+    return writer
 
 
 def another(**changes: object) -> Item:
     return replace(ITEM, id="job-2", source=replace(SOURCE, **changes))  # type: ignore[arg-type]
 
 
-def test_a_source_that_is_gone_is_missing() -> None:
+def test_a_deleted_source_raises_source_missing() -> None:
     with pytest.raises(SourceMissing):
         read_source(SOURCE, FakeStorage(), LIMITS)
 
 
-def test_a_source_that_was_overwritten_is_replaced_and_not_read() -> None:
+def test_an_overwritten_source_raises_source_replaced_and_is_not_read() -> None:
     storage = FakeStorage()
     storage.put("inbox", "inbox/a.jpg", b"photo", version_id="v2")
     with pytest.raises(SourceReplaced):
@@ -44,15 +44,15 @@ def test_a_source_that_was_overwritten_is_replaced_and_not_read() -> None:
     assert storage.reads == 0
 
 
-@pytest.mark.parametrize("told", ["v1", "etag", ""])
-def test_a_source_is_known_by_its_version_or_its_etag(told: str) -> None:
+@pytest.mark.parametrize("version_id", ["v1", "etag", ""])
+def test_a_source_is_read_if_its_version_id_or_etag_matches(version_id: str) -> None:
     storage = FakeStorage()
     storage.put("inbox", "inbox/a.jpg", b"photo", version_id="v1", etag="etag")
-    assert read_source(replace(SOURCE, version_id=told), storage, LIMITS) == b"photo"
+    assert read_source(replace(SOURCE, version_id=version_id), storage, LIMITS) == b"photo"
 
 
 @pytest.mark.parametrize(("body", "error"), [(b"", EmptyFile), (b"x" * 101, FileTooLarge)])
-def test_a_source_of_a_wrong_size_is_not_read(body: bytes, error: type[Exception]) -> None:
+def test_an_empty_or_too_large_source_is_not_read(body: bytes, error: type[Exception]) -> None:
     storage = FakeStorage()
     storage.put("inbox", "inbox/a.jpg", body, version_id="v1")
     with pytest.raises(error):
@@ -60,9 +60,9 @@ def test_a_source_of_a_wrong_size_is_not_read(body: bytes, error: type[Exception
     assert storage.reads == 0
 
 
-def test_a_result_is_written_with_what_says_whose_it_is() -> None:
+def test_a_result_is_written_with_its_job_and_sequencer_in_the_metadata() -> None:
     storage = FakeStorage()
-    outcome = place(storage).write(CUTOUT)
+    outcome = new_writer(storage).write(CUTOUT)
     stored, body = storage.objects["results", "results/a.jpg.png"]
     assert body == b"result"
     assert (stored.metadata[JOB], stored.metadata[SEQUENCER]) == ("job-1", "0A")
@@ -70,63 +70,63 @@ def test_a_result_is_written_with_what_says_whose_it_is() -> None:
     assert (outcome.result.width, outcome.result.height, outcome.result.bytes) == (30, 20, 6)
 
 
-def test_a_job_that_has_its_result_is_answered_from_it() -> None:
+def test_a_job_with_a_result_gets_the_outcome_of_that_result() -> None:
     storage = FakeStorage()
-    first = place(storage).write(CUTOUT)
-    assert Place(ITEM, storage).look() == first
+    first = new_writer(storage).write(CUTOUT)
+    assert ResultWriter(ITEM, storage).existing() == first
     assert storage.writes == 1
 
 
-def test_metadata_fits_into_s3_whatever_the_warnings() -> None:
+def test_the_metadata_fit_into_s3_with_long_warnings() -> None:
     storage = FakeStorage()
-    place(storage).write(replace(CUTOUT, warnings=tuple("ü" * 300 for _ in range(9))))
+    new_writer(storage).write(replace(CUTOUT, warnings=tuple("ü" * 300 for _ in range(9))))
     stored, _ = storage.objects["results", "results/a.jpg.png"]
     assert sum(len(name) + len(value) for name, value in stored.metadata.items()) <= 2048
     assert all(value.isascii() for value in stored.metadata.values())
 
 
-def test_a_newer_photo_s_result_is_left_alone() -> None:
+def test_the_result_of_a_newer_photo_is_not_replaced() -> None:
     storage = FakeStorage()
-    place(storage, another(sequencer="0B")).write(CUTOUT)
+    new_writer(storage, another(sequencer="0B")).write(CUTOUT)
     with pytest.raises(SourceReplaced):
-        Place(ITEM, storage).look()
+        ResultWriter(ITEM, storage).existing()
 
 
-def test_an_older_photo_s_result_is_replaced() -> None:
+def test_the_result_of_an_older_photo_is_replaced() -> None:
     storage = FakeStorage()
-    place(storage, another(sequencer="09")).write(CUTOUT)
-    place(storage).write(CUTOUT)
+    new_writer(storage, another(sequencer="09")).write(CUTOUT)
+    new_writer(storage).write(CUTOUT)
     stored, _ = storage.objects["results", "results/a.jpg.png"]
     assert stored.metadata[JOB] == "job-1"
 
 
-def test_a_race_lost_to_the_same_job_is_a_result() -> None:
+def test_a_concurrent_write_of_the_same_job_is_its_result() -> None:
     storage = FakeStorage()
-    mine, twin = place(storage), place(storage)
-    storage.before_write = lambda: twin.write(CUTOUT) and None
-    assert mine.write(CUTOUT).id == "job-1"
+    first, second = new_writer(storage), new_writer(storage)
+    storage.before_write = lambda: second.write(CUTOUT)
+    assert first.write(CUTOUT).id == "job-1"
     assert storage.writes == 1
 
 
-def test_a_race_lost_to_a_newer_photo_is_given_up() -> None:
+def test_a_concurrent_write_of_a_newer_photo_raises_source_replaced() -> None:
     storage = FakeStorage()
-    mine, newer = place(storage), place(storage, another(sequencer="0B"))
-    storage.before_write = lambda: newer.write(CUTOUT) and None
+    first, newer = new_writer(storage), new_writer(storage, another(sequencer="0B"))
+    storage.before_write = lambda: newer.write(CUTOUT)
     with pytest.raises(SourceReplaced):
-        mine.write(CUTOUT)
+        first.write(CUTOUT)
 
 
-def test_a_race_lost_to_an_older_photo_is_run_again() -> None:
+def test_a_concurrent_write_of_an_older_photo_is_replaced() -> None:
     storage = FakeStorage()
-    mine, older = place(storage), place(storage, another(sequencer="09"))
-    storage.before_write = lambda: older.write(CUTOUT) and None
-    mine.write(CUTOUT)
+    first, older = new_writer(storage), new_writer(storage, another(sequencer="09"))
+    storage.before_write = lambda: older.write(CUTOUT)
+    first.write(CUTOUT)
     assert storage.objects["results", "results/a.jpg.png"][0].metadata[JOB] == "job-1"
 
 
-def test_a_place_that_never_rests_is_retried_later() -> None:
+def test_a_result_that_changes_during_every_write_raises_storage_unavailable() -> None:
     storage = FakeStorage()
-    mine = place(storage)
+    first = new_writer(storage)
     storage.write = lambda *_: False  # type: ignore[method-assign]
     with pytest.raises(StorageUnavailable):
-        mine.write(CUTOUT)
+        first.write(CUTOUT)

@@ -22,11 +22,13 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SqsQueue, Stubber]]:
         yield queue, stub
 
 
-def test_messages_are_received_hidden_and_deleted_by_their_receipt(sqs: tuple[SqsQueue, Stubber]) -> None:
+def test_messages_are_received_with_a_visibility_timeout_and_deleted_by_receipt(sqs: tuple[SqsQueue, Stubber]) -> None:
     queue, stub = sqs
-    asked = {"QueueUrl": URL, "MaxNumberOfMessages": 2, "WaitTimeSeconds": 20, "VisibilityTimeout": 120}
-    stub.add_response("receive_message", {"Messages": [{"MessageId": "1", "ReceiptHandle": "r", "Body": "b"}]}, asked)
-    stub.add_response("receive_message", {}, asked)
+    parameters = {"QueueUrl": URL, "MaxNumberOfMessages": 2, "WaitTimeSeconds": 20, "VisibilityTimeout": 120}
+    stub.add_response(
+        "receive_message", {"Messages": [{"MessageId": "1", "ReceiptHandle": "r", "Body": "b"}]}, parameters
+    )
+    stub.add_response("receive_message", {}, parameters)
     stub.add_response("delete_message", {}, {"QueueUrl": URL, "ReceiptHandle": "r"})
     [message] = queue.receive(2, wait_s=20, hidden_s=120)
     assert message == Message("1", "r", "b")
@@ -35,13 +37,13 @@ def test_messages_are_received_hidden_and_deleted_by_their_receipt(sqs: tuple[Sq
     stub.assert_no_pending_responses()
 
 
-@pytest.mark.parametrize(("attributes", "known"), [({"Attributes": {"RedrivePolicy": "{}"}}, True), ({}, False)])
-def test_dead_letters_are_known_by_the_redrive_policy(
-    sqs: tuple[SqsQueue, Stubber], attributes: dict[str, dict[str, str]], known: bool
+@pytest.mark.parametrize(("attributes", "expected"), [({"Attributes": {"RedrivePolicy": "{}"}}, True), ({}, False)])
+def test_has_dead_letters_reads_the_redrive_policy(
+    sqs: tuple[SqsQueue, Stubber], attributes: dict[str, dict[str, str]], expected: bool
 ) -> None:
     queue, stub = sqs
     stub.add_response("get_queue_attributes", attributes, {"QueueUrl": URL, "AttributeNames": ["RedrivePolicy"]})
-    assert queue.has_dead_letters() is known
+    assert queue.has_dead_letters() is expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_dead_letters_are_known_by_the_redrive_policy(
         ("InternalFailure", QueueUnavailable),
     ],
 )
-def test_what_passes_by_itself_is_told_from_what_does_not(
+def test_errors_that_a_retry_can_solve_raise_queue_unavailable_and_others_not_allowed(
     sqs: tuple[SqsQueue, Stubber], code: str, error: type[Exception]
 ) -> None:
     queue, stub = sqs
@@ -64,23 +66,23 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("raised", "error"),
     [(EndpointConnectionError(endpoint_url=URL), QueueUnavailable), (NoCredentialsError(), NotAllowed)],
 )
-def test_a_queue_out_of_reach_is_asked_again_but_not_without_credentials(
-    sqs: tuple[SqsQueue, Stubber], monkeypatch: pytest.MonkeyPatch, fault: Exception, error: type[Exception]
+def test_an_unreachable_queue_is_unavailable_and_missing_credentials_are_not_allowed(
+    sqs: tuple[SqsQueue, Stubber], monkeypatch: pytest.MonkeyPatch, raised: Exception, error: type[Exception]
 ) -> None:
     queue, _ = sqs
 
     def broken(**_: object) -> None:
-        raise fault
+        raise raised
 
     monkeypatch.setattr(queue._sqs, "receive_message", broken)
     with pytest.raises(error):
         queue.receive(1, wait_s=1, hidden_s=1)
 
 
-def test_without_a_region_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from maskdrop.catalog import DEFAULT_ENGINE
@@ -22,11 +24,11 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Destination, Item
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging import arrays
-from sagemaker_model.serving.runtime import in_flight
-from sagemaker_model.serving.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, app
+from sagemaker_model.serving.runtime import in_flight_max
+from sagemaker_model.serving.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, create_app
 from sagemaker_model.settings import ServerSettings
 from tests.unit.sagemaker_model.engines.fake_engine import Half
 from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
@@ -40,29 +42,41 @@ JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
 @contextmanager
 def running(engine: Half, storage: FakeStorage | None = None, **changes: object) -> Iterator[TestClient]:
     settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
-    with TestClient(app(settings, {DEFAULT: engine}, lambda: storage or FakeStorage())) as client:
+    with TestClient(create_app(settings, {DEFAULT: engine}, lambda: storage or FakeStorage())) as client:
         while engine.entered.acquire(blocking=False):
-            pass  # the warm-up's
+            pass  # consumes the calls of the warm-up
         yield client
 
 
-def send(client: TestClient, body: bytes = JPEG, **options: object) -> object:
+def send(client: TestClient, body: bytes = JPEG, **options: object) -> Response:
     headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
     return client.post("/invocations", content=body, headers=headers)
 
 
 def bundle(client: TestClient, *items: Item) -> Answer:
-    answer = client.post(
+    response = client.post(
         "/invocations", content=Bundle("b", items).to_bytes(), headers={"Content-Type": "application/json"}
     )
-    assert answer.status_code == 200, answer.text
-    return Answer.from_bytes(answer.content)
+    assert response.status_code == 200, response.text
+    return Answer.from_bytes(response.content)
 
 
 def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:
     key = f"inbox/{number}.jpg"
     stored = storage.put("inbox", key, body)
-    return Item(f"job-{number}", Source("inbox", key, stored.etag), "results", f"results/{number}.jpg.png", Options())
+    return Item(
+        f"job-{number}",
+        Source("inbox", key, stored.etag),
+        Destination("results", f"results/{number}.jpg.png"),
+        Options(),
+    )
+
+
+def decoded(data: bytes) -> np.ndarray:
+    """Returns the pixels of an image file, as stored."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -71,63 +85,63 @@ def npy(array: np.ndarray) -> bytes:
     return to.getvalue()
 
 
-def error_code(answer: object) -> str:
-    return str(answer.json()["error"]["code"])  # type: ignore[attr-defined]
+def error_code(response: Response) -> str:
+    return str(response.json()["error"]["code"])
 
 
-def test_one_picture_comes_back_as_a_cut_out_with_what_was_found() -> None:
+def test_an_image_is_returned_as_a_cut_out_with_facts_in_the_header() -> None:
     with running(Half()) as client:
-        answer = send(client)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "image/png"
-    assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED).shape == (30, 40, 4)
-    about = json.loads(answer.headers[CUSTOM_ATTRIBUTES])
+        response = send(client)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert decoded(response.content).shape == (30, 40, 4)
+    about = json.loads(response.headers[CUSTOM_ATTRIBUTES])
     assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, DEFAULT, "cpu")
     assert about["subject"]["box"] == [0, 0, 20, 30]
     assert set(about["timings"]) == {"decode", "predict", "refine", "foreground", "layout", "encode"}
-    assert len(answer.headers[CUSTOM_ATTRIBUTES]) <= CUSTOM_ATTRIBUTES_MAX
+    assert len(response.headers[CUSTOM_ATTRIBUTES]) <= CUSTOM_ATTRIBUTES_MAX
 
 
-def test_the_options_of_the_header_are_followed() -> None:
+def test_the_options_of_the_header_are_applied() -> None:
     with running(Half()) as client:
-        answer = send(client, output={"format": "webp", "channels": "alpha"})
-    assert answer.headers["content-type"] == "image/webp"
+        response = send(client, output={"format": "webp", "channels": "alpha"})
+    assert response.headers["content-type"] == "image/webp"
 
 
 OVERFLOW = {"bucket": "results", "key": "results/cutouts/1.png", "bytes_max": 50}
 
 
-def test_a_result_that_is_too_large_is_put_aside_and_its_place_told() -> None:
+def test_a_result_above_the_overflow_limit_is_written_to_s3_once() -> None:
     storage = FakeStorage()
     with running(Half(), storage) as client:
         whole = send(client)
-        answers = [send(client, overflow=OVERFLOW) for _ in range(2)]  # a caller that lost the first answer asks again
+        responses = [send(client, overflow=OVERFLOW) for _ in range(2)]  # a client that retries
     _, body = storage.objects["results", "results/cutouts/1.png"]
     assert (body, storage.writes) == (whole.content, 1)
-    for answer in answers:
-        assert answer.status_code == 200
-        told = answer.json()["result"]
-        assert (told["bucket"], told["key"], told["bytes"]) == ("results", "results/cutouts/1.png", len(body))
-        assert (told["width"], told["height"], told["sha256"]) == (40, 30, hashlib.sha256(body).hexdigest())
-        assert json.loads(answer.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
+    for response in responses:
+        assert response.status_code == 200
+        result = response.json()["result"]
+        assert (result["bucket"], result["key"], result["bytes"]) == ("results", "results/cutouts/1.png", len(body))
+        assert (result["width"], result["height"], result["sha256"]) == (40, 30, hashlib.sha256(body).hexdigest())
+        assert json.loads(response.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
 
 
-def test_a_result_that_is_small_enough_comes_back_and_nothing_is_written() -> None:
+def test_a_result_within_the_overflow_limit_is_returned_and_not_written() -> None:
     storage = FakeStorage()
     with running(Half(), storage) as client:
-        answer = send(client, overflow={**OVERFLOW, "bytes_max": len(send(client).content)})
-    assert answer.headers["content-type"] == "image/png"
+        response = send(client, overflow={**OVERFLOW, "bytes_max": len(send(client).content)})
+    assert response.headers["content-type"] == "image/png"
     assert storage.objects == {}
 
 
-def test_a_result_that_could_not_be_put_aside_is_an_error() -> None:
+def test_an_overflow_that_cannot_be_written_is_an_error() -> None:
     class Broken(FakeStorage):
         def write(self, *_: object) -> bool:
-            raise StorageUnavailable("S3 answered SlowDown.")
+            raise StorageUnavailable("S3 returned the error SlowDown.")
 
     with running(Half(), Broken()) as client:
-        answer = send(client, overflow=OVERFLOW)
-    assert (answer.status_code, error_code(answer)) == (503, "storage_unavailable")
+        response = send(client, overflow=OVERFLOW)
+    assert (response.status_code, error_code(response)) == (503, "storage_unavailable")
 
 
 @pytest.mark.parametrize(
@@ -142,35 +156,35 @@ def test_a_result_that_could_not_be_put_aside_is_an_error() -> None:
         ('{"task":"' + "x" * 1024 + '"}', "invalid_options"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(header: str, code: str) -> None:
+def test_invalid_options_are_refused(header: str, code: str) -> None:
     with running(Half()) as client:
-        answer = client.post(
+        response = client.post(
             "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
         )
-    assert (answer.status_code, error_code(answer)) == (400, code)
+    assert (response.status_code, error_code(response)) == (400, code)
 
 
 def test_a_prompt_that_the_engine_cannot_use_is_refused() -> None:
     header = json.dumps({"prompt": {"box": [0, 0, 1, 1]}})
     with running(Half()) as client:
-        answer = client.post(
+        response = client.post(
             "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
         )
-    assert (answer.status_code, error_code(answer)) == (422, "invalid_prompt")
+    assert (response.status_code, error_code(response)) == (422, "invalid_prompt")
 
 
-def test_a_bad_picture_is_refused_with_its_status_and_no_trace() -> None:
+def test_an_invalid_image_is_refused_with_its_status_and_without_a_traceback() -> None:
     with running(Half()) as client:
-        answer = send(client, b"no image")
-    assert (answer.status_code, error_code(answer)) == (415, "unsupported_format")
-    assert answer.json()["error"]["retryable"] is False
-    assert "Traceback" not in answer.text
+        response = send(client, b"no image")
+    assert (response.status_code, error_code(response)) == (415, "unsupported_format")
+    assert response.json()["error"]["retryable"] is False
+    assert "Traceback" not in response.text
 
 
-def test_another_kind_of_body_is_refused() -> None:
+def test_an_unsupported_content_type_is_refused() -> None:
     with running(Half()) as client:
-        answer = client.post("/invocations", content=b"a=b", headers={"Content-Type": "text/plain"})
-    assert (answer.status_code, error_code(answer)) == (415, "unsupported_format")
+        response = client.post("/invocations", content=b"a=b", headers={"Content-Type": "text/plain"})
+    assert (response.status_code, error_code(response)) == (415, "unsupported_format")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -189,38 +203,40 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(kind: str, limit: i
     headers = {"Content-Type": kind}
     with running(Half()) as client:
         content = parts() if chunked else b"x" * (limit + 1)
-        answer = client.post("/invocations", content=content, headers=headers)
-    assert (answer.status_code, error_code(answer)) == (413, "file_too_large")
-    assert answer.headers["connection"] == "close"
+        response = client.post("/invocations", content=content, headers=headers)
+    assert (response.status_code, error_code(response)) == (413, "file_too_large")
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize("body", [JPEG, npy(np.full((30, 40, 3), 90, np.uint8))], ids=["file", "array"])
 @pytest.mark.parametrize("accept", ["*/*", "application/x-npy", "image/png;q=0.5, Application/X-NPY"])
 @pytest.mark.parametrize("channels", ["rgba", "alpha"])
-def test_arrays_and_files_come_and_go_in_every_combination(body: bytes, accept: str, channels: str) -> None:
+def test_arrays_and_files_are_accepted_and_returned_in_every_combination(
+    body: bytes, accept: str, channels: str
+) -> None:
     headers = {
         "Content-Type": "image/jpeg" if body == JPEG else arrays.CONTENT_TYPE,
         "Accept": accept,
         CUSTOM_ATTRIBUTES: json.dumps({"output": {"channels": channels}}),
     }
     with running(Half()) as client:
-        answer = client.post("/invocations", content=body, headers=headers)
+        response = client.post("/invocations", content=body, headers=headers)
     if accept == "*/*":
-        assert answer.headers["content-type"] == "image/png"
-        found = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert response.headers["content-type"] == "image/png"
+        found = decoded(response.content)
     else:
-        assert answer.headers["content-type"] == arrays.CONTENT_TYPE
-        found = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        assert response.headers["content-type"] == arrays.CONTENT_TYPE
+        found = np.load(io.BytesIO(response.content), allow_pickle=False)
     assert found.dtype == np.uint8
     assert found.shape == ((30, 40) if channels == "alpha" else (30, 40, 4))
     alpha = found if channels == "alpha" else found[..., 3]
     assert alpha[:, :10].min() == 255
     assert alpha[:, 30:].max() == 0
-    assert json.loads(answer.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
+    assert json.loads(response.headers[CUSTOM_ATTRIBUTES])["subject"]["box"] == [0, 0, 20, 30]
 
 
 def test_an_array_may_have_more_bytes_than_a_file_but_not_more_pixels() -> None:
-    changes = {"max_bytes": 1000, "max_pixels": 10_000}
+    changes: dict[str, Any] = {"max_bytes": 1000, "max_pixels": 10_000}
     headers = {"Content-Type": arrays.CONTENT_TYPE}
     with running(Half(), **changes) as client:
         fits = client.post("/invocations", content=npy(np.zeros((100, 100, 3), np.uint8)), headers=headers)
@@ -231,47 +247,47 @@ def test_an_array_may_have_more_bytes_than_a_file_but_not_more_pixels() -> None:
     assert (body.status_code, error_code(body)) == (413, "file_too_large")
 
 
-def test_an_engine_s_fault_is_internal_and_tells_nothing() -> None:
+def test_an_unknown_error_of_the_engine_is_internal_and_hides_its_message() -> None:
     engine = Half()
     with running(engine) as client:
-        engine.fault = RuntimeError("secret")
-        answer = send(client)
+        engine.error = RuntimeError("secret")
+        response = send(client)
         page = client.get("/metrics").text
-    assert (answer.status_code, error_code(answer)) == (500, "internal")
-    assert "secret" not in answer.text
+    assert (response.status_code, error_code(response)) == (500, "internal")
+    assert "secret" not in response.text
     assert f'maskdrop_pictures_total{{engine="{DEFAULT}",outcome="internal"}} 1.0' in page
 
 
-def test_the_server_is_not_started_when_its_engine_cannot_do_one_picture() -> None:
-    with pytest.raises(RuntimeError, match="broken"), running(Half(fault=RuntimeError("broken"))):
+def test_the_server_does_not_start_if_its_engine_fails_on_the_first_image() -> None:
+    with pytest.raises(RuntimeError, match="broken"), running(Half(error=RuntimeError("broken"))):
         pass
 
 
-def test_a_full_server_says_so_at_once_and_takes_pictures_again_later() -> None:
+def test_a_full_server_refuses_at_once_and_accepts_images_again_later() -> None:
     engine = Half()
     with running(engine, workers=1, queue_max=2) as client, ThreadPoolExecutor(2) as pool:
         engine.hold = threading.Event()
         waiting = [pool.submit(send, client) for _ in range(2)]
         assert engine.entered.acquire(timeout=60)
-        until(lambda: "maskdrop_queue_pictures 2.0" in client.get("/metrics").text)
+        wait_until(lambda: "maskdrop_queue_pictures 2.0" in client.get("/metrics").text)
         refused = send(client)
         assert client.get("/ping").status_code == 200
         engine.hold.set()
-        assert [answer.result().status_code for answer in waiting] == [200, 200]
+        assert [response.result().status_code for response in waiting] == [200, 200]
         assert send(client).status_code == 200
     assert (refused.status_code, error_code(refused)) == (503, "queue_full")
     assert refused.headers["retry-after"] == str(RETRY_AFTER_S)
     assert refused.json()["error"]["retryable"] is True
 
 
-def test_an_idle_server_takes_a_bundle_longer_than_its_queue() -> None:
+def test_an_idle_server_accepts_a_bundle_longer_than_its_queue() -> None:
     storage = FakeStorage()
     with running(Half(), storage, queue_max=1) as client:
-        answer = bundle(client, *(item(n, storage) for n in range(20)))
-    assert all(outcome.result for outcome in answer.outcomes)
+        response = bundle(client, *(item(n, storage) for n in range(20)))
+    assert all(outcome.result for outcome in response.outcomes)
 
 
-def test_a_hung_picture_ends_and_the_server_is_not_ready_until_its_worker_is_back() -> None:
+def test_a_stuck_image_times_out_and_the_server_is_not_ready_until_its_worker_ends() -> None:
     engine = Half()
     with running(engine, workers=1, deadline_s=0.2) as client:
         engine.hold = threading.Event()
@@ -279,14 +295,14 @@ def test_a_hung_picture_ends_and_the_server_is_not_ready_until_its_worker_is_bac
         assert (late.status_code, error_code(late)) == (504, "deadline_exceeded")
         assert client.get("/ping").status_code == 503
         assert "maskdrop_workers_stuck 1.0" in client.get("/metrics").text
-        assert error_code(send(client)) == "deadline_exceeded"  # no worker is left to wait for
+        assert error_code(send(client)) == "deadline_exceeded"  # all workers are stuck
         engine.hold.set()
-        until(lambda: client.get("/ping").status_code == 200)
+        wait_until(lambda: client.get("/ping").status_code == 200)
         engine.hold = None
         assert send(client).status_code == 200
 
 
-def test_a_bundle_answers_for_every_item_in_order_and_harms_none_for_another() -> None:
+def test_a_bundle_returns_an_outcome_for_every_item_in_order_even_if_some_fail() -> None:
     storage = FakeStorage()
     items = [
         item(0, storage),
@@ -297,16 +313,16 @@ def test_a_bundle_answers_for_every_item_in_order_and_harms_none_for_another() -
         item(5, storage),
     ]
     with running(Half(), storage, usd_per_hour=1.5) as client:
-        answer = bundle(client, *items)
-    assert [outcome.id for outcome in answer.outcomes] == [i.id for i in items]
-    codes = [outcome.error.code if outcome.error else "" for outcome in answer.outcomes]
+        response = bundle(client, *items)
+    assert [outcome.id for outcome in response.outcomes] == [i.id for i in items]
+    codes = [outcome.error.code if outcome.error else "" for outcome in response.outcomes]
     assert codes == ["", "unsupported_format", "source_missing", "source_replaced", "empty_file", ""]
-    assert (answer.bundle, answer.device, answer.usd_per_hour) == ("b", "cpu", 1.5)
-    assert {"read", "decode", "predict", "encode", "write"} <= set(answer.outcomes[0].timings)
+    assert (response.bundle, response.device, response.usd_per_hour) == ("b", "cpu", 1.5)
+    assert {"read", "decode", "predict", "encode", "write"} <= set(response.outcomes[0].timings)
     assert set(storage.objects) >= {("results", "results/0.jpg.png"), ("results", "results/5.jpg.png")}
 
 
-def test_a_bundle_that_comes_twice_writes_once_and_answers_twice() -> None:
+def test_a_bundle_that_is_sent_twice_is_written_once_with_the_same_outcome() -> None:
     storage, engine = FakeStorage(), Half()
     with running(engine, storage) as client:
         first, second = (bundle(client, item(0, storage)) for _ in range(2))
@@ -314,8 +330,8 @@ def test_a_bundle_that_comes_twice_writes_once_and_answers_twice() -> None:
     assert first.outcomes[0].result == second.outcomes[0].result
 
 
-def about(answer: object) -> dict[str, object]:
-    return json.loads(answer.headers[CUSTOM_ATTRIBUTES])  # type: ignore[attr-defined, no-any-return]
+def about(response: Response) -> Any:
+    return json.loads(response.headers[CUSTOM_ATTRIBUTES])
 
 
 @pytest.mark.parametrize(
@@ -326,19 +342,19 @@ def test_every_format_has_its_content_type(form: str, kind: str) -> None:
         assert send(client, output={"format": form}).headers["content-type"] == kind
 
 
-def test_the_size_of_a_result_is_its_own_and_the_subject_s_box_is_the_picture_s() -> None:
+def test_size_and_place_refer_to_the_result_and_the_box_to_the_source() -> None:
     with running(Half()) as client:
-        answer = send(client, output={"crop": "5px", "background": "red"})
-    picture = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
-    found = about(answer)
-    assert picture.shape == (found["height"], found["width"], 4) == (40, 32, 4), (
-        "20 columns and two of its soft edge, 5 on each side"
+        response = send(client, output={"crop": "5px", "background": "red"})
+    image = decoded(response.content)
+    found = about(response)
+    assert image.shape == (found["height"], found["width"], 4) == (40, 32, 4), (
+        "20 columns, 2 of the soft edge, and 5 on each side"
     )
     assert (found["subject"]["box"], found["place"]) == ([0, 0, 20, 30], [5, 5, 25, 35])
-    assert (picture[:5] == (0, 0, 255, 255)).all()
+    assert (image[:5] == (0, 0, 255, 255)).all()
 
 
-def test_arrays_are_laid_out_as_files_are() -> None:
+def test_arrays_and_files_have_the_same_layout() -> None:
     output = {"crop": "3px", "scale": "70%", "background": "81d4fa"}
     with running(Half()) as client:
         file = send(client, output=output)
@@ -351,15 +367,15 @@ def test_arrays_are_laid_out_as_files_are() -> None:
                 CUSTOM_ATTRIBUTES: json.dumps({"output": output}),
             },
         )
-    drawn = cv2.imdecode(np.frombuffer(file.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    drawn = decoded(file.content)
     assert np.array_equal(np.load(io.BytesIO(array.content)), cv2.cvtColor(drawn, cv2.COLOR_BGRA2RGBA))
 
 
 def test_outside_the_region_of_interest_all_is_background() -> None:
     with running(Half()) as client:
-        answer = send(client, output={"roi": "10% 0 100% 50%", "channels": "alpha"})
-    matte = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert about(answer)["subject"]["box"] == [4, 0, 20, 15]
+        response = send(client, output={"roi": "10% 0 100% 50%", "channels": "alpha"})
+    matte = decoded(response.content)
+    assert about(response)["subject"]["box"] == [4, 0, 20, 15]
     assert matte[15:].max() == matte[:, :4].max() == 0
 
 
@@ -375,16 +391,16 @@ def test_outside_the_region_of_interest_all_is_background() -> None:
         ({"background": {"bucket": "b", "key": "empty"}}, "invalid_background", 422),
     ],
 )
-def test_what_does_not_fit_the_picture_is_refused(output: dict[str, object], code: str, status: int) -> None:
+def test_outputs_that_do_not_fit_the_image_are_refused(output: dict[str, object], code: str, status: int) -> None:
     storage = FakeStorage()
     storage.put("b", "text", b"no image")
     storage.put("b", "empty", b"")
     with running(Half(), storage, max_pixels=200_000) as client:
-        answer = send(client, output=output)
-    assert (answer.status_code, error_code(answer)) == (status, code)
+        response = send(client, output=output)
+    assert (response.status_code, error_code(response)) == (status, code)
 
 
-def test_a_background_image_is_read_from_s3_for_single_pictures_and_bundles() -> None:
+def test_a_background_image_is_read_from_s3_for_single_images_and_bundles() -> None:
     storage = FakeStorage()
     blue = cv2.imencode(".png", np.full((60, 80, 3), (250, 20, 10), np.uint8))[1].tobytes()
     storage.put("b", "blue.png", blue)
@@ -392,60 +408,60 @@ def test_a_background_image_is_read_from_s3_for_single_pictures_and_bundles() ->
     with running(Half(), storage) as client:
         single = send(client, output=output.to_json()).content
         outcome = bundle(client, replace(item(0, storage), options=Options(output=output))).outcomes[0]
-    drawn = cv2.imdecode(np.frombuffer(single, np.uint8), cv2.IMREAD_UNCHANGED)
+    drawn = decoded(single)
     assert (drawn[:, 25:] == (250, 20, 10, 255)).all()
     assert outcome.result is not None
     assert storage.objects["results", "results/0.jpg.png"][1] == single
 
 
-def test_a_background_that_cannot_be_read_now_is_tried_again() -> None:
+def test_a_background_that_cannot_be_read_is_a_retryable_error() -> None:
     storage = FakeStorage()
     with running(Half(), storage) as client:
         storage.broken = StorageUnavailable("S3 is out of reach.")
-        answer = send(client, output={"background": {"bucket": "b", "key": "k"}})
-    assert (answer.status_code, error_code(answer)) == (503, "storage_unavailable")
+        response = send(client, output={"background": {"bucket": "b", "key": "k"}})
+    assert (response.status_code, error_code(response)) == (503, "storage_unavailable")
 
 
-def test_a_fault_of_ours_is_internal_for_its_item_alone_and_retryable() -> None:
+def test_an_unknown_error_is_internal_and_retryable_for_its_item_only() -> None:
     storage, engine = FakeStorage(), Half()
     with running(engine, storage) as client:
-        engine.fault = RuntimeError("secret")
+        engine.error = RuntimeError("secret")
         outcome = bundle(client, item(0, storage)).outcomes[0]
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.retryable) == ("internal", True)
     assert "secret" not in outcome.error.message
 
 
-@pytest.mark.parametrize("fault", [StorageUnavailable("S3 is out of reach."), NotAllowed("No.")])
-def test_a_fault_of_the_storage_keeps_its_meaning(fault: StorageUnavailable | NotAllowed) -> None:
+@pytest.mark.parametrize("error", [StorageUnavailable("S3 is out of reach."), NotAllowed("No.")])
+def test_an_error_of_the_storage_is_the_error_of_the_item(error: StorageUnavailable | NotAllowed) -> None:
     storage = FakeStorage()
     work = item(0, storage)
-    storage.broken = fault
+    storage.broken = error
     with running(Half(), storage) as client:
-        assert bundle(client, work).outcomes[0].error == fault.info
+        assert bundle(client, work).outcomes[0].error == error.info
 
 
-def test_the_bytes_of_few_pictures_are_held_at_once() -> None:
+def test_a_bundle_reads_only_as_many_images_as_are_in_flight() -> None:
     storage, engine = FakeStorage(), Half()
     with running(engine, storage, queue_max=64) as client, ThreadPoolExecutor(1) as pool:
         engine.hold = threading.Event()
-        answer = pool.submit(bundle, client, *(item(n, storage) for n in range(40)))
-        until(lambda: storage.reads >= in_flight(SETTINGS.workers))
+        response = pool.submit(bundle, client, *(item(n, storage) for n in range(40)))
+        wait_until(lambda: storage.reads >= in_flight_max(SETTINGS.workers))
         client.get("/ping")
-        held = storage.reads
+        hold = storage.reads
         engine.hold.set()
-        assert all(outcome.result for outcome in answer.result().outcomes)
-    assert held == in_flight(SETTINGS.workers)
+        assert all(outcome.result for outcome in response.result().outcomes)
+    assert hold == in_flight_max(SETTINGS.workers)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"bundle":"b","items":[{}]}', base64.b64encode(b"x")])
-def test_a_body_that_is_no_bundle_is_refused(body: bytes) -> None:
+def test_an_invalid_bundle_is_refused(body: bytes) -> None:
     with running(Half()) as client:
-        answer = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, error_code(answer)) == (400, "invalid_options")
+        response = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, error_code(response)) == (400, "invalid_options")
 
 
-def test_metrics_count_pictures_and_their_stages() -> None:
+def test_metrics_count_images_and_their_stages() -> None:
     with running(Half()) as client:
         send(client)
         send(client, b"no image")
@@ -458,22 +474,22 @@ def test_metrics_count_pictures_and_their_stages() -> None:
     assert "maskdrop_queue_pictures 0.0" in page
 
 
-def test_the_alpha_alone_is_the_matte_of_the_cut_out() -> None:
+def test_the_alpha_output_is_the_alpha_of_the_cut_out() -> None:
     with running(Half()) as client:
         rgba, alpha = (send(client, output=Output(channels=kind).to_json()).content for kind in ("rgba", "alpha"))
-    read = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (rgba, alpha)]
+    read = [decoded(data) for data in (rgba, alpha)]
     assert np.array_equal(read[0][..., 3], read[1])
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "the condition is not met after 60 s"
 
 
 @dataclass
 class Batched(Half):
-    """Half, as an engine for a GPU: it knows the sizes of its batches."""
+    """Half as a batched engine, which records the sizes of its batches."""
 
     sizes: list[int] = field(default_factory=list)
     warm_ups: list[int] = field(default_factory=list)
@@ -494,14 +510,14 @@ class Batched(Half):
         return output
 
 
-def test_on_a_gpu_every_size_of_batch_is_made_ready_before_the_first_picture() -> None:
+def test_on_a_gpu_the_engine_is_warmed_up_before_the_first_image() -> None:
     engine = Batched()
     with running(engine, device="cuda", batch_max=4) as client:
         assert client.get("/ping").status_code == 200
     assert engine.warm_ups == [4]
 
 
-def test_a_gpu_that_cannot_be_made_ready_stops_the_server() -> None:
+def test_an_error_in_warm_up_stops_the_server() -> None:
     class Unready(Batched):
         def warm_up(self, batch_max: int) -> None:
             raise RuntimeError("no kernel image is available")
@@ -510,32 +526,32 @@ def test_a_gpu_that_cannot_be_made_ready_stops_the_server() -> None:
         pass
 
 
-def test_on_the_cpu_no_batch_is_made_ready() -> None:
+def test_on_the_cpu_the_engine_is_not_warmed_up() -> None:
     engine = Batched()
     with running(engine):
         pass
     assert engine.warm_ups == engine.sizes == []
 
 
-def test_on_a_gpu_the_pictures_of_several_requests_share_a_batch() -> None:
+def test_on_a_gpu_the_images_of_several_requests_share_a_batch() -> None:
     engine = Batched()
     with running(engine, device="cuda", workers=8, queue_max=8) as client, ThreadPoolExecutor(8) as pool:
         engine.hold, engine.prepared = threading.Event(), 0
         first = pool.submit(send, client)
         assert engine.entered.acquire(timeout=60)
         rest = [pool.submit(send, client) for _ in range(5)]
-        until(lambda: engine.prepared == 6)
-        client.get("/metrics")  # by its answer, the event loop has passed on what was prepared
+        wait_until(lambda: engine.prepared == 6)
+        client.get("/metrics")  # after this response, the event loop has queued the prepared images
         engine.sizes.clear()
         engine.hold.set()
-        answers = [one.result() for one in (first, *rest)]
-    assert {answer.status_code for answer in answers} == {200}
-    assert json.loads(answers[0].headers[CUSTOM_ATTRIBUTES])["device"] == "cuda"
+        responses = [one.result() for one in (first, *rest)]
+    assert {response.status_code for response in responses} == {200}
+    assert json.loads(responses[0].headers[CUSTOM_ATTRIBUTES])["device"] == "cuda"
     assert sum(engine.sizes) == 5
     assert max(engine.sizes) > 1
 
 
-def test_an_engine_that_is_not_installed_is_refused_and_harms_no_other_picture() -> None:
+def test_an_engine_that_is_not_installed_fails_its_image_only() -> None:
     storage = FakeStorage()
     with running(Half(), storage) as client:
         alone = send(client, engine="modnet")

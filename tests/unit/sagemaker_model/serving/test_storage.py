@@ -9,7 +9,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from maskdrop.errors import FileTooLarge, NotAllowed, SourceMissing, StorageUnavailable
-from sagemaker_model.serving.storage import NEW, S3Storage, Stored
+from sagemaker_model.serving.storage import NEW, S3Storage, StoredObject
 
 
 @pytest.fixture
@@ -26,34 +26,36 @@ def write(storage: S3Storage, replaces: str) -> bool:
     return storage.write("b", "k", b"x", "image/png", {"maskdrop-job": "1"}, replaces)
 
 
-def accept(_: Stored) -> None: ...
+def accept(_: StoredObject) -> None: ...
 
 
-@pytest.mark.parametrize(("told", "known"), [("v1", "v1"), (None, ""), ("null", "")])
-def test_an_object_is_known_by_version_etag_and_size(
-    s3: tuple[S3Storage, Stubber], told: str | None, known: str
+@pytest.mark.parametrize(("returned", "expected"), [("v1", "v1"), (None, ""), ("null", "")])
+def test_head_returns_version_etag_size_and_metadata(
+    s3: tuple[S3Storage, Stubber], returned: str | None, expected: str
 ) -> None:
     storage, stub = s3
-    answer = {"ETag": '"e"', "ContentLength": 5, "Metadata": {"a": "b"}} | ({"VersionId": told} if told else {})
-    stub.add_response("head_object", answer, {"Bucket": "b", "Key": "k"})
-    assert storage.look("b", "k") == Stored("e", known, 5, {"a": "b"})
+    response = {"ETag": '"e"', "ContentLength": 5, "Metadata": {"a": "b"}} | (
+        {"VersionId": returned} if returned else {}
+    )
+    stub.add_response("head_object", response, {"Bucket": "b", "Key": "k"})
+    assert storage.head("b", "k") == StoredObject("e", expected, 5, {"a": "b"})
 
 
-def test_an_object_that_is_not_there_is_none_or_missing(s3: tuple[S3Storage, Stubber]) -> None:
+def test_a_missing_object_is_none_for_head_and_source_missing_for_read(s3: tuple[S3Storage, Stubber]) -> None:
     storage, stub = s3
     stub.add_client_error("head_object", "404", http_status_code=404)
     stub.add_client_error("get_object", "NoSuchKey", http_status_code=404)
-    assert storage.look("b", "k") is None
+    assert storage.head("b", "k") is None
     with pytest.raises(SourceMissing):
         storage.read("b", "k", accept)
 
 
-def test_a_body_is_not_read_when_the_check_says_no(s3: tuple[S3Storage, Stubber]) -> None:
+def test_the_body_is_not_read_if_the_check_raises(s3: tuple[S3Storage, Stubber]) -> None:
     storage, stub = s3
     body = io.BytesIO(b"photo")
     stub.add_response("get_object", {"ETag": '"e"', "ContentLength": 5, "Body": StreamingBody(body, 5)})
 
-    def refuse(_: Stored) -> None:
+    def refuse(_: StoredObject) -> None:
         assert body.tell() == 0
         raise FileTooLarge("No.")
 
@@ -62,7 +64,7 @@ def test_a_body_is_not_read_when_the_check_says_no(s3: tuple[S3Storage, Stubber]
     assert body.closed
 
 
-def test_a_body_that_breaks_off_can_be_tried_again(s3: tuple[S3Storage, Stubber]) -> None:
+def test_a_truncated_body_raises_storage_unavailable(s3: tuple[S3Storage, Stubber]) -> None:
     storage, stub = s3
     stub.add_response("get_object", {"ETag": '"e"', "ContentLength": 5, "Body": StreamingBody(io.BytesIO(b"ph"), 5)})
     with pytest.raises(StorageUnavailable):
@@ -70,7 +72,7 @@ def test_a_body_that_breaks_off_can_be_tried_again(s3: tuple[S3Storage, Stubber]
 
 
 @pytest.mark.parametrize(("replaces", "condition"), [(NEW, {"IfNoneMatch": "*"}), ("e", {"IfMatch": '"e"'})])
-def test_a_write_names_what_it_replaces(
+def test_a_write_is_conditional_on_the_etag_that_it_replaces(
     s3: tuple[S3Storage, Stubber], replaces: str, condition: dict[str, str]
 ) -> None:
     storage, stub = s3
@@ -82,7 +84,7 @@ def test_a_write_names_what_it_replaces(
 @pytest.mark.parametrize(
     ("code", "status"), [("PreconditionFailed", 412), ("ConditionalRequestConflict", 409), ("NoSuchKey", 404)]
 )
-def test_a_lost_race_is_told(s3: tuple[S3Storage, Stubber], code: str, status: int) -> None:
+def test_a_write_whose_condition_fails_returns_false(s3: tuple[S3Storage, Stubber], code: str, status: int) -> None:
     storage, stub = s3
     stub.add_client_error("put_object", code, http_status_code=status)
     assert not write(storage, NEW)
@@ -98,7 +100,7 @@ def test_a_lost_race_is_told(s3: tuple[S3Storage, Stubber], code: str, status: i
         ("RequestTimeout", 400, StorageUnavailable),
     ],
 )
-def test_foreign_errors_become_ours(
+def test_errors_of_s3_become_errors_of_maskdrop(
     s3: tuple[S3Storage, Stubber], code: str, status: int, error: type[Exception]
 ) -> None:
     storage, stub = s3
@@ -107,7 +109,9 @@ def test_foreign_errors_become_ours(
         write(storage, NEW)
 
 
-def test_a_broken_connection_can_be_tried_again(s3: tuple[S3Storage, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection_raises_storage_unavailable(
+    s3: tuple[S3Storage, Stubber], monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage, _ = s3
 
     def broken(**_: object) -> None:
