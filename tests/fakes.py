@@ -57,27 +57,27 @@ class FakeJobs:
     broken: MaskdropError | None = None
 
     def claim(self, job: Job) -> bool:
-        self._break()
+        self._raise_error()
         if job.id in self.records:
             return False
         self.records[job.id] = job
         return True
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted"))
+        job = self._job_in_state(job_id, ("queued", "submitted"))
         if job is None or (job.state == "submitted" and job.changed_at >= abandoned):
             return None
-        return self._keep(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
+        return self._save(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
 
     def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted"))
-        return self._keep(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
+        job = self._job_in_state(job_id, ("queued", "submitted"))
+        return self._save(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted", "done"))
+        job = self._job_in_state(job_id, ("queued", "submitted", "done"))
         if job is None or (job.state == "done" and job.bundle != bundle):
             return None
-        return self._keep(
+        return self._save(
             replace(
                 job,
                 state="done",
@@ -93,32 +93,32 @@ class FakeJobs:
         )
 
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted", "failed"))
+        job = self._job_in_state(job_id, ("queued", "submitted", "failed"))
         if job is None or job.bundle != bundle:
             return None
-        return self._keep(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
+        return self._save(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
-        known = self._open(job.id, ("failed",))
+        known = self._job_in_state(job.id, ("failed",))
         if known is None:
             return None
         known = replace(known, preset=job.preset, options=job.options)
-        fresh = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
-        return self._keep(replace(fresh, changed_at=now, finished_at=None))
+        reset = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
+        return self._save(replace(reset, changed_at=now, finished_at=None))
 
     def delete(self, job_id: str, *, state: State) -> bool:
-        self._break()
+        self._raise_error()
         if job_id in self.records and self.records[job_id].state != state:
             return False
         self.records.pop(job_id, None)
         return True
 
     def get(self, job_id: str) -> Job | None:
-        self._break()
+        self._raise_error()
         return self.records.get(job_id)
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
-        self._break()
+        self._raise_error()
         jobs = [
             job
             for job in sorted(self.records.values(), key=lambda job: job.recency, reverse=True)
@@ -132,20 +132,20 @@ class FakeJobs:
         return Page(jobs[:limit], jobs[limit - 1].recency if len(jobs) > limit else "")
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
-        self._break()
+        self._raise_error()
         jobs = [job for job in self.records.values() if job.state == state and job.recency < iso(since)]
         return sorted(jobs, key=lambda job: job.recency)[:limit]
 
-    def _open(self, job_id: str, states: tuple[State, ...]) -> Job | None:
-        self._break()
+    def _job_in_state(self, job_id: str, states: tuple[State, ...]) -> Job | None:
+        self._raise_error()
         job = self.records.get(job_id)
         return job if job and job.state in states else None
 
-    def _keep(self, job: Job) -> Job:
+    def _save(self, job: Job) -> Job:
         self.records[job.id] = job
         return job
 
-    def _break(self) -> None:
+    def _raise_error(self) -> None:
         if self.broken:
             raise self.broken
 
@@ -259,7 +259,7 @@ class FakeRegistry:
         return None if expires_at and expires_at <= self.now else value
 
     def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
-        self.items[kind, name] = dict(value), _whole(expires_at)
+        self.items[kind, name] = dict(value), _whole_second(expires_at)
 
     def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
         if self.get(kind, name) is not None:
@@ -278,10 +278,10 @@ class FakeRegistry:
 
     def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
         self.put_new(kind, name, {}, expires_at=expires_at)
-        counters, ends = self.items[kind, name]
+        counters, end = self.items[kind, name]
         for counter, amount in amounts.items():
             counters[counter] = counters.get(counter, 0) + amount
-        return Count(dict(counters), ends)
+        return Count(dict(counters), end)
 
 
 @dataclass
@@ -305,7 +305,7 @@ class FakeWeb:
         return self.status
 
 
-def _whole(moment: datetime | None) -> datetime | None:
+def _whole_second(moment: datetime | None) -> datetime | None:
     return moment and datetime.fromtimestamp(ceil(moment.timestamp()), UTC)
 
 
