@@ -10,6 +10,7 @@ import numpy as np
 from sagemaker_model.data.records import Record
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 _KERNEL = np.ones((3, 3), np.uint8)
 
@@ -48,6 +49,6 @@ def cover(image: Pixels, width: int, height: int) -> Pixels:
     """Resizes an image to cover the given size, and crops the rest evenly. HxWx3 uint8."""
     scale = max(width / image.shape[1], height / image.shape[0])
     size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    covering = resized(image, size, halve=False)
     x, y = (size[0] - width) // 2, (size[1] - height) // 2
-    return resized[y : y + height, x : x + width].astype(np.uint8, copy=False)
+    return covering[y : y + height, x : x + width]

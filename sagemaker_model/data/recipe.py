@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 
 from sagemaker_model.data import supervisely
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.records import BadRecord, Entry, InvalidData, Record
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 Kind = Literal["supervisely", "voc", "coco", "folders"]
 
@@ -139,5 +139,5 @@ def _limit_side(record: Record, side: int) -> Record:
     if scale >= 1:
         return record
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image, mask = (cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) for pixels in (record.image, record.mask))
-    return replace(record, image=image.astype(np.uint8, copy=False), mask=mask.astype(np.uint8, copy=False))
+    image, mask = (resized(pixels, size, halve=False) for pixels in (record.image, record.mask))
+    return replace(record, image=image, mask=mask)

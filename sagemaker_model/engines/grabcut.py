@@ -16,7 +16,7 @@ import numpy as np
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 
 SIDE = 480
 """Pixels of the long side at which GrabCut runs: 0.5 to 1 s an image, 2 s at most. At 320 it takes half of that, and

@@ -15,7 +15,7 @@ from sagemaker_model.evaluation.compare import Comparison
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import FALSE_POSITIVE_SHARE, Result, Table, Unscored, tables
 from sagemaker_model.imaging.pixels import Pixels, decode
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.settings import ServerSettings
 
 THUMB_SIDE = 220

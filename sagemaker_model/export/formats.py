@@ -35,7 +35,7 @@ from sagemaker_model.engines import modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.export import litert
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
@@ -246,13 +246,13 @@ def run_onnx(path: Path, images: Sequence[Floats]) -> Mattes:
 def to_torchscript(net: nn.Module, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated TorchScript
-        torch.jit.trace(net.eval(), torch.zeros(1, 3, 64, 64)).save(path)
+        torch.jit.trace(net.eval(), torch.zeros(1, 3, 64, 64)).save(path)  # type: ignore[no-untyped-call]
 
 
 def run_torchscript(path: Path, images: Sequence[Floats]) -> Mattes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net = torch.jit.load(path)
+        net = torch.jit.load(path)  # type: ignore[no-untyped-call]
     return _timed(lambda x: net(torch.from_numpy(x)).numpy(), images)
 
 
@@ -287,7 +287,7 @@ def _litert(python: Path, *arguments: str | Path) -> None:
         raise ExportFailed(f"LiteRT failed: {reason}")
 
 
-class _Calibration(CalibrationDataReader):
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Feeds calibration images to ONNX Runtime's quantiser."""
 
     def __init__(self, images: Sequence[Floats]) -> None:

@@ -51,7 +51,8 @@ def sam_decoder_to_onnx(network: nn.Module, path: Path) -> None:
 def _maps(network: nn.Module, pixels: Tensor) -> tuple[Tensor, ...]:
     """The embedding's feature maps."""
     with torch.inference_mode():
-        return Encoder(network)(pixels)
+        maps: tuple[Tensor, ...] = Encoder(network)(pixels)
+    return maps
 
 
 def _map_names(network: nn.Module, pixels: Tensor) -> list[str]:

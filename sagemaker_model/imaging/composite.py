@@ -6,6 +6,8 @@ Photoshop by default and all comparable tools do the same, so a cut-out looks th
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +37,11 @@ def over(rgb: Pixels, alpha: Pixels, background: Pixels, background_alpha: Pixel
     return colours, result_alpha
 
 
-def resized(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:
+def resized_cutout(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:
     """Resizes a straight-alpha image; returns colours HxWx3 and alpha HxW, both uint8, at `size` (width, height).
 
-    Each pixel's colour is weighted by its alpha; colours are 0 where the resized alpha is 0. blur: standard deviation
-    of a Gaussian, in pixels of `size`.
+    Each pixel's colour is weighted by its alpha; colours are 0 where the resized alpha is 0.
+    blur: standard deviation of a Gaussian, in pixels of `size`.
     """
     weights = _scaled(alpha, size, blur)
     levels = _rounded(weights.copy())
@@ -54,7 +56,7 @@ def resized(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 
 
 
 def resized_matte(alpha: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resizes alpha HxW uint8 to `size` (width, height), with the same result as the alpha of `resized`."""
+    """Resizes alpha HxW uint8 to `size` (width, height), with the same result as the alpha of `resized_cutout`."""
     return _rounded(_scaled(alpha, size))
 
 
@@ -67,12 +69,13 @@ def _scaled(alpha: Pixels, size: tuple[int, int], blur: float = 0.0, times: Pixe
     plane = np.multiply(alpha, times, dtype=np.uint16)
     if size[0] * size[1] < plane.size:
         plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-    scaled = cv2.multiply(plane, 1 / 255, dtype=cv2.CV_32F).reshape(plane.shape)
+    share: Any = 1 / 255  # OpenCV accepts a scalar, its types do not
+    scaled: Any = cv2.multiply(plane, share, dtype=cv2.CV_32F).reshape(plane.shape)
     if size != plane.shape[::-1]:
         scaled = cv2.resize(scaled, size, interpolation=cv2.INTER_CUBIC)  # in floats: 16 bits would clip the overshoot
     if blur:
         scaled = cv2.GaussianBlur(scaled, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
-    return scaled.reshape(size[::-1])
+    return np.asarray(scaled.reshape(size[::-1]), np.float32)
 
 
 def _rounded(plane: Floats) -> Pixels:

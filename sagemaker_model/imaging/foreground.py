@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import mask_boxes, resized
+from sagemaker_model.imaging.refine import mask_boxes
+from sagemaker_model.imaging.resize import resized
 
 Floats = NDArray[np.float32]
 
@@ -54,10 +56,7 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
     image, matte, band = rgb[crop], alpha[crop], band[crop]
     height, width = matte.shape
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    fore, back = (
-        cv2.resize(colours, (width, height), interpolation=cv2.INTER_LINEAR)
-        for colours in _solve(resized(image, size), resized(matte, size))
-    )
+    fore, back = (resized(colours, (width, height)) for colours in _solve(resized(image, size), resized(matte, size)))
     result = rgb.copy()
     for box in mask_boxes(band):
         colours = _restore_detail(image[box], matte[box], fore[box], back[box])
@@ -100,7 +99,7 @@ def _solve(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
             max(1, round(width ** (level / levels))),
             max(1, round(height ** (level / levels))),
         )
-        colours = _sweep(cv2.resize(image, size, interpolation=cv2.INTER_AREA), colours)
+        colours = _sweep(resized(image, size, halve=False), colours)
     fore, back = (cv2.convertScaleAbs(cv2.merge(list(planes)), alpha=255) for planes in (colours[:3], colours[3:]))
     return fore.reshape(rgb.shape), back.reshape(rgb.shape)
 
@@ -109,7 +108,8 @@ def _means(image: Floats) -> Floats:
     """Mean colours of an image HxWx4 weighted by alpha (F) and by 1 - alpha (B): 6x1x1."""
     pixels = image.reshape(-1, 4)
     weights = np.stack((pixels[:, 3], 1 - pixels[:, 3]))
-    return ((weights @ pixels)[:, :3] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)).reshape(6, 1, 1)
+    means: Floats = (weights @ pixels)[:, :3] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return means.reshape(6, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,14 @@ class _PaddedPlanes:
     (above), i + W (below), i - 1 (left) and i + 1 (right). NumPy is fast on such long runs: a quarter less time than on
     rows at 249 x 249.
 
-    The inner line leaves out the first and the last row. It includes the border's left and right columns, whose computed
-    values are meaningless; `extend_border` overwrites them.
+    The inner line leaves out the first and the last row. It includes the border's left and right columns; the values
+    computed there are meaningless, and `extend_border` overwrites them.
     """
 
     planes: Floats
 
     @classmethod
-    def of(cls, planes: Sequence[Floats]) -> _PaddedPlanes:
+    def of(cls, planes: Sequence[MatLike]) -> _PaddedPlanes:
         """Adds the border to planes HxW."""
         height, width = planes[0].shape
         padded = cls(np.empty((len(planes), height + 2, width + 2), np.float32))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from maskdrop.output import PIXELS_MAX, Blur, Colour, Margins, Output, Position, Size
-from sagemaker_model.imaging.composite import over, resized, resized_matte
+from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
 
 Rectangle = tuple[int, int, int, int]
@@ -165,7 +165,7 @@ def _place(rgb: Pixels, alpha: Pixels, layout: Layout) -> tuple[Pixels, Pixels]:
         return rgb, alpha
     colours, window_alpha = rgb[y0:y1, x0:x1], alpha[y0:y1, x0:x1]
     if (right - left, bottom - top) != (x1 - x0, y1 - y0):
-        colours, window_alpha = resized(colours, window_alpha, (right - left, bottom - top))
+        colours, window_alpha = resized_cutout(colours, window_alpha, (right - left, bottom - top))
     return _on_canvas(colours, layout), _on_canvas(window_alpha, layout)
 
 
@@ -205,12 +205,12 @@ def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pi
     radius = max(width, height) * blur.radius / 100
     scale = min(1.0, BLUR_SIGMA_MAX / radius)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    blurred, _ = resized(rgb, np.maximum(255 - alpha, 1), size, blur=min(radius, BLUR_SIGMA_MAX))
+    blurred, _ = resized_cutout(rgb, np.maximum(255 - alpha, 1), size, blur=min(radius, BLUR_SIGMA_MAX))
     x0, y0, x1, y1 = (value * scale for value in layout.frame)
     frame_size = max(1, round(x1 - x0)), max(1, round(y1 - y0))
     centre = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5
     background = cv2.resize(cv2.getRectSubPix(blurred, frame_size, centre), layout.size, interpolation=cv2.INTER_LINEAR)
-    return background, np.broadcast_to(np.uint8(255), background.shape[:2])
+    return np.asarray(background, np.uint8), np.broadcast_to(np.uint8(255), background.shape[:2])
 
 
 def _cover(image: DecodedImage, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
@@ -223,4 +223,4 @@ def _cover(image: DecodedImage, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
     alpha = np.broadcast_to(np.uint8(255), (height, width)) if image.alpha is None else image.alpha
     if (crop_width, crop_height) == size:
         return image.rgb[crop], alpha[crop]
-    return resized(image.rgb[crop], np.ascontiguousarray(alpha[crop]), size)
+    return resized_cutout(image.rgb[crop], np.ascontiguousarray(alpha[crop]), size)

@@ -38,11 +38,12 @@ from maskdrop.errors import (
     FileTooLarge,
     InputError,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from maskdrop.output import Format, Output
-from sagemaker_model.imaging.composite import STRIP_ROWS, over, resized
+from sagemaker_model.imaging.composite import STRIP_ROWS, over, resized_cutout
+from sagemaker_model.imaging.resize import resized
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class DecodedImage:
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Decodes the first frame of an image file.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadablePicture.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadableImage.
     """
     limits.check_bytes(len(data))
     _register_heif()
@@ -144,8 +145,9 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
             limits.check_pixels(*opened.size)
             if opened.format == "PNG":
                 _check_png(data)
-            if opened.format == "HEIF" and opened.n_frames > 1:
-                _check_last_frame(opened, limits)
+            frames = getattr(opened, "n_frames", 1)  # not in Pillow's types
+            if opened.format == "HEIF" and frames > 1:
+                _check_frame(opened, frames - 1, limits)
             opened.load()
             return _upright(opened)
     except (InputError, MemoryError):
@@ -157,7 +159,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.resolution_message) from error
     except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
-        raise UnreadablePicture("The file is damaged or truncated and cannot be decoded; upload it again.") from error
+        raise UnreadableImage("The file is damaged or truncated and cannot be decoded; upload it again.") from error
 
 
 def _check_png(data: bytes) -> None:
@@ -166,10 +168,10 @@ def _check_png(data: bytes) -> None:
         reopened.verify()
 
 
-def _check_last_frame(opened: Image.Image, limits: Limits) -> None:
-    """Decodes the last frame, which fails if the HEIF file is truncated; the first frame can still be complete."""
+def _check_frame(opened: Image.Image, number: int, limits: Limits) -> None:
+    """Decodes a frame. The last one fails if the HEIF file is truncated; the first one can still be complete."""
     first = opened.tell()
-    opened.seek(opened.n_frames - 1)
+    opened.seek(number)
     limits.check_pixels(*opened.size)
     opened.load()
     opened.seek(first)
@@ -247,7 +249,7 @@ def _to_array(image: Image.Image) -> Pixels:
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, STRIP_ROWS):
-        pixels[top : top + STRIP_ROWS] = image.crop((0, top, width, min(top + STRIP_ROWS, height)))
+        pixels[top : top + STRIP_ROWS] = np.asarray(image.crop((0, top, width, min(top + STRIP_ROWS, height))))
     return pixels
 
 
@@ -329,7 +331,8 @@ def with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
     """
     pixels = cv2.cvtColor(rgb, order)
     pixels[..., 3] = alpha
-    return cv2.copyTo(pixels, alpha).reshape(pixels.shape)  # 30 times faster than pixels[alpha == 0] = 0
+    masked = cv2.copyTo(pixels, alpha).reshape(pixels.shape)  # 30 times faster than pixels[alpha == 0] = 0
+    return np.asarray(masked, np.uint8)
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -372,8 +375,8 @@ def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] |
     subject, and the image's background must not be visible.
     """
     quarter = max(1, alpha.shape[1] // 4), max(1, alpha.shape[0] // 4)
-    nearby, _ = resized(rgb, alpha, quarter, blur=HIDDEN_BLUR)
-    colours = cv2.resize(nearby, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    nearby, _ = resized_cutout(rgb, alpha, quarter, blur=HIDDEN_BLUR)
+    colours = resized(nearby, (alpha.shape[1], alpha.shape[0]))
     cv2.copyTo(rgb, alpha, colours)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:  # stored: both are compressed already; dated 1980: reproducible

@@ -13,9 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice]
@@ -33,10 +35,6 @@ SMOOTHNESS = 65.0
 UNCERTAIN = 0.1
 """From this value to 1 - this value the matte is the filter's result. Towards 0 and 1 its weight falls to 0."""
 
-HALVE_FROM = 4
-"""Ratio of sides from which an image is halved first. From a ratio of 2, alpha would differ by up to 6 levels and the
-foreground's error would grow by 3 %: halving blurs slightly."""
-
 CERTAIN = 1e-4
 """A matte value nearer than this to 0 or 1 counts as 0 or 1: the filter would change it by a quarter of a level."""
 
@@ -47,7 +45,7 @@ TILE = 128
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     """Enlarges and refines a matte hxw float32 in 0..1, which covers the image `rgb` HxWx3 uint8: alpha HxW uint8."""
     height, width = rgb.shape[:2]
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
@@ -106,29 +104,13 @@ def _tile_ranges(length: int) -> Iterator[slice]:
         yield slice(start, min(start + TILE, length))
 
 
-def mask_boxes(mask: Pixels) -> Iterator[Box]:
+def mask_boxes(mask: MatLike) -> Iterator[Box]:
     """Bounding box of the non-zero pixels in each tile of a mask HxW uint8 that has any."""
     for rows, columns in tiles(*mask.shape):
         x, y, width, height = cv2.boundingRect(mask[rows, columns])
         if width:
             top, left = rows.start + y, columns.start + x
             yield slice(top, top + height), slice(left, left + width)
-
-
-def resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resizes HxW or HxWxC to `size` (width, height): area means to shrink, linear interpolation to enlarge.
-
-    An array that is HALVE_FROM times too large is halved first while its sides are even: OpenCV's 2 x 2 mean is ten
-    times faster than other ratios (12 MP of RGB to 250 pixels: 5 ms instead of 25).
-    """
-    width, height = size
-    smaller = width * height < values.shape[0] * values.shape[1]
-    while values.shape[0] >= HALVE_FROM * height and values.shape[1] >= HALVE_FROM * width:
-        if values.shape[0] % 2 or values.shape[1] % 2:
-            break
-        values = cv2.resize(values, (values.shape[1] // 2, values.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(values, size, interpolation=method).reshape(height, width, *values.shape[2:])
 
 
 def _coefficients(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
@@ -161,7 +143,8 @@ def _fit(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
 def _box_mean(values: NDArray[Any]) -> Floats:
     """Mean over the square of RADIUS around each pixel, HxW."""
     side = (2 * RADIUS + 1, 2 * RADIUS + 1)
-    return cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+    means = cv2.boxFilter(values, cv2.CV_32F, side, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(means.reshape(values.shape), np.float32)
 
 
 def _expanded(box: Box, by: int) -> Box:

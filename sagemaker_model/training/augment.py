@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sagemaker_model.data.compose import blend, extract_subject
 from sagemaker_model.data.records import Record
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 ROTATION_MAX = 12.0
 """Maximum rotation either way, in degrees: cameras are held about upright."""
@@ -93,7 +94,7 @@ class Warp:
         scale = np.linalg.norm(self.matrix[:, 0]), np.linalg.norm(self.matrix[:, 1])
         small = max(1, math.ceil(width * min(1.0, scale[0]))), max(1, math.ceil(height * min(1.0, scale[1])))
         if small != (width, height):
-            source = cv2.resize(source, small, interpolation=cv2.INTER_AREA)
+            source = resized(source, small, halve=False)
         # `matrix` puts the centre of the first pixel at (0.5, 0.5), OpenCV at (0, 0).
         enlarge = np.diag((width / small[0], height / small[1], 1.0))
         matrix = _translation(-0.5, -0.5) @ np.vstack((self.matrix, (0, 0, 1))) @ enlarge @ _translation(0.5, 0.5)

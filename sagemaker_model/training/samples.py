@@ -26,6 +26,7 @@ from maskdrop.errors import InputError
 from sagemaker_model.data import folders, shards
 from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, read_file
 from sagemaker_model.imaging.pixels import Pixels, decode
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.training.augment import augment
 from sagemaker_model.training.settings import TrainingSettings
 
@@ -177,7 +178,8 @@ class ValidationSamples(Dataset[Batch]):
             name, _, reason = str(error).partition(": ")
             none = torch.zeros((0, 1, self.side, self.side), dtype=torch.uint8)
             return Batch(none.expand(-1, 3, -1, -1), none, {name: reason})
-        return _batch(_resize(record.image, self.side), _resize(record.mask, self.side), {})
+        image, mask = (resized(pixels, (self.side, self.side), halve=False) for pixels in (record.image, record.mask))
+        return _batch(image, mask, {})
 
 
 def training_loader(samples: TrainingSamples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
@@ -223,12 +225,6 @@ def _batch(image: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, count)).permutation(count)
-
-
-def _resize(pixels: Pixels, side: int) -> Pixels:
-    shrinks = pixels.shape[0] * pixels.shape[1] > side * side
-    resized = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
 
 
 def _read_background(path: Path) -> Pixels:

@@ -73,4 +73,5 @@ def _values(model: Any, graph: Any, index: int) -> NDArray[np.float32]:
     tensor = graph.Tensors(index)
     dtypes = {tflite.TensorType.FLOAT16: np.float16, tflite.TensorType.FLOAT32: np.float32}
     data = model.Buffers(tensor.Buffer()).DataAsNumpy()
-    return data.view(dtypes[tensor.Type()]).reshape(tensor.ShapeAsNumpy()).astype(np.float32)
+    values: NDArray[np.float32] = data.view(dtypes[tensor.Type()]).reshape(tensor.ShapeAsNumpy()).astype(np.float32)
+    return values

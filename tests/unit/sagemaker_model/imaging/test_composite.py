@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_model.imaging.composite import over, resized, resized_matte
+from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
 
 RNG = np.random.default_rng(7)
 
@@ -50,7 +50,7 @@ def test_a_subject_of_one_colour_keeps_its_colour_up_to_the_edge_at_every_size()
     alpha = disc(90)
     rgb = np.where(alpha[..., None] > 0, full(alpha.shape, 240, 130, 20), full(alpha.shape, 0, 255, 0))
     for side in (13, 45, 89, 200):
-        colours, shown = resized(rgb, alpha, (side, side))
+        colours, shown = resized_cutout(rgb, alpha, (side, side))
         assert np.abs(colours[shown > 0].astype(int) - (240, 130, 20)).max() <= 1
         assert not colours[shown == 0].any()
 
@@ -58,19 +58,19 @@ def test_a_subject_of_one_colour_keeps_its_colour_up_to_the_edge_at_every_size()
 def test_a_matte_alone_is_resized_like_the_alpha_of_a_cut_out() -> None:
     alpha = noise(31, 47)
     for size in ((10, 9), (47, 31), (100, 90), (1, 1)):
-        assert np.array_equal(resized_matte(alpha, size), resized(noise(31, 47, 3), alpha, size)[1])
+        assert np.array_equal(resized_matte(alpha, size), resized_cutout(noise(31, 47, 3), alpha, size)[1])
 
 
 def test_halving_takes_the_alpha_weighted_mean_of_four_pixels() -> None:
     rgb = np.array([[[200, 0, 0], [100, 0, 0]], [[10, 0, 0], [250, 0, 0]]], np.uint8)
     alpha = np.array([[255, 85], [0, 0]], np.uint8)
-    colours, shown = resized(rgb, alpha, (1, 1))
+    colours, shown = resized_cutout(rgb, alpha, (1, 1))
     assert (shown.item(), colours.ravel().tolist()) == (85, [175, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
 def test_images_one_pixel_high_or_wide_are_resized(shape: tuple[int, int]) -> None:
-    colours, shown = resized(noise(*shape, 3), np.full(shape, 255, np.uint8), (7, 5))
+    colours, shown = resized_cutout(noise(*shape, 3), np.full(shape, 255, np.uint8), (7, 5))
     assert (colours.shape, shown.shape) == ((5, 7, 3), (5, 7))
     assert (shown == 255).all()
 
@@ -79,6 +79,6 @@ def test_a_blur_ignores_the_colours_of_transparent_pixels() -> None:
     alpha = np.zeros((60, 60), np.uint8)
     alpha[:, :20] = 255
     rgb = np.where(alpha[..., None] > 0, full((60, 60), 9, 90, 200), full((60, 60), 255, 0, 0))
-    colours, shown = resized(rgb, alpha, (60, 60), blur=4)
+    colours, shown = resized_cutout(rgb, alpha, (60, 60), blur=4)
     assert shown[30, 20] > 0
     assert np.abs(colours[shown > 0].astype(int) - (9, 90, 200)).max() <= 1

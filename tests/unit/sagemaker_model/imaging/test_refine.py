@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sagemaker_model.imaging.refine import GUIDE_SIDE, TILE, UNCERTAIN, _fit, resized, to_full_size
+from sagemaker_model.imaging.refine import GUIDE_SIDE, TILE, UNCERTAIN, _fit, to_full_size
+from sagemaker_model.imaging.resize import resized
 
 
 def photo(height: int, width: int) -> np.ndarray:
@@ -70,12 +71,3 @@ def test_an_enlarged_matte_follows_the_edge_of_the_image() -> None:
     plain = cv2.resize(matte, (side, side)) * 255.0
     result = to_full_size(matte, image)
     assert np.abs(result - true).mean() < np.abs(plain - true).mean() / 1.5
-
-
-@pytest.mark.parametrize("shape", [(1600, 2400, 3), (1601, 2400, 3), (1600, 2400)])
-def test_an_image_that_is_halved_first_has_the_means_of_one_step(shape: tuple[int, ...]) -> None:
-    values = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, shape, np.uint8), (0, 0), 4)
-    one = cv2.resize(values, (300, 200), interpolation=cv2.INTER_AREA)
-    result = resized(values, (300, 200))
-    assert result.shape == one.shape
-    assert cv2.absdiff(result, one).max() <= 2

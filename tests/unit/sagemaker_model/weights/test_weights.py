@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from maskdrop.catalog import ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE
 from sagemaker_model.weights import store
 from sagemaker_model.weights.download import DownloadFailed
 from sagemaker_model.weights.picklescan import CHECKPOINTS
@@ -86,9 +86,11 @@ def test_the_files_of_sam_have_their_official_names() -> None:
     assert named("sam2-base_plus").file == "sam2.1_hiera_base_plus.pt"
 
 
-def test_the_default_engine_needs_no_choice_of_weights() -> None:
-    assert named("selfie").wheel
-    assert named("selfie").engine in ENGINES
+@pytest.mark.parametrize("engine", DEFAULT_ENGINE.values())
+def test_the_weights_of_a_default_engine_are_bundled(engine: str) -> None:
+    weights = named(engine)
+    assert weights.engine == engine
+    assert weights.bundled
 
 
 def test_an_unknown_name_raises_an_error_with_the_known_names() -> None:
