@@ -12,7 +12,7 @@ from infra.stages import Stage
 
 COUNTED = ("SizeRestrictions_BODY", "CrossSiteScripting_BODY", "GenericRFI_BODY")
 """Rules of AWSManagedRulesCommonRuleSet that only count here. They would block bodies over 8 KB, byte patterns that
-images contain by chance, and bodies that contain a URL, such as those with a source URL."""
+images contain by chance, and bodies that contain a source URL."""
 
 WINDOW_S = 300
 """Window of the rate-based rule, in seconds."""

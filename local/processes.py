@@ -1,7 +1,7 @@
 """Starts, finds and stops the programs of the local stack.
 
-A program is identified by its PID and creation time in a PID file, so that any shell can find it and no other process
-is stopped.
+A PID file stores the PID and creation time of a program. Any shell can find the program, and no other process is
+stopped.
 """
 
 from __future__ import annotations
