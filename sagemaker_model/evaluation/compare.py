@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sagemaker_model.evaluation.cases import InvalidData
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import (
     FAILED_IOU,

@@ -23,8 +23,9 @@ from maskdrop.errors import InvalidPrompt, MaskdropError
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, decode_image
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.engines.base import Engine
-from sagemaker_model.evaluation.cases import Case, Dataset, InvalidData, read_alpha
+from sagemaker_model.evaluation.cases import Case, Dataset, read_alpha
 from sagemaker_model.evaluation.metrics import MASK_THRESHOLD, Scores, score
 from sagemaker_model.evaluation.summary import Result, Unscored, summarise
 from sagemaker_model.imaging.pixels import Pixels

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_model.evaluation.cases import InvalidData, read_alpha, read_dataset
+from sagemaker_model.data.records import InvalidData
+from sagemaker_model.evaluation.cases import read_alpha, read_dataset
 from tests.unit.sagemaker_model.evaluation.synthetic import DISCS, disc, write_manifest
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagemaker_model.evaluation.cases import InvalidData
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.compare import compare
 from sagemaker_model.imaging.pixels import Pixels
 from tests.unit.sagemaker_model.evaluation.synthetic import DiscEngine, disc, evaluate_run, shifted

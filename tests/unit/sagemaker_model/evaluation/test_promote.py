@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskdrop import catalog
-from sagemaker_model.evaluation.cases import InvalidData
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.promote import NotPromoted, promote, weights_for
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import Unscored

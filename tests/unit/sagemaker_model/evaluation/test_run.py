@@ -11,8 +11,9 @@ import pytest
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompts
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.engines.base import Alpha
-from sagemaker_model.evaluation.cases import InvalidData, read_alpha, read_dataset
+from sagemaker_model.evaluation.cases import read_alpha, read_dataset
 from sagemaker_model.evaluation.run import engine_predictor, evaluate, folder_predictor, read_run, write_ious
 from sagemaker_model.evaluation.summary import Result, Unscored
 from sagemaker_model.imaging.pixels import Pixels
