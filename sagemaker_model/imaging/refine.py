@@ -51,34 +51,59 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
-    slope, offset = _coefficients(resized(grey, size), small)
-
-    alpha = np.zeros((height, width), np.uint8)
+    guided = _GuidedMatte(small, *_coefficients(resized(grey, size), small))
     vertical, horizontal = _Interpolation.between(size[1], height), _Interpolation.between(size[0], width)
-    for rows, columns in tiles(height, width):
-        y, x = vertical.part(rows), horizontal.part(columns)
-        tile = small[y.source, x.source]
-        low, high, _, _ = cv2.minMaxLoc(tile)
-        if high < CERTAIN:
-            continue
-        if low > 1 - CERTAIN:
-            alpha[rows, columns] = 255
-            continue
-        weight = np.clip((0.5 - np.abs(tile - 0.5)) / UNCERTAIN, 0, 1)
-        maps = np.stack((tile, weight, slope[y.source, x.source], offset[y.source, x.source]))
-        values, weight, guided, intercept = y.along(x.along(maps, 2), 1)
-        guided *= grey[rows, columns]
-        guided += intercept
-        values += weight * (guided - values)
-        alpha[rows, columns] = np.clip(np.rint(values * 255), 0, 255)
+    alpha = np.zeros((height, width), np.uint8)
+    column_parts = [(columns, horizontal.part(columns)) for columns in _tile_ranges(width)]
+    for rows in _tile_ranges(height):
+        y = vertical.part(rows)
+        for columns, x in column_parts:
+            _refine_tile(guided, y, x, grey[rows, columns], alpha[rows, columns])
     return alpha
+
+
+@dataclass(frozen=True, slots=True)
+class _GuidedMatte:
+    """A matte and the guided filter's linear model alpha = slope * grey + offset, HxW float32 each, at small size."""
+
+    matte: Floats
+    slope: Floats
+    offset: Floats
+
+
+def _refine_tile(guided: _GuidedMatte, y: _Interpolation, x: _Interpolation, grey: Pixels, alpha: Pixels) -> None:
+    """Writes one tile of the result.
+
+    y, x: the tile's rows and columns in the small maps. grey: the tile of the image, HxW uint8. alpha: the tile of the
+    result, HxW uint8, a view of zeros.
+    """
+    source = y.source, x.source
+    matte = guided.matte[source]
+    low, high, _, _ = cv2.minMaxLoc(matte)
+    if high < CERTAIN:
+        return
+    if low > 1 - CERTAIN:
+        alpha[:] = 255
+        return
+    weight = np.clip((0.5 - np.abs(matte - 0.5)) / UNCERTAIN, 0, 1)
+    maps = np.stack((matte, weight, guided.slope[source], guided.offset[source]))  # enlarged together
+    matte, weight, slope, offset = y.along(x.along(maps, 2), 1)
+    slope *= grey
+    slope += offset  # now the filter's result
+    matte += weight * (slope - matte)
+    alpha[:] = np.clip(np.rint(matte * 255), 0, 255)
 
 
 def tiles(height: int, width: int) -> Iterator[Box]:
     """Rows and columns of each tile of an image."""
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            yield slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+    for rows in _tile_ranges(height):
+        for columns in _tile_ranges(width):
+            yield rows, columns
+
+
+def _tile_ranges(length: int) -> Iterator[slice]:
+    for start in range(0, length, TILE):
+        yield slice(start, min(start + TILE, length))
 
 
 def mask_boxes(mask: Pixels) -> Iterator[Box]:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,7 +53,7 @@ def main() -> int:
         report.random_weights = made or []
         for name in ENGINES:
             _log(f"{name} alone")
-            rows = _try(report, f"`{name}`", lambda name=name: single_image.measured(name, report.device, weights))
+            rows = _try(report, f"`{name}`", partial(single_image.measured, name, report.device, weights))
             if rows == []:
                 report.missing[f"`{name}`"] = "its weights, or the packages that run them, are not installed."
             report.timings += rows or []
@@ -64,7 +65,7 @@ def main() -> int:
             measurement = _try(
                 report,
                 f"Prompts, {name}",
-                lambda n=name, e=engine, f=folder: prompts.measured(n, e, report.device, f),
+                partial(prompts.measured, name, engine, report.device, folder),
             )
             report.prompts += [measurement] if measurement else []
         _log("the server")
@@ -73,8 +74,8 @@ def main() -> int:
             for name in dict.fromkeys(row.engine for row in report.timings):
                 report.served += _served(running, name, next(row for row in report.timings if row.engine == name))
             _log("server overhead")
-            measurement = server_overhead.of_arrays(running, report.device, weights)
-            report.overhead = [server_overhead.of_files(running, weights), *([measurement] if measurement else [])]
+            overhead = server_overhead.of_arrays(running, report.device, weights)
+            report.overhead = [server_overhead.of_files(running, weights), *([overhead] if overhead else [])]
         _log("overload")
         with server(WEIGHTS, queue_max=str(PLACES)) as running:
             photo = Request.of_jpeg(jpeg(server_overhead.ARRAY_SIDE))

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -122,7 +123,7 @@ def cpu_ms(config: LocalConfig, photo: bytes) -> float:
     """Median CPU milliseconds of the function `api` for one interactive request, with its call to the endpoint."""
     session = get_session()
     session.set_credentials(KEY_ID, SECRET)
-    sagemaker = session.create_client("sagemaker-runtime", region_name=REGION, endpoint_url=config.sagemaker_url)
+    sagemaker: Any = session.create_client("sagemaker-runtime", region_name=REGION, endpoint_url=config.sagemaker_url)
     world = World()
     services = replace(world.services, interactive=SageMakerInteractive(sagemaker, ENDPOINT))
     event = {

@@ -144,8 +144,8 @@ def _served(report: Report) -> Iterable[str]:
         f"From JPEG to PNG. Of the cores: images/s divided by {cores()} times the rate of one core (whole ms above). "
         "CPU ms: CPU time of the server for an image; next to it the ratio to the CPU time without the server. The "
         f"clients run on the same cores and use at most {client_cpu_max:.0%} of one. The server uses "
-        f"{report.server_mb:.0f} MB with all engines loaded. Numbers of clients for which one image each would "
-        "take too long are skipped."
+        f"{report.server_mb:.0f} MB with all engines loaded. Numbers of clients for which one image each would take "
+        "too long are skipped."
     )
 
 
@@ -171,7 +171,7 @@ def _overhead(rows: Sequence[Overhead]) -> Iterable[str]:
 
 
 def _prompts(rows: Sequence[Prompts]) -> Iterable[str]:
-    yield from ("", "## SAM: first and second prompt, 1 MP, all cores")
+    yield from ("", "## First and second prompt, 1 MP, all cores")
     yield from _table(
         ("network", "first ms", "second ms", "ratio"),
         [
@@ -195,14 +195,14 @@ def _networks(networks: Networks) -> Iterable[str]:
     headers = ("network", "runtime", "precision", "batch", "images/s", "CPU ms", "GFLOP/s", "of roofline", "J an image")
     yield from _table(headers, rows)
     yield from _table(
-        ("network", "GFLOP per image", "activations, 10^6", "weights, 10^6"),
+        ("network", "GFLOP an image", "activations, 10^6", "weights, 10^6"),
         [
             (name, f"{cost.flops / 1e9:.1f}", f"{cost.activations / 1e6:.1f}", f"{cost.weights / 1e6:.1f}")
             for name, cost in networks.costs.items()
         ],
     )
     yield from _table(
-        ("precision", "peak GFLOP/s, matrix product", "peak GB/s, copy"),
+        ("ceiling", "GFLOP/s, matrix product", "GB/s, copy"),
         [(name, f"{one.flops_s / 1e9:.0f}", f"{one.bytes_s / 1e9:.1f}") for name, one in networks.ceilings.items()],
     )
     yield from _prose(
@@ -289,6 +289,6 @@ def _plot_roofline(networks: Networks) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False)
     for handle in legend.legend_handles[len(colours) :]:
-        handle.set_color("grey")
+        handle.set_color("grey")  # type: ignore[union-attr]
     figure.savefig(ROOFLINE_PLOT, dpi=110)
     plt.close(figure)

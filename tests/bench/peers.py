@@ -83,7 +83,7 @@ class FixedMatte:
     def __init__(self, matte: np.ndarray) -> None:
         self._matte = matte
 
-    def setup(self, device: str, weights_dir: Path) -> None: ...
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None: ...
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         return Alpha(self._matte)

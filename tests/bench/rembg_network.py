@@ -24,7 +24,7 @@ def with_normalized_input(network: onnx.ModelProto) -> onnx.ModelProto:
     (network_input,) = graph.input
     constants = {"mean": MEAN, "std": STD}
     for name, values in constants.items():
-        graph.initializer.append(numpy_helper.from_array(np.float32(values).reshape(1, 3, 1, 1), name))
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32).reshape(1, 3, 1, 1), name))
     first = (
         helper.make_node("Mul", ["normalized", "std"], ["scaled"]),
         helper.make_node("Add", ["scaled", "mean"], [network_input.name]),

@@ -18,7 +18,7 @@ from rembg import remove
 from rembg.sessions.base import BaseSession
 
 
-class FixedMask(BaseSession):
+class FixedMask(BaseSession):  # type: ignore[misc]
     """A session that returns a fixed mask, enlarged to the image as rembg's own sessions do."""
 
     def __init__(self, matte: Path) -> None:

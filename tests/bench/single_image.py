@@ -89,4 +89,5 @@ def _at_size(name: str, engine: Engine, side: int) -> EngineTiming:
     cpu = (time.process_time() - cpu) / len(timings)
     stages = {stage: statistics.median(timing[stage] for timing in timings) for stage in timings[0]}
     seconds = (first, statistics.median(predict), statistics.median(whole), cpu)
-    return EngineTiming(name, side, *(1000 * value for value in seconds), stages, predict_mb, peak_mb())
+    first_ms, predict_ms, whole_ms, cpu_ms = (1000 * value for value in seconds)
+    return EngineTiming(name, side, first_ms, predict_ms, whole_ms, cpu_ms, stages, predict_mb, peak_mb())

@@ -45,12 +45,15 @@ def process(file: str, engine: Engine, **output: str) -> Cutout:
 
 def matte(file: str, engine: Engine) -> np.ndarray:
     data = process(file, engine, channels="alpha").data
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert alpha is not None
+    return alpha
 
 
 def iou(file: str, engine: Engine) -> float:
     """Returns the IoU of the predicted and the true mask of the person, at the size of the true mask."""
     truth = cv2.imread(str(AWKWARD / "base" / "person_mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert truth is not None
     alpha = cv2.resize(matte(file, engine), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return metrics.iou(alpha >= 128, truth >= 128)
 

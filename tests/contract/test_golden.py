@@ -46,7 +46,9 @@ def matte(data: bytes, engine: Engine, name: str) -> np.ndarray:
     """Returns the alpha of an image, HxW uint8."""
     options = Options(engine=name, output=Output(channels="alpha"))
     result = cut_out(data, options, engine, ServerSettings().limits).data
-    return cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    alpha = cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert alpha is not None
+    return alpha
 
 
 def small(alpha: np.ndarray) -> np.ndarray:
@@ -61,7 +63,8 @@ def golden(sample: Path) -> Path:
 def test_the_alpha_of_a_sample_matches_its_golden_image(sample: Path, engines: dict[str, Engine]) -> None:
     name = PRESETS[sample.parent.name].engine
     alpha = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
-    expected = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE).astype(float)
+    expected = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
     assert np.abs(alpha - expected).mean() <= TOLERANCE
 
 
@@ -88,7 +91,9 @@ def render(output: dict[str, str], engine: Engine) -> np.ndarray:
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_the_result_of_an_output_option_matches_its_golden_image(name: str, engines: dict[str, Engine]) -> None:
-    expected = cv2.cvtColor(cv2.imread(str(GOLDEN / f"output-{name}.png")), cv2.COLOR_BGR2RGB)
+    bgr = cv2.imread(str(GOLDEN / f"output-{name}.png"))
+    assert bgr is not None
+    expected = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     assert np.abs(render(OUTPUTS[name], engines["selfie"]).astype(float) - expected).mean() <= TOLERANCE
 
 

@@ -276,8 +276,7 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
     )
 
 
-def test_every_metric_that_infra_reads_is_written_by_a_function() -> None:
-    """The names are those of the metrics in the namespace Maskdrop."""
+def test_every_metric_of_the_functions_is_on_the_dashboard_in_an_alarm_or_documented() -> None:
     written = {*JOB_METRICS.values(), *_string_arguments("lambdas", "add_metric")}
     shown = {name for name in written if any(f'"{name}"' in path.read_text() for path in (ROOT / "infra").glob("*.py"))}
     documented = {name for name in written if f"`{name}`" in (ROOT / "docs" / "operations.md").read_text()}
@@ -288,9 +287,10 @@ def _string_arguments(folder: str, function: str) -> Iterator[str]:
     """The first argument of each call of `function` in a folder, where it is a literal string."""
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == function
-            if called and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value)
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == function:
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    yield str(first.value)
 
 
 # Errors
@@ -418,8 +418,8 @@ def test_every_output_of_withoutbg_is_documented() -> None:
 def test_every_code_of_remove_bg_is_documented() -> None:
     """The codes of a wrong parameter or image: those of the tables of the dialect, and ours that the vendor shares."""
     rows = page_rows("docs/vendors.md", "| parameter | support | error").values()
-    shared = {errors.MissingSource, errors.MultipleSources, errors.FileTooLarge, errors.ResolutionTooHigh}
-    shared |= {errors.RegionOutside, errors.RegionEmpty}
+    shared: set[type[errors.MaskdropError]] = {errors.MissingSource, errors.MultipleSources, errors.FileTooLarge}
+    shared |= {errors.ResolutionTooHigh, errors.RegionOutside, errors.RegionEmpty}
     check_rows(
         {*removebg.FIELD_CODES.values(), *removebg.CODES.values(), *(kind.code for kind in shared)},
         {"the remove.bg table of docs/vendors.md": {code for cells in rows for code in code_spans(cells[1])}},
@@ -434,7 +434,7 @@ def test_every_parameter_of_remove_bg_that_is_an_output_field_has_a_code() -> No
 
 def _commands() -> dict[str, typer.core.TyperCommand]:
     """The commands of `maskdrop` by their full name, such as "keys create"; without the groups."""
-    found = {}
+    found: dict[str, typer.core.TyperCommand] = {}
     for name, command in vars(typer.main.get_command(app))["commands"].items():
         nested = vars(command).get("commands")
         found |= {f"{name} {inner}": one for inner, one in nested.items()} if nested else {name: command}

@@ -114,8 +114,9 @@ def test_replacing_a_queued_source_fails_the_older_job_and_finishes_the_newer_on
         newer = running.put(photo + b" ", "default/replaced.jpg")
         wait_until(lambda: None not in (running.jobs.get(older), running.jobs.get(newer)), "the jobs")
     jobs = running.wait_for_end([older, newer])
-    assert jobs[older].error
-    assert jobs[older].error.code == "source_replaced"
+    error = jobs[older].error
+    assert error
+    assert error.code == "source_replaced"
     assert jobs[newer].state == "done", jobs[newer].error
     result = jobs[newer].result
     assert result

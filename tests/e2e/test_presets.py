@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -39,7 +40,7 @@ def wall(running: Running) -> str:
 
 def is_blue(image: Image.Image) -> bool:
     """Returns whether the corner of the image is blue, with a tolerance for JPEG."""
-    corner = image.convert("RGB").getpixel((3, 3))
+    corner: Any = image.convert("RGB").getpixel((3, 3))
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 

@@ -124,7 +124,7 @@ def key_source_template(function: str) -> dict[str, Any]:
         "Stage": ("Stage", {**stage, "StageName": "test"}),
     }  # fmt: skip
     resources = {name: {"Type": f"AWS::ApiGateway::{kind}", "Properties": one} for name, (kind, one) in parts.items()}
-    resources["Deployment"]["DependsOn"] = ["Any"]  # type: ignore[assignment]
+    resources["Deployment"]["DependsOn"] = ["Any"]
     return {"Resources": resources}
 
 

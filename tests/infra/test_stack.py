@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from lambdas.adapters.interactive import WAIT_S
+from lambdas.observe import JOB_METRICS
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import ANSWERS_PREFIX
 from maskdrop.settings import Settings
@@ -569,6 +570,18 @@ def test_every_alarm_except_the_scaling_alarm_notifies_the_operator(template: Te
         one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": topic}]
     ]
     assert len(notifying) == len(template.of("AWS::CloudWatch::Alarm")) - 1
+
+
+def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(template: Template) -> None:
+    """A metric that nothing writes never triggers its alarm."""
+    alarms = json.dumps(template.of("AWS::CloudWatch::Alarm"))
+    read = set(re.findall(r'"MetricName": "(\w+)", "Namespace": "Maskdrop"', alarms))
+    read |= set(
+        re.findall(r'\["Maskdrop","(\w+)"', json.dumps(template.of("AWS::CloudWatch::Dashboard")).replace("\\", ""))
+    )
+    code = "\n".join(path.read_text() for path in (ROOT / "lambdas").rglob("*.py"))
+    written = {*JOB_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
+    assert {"JobsGivenUp", "JobsDone"} <= read <= written
 
 
 def test_every_alarm_has_a_row_in_the_operations_page(template: Template) -> None:

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from cli import models
 from cli.app import app
 from sagemaker_model.weights.store import MANIFEST, known, named, verify
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
@@ -64,7 +62,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
     fake = FakeS3()
-    monkeypatch.setattr(models.boto3, "client", lambda _: fake)
+    monkeypatch.setattr("boto3.client", lambda _: fake)
     return fake
 
 

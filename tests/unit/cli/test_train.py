@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.app import app
 

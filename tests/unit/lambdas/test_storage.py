@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 from botocore.session import Session
 
@@ -10,9 +11,9 @@ from lambdas.connect import S3_CLIENT
 
 
 def storage(region: str) -> S3Storage:
-    return S3Storage(
-        Session().create_client("s3", region, aws_access_key_id="a", aws_secret_access_key="b", config=S3_CLIENT)
-    )
+    keys: dict[str, Any] = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client: Any = Session().create_client("s3", region, config=S3_CLIENT, **keys)
+    return S3Storage(client)
 
 
 def test_signed_urls_name_the_region_of_the_bucket() -> None:

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,11 @@ def test_a_deleted_resource_is_removed_from_the_file(tmp_path: Path) -> None:
 
 
 def test_only_alarms_on_metric_math_bypass_the_emulator(tmp_path: Path) -> None:
-    builtin = {"create": lambda *_: ("builtin", {}), "update": lambda *_: ("builtin", {}), "delete": lambda *_: None}
+    builtin: dict[str, Callable[..., Any]] = {
+        "create": lambda *_: ("builtin", {}),
+        "update": lambda *_: ("builtin", {}),
+        "delete": lambda *_: None,
+    }
     handlers = ResourceStore(tmp_path / "sagemaker.json").alarms(builtin)
     assert handlers["create"]("Late", {"Metrics": [{}]}, "stack")[0] == "stack-Late"
     assert handlers["create"]("Late", {"MetricName": "x"}, "stack")[0] == "builtin"

@@ -157,8 +157,8 @@ EXPECTED = Options(engine="grabcut", prompts=(Prompt((1, 2, 30, 40)),), output=O
 
 
 def test_options_have_the_same_meaning_in_query_header_form_and_json() -> None:
-    flat = {"preset": "matte", "engine": "grabcut", "prompt": json.dumps(BOX), "format": "webp"}
-    nested = {"preset": "matte", "engine": "grabcut", "prompt": BOX, "output": {"format": "webp"}}
+    flat: dict[str, Any] = {"preset": "matte", "engine": "grabcut", "prompt": json.dumps(BOX), "format": "webp"}
+    nested: dict[str, Any] = {"preset": "matte", "engine": "grabcut", "prompt": BOX, "output": {"format": "webp"}}
     world = World()
     post(world, PHOTO, **flat)
     post(world, PHOTO, headers={"x-maskdrop-options": json.dumps(nested)})
@@ -176,7 +176,7 @@ def test_the_body_overrides_the_header_which_overrides_the_query() -> None:
 
 
 @pytest.mark.parametrize("query", [{"task": "mask"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
-def test_an_invalid_option_is_rejected_even_if_another_overrides_it(query: dict[str, str]) -> None:
+def test_an_invalid_option_is_rejected_even_if_another_overrides_it(query: dict[str, Any]) -> None:
     options = {"task": "cutout", "preset": "matte", "prompt": {}, "output": {"size": "hd"}}
     body = json.dumps({"image_base64": ENCODED, **options}).encode()
     assert post(World(), body, "application/json")["statusCode"] == 200
@@ -191,7 +191,14 @@ def test_an_options_header_that_is_not_an_object_is_rejected() -> None:
 
 def test_every_output_field_can_be_text_in_the_query() -> None:
     world = World()
-    flat = {"format": "jpg", "size": "hd", "roi": "0 0 50% 100%", "crop": "true", "scale": "80%", "background": "blur"}
+    flat: dict[str, Any] = {
+        "format": "jpg",
+        "size": "hd",
+        "roi": "0 0 50% 100%",
+        "crop": "true",
+        "scale": "80%",
+        "background": "blur",
+    }
     post(world, PHOTO, **flat)
     assert requested_options(world) == Options.from_json({"output": flat})
 
@@ -306,7 +313,7 @@ def test_a_body_without_an_image_is_rejected(body: bytes, content_type: str | No
 
 
 @pytest.mark.parametrize("query", [{"task": "mask"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
-def test_an_invalid_query_is_rejected(query: dict[str, str]) -> None:
+def test_an_invalid_query_is_rejected(query: dict[str, Any]) -> None:
     assert refusal(post(World(), PHOTO, **query)) == (400, "invalid_options")
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from botocore.config import Config
@@ -71,7 +72,7 @@ def endpoint(
 def adapter(port: int) -> SageMakerInteractive:
     session = get_session()
     session.set_credentials("test", "test")
-    client = session.create_client(
+    client: Any = session.create_client(
         "sagemaker-runtime",
         region_name="us-east-1",
         endpoint_url=f"http://127.0.0.1:{port}",

@@ -260,7 +260,7 @@ def test_a_caller_without_a_key_can_create_jobs_but_no_webhooks() -> None:
 def test_a_url_sent_twice_with_one_idempotency_key_creates_one_job() -> None:
     world = World()
     world.web.images["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
-    payload = {"source": {"url": "https://a.example/a.jpg"}}
+    payload: dict[str, Any] = {"source": {"url": "https://a.example/a.jpg"}}
     key = {"idempotency-key": "1f2e"}
     first, second = (new_job(world, **payload, headers=key) for _ in range(2))
     assert first[:2] == second[:2]
@@ -271,7 +271,7 @@ def test_a_url_sent_twice_with_one_idempotency_key_creates_one_job() -> None:
 
 def test_a_repeated_request_queues_a_job_that_could_not_be_queued_before() -> None:
     world = World()
-    payload = {"source": {"upload": uploaded(world)}}
+    payload: dict[str, Any] = {"source": {"upload": uploaded(world)}}
     send, world.queue.send = world.queue.send, _refuse  # type: ignore[method-assign]
     assert code(new_job(world, **payload, headers={"Idempotency-Key": "k"})) == (503, "queue_unavailable")
     world.queue.send = send  # type: ignore[method-assign]

@@ -18,8 +18,8 @@ from maskdrop.options import Options
 from maskdrop.output import FIELDS, BackgroundImage, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
-from tests.fakes import NOW
-from tests.unit.lambdas.http.test_routes import OPERATOR, World, by, call
+from tests.fakes import NOW, World
+from tests.unit.lambdas.http.test_routes import OPERATOR, by, call
 
 DIALECT_PATH = "/v1/remove-background"
 """The only path below /v1 that belongs to a dialect (withoutbg)."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_file_and_a_url_return_a_png() -> None:
         ({"a": "true", "af": "240", "ab": "10", "ae": "10", "ppm": "true", "dc": "true", "vm": "true"}, Options()),
     ],
 )
-def test_parameters_in_form_and_query_are_translated_to_options(fields: dict[str, str], expected: Options) -> None:
+def test_parameters_in_form_and_query_are_translated_to_options(fields: dict[str, Any], expected: Options) -> None:
     form, query, fetched = World(), World(), World()
     assert {post(form, **fields).status, post(query, fields).status, get(fetched, url=URL, **fields).status} == {200}
     assert options(form) == options(query) == options(fetched) == expected

@@ -122,12 +122,12 @@ def test_jobs_are_listed_newest_first() -> None:
 @pytest.mark.parametrize("state", [None, "submitted"])
 def test_the_pages_together_are_the_list_without_duplicates(state: str | None) -> None:
     world = a_world(8)
-    query = {"state": state} if state else {}
+    query: dict[str, Any] = {"state": state} if state else {}
     _, complete = get(world, "/v1/jobs", **query)
     seen: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        _, page = get(world, "/v1/jobs", limit="3", **query, **({"cursor": cursor} if cursor else {}))
+        _, page = get(world, "/v1/jobs", **{"limit": "3", **query, **({"cursor": cursor} if cursor else {})})
         assert len(page["jobs"]) <= 3
         seen += [job["id"] for job in page["jobs"]]
         cursor = page["cursor"]
@@ -157,7 +157,7 @@ def test_jobs_changed_in_the_same_microsecond_are_all_listed() -> None:
         {"cursor": "?"},
     ],
 )
-def test_an_invalid_query_parameter_returns_400_with_its_name(query: dict[str, str]) -> None:
+def test_an_invalid_query_parameter_returns_400_with_its_name(query: dict[str, Any]) -> None:
     status, body = get(a_world(1), "/v1/jobs", **query)
     assert (status, body["error"]["code"]) == (400, "invalid_options")
     assert next(iter(query)) in body["error"]["message"]
@@ -182,7 +182,7 @@ def test_jobs_are_filtered_by_key_prefix_and_time() -> None:
     world = a_world(5)
     _, body = get(world, "/v1/jobs", prefix="inbox/default/3")
     assert [job["source"]["key"] for job in body["jobs"]] == ["inbox/default/3.jpg"]
-    times = {"since": "2026-11-20T12:01:00Z", "until": "2026-11-20T13:03:00+01:00"}
+    times: dict[str, Any] = {"since": "2026-11-20T12:01:00Z", "until": "2026-11-20T13:03:00+01:00"}
     _, body = get(world, "/v1/jobs", **times)
     assert [job["source"]["key"] for job in body["jobs"]] == [f"inbox/default/{number}.jpg" for number in (2, 1)]
 

@@ -27,7 +27,7 @@ def disc(centre: tuple[int, int] = (80, 70), radius: int = 40, size: tuple[int, 
 def photo(path: Path, mask: np.ndarray | None = None, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     """Writes an image that is red inside the mask and green outside, with noise."""
     mask = np.zeros(size[::-1], np.uint8) if mask is None else mask
-    colours = np.where(mask[..., None] > 0, np.uint8(RED), np.uint8(GREEN))
+    colours = np.where(mask[..., None] > 0, np.array(RED, np.uint8), np.array(GREEN, np.uint8))
     noise = np.random.default_rng(len(path.name)).integers(0, 20, colours.shape, np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(colours + noise).save(path)
@@ -83,7 +83,7 @@ def bitmap(mask: np.ndarray, origin: tuple[int, int], **more: Any) -> dict[str, 
     return {"classTitle": "person_bmp", "geometryType": "bitmap", "bitmap": {"data": data, "origin": origin}, **more}
 
 
-def polygon(exterior: list[list[int]], *interior: list[list[int]], **more: Any) -> dict[str, Any]:
+def polygon(exterior: list[list[Any]], *interior: list[list[int]], **more: Any) -> dict[str, Any]:
     points = {"exterior": exterior, "interior": list(interior)}
     return {"classTitle": "person_poly", "geometryType": "polygon", "points": points, **more}
 

@@ -49,7 +49,9 @@ def test_a_view_has_the_sky_above_the_ground() -> None:
 
 
 def test_exposure_of_a_view_is_independent_of_the_light_and_reproducible_by_seed() -> None:
-    bright, dark = (panorama_view(sphere() * light, 64, np.random.default_rng(3)) for light in (1000.0, 0.001))
+    bright, dark = (
+        panorama_view(sphere() * np.float32(light), 64, np.random.default_rng(3)) for light in (1000.0, 0.001)
+    )
     assert np.abs(bright.astype(int) - dark).max() <= 1
     assert 120 < np.median(bright) < 220
     assert not np.array_equal(bright, panorama_view(sphere(), 64, np.random.default_rng(4)))

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from sagemaker_model.data import folders, shards
-from sagemaker_model.data import prepare as prepare_module
 from sagemaker_model.data.compose import compose
 from sagemaker_model.data.prepare import entries_of, prepare, reasons
 from sagemaker_model.data.recipe import Recipe
@@ -43,7 +43,7 @@ def read(out: Path) -> list[Record]:
 def blue(tmp_path: Path) -> Path:
     path = tmp_path / "backgrounds" / "blue.png"
     path.parent.mkdir()
-    datasets.Image.new("RGB", (300, 80), (0, 0, 255)).save(path)
+    Image.new("RGB", (300, 80), (0, 0, 255)).save(path)
     return path
 
 
@@ -215,7 +215,7 @@ def test_invalid_options_are_rejected(kind: Any, options: dict[str, Any]) -> Non
 # Interruption and resumption
 
 
-ONE_RECORD_PER_SHARD = {"shard_bytes": 1}
+ONE_RECORD_PER_SHARD: dict[str, Any] = {"shard_bytes": 1}
 
 
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(tmp_path: Path, blue: Path) -> None:
@@ -315,7 +315,7 @@ def test_finished_shards_are_kept_and_damaged_shards_are_written_again(
         written.append(1)
         write(file, samples)
 
-    monkeypatch.setattr(prepare_module.shards, "write", counted)
+    monkeypatch.setattr(shards, "write", counted)
     run(source, tmp_path / "out", **ONE_RECORD_PER_SHARD)
     assert len(written) == 2
     assert bytes_of(tmp_path / "out") == expected

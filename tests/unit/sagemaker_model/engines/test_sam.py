@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,11 +44,12 @@ class Discs:
         distance = np.hypot(x - centres[:, 0, None, None], y - centres[:, 1, None, None]) / 4
         radii = RADIUS + np.arange(4)
         logits = (radii[None, :, None, None] - distance[:, None]) * 10
-        return logits.astype(np.float32), np.tile(np.float32([0.5, 0.9, 0.93, 0.96]), (len(points), 1))
+        return logits.astype(np.float32), np.tile(np.array([0.5, 0.9, 0.93, 0.96], np.float32), (len(points), 1))
 
 
-def engine(kind: type[Sam] = Sam2) -> Sam:
-    made = kind()
+def engine(kind: type[Sam] = Sam2) -> Any:
+    """Returns an engine of SAM with `Discs` as its network."""
+    made: Any = kind()
     made._network = Discs()
     return made
 
@@ -160,7 +162,10 @@ def test_a_single_point_takes_the_best_of_three_masks_and_an_unambiguous_prompt_
 def test_sam2_replaces_the_mask_of_an_unambiguous_prompt_if_it_is_unstable() -> None:
     made = engine(Sam2)
     stable = made._network.decode
-    made._network.decode = lambda *a: ((found := stable(*a))[0] * np.float32([1e-3, 1, 1, 1])[:, None, None], found[1])
+    made._network.decode = lambda *a: (
+        (found := stable(*a))[0] * np.array([1e-3, 1, 1, 1], np.float32)[:, None, None],
+        found[1],
+    )
     box = (Prompt((100, 100, 150, 150)),)
     assert made.masks(made.embed(image(256, 256)), (256, 256), box).scores.tolist() == pytest.approx([0.96])
 
@@ -215,7 +220,7 @@ def test_everything_leaves_out_masks_with_a_low_expected_iou(monkeypatch: pytest
 
 def test_non_maximum_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 10], [0, 0, 5, 5]])
-    scores = np.float32([0.5, 0.9, 0.1, 0.8, 0.7])
+    scores = np.array([0.5, 0.9, 0.1, 0.8, 0.7], np.float32)
     assert non_maximum_suppression(boxes, scores, 0.7).tolist() == [1, 4, 2]
 
 

@@ -37,7 +37,9 @@ DISCS: dict[str, tuple[str, int]] = {
 def disc(radius: int) -> Pixels:
     """Returns a true mask: a disc in the centre, or no subject for a radius of 0."""
     mask = np.zeros(SIDES, np.uint8)
-    return cv2.circle(mask, (SIDES[1] // 2, SIDES[0] // 2), radius, 255, -1) if radius else mask
+    if radius:
+        cv2.circle(mask, (SIDES[1] // 2, SIDES[0] // 2), radius, 255, -1)
+    return mask
 
 
 def write_dataset(folder: Path) -> Path:
@@ -45,7 +47,7 @@ def write_dataset(folder: Path) -> Path:
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     noise = np.random.default_rng(0)
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (part, radius) in (DISCS | {"of_train": ("near", 20)}).items():
         mask = disc(radius)
         photo = np.where(mask[..., None] > 0, (200, 180, 160), (30, 40, 50)) + noise.integers(0, 20, (*SIDES, 3))

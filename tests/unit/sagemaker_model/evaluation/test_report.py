@@ -4,6 +4,7 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,11 +42,12 @@ class Page(HTMLParser):
 
     def images(self) -> list[Pixels]:
         """Returns the decoded images, HxWx3 RGB."""
-        images = []
+        images: list[Any] = []
         for source in self.sources:
             head, data = source.split(",")
             assert head == "data:image/jpeg;base64"
             pixels = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert pixels is not None
             images.append(pixels)
         return images
 

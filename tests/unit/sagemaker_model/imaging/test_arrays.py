@@ -150,6 +150,7 @@ def test_a_written_array_equals_the_decoded_image_file(shape: tuple[int, int], c
     output = Output(channels=channels)  # type: ignore[arg-type]
     found = np.load(io.BytesIO(write_array(rgb, alpha, output, None, {})), allow_pickle=False)
     file = cv2.imdecode(np.frombuffer(encode(rgb, alpha, output, None, {}), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert file is not None
     expected = file if channels == "alpha" else cv2.cvtColor(file, cv2.COLOR_BGRA2RGBA)
     assert found.shape == (shape if channels == "alpha" else (*shape, 4))
     assert np.array_equal(found, expected.reshape(found.shape))
@@ -158,10 +159,12 @@ def test_a_written_array_equals_the_decoded_image_file(shape: tuple[int, int], c
 def test_an_array_and_its_image_file_get_the_same_cut_out(engines: dict[str, Engine]) -> None:
     limits = Limits(10_000_000, 10_000_000)
     bgr = cv2.imdecode(np.frombuffer(jpeg(300), np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
     file = cv2.imencode(".png", bgr)[1].tobytes()
     array = npy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
     one = cut_out(file, Options(), engines["selfie"], limits)
     other = cut_out(array, Options(), engines["selfie"], limits, read_array, write_array)
     drawn = cv2.imdecode(np.frombuffer(one.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert drawn is not None
     assert np.array_equal(np.load(io.BytesIO(other.data)), cv2.cvtColor(drawn, cv2.COLOR_BGRA2RGBA))
     assert (one.subject, one.warnings) == (other.subject, other.warnings)

@@ -27,7 +27,10 @@ def disc(side: int) -> np.ndarray:
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back: int, b: int) -> None:
     colours, alpha = over(
-        full((1, 1), front, front, front), np.uint8([[a]]), full((1, 1), back, back, back), np.uint8([[b]])
+        full((1, 1), front, front, front),
+        np.array([[a]], np.uint8),
+        full((1, 1), back, back, back),
+        np.array([[b]], np.uint8),
     )
     shown = a / 255 + (1 - a / 255) * b / 255
     assert abs(int(alpha[0, 0]) - 255 * shown) <= 0.51
@@ -59,8 +62,8 @@ def test_a_matte_alone_is_resized_like_the_alpha_of_a_cut_out() -> None:
 
 
 def test_halving_takes_the_alpha_weighted_mean_of_four_pixels() -> None:
-    rgb = np.uint8([[[200, 0, 0], [100, 0, 0]], [[10, 0, 0], [250, 0, 0]]])
-    alpha = np.uint8([[255, 85], [0, 0]])
+    rgb = np.array([[[200, 0, 0], [100, 0, 0]], [[10, 0, 0], [250, 0, 0]]], np.uint8)
+    alpha = np.array([[255, 85], [0, 0]], np.uint8)
     colours, shown = resized(rgb, alpha, (1, 1))
     assert (shown.item(), colours.ravel().tolist()) == (85, [175, 0, 0])
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -22,7 +24,7 @@ def scene(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[np.n
 
 
 def laid_out(
-    rgb: np.ndarray, alpha: np.ndarray, image: DecodedImage | None = None, **options: object
+    rgb: np.ndarray, alpha: np.ndarray, image: DecodedImage | None = None, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     output = Output.from_json(options)
     return lay_out(rgb, alpha, output, plan(output, alpha), DecodedImage(rgb), image)
@@ -123,10 +125,11 @@ def test_pixels_that_are_only_moved_are_copied_exactly() -> None:
     rng = np.random.default_rng(3)
     rgb, alpha = rng.integers(0, 256, (50, 60, 3), np.uint8), np.zeros((50, 60), np.uint8)
     alpha[10:30, 20:50] = rng.integers(20, 256, (20, 30), np.uint8)
-    for options, place in (
+    cases: tuple[tuple[dict[str, Any], tuple[slice, slice]], ...] = (
         ({"crop": "5px"}, (slice(5, 25), slice(5, 35))),
         ({"position": "100%"}, (slice(30, 50), slice(30, 60))),
-    ):
+    )
+    for options, place in cases:
         colours, alpha_out = laid_out(rgb, alpha, **options)
         assert np.array_equal(alpha_out[place], alpha[10:30, 20:50])
         assert np.array_equal(colours[place], rgb[10:30, 20:50])
@@ -158,13 +161,14 @@ def test_a_box_is_converted_to_pixels_of_the_result() -> None:
 
 def test_a_matte_is_laid_out_like_the_cut_out() -> None:
     rgb, alpha = scene(400, 300, (60, 40, 160, 240))
-    for options in ({}, {"crop": "7%"}, {"scale": "73%"}, {"size": "preview"}, {"position": "20%"}):
+    cases: list[dict[str, Any]] = [{}, {"crop": "7%"}, {"scale": "73%"}, {"size": "preview"}, {"position": "20%"}]
+    for options in cases:
         _, matte = laid_out(rgb, alpha, channels="alpha", **options)
         assert np.array_equal(matte, laid_out(rgb, alpha, **options)[1])
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": "37%"}, {"crop": "11px", "scale": "80%"}, {"size": "preview"}])
-def test_no_edge_contains_the_old_background(options: dict[str, object]) -> None:
+def test_no_edge_contains_the_old_background(options: dict[str, Any]) -> None:
     rgb, alpha = scene(900, 700, (60, 40, 560, 640))
     colours, alpha_out = laid_out(rgb, alpha, background="#0a14fa", **options)
     assert (alpha_out == 255).all()

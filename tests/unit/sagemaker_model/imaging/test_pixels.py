@@ -18,7 +18,7 @@ from maskdrop.errors import (
     UnreadablePicture,
     UnsupportedFormat,
 )
-from maskdrop.output import Output
+from maskdrop.output import Channels, Format, Output
 from sagemaker_model.imaging.pixels import SIDE_MAX, Limits, decode, encode
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
@@ -200,8 +200,9 @@ ALPHA = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (40, 1))
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
-def test_alpha_is_encoded_losslessly(kind: str) -> None:
-    for channels, band in (("rgba", "A"), ("alpha", 0)):
+def test_alpha_is_encoded_losslessly(kind: Format) -> None:
+    bands: list[tuple[Channels, str | int]] = [("rgba", "A"), ("alpha", 0)]
+    for channels, band in bands:
         data = encode(QUARTERS, ALPHA, Output(kind, channels), None, {})
         with Image.open(io.BytesIO(data)) as result:
             assert result.format == kind.upper()
@@ -245,7 +246,7 @@ def test_a_zip_is_reproducible_byte_for_byte() -> None:
 def test_the_colours_of_a_zip_continue_beyond_the_subject_without_the_old_background() -> None:
     alpha = np.zeros((200, 200), np.uint8)
     alpha[60:140, 60:140] = 255
-    rgb = np.where(alpha[..., None] > 0, np.uint8([200, 30, 40]), np.uint8([0, 255, 0]))
+    rgb = np.where(alpha[..., None] > 0, np.array([200, 30, 40], np.uint8), np.array([0, 255, 0], np.uint8))
     colour = unzipped(encode(rgb, alpha, Output("zip"), None, {}))["color.jpg"]
     with Image.open(io.BytesIO(colour)) as opened:
         found = np.asarray(opened).astype(int)
@@ -254,7 +255,7 @@ def test_the_colours_of_a_zip_continue_beyond_the_subject_without_the_old_backgr
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp"])
-def test_jpeg_and_webp_contain_their_colour_space_and_provenance(kind: str) -> None:
+def test_jpeg_and_webp_contain_their_colour_space_and_provenance(kind: Format) -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output(kind), None, {"engine": "selfie"}))) as result:
         assert "sRGB" in ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(result.info["icc_profile"])))
         assert b'{"engine":"selfie"}' in result.info["xmp"]
@@ -298,21 +299,21 @@ def test_every_chunk_of_a_png_has_a_correct_checksum() -> None:
 
 
 @pytest.mark.parametrize("kind", SIDE_MAX)
-def test_a_result_that_is_too_long_for_its_format_is_rejected_with_a_remedy(kind: str) -> None:
+def test_a_result_that_is_too_long_for_its_format_is_rejected_with_a_remedy(kind: Format) -> None:
     long = np.zeros((1, SIDE_MAX[kind] + 1), np.uint8)
     with pytest.raises(ResolutionTooHigh, match=f"at most {SIDE_MAX[kind]}. Use PNG"):
         encode(np.dstack((long, long, long)), long, Output(kind), None, {})
 
 
 @pytest.mark.parametrize("kind", SIDE_MAX)
-def test_a_result_of_the_longest_side_is_written(kind: str) -> None:
+def test_a_result_of_the_longest_side_is_written(kind: Format) -> None:
     long = np.zeros((1, SIDE_MAX[kind]), np.uint8)
     assert encode(np.dstack((long, long, long)), long, Output(kind), None, {})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3000, 1), (1, 3000)])
 @pytest.mark.parametrize("kind", ["png", "webp", "jpg", "zip"])
-def test_very_thin_images_are_written(shape: tuple[int, int], kind: str) -> None:
+def test_very_thin_images_are_written(shape: tuple[int, int], kind: Format) -> None:
     data = encode(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8), Output(kind), None, {})
     with Image.open(io.BytesIO(unzipped(data)["color.jpg"] if kind == "zip" else data)) as result:
         assert result.size == shape[::-1]
@@ -320,7 +321,7 @@ def test_very_thin_images_are_written(shape: tuple[int, int], kind: str) -> None
 
 @pytest.mark.parametrize("shape", [(1, 1), (63, 5), (64, 5), (65, 70), (200, 3)])
 @pytest.mark.parametrize("channels", ["rgba", "alpha"])
-def test_a_png_of_any_height_holds_every_pixel(shape: tuple[int, int], channels: str) -> None:
+def test_a_png_of_any_height_holds_every_pixel(shape: tuple[int, int], channels: Channels) -> None:
     random = np.random.default_rng(0)
     rgb, alpha = random.integers(0, 256, (*shape, 3), np.uint8), random.integers(1, 256, shape, np.uint8)
     data = encode(rgb, alpha, Output("png", channels), None, {})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -22,13 +24,14 @@ def disc(height: int, width: int) -> np.ndarray:
 def untiled(matte: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     """The guided filter without tiles: every map enlarged over the whole image."""
     height, width = rgb.shape[:2]
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    grey: Any = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = resized(matte, size)
-    slope, offset = _fit(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), small)
+    small_grey: Any = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    maps: tuple[Any, Any] = _fit(small_grey, small)
     weight = np.clip((0.5 - np.abs(small - 0.5)) / UNCERTAIN, 0, 1)
-    values, follow, slope, offset = (cv2.resize(m, (width, height)) for m in (small, weight, slope, offset))
+    values, follow, slope, offset = (cv2.resize(m, (width, height)) for m in (small, weight, *maps))
     values = values + follow * (slope * grey + offset - values)
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 

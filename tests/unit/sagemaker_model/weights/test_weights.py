@@ -323,7 +323,7 @@ def test_weights_without_a_source_raise_an_error_with_the_import_command(tmp_pat
 
 def test_too_little_space_is_reported_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage(10, 5, 5))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 5, 5))
     with FileServer(CONTENT) as server, pytest.raises(NoSpace, match=r"1,048,576 bytes more, 5 are free"):
         fetch(some(server.url), tmp_path)
     assert server.requests == []
