@@ -17,7 +17,7 @@ from tests.fakes import FakeRegistry
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
-    """That of the stage that every command reaches."""
+    """A fake registry of the stage that every command uses."""
     fake = FakeRegistry()
 
     @contextmanager
