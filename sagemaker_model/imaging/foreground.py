@@ -120,8 +120,8 @@ class _PaddedPlanes:
     (above), i + W (below), i - 1 (left) and i + 1 (right). NumPy is fast on such long runs: a quarter less time than on
     rows at 249 x 249.
 
-    The inner line leaves out the first and the last row. It includes the border's left and right columns, whose computed
-    values are meaningless; `extend_border` overwrites them.
+    The inner line leaves out the first and the last row. It includes the border's left and right columns, whose
+    computed values are meaningless; `extend_border` overwrites them.
     """
 
     planes: Floats
