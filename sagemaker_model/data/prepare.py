@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskdrop.errors import InputError
-from maskdrop.files import atomic_write
 from sagemaker_model.data import coco, folders, shards, supervisely, voc
 from sagemaker_model.data.compose import compose
 from sagemaker_model.data.recipe import Kind, Recipe
 from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, Record, read_file
 from sagemaker_model.data.shards import MANIFEST, Sample
 from sagemaker_model.imaging.pixels import decode
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.store import digest
 
 ENTRIES_PER_WORKER = 16

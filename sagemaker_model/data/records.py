@@ -16,7 +16,7 @@ LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
 
 
 class InvalidData(MaskdropError):
-    """A folder, a list or a shard as a whole is invalid."""
+    """Data is invalid as a whole: a folder, list or shard, or the images, masks or predictions of an evaluation."""
 
     code, status = "invalid_data", 422
 

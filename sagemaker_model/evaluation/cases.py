@@ -60,7 +60,7 @@ def read_dataset(
         cases[name] = Case(name, part, _image_path(folder / "images", name), folder / "masks" / f"{name}.png")
     if not cases:
         selection = f"split {split!r}" + (f" and part {' or '.join(map(repr, parts))}" if parts else "")
-        available = sorted({f"{row['split']}{f' ({part})' if (part := row.get(by)) else ''}" for row in rows})
+        available = sorted({row["split"] + (f" ({row[by]})" if row.get(by) else "") for row in rows})
         raise InvalidData(f"{path} has no images of {selection}; it has: {', '.join(available)}.")
     selected = list(cases.values())[:limit]
     return Dataset(folder, split, by, selected, digest(selected))

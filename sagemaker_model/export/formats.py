@@ -33,6 +33,7 @@ from torch import nn
 from maskdrop.errors import MaskdropError
 from sagemaker_model.engines import modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.evaluation.metrics import iou
 from sagemaker_model.export import litert
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
@@ -40,6 +41,7 @@ from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
 from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.published import portrait_state
 from sagemaker_model.weights.store import NotInstalled
 
@@ -157,10 +159,13 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
         raise ExportFailed("No images to compare the export with its network; pass at least one image.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{export_format.suffix}"
-    with _atomic(path) as new, _one_thread():
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _one_thread():
+        new = Path(scratch) / path.name  # some formats write intermediate files beside it
         export_format.write(net, new, calibration)
         mattes, ms = export_format.run(new, compared)
         reference, network_ms = _timed(lambda x: net(torch.from_numpy(x)).numpy(), compared)
+        with atomic_write(path) as temporary:
+            new.replace(temporary)
     differences = [np.abs(a - b) for a, b in zip(mattes, reference, strict=True)]
     return Exported(
         path=path,
@@ -169,7 +174,7 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
         network_ms=statistics.median(network_ms),
         max_difference=max(float(difference.max()) for difference in differences),
         mean_difference=statistics.mean(float(difference.mean()) for difference in differences),
-        iou=statistics.mean(iou(a, b) for a, b in zip(mattes, reference, strict=True)),
+        iou=statistics.mean(iou(a >= 0.5, b >= 0.5) for a, b in zip(mattes, reference, strict=True)),
     )
 
 
@@ -317,13 +322,6 @@ def _timed(run: Callable[[Floats], Any], images: Sequence[Floats]) -> Mattes:
     return mattes, ms
 
 
-def iou(matte: Floats, reference: Floats) -> float:
-    """IoU of two mattes thresholded at 0.5; 1 for two empty ones."""
-    a, b = matte >= 0.5, reference >= 0.5
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
-
-
 @contextlib.contextmanager
 def _warnings_disabled() -> Iterator[None]:
     """Disables log warnings: the quantiser logs one for every norm to the root logger."""
@@ -344,12 +342,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(previous)
-
-
-@contextlib.contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A temporary path to write, which then replaces `path` atomically."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        new = Path(scratch) / path.name
-        yield new
-        new.replace(path)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sagemaker_model.nets.sam import Decoder, Encoder, from_official
 from sagemaker_model.weights.checkpoints import load_checkpoint
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.store import known, named, verify
 
 OPSET = 17
@@ -68,20 +69,18 @@ def _export(
     dynamic: dict[str, dict[int, str]],
 ) -> None:
     """Exports a module to ONNX; the file appears only once it is complete."""
-    part = path.with_suffix(".part")
-    with warnings.catch_warnings():
+    with atomic_write(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecated exporter, and of shapes that become constants
         torch.onnx.export(
             module,
             example,
-            part,
+            temporary,
             input_names=inputs,
             output_names=outputs,
             dynamic_axes=dynamic,
             opset_version=OPSET,
             dynamo=False,
         )
-    part.replace(path)
 
 
 def main() -> None:

@@ -210,4 +210,5 @@ def _translation(x: float, y: float) -> NDArray[np.float64]:
 
 
 def _to_uint8(values: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.floating] = np.clip(np.rint(values), 0, 255)
+    return rounded.astype(np.uint8)

@@ -91,7 +91,7 @@ class TrainingSettings:
 _COUNTS = ("side", "batch", "steps", "validate_every", "log_every", "filters")
 
 SETTINGS: dict[str, TrainingSettings] = {
-    # As the first version of this project trained it: side 128, 16 filters, batches of 8. 3 steps/s on one CPU core.
+    # As the previous system trained it: side 128, 16 filters, batches of 8. 3 steps/s on one CPU core.
     "attention-unet": TrainingSettings(side=128, batch=8, lr=1e-3),
     # The side is the input size of its engine.
     "portrait": TrainingSettings(side=320, batch=16, lr=5e-4),

@@ -34,7 +34,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from maskdrop.errors import MaskdropError
-from maskdrop.files import atomic_write
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.data.records import InvalidData
 from sagemaker_model.training.objectives import Objective, objective_of
@@ -50,6 +49,7 @@ from sagemaker_model.training.samples import (
 from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights import store as weights
 from sagemaker_model.weights.checkpoints import TruncatedWeights
+from sagemaker_model.weights.files import atomic_write
 
 LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
 HISTORY, TRAINING = "history.jsonl", "training.json"
@@ -91,10 +91,10 @@ class Progress:
 
 
 class Process(NamedTuple):
-    """This process among those that train together. count: number of processes."""
+    """This process among those that train together. world_size: number of processes, as in torch.distributed."""
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
 
 
@@ -146,9 +146,9 @@ class Run:
         self, network: str, data: Data, out: Path, settings: TrainingSettings, process: Process, start: Path | None
     ) -> None:
         """Creates the initial state. Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled."""
-        if settings.batch % process.count:
+        if settings.batch % process.world_size:
             raise InvalidSettings(
-                f"batch must be a multiple of the number of processes, {process.count}; got {settings.batch}."
+                f"batch must be a multiple of the number of processes, {process.world_size}; got {settings.batch}."
             )
         self.settings, self.out, self.process = settings, out, process
         self.samples = TrainingSamples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
@@ -184,13 +184,13 @@ class Run:
             _create_folder(self.out)
         if self.process.rank == 0:
             self.history = _History(self.out / HISTORY, self.progress.step, report)
-        self.model = DistributedDataParallel(self.objective) if self.process.count > 1 else self.objective
+        self.model = DistributedDataParallel(self.objective) if self.process.world_size > 1 else self.objective
         self.model.train()
         self.log_time = time.monotonic()
 
     def batches(self) -> DataLoader[Batch]:
         """Returns the batches of the remaining steps."""
-        return training_loader(self.samples, self.progress.step, self.process.rank, self.process.count)
+        return training_loader(self.samples, self.progress.step, self.process.rank, self.process.world_size)
 
     def is_due(self, every: int) -> bool:
         """Returns whether the completed steps are a multiple of `every`, or the run is complete."""
@@ -235,7 +235,7 @@ class Run:
 
     def validate(self) -> None:
         """Computes the validation IoU of the averaged weights and writes all files of the run."""
-        loader = validation_loader(self.validation, self.settings, self.process.rank, self.process.count)
+        loader = validation_loader(self.validation, self.settings, self.process.rank, self.process.world_size)
         iou, skipped = _mean_iou(self.objective, self.average, loader, self.process.device)
         self.progress.skipped |= skipped
         if self.history:
@@ -376,18 +376,18 @@ def _precision(settings: TrainingSettings, device: torch.device) -> torch.dtype:
 def _process_group() -> Iterator[Process]:
     """Joins the process group that torchrun started. Without torchrun, yields one process on the GPU or else the
     CPU."""
-    count, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    world_size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # all batches have one shape
-    if count == 1:
+    if world_size == 1:
         yield Process(0, 1, device)
         return
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Process(distributed.get_rank(), count, device)
+        yield Process(distributed.get_rank(), world_size, device)
         distributed.barrier()  # gloo aborts a process if another one leaves while it still communicates
     finally:
         distributed.destroy_process_group()

@@ -28,6 +28,7 @@ from typing import Any
 
 from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.download import DownloadFailed, Progress, discard, download, ignore_progress
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.picklescan import CHECKPOINTS, rejection_reason
 
 MANIFEST = "manifest.json"
@@ -326,9 +327,8 @@ def _pin(folder: Path, weights: Weights, pinned: dict[str, Any] | None) -> None:
     if pinned:
         entries[weights.file] = pinned
     if pinned != previous:
-        unfinished = folder / f".{MANIFEST}.{os.getpid()}"
-        unfinished.write_text(manifest_text(entries))
-        unfinished.replace(folder / MANIFEST)
+        with atomic_write(folder / MANIFEST) as temporary:
+            temporary.write_text(manifest_text(entries))
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from local.config import HOST, ROOT, LocalConfig
 from local.processes import Program
 from local.sagemaker import ALLOCATOR
 from local.stack import Stack
+from sagemaker_model.evaluation.metrics import iou
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.weights import store as weights
 from tests.bench.interactive import CLIENTS, Call, closed_loop
@@ -73,10 +74,7 @@ class Agreement:
     @classmethod
     def of(cls, one: Pixels, other: Pixels) -> Agreement:
         """Compares two alphas, HxW uint8 each."""
-        a, b = one >= 128, other >= 128
-        union = np.count_nonzero(a | b)
-        iou = np.count_nonzero(a & b) / union if union else 1.0
-        return cls(iou, float(np.abs(one.astype(int) - other).mean()))
+        return cls(iou(one >= 128, other >= 128), float(np.abs(one.astype(int) - other).mean()))
 
 
 @dataclass(frozen=True, slots=True)

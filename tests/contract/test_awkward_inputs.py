@@ -18,6 +18,7 @@ from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.cutout import Cutout, cut_out
 from sagemaker_model.engines.base import Engine
+from sagemaker_model.evaluation import metrics
 from sagemaker_model.imaging.pixels import Limits, decode
 
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward_inputs"
@@ -54,8 +55,7 @@ def iou(file: str, engine: Engine) -> float:
     truth = cv2.imread(str(AWKWARD / "base" / "person_mask.png"), cv2.IMREAD_GRAYSCALE)
     assert truth is not None
     alpha = cv2.resize(matte(file, engine), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    predicted, person = alpha >= 128, truth >= 128
-    return float((predicted & person).sum() / (predicted | person).sum())
+    return metrics.iou(alpha >= 128, truth >= 128)
 
 
 @pytest.mark.parametrize("row", rows_that("ok", "ok_or_415"))

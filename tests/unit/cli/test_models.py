@@ -68,7 +68,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
 
 @pytest.fixture
 def own(tmp_path: Path, run: Run, weights_dir: Path) -> Path:  # noqa: F811
-    """A checkpoint of the user's own, imported for `modnet`, beside the weights that come with the image."""
+    """Path of a custom checkpoint that is imported for `modnet`; `selfie` is installed, too."""
     assert run("import", "selfie", str(weights_dir / SELFIE.file)).exit_code == 0
     file = tmp_path / "mine.ckpt"
     file.write_bytes(a_checkpoint())

@@ -17,7 +17,7 @@ from tests.fakes import FakeRegistry
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
-    """That of the stage that every command reaches."""
+    """A fake registry of the stage that every command uses."""
     fake = FakeRegistry()
 
     @contextmanager
@@ -45,7 +45,7 @@ def test_set_stores_a_preset_that_list_and_show_print(registry: FakeRegistry) ->
     options = Options.from_json({"engine": "grabcut", "output": output})
     assert registry.get("preset", "shop") == json.loads(run("show", "shop").output) == options.to_json()
     description = "format=jpg channels=rgba crop=10% background=#ffffff"
-    assert rows(run("list").output)["shop"] == ["own", "grabcut", description]
+    assert rows(run("list").output)["shop"] == ["custom", "grabcut", description]
 
 
 def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> None:

@@ -81,12 +81,6 @@ def test_a_tensorflow_lite_export_agrees_with_its_network(name: str, tmp_path: P
     assert exported.iou > 0.999
 
 
-def test_the_iou_of_mattes_that_overlap_by_half_and_of_empty_mattes() -> None:
-    ones, half = np.ones((1, 2, 2), np.float32), np.array([[[1, 1], [0, 0]]], np.float32)
-    assert export.iou(ones, half) == 0.5
-    assert export.iou(1 - ones, 1 - ones) == 1
-
-
 # Errors
 
 

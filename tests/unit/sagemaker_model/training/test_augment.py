@@ -123,7 +123,7 @@ def test_a_subject_fills_its_box_except_for_the_margin(box: tuple[int, int, int,
         assert 0.33 < share <= 1  # 1 / 1.6², less the parts that a rotation cuts off
 
 
-def test_some_samples_are_a_background_alsample() -> None:
+def test_some_samples_are_a_background_alone() -> None:
     empty = [not sample(seed, 0.3, empty=0.2)[1].any() for seed in range(100)]
     assert 8 < sum(empty) < 35
     assert all(sample(seed, 1.0)[1].any() for seed in range(50))

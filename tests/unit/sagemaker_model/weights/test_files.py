@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskdrop.files import atomic_write
+from sagemaker_model.weights.files import atomic_write
 
 
 @pytest.mark.parametrize("concurrent", [True, False])
