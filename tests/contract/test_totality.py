@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from http import HTTPStatus
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -152,6 +153,7 @@ def test_every_output_field_is_in_every_table() -> None:
             "Output.to_json": {
                 name
                 for name, value in OUTPUT_VALUES.items()
+                if name in FIELDS and hasattr(Output(), name)
                 if Output.from_json(Output.from_json({name: value}).to_json()) != Output()
             },
             "the schema Output of the OpenAPI document": schema.components()["Output"]["properties"],
@@ -210,7 +212,7 @@ def test_every_engine_is_in_every_table() -> None:
 
 def _has_class(factory: str) -> bool:
     module, _, name = factory.partition(":")
-    return hasattr(importlib.import_module(module), name)
+    return find_spec(module) is not None and hasattr(importlib.import_module(module), name)
 
 
 def test_every_published_weight_is_documented() -> None:

@@ -105,3 +105,8 @@ def response_to(name: str) -> str:
 @pytest.mark.parametrize("name", sorted(REQUESTS))
 def test_a_recorded_response_of_the_api_is_the_same_byte_for_byte(name: str) -> None:
     assert response_to(name) == (GOLDEN / "api" / f"{name}.txt").read_text()
+
+
+if __name__ == "__main__":  # records the responses again, after an intended change
+    for request in REQUESTS:
+        (GOLDEN / "api" / f"{request}.txt").write_text(response_to(request))
