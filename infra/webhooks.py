@@ -24,7 +24,7 @@ class Webhooks(Function):
         queues = shared.queues
         events.Rule(
             self,
-            "Told",
+            "FinishedJobs",
             event_bus=shared.bus,
             event_pattern=events.EventPattern(
                 source=["maskdrop"], detail={"data": {"webhook": {"url": events.Match.exists()}}}

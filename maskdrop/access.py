@@ -141,7 +141,7 @@ def add_usage(registry: Registry, owner: str, now: datetime, *, pictures: int = 
 
 
 def usage_of(registry: Registry, owner: str, month: str) -> dict[str, int]:
-    """Usage of an owner in a month, such as 2026-11: {"pictures": …, "refused": …}."""
+    """Usage of an owner in a month, such as 2026-11: numbers of images accepted and of calls refused."""
     return {"pictures": 0, "refused": 0} | (registry.get("usage", _month(owner, month)) or {})
 
 

@@ -170,8 +170,8 @@ def receiver(url: str, policy: Policy) -> Target:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an IP address is public. A network-specific NAT64 prefix, which embeds IPv4 addresses in public IPv6
-    addresses, cannot be recognised; Lambda outside a VPC has none."""
+    """Whether an IP address is public. A network-specific NAT64 prefix, which embeds an IPv4 address in a public
+    IPv6 address, cannot be recognised; Lambda outside a VPC has none."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in CLOSED_4)
     isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE  # …:0:5efe:a.b.c.d or …:200:5efe:a.b.c.d, RFC 5214
