@@ -2,7 +2,6 @@
 
 import io
 import re
-import subprocess
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,29 +46,14 @@ PROSE = {
 }
 
 SOURCES = ("maskdrop", "lambdas", "sagemaker_model", "infra", "local", "cli", "app.py")
-TEXTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs")
+TEXTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "docs")
 
 
 def files() -> list[str]:
-    """Paths of the tracked and new text files that readers and users see, relative to the root."""
-    listed = subprocess.run(  # noqa: S603 (fixed arguments)
-        [
-            "git",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            *SOURCES,
-            *TEXTS,
-            "Makefile",
-            "pyproject.toml",
-        ],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\n")
-    return [name for name in listed if name.endswith((".py", ".md", ".toml", "Makefile")) and (ROOT / name).exists()]
+    """Paths of the pages and modules that readers and users see, relative to the root."""
+    roots = [ROOT / name for name in (*SOURCES, *TEXTS)]
+    paths = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    return [str(path.relative_to(ROOT)) for path in paths if path.suffix in {".py", ".md", ".toml"}]
 
 
 def prose(name: str, text: str) -> Iterator[tuple[int, str]]:
