@@ -1,81 +1,125 @@
-# One list of commands. Nothing is written outside this folder; `make clean` leaves what git knows.
+# The commands of the project. They write below this folder only; `make clean` deletes everything they created.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+# One virtual environment per purpose. A stamp file in each has the checksum of its requirements files in its name:
+# when they change, the stamp is missing and make installs again.
 VENV := .venv
 RUN := $(VENV)/.run-$(firstword $(shell cat requirements.txt pyproject.toml | cksum))
 DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum))
-
 MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt | cksum))
-
 TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.txt))
+DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down test test-models tflite fix check fuzz compare-published load bench bench-engines bench-peers bench-train clean
+.PHONY: run up down test test-fast test-models coverage fuzz compare-published check check-models fix load bench bench-engines bench-peers bench-train docs tflite clean help
 
-help: ## lists these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
+##@ Run
 
-run: $(RUN) ## sends the photos of samples/ through a stack on this machine
+run: $(RUN) ## Process the photos of samples/ with the local stack and print the results
 	@$(VENV)/bin/maskdrop run
 
-up: $(RUN) ## starts the stack and stays: watches drop/, prints the addresses
+up: $(RUN) ## Start the local stack, watch drop/ and print the URLs; Ctrl-C stops it
 	@$(VENV)/bin/maskdrop up
 
-down: $(RUN) ## stops what `make up` or `make run` started
+down: $(RUN) ## Stop the local stack that `make up` or `make run` started
 	@$(VENV)/bin/maskdrop down
 
-test: $(DEV) ## runs every test: unit, contract, infra, end to end, then those of the networks
+##@ Test
+
+test: $(DEV) ## Run all tests: unit, contract, infra, end to end, then the tests that need torch
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
 	@$(MAKE) --no-print-directory test-models
 
-test-models: $(MODELS) ## runs the tests of the networks, with torch in an environment of its own
+# The two files that it leaves out take half of the CPU time of the unit and contract tests: the conformance tests of
+# every engine, and the tests that evaluate engines from the command line. `make test` runs them.
+test-fast: $(DEV) ## Run unit and contract tests without torch and the local stack, in less than a minute
+	@$(VENV)/bin/python -m pytest tests/unit tests/contract \
+		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py
+
+test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
 
-tflite: $(TFLITE) ## installs the converter to TensorFlow Lite, in an environment of its own (2.1 GB)
+# Unit and contract tests run with torch, so that the networks count; the infra tests need the installed package. Code
+# that only tests/e2e runs does not count, because it runs in other processes. The table has the statements of each
+# folder and the share that was executed; the HTML report has lines and branches.
+coverage: $(DEV) $(MODELS) ## Measure the coverage of unit, contract and infra tests; HTML in reports/coverage/
+	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
+	@$(VENV)-models/bin/python -m pytest tests/unit tests/contract --cov --cov-report=
+	@$(VENV)/bin/python -m pytest tests/infra --cov --cov-append --cov-report=html
+	@$(VENV)/bin/coverage report | awk '/\.py / { folder = $$1; sub("/[^/]*$$", "", folder); \
+		all[folder] += $$2; missed[folder] += $$3; all["total"] += $$2; missed["total"] += $$3 } \
+		END { for (f in all) printf "%-30s %6d statements %6.1f %%\n", f, all[f], 100 * (1 - missed[f] / all[f]) }' | sort
 
-fix: $(DEV) ## fixes lint findings and formats the code
-	@$(VENV)/bin/ruff check --fix .
-	@$(VENV)/bin/ruff format .
+fuzz: $(DEV) ## Test the API against its OpenAPI document with schemathesis, on a local stack
+	@$(VENV)/bin/python -m tests.fuzz
 
-check: $(DEV) ## lint, format, types, import contracts
+compare-published: $(MODELS) ## Compare our SAM with the classes that its authors published, with random weights
+	@$(VENV)-models/bin/python -m tests.published
+
+##@ Check
+
+check: $(DEV) ## Check lint, format, types and import contracts
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory check-models
 
-fuzz: $(DEV) ## asks the API of the stack that is up, or one of its own, all that its description allows and forbids
-	@$(VENV)/bin/python -m tests.fuzz
+check-models: $(MODELS) ## Check the types of sagemaker_model, in the environment with torch
+	@$(VENV)-models/bin/mypy --strict --package sagemaker_model
 
-compare-published: $(MODELS) ## holds our SAM against the classes that its authors published, with random weights
-	@$(VENV)-models/bin/python -m tests.published
+fix: $(DEV) ## Fix lint findings and format the code
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
 
-load: $(DEV) ## a minute of Locust against the stack that is up, or one of its own
+##@ Measure
+
+load: $(DEV) ## Run a load test of one minute with Locust against the local stack
 	@$(VENV)/bin/python -m tests.load
 
-bench: $(DEV) ## measures the whole path beside the bare model server, and that beside rembg's server
+bench: $(DEV) ## Benchmark the local stack, the model server alone and rembg's server
 	@$(VENV)/bin/python -m tests.bench
 
-bench-engines: $(MODELS) ## measures every engine, with torch, and writes docs/performance.md
+bench-engines: $(MODELS) ## Benchmark every engine, with torch; writes docs/performance.md
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m tests.bench.engines
 
-bench-peers: $(DEV) ## measures a 12 MP cut-out beside rembg, which it installs below .local/
+bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
 
-bench-train: $(MODELS) ## measures the training loop beside its loader and its network
+bench-train: $(MODELS) ## Benchmark the training loop, its data loader and its network
 	@$(VENV)-models/bin/python -m tests.bench.training
 
-clean: ## removes everything that was made
+##@ Docs
+
+# docs/pages.py collects the pages and makes the API and CLI references from the code. The last command fails if a page
+# loads a script, style, image or font from another host.
+docs: $(DEV) $(DOCS) ## Build the documentation site in site/; fails on any warning
+	@$(VENV)/bin/python -m docs.pages .local/docs
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+	@! grep -rnoE --include='*.html' '<(script|link|img|iframe)[^>]* (src|href)="?(https?:)?//[^ >]*' site
+
+##@ Set up
+
+tflite: $(TFLITE) ## Install the converter to TensorFlow Lite in its own environment (2.1 GB)
+
+clean: ## Stop the local stack and delete everything that make created
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
-	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite .local cdk.out reports *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-docs .local cdk.out reports site *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+help: ## List these commands
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
+
 $(VENV)/bin/python:
-	@echo "Making $(VENV) with $(PYTHON)"
+	@echo "Creating $(VENV) with $(PYTHON)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Maskdrop needs Python 3.11 or newer.")'
 	@$(PYTHON) -m venv $(VENV)
 
@@ -91,13 +135,19 @@ $(DEV): $(RUN)
 	@rm -f $(VENV)/.dev-* && touch $@
 
 $(MODELS): requirements-dev.txt requirements-models.txt
-	@echo "Making $(VENV)-models with torch (a few minutes)"
+	@echo "Creating $(VENV)-models with torch (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-models
 	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt
 	@rm -f $(VENV)-models/.models-* && touch $@
 
 $(TFLITE): requirements-tflite.txt
-	@echo "Making $(VENV)-tflite with torch and LiteRT (a few minutes)"
+	@echo "Creating $(VENV)-tflite with torch and LiteRT (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-tflite
 	@TMPDIR=$(VENV)-tflite $(VENV)-tflite/bin/python -m pip install --quiet --requirement requirements-tflite.txt
 	@rm -f $(VENV)-tflite/.tflite-* && touch $@
+
+$(DOCS): requirements-docs.txt
+	@echo "Creating $(VENV)-docs with MkDocs Material"
+	@$(PYTHON) -m venv $(VENV)-docs
+	@TMPDIR=$(VENV)-docs $(VENV)-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	@rm -f $(VENV)-docs/.docs-* && touch $@

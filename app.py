@@ -1,4 +1,4 @@
-"""The CDK application: `cdk deploy --all -c stage=prod -c mail=you@example.com`, or plainly `python app.py`."""
+"""The CDK application: `cdk deploy --all -c stage=prod -c mail=you@example.com`, or `python app.py` to synthesize."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from infra.stack import MaskdropStack
 from infra.stages import STAGES
 
 FLAGS = {
-    # Access logs are delivered under a bucket policy; the older way needs ACLs, which are switched off.
+    # S3 delivers access logs under a bucket policy. The alternative needs ACLs, which the buckets disable.
     "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
 }
 
 
 def application(*, outdir: str | None = None, context: dict[str, str] | None = None) -> cdk.App:
-    """The stacks of the stage that the context names, checked by cdk-nag as they are synthesized.
+    """Defines the stacks of the stage that the context names; cdk-nag checks them during synthesis.
 
-    outdir: where to write them; None: where CDK_OUTDIR says.
+    outdir: output folder; None: the folder in CDK_OUTDIR.
     """
     app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
-    told = app.node.try_get_context
-    stage = STAGES[told("stage") or "dev"]
-    stage = replace(stage, mail=told("mail"), weights=told("weights"))
-    stage = replace(stage, cors=told("cors") or stage.cors, waf=told("waf") == "true" or stage.waf)
-    stage = replace(stage, interactive=told("interactive") or stage.interactive)
-    stage = replace(stage, trusted_hosts=told("trusted_hosts") or stage.trusted_hosts)
-    stage = replace(stage, source_buckets=told("source_buckets") or stage.source_buckets)
+    get = app.node.try_get_context
+    stage = STAGES[get("stage") or "dev"]
+    stage = replace(stage, mail=get("mail"), weights=get("weights"))
+    stage = replace(stage, cors=get("cors") or stage.cors, waf=get("waf") == "true" or stage.waf)
+    stage = replace(stage, interactive=get("interactive") or stage.interactive)
+    stage = replace(stage, trusted_hosts=get("trusted_hosts") or stage.trusted_hosts)
+    stage = replace(stage, source_buckets=get("source_buckets") or stage.source_buckets)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
     MaskdropStack(app, stage=stage, image_tag=tag).add_stack_dependency(image)

@@ -1,4 +1,4 @@
-"""`python -m cli` is the command `maskdrop`."""
+"""Runs the command `maskdrop` as `python -m cli`."""
 
 from cli.app import app
 

@@ -26,7 +26,7 @@ from cli.export import export
 from cli.terminal import console, explained
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
-from local.pictures import ENDED, Pictures
+from local.images import ENDED, ImageClient
 from local.stack import Stack
 from local.watch import Watch
 
@@ -53,8 +53,8 @@ app.command()(export)
 def run() -> None:
     """Process the photos of samples/ and print the results. Stops the stack if this command started it."""
     with _foreground() as config, _stack(config) as deployment:
-        jobs = _process_photos(Pictures(config, deployment), sorted(_photos(SAMPLES)))
-        rows = _download_results(Pictures(config, deployment), jobs, config.results)
+        jobs = _process_photos(ImageClient(config, deployment), sorted(_photos(SAMPLES)))
+        rows = _download_results(ImageClient(config, deployment), jobs, config.results)
     console.print(_table(rows))
     if any(job["state"] != "done" for _, job, _ in rows):
         raise typer.Exit(1)
@@ -65,14 +65,14 @@ def up() -> None:
     """Start the local stack and watch drop/ until Ctrl-C or `down`."""
     with _foreground() as config, _stack(config) as deployment:
         console.print(_usage(config, deployment), soft_wrap=True)
-        watch = Watch(config, Pictures(config, deployment), partial(console.print, soft_wrap=True))
+        watch = Watch(config, ImageClient(config, deployment), partial(console.print, soft_wrap=True))
         try:
             for _ in watch.run():
                 for name in ("emulator", "sagemaker"):
                     if processes.find(name, config.state) is None:
                         raise LocalError(f"The process {name} exited.\n{processes.tail(name, config.state)}")
         except KeyboardInterrupt:
-            console.print("Stopping.")  # the ordinary end of `up`, not a failure
+            console.print("Stopping.")  # Ctrl-C is the normal way to stop `up`
 
 
 @app.command()
@@ -105,28 +105,28 @@ def _foreground() -> Iterator[LocalConfig]:
         config = LocalConfig.from_env(os.environ)
         if other := processes.find(FOREGROUND, config.state):
             raise LocalError(f"`run` or `up` is already running (pid {other.pid}). Stop it with `make down`.")
-        processes.remember(FOREGROUND, os.getpid(), config.state)
-        signal.signal(signal.SIGTERM, _terminate)
+        processes.write_pid_file(FOREGROUND, os.getpid(), config.state)
+        signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
         try:
             yield config
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         finally:
-            processes.forget(FOREGROUND, config.state)
+            processes.remove_pid_file(FOREGROUND, config.state)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _raise_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 @contextmanager
 def _stack(config: LocalConfig) -> Iterator[Stack]:
     """Yields the running stack, or starts one and always stops it on exit."""
-    ours = stack.find(config) is None
+    started_here = stack.find(config) is None
     try:
         yield stack.up(config, _step)
     finally:
-        if ours:
+        if started_here:
             # Ignore a second Ctrl-C, which would leave part of the stack running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -134,11 +134,11 @@ def _stack(config: LocalConfig) -> Iterator[Stack]:
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
-    began = time.monotonic()
-    with console.status(what):
+def _step(description: str) -> Iterator[None]:
+    start = time.monotonic()
+    with console.status(description):
         yield
-    console.print(f"{what:<42} {time.monotonic() - began:5.1f} s")
+    console.print(f"{description:<42} {time.monotonic() - start:5.1f} s")
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -148,17 +148,17 @@ def _photos(folder: Path) -> list[Path]:
     return photos
 
 
-def _process_photos(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
+def _process_photos(client: ImageClient, photos: list[Path]) -> dict[Path, dict[str, Any] | None]:
     """Uploads the photos and waits up to WAIT_S seconds. Maps an unfinished photo to None."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("Cutting out", total=len(photos))
-        ids = {photo: pictures.drop(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
+        bar = progress.add_task("Processing", total=len(photos))
+        ids = {photo: client.upload(photo.relative_to(SAMPLES).as_posix(), photo.read_bytes()) for photo in photos}
         ended: dict[Path, dict[str, Any] | None] = dict.fromkeys(photos)
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline and any(job is None for job in ended.values()):
             for photo in [photo for photo, job in ended.items() if job is None]:
-                job = pictures.job(ids[photo])
+                job = client.job(ids[photo])
                 if job and job["state"] in ENDED:
                     ended[photo] = job
                     progress.advance(bar)
@@ -167,31 +167,31 @@ def _process_photos(pictures: Pictures, photos: list[Path]) -> dict[Path, dict[s
 
 
 def _download_results(
-    pictures: Pictures, jobs: dict[Path, dict[str, Any] | None], folder: Path
+    client: ImageClient, jobs: dict[Path, dict[str, Any] | None], folder: Path
 ) -> list[tuple[Path, dict[str, Any], str]]:
     """Returns (photo, job, path of the result or the error message) for each photo."""
     rows = []
     for photo, job in jobs.items():
         if job is None:
             job = {"state": "late", "engine": ""}
-            last = f"The job did not finish within {WAIT_S:.0f} s."
+            outcome = f"The job did not finish within {WAIT_S:.0f} s."
         elif job["state"] == "done":
-            path = pictures.fetch(job, folder)
-            last = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+            path = client.download(job, folder)
+            outcome = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         else:
-            last = f"{job['error']['code']}: {job['error']['message']}"
-        rows.append((photo, job, last))
+            outcome = f"{job['error']['code']}: {job['error']['message']}"
+        rows.append((photo, job, outcome))
     return rows
 
 
 def _table(rows: list[tuple[Path, dict[str, Any], str]]) -> Table:
     names = ("photo", "state", "engine", "size", "ms", "path")
     table = Table(*(Column(name, overflow="fold") for name in names))
-    for photo, job, last in rows:
+    for photo, job, outcome in rows:
         result = job.get("result")
         size = f"{result['width']} x {result['height']}" if result else ""
         state = "[green]done[/green]" if job["state"] == "done" else f"[red]{job['state']}[/red]"
-        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(last))
+        table.add_row(escape(str(photo.relative_to(SAMPLES))), state, job["engine"], size, _ms(job), escape(outcome))
     return table
 
 
@@ -199,8 +199,8 @@ def _ms(job: dict[str, Any]) -> str:
     """Returns the time from creation to completion of the job, in milliseconds."""
     if not job.get("finished_at"):
         return ""
-    took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
-    return f"{took.total_seconds() * 1000:.0f}"
+    duration = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["created_at"])
+    return f"{duration.total_seconds() * 1000:.0f}"
 
 
 def _usage(config: LocalConfig, deployment: Stack) -> str:

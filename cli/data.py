@@ -1,4 +1,4 @@
-"""Data for training and evaluation: prepare it, and backgrounds to put people on."""
+"""Prepare data for training and evaluation, create background images."""
 
 from __future__ import annotations
 
@@ -26,60 +26,76 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 LicenceClass = Literal["clean", "unclear"]
 
-REASONS_SHOWN = 5
-"""Of each reason, so many records are named on the terminal; manifest.json has them all."""
+NAMES_SHOWN = 5
+"""Maximum number of record names printed per reason. manifest.json has all of them."""
 
 
 @app.command()
 def prepare(
-    kind: Annotated[Kind, typer.Argument(help="The layout of SOURCE.", show_default=False)],
-    source: Annotated[Path, typer.Argument(help="The dataset, as it was published.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="A folder for the shards, new or of a run to go on with.")],
-    side: Annotated[int, typer.Option(help="Pixels of the longer side at most; the shape stays.")] = 640,
+    kind: Annotated[Kind, typer.Argument(help="Layout of SOURCE.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Folder or file of the dataset, as published.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="Folder of the shards: a new one, or one of an interrupted run to resume.")
+    ],
+    side: Annotated[
+        int, typer.Option(help="Maximum length of the longer side, in pixels; keeps the aspect ratio.")
+    ] = 640,
     split: Annotated[
         str | None,
-        typer.Option(help="Shares of train/val or train/val/test. By default the dataset's own split, or 0.7/0.3."),
+        typer.Option(help="Shares of train/val or train/val/test (default: the dataset's own split, else 0.7/0.3)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of split, order and backgrounds.")] = 0,
-    shard_mb: Annotated[int, typer.Option(help="Megabytes after which a shard ends.", min=1)] = 200,
+    shard_mb: Annotated[int, typer.Option(help="Size at which a shard ends, in megabytes.", min=1)] = 200,
     class_: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Name of a class that is subject; any number. By default the dataset's persons."),
+        typer.Option(
+            "--class", help="Class that is the subject; repeatable (default: the dataset's classes of people)."
+        ),
     ] = None,
     subject: Annotated[
         Subject | None,
-        typer.Option(help="Who counts of several: all, the most central one (default of coco), or images of only one."),
+        typer.Option(
+            help="Subject of an image with several instances: all, central, or only, which skips the image (default: "
+            "central for coco, else all)."
+        ),
     ] = None,
     min_share: Annotated[
         float | None,
         typer.Option(
-            help="Of the image that a subject covers at least. By default 0.4 for coco, 0.15 for voc, else 0."
+            help="Minimum share of the image that a subject covers (default: 0.4 for coco, 0.15 for voc, else 0)."
         ),
     ] = None,
     empty: Annotated[
         bool | None,
-        typer.Option("--empty/--no-empty", help="Keep images without a subject. By default for voc and folders."),
+        typer.Option(
+            "--empty/--no-empty", help="Keep images without a subject (default: yes for voc and folders, else no)."
+        ),
     ] = None,
     min_side: Annotated[int, typer.Option(help="Minimum length of the shorter side, in pixels.")] = 128,
     aspect: Annotated[
-        str | None, typer.Option(help="WIDTH:HEIGHT, say 9:16: images are cut to that shape around the subject.")
+        str | None,
+        typer.Option(
+            help="Aspect ratio to crop to, around the subject: WIDTH:HEIGHT, for example 9:16 (default: no cropping)."
+        ),
     ] = None,
     backgrounds: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder of images to put subjects of the training split on; any number.", exists=True),
+        typer.Option(help="Folder of background images for subjects of the training split; repeatable.", exists=True),
     ] = None,
     swapped: Annotated[
-        float, typer.Option(help="Share of the training records that come on another background as well.")
+        float, typer.Option(help="Share of the training records that are also stored on another background.")
     ] = 0.5,
-    licence: Annotated[str, typer.Option(help="Of records whose dataset names none.")] = "",
-    licence_class: Annotated[LicenceClass | None, typer.Option(help="Of records whose dataset names none.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of records whose dataset states none.")] = "",
+    licence_class: Annotated[
+        LicenceClass | None, typer.Option(help="Licence class of records whose dataset states none.")
+    ] = None,
     backgrounds_class: Annotated[LicenceClass | None, typer.Option(help="Licence class of the backgrounds.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of threads (default: one per core).", min=1)] = None,
 ) -> None:
     """Convert a published dataset to shards for training and evaluation.
 
-    Records that cannot be used are left out, counted and named with their reason in OUT/manifest.json. A run that was
-    broken off is taken up by the same command, and ends with the same bytes as one that was not.
+    Skips unusable records and lists them with their reasons in OUT/manifest.json. To resume an interrupted run, repeat
+    the command; the result has the same bytes as an uninterrupted run.
     """
     with explained():
         recipe = Recipe.of(
@@ -99,8 +115,8 @@ def prepare(
             licence_class=licence_class,
             backgrounds_class=backgrounds_class,
         )
-        behind = [path for folder in backgrounds or () for path in _pictures(folder)]
-        with console.status("Looking"):
+        background_paths = [path for folder in backgrounds or () for path in _image_paths(folder)]
+        with console.status("Listing records"):
             entries = entries_of(source, recipe)
         cv2.setNumThreads(1)  # the workers share the cores
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -110,50 +126,50 @@ def prepare(
                 entries,
                 recipe,
                 out,
-                backgrounds=behind,
+                backgrounds=background_paths,
                 workers=workers or os.cpu_count() or 1,
                 progress=lambda done: progress.advance(task, done),
             )
-    _say(manifest, out)
+    _print_summary(manifest, out)
     if not manifest["shards"]:
         raise typer.Exit(1)
 
 
 @app.command()
 def backgrounds(
-    photos: Annotated[Path, typer.Argument(help="A data folder: what lies beside its subjects is taken.")],
+    photos: Annotated[Path, typer.Argument(help="Data folder of photos to cut strips from.")],
     out: Annotated[Path, typer.Argument(help="Output folder.")],
     panoramas: Annotated[
-        Path | None, typer.Option(help="A folder of .hdr or .exr panoramas without people to take views of.")
+        Path | None, typer.Option(help="Folder of .hdr or .exr panoramas without people, for rendered views.")
     ] = None,
     views: Annotated[int, typer.Option(help="Number of views per panorama.", min=1)] = 20,
     side: Annotated[int, typer.Option(help="Side of a view, in pixels.", min=64)] = 480,
-    clean: Annotated[bool, typer.Option(help="Only photos whose licence class is clean.")] = False,
+    clean: Annotated[bool, typer.Option(help="Use only photos of the licence class clean.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed of the views.")] = 0,
 ) -> None:
-    """Create images without people: strips of the training photos beside their subjects, and views of panoramas.
+    """Create background images without people: strips beside the subjects of training photos, and views of panoramas.
 
-    Photos in which others than the subject stand about give strips with people: choose them, or look at the strips.
+    Check the strips of photos that show other people than the subject: these strips can contain people.
     """
-    with explained(), console.status("Making backgrounds"):
+    with explained(), console.status("Creating backgrounds"):
         out.mkdir(parents=True, exist_ok=True)
-        left_out = 0
+        skipped = 0
         for entry in folders.entries(photos):
             if entry.split not in ("train", "") or (clean and entry.licence_class != "clean"):
                 continue
             try:
-                found = list(backdrops.strips(entry.load()))
+                strips = list(backdrops.strips(entry.load()))
             except BadRecord:
-                left_out += 1
+                skipped += 1
                 continue
-            for number, strip in enumerate(found):
+            for number, strip in enumerate(strips):
                 _write(out / f"{entry.id}-{number}.jpg", strip)
-        for path in _pictures(panoramas) if panoramas else ():
-            random, around = np.random.default_rng((seed, *path.name.encode())), backdrops.panorama(path)
+        for path in _image_paths(panoramas) if panoramas else ():
+            random, panorama = np.random.default_rng((seed, *path.name.encode())), backdrops.read_panorama(path)
             for number in range(views):
-                _write(out / f"{path.stem}-{number:03}.jpg", backdrops.view(around, side, random))
-    made = sum(1 for _ in out.glob("*.jpg"))
-    console.print(f"{made:,} images in {escape(str(out))}; {left_out:,} records could not be used.", soft_wrap=True)
+                _write(out / f"{path.stem}-{number:03}.jpg", backdrops.panorama_view(panorama, side, random))
+    count = sum(1 for _ in out.glob("*.jpg"))
+    console.print(f"{count:,} images in {escape(str(out))}; {skipped:,} unusable records.", soft_wrap=True)
 
 
 def _write(path: Path, rgb: Pixels) -> None:
@@ -161,39 +177,40 @@ def _write(path: Path, rgb: Pixels) -> None:
     path.write_bytes(jpeg.tobytes())
 
 
-def _say(manifest: dict[str, Any], out: Path) -> None:
+def _print_summary(manifest: dict[str, Any], out: Path) -> None:
     table = Table("part", *SPLITS)
     for part, counts in sorted(manifest["counts"].items()):
         table.add_row(escape(part), *(f"{counts[split]:,}" for split in SPLITS))
     console.print(table)
     console.print(f"{len(manifest['shards'])} shards in {escape(str(out))}.", soft_wrap=True)
     for reason, count in reasons(manifest).most_common():
-        named = [id_ for id_, said in manifest["skipped"].items() if said.partition(":")[0] == reason][:REASONS_SHOWN]
+        named = [id_ for id_, text in manifest["skipped"].items() if text.partition(":")[0] == reason][:NAMES_SHOWN]
         more = ", …" if count > len(named) else ""
-        console.print(f"Left out, {escape(reason)}: {count:,} ({escape(', '.join(named))}{more})", soft_wrap=True)
+        console.print(f"Skipped, {escape(reason)}: {count:,} ({escape(', '.join(named))}{more})", soft_wrap=True)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise InvalidData(f"There are no images in {folder}.")
-    return found
+def _image_paths(folder: Path) -> list[Path]:
+    """Returns the files below a folder, without hidden ones. Raises InvalidData."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not paths:
+        raise InvalidData(f"{folder} has no images.")
+    return paths
 
 
 def _shares(text: str) -> tuple[float, float, float]:
-    """ "0.7/0.3" as (0.7, 0.3, 0.0). Raises InvalidData."""
+    """Parses "0.7/0.3" to (0.7, 0.3, 0.0). Raises InvalidData."""
     try:
         train, val, *rest = (float(share) for share in text.split("/"))
         (test,) = rest or (0.0,)
     except ValueError as error:
-        raise InvalidData(f"--split is two or three shares, say 0.7/0.3, not {text!r}.") from error
+        raise InvalidData(f"--split must be two or three shares, for example 0.7/0.3; got {text!r}.") from error
     return train, val, test
 
 
 def _aspect(text: str) -> tuple[int, int]:
-    """ "9:16" as (9, 16). Raises InvalidData."""
+    """Parses "9:16" to (9, 16). Raises InvalidData."""
     try:
         width, height = (int(number) for number in text.split(":"))
     except ValueError as error:
-        raise InvalidData(f"--aspect is two whole numbers, say 9:16, not {text!r}.") from error
+        raise InvalidData(f"--aspect must be two integers, for example 9:16; got {text!r}.") from error
     return width, height

@@ -1,4 +1,4 @@
-"""Evaluate engines, compare two of them, promote new weights."""
+"""Evaluate engines, compare engines, promote new weights."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from rich.table import Table as Printed
+from rich.table import Table as RichTable
 
 from cli.terminal import console, explained
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load
-from sagemaker_model.evaluation import compare as side_by_side
-from sagemaker_model.evaluation import promote as gate
+from sagemaker_model.evaluation import compare as comparisons
+from sagemaker_model.evaluation import promote as promotion
 from sagemaker_model.evaluation import report
 from sagemaker_model.evaluation import run as runs
 from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
-from sagemaker_model.evaluation.run import About, Predict, Run
-from sagemaker_model.evaluation.summary import Fault, Result, Table, tables
+from sagemaker_model.evaluation.run import Predictor, Run, RunInfo
+from sagemaker_model.evaluation.summary import Result, Table, Unscored, tables
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import NotInstalled, import_file
 
 RECORD = ROOT / "docs" / "promotions.jsonl"
 
-FAULTS_SHOWN = 10
-"""On the terminal; run.json and the report have all."""
+UNSCORED_SHOWN = 10
+"""Maximum number of unscored images printed. run.json and the report have all of them."""
 
 app = typer.Typer(help=__doc__)
 
@@ -48,13 +48,13 @@ class PromptFrom(StrEnum):
 Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manifest.csv.", show_default=False)]
 Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
 Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable.")]
-By = Annotated[str, typer.Option(help="The manifest's column that names the parts.")]
+By = Annotated[str, typer.Option(help="Manifest column with the parts.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")]
 Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="Prompt for the engine: none or the ground-truth box.")]
 Out = Annotated[
     Path | None, typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report.")
 ]
-IouCsv = Annotated[Path | None, typer.Option(dir_okay=False, help="A file for lines `id,iou` without a header.")]
+IouCsv = Annotated[Path | None, typer.Option(dir_okay=False, help="Output file with lines `id,iou`, without a header.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of worker threads.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 
@@ -65,7 +65,9 @@ CORES = os.cpu_count() or 1
 def evaluate(
     data: Data,
     engine: Annotated[str | None, typer.Option(help="Engine to evaluate, through the production pipeline.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Folder of ID.png: mattes, or cut-outs with alpha.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Folder of predictions ID.png: grey mattes, or cut-outs with alpha.")
+    ] = None,
     split: Split = "val",
     part: Parts = None,
     by: By = "part",
@@ -82,8 +84,8 @@ def evaluate(
             raise LocalError("Exactly one of --engine and --predictions is required.")
         dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
         if predictions:
-            predict = runs.by_folder(predictions)
-            run = _run(About.of(str(predictions), "", dataset), dataset.cases, predict, workers, out)
+            predictor = runs.folder_predictor(predictions)
+            run = _run(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
         else:
             row = catalog.engine(str(engine))
             run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
@@ -92,16 +94,18 @@ def evaluate(
             runs.write_ious(iou_csv, run.results)
         if out:
             _write(out / "report.html", report.run_page(run, _by_id(dataset)))
-        _print_faults(run)
-    if run.faults:
+        _print_unscored(run)
+    if run.unscored:
         raise typer.Exit(1)
 
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="An engine, or the folder of a run (`evaluate --out`).", show_default=False)],
-    b: Annotated[str, typer.Argument(help="Another.", show_default=False)],
-    data: Annotated[Path | None, typer.Option(help="For engines: folder with images/, masks/, manifest.csv.")] = None,
+    a: Annotated[str, typer.Argument(help="Engine A, or the folder of a run (`evaluate --out`).", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Engine B, or the folder of a run.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with images/, masks/ and manifest.csv; required for engines.")
+    ] = None,
     split: Split = "val",
     prompt: Prompted = PromptFrom.none,
     out: Out = None,
@@ -124,21 +128,21 @@ def compare(
                     )
                 )
         for run in pair:
-            _print_faults(run)
-        comparison = side_by_side.compare(*pair)
+            _print_unscored(run)
+        comparison = comparisons.compare(*pair)
         _print(comparison.tables())
         if out:
-            about = pair[0].about
-            cases = _by_id(read_dataset(Path(about.data), about.split, by=about.by))
+            info = pair[0].info
+            cases = _by_id(read_dataset(Path(info.data), info.split, by=info.by))
             _write(out / "comparison.html", report.comparison_page(comparison, cases))
 
 
 @app.command()
 def promote(
-    new: Annotated[str, typer.Argument(help="A file of weights, or an engine.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="Weights file, or engine.", show_default=False)],
     data: Data,
-    engine: Annotated[str, typer.Option(help="Whose weights the file is.")] = "portrait",
-    over: Annotated[str, typer.Option(help="The engine to beat, as installed.")] = catalog.DEFAULT_ENGINE["cutout"],
+    engine: Annotated[str, typer.Option(help="Engine that the weights file is for.")] = "portrait",
+    over: Annotated[str, typer.Option(help="Installed engine to compare with.")] = catalog.DEFAULT_ENGINE["cutout"],
     split: Split = "val",
     record: Annotated[
         Path, typer.Option(help="File that records promotions.", show_default="docs/promotions.jsonl")
@@ -146,13 +150,15 @@ def promote(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Install weights if they beat the current engine, and record the promotion. Exits 1 if they do not."""
+    """Install weights if they are better than the current engine, and record the promotion. Exits 1 if they are not."""
     with explained(), tempfile.TemporaryDirectory() as scratch:
         file = None if new in catalog.ENGINES else Path(new)
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
         name = file.name if file else new
         candidate = (
-            gate.engine_of(file, row, Path(scratch), *_how(workers)) if file else _installed(row, folder, workers)
+            promotion.load_candidate(file, row, Path(scratch), *_device_and_threads(workers))
+            if file
+            else _installed(row, folder, workers)
         )
         dataset = read_dataset(data, split)
         pair = [
@@ -160,35 +166,35 @@ def promote(
             for name, loaded, of in ((over, _installed(current, folder, workers), current), (name, candidate, row))
         ]
         for run in pair:
-            _print_faults(run)
-        _print(side_by_side.compare(*pair).tables())
+            _print_unscored(run)
+        _print(comparisons.compare(*pair).tables())
 
         def install() -> None:
             if file:
-                weights = gate.weights_for(row, file)  # the copy that was evaluated: the file may have changed since
+                weights = promotion.weights_for(row, file)  # install the evaluated copy: the file may have changed
                 import_file(weights, Path(scratch) / weights.file, _folder(folder), own=True)
 
-        gate.promote(pair[1], pair[0], record, install, datetime.now(UTC))
-        console.print(f"{escape(name)} replaces {over}: noted in {escape(str(record))}.", soft_wrap=True)
+        promotion.promote(pair[1], pair[0], record, install, datetime.now(UTC))
+        console.print(f"{escape(name)} replaces {over}; recorded in {escape(str(record))}.", soft_wrap=True)
         if row.name != catalog.DEFAULT_ENGINE[row.task]:
-            console.print(f"{row.name} is the default once DEFAULT_ENGINE in maskdrop/catalog.py says so.")
+            console.print(f"To make {row.name} the default, set DEFAULT_ENGINE in maskdrop/catalog.py.")
 
 
 def _folder(folder: Path | None) -> Path:
     return folder or LocalConfig.from_env(os.environ).weights
 
 
-def _how(workers: int) -> tuple[str, int]:
-    """The device, and the cores that a network takes for one image where that is the CPU: as in the server."""
+def _device_and_threads(workers: int) -> tuple[str, int]:
+    """Returns the device and the number of CPU threads per image, as in the server."""
     return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
-    """Raises InvalidWeights; NotInstalled for an engine whose weights or packages are not here."""
-    device, threads = _how(workers)
+    """Loads an installed engine. Raises InvalidWeights, and NotInstalled if weights or packages are missing."""
+    device, threads = _device_and_threads(workers)
     engines = load([row], device, _folder(folder), threads)
     if row.name not in engines:
-        raise NotInstalled(f"The weights of {row.name}, or the packages that run them, are not here.")
+        raise NotInstalled(f"{row.name} cannot be loaded: its weights or packages are not installed.")
     return engines[row.name]
 
 
@@ -201,20 +207,20 @@ def _run_engine(
     workers: int,
     out: Path | None = None,
 ) -> Run:
-    predict = runs.by_engine(engine, row, truth_box=prompt is PromptFrom.truth_box)
+    predictor = runs.engine_predictor(engine, row, truth_box=prompt is PromptFrom.truth_box)
     label = name if prompt is PromptFrom.none else f"{name} ({prompt})"
-    return _run(About.of(label, engine.weights_sha256, dataset), dataset.cases, predict, workers, out)
+    return _run(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
 
 
-def _run(about: About, cases: Sequence[Case], predict: Predict, workers: int, out: Path | None) -> Run:
-    """With a bar. Kept in `out` where there is one."""
+def _run(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:
+    """Evaluates all cases with a progress bar. out: folder to store the run in; None does not store it."""
     cv2.setNumThreads(1)  # the workers share the cores, as in the server
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    coming = runs.evaluate(cases, predict, workers=workers, folder=out)
+    outcomes = runs.evaluate(cases, predictor, workers=workers, folder=out)
     with Progress(*columns, console=console, transient=True) as progress:
-        ended = list(progress.track(coming, total=len(cases), description=escape(about.predictor)))
-    results = [one for one in ended if isinstance(one, Result)]
-    run = Run(about, results, [one for one in ended if isinstance(one, Fault)], out)
+        finished = list(progress.track(outcomes, total=len(cases), description=escape(info.predictor)))
+    results = [one for one in finished if isinstance(one, Result)]
+    run = Run(info, results, [one for one in finished if isinstance(one, Unscored)], out)
     if out:
         runs.write_run(run, out)
     return run
@@ -230,9 +236,9 @@ def _write(path: Path, page: str) -> None:
     console.print(f"Wrote {escape(str(path))}", soft_wrap=True)
 
 
-def _print(printed: Sequence[Table]) -> None:
-    for table in printed:
-        grid = Printed(
+def _print(tables_: Sequence[Table]) -> None:
+    for table in tables_:
+        grid = RichTable(
             *(Column(name, justify="right" if at else "left", overflow="fold") for at, name in enumerate(table.header)),
             title=escape(table.title),
             title_justify="left",
@@ -242,8 +248,8 @@ def _print(printed: Sequence[Table]) -> None:
         console.print(grid)
 
 
-def _print_faults(run: Run) -> None:
-    for fault in run.faults[:FAULTS_SHOWN]:
-        console.print(f"[red]not scored[/red]  {escape(fault.id)}: {escape(fault.reason)}", soft_wrap=True)
-    if run.faults:
-        console.print(f"{len(run.faults)} images could not be scored for {escape(run.about.predictor)}.")
+def _print_unscored(run: Run) -> None:
+    for case in run.unscored[:UNSCORED_SHOWN]:
+        console.print(f"[red]not scored[/red]  {escape(case.id)}: {escape(case.reason)}", soft_wrap=True)
+    if run.unscored:
+        console.print(f"{len(run.unscored)} images could not be scored for {escape(run.info.predictor)}.")

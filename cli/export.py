@@ -1,4 +1,4 @@
-"""Exports a trained network to ONNX (float32 and int8), TorchScript or TensorFlow Lite."""
+"""Export a trained network to ONNX (float32 and int8), TorchScript or TensorFlow Lite."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.table import Column, Table
 from cli.terminal import console, explained
 from local.config import ROOT, LocalError
 
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Form(StrEnum):
+class Format(StrEnum):
     onnx = "onnx"
     int8 = "int8"
     torchscript = "torchscript"
@@ -26,13 +26,13 @@ class Form(StrEnum):
 def export(
     network: Annotated[str, typer.Argument(help="Network: modnet, portrait or attention-unet.")],
     weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
-    to: Annotated[list[Form], typer.Option(help="Export format; repeatable.")],
+    to: Annotated[list[Format], typer.Option(help="Export format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],
     compare: Annotated[
         Path,
         typer.Option(
-            help="A folder of images like those to come. Every second one compares each export with its network; "
-            "the others give eight bits their ranges."
+            help="Folder of representative images. Every second one compares each export with its network; the others "
+            "calibrate int8."
         ),
     ] = ROOT / "samples",
     tflite_python: Annotated[Path, typer.Option(help="Python of the environment that `make tflite` creates.")] = ROOT
@@ -53,15 +53,20 @@ def export(
 
         net = exporter.load(network, weights)
         limits = ServerSettings().limits
-        photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in PHOTOS)
-        pictures = [decode(path.read_bytes(), limits).rgb for path in photos]
-        forms = exporter.forms(tflite_python)
-        names = ("form", "MB", "ms", "network's ms", "difference: most", "mean", "IoU", "file")
+        photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        images = [decode(path.read_bytes(), limits).rgb for path in photos]
+        formats = exporter.formats(tflite_python)
+        names = ("format", "MB", "ms", "network ms", "max difference", "mean difference", "IoU", "file")
         table = Table(*(Column(name, overflow="fold") for name in names))
-        for form in dict.fromkeys(to):
-            with console.status(f"Exporting to {form}"):
-                made = exporter.export(network, net, forms[form], out, pictures)
-            figures = (f"{made.ms:.1f}", f"{made.network_ms:.1f}", f"{made.largest:.1e}", f"{made.mean:.1e}")
-            table.add_row(form, f"{made.bytes / 1e6:.2f}", *figures, f"{made.iou:.4f}", escape(str(made.path)))
+        for format_ in dict.fromkeys(to):
+            with console.status(f"Exporting to {format_}"):
+                result = exporter.export(network, net, formats[format_], out, images)
+            figures = (
+                f"{result.ms:.1f}",
+                f"{result.network_ms:.1f}",
+                f"{result.max_difference:.1e}",
+                f"{result.mean_difference:.1e}",
+            )
+            table.add_row(format_, f"{result.bytes / 1e6:.2f}", *figures, f"{result.iou:.4f}", escape(str(result.path)))
     console.print(table)
-    console.print(f"ms on one core; compared on {(len(pictures) + 1) // 2} images of {escape(str(compare))}.")
+    console.print(f"Times are for one core. Compared on {(len(images) + 1) // 2} images of {escape(str(compare))}.")

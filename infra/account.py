@@ -1,4 +1,4 @@
-"""What only an account has: its budget."""
+"""The resources that exist once per account: the budget."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from infra.stages import Stage
 
 
 class AccountStack(Stack):
-    """A monthly budget for the whole account, which mails at 50 %, 80 % and 100 % and when more is foreseen."""
+    """A monthly budget for the account. Sends e-mail at 50 %, 80 % and 100 %, and when the forecast exceeds it."""
 
     def __init__(self, scope: Construct, *, stage: Stage) -> None:
-        super().__init__(
-            scope, f"MaskdropAccount-{stage.name}", description="Maskdrop: the monthly budget of the account"
-        )
-        notices = [("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
+        super().__init__(scope, f"MaskdropAccount-{stage.name}", description="Maskdrop: monthly budget of the account")
+        thresholds = [("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
         budgets.CfnBudget(
             self,
             "Monthly",
@@ -36,7 +34,7 @@ class AccountStack(Stack):
                     ),
                     subscribers=[budgets.CfnBudget.SubscriberProperty(address=stage.mail, subscription_type="EMAIL")],
                 )
-                for kind, percent in notices
+                for kind, percent in thresholds
             ]
             if stage.mail
             else [],

@@ -1,4 +1,4 @@
-"""What wakes an operator, and whom it reaches."""
+"""CloudWatch alarms and the SNS topic that they notify."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from constructs import Construct
 from infra.api import Api
 from infra.function import Function
 from infra.nag import acknowledge
-from infra.parts import Parts
+from infra.shared import SharedResources
 
 FIVE_MINUTES = Duration.minutes(5)
 
 
 class Alarms(Construct):
-    """Each says what happened and needs a person; what a retry cures rings no bell."""
+    """Alarms on conditions that need an operator. Errors that retries resolve raise none."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
-        parts: Parts,
+        shared: SharedResources,
         functions: list[Function],
         api: Api,
         topic_key: kms.Key,
@@ -35,82 +35,88 @@ class Alarms(Construct):
         super().__init__(scope, construct_id)
         self.all: list[cloudwatch.Alarm] = []
         self.topic = sns.Topic(self, "Topic", master_key=topic_key, enforce_ssl=True)
-        # A topic with a policy of its own is closed to CloudWatch, and so is its key.
-        cloudwatch_itself = iam.ServicePrincipal("cloudwatch.amazonaws.com")
-        topic_key.grant_encrypt_decrypt(cloudwatch_itself)
+        # A topic with a resource policy rejects CloudWatch unless the policy names it, and so does its key.
+        cloudwatch_service = iam.ServicePrincipal("cloudwatch.amazonaws.com")
+        topic_key.grant_encrypt_decrypt(cloudwatch_service)
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="AlarmsTold",
+                sid="AllowCloudWatchAlarms",
                 actions=["sns:Publish"],
-                principals=[cloudwatch_itself],
+                principals=[cloudwatch_service],
                 resources=[self.topic.topic_arn],
                 conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
             )
         )
-        if parts.stage.mail:
-            self.topic.add_subscription(subscriptions.EmailSubscription(parts.stage.mail))
-            acknowledge(self.topic, "Serverless-SNSRedrivePolicy", "A mail that is not delivered: alarms stay visible.")
+        if shared.stage.mail:
+            self.topic.add_subscription(subscriptions.EmailSubscription(shared.stage.mail))
+            acknowledge(
+                self.topic,
+                "Serverless-SNSRedrivePolicy",
+                "Undelivered e-mail is not retried: alarms stay visible in CloudWatch.",
+            )
 
-        for metric, why in (
-            ("JobsGivenUp", "Jobs failed after every attempt: a part of ours is out of order."),
-            ("UnreadableMessages", "A dead letter could not be read. Its text is in the log of dead_letters."),
+        for metric, description in (
+            ("JobsGivenUp", "Jobs failed after the maximum number of attempts: a component of Maskdrop fails."),
+            ("UnreadableMessages", "A dead letter is unreadable. The log of dead_letters contains its text."),
         ):
-            self._alarm(metric, why, total(metric, functions), threshold=1)
-        for queue in parts.queues.dead_letters:
+            self._alarm(metric, description, sum_over_functions(metric, functions), threshold=1)
+        for queue in shared.queues.dead_letters:
             self._alarm(
                 f"{queue.node.id}Age",
-                "Dead letters have waited an hour: dead_letters does not keep up or fails.",
+                "Dead letters have been queued for an hour: dead_letters fails or is too slow.",
                 queue.metric_approximate_age_of_oldest_message(statistic="Maximum", period=FIVE_MINUTES),
                 threshold=3600,
             )
         self._alarm(
             "IntakeAge",
-            "Photos have waited 30 minutes to be submitted.",
-            parts.queues.intake.metric_approximate_age_of_oldest_message(statistic="Maximum", period=FIVE_MINUTES),
+            "Photos have been queued for 30 minutes without being submitted.",
+            shared.queues.intake.metric_approximate_age_of_oldest_message(statistic="Maximum", period=FIVE_MINUTES),
             threshold=1800,
         )
         for function in functions:
             self._alarm(
                 f"{function.node.id}Errors",
-                f"{function.name} fails.",
+                f"{function.name} returns errors.",
                 function.function.metric_errors(statistic="Sum", period=FIVE_MINUTES),
                 threshold=3,
             )
             self._alarm(
                 f"{function.node.id}Throttles",
-                f"{function.name} is held back: the account's concurrency is used up.",
+                f"{function.name} is throttled: the account's concurrency is exhausted.",
                 function.function.metric_throttles(statistic="Sum", period=FIVE_MINUTES),
                 threshold=1,
                 periods=3,
             )
         self._alarm(
             "NoCapacity",
-            "Bundles have waited 30 minutes and no instance came: most often the quota or the capacity of AWS.",
-            parts.bulk.metric("HasBacklogWithoutCapacity", statistic="Minimum").with_(period=FIVE_MINUTES),
+            "Bundles have been queued for 30 minutes and no instance started. Usual causes: quota or AWS capacity.",
+            shared.bulk.metric("HasBacklogWithoutCapacity", statistic="Minimum").with_(period=FIVE_MINUTES),
             threshold=1,
             periods=6,
         )
-        if parts.interactive:
+        if shared.interactive:
             self._alarm(
                 "InteractiveFaults",
-                "The interactive endpoint fails: its container dies, or SageMaker cannot start it.",
-                parts.interactive.metric("Invocation5XXErrors", statistic="Sum", of_variant=True).with_(
+                "The interactive endpoint fails: its container crashes, or SageMaker cannot start it.",
+                shared.interactive.metric("Invocation5XXErrors", statistic="Sum", of_variant=True).with_(
                     period=FIVE_MINUTES
                 ),
                 threshold=3,
             )
         self._alarm(
             "ApiFaults",
-            "The API answers with 5xx.",
+            "The API returns 5xx responses.",
             api.rest.metric_server_error(statistic="Sum", period=FIVE_MINUTES),
             threshold=3,
         )
 
-    def _alarm(self, name: str, why: str, metric: cloudwatch.IMetric, *, threshold: float, periods: int = 1) -> None:
+    def _alarm(
+        self, name: str, description: str, metric: cloudwatch.IMetric, *, threshold: float, periods: int = 1
+    ) -> None:
         alarm = cloudwatch.Alarm(
             self,
             name,
-            alarm_description=why,
+            alarm_description=description,
             metric=metric,
             threshold=threshold,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
@@ -121,9 +127,9 @@ class Alarms(Construct):
         self.all.append(alarm)
 
 
-def total(metric: str, functions: list[Function]) -> cloudwatch.MathExpression:
-    """One of our own metrics, summed over the functions that send it."""
-    parts = {
+def sum_over_functions(metric: str, functions: list[Function]) -> cloudwatch.MathExpression:
+    """Sums a metric of the namespace Maskdrop over the functions that send it."""
+    metrics = {
         f"{metric.lower()}_{function.name}": cloudwatch.Metric(
             namespace="Maskdrop",
             metric_name=metric,
@@ -134,8 +140,8 @@ def total(metric: str, functions: list[Function]) -> cloudwatch.MathExpression:
         for function in functions
     }
     return cloudwatch.MathExpression(
-        expression=" + ".join(f"FILL({name}, 0)" for name in parts),
-        using_metrics=parts,
+        expression=" + ".join(f"FILL({name}, 0)" for name in metrics),
+        using_metrics=metrics,
         label=metric,
         period=FIVE_MINUTES,
     )

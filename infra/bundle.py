@@ -1,7 +1,7 @@
-"""What is shipped from this repository: the one zip of all functions, and the source of the container.
+"""The assets built from this repository: the zip shared by all functions, and the source of the container image.
 
-Both are named by a digest of what they are made from, so an unchanged tree gives an unchanged template, and pip runs
-only when the packages changed. Both are prepared under `.local/build/`.
+Each asset is named by a digest of its inputs. An unchanged tree produces an unchanged template, and pip runs only when
+the packages change. Assets are built under `.local/build/`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ PURE_PYTHON = (
     *("--no-deps", "--no-compile", "--only-binary=:all:"),
     *("--platform", "any", "--implementation", "py", "--abi", "none", "--python-version", "3.14"),
 )
-"""Wheels without compiled code, so that one zip runs on arm64, on x86 and on every Python that we support."""
+"""pip options that select wheels without compiled code: one zip runs on arm64, x86 and every supported Python."""
 
 
 def lambda_code() -> lambda_.Code:
-    """The zip of all functions: our folders and the packages of lambdas/requirements.txt. boto3 is the runtime's."""
+    """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.txt. The runtime provides boto3."""
     requirements = ROOT / "lambdas" / "requirements.txt"
     files = [*_sources("maskdrop"), *_sources("lambdas")]
     digest = _digest([requirements, *files])
 
     def install(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PURE_PYTHON]
-        subprocess.run([*pip, "--requirement", requirements, "--target", folder], check=True)  # noqa: S603  our own words
-        shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts for a command line; they name this machine's Python
+        subprocess.run([*pip, "--requirement", requirements, "--target", folder], check=True)  # noqa: S603  fixed arguments
+        # Command-line scripts contain the path of this machine's Python.
+        shutil.rmtree(folder / "bin", ignore_errors=True)
 
     def fill(folder: Path) -> None:
         shutil.copytree(_prepared(f"packages-{_digest([requirements])}", install), folder, dirs_exist_ok=True)
@@ -49,12 +50,12 @@ def lambda_code() -> lambda_.Code:
 
 
 def container_digest() -> str:
-    """The tag of the image: a digest of all that it is built from. 16 hexadecimal digits."""
+    """Returns the tag of the image: 16 hexadecimal digits of the digest of its source files."""
     return _digest(_container_files())[:16]
 
 
 def container_source(scope: Construct, construct_id: str) -> s3_assets.Asset:
-    """What the image is built from, as a zip in S3."""
+    """Returns the source of the image as a zip asset in S3."""
     folder = _prepared(f"container-{container_digest()}", lambda folder: _copy(_container_files(), folder))
     return s3_assets.Asset(
         scope, construct_id, path=str(folder), asset_hash=container_digest(), asset_hash_type=AssetHashType.CUSTOM
@@ -66,7 +67,7 @@ def _container_files() -> list[Path]:
 
 
 def _sources(folder: str) -> Iterator[Path]:
-    """The files of a folder of ours, in a fixed order; not what Python compiled from them."""
+    """Yields the files of a top-level folder in sorted order, without __pycache__."""
     return (path for path in sorted((ROOT / folder).rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
 
 
@@ -86,7 +87,7 @@ def _copy(files: Sequence[Path], folder: Path) -> None:
 
 
 def _prepared(name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder `.local/build/<name>`, filled once. It appears whole or not at all, whatever is interrupted."""
+    """Returns the folder `.local/build/<name>`, filled on first use. An interrupted build leaves no partial folder."""
     folder = BUILD / name
     if not folder.exists():
         unfinished = BUILD / f"{name}.{os.getpid()}"
@@ -95,6 +96,6 @@ def _prepared(name: str, fill: Callable[[Path], None]) -> Path:
         fill(unfinished)
         try:
             unfinished.rename(folder)
-        except OSError:  # another synth was faster
+        except OSError:  # a concurrent synthesis finished first
             shutil.rmtree(unfinished)
     return folder

@@ -1,4 +1,4 @@
-"""What the endpoints have in common: our container in SageMaker, with its log, its role and its model."""
+"""Base construct of the SageMaker endpoints: the container's log group, IAM role and model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from infra.stages import Stage
 VARIANT = "main"
 
 AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""Driver 580 with CUDA 13.0. On the default one, a CUDA 13 image dies with CannotStartContainerError and no log."""
+"""Driver 580 with CUDA 13.0. On the default AMI, a CUDA 13 image fails with CannotStartContainerError and no log."""
 
 STARTUP_S = 600
-"""How long a container may take to be ready on a GPU."""
+"""Seconds that a container may take to become ready on a GPU."""
 
 
 class Endpoint(Construct):
@@ -42,7 +42,7 @@ class Endpoint(Construct):
         )
 
     def metric(self, name: str, *, statistic: str = "Average", of_variant: bool = False) -> cloudwatch.Metric:
-        """One of the endpoint's own metrics, by the minute."""
+        """Returns a SageMaker metric of this endpoint, with a period of 1 minute."""
         return cloudwatch.Metric(
             namespace="AWS/SageMaker",
             metric_name=name,
@@ -52,12 +52,12 @@ class Endpoint(Construct):
         )
 
     def _role(self, statements: Sequence[iam.PolicyStatement], *, objects: Sequence[str]) -> iam.Role:
-        """May do what `statements` say, and what every container does.
+        """Creates the execution role: `statements`, and the permissions that every container needs.
 
-        objects: the ARNs in them that end in "*".
+        objects: the ARNs in `statements` that end in "*".
         """
         repository = f"arn:{Aws.PARTITION}:ecr:{Aws.REGION}:{Aws.ACCOUNT_ID}:repository/{self._repository}"
-        # Inline, so that the rights are there before the model that needs them.
+        # Inline policies exist before the model that needs them.
         role = iam.Role(
             self,
             "Role",
@@ -89,14 +89,20 @@ class Endpoint(Construct):
             },
         )
         for one in objects:
-            acknowledge_wildcard(role, one, "The objects of one prefix: the endpoint reads or writes them all.")
-        acknowledge_wildcard(role, "*", "Neither a registry login nor a metric has a resource; metrics by namespace.")
+            acknowledge_wildcard(role, one, "Objects under one prefix: the endpoint reads or writes all of them.")
+        acknowledge_wildcard(
+            role, "*", "GetAuthorizationToken and PutMetricData have no resources; metrics are limited by namespace."
+        )
         return role
 
     def _model(
         self, role: iam.Role, *, image_tag: str, weights: str | None, environment: Mapping[str, str]
     ) -> sagemaker.CfnModel:
-        """weights: s3://bucket/prefix/; None: those of the image. environment: what the server is told besides."""
+        """Creates the model.
+
+        weights: s3://bucket/prefix/; None: the weights in the image.
+        environment: further environment variables of the model server.
+        """
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -122,13 +128,13 @@ class Endpoint(Construct):
         endpoint.node.add_dependency(self._log_group)
         return endpoint
 
-    def _instances(self, endpoint: sagemaker.CfnEndpoint, least: int, most: int) -> scaling.CfnScalableTarget:
-        """What policies change the number of."""
+    def _instances(self, endpoint: sagemaker.CfnEndpoint, minimum: int, maximum: int) -> scaling.CfnScalableTarget:
+        """Registers the instance count of the endpoint as a scalable target."""
         target = scaling.CfnScalableTarget(
             self,
             "Instances",
-            min_capacity=least,
-            max_capacity=most,
+            min_capacity=minimum,
+            max_capacity=maximum,
             resource_id=f"endpoint/{self.name}/variant/{VARIANT}",
             scalable_dimension="sagemaker:variant:DesiredInstanceCount",
             service_namespace="sagemaker",
@@ -138,12 +144,12 @@ class Endpoint(Construct):
 
 
 def gpu_environment(stage: Stage) -> dict[str, str]:
-    """What a server on a GPU is told: an instance that works without its GPU costs the same."""
+    """Environment of a model server on a GPU instance. It must not fall back to the CPU, which costs the same."""
     return {"MODEL_REQUIRE_GPU": "1", "MODEL_USD_PER_HOUR": str(stage.usd_per_hour)}
 
 
 def weights_arns(weights: str | None) -> tuple[list[str], list[str]]:
-    """The bucket of the weights, and the objects under their prefix; nothing without weights of one's own."""
+    """Returns the ARNs of the bucket and of the objects of custom weights; two empty lists without them."""
     if not weights:
         return [], []
     bucket, _, prefix = weights.removeprefix("s3://").partition("/")
@@ -151,7 +157,7 @@ def weights_arns(weights: str | None) -> tuple[list[str], list[str]]:
 
 
 def _uncompressed(weights: str) -> sagemaker.CfnModel.ModelDataSourceProperty:
-    """The files as they lie under the prefix: packed they are hardly smaller, and every start would unpack them."""
+    """Reads the files under the prefix uncompressed: an archive saves little and costs time at every start."""
     return sagemaker.CfnModel.ModelDataSourceProperty(
         s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
             s3_uri=weights, s3_data_type="S3Prefix", compression_type="None"

@@ -1,4 +1,4 @@
-"""`lambdas/dead_letters.py`: what was delivered too often in vain is failed, with its reason."""
+"""`lambdas/dead_letters.py`: fails the jobs of messages that reached a dead-letter queue, with the reason."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from aws_cdk import aws_lambda_event_sources as sources
 from constructs import Construct
 
 from infra.function import Function
-from infra.parts import Parts
 from infra.queues import DEAD_LETTERS_S
+from infra.shared import SharedResources
 from infra.storage import BUNDLES_PREFIX
 
 
 class DeadLetters(Function):
-    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts) -> None:
-        super().__init__(scope, construct_id, name="dead_letters", parts=parts, memory_mb=512, timeout_s=DEAD_LETTERS_S)
-        for queue in parts.queues.dead_letters:
+    def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
+        super().__init__(
+            scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=DEAD_LETTERS_S
+        )
+        for queue in shared.queues.dead_letters:
             self.function.add_event_source(
                 sources.SqsEventSource(
                     queue,
@@ -25,10 +27,10 @@ class DeadLetters(Function):
                     report_batch_item_failures=True,
                 )
             )
-        self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=parts.jobs.table.table_arn)
-        self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
-        # Without it, S3 says 403 for an object that is not there.
-        self.allow("s3:ListBucket", on=parts.storage.results.bucket_arn)
-        self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
-        self.allow("events:PutEvents", on=parts.bus.event_bus_arn)
-        parts.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
+        self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
+        self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
+        # Without it, S3 returns 403 for a missing object.
+        self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

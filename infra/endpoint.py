@@ -1,4 +1,4 @@
-"""The asynchronous endpoint `bulk`: GPUs from none to `stage.max_instances`, and the topics on which it answers."""
+"""The asynchronous endpoint `bulk`: 0 to `stage.max_instances` GPU instances, and the SNS topics of its results."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from infra.container import (
 )
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
-from maskdrop.flow import ANSWERS_PREFIX
+from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
-BUNDLES_AT_ONCE = 2
-"""Per instance: while the GPU works on one bundle, the images of the next are read and decoded."""
+CONCURRENT_BUNDLES = 2
+"""Concurrent bundles per instance: the images of one are read and decoded while the GPU processes the other."""
 
 BACKLOG_PER_INSTANCE = 4
-"""Bundles that may wait per instance before another is started: about 12 s of work at 20 images a second."""
+"""Queued bundles per instance above which another instance starts: about 12 s of work at 20 images a second."""
 
 
 class BulkEndpoint(Endpoint):
-    """Answers lie in results/bundles/out/; word of them goes to the topic `completed` or `failed`."""
+    """Writes results to results/bundles/out/ and notifies the topic `completed` or `failed`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class BulkEndpoint(Endpoint):
         self.completed = sns.Topic(self, "Completed", master_key=topic_key, enforce_ssl=True)
         self.failed = sns.Topic(self, "Failed", master_key=topic_key, enforce_ssl=True)
         model = self._model(
-            self._may(storage=storage, topic_key=topic_key, weights=stage.weights),
+            self._execution_role(storage=storage, topic_key=topic_key, weights=stage.weights),
             image_tag=image_tag,
             weights=stage.weights,
             environment=gpu_environment(stage),
@@ -62,17 +62,17 @@ class BulkEndpoint(Endpoint):
                     model_name=model.attr_model_name,
                     instance_type=stage.instance_type,
                     inference_ami_version=AMI,
-                    initial_instance_count=1,  # an endpoint cannot be made with none; scaling takes it away
+                    initial_instance_count=1,  # an endpoint cannot start with 0 instances; scaling removes it
                     initial_variant_weight=1,
                     container_startup_health_check_timeout_in_seconds=STARTUP_S,
                 )
             ],
             async_inference_config=sagemaker.CfnEndpointConfig.AsyncInferenceConfigProperty(
                 client_config=sagemaker.CfnEndpointConfig.AsyncInferenceClientConfigProperty(
-                    max_concurrent_invocations_per_instance=BUNDLES_AT_ONCE
+                    max_concurrent_invocations_per_instance=CONCURRENT_BUNDLES
                 ),
                 output_config=sagemaker.CfnEndpointConfig.AsyncInferenceOutputConfigProperty(
-                    s3_output_path=f"s3://{results}/{ANSWERS_PREFIX}",
+                    s3_output_path=f"s3://{results}/{RESPONSES_PREFIX}",
                     s3_failure_path=f"s3://{results}/{BUNDLES_PREFIX}failed/",
                     notification_config=sagemaker.CfnEndpointConfig.AsyncInferenceNotificationConfigProperty(
                         success_topic=self.completed.topic_arn, error_topic=self.failed.topic_arn
@@ -82,18 +82,18 @@ class BulkEndpoint(Endpoint):
         )
         self._scale(self._endpoint(config), stage.max_instances)
 
-    def _may(self, *, storage: Storage, topic_key: kms.IKey, weights: str | None) -> iam.Role:
+    def _execution_role(self, *, storage: Storage, topic_key: kms.IKey, weights: str | None) -> iam.Role:
         inbox, results = storage.inbox, storage.results
         photos = [inbox.arn_for_objects(f"{prefix}*") for prefix in (INBOX_PREFIX, UPLOADS_PREFIX, BACKGROUNDS_PREFIX)]
-        pictures = [results.arn_for_objects(f"{prefix}*") for prefix in (RESULTS_PREFIX, BUNDLES_PREFIX)]
+        outputs = [results.arn_for_objects(f"{prefix}*") for prefix in (RESULTS_PREFIX, BUNDLES_PREFIX)]
         sources = [bucket.arn_for_objects("*") for bucket in storage.sources]
         weights_bucket, weights_objects = weights_arns(weights)
-        readable = [*photos, *sources, *pictures, *weights_objects]
+        readable = [*photos, *sources, *outputs, *weights_objects]
         return self._role(
             [
                 iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
-                iam.PolicyStatement(actions=["s3:PutObject"], resources=pictures),
-                # Without it, S3 says 403 for an object that is not there, and the job could not say why.
+                iam.PolicyStatement(actions=["s3:PutObject"], resources=outputs),
+                # Without it, S3 returns 403 for a missing object, and the job would report the wrong error.
                 iam.PolicyStatement(
                     actions=["s3:ListBucket"],
                     resources=[bucket.bucket_arn for bucket in (inbox, results, *storage.sources)] + weights_bucket,
@@ -107,8 +107,11 @@ class BulkEndpoint(Endpoint):
         )
 
     def _scale(self, endpoint: sagemaker.CfnEndpoint, max_instances: int) -> None:
-        """Two policies, both needed: the first follows the backlog per instance, which nothing divided by zero has;
-        the second wakes the first instance."""
+        """Adds two scaling policies.
+
+        Target tracking follows the backlog per instance, which is undefined at 0 instances.
+        Step scaling therefore starts the first instance.
+        """
         target = self._instances(endpoint, 0, max_instances)
         scaling.CfnScalingPolicy(
             self,
@@ -124,7 +127,7 @@ class BulkEndpoint(Endpoint):
                     dimensions=[scaling.CfnScalingPolicy.MetricDimensionProperty(name="EndpointName", value=self.name)],
                     statistic="Average",
                 ),
-                scale_in_cooldown=600,  # a new instance takes 5 to 10 minutes: not given away for a short lull
+                scale_in_cooldown=600,  # a new instance takes 5 to 10 minutes: it stays through a short pause
                 scale_out_cooldown=300,
             ),
         )
@@ -146,7 +149,7 @@ class BulkEndpoint(Endpoint):
         cloudwatch.CfnAlarm(
             self,
             "AsleepWithWork",
-            alarm_description="Bundles wait and no instance runs: wakes the first one.",
+            alarm_description="Bundles are queued and no instance runs: starts the first instance.",
             namespace="AWS/SageMaker",
             metric_name="HasBacklogWithoutCapacity",
             dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name="EndpointName", value=self.name)],

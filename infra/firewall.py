@@ -1,5 +1,5 @@
-"""AWS WAF before the API, for a stage that asks for it: $5 a month for itself, $1 for each of its rules, $0.60 a
-million calls (us-east-1, autumn 2026)."""
+"""AWS WAF in front of the API, for a stage with waf=true. Costs $5 a month, $1 per rule and month, and $0.60 per
+million requests (us-east-1, autumn 2026)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from constructs import Construct
 from infra.stages import Stage
 
 COUNTED = ("SizeRestrictions_BODY", "CrossSiteScripting_BODY", "GenericRFI_BODY")
-"""Rules of AWS's common set that only count here: they refuse bodies over 8 KB, patterns that images hold by chance,
-and bodies with an address in them, which is what a source by URL is."""
+"""Rules of AWSManagedRulesCommonRuleSet that only count here. They would block bodies over 8 KB, byte patterns that
+images contain by chance, and bodies that contain a source URL."""
 
 WINDOW_S = 300
+"""Window of the rate-based rule, in seconds."""
 
 
 class Firewall(Construct):
-    """AWS's common rules, and a limit for each address of `requests_per_second` over 5 minutes."""
+    """The common rule set of AWS, and a rate limit per IP address: `requests_per_second` averaged over 5 minutes."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, api: apigateway.RestApi) -> None:
         super().__init__(scope, construct_id)
@@ -47,14 +48,14 @@ class Firewall(Construct):
                 priority=0,
                 statement=common,
                 override_action=wafv2.CfnWebACL.OverrideActionProperty(none={}),
-                visibility_config=_seen("Common"),
+                visibility_config=_visibility("Common"),
             ),
             wafv2.CfnWebACL.RuleProperty(
                 name="Rate",
                 priority=1,
                 statement=rate,
                 action=wafv2.CfnWebACL.RuleActionProperty(block={}),
-                visibility_config=_seen("Rate"),
+                visibility_config=_visibility("Rate"),
             ),
         ]
         acl = wafv2.CfnWebACL(
@@ -62,7 +63,7 @@ class Firewall(Construct):
             "Acl",
             scope="REGIONAL",
             default_action=wafv2.CfnWebACL.DefaultActionProperty(allow={}),
-            visibility_config=_seen("Api"),
+            visibility_config=_visibility("Api"),
             rules=rules,
         )
         arn = f"arn:{Stack.of(self).partition}:apigateway:{Stack.of(self).region}::/restapis/{api.rest_api_id}"
@@ -71,7 +72,7 @@ class Firewall(Construct):
         )
 
 
-def _seen(name: str) -> wafv2.CfnWebACL.VisibilityConfigProperty:
+def _visibility(name: str) -> wafv2.CfnWebACL.VisibilityConfigProperty:
     return wafv2.CfnWebACL.VisibilityConfigProperty(
         cloud_watch_metrics_enabled=True, metric_name=name, sampled_requests_enabled=True
     )

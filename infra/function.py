@@ -1,4 +1,4 @@
-"""One function of ours: its code, its log group, its role with no more than it is allowed, its environment."""
+"""Base construct of the Lambda functions: code, log group, environment and a least-privilege role."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.nag import acknowledge, acknowledge_wildcard
-from infra.parts import Parts
+from infra.shared import SharedResources
 
 
 class Function(Construct):
-    """Runs `lambdas.<name>.handler`.
+    """A function that runs `lambdas.<name>.handler`.
 
-    memory_mb: 1,769 MB are one processor; a function that waits on the network needs a fraction of it.
-    timeout_s: in seconds; the visibility of the queue that it consumes is six times that.
+    memory_mb: memory in MB. 1,769 MB correspond to one vCPU; a function that waits for the network needs less.
+    timeout_s: timeout in seconds. The visibility timeout of the queue that it consumes is at least six times that.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, name: str, parts: Parts, memory_mb: int, timeout_s: int
+        self, scope: Construct, construct_id: str, *, name: str, shared: SharedResources, memory_mb: int, timeout_s: int
     ) -> None:
         super().__init__(scope, construct_id)
         self.name = name
@@ -28,8 +28,8 @@ class Function(Construct):
         log_group = logs.LogGroup(
             self,
             "Logs",
-            log_group_name=f"/maskdrop/{parts.stage.name}/{name}",
-            retention=parts.stage.keep_logs,
+            log_group_name=f"/maskdrop/{shared.stage.name}/{name}",
+            retention=shared.stage.keep_logs,
             removal_policy=RemovalPolicy.DESTROY,
         )
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
@@ -37,9 +37,9 @@ class Function(Construct):
             self,
             "Function",
             architecture=lambda_.Architecture.ARM_64,
-            code=parts.code,
+            code=shared.code,
             environment={
-                **parts.settings.to_env(),
+                **shared.settings.to_env(),
                 "POWERTOOLS_SERVICE_NAME": self.service,
                 "POWERTOOLS_METRICS_NAMESPACE": "Maskdrop",
                 "POWERTOOLS_LOG_LEVEL": "INFO",
@@ -54,27 +54,27 @@ class Function(Construct):
             tracing=lambda_.Tracing.ACTIVE,
         )
         self.allow("logs:CreateLogStream", "logs:PutLogEvents", on=log_group.log_group_arn)
-        acknowledge_wildcard(self, "*", "X-Ray has no resources: a trace is sent to the account.")
+        acknowledge_wildcard(self, "*", "X-Ray has no resource-level permissions.")
         for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination"):
             acknowledge(
                 self,
                 f"Serverless-{rule}",
-                "It is called by queues, which have dead-letter queues, by API Gateway, which waits for the answer, or "
-                "by a schedule, which calls again.",
+                "Invoked by queues with dead-letter queues, synchronously by API Gateway, or by a recurring schedule.",
             )
         acknowledge(
             self,
             "Serverless-LambdaEventSourceMappingDestination",
-            "A failed message returns to its queue and ends in the dead-letter queue beside it.",
+            "A failed message returns to its queue; after the maximum number of receives, to its dead-letter queue.",
         )
         acknowledge(
-            self, "Serverless-LambdaLatestVersion", "The newest version is the one that is meant: it is deployed whole."
+            self, "Serverless-LambdaLatestVersion", "All functions are deployed together, at their latest version."
         )
 
     def allow(self, *actions: str, on: str) -> None:
+        """Allows actions on one resource. `on`: its ARN."""
         self.role.add_to_policy(iam.PolicyStatement(actions=list(actions), resources=[on]))
 
     def allow_objects(self, *actions: str, on: str) -> None:
-        """`on`: the ARN of the objects under one prefix, ending in "*"."""
+        """Allows actions on the objects under one prefix. `on`: their ARN, which ends in "*"."""
         self.allow(*actions, on=on)
-        acknowledge_wildcard(self, on, "The objects under one prefix: their names come with the work.")
+        acknowledge_wildcard(self, on, "Objects under one prefix: their keys are known only at run time.")

@@ -1,4 +1,4 @@
-"""The container image: built by CodeBuild when the stack is deployed, so that nobody needs Docker."""
+"""The container image, built by CodeBuild during deployment: no local Docker is needed."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ from infra.stages import Stage
 
 
 def cpu_tag(image_tag: str) -> str:
-    """The tag of the image without torch and CUDA's libraries, built beside `image_tag` from the same files."""
+    """Returns the tag of the CPU image: the files of `image_tag` without torch and the CUDA libraries."""
     return f"{image_tag}-cpu"
 
 
 BUILD_MINUTES = 55
-"""A build takes some 20 minutes (estimated): 3 GB of packages are fetched. CloudFormation waits for an hour at most."""
+"""Timeout of the build in minutes. A build takes about 20 minutes (estimated), for 3 GB of packages. CloudFormation
+waits for at most one hour."""
 
-ANSWER = (
+RESPOND = (
     """jq -n --arg status "$1" '{Status: $status, Reason: ("See the log of build " + env.CODEBUILD_BUILD_ID), """
     "PhysicalResourceId: env.PHYSICAL_ID, StackId: env.STACK_ID, RequestId: env.REQUEST_ID, "
     """LogicalResourceId: env.LOGICAL_ID}' | curl --fail --silent --show-error -X PUT -H "Content-Type:" """
     """--data-binary @- "$RESPONSE_URL\""""
 )
-"""A script that tells CloudFormation how the build ended: SUCCESS or FAILED."""
+"""Shell command that sends the outcome of the build, SUCCESS or FAILED, to CloudFormation."""
 
 
 class ImageStack(Stack):
-    """The repository `maskdrop-<stage>`, and in it the image `image_tag`, and beside it the one for the CPU."""
+    """The ECR repository `maskdrop-<stage>` and the build of its two images: `image_tag` and its CPU variant."""
 
     def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
-        super().__init__(
-            scope, f"MaskdropImage-{stage.name}", description="Maskdrop: the container image of the endpoint"
-        )
+        super().__init__(scope, f"MaskdropImage-{stage.name}", description="Maskdrop: container image of the endpoints")
         repository = ecr.Repository(
             self,
             "Repository",
             repository_name=f"maskdrop-{stage.name}",
             image_scan_on_push=True,
-            image_tag_mutability=ecr.TagMutability.MUTABLE,  # a build that was broken off may be repeated
+            image_tag_mutability=ecr.TagMutability.MUTABLE,  # an interrupted build may push the same tag again
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
             removal_policy=stage.removal_policy,
             empty_on_delete=stage.removal_policy is RemovalPolicy.DESTROY,
@@ -88,7 +87,7 @@ class ImageStack(Stack):
                                 'aws ecr get-login-password | docker login --username AWS --password-stdin "$REGISTRY"',
                                 'docker build --file sagemaker_model/Dockerfile --tag "$REPOSITORY:$TAG" .',
                                 'docker push "$REPOSITORY:$TAG"',
-                                # Whatever the mode of the interactive endpoint, so that a change of it builds nothing.
+                                # Built in every mode of the interactive endpoint: a change of mode needs no build.
                                 "docker build --file sagemaker_model/Dockerfile --build-arg PACKAGES=requirements.txt "
                                 f'--tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
                                 f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
@@ -96,8 +95,9 @@ class ImageStack(Stack):
                         },
                         "post_build": {
                             "commands": [
-                                f"answer() {{ {ANSWER}; }}; "
-                                'if [ "$CODEBUILD_BUILD_SUCCEEDING" = 1 ]; then answer SUCCESS; else answer FAILED; fi'
+                                f"respond() {{ {RESPOND}; }}; "
+                                'if [ "$CODEBUILD_BUILD_SUCCEEDING" = 1 ]; then respond SUCCESS; '
+                                "else respond FAILED; fi"
                             ]
                         },
                     },
@@ -108,18 +108,20 @@ class ImageStack(Stack):
             timeout=Duration.minutes(BUILD_MINUTES),
         )
         repository.grant_pull_push(project)
-        acknowledge(project, "AwsSolutions-CB3", "Docker inside CodeBuild needs the privilege; the source is our own.")
-        acknowledge(project, "AwsSolutions-CB4", "It leaves no artefact but the image, which ECR encrypts.")
+        acknowledge(
+            project, "AwsSolutions-CB3", "Docker inside CodeBuild needs privileged mode; the source is this repository."
+        )
+        acknowledge(project, "AwsSolutions-CB4", "The only artefact is the image, which ECR encrypts.")
         for action in ("GetObject", "GetBucket", "List"):
-            acknowledge(project, f"AwsSolutions-IAM5[Action::s3:{action}*]", "CDK lets it read one zip: its source.")
+            acknowledge(project, f"AwsSolutions-IAM5[Action::s3:{action}*]", "Granted by CDK on one zip: the source.")
         arn = self.format_arn(
             service="logs",
             resource="log-group",
             resource_name=f"/aws/codebuild/{project.project_name}:*",
             arn_format=ArnFormat.COLON_RESOURCE_NAME,
         )
-        acknowledge_wildcard(project, arn, "CDK lets it write to its own log group.")
-        acknowledge_wildcard(project, "*", "A registry login has no resource.")
+        acknowledge_wildcard(project, arn, "Granted by CDK on the log group of the project.")
+        acknowledge_wildcard(project, "*", "GetAuthorizationToken has no resource-level permissions.")
         return project
 
     def _starter(self, project: codebuild.Project, stage: Stage) -> lambda_.Function:
@@ -142,8 +144,10 @@ class ImageStack(Stack):
         )
         starter.node.add_dependency(role)
         for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination", "LambdaLatestVersion"):
-            acknowledge(starter, f"Serverless-{rule}", "CloudFormation calls it once a deployment and waits for it.")
-        acknowledge_wildcard(role, "*", "X-Ray has no resources: a trace is sent to the account.")
+            acknowledge(
+                starter, f"Serverless-{rule}", "CloudFormation invokes it once per deployment and waits for it."
+            )
+        acknowledge_wildcard(role, "*", "X-Ray has no resource-level permissions.")
         return starter
 
     def _log_group(self, name: str, stage: Stage) -> logs.LogGroup:

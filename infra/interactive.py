@@ -1,7 +1,8 @@
-"""The synchronous endpoint `interactive`, for one image now, in two of its modes; in the third there is none.
+"""The synchronous endpoint `interactive`, which processes one image per request. The stage selects its mode:
 
-serverless   on CPUs, which are there and paid for only while they work. The first call after a lull waits for a start.
-realtime     on GPUs, at least one of which is always there.
+serverless   on CPUs, billed per request. The first request after a pause waits for a cold start.
+realtime     on GPU instances, at least one of which always runs.
+off          no endpoint.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from infra.container import (
 from infra.image import cpu_tag
 from infra.stages import Stage
 from infra.storage import Storage
+from maskdrop.interactive import CUTOUTS_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, SENT_BACKGROUNDS_PREFIX
-from maskdrop.now import CUTOUTS_PREFIX
 
 MEMORY_MB = 6144
-"""The most that SageMaker gives; processors come with it. An image of 48 MP takes 0.77 GB at the peak."""
+"""Maximum memory of a serverless endpoint in MB; vCPUs scale with it. A 48 MP image takes 0.77 GB at the peak."""
 
-PICTURES_PER_INSTANCE = 4
-"""That are worked at once on one GPU instance before another is started: one for each core of an ml.g6.xlarge, which
+REQUESTS_PER_INSTANCE = 4
+"""Concurrent requests per GPU instance above which another instance starts: one per core of an ml.g6.xlarge, which
 decode and encode."""
 
 
 class InteractiveEndpoint(Endpoint):
-    """Takes an image and gives its result; one that is too large goes to results/cutouts/."""
+    """Receives an image and returns its result; writes a result that is too large to results/cutouts/."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, storage: Storage, image_tag: str) -> None:
         super().__init__(scope, construct_id, purpose="interactive", stage=stage)
@@ -44,10 +45,13 @@ class InteractiveEndpoint(Endpoint):
             self._serverless(stage, storage, image_tag)
 
     def _serverless(self, stage: Stage, storage: Storage, image_tag: str) -> None:
-        # SageMaker takes no weights from a prefix here, and a container works one image at a time.
+        # A serverless endpoint supports no weights under a prefix, and its container processes one image at a time.
         environment = {"MODEL_DEVICE": "cpu", "MODEL_WORKERS": "1"}
         model = self._model(
-            self._may(storage, weights=None), image_tag=cpu_tag(image_tag), weights=None, environment=environment
+            self._execution_role(storage, weights=None),
+            image_tag=cpu_tag(image_tag),
+            weights=None,
+            environment=environment,
         )
         self._endpoint(
             self._config(
@@ -64,7 +68,7 @@ class InteractiveEndpoint(Endpoint):
 
     def _realtime(self, stage: Stage, storage: Storage, image_tag: str) -> None:
         model = self._model(
-            self._may(storage, weights=stage.weights),
+            self._execution_role(storage, weights=stage.weights),
             image_tag=image_tag,
             weights=stage.weights,
             environment=gpu_environment(stage),
@@ -93,9 +97,9 @@ class InteractiveEndpoint(Endpoint):
             policy_type="TargetTrackingScaling",
             scaling_target_id=target.ref,
             target_tracking_scaling_policy_configuration=scaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
-                target_value=PICTURES_PER_INSTANCE,
+                target_value=REQUESTS_PER_INSTANCE,
                 predefined_metric_specification=scaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
-                    predefined_metric_type="SageMakerVariantConcurrentRequestsPerModelHighResolution"  # of 10 seconds
+                    predefined_metric_type="SageMakerVariantConcurrentRequestsPerModelHighResolution"  # every 10 s
                 ),
                 scale_in_cooldown=600,  # as for bulk: a new instance takes 5 to 10 minutes
                 scale_out_cooldown=300,
@@ -105,7 +109,7 @@ class InteractiveEndpoint(Endpoint):
     def _config(self, variant: sagemaker.CfnEndpointConfig.ProductionVariantProperty) -> sagemaker.CfnEndpointConfig:
         return sagemaker.CfnEndpointConfig(self, "Config", production_variants=[variant])
 
-    def _may(self, storage: Storage, *, weights: str | None) -> iam.Role:
+    def _execution_role(self, storage: Storage, *, weights: str | None) -> iam.Role:
         large = storage.results.arn_for_objects(f"{CUTOUTS_PREFIX}*")
         backgrounds = storage.inbox.arn_for_objects(f"{BACKGROUNDS_PREFIX}*")
         sent = storage.inbox.arn_for_objects(f"{SENT_BACKGROUNDS_PREFIX}*")
@@ -115,7 +119,7 @@ class InteractiveEndpoint(Endpoint):
             [
                 iam.PolicyStatement(actions=["s3:PutObject"], resources=[large]),
                 iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
-                # Without it, S3 says 403 for a background that is not there, and the answer could not say why.
+                # Without it, S3 returns 403 for a missing background, and the response would report the wrong error.
                 iam.PolicyStatement(actions=["s3:ListBucket"], resources=[storage.inbox.bucket_arn, *weights_bucket]),
             ],
             objects=[large, *readable],

@@ -1,4 +1,4 @@
-"""The table of jobs: one item an image."""
+"""DynamoDB table of jobs: one item per job."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from constructs import Construct
 
 from infra.stages import Stage
 
-BY_STATE, BY_SOURCE, BY_OWNER = "by_state", "by_source", "by_owner"
+BY_STATE, BY_OWNER = "by_state", "by_owner"
 
 
 class JobsTable(Construct):
-    """By `id`; by `state`, by `source_key` ("bucket/key") and by `owner`, the latest change last. Items go at
-    `expires_at`."""
+    """Key: `id`. Indexes: `state` and `owner`, sorted by `recency` (last change). TTL: `expires_at`."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
@@ -30,7 +29,7 @@ class JobsTable(Construct):
             removal_policy=stage.removal_policy,
             time_to_live_attribute="expires_at",
         )
-        for name, key in ((BY_STATE, "state"), (BY_SOURCE, "source_key"), (BY_OWNER, "owner")):
+        for name, key in ((BY_STATE, "state"), (BY_OWNER, "owner")):
             self.table.add_global_secondary_index(index_name=name, partition_key=_text(key), sort_key=_text("recency"))
 
     def index_arn(self, index: str) -> str:

@@ -1,4 +1,4 @@
-"""The queues, each with a dead-letter queue beside it."""
+"""SQS queues, each with a dead-letter queue."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from constructs import Construct
 from infra.nag import acknowledge
 from maskdrop.webhook import RETRY_S
 
-KEPT = Duration.days(14)
-"""The most that SQS allows. SQS, not the endpoint, is where work waits: the endpoint forgets requests after 6 hours."""
+RETENTION = Duration.days(14)
+"""Message retention: the maximum of SQS. Jobs wait in SQS, because the endpoint deletes requests after 6 hours."""
 
 MAX_RECEIVES = 10
-"""Deliveries of one message before it is dead. Five would do for faults of ours; throttling needs the rest."""
+"""Deliveries of a message before it moves to the dead-letter queue: 5 for server errors, 5 more for throttling."""
 
-INGEST_S, RECORD_S, DEAD_LETTERS_S, REPAINT_S, WEBHOOKS_S = 30, 60, 60, 300, 30
-"""Timeouts of the functions that consume them, in seconds."""
+INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S = 30, 60, 60, 30
+"""Timeouts of the consuming functions, in seconds."""
 
 
 def visibility(timeout_s: int) -> Duration:
-    """Six times the timeout of the consumer, as Lambda asks for, and a minute for the batching window."""
+    """Returns the visibility timeout: 6 x the timeout of the consumer, as Lambda recommends, and 60 s for batching."""
     return Duration.seconds(6 * timeout_s + 60)
 
 
 class Queues(Construct):
-    """intake: what S3 announces. jobs: our own messages. results: what the endpoint announces. repaint: results that
-    wait for a new background. webhooks: events that are to be posted, delivered as often as RETRY_S has it."""
+    """Queues of the functions, each with a dead-letter queue.
+
+    intake: S3 events. jobs: messages of new and retried jobs. results: notifications of the endpoint. webhooks: events
+    to post; the number of deliveries follows RETRY_S.
+    """
 
     def __init__(self, scope: Construct, construct_id: str) -> None:
         super().__init__(scope, construct_id)
@@ -34,10 +37,9 @@ class Queues(Construct):
         self.intake = self._queue("Intake", INGEST_S)
         self.jobs = self._queue("Jobs", INGEST_S)
         self.results = self._queue("Results", RECORD_S)
-        self.repaint = self._queue("Repaint", REPAINT_S)
         self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
-        self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[4]
-        self.all = [self.intake, self.jobs, self.results, self.repaint, self.webhooks]
+        self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[3]
+        self.all = [self.intake, self.jobs, self.results, self.webhooks]
 
     def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
         dead = sqs.Queue(
@@ -45,7 +47,7 @@ class Queues(Construct):
             f"{name}Dead",
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
-            retention_period=KEPT,
+            retention_period=RETENTION,
             visibility_timeout=visibility(DEAD_LETTERS_S),
         )
         acknowledge(dead, "Serverless-SQSRedrivePolicy", "This is the dead-letter queue of another queue.")
@@ -55,7 +57,7 @@ class Queues(Construct):
             name,
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
-            retention_period=KEPT,
+            retention_period=RETENTION,
             visibility_timeout=visibility(timeout_s),
             dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=max_receives),
         )

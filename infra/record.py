@@ -1,4 +1,4 @@
-"""`lambdas/record.py`: what the endpoint announces is recorded and told."""
+"""`lambdas/record.py`: records the results that the endpoint notifies and publishes the job events."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from infra.function import Function
-from infra.parts import Parts
 from infra.queues import RECORD_S
+from infra.shared import SharedResources
 from infra.storage import BUNDLES_PREFIX
 
 BATCH = 10
-"""Notifications a call, of up to 64 images each."""
+"""Notifications per invocation, each for up to 64 images."""
 
 
 class Record(Function):
-    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts) -> None:
-        super().__init__(scope, construct_id, name="record", parts=parts, memory_mb=1024, timeout_s=RECORD_S)
-        results = parts.queues.results
-        for topic in (parts.bulk.completed, parts.bulk.failed):
+    def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
+        super().__init__(scope, construct_id, name="record", shared=shared, memory_mb=1024, timeout_s=RECORD_S)
+        results = shared.queues.results
+        for topic in (shared.bulk.completed, shared.bulk.failed):
             topic.add_subscription(
                 subscriptions.SqsSubscription(
-                    results, raw_message_delivery=True, dead_letter_queue=parts.queues.results_dead
+                    results, raw_message_delivery=True, dead_letter_queue=shared.queues.results_dead
                 )
             )
         self.function.add_event_source(
@@ -35,9 +35,9 @@ class Record(Function):
                 report_batch_item_failures=True,
             )
         )
-        self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=parts.jobs.table.table_arn)
-        self.allow_objects("s3:GetObject", on=parts.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
-        # Without it, S3 says 403 for an object that is not there.
-        self.allow("s3:ListBucket", on=parts.storage.results.bucket_arn)
-        self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
-        self.allow("events:PutEvents", on=parts.bus.event_bus_arn)
+        self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
+        self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
+        # Without it, S3 returns 403 for a missing object.
+        self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        self.allow("events:PutEvents", on=shared.bus.event_bus_arn)

@@ -1,4 +1,4 @@
-"""The registry: presets, API keys, windows of the rate limit, answers to repeated requests, usage."""
+"""The registry table: presets, API keys, rate-limit windows, idempotency records and usage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskdrop.services import Kind
 
 
 class Registry(Construct):
-    """By `kind` and `name`. Items go at `expires_at`."""
+    """A DynamoDB table with partition key `kind` and sort key `name`. Items expire at `expires_at` (TTL)."""
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
@@ -32,7 +32,7 @@ class Registry(Construct):
         )
 
     def allow(self, role: iam.Role, *actions: str, kinds: list[Kind]) -> None:
-        """`actions` on these kinds alone: who counts calls cannot read keys."""
+        """Allows `actions` on items of these kinds only: a function that counts requests cannot read keys."""
         role.add_to_policy(
             iam.PolicyStatement(
                 actions=list(actions),

@@ -1,4 +1,4 @@
-"""The application: what the cloud runs and, unchanged, what the laptop runs."""
+"""The application stack. `make up` deploys the same template into the local emulator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from infra.endpoint import BulkEndpoint
 from infra.ingest import Ingest
 from infra.interactive import InteractiveEndpoint
 from infra.jobs_table import JobsTable
-from infra.parts import Parts
 from infra.queues import Queues
 from infra.record import Record
 from infra.registry import Registry
+from infra.shared import SharedResources
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
@@ -28,8 +28,10 @@ from infra.webhooks import Webhooks
 
 
 class MaskdropStack(Stack):
-    """image_tag: which build of the container the endpoint runs. The image is named, not imported, so that this stack
-    stands by itself."""
+    """All resources except the image and the budget.
+
+    image_tag: tag of the image that the endpoints run. The stack names it and imports nothing from ImageStack.
+    """
 
     def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
         super().__init__(
@@ -38,24 +40,24 @@ class MaskdropStack(Stack):
             description="Maskdrop: background removal in your own account",
             synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
-        # 1. Photos are kept and announced.
+        # 1. Buckets store the photos and notify the queues.
         queues = Queues(self, "Queues")
         storage = Storage(self, "Storage", stage=stage, intake=queues.intake)
 
-        # 2. Each has a job, and the world hears when it ends.
+        # 2. Tables store the jobs; the event bus publishes their events.
         jobs = JobsTable(self, "Jobs", stage=stage)
         registry = Registry(self, "Registry", stage=stage)
         bus = events.EventBus(self, "Bus", event_bus_name=f"maskdrop-{stage.name}")
 
-        # 3. The endpoints do the work. (CloudWatch may not use AWS's own key for topics, hence one of ours.)
+        # 3. Endpoints process the images. CloudWatch cannot use the AWS managed key of SNS, hence this key.
         key = kms.Key(self, "TopicKey", enable_key_rotation=True, removal_policy=RemovalPolicy.DESTROY)
         bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
         interactive = None
         if stage.interactive != "off":
             interactive = InteractiveEndpoint(self, "Interactive", stage=stage, storage=storage, image_tag=image_tag)
 
-        # 4. Functions pass on references to it.
-        parts = Parts(
+        # 4. Functions pass references to images, never the images.
+        shared = SharedResources(
             stage=stage,
             code=lambda_code(),
             queues=queues,
@@ -66,20 +68,20 @@ class MaskdropStack(Stack):
             interactive=interactive,
             bus=bus,
         )
-        ingest = Ingest(self, "Ingest", parts=parts)
-        record = Record(self, "Record", parts=parts)
-        sweep = Sweep(self, "Sweep", parts=parts)
-        dead_letters = DeadLetters(self, "DeadLetters", parts=parts)
-        webhooks = Webhooks(self, "Webhooks", parts=parts)
+        ingest = Ingest(self, "Ingest", shared=shared)
+        record = Record(self, "Record", shared=shared)
+        sweep = Sweep(self, "Sweep", shared=shared)
+        dead_letters = DeadLetters(self, "DeadLetters", shared=shared)
+        webhooks = Webhooks(self, "Webhooks", shared=shared)
 
-        # 5. The API tells who may know what became of them.
-        authorize = Authorize(self, "Authorize", parts=parts)
-        api = Api(self, "Api", parts=parts, authorize=authorize)
+        # 5. The API.
+        authorize = Authorize(self, "Authorize", shared=shared)
+        api = Api(self, "Api", shared=shared, authorize=authorize)
 
-        # 6. A person watches.
+        # 6. Alarms and a dashboard for operators.
         functions = [ingest, record, sweep, dead_letters, webhooks, authorize, api]
-        alarms = Alarms(self, "Alarms", parts=parts, functions=functions, api=api, topic_key=key)
-        Dashboard(self, "Dashboard", parts=parts, functions=functions, api=api, alarms=alarms)
+        alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=key)
+        Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
 
         for name, value in {
             "InboxBucket": storage.inbox.bucket_name,
@@ -89,7 +91,7 @@ class MaskdropStack(Stack):
             "ApiUrl": api.rest.url,
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,
-            "UsagePlanId": api.plan.usage_plan_id,
+            "UsagePlanId": api.usage_plan.usage_plan_id,
             "EndpointName": bulk.name,
             "EventBusName": bus.event_bus_name,
             "IntakeQueueUrl": queues.intake.queue_url,

@@ -1,4 +1,4 @@
-"""The stages: what differs between one deployment and another, and nothing else."""
+"""The stages: the settings in which deployments differ."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from maskdrop.settings import Interactive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One deployment of Maskdrop.
+    """Settings of one deployment of Maskdrop.
 
-    name: part of the names of its stacks and parts.
-    batching_window_s: how long photos are collected for a bundle before `ingest` runs, 1 to 300 seconds. Longer windows
-        fill bundles better and make a single photo wait.
-    max_instances: GPUs of the bulk endpoint at most. The quota of a new account is 1 or 2.
+    name: part of the names of its stacks and resources.
+    batching_window_s: how long photos are collected for a bundle before `ingest` runs, 1 to 300 seconds. A longer
+        window fills bundles better and delays a single photo.
+    max_instances: maximum number of GPU instances of the bulk endpoint. The quota of a new account is 1 or 2.
     instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
-    keep_results_days: how long results, and photos that were replaced or deleted, stay in S3.
-    keep_logs: of every log group.
-    requests_per_second, burst, requests_per_month: of one API key, before its own rate is asked.
-    cors: the origins whose pages may call the API, with blanks between them, or "*". "": none.
-    waf: AWS WAF before the API.
-    budget_usd: a month; mail goes out at 50 %, 80 % and 100 % of it.
-    interactive: the mode of the endpoint for one image now (infra/interactive.py). "realtime" is never without a GPU.
-    interactive_at_once: calls that a serverless one works at once, 1 to 200. The account has a quota for all of them.
-    interactive_instances: GPUs of a real-time one at most.
-    mail: who hears of alarms and of the budget. None: nobody.
-    weights: s3://bucket/prefix/ in this account, where `maskdrop models push` put weights. None: those of the image.
-    trusted_hosts: one's own hosts, with blanks between them, that sources and webhooks may name although they are not
-        public.
-    source_buckets: buckets of this account and Region, with blanks between them, of whose images any caller may make
-        jobs.
-    http_sources: whether sources are fetched by plain http too.
-    removal_policy: what becomes of photos, results and jobs when the stack is deleted.
+    keep_results_days: retention in S3 of results and of photos that were replaced or deleted, in days.
+    keep_logs: retention of every log group.
+    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The key's own rate limit
+        applies after them.
+    cors: origins whose pages may call the API, separated by spaces, or "*". "": none.
+    waf: whether AWS WAF protects the API.
+    budget_usd: monthly budget in US dollars; e-mail is sent at 50 %, 80 % and 100 % of it.
+    interactive: mode of the synchronous endpoint (infra/interactive.py). "realtime" always runs at least one GPU
+        instance.
+    interactive_at_once: maximum concurrency of a serverless endpoint, 1 to 200. All of them share a quota of the
+        account.
+    interactive_instances: maximum number of GPU instances of a real-time endpoint.
+    mail: e-mail address for alarms and budget notifications. None: no e-mail.
+    weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`. None: the weights in the image.
+    trusted_hosts: your hosts, separated by spaces, that sources and webhooks may name although they are not public.
+    source_buckets: buckets of this account and Region, separated by spaces. Any caller may create jobs from their
+        images.
+    http_sources: whether sources may use http:// URLs.
+    removal_policy: whether photos, results and jobs are deleted with the stack.
     """
 
     name: str
@@ -64,17 +66,21 @@ class Stage:
     source_buckets: str = ""
 
     def __post_init__(self) -> None:
-        """Raises ValueError: SageMaker would find out after minutes, in the middle of a deployment."""
+        """Raises ValueError for an invalid setting, which would otherwise fail minutes into a deployment."""
         if self.interactive not in get_args(Interactive):
-            raise ValueError(f"interactive is one of {', '.join(get_args(Interactive))}, not {self.interactive!r}.")
+            raise ValueError(
+                f"interactive must be one of {', '.join(get_args(Interactive))}; got {self.interactive!r}."
+            )
         if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
-            raise ValueError(f"weights is s3://bucket/prefix/, with the slash at its end, not {self.weights!r}.")
+            raise ValueError(
+                f"weights must have the form s3://bucket/prefix/ with a trailing slash; got {self.weights!r}."
+            )
         for host in self.trusted_hosts.split():
             if not re.fullmatch(r"[a-z0-9_.-]+", host):
-                raise ValueError(f"trusted_hosts are names in small letters, without a port, not {host!r}.")
+                raise ValueError(f"trusted_hosts must be lower-case host names without a port; got {host!r}.")
         for bucket in self.source_buckets.split():
             if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-                raise ValueError(f"source_buckets are names of buckets, not {bucket!r}.")
+                raise ValueError(f"source_buckets must be S3 bucket names; got {bucket!r}.")
 
 
 STAGES: dict[str, Stage] = {

@@ -1,7 +1,7 @@
-"""Starts the build of an image when CloudFormation asks for it. The build itself answers CloudFormation when it ends.
+"""Starts the image build for a CloudFormation custom resource. The build responds to CloudFormation when it ends.
 
-This file is the whole code of one function, written into the template: it imports nothing of ours and stays below the
-4,096 characters that CloudFormation takes.
+This file is the whole code of one function and is inlined in the template. It imports no module of this repository and
+must stay below the 4,096 characters that CloudFormation accepts.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import Any
 import boto3
 
 
-def handler(event: dict[str, Any], context: object, codebuild: Any = None) -> None:  # noqa: ARG001  Lambda passes two
-    """`event`: a request of a custom resource with the properties Project and Tag."""
-    if event["RequestType"] == "Delete":  # images go with their repository
-        answer(event, "SUCCESS", "nothing to undo")
+def handler(event: dict[str, Any], context: object, codebuild: Any = None) -> None:  # noqa: ARG001  Lambda passes both
+    """Handles a custom resource request with the properties Project and Tag."""
+    if event["RequestType"] == "Delete":  # images are deleted with their repository
+        respond(event, "SUCCESS", "nothing to undo")
         return
     properties = event["ResourceProperties"]
-    told = {"RESPONSE_URL": event["ResponseURL"], "STACK_ID": event["StackId"], "REQUEST_ID": event["RequestId"]}
-    told |= {"LOGICAL_ID": event["LogicalResourceId"], "PHYSICAL_ID": properties["Tag"], "TAG": properties["Tag"]}
+    variables = {"RESPONSE_URL": event["ResponseURL"], "STACK_ID": event["StackId"], "REQUEST_ID": event["RequestId"]}
+    variables |= {"LOGICAL_ID": event["LogicalResourceId"], "PHYSICAL_ID": properties["Tag"], "TAG": properties["Tag"]}
     try:
         (codebuild or boto3.client("codebuild")).start_build(
             projectName=properties["Project"],
-            environmentVariablesOverride=[{"name": name, "value": value} for name, value in told.items()],
+            environmentVariablesOverride=[{"name": name, "value": value} for name, value in variables.items()],
         )
-    except Exception as error:  # noqa: BLE001  the rim: unanswered, CloudFormation would wait for an hour
-        answer(event, "FAILED", f"The build did not start: {error}")
+    except Exception as error:  # noqa: BLE001  without a response, CloudFormation waits for an hour
+        respond(event, "FAILED", f"The build did not start: {error}")
 
 
-def answer(event: dict[str, Any], status: str, reason: str) -> None:
+def respond(event: dict[str, Any], status: str, reason: str) -> None:
+    """Sends the result of the request to CloudFormation. `status`: SUCCESS or FAILED."""
     body = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
     body |= {"Status": status, "Reason": reason}
     body["PhysicalResourceId"] = event.get("PhysicalResourceId") or event["ResourceProperties"]["Tag"]
     request = urllib.request.Request(event["ResponseURL"], json.dumps(body).encode(), method="PUT")  # noqa: S310
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  an address that CloudFormation gave
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310  a presigned URL of CloudFormation

@@ -1,4 +1,4 @@
-"""The buckets: photos come into `inbox`, images and bundles lie in `results`, `logs` notes who asked for what."""
+"""The S3 buckets: `inbox` receives photos, `results` stores results and bundles, `logs` stores access logs."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ BUNDLES_PREFIX = "bundles/"
 
 
 class Storage(Construct):
-    """Two buckets, so that a result can never be taken for a photo, and a third for their access logs. `sources` are
-    others' buckets, whose images may be worked."""
+    """The buckets of a stage. Separate buckets for photos and results ensure that no result becomes a job.
+
+    sources: existing buckets, whose images jobs may use.
+    """
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
         super().__init__(scope, construct_id)
         self._removal_policy = stage.removal_policy
         self.sources = [s3.Bucket.from_bucket_name(self, name, name) for name in stage.source_buckets.split()]
         self._cors = stage.cors.split()
-        kept = Duration.days(stage.keep_results_days)
+        retention = Duration.days(stage.keep_results_days)
         unfinished = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
 
         self.logs = self._bucket("Logs", rules=[s3.LifecycleRule(expiration=Duration.days(90))])
-        acknowledge(self.logs, "AwsSolutions-S1", "It holds the access logs; logging its own access would never end.")
+        acknowledge(
+            self.logs,
+            "AwsSolutions-S1",
+            "The bucket of access logs: logging access to it would create logs without end.",
+        )
         self.inbox = self._bucket(
             "Inbox",
-            versioned=True,  # a job is made for one version of a photo, even when it is replaced meanwhile
+            versioned=True,  # a job processes one version of a photo, even if it is replaced meanwhile
             rules=[
                 unfinished,
-                s3.LifecycleRule(noncurrent_version_expiration=kept, expired_object_delete_marker=True),
-                # A job waits for hours at most; what was dropped is its owner's, what was sent here is ours to clear.
+                s3.LifecycleRule(noncurrent_version_expiration=retention, expired_object_delete_marker=True),
+                # A job is queued for hours at most. Users manage the photos under inbox/; uploads/ is cleared here.
                 s3.LifecycleRule(
                     prefix=UPLOADS_PREFIX,
                     expiration=Duration.days(7),
-                    noncurrent_version_expiration=Duration.days(1),  # what was deleted is gone
+                    noncurrent_version_expiration=Duration.days(1),  # deleted uploads are removed after a day
                 ),
             ],
         )
@@ -49,11 +55,11 @@ class Storage(Construct):
             "Results",
             rules=[
                 unfinished,
-                s3.LifecycleRule(prefix=RESULTS_PREFIX, expiration=kept),
+                s3.LifecycleRule(prefix=RESULTS_PREFIX, expiration=retention),
                 s3.LifecycleRule(prefix=BUNDLES_PREFIX, expiration=Duration.days(7)),
             ],
         )
-        self._announce(self.inbox, intake)
+        self._notify(self.inbox, intake)
 
     def _bucket(self, name: str, *, rules: list[s3.LifecycleRule], versioned: bool = False) -> s3.Bucket:
         logs = None if name == "Logs" else self.logs
@@ -61,7 +67,7 @@ class Storage(Construct):
             self,
             name,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            cors=self._pages() if logs else None,
+            cors=self._cors_rules() if logs else None,
             encryption=s3.BucketEncryption.S3_MANAGED,
             enforce_ssl=True,
             minimum_tls_version=1.2,
@@ -73,20 +79,22 @@ class Storage(Construct):
             versioned=versioned,
         )
 
-    def _pages(self) -> list[s3.CorsRule] | None:
-        """Pages that may call the API may use what it hands out: forms to post photos with, addresses of results."""
+    def _cors_rules(self) -> list[s3.CorsRule] | None:
+        """Allows the origins of the API to use its presigned upload forms and result URLs. None without origins."""
         methods = [s3.HttpMethods.GET, s3.HttpMethods.POST]
         rule = s3.CorsRule(allowed_methods=methods, allowed_origins=self._cors, allowed_headers=["*"])
         return [rule] if self._cors else None
 
-    def _announce(self, bucket: s3.Bucket, queue: sqs.Queue) -> None:
-        """Every object created under inbox/ becomes a message. Written in the bucket itself: CDK's own way needs a
-        function that sets it up at deploy time. The queue must let S3 in first, and cannot name a bucket that is not
-        there yet: it names all that this stack may make."""
+    def _notify(self, bucket: s3.Bucket, queue: sqs.Queue) -> None:
+        """Sends a message to the queue for every object created under inbox/.
+
+        Set on the CloudFormation resource: the CDK method adds a function that runs at deployment. The queue policy
+        must exist before the bucket, so it allows every bucket name that this stack can generate.
+        """
         names = f"arn:{Aws.PARTITION}:s3:::{Stack.of(self).stack_name.lower()}-*"
         queue.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="PhotosAnnounced",
+                sid="AllowS3Notifications",
                 actions=["sqs:SendMessage"],
                 principals=[iam.ServicePrincipal("s3.amazonaws.com")],
                 resources=[queue.queue_arn],

@@ -1,4 +1,4 @@
-"""`lambdas/sweep.py`: every 5 minutes, what was queued or submitted too long goes round again."""
+"""`lambdas/sweep.py`: every 5 minutes, retries the jobs that have been queued or submitted for too long."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from constructs import Construct
 from infra.function import Function
 from infra.jobs_table import BY_STATE
 from infra.nag import acknowledge
-from infra.parts import Parts
+from infra.shared import SharedResources
 
 
 class Sweep(Function):
-    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts) -> None:
-        super().__init__(scope, construct_id, name="sweep", parts=parts, memory_mb=512, timeout_s=120)
+    def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
+        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120)
         schedule = events.Rule(
             self,
             "Schedule",
             schedule=events.Schedule.rate(Duration.minutes(5)),
-            # A call that failed is not repeated: the next one is due before a repetition would be.
+            # A failed invocation is not retried: the next scheduled one is due before the retry.
             targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
         )
         acknowledge(
-            schedule, "Serverless-EventBusDLQ", "Nothing is lost with a call: the next one finds the same jobs."
+            schedule, "Serverless-EventBusDLQ", "A failed invocation loses no data: the next one finds the same jobs."
         )
-        self.allow("dynamodb:Query", on=parts.jobs.index_arn(BY_STATE))
-        self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=parts.jobs.table.table_arn)
-        self.allow("sqs:SendMessage", on=parts.queues.jobs.queue_arn)
-        self.allow("events:PutEvents", on=parts.bus.event_bus_arn)
+        self.allow("dynamodb:Query", on=shared.jobs.index_arn(BY_STATE))
+        self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        self.allow("events:PutEvents", on=shared.bus.event_bus_arn)

@@ -1,4 +1,4 @@
-"""`lambdas/webhooks.py`: the ends of jobs that have a webhook are posted to it."""
+"""`lambdas/webhooks.py`: sends the event of a finished job to the job's webhook."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from aws_cdk import aws_lambda_event_sources as sources
 from constructs import Construct
 
 from infra.function import Function
-from infra.parts import Parts
 from infra.queues import WEBHOOKS_S
+from infra.shared import SharedResources
 
-AT_ONCE = 10
-"""Posts at once. A receiver that takes its time holds up one of them; so a call has one message."""
+MAX_CONCURRENCY = 10
+"""Concurrent deliveries. Each invocation has one message, so that a slow receiver delays only its own delivery."""
 
 
 class Webhooks(Function):
-    """What goes out is what is told on the bus, so whoever ends a job needs to know of no webhook."""
+    """Delivers the events of the bus, so that the functions that finish jobs do not handle webhooks."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, parts: Parts) -> None:
-        super().__init__(scope, construct_id, name="webhooks", parts=parts, memory_mb=512, timeout_s=WEBHOOKS_S)
-        queues = parts.queues
+    def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
+        super().__init__(scope, construct_id, name="webhooks", shared=shared, memory_mb=512, timeout_s=WEBHOOKS_S)
+        queues = shared.queues
         events.Rule(
             self,
-            "Told",
-            event_bus=parts.bus,
+            "FinishedJobs",
+            event_bus=shared.bus,
             event_pattern=events.EventPattern(
                 source=["maskdrop"], detail={"data": {"webhook": {"url": events.Match.exists()}}}
             ),
@@ -36,8 +36,8 @@ class Webhooks(Function):
                 queues.webhooks,
                 batch_size=1,
                 max_batching_window=Duration.seconds(0),
-                max_concurrency=AT_ONCE,
+                max_concurrency=MAX_CONCURRENCY,
                 report_batch_item_failures=True,
             )
         )
-        parts.registry.allow(self.role, "dynamodb:GetItem", kinds=["key"])
+        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["key"])

@@ -29,7 +29,7 @@ def process(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     name = digest(key_in(event["headers"] or {}))
     value = registry.get("key", name)
     key = Key.from_json(value) if value else None
-    logger().info("asked", extra={"path": event["path"], "key": key.id if key else None})
+    logger().info("request", extra={"path": event["path"], "key": key.id if key else None})
     if key is None:
         return _policy("nobody", "Deny", event["methodArn"])
     caller = Caller(id=key.id, owner=key.owner, scope=key.scope, rate=key.rate, key=name)

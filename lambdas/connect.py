@@ -1,4 +1,4 @@
-"""The settings and the services of a running function: made at the first call, kept while the function is warm."""
+"""Creates the settings and services of a function at the first call and caches them while the function is warm."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from botocore.session import Session, get_session
 
 from lambdas.adapters.endpoint import SageMakerEndpoint
 from lambdas.adapters.events import EventBus
-from lambdas.adapters.fetch import GuardedWeb
+from lambdas.adapters.fetch import PublicWeb
 from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
-from lambdas.observe import Counted, metrics
+from lambdas.observe import CountedEvents, metrics
 from maskdrop.flow import WRITERS
-from maskdrop.guard import Policy
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.settings import Settings
+from maskdrop.ssrf import Policy
 
 CLIENT = Config(
     connect_timeout=3,
@@ -31,14 +31,16 @@ CLIENT = Config(
     max_pool_connections=WRITERS,
     signature_version="v4",
 )
-"""Short waits and a few tries: a function that cannot reach a service hands its messages back to the queue."""
+"""Short timeouts and few retries: if a service is unavailable, a function returns its messages to the queue."""
 
 S3_CLIENT = CLIENT.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
-"""Presigned addresses of the older signature are refused by newer Regions. They name their Region only where the style
-is chosen: s3.amazonaws.com redirects for the first hours of a bucket elsewhere, and a signature does not outlive it."""
+"""Signature Version 4, because newer Regions reject presigned URLs with Version 2.
+
+With the virtual style, presigned URLs name the Region. Without it, s3.amazonaws.com redirects requests in the first
+hours of a bucket in another Region, and the signature does not cover the new host."""
 
 INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_max_attempts": 1}))
-"""Its caller waits, and is told to try again."""
+"""No retries, because the caller waits and can retry itself."""
 
 
 @lru_cache(maxsize=1)
@@ -48,34 +50,34 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def registry() -> Registry:
-    """By itself, for the authorizer: the other clients would be 60 ms more of its cold start."""
+    """Returns the registry alone, for the authorizer: the other clients would add 60 ms to its cold start."""
     return DynamoDBRegistry(_client("dynamodb"), settings().registry)
 
 
 @lru_cache(maxsize=1)
 def services() -> Services:
-    here = settings()
+    config = settings()
     return Services(
-        jobs=JobsTable(_client("dynamodb"), here.table, keep_days=here.keep_days),
-        jobs_queue=SqsQueue(_client("sqs"), here.jobs_queue_url),
+        jobs=JobsTable(_client("dynamodb"), config.table, keep_days=config.keep_days),
+        jobs_queue=SqsQueue(_client("sqs"), config.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
-        endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), here.endpoint),
-        events=Counted(EventBus(_client("events"), here.event_bus), metrics()),
+        endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint),
+        events=CountedEvents(EventBus(_client("events"), config.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),
-        interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), here.interactive),
-        web=GuardedWeb(Policy.of(here)),
-        webhooks_queue=SqsQueue(_client("sqs"), here.webhooks_queue_url),
+        interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), config.interactive),
+        web=PublicWeb(Policy.of(config)),
+        webhooks_queue=SqsQueue(_client("sqs"), config.webhooks_queue_url),
     )
 
 
 @cache
 def _client(service: str, config: Config = CLIENT) -> Any:
-    """A client of botocore's own: boto3 would add 45 ms to every cold start, and nothing that is used here."""
+    """Returns a botocore client. boto3 would add 45 ms to every cold start, and no feature of it is used here."""
     return _session().create_client(service, config=config)
 
 
 @lru_cache(maxsize=1)
 def _session() -> Session:
-    """One for all clients: a session of its own would have each read the list of AWS's endpoints anew, for 50 ms."""
+    """Returns the session that all clients share: each session reads the list of AWS endpoints, which takes 50 ms."""
     return get_session()

@@ -14,14 +14,16 @@ from lambdas import connect
 from lambdas.messages import one_by_one
 from lambdas.observe import logger, metrics, observed
 from maskdrop.errors import ErrorInfo
-from maskdrop.flow import bury, unsettle, waiting_in
+from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Notification
 
-REASON = "Processing failed after the maximum number of deliveries; the service had a fault. Upload the image again."
+REASON = "Processing failed after the maximum number of deliveries (server error). Upload the image again."
 
-UNRECORDED = ErrorInfo("not_recorded", "The answer of the endpoint could not be recorded.", retryable=True)
+UNRECORDED = ErrorInfo(
+    "not_recorded", "The response of the endpoint could not be recorded; the job is retried.", retryable=True
+)
 
 
 @observed
@@ -36,9 +38,9 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
             if "detail" in body:
                 _log_failed_webhook(body["detail"])
             elif "inferenceId" in body:
-                unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
+                requeue_bundle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
             else:
-                bury(waiting_in(record.body, now, services.presets), REASON, services, now)
+                fail_dead_letters(parse_message(record.body, now, services.presets), REASON, services, now)
         except (ValueError, KeyError, TypeError) as error:
             # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
@@ -50,5 +52,5 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
 def _log_failed_webhook(event: dict[str, Any]) -> None:
     """Logs and counts a webhook that failed after the maximum number of attempts. The job itself has finished."""
     data = event["data"]
-    logger().warning("webhook given up", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
+    logger().warning("webhook failed", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
     metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)

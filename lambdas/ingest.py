@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect
 from lambdas.observe import logger, observed
 from maskdrop.errors import MaskdropError
-from maskdrop.flow import admit, waiting_in
+from maskdrop.flow import admit, parse_message
 from maskdrop.job import Job
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -27,22 +27,23 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
 
     Does not use Powertools' batch processor, which processes messages one at a time: here they form bundles.
     """
-    waiting: list[Job | JobMessage] = []
-    owners: list[str] = []
-    refused: set[str] = set()
+    jobs: list[Job | JobMessage] = []
+    message_ids: list[str] = []
+    failed: set[str] = set()
     for record in event["Records"]:
         try:
-            announced = waiting_in(record["body"], now, services.presets)
+            parsed = parse_message(record["body"], now, services.presets)
         except (ValueError, KeyError, TypeError, MaskdropError) as error:
             # An unreadable message is retried until it reaches the dead-letter queue; `dead_letters` logs its body.
-            logger().warning("message not read", extra={"message_id": record["messageId"], "error": repr(error)})
-            refused.add(record["messageId"])
+            logger().warning("unreadable message", extra={"message_id": record["messageId"], "error": repr(error)})
+            failed.add(record["messageId"])
             continue
-        waiting.extend(announced)
-        owners.extend([record["messageId"]] * len(announced))
-    for owner, fault in zip(owners, admit(waiting, settings, services, now), strict=True):
-        if fault:
-            logger().warning("message returned", extra={"message_id": owner, "code": fault.code, "why": fault.message})
-            refused.add(owner)
-    logger().info("admitted", extra={"pictures": len(waiting), "returned": len(refused)})
-    return {"batchItemFailures": [{"itemIdentifier": message} for message in sorted(refused)]}
+        jobs.extend(parsed)
+        message_ids.extend([record["messageId"]] * len(parsed))
+    for message_id, info in zip(message_ids, admit(jobs, settings, services, now), strict=True):
+        if info:
+            extra = {"message_id": message_id, "code": info.code, "why": info.message}
+            logger().warning("message returned", extra=extra)
+            failed.add(message_id)
+    logger().info("messages processed", extra={"jobs": len(jobs), "returned": len(failed)})
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in sorted(failed)]}

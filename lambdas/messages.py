@@ -14,7 +14,7 @@ from lambdas.observe import logger
 def one_by_one(event: dict[str, Any], process: Callable[[SQSRecord], None]) -> Any:
     """Calls `process` for each message. Returns the partial batch response; logs the exception of a failed message."""
 
-    def logged(record: SQSRecord) -> None:
+    def process_and_log(record: SQSRecord) -> None:
         try:
             process(record)
         except Exception:
@@ -22,4 +22,4 @@ def one_by_one(event: dict[str, Any], process: Callable[[SQSRecord], None]) -> A
             raise
 
     processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return process_partial_response(event=event, record_handler=logged, processor=processor)
+    return process_partial_response(event=event, record_handler=process_and_log, processor=processor)

@@ -21,5 +21,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  #
 
 def process(settings: Settings, services: Services, now: datetime) -> dict[str, int]:
     moved = sweep(settings, services, now)
-    logger().info("swept", extra={"moved": moved})
+    logger().info("overdue jobs retried", extra={"moved": moved})
     return {"moved": moved}

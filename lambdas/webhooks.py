@@ -28,13 +28,14 @@ def process(event: dict[str, Any], services: Services, now: datetime) -> dict[st
         fields = {"job_id": detail["data"]["id"], "url": detail["data"]["webhook"]["url"]}
         attempt = int(record["attributes"]["ApproximateReceiveCount"])
         try:
-            logger().info("webhook", extra={**fields, "fate": deliver(detail, services, now), "attempt": attempt})
+            outcome = deliver(detail, services, now)
+            logger().info("webhook", extra={**fields, "outcome": outcome, "attempt": attempt})
         except MaskdropError as error:
             # After the last attempt, SQS moves the message to the dead-letter queue at its next receive.
             wait = RETRY_S[attempt - 1] if attempt <= len(RETRY_S) else 0
             logger().warning(
-                "webhook put off", extra={**fields, "why": error.message, "attempt": attempt, "wait": wait}
+                "webhook retried", extra={**fields, "why": error.message, "attempt": attempt, "wait": wait}
             )
-            services.webhooks_queue.put_off(record["receiptHandle"], seconds=wait)
+            services.webhooks_queue.hide(record["receiptHandle"], seconds=wait)
             failed.append(record["messageId"])
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}

@@ -1,4 +1,4 @@
-"""Where the local stack lives and which ports it takes: read once from the environment, typed."""
+"""Configuration of the local stack: ports and folders, read from the environment."""
 
 from __future__ import annotations
 
@@ -7,41 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.errors import MaskdropError
+from maskdrop.settings import InvalidSettings, read
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-"""The only address on which anything listens: nothing here asks who is calling."""
+"""The only IP address on which the local stack listens, because it does not authenticate callers."""
 
 REGION = "us-east-1"
-KEY_ID = SECRET = "test"  # noqa: S105  any pair will do, the emulator checks neither
+KEY_ID = SECRET = "test"  # noqa: S105  the emulator checks neither
 APP_STACK = "Maskdrop-dev"
 
-AWS_PORT = "MASKDROP_LOCAL_AWS_PORT"
-SAGEMAKER_PORT = "MASKDROP_LOCAL_SAGEMAKER_PORT"
-MODEL_PORT = "MASKDROP_LOCAL_MODEL_PORT"
-STATE_DIR = "MASKDROP_LOCAL_DIR"
-STRICT = "MASKDROP_LOCAL_STRICT"
+PREFIX = "MASKDROP_LOCAL_"
+AWS_PORT = f"{PREFIX}AWS_PORT"
+SAGEMAKER_PORT = f"{PREFIX}SAGEMAKER_PORT"
+MODEL_PORT = f"{PREFIX}MODEL_PORT"
+STATE_DIR = f"{PREFIX}DIR"
+STRICT = f"{PREFIX}STRICT"
+
+PORTS = {"aws_port": 4566, "sagemaker_port": 8085, "model_port": 8080}
+"""Ports of the emulator of AWS, of the emulator of SageMaker's runtime and of the model server, with defaults."""
 
 
 class LocalError(MaskdropError):
-    """The local stack cannot do what it was asked; the message says what to change."""
+    """The local stack cannot perform the request. The message states what to change."""
 
     code = "local_stack"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalConfig:
-    """Ports and folders of one local stack. Two stacks run side by side when ports and `state` differ.
+    """Ports and folders of one local stack. Stacks with different ports and `state` run side by side.
 
-    made: what is built once and shared by every stack: the emulator's environment, weights, the synthesized template.
-    state: what one running stack writes: pids, logs, temporary files, stack.json.
-    folder: holds `drop/` and `results/`.
-    strict: roles and policies are checked, and the emulator is reached by TLS alone.
+    made: folder of build outputs that all stacks share: the emulator's environment, weights, the synthesized template.
+    state: folder of one running stack: PID files, logs, temporary files, stack.json.
+    folder: parent folder of `drop/` and `results/`.
+    strict: whether the emulator enforces IAM policies and accepts TLS only.
     """
 
-    aws_port: int = 4566
-    sagemaker_port: int = 8085
-    model_port: int = 8080
+    aws_port: int = PORTS["aws_port"]
+    sagemaker_port: int = PORTS["sagemaker_port"]
+    model_port: int = PORTS["model_port"]
     made: Path = ROOT / ".local"
     state: Path = ROOT / ".local"
     folder: Path = ROOT
@@ -51,27 +56,17 @@ class LocalConfig:
     def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
         """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR and _STRICT. Raises LocalError, naming every fault
         together."""
-        ports = {name: env.get(name) or str(default) for name, default in _PORTS.items()}
-        faults = [f"{name} is a port, 1 to 65535, not {text!r}" for name, text in ports.items() if not _is_port(text)]
-        if not faults and len(set(map(int, ports.values()))) < len(ports):
-            faults.append(f"{', '.join(ports)} are three different ports")
-        strict = env.get(STRICT) or "0"
-        if strict not in ("0", "1"):
-            faults.append(f"{STRICT} is 1 or 0, not {strict!r}")
-        if faults:
-            raise LocalError("; ".join(faults) + ".")
+        try:
+            values = read(cls, env, prefix=PREFIX, only=(*PORTS, "strict"), check=_port_range)
+        except InvalidSettings as error:
+            raise LocalError(error.message) from error
+        if len({values.get(name, default) for name, default in PORTS.items()}) < len(PORTS):
+            raise LocalError(f"{', '.join(PREFIX + name.upper() for name in PORTS)} must be three different ports.")
         state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
-        return cls(
-            aws_port=int(ports[AWS_PORT]),
-            sagemaker_port=int(ports[SAGEMAKER_PORT]),
-            model_port=int(ports[MODEL_PORT]),
-            state=state,
-            folder=ROOT if state == cls.made_by_default() else state,
-            strict=strict == "1",
-        )
+        return cls(**values, state=state, folder=ROOT if state == cls.made_by_default() else state)
 
     def to_env(self) -> dict[str, str]:
-        """The environment that `from_env` reads back."""
+        """Returns the environment variables that `from_env` reads."""
         return {
             AWS_PORT: str(self.aws_port),
             SAGEMAKER_PORT: str(self.sagemaker_port),
@@ -90,8 +85,7 @@ class LocalConfig:
 
     @property
     def ca_bundle(self) -> Path | None:
-        """What the emulator's certificate is verified with: the certificate itself, which `up` makes. None without
-        TLS."""
+        """Path of the emulator's self-signed certificate, which `up` creates. None without TLS."""
         return self.state / "tmp" / "tls" / "emulator.crt" if self.strict else None
 
     @property
@@ -112,7 +106,7 @@ class LocalConfig:
 
     @property
     def sagemaker_file(self) -> Path:
-        """What the emulator was told of SageMaker's resources: {resource type: {name: properties}}."""
+        """Path of the SageMaker resources that the emulator deployed, as {resource type: {name: properties}}."""
         return self.state / "sagemaker.json"
 
     @property
@@ -124,8 +118,5 @@ class LocalConfig:
         return self.folder / "results"
 
 
-_PORTS = {AWS_PORT: 4566, SAGEMAKER_PORT: 8085, MODEL_PORT: 8080}
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+def _port_range(name: str, value: int) -> str:
+    return "a port, 1 to 65535" if name in PORTS and not 1 <= value <= 65535 else ""

@@ -1,4 +1,4 @@
-"""Clients of the emulated AWS."""
+"""boto clients of the AWS emulator."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from botocore.credentials import CredentialProvider, CredentialResolver, Deferre
 
 from local.config import KEY_ID, REGION, SECRET, LocalConfig, LocalError
 
-Role = Callable[[], str | None]
-"""Says the ARN of a role; None while it is not there yet."""
+RoleArn = Callable[[], str | None]
+"""Returns the ARN of a role; None before the role is deployed."""
 
 
-def client(config: LocalConfig, service: str, *, role: Role | None = None) -> Any:
-    """A client of the emulator, and of nothing else: profiles, proxies and files of the user's own AWS are not read.
+def client(config: LocalConfig, service: str, *, role: RoleArn | None = None) -> Any:
+    """Creates a client that only reaches the emulator: it ignores the user's AWS profiles, proxies and files.
 
-    It signs with version 4: the emulator does not check presigned addresses of version 2, boto3's default for them.
-    role: acts under it, from the first call on, and renews its keys; without it, as the owner of the account.
+    It signs with Signature Version 4: the emulator does not verify presigned URLs of version 2, boto3's default.
+    role: the role to assume at the first call; its credentials are renewed. None: the root user of the account.
     """
     unset = (None, None, None, None)
-    nowhere = (None, None, os.devnull, None)
+    no_file = (None, None, os.devnull, None)
     session = botocore.session.Session(
-        session_vars={"profile": unset, "config_file": nowhere, "credentials_file": nowhere, "ca_bundle": unset}
+        session_vars={"profile": unset, "config_file": no_file, "credentials_file": no_file, "ca_bundle": unset}
     )
     if role is None:
         session.set_credentials(KEY_ID, SECRET)
@@ -49,8 +49,8 @@ def client(config: LocalConfig, service: str, *, role: Role | None = None) -> An
     )
 
 
-def assume(config: LocalConfig, role_arn: str) -> dict[str, str]:
-    """Keys of a role for an hour, under botocore's names for them."""
+def assume_role(config: LocalConfig, role_arn: str) -> dict[str, str]:
+    """Returns credentials of a role, valid for one hour, under the names that botocore uses."""
     sts = client(config, "sts")
     keys = sts.assume_role(RoleArn=role_arn, RoleSessionName="SageMaker")["Credentials"]
     return {
@@ -61,15 +61,15 @@ def assume(config: LocalConfig, role_arn: str) -> dict[str, str]:
     }
 
 
-def trust(ca_bundle: Path | None) -> ssl.SSLContext | bool:
-    """What httpx2 calls `verify`."""
+def tls_verify(ca_bundle: Path | None) -> ssl.SSLContext | bool:
+    """Returns the `verify` argument of httpx2: a TLS context for `ca_bundle`, or True without one."""
     return ssl.create_default_context(cafile=str(ca_bundle)) if ca_bundle else True
 
 
 class _AssumedRole(CredentialProvider):
     METHOD = "assume-role"
 
-    def __init__(self, config: LocalConfig, role: Role) -> None:
+    def __init__(self, config: LocalConfig, role: RoleArn) -> None:
         super().__init__()
         self._config, self._role = config, role
 
@@ -79,5 +79,5 @@ class _AssumedRole(CredentialProvider):
     def _refresh(self) -> dict[str, str]:
         role = self._role()
         if role is None:
-            raise LocalError("The role to act under is not deployed.")
-        return assume(self._config, role)
+            raise LocalError("The role to assume is not deployed. Run `make up` again.")
+        return assume_role(self._config, role)

@@ -1,11 +1,13 @@
-"""Starts MiniStack with the resource types it does not know: SageMaker's and Application Auto Scaling's, and alarms on
-metric math.
+"""Starts MiniStack, the AWS emulator, and adds resource types that it lacks.
 
     python emulator.py SAGEMAKER_JSON
 
-Runs in the emulator's own virtual environment and so imports MiniStack and the standard library alone. The types have
-no service behind them: their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}}, where the
-stand-in for SageMaker reads them. Everything else about MiniStack is set by its environment: `stack.py`.
+Adds the types of SageMaker and Application Auto Scaling, and CloudWatch alarms on metric math. It runs in the
+emulator's own virtual environment and imports only MiniStack and the standard library.
+
+The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
+which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
+environment.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from typing import Any
 ACCOUNT = "us-east-1:000000000000"
 Properties = dict[str, Any]
 Provisioned = tuple[str, dict[str, str]]
-"""What a resource type's handler returns: the physical id, which is what Ref gives, and the attributes of GetAtt."""
+"""Result of a resource handler: the physical ID (the value of Ref) and the attributes of Fn::GetAtt."""
 
 
 def _sagemaker(kind: str, attribute: str) -> Callable[[str, Properties], Provisioned]:
-    """Ref gives the ARN, Fn::GetAtt the name, as CloudFormation's reference says of the three."""
+    """Returns a handler whose Ref is the ARN and whose Fn::GetAtt is the name, as in the CloudFormation reference."""
 
     def provisioned(default: str, properties: Properties) -> Provisioned:
         name = properties.get(attribute) or default
@@ -53,8 +55,8 @@ TYPES: dict[str, Callable[[str, Properties], Provisioned]] = {
 }
 
 
-class Register:
-    """The properties of every such resource, kept in one JSON file that is replaced whole at each change."""
+class ResourceStore:
+    """Properties of the added resources, in one JSON file that is replaced atomically at each change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -62,24 +64,25 @@ class Register:
         self._resources: dict[str, dict[str, Properties]] = {}
 
     def put(self, resource_type: str, name: str, properties: Properties | None) -> None:
+        """Stores the properties of a resource; None deletes it."""
         with self._lock:
-            kept = self._resources.setdefault(resource_type, {})
+            resources = self._resources.setdefault(resource_type, {})
             if properties is None:
-                kept.pop(name, None)
+                resources.pop(name, None)
             else:
-                kept[name] = properties
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(json.dumps(self._resources, indent=1))
-            fresh.replace(self._path)
+                resources[name] = properties
+            temporary = self._path.with_suffix(".new")
+            temporary.write_text(json.dumps(self._resources, indent=1))
+            temporary.replace(self._path)
 
     def handlers(self, resource_type: str) -> dict[str, Callable[..., Any]]:
-        """The create, update and delete of one type, in the form in which MiniStack calls them."""
+        """Returns the create, update and delete handlers of one type, with the signatures that MiniStack calls."""
         provisioned = TYPES[resource_type]
 
         def create(logical_id: str, properties: Properties, stack: str) -> Provisioned:
-            made = provisioned(f"{stack}-{logical_id}", properties)
-            self.put(resource_type, _name(made[0]), properties)
-            return made
+            resource = provisioned(f"{stack}-{logical_id}", properties)
+            self.put(resource_type, _name(resource[0]), properties)
+            return resource
 
         def update(physical_id: str, _old: Properties, properties: Properties, _stack: str) -> Provisioned:
             self.put(resource_type, _name(physical_id), properties)
@@ -90,14 +93,16 @@ class Register:
 
         return {"create": create, "update": update, "delete": delete}
 
-    def alarms(self, known: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-        """MiniStack's handlers of alarms, behind ours for those on metric math, which it refuses. Nothing on one
-        machine publishes the metrics that they watch."""
+    def alarms(self, builtin: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+        """Returns alarm handlers that store alarms on metric math, which MiniStack rejects, and delegate other alarms.
+
+        Alarms on metric math are never evaluated: the local stack does not publish their metrics.
+        """
 
         def create(logical_id: str, properties: Properties, stack: str) -> Provisioned:
             if "Metrics" not in properties:
-                made: Provisioned = known["create"](logical_id, properties, stack)
-                return made
+                created: Provisioned = builtin["create"](logical_id, properties, stack)
+                return created
             name = properties.get("AlarmName") or f"{stack}-{logical_id}"
             self.put("AWS::CloudWatch::Alarm", name, properties)
             return name, {"Arn": f"arn:aws:cloudwatch:{ACCOUNT}:alarm:{name}"}
@@ -105,13 +110,14 @@ class Register:
         def update(physical_id: str, old: Properties, properties: Properties, stack: str, *rest: str) -> Provisioned:
             if "Metrics" in properties:
                 return create(physical_id, {"AlarmName": physical_id, **properties}, stack)
-            updated: Provisioned = known["update"](physical_id, old, properties, stack, *rest)
+            updated: Provisioned = builtin["update"](physical_id, old, properties, stack, *rest)
             return updated
 
-        return {**known, "create": create, "update": update}
+        return {**builtin, "create": create, "update": update}
 
 
 def _name(physical_id: str) -> str:
+    """Returns the resource name of a physical ID, which is an ARN or the name itself."""
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
 
 
@@ -119,12 +125,12 @@ def main() -> None:
     from ministack import app
     from ministack.services.cloudformation import provisioners
 
-    register = Register(Path(sys.argv.pop(1)))
-    # A private name, so MiniStack is pinned exactly. `engine.py` refuses a template with a type that is not in it.
+    store = ResourceStore(Path(sys.argv.pop(1)))
+    # A private name of MiniStack, which is therefore pinned exactly. Its `engine.py` rejects types that are not in it.
     handlers = provisioners._RESOURCE_HANDLERS
-    handlers.update({name: register.handlers(name) for name in TYPES})
-    handlers["AWS::CloudWatch::Alarm"] = register.alarms(handlers["AWS::CloudWatch::Alarm"])
-    # With TLS it would also open port 443 wherever it may, as root may; that is for Cognito, which nothing here uses.
+    handlers.update({name: store.handlers(name) for name in TYPES})
+    handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
+    # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     app._port_is_bindable = lambda _host, _port: False
     app.main()
 

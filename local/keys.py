@@ -1,4 +1,4 @@
-"""The API keys of a deployment, in AWS or on this machine: in its registry and on its usage plan of API Gateway."""
+"""API keys of a deployment, in AWS or in the local stack: registry items and API Gateway keys on its usage plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,45 +23,48 @@ from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
 from maskdrop.services import Registry
 
 SECRET_BYTES = 32
-"""256 random bits, for a key and for its webhook secret."""
+"""Random bytes (256 bits) of a key and of its webhook secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where the keys of one deployment are: their items in its registry, and their API Gateway keys on its usage
-    plan."""
+    """The stores of the API keys of one deployment: its registry, and API Gateway with its usage plan."""
 
     registry: Registry
     gateway: Any  # a client of API Gateway
     usage_plan: str
 
     @classmethod
-    def found(cls, stack: str, connected: Callable[[str], Any]) -> Deployment:
-        """By the name of its stack. connected: makes a client of a service."""
-        (described,) = connected("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-        return cls.of({one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}, connected)
+    def from_stack(cls, stack: str, make_client: Callable[[str], Any]) -> Deployment:
+        """Reads the outputs of a CloudFormation stack. make_client: returns the client of an AWS service."""
+        (description,) = make_client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
+        return cls.from_outputs(outputs, make_client)
 
     @classmethod
-    def of(cls, outputs: dict[str, str], connected: Callable[[str], Any]) -> Deployment:
-        """outputs: the stack's."""
-        registry = DynamoDBRegistry(connected("dynamodb"), outputs["RegistryTable"])
-        return cls(registry, connected("apigateway"), outputs["UsagePlanId"])
+    def from_outputs(cls, outputs: dict[str, str], make_client: Callable[[str], Any]) -> Deployment:
+        """outputs: outputs of the stack by name. make_client: returns the client of an AWS service."""
+        registry = DynamoDBRegistry(make_client("dynamodb"), outputs["RegistryTable"])
+        return cls(registry, make_client("apigateway"), outputs["UsagePlanId"])
 
 
 def create_key(
     target: Deployment, name: str, *, owner: str = "", scope: Scope | None = None, rate: int = CALLS_A_MINUTE
 ) -> tuple[str, Key]:
-    """A new key: its text, which is kept nowhere, and what is kept. The first key of a deployment sees all jobs unless
-    `scope` says otherwise."""
+    """Creates an API key. Returns its text, which is not stored, and its stored record.
+
+    scope: None: "all" for the first key of a deployment, "own" for later ones.
+    rate: rate limit, in requests per minute.
+    """
     text = f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
-    # API Gateway, too, knows but the digest: the authorizer names the key by it, and nobody can come in with it.
-    made = target.gateway.create_api_key(name=name, value=digest(text), enabled=True)
-    target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=made["id"], keyType="API_KEY")
+    # API Gateway stores only the digest, which the authorizer returns. The digest does not authenticate a request.
+    gateway_key = target.gateway.create_api_key(name=name, value=digest(text), enabled=True)
+    target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=gateway_key["id"], keyType="API_KEY")
     key = Key(
-        id=made["id"],
+        id=gateway_key["id"],
         name=name,
-        owner=owner or made["id"],
-        scope=scope or ("own" if known(target) else "all"),
+        owner=owner or gateway_key["id"],
+        scope=scope or ("own" if list_keys(target) else "all"),
         rate=rate,
         created_at=datetime.now(UTC),
         webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}",
@@ -70,35 +73,38 @@ def create_key(
     return text, key
 
 
-def known(target: Deployment) -> dict[str, Key]:
-    """digest -> key."""
+def list_keys(target: Deployment) -> dict[str, Key]:
+    """Returns the keys of a deployment by digest."""
     return {name: Key.from_json(value) for name, value in target.registry.list("key").items()}
 
 
 def revoke_key(target: Deployment, key_id: str) -> None:
-    """Raises LocalError when there is no such key."""
-    found = [name for name, key in known(target).items() if key.id == key_id]
-    if not found:
+    """Deletes an API key. Raises LocalError when the key does not exist."""
+    names = [name for name, key in list_keys(target).items() if key.id == key_id]
+    if not names:
         raise LocalError(f"Key {key_id!r} does not exist; list keys with `maskdrop keys list`.")
-    for name in found:
+    for name in names:
         target.registry.delete("key", name)
     target.gateway.delete_api_key(apiKey=key_id)
 
 
 @contextmanager
 def deployment(stage: str | None) -> Iterator[Deployment]:
-    """The deployment of a stage in the user's account, or the one that is up on this machine. AWS's errors become
-    ours."""
+    """Yields the deployment of a stage in the user's account, or of the running local stack when `stage` is None.
+
+    Converts errors of AWS to LocalError. Raises LocalError when the local stack is not running.
+    """
     if stage:
-        stack, connected = f"Maskdrop-{stage}", boto3.client
+        # boto3-stubs type boto3.client by literal service names only.
+        stack, make_client = f"Maskdrop-{stage}", cast(Callable[[str], Any], boto3.client)
     else:
         config = LocalConfig.from_env(os.environ)
         if processes.find("emulator", config.state) is None:
             raise LocalError(
                 "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
             )
-        stack, connected = APP_STACK, partial(client, config)
+        stack, make_client = APP_STACK, partial(client, config)
     try:
-        yield Deployment.found(stack, connected)
+        yield Deployment.from_stack(stack, make_client)
     except (BotoCoreError, ClientError) as error:
         raise LocalError(f"AWS request failed: {error}") from error

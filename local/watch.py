@@ -1,6 +1,6 @@
-"""Watches `drop/`: a photo that is put there goes through the stack, and its result comes back to `results/`.
+"""Watches `drop/`: uploads each new photo to the stack and downloads its result to `results/`.
 
-drop/a.jpg goes to the default preset, drop/webp/a.jpg to the preset `webp`: the folders of the inbox.
+The folder selects the preset, as in the inbox: drop/a.jpg uses the default preset, drop/webp/a.jpg the preset `webp`.
 """
 
 from __future__ import annotations
@@ -16,49 +16,55 @@ from httpx2 import TransportError
 from watchfiles import Change, watch
 
 from local.config import LocalConfig, LocalError
-from local.pictures import ENDED, Pictures
+from local.images import ENDED, ImageClient
 
 SETTLED_S = 0.5
-"""A file whose size and time have not changed for so long is taken to be complete."""
+"""Seconds without a change of size or modification time after which a file counts as complete."""
 
 TICK_MS = 300
-UNFINISHED = (".part", ".crdownload", ".tmp", "~")
-"""How programs name files that they are still writing."""
+"""Interval between two checks of the folder, in milliseconds."""
 
-Say = Callable[[str], None]
+UNFINISHED = (".part", ".crdownload", ".tmp", "~")
+"""Suffixes of files that browsers and other programs are still writing."""
+
+Print = Callable[[str], None]
 
 
 @dataclass
 class Watch:
-    """What lies in the folder and is not yet settled, and what is on its way."""
+    """The state of a watched folder.
+
+    unsettled: files that may still change, with their size, modification time and time of the last change.
+    submitted: unfinished jobs by ID, with the path of their photo.
+    """
 
     config: LocalConfig
-    pictures: Pictures
-    say: Say
+    images: ImageClient
+    print: Print
     unsettled: dict[Path, tuple[int, float, float]] = field(default_factory=dict)
-    on_the_way: dict[str, Path] = field(default_factory=dict)
+    submitted: dict[str, Path] = field(default_factory=dict)
 
     def run(self) -> Iterator[None]:
-        """Yields after each look at the folder, a few times a second, for ever. Raises KeyboardInterrupt."""
+        """Watches the folder until KeyboardInterrupt. Yields after each check, about every TICK_MS milliseconds."""
         self.config.drop.mkdir(parents=True, exist_ok=True)
-        looked = False
+        scanned = False
         for changes in watch(self.config.drop, rust_timeout=TICK_MS, yield_on_timeout=True):
-            if not looked:  # after the watch has begun, so that nothing falls between the two
-                looked = True
+            if not scanned:  # after the watch has begun, so that no file is missed
+                scanned = True
                 for path in self.config.drop.rglob("*"):
                     if not self._has_result(path):
-                        self._notice(path)
+                        self._add(path)
             for change, name in changes:
                 if change is not Change.deleted:
-                    # A folder that is moved in is announced alone, without what it holds.
+                    # A moved folder causes one event, without events for its files.
                     path = Path(name)
                     for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
-                        self._notice(one)
+                        self._add(one)
             try:
-                self._send()
-                self._collect()
+                self._upload()
+                self._download()
             except (LocalError, ClientError, BotoCoreError, TransportError, OSError) as error:
-                self.say(f"[red]{error}[/red]")
+                self.print(f"[red]{error}[/red]")
             yield
 
     def _has_result(self, path: Path) -> bool:
@@ -66,38 +72,38 @@ class Watch:
         return any((self.config.results / relative.parent).glob(f"{relative.name}.*"))
 
     def _name(self, path: Path) -> str:
-        """The key below `inbox/` of a file in the folder."""
+        """Returns the key below `inbox/` of a file in the folder."""
         relative = path.relative_to(self.config.drop)
         return relative.as_posix() if len(relative.parts) > 1 else f"default/{relative.as_posix()}"
 
-    def _notice(self, path: Path) -> None:
+    def _add(self, path: Path) -> None:
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(UNFINISHED):
             self.unsettled[path] = (-1, 0.0, time.monotonic())
 
-    def _send(self) -> None:
+    def _upload(self) -> None:
         for path, (size, modified, since) in list(self.unsettled.items()):
             try:
-                found = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 del self.unsettled[path]
                 continue
-            if (found.st_size, found.st_mtime) != (size, modified):
-                self.unsettled[path] = (found.st_size, found.st_mtime, time.monotonic())
+            if (status.st_size, status.st_mtime) != (size, modified):
+                self.unsettled[path] = (status.st_size, status.st_mtime, time.monotonic())
             elif time.monotonic() - since >= SETTLED_S:
-                job_id = self.pictures.drop(self._name(path), path.read_bytes())
+                job_id = self.images.upload(self._name(path), path.read_bytes())
                 del self.unsettled[path]
-                self.on_the_way[job_id] = path
-                self.say(f"{path.name}: on its way")
+                self.submitted[job_id] = path
+                self.print(f"{path.name}: submitted")
 
-    def _collect(self) -> None:
-        for job_id, path in list(self.on_the_way.items()):
-            job = self.pictures.job(job_id)
+    def _download(self) -> None:
+        for job_id, path in list(self.submitted.items()):
+            job = self.images.job(job_id)
             if job is None or job["state"] not in ENDED:
                 continue
-            del self.on_the_way[job_id]
-            self.say(f"{path.name}: {self._end(job)}")
+            del self.submitted[job_id]
+            self.print(f"{path.name}: {self._outcome(job)}")
 
-    def _end(self, job: dict[str, Any]) -> str:
+    def _outcome(self, job: dict[str, Any]) -> str:
         if job["state"] == "failed":
             return f"[red]{job['error']['message']}[/red] ({job['error']['code']})"
-        return f"[green]{self.pictures.fetch(job, self.config.results)}[/green]"
+        return f"[green]{self.images.download(job, self.config.results)}[/green]"

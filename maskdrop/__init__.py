@@ -1,7 +1,7 @@
-"""Maskdrop: the words and the rules of the product, in plain Python.
+"""Vocabulary and rules of Maskdrop: jobs, options, catalogue, messages, errors, settings. Standard library only.
 
-Nothing here touches a network, a clock that was not handed in, or the environment. Every other folder imports this
-one; it imports none of them.
+No module here uses a network, a global clock or the environment. Every other folder imports this one; it imports none
+of them.
 """
 
 __version__ = "0.1.0"

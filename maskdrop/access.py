@@ -1,4 +1,4 @@
-"""Who may come in: API keys, what a caller may see and how often it may call, and what it used."""
+"""Access to the API: keys, callers, rate limits and usage."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from math import ceil
 from typing import Any, Literal
 
 from maskdrop.errors import RateLimitExceeded
-from maskdrop.job import Job, iso
+from maskdrop.job import Job
+from maskdrop.record import Record
 from maskdrop.services import Registry
 
 Scope = Literal["own", "all"]
-"""Whose jobs a caller sees: its owner's, or everybody's, those of the drop folder too."""
+"""The jobs that a caller sees: its owner's, or all, including those of the drop folder."""
 
 OPEN_PATHS = ("/v1/health", "/v1/openapi.json", "/v1/docs")
-"""What anybody may read."""
+"""Paths that need no key."""
 
 IAM_PREFIX = "/iam"
-"""Below it, the same paths for callers who sign with their AWS credentials instead of a key."""
+"""Prefix of the same paths for callers who sign with AWS credentials instead of a key."""
 
 CALLS_A_MINUTE = 600
-"""For a key that was made without a rate, and for callers by IAM."""
+"""Default rate limit of a key, and that of callers by IAM."""
 
 WINDOW = timedelta(seconds=60)
-"""Calls are counted in windows of this length, each from its first call on, as remove.bg does."""
+"""Length of a rate-limit window. It starts with its first call, as remove.bg's does."""
 
 KEPT = timedelta(days=400)
-"""How long a month's usage is kept."""
+"""Retention of a month's usage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """An API key as the registry keeps it, under the digest of its text.
+class Key(Record):
+    """An API key as stored in the registry, under the digest of its text.
 
-    id: that of the API Gateway key on the usage plan.
-    rate: calls a minute.
-    webhook_secret: "whsec_" and base64; signing needs it, so it is kept as it is.
+    id: id of the API Gateway key on the usage plan.
+    rate: calls per minute.
+    webhook_secret: "whsec_" and base64, stored in plain text because signing needs it.
     """
 
     id: str
@@ -48,35 +49,20 @@ class Key:
     created_at: datetime
     webhook_secret: str = field(repr=False)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "owner": self.owner,
-            "scope": self.scope,
-            "rate": self.rate,
-            "created_at": iso(self.created_at),
-            "webhook_secret": self.webhook_secret,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Key:
-        return cls(**{**data, "created_at": datetime.fromisoformat(data["created_at"])})
-
 
 def digest(key: str) -> str:
-    """SHA-256 of a key's text, 64 hexadecimal digits. Keys are 256 bits of chance, so a plain hash cannot be guessed
-    back."""
+    """SHA-256 of a key's text, 64 hexadecimal digits. Keys are 256 random bits, so a plain hash
+    cannot be reversed by guessing."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls.
+    """The authenticated caller of a request.
 
-    id: the key's, or what `owner` is for a caller by IAM.
-    key: under which name the registry has the key, for the secret of its webhooks; "" for a caller by IAM.
-    rate: calls a minute.
+    id: id of the key; the owner for a caller by IAM.
+    key: name of the key in the registry, for its webhook secret; "" for a caller by IAM.
+    rate: calls per minute.
     """
 
     id: str
@@ -90,18 +76,18 @@ class Caller:
 
     @classmethod
     def of(cls, context: dict[str, Any]) -> Caller | None:
-        """From API Gateway's request context: what our authorizer told, or whose signature AWS checked; None for
-        nobody's call."""
-        if told := context.get("authorizer"):
-            rate = int(told["rate"])
-            return cls(id=told["key_id"], owner=told["owner"], scope=told["scope"], rate=rate, key=told["key"])
+        """From API Gateway's request context: the authorizer's context, or the IAM identity that AWS verified. None for
+        an unauthenticated request."""
+        if claims := context.get("authorizer"):
+            rate = int(claims["rate"])
+            return cls(id=claims["key_id"], owner=claims["owner"], scope=claims["scope"], rate=rate, key=claims["key"])
         if arn := context.get("identity", {}).get("userArn"):
             owner = f"iam:{_principal(arn)}"
             return cls(id=owner, owner=owner, scope="own", rate=CALLS_A_MINUTE)
         return None
 
     def to_context(self) -> dict[str, str]:
-        """What the authorizer tells API Gateway, which takes no structures, and `of` reads back."""
+        """The authorizer's context, which `of` reads: flat text fields, since API Gateway accepts no structures."""
         return {
             "key_id": self.id,
             "owner": self.owner,
@@ -113,21 +99,21 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The running window of one caller. limit: calls in it at most. calls: those so far, this one included."""
+    """The current rate-limit window of a caller. limit: maximum of calls; calls: calls so far, with this one."""
 
     limit: int
     calls: int
     ends: datetime
 
     def headers(self, now: datetime) -> dict[str, str]:
-        """X-RateLimit-*, Reset in Unix seconds; and Retry-After, in seconds, for a call too many."""
+        """X-RateLimit-*, with Reset in Unix seconds; Retry-After, in seconds, for a call above the limit."""
         reset = int(self.ends.timestamp())
-        said = {
+        headers = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(max(0, self.limit - self.calls)),
             "X-RateLimit-Reset": str(reset),
         }
-        return said | ({"Retry-After": str(max(1, ceil(reset - now.timestamp())))} if self.exceeded else {})
+        return headers | ({"Retry-After": str(max(1, ceil(reset - now.timestamp())))} if self.exceeded else {})
 
     @property
     def exceeded(self) -> bool:
@@ -137,25 +123,25 @@ class Window:
         """Raises RateLimitExceeded."""
         if self.exceeded:
             raise RateLimitExceeded(
-                f"{self.limit} calls a minute are this key's limit; Retry-After says when it is over."
+                f"The rate limit of this key is {self.limit} calls per minute; retry after `Retry-After` seconds."
             )
 
 
 def count_call(registry: Registry, caller: Caller, now: datetime) -> Window:
-    """One call more in the caller's window, which ends at a whole second."""
+    """Counts a call in the caller's rate-limit window, which ends at a whole second."""
     ends = now.replace(microsecond=0) + WINDOW
     count = registry.add("window", caller.id, {"calls": 1}, expires_at=ends)
     return Window(caller.rate, count.counters["calls"], count.expires_at or ends)
 
 
-def use(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
-    """Counts what an owner used: images taken on, calls refused for their number."""
+def add_usage(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
+    """Adds to an owner's usage of the month: images accepted, calls refused by the rate limit."""
     name = _month(owner, f"{now.astimezone(UTC):%Y-%m}")
     registry.add("usage", name, {"pictures": pictures, "refused": refused}, expires_at=now + KEPT)
 
 
-def used(registry: Registry, owner: str, month: str) -> dict[str, int]:
-    """{"images": …, "refused": …} of a month as 2026-11."""
+def usage_of(registry: Registry, owner: str, month: str) -> dict[str, int]:
+    """Usage of an owner in a month, such as 2026-11: numbers of images accepted and of calls refused."""
     return {"pictures": 0, "refused": 0} | (registry.get("usage", _month(owner, month)) or {})
 
 
@@ -164,5 +150,5 @@ def _month(owner: str, month: str) -> str:
 
 
 def _principal(arn: str) -> str:
-    """The ARN of a caller without the name of its session, which changes with every credential."""
+    """The caller's ARN without the session name, which changes with every credential."""
     return arn.rpartition("/")[0] if ":assumed-role/" in arn else arn

@@ -1,4 +1,4 @@
-"""The catalogue of engines. A new task is one engine file and one line here; everything else reads this table."""
+"""The catalogue of engines. A new engine is one module and one row here; all other parts read this table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ PromptKind = Literal["box", "points"]
 class Engine:
     """One row of the catalogue.
 
-    returns: what the engine hands back; what comes after it branches on this, never on its name.
-    prompts: the kinds of prompt it can use; any other kind is refused.
-    factory: "module:Class" inside the container; the class takes no arguments.
-    light: whether it is quick without a GPU (25 MP in at most 6 s of one core) and its weights are in the image: what a
-        serverless endpoint can run.
+    returns: kind of the engine's output. Later steps branch on it, never on the name.
+    subject: kind of subject that the engine segments.
+    prompts: supported kinds of prompts; others are refused.
+    factory: "module:Class" in the container; the class takes no arguments.
+    light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
+        the container image.
     """
 
     name: str
@@ -57,8 +58,8 @@ DEFAULT_ENGINE: dict[Task, str] = {"cutout": "portrait"}
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`. Raises UnknownEngine, naming those there are."""
+    """The engine named `name`. Raises UnknownEngine that lists the engines."""
     try:
         return ENGINES[name]
     except KeyError:
-        raise UnknownEngine(f"There is no engine named {name!r}; there are: {', '.join(sorted(ENGINES))}.") from None
+        raise UnknownEngine(f'"engine" must be one of {", ".join(sorted(ENGINES))}; got {name!r:.80}.') from None

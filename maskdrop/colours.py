@@ -1,4 +1,4 @@
-"""The colours that CSS knows by name (CSS Color Module Level 4, section 6.1), as six hexadecimal digits."""
+"""The named colours of CSS (CSS Color Module Level 4, section 6.1), in six hexadecimal digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. Each error knows its consequence.
+"""The error tree. Every error has a code, an HTTP status and a retryable flag.
 
 ```
 MaskdropError                 code                   status  retryable
@@ -25,7 +25,7 @@ MaskdropError                 code                   status  retryable
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
-│   └── UnreadablePicture     unreadable_picture     422     no
+│   └── UnreadableImage     unreadable_picture     422     no
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
@@ -33,14 +33,14 @@ MaskdropError                 code                   status  retryable
 │   └── JobNotFound           job_not_found          404     no
 ├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
-│   ├── JobInWork             job_in_work            409     yes
+│   ├── JobInProgress             job_in_work            409     yes
 │   ├── JobNotFailed          job_not_failed         409     no
-│   └── RequestInWork         request_in_work        409     yes
+│   └── RequestInProgress         request_in_work        409     yes
 ├── IdempotencyKeyReused      idempotency_key_reused 422     no
 ├── NotAllowed                not_allowed            403     no
 ├── AuthFailed                auth_failed            403     no
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
-├── GaveUp                    gave_up                500     no
+├── AttemptsExhausted                    gave_up                500     no
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
@@ -54,38 +54,33 @@ MaskdropError                 code                   status  retryable
 └── Internal                  internal               500     yes
 ```
 
-A request that is not as the API's description says is 400 (413, 415); one that is, and cannot be carried out with this
-image or these options together, is 422; one whose address does not give its file is 424: that host's fault, which
-is none of this service's and no 5xx of its operator's.
+Statuses of requests: 400 (413, 415) for a request that the API's description does not allow. 422 for an allowed request
+that this image or this combination of options cannot satisfy. 424 for a URL whose host did not deliver the file: the
+failure of another host is no 5xx of this service.
 
-A retryable error sends an image back to its queue; any other ends its job as `failed`, with the code and the message.
-A message is one sentence that its reader, who sees no log and no code, can act on.
+After a retryable error the job returns to its queue. After any other error it is `failed`, with the code and message.
+A message is one sentence that a caller can act on without logs or source code.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from maskdrop.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """An error as data: what a failed job and an outcome carry."""
+class ErrorInfo(Record):
+    """An error in JSON: a field of failed jobs and outcomes."""
 
     code: str
     message: str
     retryable: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "retryable": self.retryable}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ErrorInfo:
-        return cls(code=str(data["code"]), message=str(data["message"]), retryable=bool(data["retryable"]))
-
 
 class MaskdropError(Exception):
-    """The root: `code` names it, `status` is its HTTP status, `retryable` says whether trying again can help."""
+    """Base of all errors. code: its name in JSON; status: its HTTP status; retryable: whether a retry can succeed."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
@@ -101,14 +96,16 @@ class MaskdropError(Exception):
 
 
 class InputError(MaskdropError):
-    """The request or the image itself cannot be served, now or later."""
+    """The request or the image is invalid: a retry would fail too."""
 
     status = 400
 
 
 class InvalidOptions(InputError):
-    """field: which one of the output's fields, or of a vendor's parameters, is at fault, "" for any other; the vendors
-    have a code for each."""
+    """An option is malformed or out of range.
+
+    field: name of the output field or vendor parameter, for the vendors' own error codes; "" for other options.
+    """
 
     code = "invalid_options"
 
@@ -118,7 +115,7 @@ class InvalidOptions(InputError):
 
 
 class OptionsConflict(InvalidOptions):
-    """Each is an option, and they cannot be had together."""
+    """The options are valid, but not in combination."""
 
     code, status = "options_conflict", 422
 
@@ -128,7 +125,7 @@ class UnknownPreset(InvalidOptions):
 
 
 class UnknownCursor(InvalidOptions):
-    """It is none that a page of a list gave."""
+    """The cursor is not one that a previous page returned."""
 
     code, status = "unknown_cursor", 422
 
@@ -142,13 +139,13 @@ class RegionEmpty(InvalidOptions):
 
 
 class InvalidBackground(InvalidOptions):
-    """The image to be laid behind the subject is not there or no image."""
+    """The background image does not exist or cannot be decoded."""
 
     code, status = "invalid_background", 422
 
 
 class InvalidPreset(InvalidOptions):
-    """What the registry holds under a preset's name are no options."""
+    """The stored options of a preset are invalid."""
 
     code, status = "invalid_preset", 422
 
@@ -166,7 +163,7 @@ class MultipleSources(InputError):
 
 
 class UnknownForeground(InputError):
-    """Nothing was found in the image, and who asks expects to be told so by an error."""
+    """The image has no subject, and the dialect of the request reports that as an error."""
 
     code = "unknown_foreground"
 
@@ -184,13 +181,13 @@ class EmptyFile(InputError):
 
 
 class InvalidUrl(InputError):
-    """It is not written as the address of one host."""
+    """The text is not a URL with one host."""
 
     code = "invalid_url"
 
 
 class BlockedUrl(InputError):
-    """It leads where nobody may be sent: to a host that is not public, another port, plain http."""
+    """The URL is not allowed: its host is not public, its port is not 80 or 443, or it is plain http."""
 
     code, status = "blocked_url", 422
 
@@ -200,7 +197,7 @@ class TooManyRedirects(InputError):
 
 
 class FailedDownload(InputError):
-    """The host answers, and not with the file."""
+    """The host responded, but not with the file."""
 
     code, status = "failed_download", 424
 
@@ -217,12 +214,12 @@ class UnsupportedFormat(InputError):
     code, status = "unsupported_format", 415
 
 
-class UnreadablePicture(InputError):
+class UnreadableImage(InputError):
     code, status = "unreadable_picture", 422
 
 
 class SourceError(MaskdropError):
-    """The source is not, or no longer, what the job was made for."""
+    """The source object is missing or was replaced after the job was created."""
 
 
 class SourceMissing(SourceError):
@@ -234,7 +231,7 @@ class SourceReplaced(SourceError):
 
 
 class NotFound(MaskdropError):
-    """There is nothing at an address of ours."""
+    """The API has no such path or resource."""
 
     code, status = "not_found", 404
 
@@ -244,18 +241,18 @@ class JobNotFound(NotFound):
 
 
 class MethodNotAllowed(MaskdropError):
-    """There is something, for which one asks by another method."""
+    """The URL does not support the method; the header `Allow` lists those it does."""
 
     code, status = "method_not_allowed", 405
 
 
 class Conflict(MaskdropError):
-    """It cannot be done as things stand."""
+    """The state of the resource does not allow the operation."""
 
     status = 409
 
 
-class JobInWork(Conflict):
+class JobInProgress(Conflict):
     code, retryable = "job_in_work", True
 
 
@@ -263,8 +260,8 @@ class JobNotFailed(Conflict):
     code = "job_not_failed"
 
 
-class RequestInWork(Conflict):
-    """The first request with this idempotency key has no answer yet."""
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key is still running."""
 
     code, retryable = "request_in_work", True
 
@@ -285,21 +282,21 @@ class RateLimitExceeded(MaskdropError):
     code, status, retryable = "rate_limit_exceeded", 429, True
 
 
-class GaveUp(MaskdropError):
-    """Retryable errors used up every attempt."""
+class AttemptsExhausted(MaskdropError):
+    """The job failed after the maximum number of attempts."""
 
     code, status = "gave_up", 500
 
 
 class Unavailable(MaskdropError):
-    """A part is missing or busy at the moment."""
+    """A dependency is unavailable or overloaded; a retry can succeed."""
 
     status = 503
     retryable = True
 
 
 class HostUnavailable(Unavailable):
-    """The host of an address does not answer, not in time, or with a fault of its own."""
+    """The host of a URL does not respond in time, or responds with a server error."""
 
     code, status = "host_unavailable", 424
 
@@ -333,21 +330,21 @@ class EndpointUnavailable(Unavailable):
 
 
 class EndpointStarting(Unavailable):
-    """The endpoint has no instance ready yet, and had none for as long as its caller could wait."""
+    """The endpoint had no instance ready within the caller's timeout."""
 
     code = "endpoint_starting"
 
 
 class Internal(MaskdropError):
-    """A fault of ours. Worth another try: a fault that depends on the image runs out of attempts."""
+    """An unexpected error in this service. Retried up to the maximum number of attempts."""
 
     code, status, retryable = "internal", 500, True
 
 
 def error_of(info: ErrorInfo) -> MaskdropError:
-    """The error that was written down as `info`; Internal, with its message, for a code that the tree does not have."""
+    """The exception for an ErrorInfo; Internal, with the same message, for an unknown code."""
     kinds = MaskdropError.__subclasses__()
     for kind in kinds:
         kinds += kind.__subclasses__()
-    # Those that only group others have no code of their own.
+    # Classes that only group others have no code of their own.
     return next((kind for kind in kinds if vars(kind).get("code") == info.code), Internal)(info.message)

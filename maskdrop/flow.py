@@ -1,9 +1,9 @@
-"""The rules of an image's way: claimed once, submitted in a bundle, ended once. The functions in `lambdas/` call these
-with what arrived; `Services` does the work.
+"""The life cycle of a job: claimed once, submitted in a bundle, finished once. The functions in `lambdas/` call these
+with parsed events; `Services` does the input and output.
 
     queued ──take──► submitted ──done──► done
       ▲ ▲                │  └────fail──► failed
-      │ └────give_back───┘                 │
+      │ └────requeue───┘                 │
       └─────────────────retry──────────────┘
 """
 
@@ -19,13 +19,13 @@ from itertools import groupby
 from typing import TypeVar
 
 from maskdrop.errors import (
+    AttemptsExhausted,
     DirectoryMarker,
     EmptyFile,
     ErrorInfo,
-    GaveUp,
     InputError,
     InvalidPreset,
-    JobInWork,
+    JobInProgress,
     JobNotFailed,
     MaskdropError,
 )
@@ -35,8 +35,8 @@ from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import (
     BUNDLE_MAX,
-    Answer,
     Bundle,
+    BundleResponse,
     JobMessage,
     Notification,
     Outcome,
@@ -45,60 +45,60 @@ from maskdrop.wire import (
     split_s3_uri,
 )
 
-MANIFESTS_PREFIX = "bundles/in/"
-ANSWERS_PREFIX = "bundles/out/"
-"""Where bundles and their answers lie, in the results bucket beside `results/`."""
+BUNDLES_PREFIX = "bundles/in/"
+RESPONSES_PREFIX = "bundles/out/"
+"""Key prefixes of bundles and of their responses, in the results bucket."""
 
 SERVICES_USD = 1.8e-5
-"""What one image costs in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 in bundles of 64 with S3 pointers, at
-us-east-1 list prices of November 2026."""
+"""Cost of one image in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 images in bundles of 64, at us-east-1 list
+prices of November 2026."""
 
 WRITERS = 8
-"""Threads that write to the table at once: 64 conditional writes of about 5 ms take 40 ms instead of 320."""
+"""Concurrent writers to the table: 64 conditional writes of about 5 ms take 40 ms instead of 320 ms."""
 
 LEASE = timedelta(seconds=180)
-"""How long a job that is submitted is left alone when its message comes again. `ingest` has 30 seconds to claim and to
-hand over; when it dies between the two, SQS delivers the message again after 240. A late duplicate of an event looks
-the same, and at worst costs its work once more: the container finds the result that is there."""
+"""Age of a submission after which a redelivered message submits its job again. `ingest` has 30 s to claim and submit;
+if it crashes between the two, SQS redelivers the message after 240 s. A late duplicate of an event looks the same: its
+image is at worst processed again, where the container does not find the existing result."""
 
 DELAY_S = (5, 30, 120, 600, 900)
-"""Seconds before the second, third … attempt. SQS delays at most 900."""
+"""Seconds before the second, third … attempt. The maximum delay of SQS is 900 s."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
 def bundle_size(attempts: int) -> int:
-    """How many images that were tried so often may share a bundle: 64, then 8, then 1. An image that brings the
-    container down takes its bundle with it; trying in ever smaller company finds it out and frees the others."""
+    """Maximum items of a bundle whose images were submitted `attempts` times before: 64, then 8, then 1. An image that
+    crashes the container fails its whole bundle; smaller bundles isolate it from the others."""
     return max(1, BUNDLE_MAX >> (3 * attempts))
 
 
-def arrivals(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
-    """The jobs of dropped photos; those that cannot be images, or whose preset cannot be used, are failed already.
-    Raises TableUnavailable when the presets cannot be read."""
-    return [_arrived(source, now, presets) for source in sources]
+def new_jobs(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
+    """The jobs of dropped photos. Jobs of folder markers, empty files and invalid presets are in state `failed`. Raises
+    TableUnavailable where the presets cannot be read."""
+    return [_new_job(source, now, presets) for source in sources]
 
 
-def _arrived(source: Source, now: datetime, presets: Presets) -> Job:
+def _new_job(source: Source, now: datetime, presets: Presets) -> Job:
     try:
         job = dropped(source, now, presets)
-    except InvalidPreset as fault:
-        return _failed(dropped(source, now), fault)
+    except InvalidPreset as error:
+        return _failed(dropped(source, now), error)
     if source.key.endswith("/"):
-        return _failed(job, DirectoryMarker("The key ends in '/': it marks a folder and holds no image."))
+        return _failed(job, DirectoryMarker("The key ends with '/': it is a folder marker, not an image."))
     if source.bytes == 0:
         return _failed(job, EmptyFile("The file is empty: it has 0 bytes."))
     return job
 
 
-def _failed(job: Job, fault: InputError) -> Job:
-    return replace(job, state="failed", error=fault.info, finished_at=job.created_at)
+def _failed(job: Job, error: InputError) -> Job:
+    return replace(job, state="failed", error=error.info, finished_at=job.created_at)
 
 
 def enqueue(job: Job, services: Services) -> Job:
-    """Writes a new job that waits its turn, and announces it. One that is there already is returned as it stands; while
-    it waits it is announced once more, as the first time may have failed."""
+    """Writes a new queued job and sends its message. An existing job is returned unchanged; while it is queued, its
+    message is sent again, since the first one may have failed."""
     known = job if services.jobs.claim(job) else services.jobs.get(job.id) or job
     if known.state == "queued":
         services.jobs_queue.send([JobMessage(known.id, known.attempts).to_body()])
@@ -106,61 +106,64 @@ def enqueue(job: Job, services: Services) -> Job:
 
 
 def retry(job: Job, services: Services, now: datetime) -> Job:
-    """Queues a failed job anew, in a bundle as small as its attempts call for: it may have been what brought the others
-    down. One that waits is announced once more. A dropped photo whose preset could not be used gets what its folder
-    says by now. Raises JobNotFailed, and InvalidPreset where that still cannot be used."""
+    """Queues a failed job again. Its attempts still limit the size of its bundle, since its image may have crashed the
+    container. The message of a queued job is sent again. A dropped photo with an invalid preset gets the current one
+    of its folder. Raises JobNotFailed, and InvalidPreset where the preset is still invalid."""
     if job.state == "failed" and job.error and job.error.code == InvalidPreset.code and not job.owner:
-        meant = dropped(job.source, now, services.presets)
-        job = replace(job, preset=meant.preset, options=meant.options)
+        current = dropped(job.source, now, services.presets)
+        job = replace(job, preset=current.preset, options=current.options)
     waiting = services.jobs.retry(job, now=now) if job.state == "failed" else job
     if waiting is None or waiting.state != "queued":
-        raise JobNotFailed(f"Only a failed job is tried anew, and this one is {job.state}.")
+        raise JobNotFailed(f"Only a failed job can be retried; this job is {job.state}.")
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()])
     return waiting
 
 
 def remove(job: Job, settings: Settings, services: Services) -> None:
-    """Forgets a job, its result and what its owner sent for it; a photo that was dropped is not ours to delete. Raises
-    JobInWork while it is submitted: its result could come any moment.
+    """Deletes a job, its result and its owner's upload; a dropped photo is kept. Raises JobInProgress while the job is
+    submitted, since its result may still arrive.
 
-    The images of an ended job go first, so that a try that breaks off can be made again. Those of one that waits go
-    last: it might be taken meanwhile."""
+    The images of a finished job are deleted before its record, so that an interrupted deletion can be repeated. Those
+    of a queued job are deleted after its record, since the job may be submitted meanwhile.
+    """
     if job.finished_at:
-        _remove_pictures(job, settings, services)
+        _remove_images(job, settings, services)
     if job.state == "submitted" or not services.jobs.delete(job.id, state=job.state):
-        raise JobInWork("The job is in work. It can be deleted when it has ended.")
+        raise JobInProgress("The job is submitted; delete it when it is done or failed.")
     if not job.finished_at:
-        _remove_pictures(job, settings, services)
+        _remove_images(job, settings, services)
 
 
-def _remove_pictures(job: Job, settings: Settings, services: Services) -> None:
+def _remove_images(job: Job, settings: Settings, services: Services) -> None:
     bucket, key = (job.result.bucket, job.result.key) if job.result else (settings.results, job.result_key)
-    stored = services.storage.look(bucket, key)
-    if stored and stored.job == job.id:  # a photo that replaced the dropped one has its result there too
+    stored = services.storage.head(bucket, key)
+    if stored and stored.job == job.id:  # not the result of a newer photo with the same key
         services.storage.delete(bucket, key)
     if job.owner and job.source.bucket == settings.inbox and job.source.key.startswith(uploads_of(job.owner)):
         services.storage.delete(job.source.bucket, job.source.key)
 
 
-def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
-    """What a message on the intake queue (an S3 notification) or on the jobs queue announces. Raises ValueError or
-    KeyError when it is neither, TableUnavailable when the presets cannot be read."""
+def parse_message(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
+    """The jobs of a message on the intake queue (an S3 notification) or on the jobs queue.
+
+    Raises ValueError or KeyError for other messages, TableUnavailable where the presets cannot be read.
+    """
     data = json.loads(body)
     if not isinstance(data, dict):
-        raise ValueError("The message is not an object.")
+        raise ValueError("The message must be a JSON object.")
     if "job_id" in data:
         return [JobMessage.from_body(body)]
     if "Records" in data or data.get("Event") == "s3:TestEvent":
-        return [*arrivals(sources_of(data), now, presets)]
-    raise ValueError("The message is neither an S3 notification nor a job's.")
+        return [*new_jobs(sources_of(data), now, presets)]
+    raise ValueError("The message must be an S3 notification or a job message.")
 
 
 def admit(
     waiting: Sequence[Job | JobMessage], settings: Settings, services: Services, now: datetime
 ) -> list[MaskdropError | None]:
-    """Claims what waits and submits what was claimed, in bundles. Duplicates are passed over.
+    """Claims jobs and submits the claimed ones in bundles. Duplicates are skipped.
 
-    Returns, in the order of `waiting`, the error of each whose message must come back; None for the others.
+    Returns, in the order of `waiting`, an error for each job whose message must be redelivered; None for the others.
     """
     errors: list[MaskdropError | None] = [None] * len(waiting)
     order = sorted(range(len(waiting)), key=lambda index: waiting[index].attempts)
@@ -189,14 +192,14 @@ def _admit_bundle(
 
 
 def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime) -> Job | MaskdropError | None:
-    """The job, now ours; None for a duplicate; the error that kept us from knowing."""
+    """Returns the claimed job, None for a duplicate, or the error of the claim."""
     try:
         if isinstance(one, JobMessage):
             return services.jobs.take(one.job_id, bundle=bundle, now=now, abandoned=now - LEASE)
         job = one if one.state == "failed" else replace(one, state="submitted", bundle=bundle, attempts=1)
         if services.jobs.claim(job):
             return job
-        # There already: a duplicate event, unless an earlier try to submit it was given back or died half-way.
+        # The job exists: a duplicate event, or an earlier submission that was returned to the queue or crashed.
         return services.jobs.take(job.id, bundle=bundle, now=now, abandoned=now - LEASE)
     except MaskdropError as error:
         return error
@@ -205,83 +208,88 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
 def _hand_over(
     bundle: str, jobs: Sequence[Job], settings: Settings, services: Services, now: datetime
 ) -> MaskdropError | None:
-    """Submits one bundle. When that fails, its jobs are queued again and the error is returned. Should that fail too,
-    the sweep finds them."""
+    """Submits one bundle. On failure its jobs are queued again and the error is returned. If queueing fails too, the
+    sweep queues them."""
     try:
-        key = f"{MANIFESTS_PREFIX}{bundle}.json"
+        key = f"{BUNDLES_PREFIX}{bundle}.json"
         manifest = bundle_of(bundle, jobs, settings.results).to_bytes()
         services.storage.write(settings.results, key, manifest, "application/json")
         services.endpoint.submit(bundle, f"s3://{settings.results}/{key}")
     except MaskdropError as error:
-        in_threads(lambda job: services.jobs.give_back(job.id, bundle=bundle, now=now), jobs)
+        in_threads(lambda job: services.jobs.requeue(job.id, bundle=bundle, now=now), jobs)
         return error
     return None
 
 
-def settle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
-    """Records what became of a bundle: each of its jobs is done, failed, or queued for another attempt."""
+def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
+    """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt."""
     if not notification.completed:
         reason = f"The endpoint failed: {notification.reason[:500]}"
-        unsettle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
+        requeue_bundle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
         return
-    answer = Answer.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
+    response = BundleResponse.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
 
-    def settle_one(outcome: Outcome) -> Job | None:
+    def record_outcome(outcome: Outcome) -> Job | None:
         if outcome.error is None:
-            return services.jobs.done(outcome.id, outcome, bundle=answer.bundle, cost_usd=cost(answer), now=now)
+            return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=cost(response), now=now)
         if outcome.error.retryable:
-            return again(outcome.id, outcome.error, answer.bundle, settings, services, now)
-        return services.jobs.fail(outcome.id, outcome.error, bundle=answer.bundle, now=now)
+            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
+        return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
-    _tell_ended(in_threads(settle_one, answer.outcomes), services)
+    _publish_finished(in_threads(record_outcome, response.outcomes), services)
 
 
-def unsettle(
+def requeue_bundle(
     notification: Notification, error: ErrorInfo, settings: Settings, services: Services, now: datetime
 ) -> None:
-    """Sends every job of a bundle round again. Results that are there already are found by the container and not made
+    """Queues every job of a failed bundle again. The container finds results that exist and does not compute them
     twice."""
     bundle = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
-    _tell_ended(
-        in_threads(lambda item: again(item.id, error, bundle.id, settings, services, now), bundle.items), services
+    _publish_finished(
+        in_threads(lambda item: retry_or_fail(item.id, error, bundle.id, settings, services, now), bundle.items),
+        services,
     )
 
 
-def _tell_ended(jobs: Iterable[Job | None], services: Services) -> None:
+def _publish_finished(jobs: Iterable[Job | None], services: Services) -> None:
     services.events.publish([job for job in jobs if job and job.finished_at])
 
 
-def again(
+def retry_or_fail(
     job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
 ) -> Job | None:
-    """Queues a job for another attempt, or fails it when it had its last one. None when another bundle has it now."""
-    job = services.jobs.give_back(job_id, bundle=bundle, now=now)
+    """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it."""
+    job = services.jobs.requeue(job_id, bundle=bundle, now=now)
     if job is None:
         return None
     if job.attempts >= settings.max_attempts:
-        gave_up = GaveUp(f"It was tried {job.attempts} times. The last time: {error.message}")
-        return services.jobs.fail(job_id, gave_up.info, bundle=bundle, now=now)
+        final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
+        return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
     delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if job.attempts else 0
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay)
     return job
 
 
 def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
-    """Sends jobs round again whose last change is too long ago, whatever became of their messages. Returns how many."""
+    """Queues jobs again whose last change is longer ago than `overdue_s`. Returns their number."""
     since = now - timedelta(seconds=settings.overdue_s)
-    error = ErrorInfo("overdue", f"No answer came within {settings.overdue_s} seconds.", retryable=True)
+    error = ErrorInfo(
+        "overdue", f"The endpoint returned no response within {settings.overdue_s} seconds.", retryable=True
+    )
     states: tuple[State, ...] = ("queued", "submitted")
     late = [job for state in states for job in services.jobs.overdue(state, since=since, limit=limit)]
     moved = [
-        job for job in in_threads(lambda job: again(job.id, error, job.bundle, settings, services, now), late) if job
+        job
+        for job in in_threads(lambda job: retry_or_fail(job.id, error, job.bundle, settings, services, now), late)
+        if job
     ]
-    _tell_ended(moved, services)
+    _publish_finished(moved, services)
     return len(moved)
 
 
-def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
-    """Fails jobs whose messages reached the dead-letter queue. A job that is submitted or finished stays as it is."""
-    error = GaveUp(reason).info
+def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
+    """Fails jobs whose messages reached the dead-letter queue. Submitted and finished jobs are unchanged."""
+    error = AttemptsExhausted(reason).info
     failed: list[Job] = []
     for one in waiting:
         if isinstance(one, Job):
@@ -296,14 +304,14 @@ def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, n
     services.events.publish(failed)
 
 
-def cost(answer: Answer) -> float | None:
-    """What one image of the answer cost, in US dollars: its share of the instance, and the services around it. None
-    where nothing is billed."""
-    share = answer.usd_per_item
+def cost(response: BundleResponse) -> float | None:
+    """Cost of one image of a bundle in US dollars: its share of the instance, and the other services. None where
+    nothing is billed."""
+    share = response.usd_per_item
     return None if share is None else share + SERVICES_USD
 
 
-def in_threads(work: Callable[[_In], _Out], things: Iterable[_In]) -> list[_Out]:
-    """`work` on each thing, WRITERS at a time, answers in order. The first error is raised after all have run."""
+def in_threads(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+    """Calls `function` with each item in WRITERS threads; results in order. Raises the first error after all calls."""
     with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(work, things))
+        return list(pool.map(function, items))

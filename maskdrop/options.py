@@ -1,4 +1,4 @@
-"""What to do with an image, and in which form to hand it back."""
+"""Options of a job: task, engine, prompts and the form of the result."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
 
+JSON_FIELDS = ("task", "engine", "prompt", "output")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything that decides a result, besides the image. In JSON, `prompts` is the field "prompt"."""
+    """Everything besides the image that determines a result. In JSON, `prompts` is the field "prompt"."""
 
     task: Task = "cutout"
     engine: str = DEFAULT_ENGINE["cutout"]
@@ -32,35 +34,37 @@ class Options:
     @classmethod
     def from_json(cls, data: Any) -> Options:
         """Raises what `parsed` raises, OptionsConflict, and InvalidPrompt for a prompt that the engine cannot use."""
-        said = parsed(data)
-        task: Task = said.get("task", "cutout")
-        chosen = said.get("engine") or engine(DEFAULT_ENGINE[task])
+        values = parsed(data)
+        task: Task = values.get("task", "cutout")
+        chosen = values.get("engine") or engine(DEFAULT_ENGINE[task])
         if chosen.task != task:
-            raise OptionsConflict(f"The engine {chosen.name!r} does not do {task!r}.")
-        prompts: Prompts = said["prompts"]
+            raise OptionsConflict(f"The engine {chosen.name!r} does not support the task {task!r}.")
+        prompts: Prompts = values["prompts"]
         if "box" not in chosen.prompts and any(prompt.box for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} takes no box.")
+            raise InvalidPrompt(f"The engine {chosen.name!r} does not support boxes.")
         if "points" not in chosen.prompts and any(prompt.points for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} takes no points.")
-        return cls(task=task, engine=chosen.name, prompts=prompts, output=Output(**said["output"]))
+            raise InvalidPrompt(f"The engine {chosen.name!r} does not support points.")
+        return cls(task=task, engine=chosen.name, prompts=prompts, output=Output(**values["output"]))
 
 
 def parsed(data: Any) -> dict[str, Any]:
-    """Each option by itself, from an object with any of the four; null is as good as absent. `prompts` and `output`, a
-    dictionary, are always there. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
+    """Parses each field of an options object on its own; null means absent. The result always has `prompts` and
+    `output`, a dictionary. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidOptions("Options are an object.")
-    if unknown := set(data) - {"task", "engine", "prompt", "output"}:
-        raise InvalidOptions(f"There is no option {', '.join(sorted(map(repr, unknown)))}.")
-    said: dict[str, Any] = {}
+        raise InvalidOptions("Options must be an object.")
+    if unknown := set(data) - set(JSON_FIELDS):
+        raise InvalidOptions(
+            f"Unknown option {', '.join(sorted(map(repr, unknown)))}; options are {', '.join(JSON_FIELDS)}."
+        )
+    values: dict[str, Any] = {}
     if (task := data.get("task")) is not None:
         if task not in get_args(Task):
-            raise InvalidOptions(f'"task" is one of {", ".join(get_args(Task))}, not {task!r:.80}.')
-        said["task"] = task
+            raise InvalidOptions(f'"task" must be one of {", ".join(get_args(Task))}; got {task!r:.80}.')
+        values["task"] = task
     if (name := data.get("engine")) is not None:
         if not isinstance(name, str):
-            raise InvalidOptions(f'"engine" is a name, a text, not {name!r:.80}.')
-        said["engine"] = engine(name)
+            raise InvalidOptions(f'"engine" must be the name of an engine; got {name!r:.80}.')
+        values["engine"] = engine(name)
     prompts = prompts_from_json(data.get("prompt"))
-    return {**said, "prompts": prompts, "output": output.parsed(data.get("output"))}
+    return {**values, "prompts": prompts, "output": output.parsed(data.get("output"))}

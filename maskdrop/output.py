@@ -1,8 +1,9 @@
-"""The form of a result: its file format, size and place on the canvas, and what is behind the subject.
+"""The form of a result: file format, size, position on the canvas, and background.
 
-One grammar for the API, presets, the command line and the vendors' dialects: every field is a short text, `FIELDS` says
-which, and `Output` holds it parsed. The words are those of remove.bg, where it has one. What the geometry means is in
-`sagemaker_model/imaging/layout.py`, in this order: region of interest, crop, scale and position, size, background.
+The API, presets, the command line and the dialects share one grammar: every field is a short text that `FIELDS`
+describes and parses; `Output` contains the parsed values. Field names are remove.bg's where it has one. The geometry is
+applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, scale and position, size,
+background.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CONTENT_TYPE: dict[Format, str] = {
 }
 
 PIXELS_MAX: dict[Size, int | None] = {"preview": 250_000, "medium": 1_500_000, "hd": 4_000_000, "original": None}
-"""Pixels of a result, by its size: remove.bg's classes. None: as many as the source gives."""
+"""Maximum pixels of a result by size class, as in remove.bg. None: those of the source."""
 
 SIZE_ALIASES: dict[str, Size] = {
     "small": "preview",
@@ -41,18 +42,19 @@ SIZE_ALIASES: dict[str, Size] = {
 MARGIN_MAX: dict[Unit, float] = {"px": 500, "%": 50}
 SCALE_MIN = 10.0
 BLUR, BLUR_MIN, BLUR_MAX = 2.0, 0.5, 10.0
-"""Percent of the image's longer side. Below the least a blur hides nothing, above the most it is one colour."""
+"""Default, minimum and maximum of a blur's standard deviation, in percent of the image's longer side. Below the minimum
+it hides nothing, above the maximum it is one colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Along one side of something: pixels of the upright source, or percent of that side. At most three decimals."""
+    """A length along one side: pixels of the upright source, or percent of that side. At most three decimals."""
 
     value: float
     unit: Unit = "px"
 
     def of(self, side: float) -> float:
-        """In pixels."""
+        """The length in pixels, for a side of `side` pixels."""
         return self.value if self.unit == "px" else side * self.value / 100
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The region of interest, from one corner to the other; what lies outside is background."""
+    """The region of interest, between two opposite corners; everything outside is background."""
 
     x0: Length
     y0: Length
@@ -73,9 +75,11 @@ class Region:
         x0, x1 = round(self.x0.of(width)), round(self.x1.of(width))
         y0, y1 = round(self.y0.of(height)), round(self.y1.of(height))
         if max(x0, x1) > width or max(y0, y1) > height:
-            raise RegionOutside(f'"output.roi" {self} reaches beyond the image of {width} x {height} pixels.', "roi")
+            raise RegionOutside(
+                f'"output.roi" must be inside the image of {width} x {height} pixels; got {self}.', "roi"
+            )
         if x0 >= x1 or y0 >= y1:
-            raise RegionEmpty(f'"output.roi" {self} holds no pixel: x1 < x2 and y1 < y2 are needed.', "roi")
+            raise RegionEmpty(f'"output.roi" must contain a pixel, with x1 < x2 and y1 < y2; got {self}.', "roi")
         return x0, y0, x1, y1
 
     def __str__(self) -> str:
@@ -84,7 +88,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """What is left around a cropped subject. Percent are of its own width and height."""
+    """Margins around a cropped subject, in pixels or in percent of the subject's width and height."""
 
     top: Length = Length(0)
     right: Length = Length(0)
@@ -102,7 +106,7 @@ class Margins:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Percent of the room that the subject leaves on the canvas: 0 at the left and top, 50 centred."""
+    """Position of the subject in percent of the free canvas: 0 is left or top, 50 is centred."""
 
     x: float = 50
     y: float = 50
@@ -113,7 +117,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """sRGB, 0 to 255 each; alpha 255 is opaque."""
+    """A colour in sRGB, each channel 0 to 255; alpha 255 is opaque."""
 
     red: int
     green: int
@@ -127,7 +131,7 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class BackgroundImage:
-    """An image in S3, scaled to cover the canvas and centred."""
+    """An image in S3 as background, scaled to cover the canvas and centred."""
 
     bucket: str
     key: str
@@ -135,7 +139,7 @@ class BackgroundImage:
 
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """The image's own background out of focus: the standard deviation in percent of the image's longer side."""
+    """The blurred background of the image. radius: standard deviation in percent of the image's longer side."""
 
     radius: float = BLUR
 
@@ -148,18 +152,19 @@ Background = Colour | BackgroundImage | Blur
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The form of the result. The defaults are the whole image, as large as it came, with straight alpha.
+    """The form of a result. By default: the whole image in its size, with straight alpha.
 
-    format: the file format; png and webp keep alpha exactly, jpg is laid on white, zip holds color.jpg and alpha.png.
-    channels: `rgba` is the cut-out, `alpha` the matte alone in grey (255 = subject).
-    size: how many pixels the result has at most; nothing is enlarged to it.
-    roi: what of the image may be subject; None: all.
-    crop: the canvas ends with the subject and these margins; None: it is the image's.
-    scale: the share of the canvas that the subject fills in width or height, in percent; None: as it is.
-    position: where the subject is on the canvas; None: where it was, or in the middle where it is scaled.
-    background: what is laid behind the subject; None: nothing.
+    format: the file format. png and webp keep alpha exactly, jpg has a white background, zip contains color.jpg and
+        alpha.png.
+    channels: `rgba` is the cut-out, `alpha` the matte in grey (255 = subject).
+    size: the maximum size; a smaller result is not enlarged.
+    roi: the region that may contain the subject; None: the whole image.
+    crop: crops the canvas to the subject with these margins; None: no crop.
+    scale: share of the canvas that the subject fills in width or height, in percent; None: not scaled.
+    position: position of the subject on the canvas; None: unchanged, or centred where it is scaled.
+    background: the background behind the subject; None: transparent.
 
-    Raises OptionsConflict for a matte with a background, or in a zip.
+    Raises OptionsConflict for a matte with a background or in a zip.
     """
 
     format: Format = "png"
@@ -173,13 +178,13 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.channels == "alpha" and self.background:
-            raise OptionsConflict('A matte has no background: "output.channels" is "rgba" with one.', "channels")
+            raise OptionsConflict('"output.channels" must be "rgba" with a background; got "alpha".', "channels")
         if self.channels == "alpha" and self.format == "zip":
-            raise OptionsConflict('A zip holds colours and matte: "output.channels" is "rgba" with it.', "channels")
+            raise OptionsConflict('"output.channels" must be "rgba" with the format zip; got "alpha".', "channels")
 
     def to_json(self) -> dict[str, Any]:
-        """The one way to write it: the same result has the same text, whichever alias asked for it. Of the defaults
-        only `format` and `channels` are written, so that a field that is added changes the id of no job."""
+        """The canonical JSON form: aliases of the same result have the same text. Of the defaults only `format` and
+        `channels` are written, so that a new field does not change the ids of existing jobs."""
         chosen: dict[str, Any] = {
             "size": None if self.size == "original" else self.size,
             "roi": self.roi,
@@ -196,31 +201,31 @@ class Output:
 
     @classmethod
     def from_json(cls, data: Any) -> Output:
-        """Raises what `parsed` raises, and OptionsConflict."""
+        """Raises as `parsed` does, and OptionsConflict."""
         return cls(**parsed(data))
 
 
 def parsed(data: Any) -> dict[str, Any]:
-    """Each field by itself, from an object with any of FIELDS; null is as good as absent. Raises InvalidOptions, whose
-    `field` is the name and whose message says what it may be."""
+    """Parses each field of an output object on its own; null means absent. Raises InvalidOptions that names the field
+    and the accepted values."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidOptions('"output" is an object.')
+        raise InvalidOptions('"output" must be an object.')
     values: dict[str, Any] = {}
     for name, value in data.items():
         if name not in FIELDS:
-            raise InvalidOptions(f'"output" has no field {name!r:.80}; it has: {", ".join(FIELDS)}.')
+            raise InvalidOptions(f'"output" has no field {name!r:.80}; its fields are {", ".join(FIELDS)}.')
         if value is None:
             continue
         field = FIELDS[name]
         try:
             values[name] = field.parse(value)
         except ValueError as error:
-            raise InvalidOptions(f'"output.{name}" is {field.grammar}; not {value!r:.80}.', name) from error
+            raise InvalidOptions(f'"output.{name}" must be {field.grammar}; got {value!r:.80}.', name) from error
     return values
 
 
-# The grammar. Each parser raises ValueError, whatever it is given.
+# The grammar. Each parser takes any JSON value and raises ValueError for one that is not accepted.
 
 _NUMBER = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
 _LENGTH = re.compile(rf"(?:{_NUMBER}(px|%)|0)")
@@ -246,19 +251,19 @@ def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[An
     return parse
 
 
-def _length(text: str, most: dict[Unit, float]) -> Length:
+def _length(text: str, maximum: dict[Unit, float]) -> Length:
     found = _LENGTH.fullmatch(text)
     if not found:
         raise ValueError
     length = Length(float(found[1]), found[2]) if found[1] else Length(0.0)  # type: ignore[arg-type]
-    if length.unit in most and length.value > most[length.unit]:
+    if length.unit in maximum and length.value > maximum[length.unit]:
         raise ValueError
     return length
 
 
-def _percent(text: str, least: float = 0, most: float = 100) -> float:
+def _percent(text: str, minimum: float = 0, maximum: float = 100) -> float:
     found = _PERCENT.fullmatch(text)
-    if not found or not least <= float(found[1]) <= most:
+    if not found or not minimum <= float(found[1]) <= maximum:
         raise ValueError
     return float(found[1])
 
@@ -321,9 +326,9 @@ def _several(values: list[Any], *counts: int) -> list[Any]:
 class Field:
     """One field of an output.
 
-    grammar: the end of a sentence "It is …".
-    pattern: a regular expression (of ECMA-262 as well) of the texts that `parse` takes, as the API's description has
-        it: all but the blanks, leading zeros and capitals that are taken too, and images in S3.
+    grammar: accepted values, as the end of the sentence "It must be …".
+    pattern: a regular expression, valid in ECMA-262 too, for the OpenAPI document. `parse` accepts more: surrounding
+        spaces, leading zeros, capitals, and images in S3.
     """
 
     grammar: str
@@ -352,10 +357,10 @@ FIELDS: dict[str, Field] = {
         "|".join((*get_args(Size), *SIZE_ALIASES)),
         _one_of(get_args(Size), SIZE_ALIASES),
     ),
-    "roi": Field('"x1 y1 x2 y2", each as in 20px or 10%', rf"{_PLACE}(?: {_PLACE}){{3}}", _roi),
+    "roi": Field('"x1 y1 x2 y2", each such as 20px or 10%', rf"{_PLACE}(?: {_PLACE}){{3}}", _roi),
     "crop": Field(
-        "true, false, or its margins: one for all sides, two (top and bottom, left and right) or four (top, right, "
-        "bottom, left), each as in 20px (at most 500px) or 10% (at most 50%)",
+        "true, false, or margins: one for all sides, two (top and bottom, left and right) or four (top, right, "
+        "bottom, left), each such as 20px (at most 500px) or 10% (at most 50%)",
         rf"true|false|{_MARGIN}(?: {_MARGIN}(?: {_MARGIN} {_MARGIN})?)?",
         _crop,
     ),
@@ -370,7 +375,7 @@ FIELDS: dict[str, Field] = {
         _position,
     ),
     "background": Field(
-        "a colour (3, 4, 6 or 8 hexadecimal digits, or a name of CSS), "
+        "a colour (3, 4, 6 or 8 hexadecimal digits, or a CSS colour name), "
         f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}',
         "#?(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})|"
         rf"blur(?: (?:10(?:\.0{{1,3}})?|[1-9]{_DECIMALS}|0\.[5-9][0-9]{{0,2}})%)?|{'|'.join(NAMES)}",

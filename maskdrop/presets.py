@@ -1,7 +1,7 @@
-"""Named sets of options. A photo's preset is the first folder of its key under `inbox/`.
+"""Presets: named sets of options. The first folder of a photo's key under `inbox/` names its preset.
 
-Every stage begins with PRESETS. What its registry holds goes before what is here under the same name, so that presets
-are made and changed without a deployment (`maskdrop presets`).
+Every stage has the built-in PRESETS. A preset in its registry overrides the built-in one of the same name, so that
+presets are created and changed without a deployment (`maskdrop presets`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ PRESETS: dict[str, Options] = {
 }
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""Of a preset: what can be a folder everywhere."""
+"""Pattern of a preset's name: valid as a folder name on every system."""
 
 FRESH_S = 60.0
-"""Seconds for which the registry's presets are kept: so long a change may take, and so seldom they are read."""
+"""Seconds for which presets of the registry are cached: a change takes effect after at most this time."""
 
 
 class Presets:
-    """The presets of a stage.
+    """The presets of a stage: built-in ones and those of the registry.
 
-    own: reads those in the registry: name -> options as JSON. clock: seconds, from anywhere.
+    own: reads the registry's presets: name -> options as JSON. clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Presets:
         self._stale = -1.0
 
     def find(self, name: str) -> Options | None:
-        """None where there is no such preset. Raises InvalidPreset when it cannot be used, and TableUnavailable."""
+        """The options of a preset; None for an unknown name. Raises InvalidPreset and TableUnavailable."""
         if name not in self._fresh():
             return PRESETS.get(name)
         return parsed(name, self._own[name])
 
     def of(self, folder: str) -> tuple[str, Options]:
-        """Name and options for photos in a folder: the preset of that name, else the default one. Raises as `find`."""
+        """Name and options of a folder's preset: the preset of that name, else the default. Raises as `find` does."""
         if options := self.find(folder):
             return folder, options
         return DEFAULT_PRESET, self.find(DEFAULT_PRESET) or PRESETS[DEFAULT_PRESET]
 
     def names(self) -> list[str]:
-        """In the order of the alphabet; those that cannot be used as well. Raises TableUnavailable."""
+        """Names in alphabetical order, invalid presets included. Raises TableUnavailable."""
         return sorted({*PRESETS, *self._fresh()})
 
     def _fresh(self) -> Mapping[str, Mapping[str, Any]]:
@@ -68,20 +68,20 @@ class Presets:
 
 
 BUILT_IN = Presets(dict)
-"""PRESETS alone."""
+"""The built-in presets only."""
 
 
 def parsed(name: str, value: Any) -> Options:
-    """The options of a preset as it lies in the registry. Raises InvalidPreset."""
+    """The options of a preset stored in the registry. Raises InvalidPreset."""
     try:
         return Options.from_json(value)
     except MaskdropError as error:
-        raise InvalidPreset(f"The preset {name!r} cannot be used: {error.message}") from error
+        raise InvalidPreset(f"The preset {name!r} is invalid: {error.message}") from error
 
 
 def check_name(name: str) -> None:
     """Raises InvalidOptions."""
     if not NAME.fullmatch(name):
         raise InvalidOptions(
-            f"A preset's name is up to 64 letters, digits, '_' and '-', a letter or digit first; not {name!r:.80}."
+            f"A preset's name must be 1 to 64 letters, digits, '_' or '-', a letter or digit first; got {name!r:.80}."
         )

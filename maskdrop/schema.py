@@ -1,12 +1,12 @@
-"""JSON Schemas (2020-12) of what is asked for and what is told, made from the types, tables and grammars that read and
-write it. `components` gives those with a name, which refer to one another as an OpenAPI document does.
+"""JSON Schemas (2020-12) of requests and responses, derived from the types, tables and grammars that parse and write
+them. `components` returns the named schemas, which refer to each other as in an OpenAPI document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from maskdrop.catalog import ENGINES, Task
@@ -16,6 +16,7 @@ from maskdrop.options import Options
 from maskdrop.output import FIELDS
 from maskdrop.presets import DEFAULT_PRESET, NAME
 from maskdrop.prompt import FAR, MARKS_MAX
+from maskdrop.record import not_none
 
 Schema = dict[str, Any]
 
@@ -35,17 +36,17 @@ def ref(name: str) -> Schema:
 
 
 def of(kind: Any) -> Schema:
-    """A type as `to_json` of our records writes it."""
+    """The schema of a type in the JSON form of `maskdrop.record`."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return {"type": "string", "enum": list(inner)}
     if origin is UnionType:
-        return or_null(of(next(one for one in inner if one is not NoneType)))
+        return or_null(of(not_none(kind)))
     if origin is dict:
         return {"type": "object", "additionalProperties": of(inner[1])}
     if origin is tuple and inner[-1] is Ellipsis:
         return {"type": "array", "items": of(inner[0])}
-    if origin is tuple:  # of one kind, as boxes are
+    if origin is tuple:  # items of one type, as in a box
         return {"type": "array", "items": of(inner[0]), "minItems": len(inner), "maxItems": len(inner)}
     return _PLAIN[kind] if kind in _PLAIN else ref(kind.__name__)
 
@@ -57,27 +58,27 @@ def or_null(schema: Schema) -> Schema:
 
 
 def record(properties: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """An object that is told: it may gain fields."""
+    """An object of a response: later releases may add fields."""
     return {"type": "object", "properties": {**properties, **(optional or {})}, "required": list(properties)}
 
 
 def request(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
-    """An object that is asked with: it has no other fields."""
+    """An object of a request: unknown fields are refused."""
     return {**record(required, optional), "additionalProperties": False}
 
 
-def fields_of(kind: type, *besides: str) -> dict[str, Schema]:
-    """Those of a dataclass, without `besides`."""
-    return {name: of(hint) for name, hint in get_type_hints(kind).items() if name not in besides}
+def fields_of(kind: type, *omitted: str) -> dict[str, Schema]:
+    """Schemas of the fields of a dataclass, without `omitted`."""
+    return {name: of(hint) for name, hint in get_type_hints(kind).items() if name not in omitted}
 
 
 def matching(pattern: str, *, empty: bool = False) -> Schema:
-    """A whole text. empty: or none at all."""
+    """A text that matches `pattern` as a whole. empty: also allows an empty text."""
     return {"type": "string", "pattern": f"^(?:{pattern}{'|' if empty else ''})$"}
 
 
 def output_fields(*, flat: bool) -> dict[str, Schema]:
-    """Of a result. flat: each as a text, as a query and a form have them, where an empty one is not there."""
+    """Schemas of the output fields. flat: each is a text, as in a query or form, where an empty text means absent."""
     schemas = {}
     for name, field in FIELDS.items():
         schema = matching(field.pattern, empty=flat)
@@ -85,12 +86,12 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
             schema["type"] = ["string", "boolean", "null"] if name == "crop" else ["string", "null"]
         schemas[name] = {**schema, "description": f"{field.grammar[0].upper()}{field.grammar[1:]}."}
     if not flat:
-        schemas["background"]["description"] += " Only a preset, the operator's, names an image."
+        schemas["background"]["description"] += " Only presets may name an image."
     return schemas
 
 
 def option_fields(*, flat: bool) -> dict[str, Schema]:
-    """What is to be done with an image. flat: as in `output_fields`, whose fields then stand beside these."""
+    """Schemas of the option fields. flat: as in `output_fields`, with the output fields at the same level."""
     enums: dict[str, list[str]] = {"task": [*get_args(Task)], "engine": [*ENGINES]}
     named: dict[str, Schema] = {"preset": {**matching(NAME.pattern, empty=flat), "default": DEFAULT_PRESET}}
     named |= {name: {"type": "string", "enum": [*values, ""] if flat else values} for name, values in enums.items()}
@@ -105,7 +106,7 @@ def option_fields(*, flat: bool) -> dict[str, Schema]:
 
 
 def _prompt() -> Schema:
-    """One subject: a box, points, or both."""
+    """The schema of a prompt: a box, points, or both."""
     number = {"type": "number", "minimum": -FAR, "maximum": FAR}
     schema = request(
         {},
@@ -119,15 +120,15 @@ def _prompt() -> Schema:
             "labels": {"type": ["array", "null"], "items": {"enum": [0, 1]}, "maxItems": MARKS_MAX},
         },
     )
-    told = (
-        "Where one subject is, in pixels of the upright image: a box (x0, y0, x1, y1), points (x, y), or both. A "
-        "label is 1 on the subject, 0 beside it; no labels are all 1."
+    description = (
+        "Location of one subject in pixels of the upright image: a box (x0, y0, x1, y1), points (x, y), or both. A "
+        "label is 1 on the subject, 0 on the background; the default is 1 for all points."
     )
-    return {**schema, "description": told}
+    return {**schema, "description": description}
 
 
-def told_options() -> dict[str, Schema]:
-    """As a job has them, and a preset."""
+def response_options() -> dict[str, Schema]:
+    """Schemas of the options in a job or preset of a response."""
     output: dict[str, Schema] = {name: of(str) for name in FIELDS}
     place = record({"bucket": of(str), "key": of(str)})
     output["background"] = {"anyOf": [of(str), place]}
@@ -137,15 +138,15 @@ def told_options() -> dict[str, Schema]:
 
 
 def components() -> dict[str, Schema]:
-    """By name."""
-    url = {"type": "string", "format": "uri", "description": "Where the file can be had for some minutes."}
+    """All named schemas."""
+    url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for some minutes."}
     return {
         "Prompt": _prompt(),
         "Output": {
             **request({}, output_fields(flat=False)),
-            "description": "The form of the result. A field that is null is the default, whatever the preset says.",
+            "description": "Form of the result. A null field selects the default and overrides the preset.",
         },
-        "Job": record({**fields_of(Job, "options"), "id": JOB_ID, **told_options()}),
+        "Job": record({**fields_of(Job, "options"), "id": JOB_ID, **response_options()}),
         "Source": record(fields_of(Source)),
         "Result": record(fields_of(Result), {"url": url}),
         "Subject": record(fields_of(Subject)),

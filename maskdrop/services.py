@@ -1,4 +1,4 @@
-"""What the functions need of the world, as small protocols. `lambdas/adapters/` keeps them with boto3, the tests with
+"""Protocols of the services that the functions use. `lambdas/adapters/` implements them with boto3, the tests with
 fakes. Every method raises only errors of `maskdrop.errors`."""
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any, Literal, Protocol
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
 from maskdrop.presets import Presets
-from maskdrop.wire import Invocation, Outcome, Reply
+from maskdrop.wire import ImageResponse, Invocation, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which jobs to list.
+    """Filters for a list of jobs.
 
-    owner: None: everybody's.
-    prefix: of the source's key.
-    since, until: of the last change; since is included, until is not.
+    owner: None for the jobs of all owners.
+    prefix: prefix of the source's key.
+    since, until: range of the last change; since is inclusive, until is exclusive.
     """
 
     owner: str | None = None
@@ -32,60 +32,63 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """before: the `recency` below which the next page goes on, "" when there is none. A page may be shorter than asked
-    for, even empty, and still have a next one: what was looked through for it is bounded."""
+    """One page of a list of jobs.
+
+    before: the `recency` before which the next page starts; "" on the last page. Because the number of scanned records
+    is limited, a page may be short or empty and still have a next one.
+    """
 
     jobs: list[Job]
     before: str
 
 
 class Jobs(Protocol):
-    """The table of jobs. Every change is one conditional write; a method that returns a job returns it as it is after
-    the change, or None when its condition did not hold and nothing was written."""
+    """The table of jobs. Every change is one conditional write. A method that returns a job returns its state after the
+    change, or None where the condition failed and nothing was written."""
 
     def claim(self, job: Job) -> bool:
-        """Writes a job whose id is not there yet. False when it is."""
+        """Writes a job with a new id. False where a job with this id exists."""
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
-        """queued -> submitted in `bundle`, one attempt more; likewise a job that was submitted before `abandoned`."""
+        """queued -> submitted in `bundle`, with one more attempt; also a job that was submitted before `abandoned`."""
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        """queued or submitted -> queued, if it is still `bundle` that last carried it ("": none has)."""
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        """queued or submitted -> queued, if its bundle is still `bundle` ("": never submitted)."""
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
-        """queued or submitted -> done. A result is true whichever bundle brought it. Saying the same thing twice is
-        no fault: a job that is done by this very bundle is returned once more."""
+        """queued or submitted -> done, for a result of any bundle. Repeatable: a job that this bundle has already
+        finished is returned again."""
 
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
-        """queued or submitted -> failed, if it is still `bundle` that last carried it. Likewise repeatable."""
+        """queued or submitted -> failed, if its bundle is still `bundle`. Repeatable."""
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
-        """failed -> queued, with the preset and the options that `job` has, all its attempts before it and nothing of
-        the last one left."""
+        """failed -> queued, with the preset and options of `job`; attempts are reset and the last outcome is
+        removed."""
 
     def delete(self, job_id: str, *, state: State) -> bool:
-        """Forgets a job that is in `state`. False when it is in another; one that is not there is forgotten."""
+        """Deletes a job in `state`. False where it is in another state; True where it does not exist."""
 
     def get(self, job_id: str) -> Job | None: ...
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
-        """The selected jobs, the newest change first, those with a `recency` below `before` ("": all)."""
+        """The selected jobs with a `recency` below `before` ("": all), the latest change first."""
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
-        """Jobs in `state` whose last change came before `since`, the oldest first."""
+        """Jobs in `state` whose last change was before `since`, the oldest first."""
 
 
 class Queue(Protocol):
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
-        """Hides a received message for so long from now, 12 hours at most; then it comes again."""
+    def hide(self, receipt: str, *, seconds: int) -> None:
+        """Sets the visibility timeout of a received message, at most 12 hours; it is redelivered after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is known of an object. version_id: its S3 version, or the ETag in a bucket without versions. job: of which
-    job it is the result; "" where it is none."""
+    """Metadata of an object. version_id: its S3 version, or the ETag in a bucket without versions. job: id of the job
+    whose result it is; "" for other objects."""
 
     version_id: str
     bytes: int
@@ -94,99 +97,99 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What anyone can post a file with (multipart/form-data): these fields first, the field `file` last."""
+    """A presigned form for an upload (multipart/form-data): these fields first, then the field `file`."""
 
     url: str
     fields: dict[str, str]
 
 
 class Storage(Protocol):
-    def look(self, bucket: str, key: str) -> Stored | None:
-        """None where there is no such object."""
+    def head(self, bucket: str, key: str) -> Stored | None:
+        """Metadata of an object; None where it does not exist."""
 
     def delete(self, bucket: str, key: str) -> None:
-        """No fault where there is no such object. In a bucket with versions the last one becomes an old one."""
+        """Deletes an object, if it exists. In a bucket with versions, the last one becomes noncurrent."""
 
     def form(self, bucket: str, key: str, content_type: str, *, bytes_max: int, seconds: int) -> Form:
-        """For one object of 1 to `bytes_max` bytes, under this very key and type, within `seconds`."""
+        """A presigned form for one object of 1 to `bytes_max` bytes with this key and type, valid for `seconds`."""
 
     def read(self, bucket: str, key: str) -> bytes:
-        """Raises SourceMissing when there is no such object."""
+        """Raises SourceMissing where the object does not exist."""
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None: ...
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
-        """An address from which anyone can read the object for `seconds`."""
+        """A presigned URL of the object, valid for `seconds`."""
 
 
 class Endpoint(Protocol):
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        """Hands a bundle that lies at `input_uri` (s3://…) to the endpoint, which answers later by SNS."""
+        """Invokes the asynchronous endpoint with the bundle at `input_uri` (s3://…). SNS notifies of the response."""
 
 
 class Interactive(Protocol):
-    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        """Hands one image to the endpoint and waits for the answer, half a minute at most. Raises the container's own
-        errors, EndpointStarting when it was not ready in that time, EndpointUnavailable for the rest."""
+    def cut_out(self, picture: bytes, invocation: Invocation) -> ImageResponse:
+        """Invokes the interactive endpoint with one image and waits for the response, 30 s at most. Raises the
+        container's errors, EndpointStarting where no instance was ready in time, EndpointUnavailable otherwise."""
 
 
 class Events(Protocol):
     def publish(self, jobs: Sequence[Job]) -> None:
-        """Tells the world of finished jobs."""
+        """Publishes the events of finished jobs."""
 
 
 Kind = Literal["preset", "key", "window", "idempotency", "usage"]
-"""What the registry keeps: named options, API keys, windows of the rate limit, answers to repeated requests, and what
-each owner used."""
+"""Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, and
+usage per owner and month."""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Counters of one item of the registry. expires_at: when they end, in whole seconds; None: never."""
+    """Counters of one item of the registry. expires_at: expiry in whole seconds; None: never."""
 
     counters: dict[str, int]
     expires_at: datetime | None
 
 
 class Registry(Protocol):
-    """Small things that are found by kind and name. A value is a JSON object; from `expires_at` on, None: never, its
-    item is not there."""
+    """A table of small items by kind and name. A value is a JSON object. An item expires at `expires_at` (None:
+    never)."""
 
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None: ...
 
     def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
-        """Writes an item, in the place of any of this name."""
+        """Writes an item and replaces one of the same name."""
 
     def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
-        """Writes an item whose name is free. False when it is not, and nothing is written."""
+        """Writes an item with a new name. False, without a write, where the name exists."""
 
     def delete(self, kind: Kind, name: str) -> None: ...
 
     def list(self, kind: Kind) -> dict[str, dict[str, Any]]:
-        """Every item of a kind: name -> value, by name."""
+        """All items of a kind: name -> value, sorted by name."""
 
     def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
-        """Adds to the counters of an item, atomically. An item that is not there begins at zero and ends at
-        `expires_at`; one that is keeps its own end."""
+        """Adds to the counters of an item, atomically. A new item starts at zero and expires at `expires_at`; an
+        existing one keeps its expiry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An image from the web: its bytes, and the content type that they, not their sender, say."""
+    """A fetched image: its bytes, and the content type by magic number."""
 
     body: bytes
     content_type: str
 
 
 class Web(Protocol):
-    """The web, of which only public hosts are asked (`maskdrop.guard`). Both raise InvalidUrl, BlockedUrl,
-    FailedDownload (a host that is none, or has no valid certificate) and HostUnavailable."""
+    """HTTP requests to public hosts, with SSRF protection (`maskdrop.ssrf`). Methods raise InvalidUrl, BlockedUrl,
+    FailedDownload (also for an unknown host or an invalid certificate) and HostUnavailable."""
 
     def fetch(self, url: str) -> Download:
-        """Raises TooManyRedirects, FileTooLarge, EmptyFile and UnsupportedFormat as well."""
+        """Downloads an image. Also raises TooManyRedirects, FileTooLarge, EmptyFile and UnsupportedFormat."""
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """The HTTP status of the answer. Follows no redirect and never goes by plain http but to trusted hosts."""
+        """Posts a body and returns the response's status. Follows no redirect; plain http to trusted hosts only."""
 
 
 @dataclass(frozen=True, slots=True)

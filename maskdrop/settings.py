@@ -1,40 +1,115 @@
-"""The settings of the functions: read once, typed; what infra writes is what they read."""
+"""Settings: typed dataclasses that are read once from texts, and those of the Lambda functions.
+
+One reader serves environment variables (functions, model server, local stack) and named texts (training).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Literal
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from maskdrop.errors import MaskdropError
+from maskdrop.record import not_none
 
 PREFIX = "MASKDROP_"
 
 Interactive = Literal["serverless", "realtime", "off"]
-"""How one image is worked at once: on CPUs that are there only while they work, on GPUs that are always there, or not
-at all."""
+"""Kind of the endpoint for single images: serverless on CPUs, real-time on an instance that always runs, or none."""
 
 
 class InvalidSettings(MaskdropError):
     code = "invalid_settings"
 
 
+def read(
+    kind: type,
+    texts: Mapping[str, str],
+    *,
+    prefix: str = "",
+    only: tuple[str, ...] = (),
+    check: Callable[[str, Any], str] = lambda _name, _value: "",
+) -> dict[str, Any]:
+    """Values for the fields of a dataclass, parsed from texts by their type hints.
+
+    prefix: reads environment variables: the prefix and the field's name in capitals; an empty variable is not set.
+        Without a prefix, the names are the fields' own, and any other name is a fault.
+    only: names of the fields to read; all by default.
+    check: returns what a value must be, for a value out of range, else "".
+
+    Raises InvalidSettings that names every fault: a missing, malformed, out-of-range or unknown setting.
+    """
+    hints, faults, values = get_type_hints(kind), [], {}
+    wanted = {
+        prefix + item.name.upper() if prefix else item.name: item
+        for item in fields(kind)
+        if not only or item.name in only
+    }
+    for name, text in texts.items():
+        if name in wanted and (text or not prefix):
+            item = wanted[name]
+            try:
+                value = values[item.name] = _parse(text, hints[item.name])
+                accepted = check(item.name, value)
+            except ValueError:
+                accepted = _accepted(hints[item.name])
+            if accepted:
+                faults.append(f"{name} must be {accepted}; got {text!r}")
+        elif not prefix:
+            faults.append(f"there is no setting {name!r} (there are {', '.join(wanted)})")
+    for name, item in wanted.items():
+        if item.default is MISSING and item.default_factory is MISSING and not texts.get(name):
+            faults.append(f"{name} is not set")
+    if faults:
+        raise InvalidSettings("; ".join(faults) + ".")
+    return values
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """Raises ValueError."""
+    if isinstance(hint, UnionType):
+        return None if text == "none" else _parse(text, not_none(hint))
+    if get_origin(hint) is Literal or hint is bool:
+        choices = _BOOLEANS if hint is bool else {choice: choice for choice in get_args(hint)}
+        if text not in choices:
+            raise ValueError
+        return choices[text]
+    if hint is int and not text.isascii():
+        raise ValueError
+    return hint(text)
+
+
+def _accepted(hint: Any) -> str:
+    """The values that `_parse` takes, as the end of a sentence."""
+    if isinstance(hint, UnionType):
+        return f"{_accepted(not_none(hint))}, or none"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    return {int: "a whole number", float: "a number", bool: "1, 0, true or false", Path: "a path"}.get(hint, "a text")
+
+
+_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Names of the parts, and limits.
+    """Settings of the Lambda functions: names of resources, and limits. `infra` writes them, the functions read them.
 
-    stage: the deployment's name, as in "dev".
-    interactive, interactive_mode: the name and the kind of the endpoint for one image now; "" and "off" without one.
-    max_attempts: submissions of one image before it is failed.
-    overdue_s: how long a job may stay queued or submitted before the sweep sends it round again, in seconds: 5 minutes
-        more than a bundle may wait in the endpoint (6 hours, SageMaker's most) and be in work there (15 minutes).
-    link_s: how long a presigned address of a result is valid, in seconds.
-    cors_origins: the origins whose pages may call the API, with blanks between them, or "*"; "": none.
-    keep_days: how long the record of a finished job is kept, in days.
-    trusted_hosts: names of one's own hosts, with blanks between them, that the address of a source or a webhook may
-        have although they are not public; at any port, by https or http.
-    source_buckets: buckets, beside the inbox, whose objects any caller may make jobs of, with blanks between them.
-    http_sources: 1: sources are fetched by plain http too; 0: by https alone.
+    stage: the deployment's name, such as "dev".
+    interactive, interactive_mode: name and kind of the endpoint for single images; "" and "off" without one.
+    max_attempts: submissions of an image before its job fails.
+    overdue_s: seconds that a job may stay queued or submitted before the sweep queues it again. The default is 5
+        minutes more than a bundle may wait in the endpoint (6 hours, SageMaker's maximum) plus 15 minutes of
+        processing.
+    link_s: seconds for which the presigned URL of a result is valid.
+    cors_origins: origins whose pages may call the API, separated by spaces, or "*"; "" for none.
+    keep_days: days for which the record of a finished job is kept.
+    trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
+        they are not public, at any port, by https or http.
+    source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, separated by spaces.
+    http_sources: 1 fetches sources by plain http too, 0 by https only.
     """
 
     stage: str
@@ -59,27 +134,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Reads MASKDROP_<FIELD>. Raises InvalidSettings, naming every fault together."""
-        faults: list[str] = []
-        values: dict[str, str | int] = {}
-        for field in fields(cls):
-            name = PREFIX + field.name.upper()
-            text = env.get(name, "")
-            if not text:
-                if field.default is MISSING:
-                    faults.append(f"{name} is not set")
-            elif isinstance(field.default, int):
-                try:
-                    values[field.name] = int(text)
-                except ValueError:
-                    faults.append(f"{name} is not a whole number: {text!r}")
-            else:
-                values[field.name] = text
-        if faults:
-            raise InvalidSettings("; ".join(faults) + ".")
-        return cls(**values)  # type: ignore[arg-type]
+        """Reads MASKDROP_<FIELD>. Raises InvalidSettings that names every fault."""
+        return cls(**read(cls, env, prefix=PREFIX))
 
     def to_env(self) -> dict[str, str]:
-        """The environment that `from_env` reads back. What is empty is left out."""
+        """The environment that `from_env` reads; empty values are omitted."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {PREFIX + name.upper(): str(value) for name, value in values.items() if value != ""}

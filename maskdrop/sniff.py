@@ -1,9 +1,9 @@
-"""What a file is, by its first bytes: names and headers are whatever their sender wrote."""
+"""Content types by magic numbers: names and headers of files are not trusted."""
 
 from __future__ import annotations
 
 HEAD = 64
-"""Bytes that are enough to tell."""
+"""Bytes that identify a content type."""
 
 MAGIC = {
     b"\xff\xd8\xff": "image/jpeg",
@@ -17,12 +17,11 @@ MAGIC = {
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
-"""Of the box `ftyp` that such a file begins with (ISO/IEC 14496-12; 23008-12 for HEIF, AV1 Image File Format)."""
+"""Brands in the `ftyp` box at the start of a file (ISO/IEC 14496-12; 23008-12 for HEIF; AV1 Image File Format)."""
 
 
-def picture_type(head: bytes) -> str | None:
-    """The content type of an image that begins with `head`, of the formats that the container reads; None for anything
-    else."""
+def image_type(head: bytes) -> str | None:
+    """The content type of a file that begins with `head`, for formats that the container reads; None for others."""
     for magic, content_type in MAGIC.items():
         if head.startswith(magic):
             return content_type

@@ -1,8 +1,8 @@
-"""Webhooks: the end of a job, told to the address that its request named, in the form of Standard Webhooks
-(https://www.standardwebhooks.com, specification 1.0.0), so that receivers verify it with any of its libraries.
+"""Webhooks: the event of a finished job, posted to the URL of its request in the format of Standard Webhooks
+(https://www.standardwebhooks.com, specification 1.0.0), whose libraries verify the signature.
 
-The body is an event, the very one that EventBridge carries; the secret is its key's, from the registry. What does not
-arrive comes again through its queue.
+The body is the event that EventBridge receives too. The secret is that of the API key, from the registry. A failed
+delivery is retried through the webhooks queue.
 """
 
 from __future__ import annotations
@@ -16,43 +16,42 @@ from datetime import datetime
 from typing import Any, Literal
 
 from maskdrop.errors import BlockedUrl, HostUnavailable, InvalidUrl
-from maskdrop.job import Job, iso
+from maskdrop.job import Job
+from maskdrop.record import iso
 from maskdrop.services import Services
 
 RETRY_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)
-"""Seconds before the second, third … attempt: 28 hours in all. The specification's own example goes on to 20 hours
-between two; SQS hides a message for 12 at most."""
+"""Seconds before the second, third … attempt: 28 hours in all. The specification's example has gaps of up to 20 hours;
+the visibility timeout of SQS is 12 hours at most."""
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  what every secret begins with
+SECRET_PREFIX = "whsec_"  # noqa: S105  prefix of every secret
 
 Fate = Literal["delivered", "gone", "refused", "unsigned"]
-"""What became of a webhook for good: taken; no longer wanted (410); an address that is not asked; a key that is revoked
-or has no secret."""
+"""Final outcome of a delivery: accepted; no longer wanted (410); URL not allowed; key revoked or without a secret."""
 
 
 def event_of(job: Job) -> dict[str, Any]:
-    """The end of a job as an event."""
+    """The event of a finished job."""
     moment = job.finished_at or job.changed_at
     return {"type": f"job.{job.state}", "timestamp": iso(moment), "data": job.to_json()}
 
 
 def message_id(event: Mapping[str, Any]) -> str:
-    """The same at every attempt, and when the same end is told twice; another when the job was tried anew."""
+    """Id of an event: equal for every delivery attempt, different after the job was retried."""
     job = event["data"]
     return f"{job['state']}_{job['id']}_{job['bundle']}"
 
 
 def signature(secret: str, message: str, timestamp: int, body: bytes) -> str:
-    """secret: "whsec_" and base64. timestamp: of the attempt, in Unix seconds. Raises ValueError for a secret that is
-    none."""
+    """The value of the header webhook-signature. secret: "whsec_" and base64. timestamp: of the attempt, in Unix
+    seconds. Raises ValueError for a malformed secret."""
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     digest = hmac.new(key, b"%s.%d.%s" % (message.encode(), timestamp, body), hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate:
-    """One attempt. Whatever it raises is worth another: even a name that is not found and a certificate that has run
-    out may be mended tomorrow."""
+    """Makes one delivery attempt. Every error it raises is worth a retry, since names and certificates get repaired."""
     webhook = event["data"]["webhook"]
     key = services.registry.get("key", webhook["key"])
     if not key or not key.get("webhook_secret"):
@@ -71,5 +70,5 @@ def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate
     if status == 410:
         return "gone"
     if not 200 <= status < 300:
-        raise HostUnavailable(f"The receiver answered {status}.")
+        raise HostUnavailable(f"The receiver responded with status {status}.")
     return "delivered"

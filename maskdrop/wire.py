@@ -1,21 +1,22 @@
-"""The forms in which the parts speak to one another: bundles to the container, outcomes back, messages on the queues.
+"""JSON messages between functions, container and queues: bundles, their responses, job messages.
 
 A bundle (JSON, at most BUNDLE_MAX items):
 
     {"bundle": "…", "items": [{"id", "source", "result": {"bucket", "key"}, "task", "engine", "prompt", "output"}]}
 
-Its answer, one outcome an item:
+Its response, with one outcome for each item:
 
     {"bundle": "…", "device": "cpu", "wall_ms": 812.0, "usd_per_hour": null, "outcomes": [
         {"id", "engine", "result": {…}, "subject": {…}, "warnings": […], "timings": {…}, "error": null} |
         {"id", "engine", "error": {"code", "message", "retryable"}, "timings": {…}}]}
 
-One image: the image as the body; in the header CUSTOM_ATTRIBUTES its options as JSON, at most 1,024 characters, and
-beside them where a result goes that is larger than its caller can be handed:
+A single image is the body of a request whose header CUSTOM_ATTRIBUTES contains the options as JSON, at most 1,024
+characters, and the destination of a result that is too large for the response:
 
     {"task", "engine", "prompt", "output", "overflow": {"bucket", "key", "bytes_max"}}
 
-Its answer: the image, or {"result": {…}} when it went there; in the same header what was found (`Facts`).
+The response is the result, or {"result": {…}} where it was written to that destination; the same header contains
+`Facts`.
 """
 
 from __future__ import annotations
@@ -23,34 +24,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
 from maskdrop.errors import ErrorInfo, InvalidOptions
 from maskdrop.job import Job, Result, Source, Subject
-from maskdrop.options import Options
+from maskdrop.options import JSON_FIELDS, Options
+from maskdrop.record import Decimals, Inline, Record
 
 BUNDLE_MAX = 64
-"""Items in one bundle: about 18 kB of JSON, and 12 s of work at 5 images a second."""
+"""Items in one bundle: about 18 kB of JSON, and 12 s of processing at 5 images a second."""
 
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_MAX = 1024
-"""Characters that SageMaker lets through in that header."""
+"""Characters that SageMaker allows in that header."""
 
 RESULT_OF = "maskdrop-job"
-"""In the metadata of a result in S3: the id of the job that it is of."""
+"""Metadata field of a result in S3: the id of its job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Overflow:
-    """Where a result of more than `bytes_max` bytes goes."""
+class Overflow(Record):
+    """Destination of a result of more than `bytes_max` bytes."""
 
     bucket: str
     key: str
     bytes_max: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"bucket": self.bucket, "key": self.key, "bytes_max": self.bytes_max}
 
     @classmethod
     def from_json(cls, data: Any) -> Overflow:
@@ -58,18 +57,18 @@ class Overflow:
         match data:
             case {"bucket": str(bucket), "key": str(key), "bytes_max": int(bytes_max)} if len(data) == 3:
                 return cls(bucket, key, bytes_max)
-        raise InvalidOptions('"overflow" is an object of bucket, key and bytes_max.')
+        raise InvalidOptions('"overflow" must be an object with bucket, key and bytes_max.')
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What is asked for one image."""
+    """The request for a single image."""
 
     options: Options
     overflow: Overflow | None = None
 
     def to_header(self) -> str:
-        """ASCII; it may be longer than CUSTOM_ATTRIBUTES_MAX, as prompts are."""
+        """ASCII. May exceed CUSTOM_ATTRIBUTES_MAX where there are many prompts."""
         more = {"overflow": self.overflow.to_json()} if self.overflow else {}
         return json.dumps({**self.options.to_json(), **more}, separators=(",", ":"))
 
@@ -77,19 +76,26 @@ class Invocation:
     def from_header(cls, text: str) -> Invocation:
         """Raises InvalidOptions and what `Options.from_json` raises."""
         if len(text) > CUSTOM_ATTRIBUTES_MAX:
-            raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} has at most {CUSTOM_ATTRIBUTES_MAX} characters.")
+            raise InvalidOptions(
+                f"The header {CUSTOM_ATTRIBUTES} must have at most {CUSTOM_ATTRIBUTES_MAX} characters; got {len(text)}."
+            )
         try:
             data = json.loads(text) if text.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} is not JSON.") from error
+            raise InvalidOptions(f"The header {CUSTOM_ATTRIBUTES} must be JSON.") from error
         overflow = data.pop("overflow", None) if isinstance(data, dict) else None
         return cls(Options.from_json(data), None if overflow is None else Overflow.from_json(overflow))
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found in one image, and how. width and height of the result in pixels, full: both in the size
-    "original"; place the subject's box in the result (None: nothing was found), timings in milliseconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Record):
+    """Properties of one result.
+
+    width, height: of the result, in pixels.
+    full: width and height of the result in the size "original".
+    place: box of the subject in the result, x0, y0, x1, y1 in pixels; None without a subject.
+    timings: milliseconds by stage.
+    """
 
     engine: str
     device: str
@@ -98,48 +104,24 @@ class Facts:
     full: tuple[int, int]
     subject: Subject
     place: tuple[int, int, int, int] | None
-    warnings: tuple[str, ...]
     timings: dict[str, float]
+    warnings: tuple[str, ...]
 
     def to_header(self) -> str:
-        """ASCII; the last warnings are left out when it would be longer than CUSTOM_ATTRIBUTES_MAX."""
-        data = {
-            "engine": self.engine,
-            "device": self.device,
-            "width": self.width,
-            "height": self.height,
-            "full": self.full,
-            "subject": self.subject.to_json(),
-            "place": self.place,
-            "timings": self.timings,
-        }
-        warnings = list(self.warnings)
-        while True:
-            text = json.dumps({**data, "warnings": warnings}, separators=(",", ":"))
-            if len(text) <= CUSTOM_ATTRIBUTES_MAX or not warnings:
-                return text
-            warnings.pop()
+        """ASCII. The last warnings are omitted where the text would exceed CUSTOM_ATTRIBUTES_MAX."""
+        data = self.to_json()
+        while len(text := json.dumps(data, separators=(",", ":"))) > CUSTOM_ATTRIBUTES_MAX and data["warnings"]:
+            data["warnings"].pop()
+        return text
 
     @classmethod
     def from_header(cls, text: str) -> Facts:
-        data = json.loads(text)
-        place = data["place"]
-        return cls(
-            engine=data["engine"],
-            device=data["device"],
-            width=int(data["width"]),
-            height=int(data["height"]),
-            full=(data["full"][0], data["full"][1]),
-            subject=Subject.from_json(data["subject"]),
-            place=(place[0], place[1], place[2], place[3]) if place else None,
-            warnings=tuple(data["warnings"]),
-            timings=dict(data["timings"]),
-        )
+        return cls.from_json(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The container's answer for one image. file: its bytes, or where they lie. content_type: of the file."""
+class ImageResponse:
+    """The response for a single image. file: its bytes, or its location in S3. content_type: type of the file."""
 
     facts: Facts
     content_type: str
@@ -147,32 +129,21 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a bundle: what to read, what to do, where to write."""
+class Destination(Record):
+    """The object in S3 that a result is written to."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Record):
+    """One image of a bundle: source, options and destination."""
 
     id: str
     source: Source
-    result_bucket: str
-    result_key: str
-    options: Options
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "source": self.source.to_json(),
-            "result": {"bucket": self.result_bucket, "key": self.result_key},
-            **self.options.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Item:
-        return cls(
-            id=data["id"],
-            source=Source.from_json(data["source"]),
-            result_bucket=data["result"]["bucket"],
-            result_key=data["result"]["key"],
-            options=Options.from_json({name: data.get(name) for name in ("task", "engine", "prompt", "output")}),
-        )
+    result: Destination
+    options: Annotated[Options, Inline(JSON_FIELDS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +156,7 @@ class Bundle:
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Bundle:
-        """Raises InvalidOptions when the body is no bundle."""
+        """Raises InvalidOptions for a body that is not a bundle."""
         try:
             data = json.loads(body)
             items = tuple(Item.from_json(item) for item in data["items"])
@@ -193,18 +164,20 @@ class Bundle:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidOptions(f"The body is not a bundle: {type(error).__name__} ({error}).") from error
         if len(items) > BUNDLE_MAX:
-            raise InvalidOptions(f"A bundle has at most {BUNDLE_MAX} items, not {len(items)}.")
+            raise InvalidOptions(f"A bundle must have at most {BUNDLE_MAX} items; got {len(items)}.")
         return cls(bundle, items)
 
 
 def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str) -> Bundle:
-    """The bundle that carries `jobs`, their results going to the bucket `results`."""
-    return Bundle(bundle_id, tuple(Item(job.id, job.source, results, job.result_key, job.options) for job in jobs))
+    """The bundle of `jobs`, whose results are written to the bucket `results`."""
+    return Bundle(
+        bundle_id, tuple(Item(job.id, job.source, Destination(results, job.result_key), job.options) for job in jobs)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one item: a result, or an error."""
+class Outcome(Record):
+    """The outcome of one item: a result or an error."""
 
     id: str
     engine: str
@@ -214,98 +187,60 @@ class Outcome:
     timings: dict[str, float] = field(default_factory=dict)
     error: ErrorInfo | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "engine": self.engine,
-            "result": self.result.to_json() if self.result else None,
-            "subject": self.subject.to_json() if self.subject else None,
-            "warnings": list(self.warnings),
-            "timings": self.timings,
-            "error": self.error.to_json() if self.error else None,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Outcome:
-        result, subject, error = data.get("result"), data.get("subject"), data.get("error")
-        return cls(
-            id=data["id"],
-            engine=data.get("engine") or "",
-            result=Result.from_json(result) if result else None,
-            subject=Subject.from_json(subject) if subject else None,
-            warnings=tuple(data.get("warnings") or ()),
-            timings=dict(data.get("timings") or {}),
-            error=ErrorInfo.from_json(error) if error else None,
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the container says to a bundle.
+class BundleResponse(Record):
+    """The response to a bundle.
 
-    wall_ms: from the arrival of the bundle to its last outcome.
-    usd_per_hour: the price of the instance; None where nothing is billed.
+    wall_ms: milliseconds from the request to the last outcome.
+    usd_per_hour: price of the instance; None where nothing is billed.
     """
 
     bundle: str
     device: str
-    wall_ms: float
+    wall_ms: Annotated[float, Decimals(1)]
     usd_per_hour: float | None
     outcomes: tuple[Outcome, ...]
 
     @property
     def usd_per_item(self) -> float | None:
-        """The share of one image in the time of the instance."""
+        """Share of one image in the cost of the instance; None where nothing is billed."""
         if self.usd_per_hour is None or not self.outcomes:
             return None
         return self.usd_per_hour * self.wall_ms / 3_600_000 / len(self.outcomes)
 
     def to_bytes(self) -> bytes:
-        return _dump(
-            {
-                "bundle": self.bundle,
-                "device": self.device,
-                "wall_ms": round(self.wall_ms, 1),
-                "usd_per_hour": self.usd_per_hour,
-                "outcomes": [outcome.to_json() for outcome in self.outcomes],
-            }
-        )
+        return _dump(self.to_json())
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Answer:
-        data = json.loads(body)
-        price = data["usd_per_hour"]
-        return cls(
-            bundle=data["bundle"],
-            device=data["device"],
-            wall_ms=float(data["wall_ms"]),
-            usd_per_hour=None if price is None else float(price),
-            outcomes=tuple(Outcome.from_json(outcome) for outcome in data["outcomes"]),
-        )
+    def from_bytes(cls, body: bytes) -> BundleResponse:
+        return cls.from_json(json.loads(body))
 
 
 def sources_of(event: dict[str, Any]) -> Iterator[Source]:
-    """The objects that an S3 notification says were created. Keys come URL-encoded and are un-quoted here, once.
-    `s3:TestEvent`, which S3 sends when a notification is set up, holds none."""
+    """The created objects of an S3 notification. Keys are URL-decoded here, once.
+
+    An `s3:TestEvent`, which S3 sends when a notification is configured, contains none.
+    """
     for record in event.get("Records", ()):
         if not record["eventName"].removeprefix("s3:").startswith("ObjectCreated:"):
             continue
-        thing = record["s3"]["object"]
+        created = record["s3"]["object"]
         yield Source(
             bucket=record["s3"]["bucket"]["name"],
-            key=unquote_plus(thing["key"]),
-            version_id=thing.get("versionId") or thing.get("eTag") or "",
-            bytes=thing.get("size"),
-            sequencer=thing.get("sequencer") or "",
+            key=unquote_plus(created["key"]),
+            version_id=created.get("versionId") or created.get("eTag") or "",
+            bytes=created.get("size"),
+            sequencer=created.get("sequencer") or "",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """SageMaker's word on an asynchronous invocation, as it arrives through SNS.
+    """SageMaker's notification of an asynchronous invocation, delivered by SNS.
 
-    output: the s3:// address of the container's answer; "" when the invocation failed.
-    input: the s3:// address of the bundle.
+    output: S3 URI of the container's response; "" where the invocation failed.
+    input: S3 URI of the bundle.
     """
 
     bundle: str
@@ -327,19 +262,18 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class JobMessage:
-    """A message on the jobs queue: this job waits to be submitted, after so many attempts."""
+class JobMessage(Record):
+    """A message on the jobs queue: the job is to be submitted, after `attempts` earlier submissions."""
 
     job_id: str
     attempts: int
 
     def to_body(self) -> str:
-        return json.dumps({"job_id": self.job_id, "attempts": self.attempts})
+        return json.dumps(self.to_json())
 
     @classmethod
     def from_body(cls, body: str) -> JobMessage:
-        data = json.loads(body)
-        return cls(job_id=data["job_id"], attempts=int(data["attempts"]))
+        return cls.from_json(json.loads(body))
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:

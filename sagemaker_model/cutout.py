@@ -21,10 +21,10 @@ from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Rectangle, lay_out, plan
-from sagemaker_model.imaging.pixels import Limits, Picture, Pixels, decode, encode
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
 from sagemaker_model.imaging.refine import to_full_size
 
-ImageReader = Callable[[bytes, Limits], Picture]
+ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
 
 ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
@@ -67,16 +67,16 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedImage:
+class CutoutRequest:
     """A decoded image with its options. The prompts are clipped to the image."""
 
-    image: Picture
+    image: DecodedImage
     prompts: Prompts
     options: Options
     timings: Timings
 
 
-def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReader = decode) -> DecodedImage:
+def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReader = decode) -> CutoutRequest:
     """Decodes an image, and checks prompts and region of interest.
 
     Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image, and RegionOutside or
@@ -89,11 +89,11 @@ def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReade
     prompts = tuple(prompt.inside(width, height) for prompt in options.prompts)
     if options.output.roi:
         options.output.roi.inside(width, height)
-    return DecodedImage(image, prompts, options, timings)
+    return CutoutRequest(image, prompts, options, timings)
 
 
 def render(
-    decoded: DecodedImage,
+    decoded: CutoutRequest,
     predicted: Alpha,
     engine: Engine,
     limits: Limits,
@@ -127,8 +127,8 @@ def render(
         rgb, alpha = lay_out(rgb, alpha, output, layout, image, background_image)
     with timings.stage("encode"):
         result = write(rgb, alpha, output, image.dpi, _provenance(options, engine))
-    box_in_result = layout.placed(subject.box) if subject.box else None
-    return Cutout(result, output.format, *layout.size, layout.full, subject, box_in_result, warnings, timings.ms)
+    box_in_result = layout.to_result(subject.box) if subject.box else None
+    return Cutout(result, output.format, *layout.size, layout.full_size, subject, box_in_result, warnings, timings.ms)
 
 
 def cut_out(
@@ -147,7 +147,7 @@ def cut_out(
     return render(decoded, predicted, engine, limits, write, background)
 
 
-def _decode_background(data: bytes, limits: Limits) -> Picture:
+def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
     try:
         return decode(data, limits)
     except InputError as error:
@@ -163,7 +163,7 @@ def _clear_outside(alpha: Pixels, region: Region) -> Pixels:
     return inside
 
 
-def _full_size_alpha(predicted: Alpha, image: Picture) -> Pixels:
+def _full_size_alpha(predicted: Alpha, image: DecodedImage) -> Pixels:
     """Returns the refined alpha, HxW uint8, multiplied by the source's own alpha if it has one."""
     alpha = to_full_size(predicted.values, image.rgb)
     if image.alpha is None:
@@ -171,8 +171,18 @@ def _full_size_alpha(predicted: Alpha, image: Picture) -> Pixels:
     return np.asarray(cv2.multiply(alpha, image.alpha, scale=1 / 255), np.uint8).reshape(alpha.shape)
 
 
-FULL_SIZE_ALPHA: dict[catalog.Returns, Callable[[Alpha, Picture], Pixels]] = {"alpha": _full_size_alpha}
-"""Functions that convert an engine's result to the alpha of the image, by the catalogue's `returns`."""
+def no_conversion(_predicted: object, _image: object) -> Pixels:
+    """Raises NotImplementedError. The row of FULL_SIZE_ALPHA for a kind of prediction that no engine returns yet."""
+    raise NotImplementedError("This kind of prediction has no row in FULL_SIZE_ALPHA (cutout.py).")
+
+
+FULL_SIZE_ALPHA: dict[catalog.Returns, Callable[[Alpha, DecodedImage], Pixels]] = {
+    "alpha": _full_size_alpha,
+    "masks": no_conversion,
+    "boxes": no_conversion,
+    "image": no_conversion,
+}
+"""The conversion of a prediction to the alpha of the image, HxW uint8, by the catalogue's `returns`."""
 
 
 def subject_of(alpha: Pixels) -> Subject:

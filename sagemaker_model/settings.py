@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from maskdrop.settings import InvalidSettings
+from maskdrop.limits import IMAGE_BYTES_MAX
+from maskdrop.settings import InvalidSettings, read
 from sagemaker_model.imaging.pixels import Limits
 
 PREFIX = "MODEL_"
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "Path": Path,
-    "Path | None": Path,
-    "int": int,
-    "int | None": int,
-    "float": float,
-    "float | None": float,
-    "bool": {"1": True, "true": True, "0": False, "false": False}.__getitem__,
-}
-
-_KIND = {
-    "int": "whole number",
-    "int | None": "whole number",
-    "float": "number",
-    "float | None": "number",
-    "bool": "1, 0, true or false",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +21,7 @@ class ServerSettings:
     """The settings of the model server and of `worker`.
 
     host: IP address to listen on. The container sets 0.0.0.0; the default serves this machine only.
+    port: TCP port of the HTTP server. SageMaker requires 8080.
     weights_dir: folder of the weights. SageMaker unpacks them into /opt/ml/model.
     device: cpu, cuda, or auto (cuda if available, else cpu).
     require_gpu: do not start without a GPU, instead of running slowly on the CPU.
@@ -65,7 +48,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     weights_dir: Path = Path("/opt/ml/model")
-    device: str = "auto"
+    device: Literal["cpu", "cuda", "auto"] = "auto"
     require_gpu: bool = False
     batch_max: int = 16
     embeddings_bytes: int = 512 * 1024 * 1024
@@ -75,7 +58,7 @@ class ServerSettings:
     network_threads: int | None = None
     queue_max: int = 256
     queue_bytes: int = 512 * 1024 * 1024
-    max_bytes: int = 32 * 1024 * 1024
+    max_bytes: int = IMAGE_BYTES_MAX
     max_pixels: int = 50_000_000
     deadline_s: float = 60.0
     drain_s: int = 25
@@ -99,26 +82,12 @@ class ServerSettings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerSettings:
-        """Reads MODEL_<FIELD>; what is not set keeps its default. Raises InvalidSettings, naming all faults at once."""
-        faults: list[str] = []
-        values: dict[str, Any] = {}
-        for item in fields(cls):
-            name = PREFIX + item.name.upper()
-            text = env.get(name, "")
-            if not text:
-                continue
-            try:
-                value = _READ[str(item.type)](text)
-            except (ValueError, KeyError):
-                faults.append(f"{name} is no {_KIND[str(item.type)]}: {text!r}")
-                continue
-            if isinstance(value, bool):
-                pass
-            elif isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
-                faults.append(f"{name} must be above 0: {text!r}")
-            values[item.name] = value
-        if values.get("device", "cpu") not in ("cpu", "cuda", "auto"):
-            faults.append(f"{PREFIX}DEVICE is cpu, cuda or auto, not {values['device']!r}")
-        if faults:
-            raise InvalidSettings("; ".join(faults) + ".")
-        return cls(**values)
+        """Reads MODEL_<FIELD>; a variable that is not set keeps the default. Raises InvalidSettings that names every
+        fault."""
+        return cls(**read(cls, env, prefix=PREFIX, check=_above_zero))
+
+
+def _above_zero(_name: str, value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
+        return "above 0"
+    return ""

@@ -1,4 +1,4 @@
-"""The services in memory, keeping the same promises as those in AWS. The contract tests hold both to them."""
+"""In-memory fakes of the services. The tests in tests/e2e run the same checks on them and on the AWS adapters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from math import ceil
 from typing import Any
 
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
-from maskdrop.job import Job, Result, Source, State, Subject, iso
+from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
+from maskdrop.record import iso
 from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
-from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
+from maskdrop.wire import Bundle, BundleResponse, Facts, ImageResponse, Invocation, Notification, Outcome, split_s3_uri
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -56,27 +57,27 @@ class FakeJobs:
     broken: MaskdropError | None = None
 
     def claim(self, job: Job) -> bool:
-        self._break()
+        self._raise_error()
         if job.id in self.records:
             return False
         self.records[job.id] = job
         return True
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted"))
+        job = self._job_in_state(job_id, ("queued", "submitted"))
         if job is None or (job.state == "submitted" and job.changed_at >= abandoned):
             return None
-        return self._keep(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
+        return self._save(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted"))
-        return self._keep(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+        job = self._job_in_state(job_id, ("queued", "submitted"))
+        return self._save(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted", "done"))
+        job = self._job_in_state(job_id, ("queued", "submitted", "done"))
         if job is None or (job.state == "done" and job.bundle != bundle):
             return None
-        return self._keep(
+        return self._save(
             replace(
                 job,
                 state="done",
@@ -92,32 +93,32 @@ class FakeJobs:
         )
 
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
-        job = self._open(job_id, ("queued", "submitted", "failed"))
+        job = self._job_in_state(job_id, ("queued", "submitted", "failed"))
         if job is None or job.bundle != bundle:
             return None
-        return self._keep(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
+        return self._save(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
-        known = self._open(job.id, ("failed",))
+        known = self._job_in_state(job.id, ("failed",))
         if known is None:
             return None
         known = replace(known, preset=job.preset, options=job.options)
-        fresh = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
-        return self._keep(replace(fresh, changed_at=now, finished_at=None))
+        reset = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
+        return self._save(replace(reset, changed_at=now, finished_at=None))
 
     def delete(self, job_id: str, *, state: State) -> bool:
-        self._break()
+        self._raise_error()
         if job_id in self.records and self.records[job_id].state != state:
             return False
         self.records.pop(job_id, None)
         return True
 
     def get(self, job_id: str) -> Job | None:
-        self._break()
+        self._raise_error()
         return self.records.get(job_id)
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
-        self._break()
+        self._raise_error()
         jobs = [
             job
             for job in sorted(self.records.values(), key=lambda job: job.recency, reverse=True)
@@ -131,20 +132,20 @@ class FakeJobs:
         return Page(jobs[:limit], jobs[limit - 1].recency if len(jobs) > limit else "")
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
-        self._break()
+        self._raise_error()
         jobs = [job for job in self.records.values() if job.state == state and job.recency < iso(since)]
         return sorted(jobs, key=lambda job: job.recency)[:limit]
 
-    def _open(self, job_id: str, states: tuple[State, ...]) -> Job | None:
-        self._break()
+    def _job_in_state(self, job_id: str, states: tuple[State, ...]) -> Job | None:
+        self._raise_error()
         job = self.records.get(job_id)
         return job if job and job.state in states else None
 
-    def _keep(self, job: Job) -> Job:
+    def _save(self, job: Job) -> Job:
         self.records[job.id] = job
         return job
 
-    def _break(self) -> None:
+    def _raise_error(self) -> None:
         if self.broken:
             raise self.broken
 
@@ -157,18 +158,18 @@ class FakeQueue:
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
         self.sent.extend((body, delay_s) for body in bodies)
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
+    def hide(self, receipt: str, *, seconds: int) -> None:
         self.hidden.append((receipt, seconds))
 
 
 @dataclass
 class FakeStorage:
-    """jobs: of which job an object is the result."""
+    """objects: (bucket, key) -> body. jobs: (bucket, key) -> id of the job whose result the object is."""
 
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     jobs: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> Stored | None:
         body = self.objects.get((bucket, key))
         if body is None:
             return None
@@ -184,7 +185,7 @@ class FakeStorage:
         try:
             return self.objects[bucket, key]
         except KeyError:
-            raise SourceMissing(f"There is no object s3://{bucket}/{key}.") from None
+            raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from None
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         self.objects[bucket, key] = body
@@ -196,47 +197,56 @@ class FakeStorage:
 @dataclass
 class FakeEndpoint:
     submitted: list[tuple[str, str]] = field(default_factory=list)
-    closed: bool = False
+    unavailable: bool = False
 
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        if self.closed:
+        if self.unavailable:
             raise EndpointUnavailable("Submitting to the endpoint failed: ThrottlingException.")
         self.submitted.append((bundle_id, input_uri))
 
 
 @dataclass
 class FakeInteractive:
-    """Answers with `result`, or with its place where that is larger than the caller can be handed; `broken` is raised
-    instead."""
+    """Returns `result`, or its location if it is larger than `overflow.bytes_max`. Raises `broken` if it is set."""
 
-    asked: list[tuple[bytes, Invocation]] = field(default_factory=list)
+    requests: list[tuple[bytes, Invocation]] = field(default_factory=list)
     result: bytes = b"a cut-out"
     broken: MaskdropError | None = None
 
-    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        self.asked.append((picture, asked))
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        self.requests.append((image, invocation))
         if self.broken:
             raise self.broken
-        options, overflow = asked.options, asked.overflow
+        options, overflow = invocation.options, invocation.overflow
         subject = Subject((1, 2, 30, 40), 0.25, 0.9)
-        facts = Facts(options.engine, "cpu", 640, 480, (1280, 960), subject, subject.box, ("a warning",), {"decode": 1})
+        facts = Facts(
+            engine=options.engine,
+            device="cpu",
+            width=640,
+            height=480,
+            full=(1280, 960),
+            subject=subject,
+            place=subject.box,
+            timings={"decode": 1},
+            warnings=("a warning",),
+        )
         if overflow is None or len(self.result) <= overflow.bytes_max:
-            return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
+            return ImageResponse(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
-        return Reply(facts, "application/json", place)
+        return ImageResponse(facts, "application/json", place)
 
 
 @dataclass
 class FakeEvents:
-    told: list[Job] = field(default_factory=list)
+    published: list[Job] = field(default_factory=list)
 
     def publish(self, jobs: Sequence[Job]) -> None:
-        self.told.extend(jobs)
+        self.published.extend(jobs)
 
 
 @dataclass
 class FakeRegistry:
-    """now: what time it is; a test that waits moves it on."""
+    """now: current time; tests set it instead of waiting."""
 
     items: dict[tuple[Kind, str], tuple[dict[str, Any], datetime | None]] = field(default_factory=dict)
     now: datetime = NOW
@@ -249,7 +259,7 @@ class FakeRegistry:
         return None if expires_at and expires_at <= self.now else value
 
     def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
-        self.items[kind, name] = dict(value), _whole(expires_at)
+        self.items[kind, name] = dict(value), _whole_second(expires_at)
 
     def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
         if self.get(kind, name) is not None:
@@ -268,25 +278,25 @@ class FakeRegistry:
 
     def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
         self.put_new(kind, name, {}, expires_at=expires_at)
-        counters, ends = self.items[kind, name]
+        counters, end = self.items[kind, name]
         for counter, amount in amounts.items():
             counters[counter] = counters.get(counter, 0) + amount
-        return Count(dict(counters), ends)
+        return Count(dict(counters), end)
 
 
 @dataclass
 class FakeWeb:
-    """A web of what tests put there. status: the answer to every post, or the error instead of one."""
+    """images: URL -> image. posted: (URL, headers, body). status: status of every post, or the error to raise."""
 
-    pictures: dict[str, Download] = field(default_factory=dict)
+    images: dict[str, Download] = field(default_factory=dict)
     posted: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     status: int | MaskdropError = 200
 
     def fetch(self, url: str) -> Download:
         try:
-            return self.pictures[url]
+            return self.images[url]
         except KeyError:
-            raise FailedDownload("There is no such host.") from None
+            raise FailedDownload("The host does not exist.") from None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         self.posted.append((url, dict(headers), body))
@@ -295,13 +305,13 @@ class FakeWeb:
         return self.status
 
 
-def _whole(moment: datetime | None) -> datetime | None:
+def _whole_second(moment: datetime | None) -> datetime | None:
     return moment and datetime.fromtimestamp(ceil(moment.timestamp()), UTC)
 
 
 @dataclass
 class World:
-    """All services in memory, and what a test wants to do with them."""
+    """All services in memory, with helpers for tests."""
 
     jobs: FakeJobs = field(default_factory=FakeJobs)
     queue: FakeQueue = field(default_factory=FakeQueue)
@@ -330,18 +340,18 @@ class World:
         )
 
     def bundles(self) -> list[Bundle]:
-        """What was submitted, in order."""
+        """Returns the submitted bundles in order."""
         return [Bundle.from_bytes(self.storage.read(*split_s3_uri(uri))) for _, uri in self.endpoint.submitted]
 
-    def answered(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
-        """The notification of a bundle that the container answered with `outcomes`."""
+    def completed(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
+        """Returns the notification of a bundle that the container completed with `outcomes`."""
         key = f"bundles/out/{bundle.id}.out"
-        answer = Answer(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
-        self.storage.objects["results-bucket", key] = answer.to_bytes()
+        response = BundleResponse(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
+        self.storage.objects["results-bucket", key] = response.to_bytes()
         return Notification(bundle.id, True, self._input(bundle), f"s3://results-bucket/{key}", "")
 
     def failed(self, bundle: Bundle, reason: str = "connection reset") -> Notification:
-        """The notification of a bundle that the endpoint could not get an answer to."""
+        """Returns the notification of a bundle for which the endpoint got no response."""
         return Notification(bundle.id, False, self._input(bundle), "", reason)
 
     def _input(self, bundle: Bundle) -> str:

@@ -1,4 +1,4 @@
-"""A web server that says, byte for byte, what a test has written, and the certificate of a name."""
+"""A scripted web server that sends exact bytes, and self-signed certificates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Script = dict[str, bytes | Callable[[], Iterable[bytes]]]
-"""What is sent to who asks for a path: the bytes, or piece by piece."""
+"""Path -> response: its bytes, or a function that returns its parts."""
 
 
 @dataclass
 class ScriptedServer:
-    """requests: the head of each, and its body, as they came. names: what SNI said. connections: taken. sent: bytes."""
+    """requests: (head, body) of each. names: host names in SNI. connections: number accepted. sent: bytes sent."""
 
     script: Script
     port: int = 0
@@ -30,19 +30,19 @@ class ScriptedServer:
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError:  # the test is over
+            except OSError:  # the listener is closed at the end of the test
                 return
             self.connections += 1
-            threading.Thread(target=self._answer, args=(sock, context), daemon=True).start()
+            threading.Thread(target=self._handle, args=(sock, context), daemon=True).start()
 
-    def _answer(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+    def _handle(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         try:
             with context.wrap_socket(sock, server_side=True) if context else sock as connection:
-                self._converse(connection)
-        except OSError:  # the client had enough
+                self._respond(connection)
+        except OSError:  # the client closed the connection
             sock.close()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _respond(self, connection: socket.socket) -> None:
         received = b""
         while b"\r\n\r\n" not in received:
             piece = connection.recv(4096)
@@ -55,15 +55,15 @@ class ScriptedServer:
         while len(body) < sum(lengths):
             body += connection.recv(4096)
         self.requests.append((head.decode("latin-1"), body))
-        answer = self.script[lines[0].split(" ")[1]]
-        for piece in [answer] if isinstance(answer, bytes) else answer():
+        response = self.script[lines[0].split(" ")[1]]
+        for piece in [response] if isinstance(response, bytes) else response():
             connection.sendall(piece)
             self.sent += len(piece)
 
 
 @contextmanager
 def served(script: Script, certificate: Path | None = None) -> Iterator[ScriptedServer]:
-    """certificate: a file with it and its key; then by TLS."""
+    """Runs a scripted server. certificate: PEM file with a certificate and its key, for TLS."""
     server = ScriptedServer(script)
     context = None
     if certificate:
@@ -80,9 +80,9 @@ def served(script: Script, certificate: Path | None = None) -> Iterator[Scripted
 
 
 def make_certificate(file: Path, name: str) -> Path:
-    """A certificate of `name` and its key in one file, signed by itself. Needs the program openssl."""
+    """Writes a self-signed certificate for `name` and its key to one PEM file. Requires the program openssl."""
     key, certificate = file.with_suffix(".key"), file.with_suffix(".crt")
-    subprocess.run(  # noqa: S603  argv is ours
+    subprocess.run(  # noqa: S603  fixed arguments
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
             *("-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"),

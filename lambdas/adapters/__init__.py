@@ -1,1 +1,1 @@
-"""The protocols of `maskdrop.services`, kept with botocore, whose errors stop here."""
+"""Implements the protocols of `maskdrop.services` with botocore and translates its errors."""

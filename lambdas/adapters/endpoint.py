@@ -1,21 +1,22 @@
-"""The asynchronous endpoint in SageMaker."""
+"""Submits bundles to the asynchronous SageMaker endpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lambdas.adapters.border import as_error
+from lambdas.adapters.errors import translated_errors
 from maskdrop.errors import EndpointUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 WAIT_S = 21_600
-"""How long a bundle may wait in the endpoint's own queue: SageMaker's most. One GPU at 20 images a second works
-432,000 in that time; what has not come up by then is sent round again."""
+"""Maximum time of a request in the endpoint's queue, in seconds: the maximum of SageMaker.
+
+One GPU processes 432,000 images in that time, at 20 images per second. A bundle that expires is retried."""
 
 INVOCATION_S = 900
-"""How long the container may take for a bundle: 64 images of 14 s."""
+"""Maximum time of the container for one bundle, in seconds: 64 images of 14 s."""
 
 
 class SageMakerEndpoint:
@@ -23,7 +24,7 @@ class SageMakerEndpoint:
         self._client, self._name = client, name
 
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        with as_error(EndpointUnavailable, "Submitting to the endpoint"):
+        with translated_errors(EndpointUnavailable, "Submitting to the endpoint"):
             self._client.invoke_endpoint_async(
                 EndpointName=self._name,
                 InputLocation=input_uri,

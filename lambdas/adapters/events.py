@@ -1,5 +1,7 @@
-"""Finished jobs on the event bus: source "maskdrop", detail-type "Job Done" or "Job Failed", detail the event
-that webhooks carry too."""
+"""Publishes finished jobs to the event bus.
+
+Source "maskdrop"; detail type "Job Done" or "Job Failed"; the detail is the event that webhooks send too.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lambdas.adapters.border import as_error
+from lambdas.adapters.errors import translated_errors
 from maskdrop.errors import EventsUnavailable
 from maskdrop.job import Job
 from maskdrop.webhook import event_of
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
 
 BATCH = 10
-"""Entries that EventBridge takes in one call."""
+"""Maximum number of entries of one PutEvents call."""
 
 SOURCE = "maskdrop"
 
@@ -27,8 +29,8 @@ class EventBus:
 
     def publish(self, jobs: Sequence[Job]) -> None:
         for start in range(0, len(jobs), BATCH):
-            with as_error(EventsUnavailable, "Publishing events"):
-                answer = self._client.put_events(
+            with translated_errors(EventsUnavailable, "Publishing events"):
+                response = self._client.put_events(
                     Entries=[
                         {
                             "EventBusName": self._name,
@@ -39,5 +41,5 @@ class EventBus:
                         for job in jobs[start : start + BATCH]
                     ]
                 )
-            if answer["FailedEntryCount"]:
-                raise EventsUnavailable(f"The event bus refused {answer['FailedEntryCount']} events.")
+            if response["FailedEntryCount"]:
+                raise EventsUnavailable(f"The event bus rejected {response['FailedEntryCount']} events.")

@@ -1,8 +1,9 @@
-"""HTTP on a caller's behalf, under the rules of `maskdrop.guard`.
+"""Sends HTTP requests to URLs of callers, with SSRF protection by the rules of `maskdrop.ssrf`.
 
-A name is resolved once; every address that comes of it is judged, and one of those very addresses is dialled, with the
-name in SNI and in Host: what DNS says a moment later changes nothing. Redirects go the same way from the start. Nothing
-is taken from the environment: no proxy, no credentials, no cookies.
+- Each host name is resolved once. All its IP addresses are checked, and the connection uses one of them, with the name
+  in SNI and `Host`. A later DNS response has no effect (DNS rebinding).
+- Each redirect is checked like a new URL.
+- The environment has no effect: no proxy, no credentials, no cookies.
 """
 
 from __future__ import annotations
@@ -31,128 +32,138 @@ from maskdrop.errors import (
     TooManyRedirects,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy, Target, is_public, receiver, target
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.services import Download
-from maskdrop.sniff import HEAD, picture_type
+from maskdrop.sniff import HEAD, image_type
+from maskdrop.ssrf import Policy, Target, is_public, receiver, target
 
-REDIRECTS = {301, 302, 303, 307, 308}
-BUSY = {408, 425, 429}
-"""Answers, beside 5xx, after which another try may help."""
+REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+RETRYABLE_STATUSES = {408, 425, 429}
+"""Retryable status codes in addition to 5xx."""
 
 CHUNK = 64 * 1024
+"""Bytes per read of a body."""
 
 FRAMING = 1024 * 1024
-"""Bytes of headers and of the sizes between chunks that a file may bring along."""
+"""Maximum size of the headers and chunk sizes of a response, in bytes."""
 
 Resolve = Callable[[str], Sequence[str]]
-"""The addresses of a host's name. Raises OSError."""
+"""Returns the IP addresses of a host name. Raises OSError."""
 
-Dial = Callable[[tuple[str, int], float], socket.socket]
-"""A TCP connection to an address and port, within so many seconds. Raises OSError."""
+Connect = Callable[[tuple[str, int], float], socket.socket]
+"""Opens a TCP connection to (IP address, port) with a timeout in seconds. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """bytes_max: of one file: what the container takes (MODEL_MAX_BYTES).
-    wait_s: for a connection, for TLS, and for each read.
-    total_s: for all of it, redirects included; it leaves the rest of the gateway's 29 seconds to the image. Only the
-        system's resolver can overrun it, by its own waiting for one name.
-    redirects: how often an address may point at another.
+    """Limits of one request.
+
+    bytes_max: maximum size of a file in bytes.
+    wait_s: timeout of the connection, of the TLS handshake and of each read, in seconds.
+    total_s: timeout of the request including redirects, in seconds. The rest of API Gateway's 29 seconds is for
+        processing the image. Only name resolution by the system can take longer.
+    redirects: maximum number of redirects.
     """
 
-    bytes_max: int = 32 * 1024 * 1024
+    bytes_max: int = IMAGE_BYTES_MAX
     wait_s: float = 5.0
     total_s: float = 15.0
     redirects: int = 5
 
 
 def resolve(host: str) -> Sequence[str]:
-    # With a dot at its end a name is whole: no search domain of this network is put behind it.
+    """Returns the IP addresses of a host name. Raises OSError."""
+    # The final dot makes the name absolute: the resolver does not append a search domain.
     found = socket.getaddrinfo(f"{host}." if "." in host else host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @lru_cache(maxsize=1)
 def tls() -> ssl.SSLContext:
-    """Certificates and names are verified, by the system's authorities."""
+    """Returns a context that verifies certificates and host names with the certificate authorities of the system."""
     return ssl.create_default_context()
 
 
-class GuardedWeb:
+class PublicWeb:
+    """Fetches images from, and posts webhooks to, the hosts that the policy allows.
+
+    resolve, connect, tls: replaceable in tests.
+    """
+
     def __init__(
         self,
         policy: Policy,
         *,
         limits: Limits = Limits(),
         resolve: Resolve = resolve,
-        dial: Dial = socket.create_connection,
+        connect: Connect = socket.create_connection,
         tls: Callable[[], ssl.SSLContext] = tls,
     ) -> None:
         self._policy, self._limits = policy, limits
-        self._resolve, self._dial, self._tls = resolve, dial, tls
+        self._resolve, self._connect, self._tls = resolve, connect, tls
 
     def fetch(self, url: str) -> Download:
         deadline, policy = _Deadline(self._limits), self._policy
         for _ in range(self._limits.redirects + 1):
-            here = target(url, policy)
-            with self._asked("GET", here, {"Accept": "image/*"}, None, deadline) as response:
+            destination = target(url, policy)
+            with self._response("GET", destination, {"Accept": "image/*"}, None, deadline) as response:
                 location = response.headers["Location"]
-                if response.status not in REDIRECTS or location is None:
-                    return self._picture(here, response)
-            url = _joined(url, location)
-            # Only who named the address may mean a trusted host; a public host may send nobody there.
-            policy = replace(policy, http=policy.http and here.scheme == "http")
-            policy = policy if here.trusted else replace(policy, trusted=frozenset())
-        raise TooManyRedirects(f"The address was redirected more than {self._limits.redirects} times.")
+                if response.status not in REDIRECT_STATUSES or location is None:
+                    return self._download(destination, response)
+            url = _redirect_url(url, location)
+            # Only the caller may name a trusted host: a redirect from a public host must not lead to one.
+            policy = replace(policy, http=policy.http and destination.scheme == "http")
+            policy = policy if destination.trusted else replace(policy, trusted=frozenset())
+        raise TooManyRedirects(f"The URL has more than {self._limits.redirects} redirects. Use the final URL.")
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        here = receiver(url, self._policy)
-        # A receiver may think before it answers; Standard Webhooks asks for 15 seconds at least.
-        patient = replace(self._limits, wait_s=self._limits.total_s)
-        with self._asked("POST", here, headers, body, _Deadline(patient)) as response:
+        destination = receiver(url, self._policy)
+        # A receiver may process the event before it responds: Standard Webhooks recommends at least 15 seconds.
+        limits = replace(self._limits, wait_s=self._limits.total_s)
+        with self._response("POST", destination, headers, body, _Deadline(limits)) as response:
             return response.status
 
-    def _picture(self, here: Target, response: HTTPResponse) -> Download:
-        if response.status >= 500 or response.status in BUSY:
-            raise HostUnavailable(f"{here.host} answered {response.status}.")
+    def _download(self, destination: Target, response: HTTPResponse) -> Download:
+        """Reads the image of a response, and checks its status, size and format."""
+        if response.status >= 500 or response.status in RETRYABLE_STATUSES:
+            raise HostUnavailable(f"{destination.host} responded with status {response.status}. Retry later.")
         if response.status != 200:
-            raise FailedDownload(f"{here.host} answered {response.status} instead of 200.")
-        # A packed body may be a thousand times larger than what was sent; it was not asked for.
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise FailedDownload(f"{here.host} packs what it sends, though asked not to.")
+            raise FailedDownload(f"{destination.host} must respond with status 200; got {response.status}.")
+        # A compressed body can expand to 1000 times its size; the request accepts only `identity`.
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise FailedDownload(f"{destination.host} must not encode the file; got Content-Encoding {encoding!r:.80}.")
         if (response.length or 0) > self._limits.bytes_max:
             raise self._too_large()
         body = bytearray(response.read(CHUNK))
         if not body:
-            raise EmptyFile("The file at the address is empty: it has 0 bytes.")
-        content_type = picture_type(bytes(body[:HEAD]))
+            raise EmptyFile("The file at the URL is empty: it has 0 bytes.")
+        content_type = image_type(bytes(body[:HEAD]))
         if content_type is None:
-            raise UnsupportedFormat("There is no image at the address, or in a format that is not read.")
+            raise UnsupportedFormat("The file at the URL is not an image in a supported format.")
         while chunk := response.read(CHUNK):
             body += chunk
             if len(body) > self._limits.bytes_max:
                 raise self._too_large()
         if response.length:
-            raise HostUnavailable(f"{here.host} broke off: {response.length} bytes are missing.")
+            raise HostUnavailable(f"{destination.host} closed the connection: {response.length} bytes are missing.")
         return Download(bytes(body), content_type)
 
     def _too_large(self) -> FileTooLarge:
-        return FileTooLarge(
-            f"The file at the address has more than the {self._limits.bytes_max / 2**20:.0f} MiB that are taken."
-        )
+        return FileTooLarge(f"The file at the URL must have at most {self._limits.bytes_max / 2**20:.0f} MiB.")
 
     @contextmanager
-    def _asked(
-        self, method: str, here: Target, headers: Mapping[str, str], body: bytes | None, deadline: _Deadline
+    def _response(
+        self, method: str, destination: Target, headers: Mapping[str, str], body: bytes | None, deadline: _Deadline
     ) -> Iterator[HTTPResponse]:
-        """The answer to one request, its body unread."""
-        with _as_ours(here.host), closing(self._connected(here, deadline)) as sock:
-            connection = HTTPConnection(here.host, here.port)
-            connection.default_port = 443 if here.scheme == "https" else 80  # left out of Host
-            connection.sock = _Bounded(sock, deadline, self._limits.bytes_max + FRAMING)
+        """Sends a request and yields the response; its body is not read yet."""
+        with _translated_errors(destination.host), closing(self._socket(destination, deadline)) as sock:
+            connection = HTTPConnection(destination.host, destination.port)
+            connection.default_port = 443 if destination.scheme == "https" else 80  # `Host` omits the default port
+            connection.sock = _LimitedSocket(sock, deadline, self._limits.bytes_max + FRAMING)
             connection.request(
                 method,
-                here.path,
+                destination.path,
                 body,
                 {
                     **headers,
@@ -163,47 +174,52 @@ class GuardedWeb:
             )
             yield connection.getresponse()
 
-    def _connected(self, here: Target, deadline: _Deadline) -> socket.socket:
-        addresses = [str(here.literal)] if here.literal else self._resolve(here.host)
-        # One public address among private ones is no mistake to be generous with.
-        if not here.trusted and not all(is_public(ip_address(address)) for address in addresses):
-            raise BlockedUrl(f"{here.host} is not a host of the public internet.")
-        sock = self._dialled(addresses, here.port, deadline)
-        if here.scheme == "http":
+    def _socket(self, destination: Target, deadline: _Deadline) -> socket.socket:
+        """Opens a connection, with TLS for https. Raises BlockedUrl if any IP address of the host is not public."""
+        addresses = [str(destination.literal)] if destination.literal else self._resolve(destination.host)
+        if not destination.trusted and not all(is_public(ip_address(address)) for address in addresses):
+            raise BlockedUrl(f"{destination.host} must be a host on the public internet.")
+        sock = self._connect_to_any(addresses, destination.port, deadline)
+        if destination.scheme == "http":
             return sock
         try:
             sock.settimeout(deadline.wait())
-            return self._tls().wrap_socket(sock, server_hostname=here.host)
+            return self._tls().wrap_socket(sock, server_hostname=destination.host)
         except BaseException:
             sock.close()
             raise
 
-    def _dialled(self, addresses: Sequence[str], port: int, deadline: _Deadline) -> socket.socket:
-        failure: OSError = OSError("The name has no address.")
+    def _connect_to_any(self, addresses: Sequence[str], port: int, deadline: _Deadline) -> socket.socket:
+        """Connects to the first IP address that accepts the connection."""
+        failure: OSError = OSError("The host name has no IP address.")
         for address in addresses:
             try:
-                return self._dial((address, port), deadline.wait())
+                return self._connect((address, port), deadline.wait())
             except OSError as error:
                 failure = error
         raise failure
 
 
 class _Deadline:
+    """End of a request: `total_s` from now."""
+
     def __init__(self, limits: Limits) -> None:
         self._wait_s, self._end = limits.wait_s, time.monotonic() + limits.total_s
 
     def wait(self) -> float:
-        """How long the next step may wait, in seconds. Raises TimeoutError when all time is used up."""
+        """Returns the timeout of the next step in seconds. Raises TimeoutError after the deadline."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return min(left, self._wait_s)
 
 
-class _Bounded(io.RawIOBase):
-    """A socket in the form that http.client uses, all of whose reads together, headers included, are bounded: by the
-    deadline, since a host that sends a byte now and then keeps within any timeout of a single read; and in bytes, since
-    http.client takes a chunk of -1 bytes for all that comes. Whoever opened the socket closes it."""
+class _LimitedSocket(io.RawIOBase):
+    """A socket for http.client that limits the time and size of all reads together, headers included.
+
+    The deadline covers hosts that send single bytes within the timeout of each read. The size covers chunks of size
+    -1, which http.client reads to the end. `close` does nothing: the function that opened the socket closes it.
+    """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline, bytes_max: int) -> None:
         self._sock, self._deadline, self._left = sock, deadline, bytes_max
@@ -213,11 +229,11 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         self._sock.settimeout(self._deadline.wait())
-        got = self._sock.recv_into(buffer)
-        self._left -= got
+        received = self._sock.recv_into(buffer)
+        self._left -= received
         if self._left < 0:
-            raise OSError("It sends without end.")
-        return got
+            raise OSError("The response is larger than the limit.")
+        return received
 
     def sendall(self, data: bytes) -> None:
         self._sock.settimeout(self._deadline.wait())
@@ -231,26 +247,28 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def _as_ours(host: str) -> Iterator[None]:
-    """Where the errors of sockets, TLS and HTTP become ours."""
+def _translated_errors(host: str) -> Iterator[None]:
+    """Translates the errors of sockets, TLS and HTTP to FailedDownload and HostUnavailable."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         raise FailedDownload(f"The certificate of {host} is not valid: {error.verify_message}.") from error
     except TimeoutError as error:
-        raise HostUnavailable(f"{host} did not answer in time.") from error
+        raise HostUnavailable(f"{host} did not respond in time. Retry later.") from error
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            raise HostUnavailable(f"The address of {host} could not be found just now.") from error
-        raise FailedDownload(f"There is no host {host}.") from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: of http.client, at numbers that are none
+            raise HostUnavailable(f"The host name {host} could not be resolved at present. Retry later.") from error
+        raise FailedDownload(f"The host {host} does not exist.") from error
+    except (OSError, HTTPException, ValueError) as error:  # http.client raises ValueError for an invalid number
         raise HostUnavailable(f"The connection to {host} failed: {type(error).__name__}.") from error
 
 
-def _joined(url: str, location: str) -> str:
-    """Where a redirect leads. Raises InvalidUrl: some releases of Python look for brackets that enclose no address here
-    already, others only where an address is read."""
+def _redirect_url(url: str, location: str) -> str:
+    """Returns the absolute URL of a redirect. Raises InvalidUrl.
+
+    urljoin raises ValueError for brackets without an IP address only in some releases of Python.
+    """
     try:
         return urljoin(url, location.encode("latin-1").decode(errors="replace"))
     except ValueError as error:
-        raise InvalidUrl("The address redirects to one that cannot be read.") from error
+        raise InvalidUrl("The URL redirects to an invalid URL.") from error

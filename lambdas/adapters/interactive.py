@@ -1,4 +1,4 @@
-"""The interactive endpoint in SageMaker: one image, and its result as the answer."""
+"""Invokes the interactive SageMaker endpoint: one image per request, its result in the response."""
 
 from __future__ import annotations
 
@@ -7,53 +7,56 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from lambdas.adapters.border import as_error, code_of
+from lambdas.adapters.errors import code_of, translated_errors
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, ErrorInfo, MaskdropError, error_of
 from maskdrop.job import Result
-from maskdrop.wire import Facts, Invocation, Reply
+from maskdrop.wire import Facts, ImageResponse, Invocation
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 WAIT_S = 25
-"""How long the client waits for an answer, a cold start with it, and never twice. API Gateway waits for 29 s: the rest
-is for making a job of the image."""
+"""Read timeout of the client in seconds, including a cold start; there are no retries.
+
+API Gateway waits for 29 s: the remaining time is for creating a job instead."""
 
 
 class SageMakerInteractive:
-    """client: with WAIT_S as its read timeout, and without repetitions."""
+    """client: has the read timeout WAIT_S and no retries."""
 
     def __init__(self, client: SageMakerRuntimeClient, name: str) -> None:
         self._client, self._name = client, name
 
-    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        with as_error(EndpointUnavailable, "Asking the endpoint"):
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        with translated_errors(EndpointUnavailable, "Invoking the endpoint"):
             try:
-                answer = self._client.invoke_endpoint(
+                response = self._client.invoke_endpoint(
                     EndpointName=self._name,
-                    Body=picture,
+                    Body=image,
                     ContentType="application/octet-stream",
-                    CustomAttributes=asked.to_header(),
+                    CustomAttributes=invocation.to_header(),
                 )
-                body = answer["Body"].read()
+                body = response["Body"].read()
             except ReadTimeoutError as error:
-                raise EndpointStarting("The endpoint gave no answer in time: it is starting.") from error
+                raise EndpointStarting(
+                    f"The endpoint is starting: no response within {WAIT_S} s. Retry later."
+                ) from error
             except ClientError as error:
                 if code_of(error) == "ModelNotReadyException":
-                    raise EndpointStarting("The endpoint is being set up.") from error
+                    raise EndpointStarting("The endpoint is starting. Retry later.") from error
                 if code_of(error) == "ModelError":
-                    raise _of_the_container(error) from error
+                    raise _container_error(error) from error
                 raise
-        facts, content_type = Facts.from_header(answer["CustomAttributes"]), answer["ContentType"]
+        facts, content_type = Facts.from_header(response["CustomAttributes"]), response["ContentType"]
         if content_type == "application/json":
-            return Reply(facts, content_type, Result.from_json(json.loads(body)["result"]))
-        return Reply(facts, content_type, body)
+            return ImageResponse(facts, content_type, Result.from_json(json.loads(body)["result"]))
+        return ImageResponse(facts, content_type, body)
 
 
-def _of_the_container(error: ClientError) -> MaskdropError:
-    """What the container said was wrong. Where it said nothing that is ours, it broke down."""
+def _container_error(error: ClientError) -> MaskdropError:
+    """Returns the error in the container's response; EndpointUnavailable if the response has no valid error."""
     try:
-        said = json.loads(str(error.response.get("OriginalMessage")))
-        return error_of(ErrorInfo.from_json(said["error"]))
+        payload = json.loads(str(error.response.get("OriginalMessage")))
+        return error_of(ErrorInfo.from_json(payload["error"]))
     except (ValueError, KeyError, TypeError):
-        return EndpointUnavailable("The container of the endpoint broke down.")
+        return EndpointUnavailable("The container of the endpoint failed without an error message.")

@@ -1,6 +1,8 @@
-"""The table of jobs in DynamoDB. An item is the job's JSON, and beside it what the indexes and the TTL need:
-`recency` (by_state, by_source, by_owner), `source_key` and `expires_at`. A job of nobody has no `owner`: an index takes
-no empty key, so by_owner holds the others alone."""
+"""Stores jobs in DynamoDB. An item is the job's JSON with `recency` (sort key of the indexes) and `expires_at` (TTL).
+
+Indexes: by_state and by_owner. A job without an owner has no attribute `owner`, because an index key must not be empty;
+by_owner does not contain such jobs.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +14,37 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lambdas.adapters import dynamodb_json
-from lambdas.adapters.border import as_error, code_of
+from lambdas.adapters.errors import condition_failed, translated_errors
 from maskdrop.errors import ErrorInfo, TableUnavailable
-from maskdrop.job import STATES, Job, State, iso
+from maskdrop.job import STATES, Job, State
+from maskdrop.record import iso
 from maskdrop.services import Page, Selection
 from maskdrop.wire import Outcome
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-READS = 8
-"""Megabytes, which is what one call reads at most, that are looked through for a page: 1 MB takes some 30 ms."""
+QUERIES_MAX = 8
+"""Maximum number of Query calls for one page of jobs. A call reads at most 1 MB, which takes about 30 ms."""
 
-OPEN = "#state IN (:queued, :submitted)"
-STILL = f"{OPEN} AND bundle = :bundle"
+UNFINISHED = "#state IN (:queued, :submitted)"
+"""Condition: the job is queued or submitted."""
 
 
 class JobsTable:
-    """keep_days: the record of a finished job expires so many days after its end."""
+    """keep_days: time from the end of a job to the expiry of its record, in days."""
 
     def __init__(self, client: DynamoDBClient, table: str, *, keep_days: int) -> None:
         self._client, self._table, self._keep = client, table, timedelta(days=keep_days)
 
     def claim(self, job: Job) -> bool:
-        with as_error(TableUnavailable, "Claiming a job"):
+        with translated_errors(TableUnavailable, "Claiming a job"):
             try:
                 self._client.put_item(
                     TableName=self._table, Item=self._item(job), ConditionExpression="attribute_not_exists(id)"
                 )
             except ClientError as error:
-                if code_of(error) == "ConditionalCheckFailedException":
+                if condition_failed(error):
                     return False
                 raise
         return True
@@ -53,21 +56,23 @@ class JobsTable:
             now,
             condition="#state = :queued OR (#state = :submitted AND #changed_at < :abandoned)",
             values={":queued": "queued", ":submitted": "submitted", ":abandoned": iso(abandoned), ":one": 1},
-            more="ADD attempts :one",
+            clauses="ADD attempts :one",
         )
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         values = {":queued": "queued", ":submitted": "submitted", ":bundle": bundle}
-        return self._update(job_id, {"state": "queued"}, now, condition=STILL, values=values)
+        return self._update(
+            job_id, {"state": "queued"}, now, condition=f"{UNFINISHED} AND bundle = :bundle", values=values
+        )
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
-        said = outcome.to_json()
-        changes = {name: said[name] for name in ("result", "subject", "warnings", "timings")}
+        record = outcome.to_json()
+        changes = {name: record[name] for name in ("result", "subject", "warnings", "timings")}
         return self._update(
             job_id,
             {"state": "done", "error": None, "cost_usd": cost_usd, **changes},
             now,
-            condition=f"{OPEN} OR (#state = :done AND bundle = :bundle)",
+            condition=f"{UNFINISHED} OR (#state = :done AND bundle = :bundle)",
             values={":queued": "queued", ":submitted": "submitted", ":done": "done", ":bundle": bundle},
         )
 
@@ -81,18 +86,18 @@ class JobsTable:
         )
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
-        nothing = {"bundle": "", "attempts": 0, "error": None, "warnings": [], "timings": {}, "finished_at": None}
+        reset = {"bundle": "", "attempts": 0, "error": None, "warnings": [], "timings": {}, "finished_at": None}
         return self._update(
             job.id,
-            {"state": "queued", "preset": job.preset, **job.options.to_json(), **nothing},
+            {"state": "queued", "preset": job.preset, **job.options.to_json(), **reset},
             now,
             condition="#state = :failed",
             values={":failed": "failed"},
-            more="REMOVE expires_at",
+            clauses="REMOVE expires_at",
         )
 
     def delete(self, job_id: str, *, state: State) -> bool:
-        with as_error(TableUnavailable, "Deleting a job"):
+        with translated_errors(TableUnavailable, "Deleting a job"):
             try:
                 self._client.delete_item(
                     TableName=self._table,
@@ -102,31 +107,32 @@ class JobsTable:
                     ExpressionAttributeValues={":state": {"S": state}},
                 )
             except ClientError as error:
-                if code_of(error) == "ConditionalCheckFailedException":
+                if condition_failed(error):
                     return False
                 raise
         return True
 
     def get(self, job_id: str) -> Job | None:
-        with as_error(TableUnavailable, "Reading a job"):
-            answer = self._client.get_item(TableName=self._table, Key={"id": {"S": job_id}}, ConsistentRead=True)
-        return _job(answer["Item"]) if "Item" in answer else None
+        with translated_errors(TableUnavailable, "Reading a job"):
+            response = self._client.get_item(TableName=self._table, Key={"id": {"S": job_id}}, ConsistentRead=True)
+        return _job(response["Item"]) if "Item" in response else None
 
     def page(self, selection: Selection, *, before: str, limit: int) -> Page:
-        """An owner's jobs from by_owner; everybody's from by_state, state by state, merged as far as each was read."""
+        """Lists the jobs of one owner with by_owner; those of all owners with by_state, merged by `recency`."""
         if selection.owner is not None:
-            parts = [self._read("owner", selection.owner, selection, before, limit)]
+            parts = [self._partition_page("owner", selection.owner, selection, before, limit)]
         else:
             states = (selection.state,) if selection.state else STATES
-            parts = [self._read("state", state, selection, before, limit) for state in states]
-        reached = max(part.before for part in parts)
+            parts = [self._partition_page("state", state, selection, before, limit) for state in states]
+        # Jobs below the highest `before` may be missing: one partition was read only down to it.
+        complete_to = max(part.before for part in parts)
         merged = merge(*(part.jobs for part in parts), key=lambda job: job.recency, reverse=True)
-        known = [job for job in merged if job.recency >= reached]
-        return Page(known[:limit], known[limit - 1].recency if len(known) > limit else reached)
+        jobs = [job for job in merged if job.recency >= complete_to]
+        return Page(jobs[:limit], jobs[limit - 1].recency if len(jobs) > limit else complete_to)
 
     def overdue(self, state: State, *, since: datetime, limit: int) -> list[Job]:
         jobs: list[Job] = []
-        with as_error(TableUnavailable, "Listing jobs"):
+        with translated_errors(TableUnavailable, "Listing jobs"):
             pages = self._client.get_paginator("query").paginate(
                 TableName=self._table,
                 IndexName="by_state",
@@ -139,43 +145,24 @@ class JobsTable:
                 jobs.extend(_job(item) for item in page["Items"])
         return jobs
 
-    def _read(self, index: str, key: str, selection: Selection, before: str, limit: int) -> Page:
-        """The selected jobs of one partition of the index by_<index>, with `limit` of them or as far as READS go."""
-        # A time alone sorts before the same time with an id, so `until` is left out. "~" sorts after every digit.
-        upper = min(before or "~", iso(selection.until) if selection.until else "~")
-        lower = iso(selection.since) if selection.since else "0"
-        if upper < lower:
+    def _partition_page(self, index: str, key: str, selection: Selection, before: str, limit: int) -> Page:
+        """Returns the selected jobs of one partition of by_<index>: more than `limit`, or all within QUERIES_MAX."""
+        query = _query(index, key, selection, before, limit)
+        if query is None:
             return Page([], "")
-        names, values, filters = {"#key": index}, {":key": key, ":lower": lower, ":upper": upper}, []
-        if selection.prefix:
-            names |= {"#source": "source", "#source_key": "key"}
-            values |= {":prefix": selection.prefix}
-            filters.append("begins_with(#source.#source_key, :prefix)")
-        if selection.state and index != "state":
-            names |= {"#state": "state"}
-            values |= {":state": selection.state}
-            filters.append("#state = :state")
-        query: dict[str, Any] = {
-            "TableName": self._table,
-            "IndexName": f"by_{index}",
-            "KeyConditionExpression": "#key = :key AND recency BETWEEN :lower AND :upper",
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": dynamodb_json.write(values),
-            "ScanIndexForward": False,
-            **({"FilterExpression": " AND ".join(filters)} if filters else {"Limit": limit + 1}),
-        }
         jobs: list[Job] = []
-        with as_error(TableUnavailable, "Listing jobs"):
-            for _ in range(READS):
-                answer = self._client.query(**query)
-                # BETWEEN includes the last job of the page before.
-                jobs += [job for job in map(_job, answer["Items"]) if job.recency != before]
-                if "LastEvaluatedKey" not in answer:
+        start: dict[str, Any] = {}
+        with translated_errors(TableUnavailable, "Listing jobs"):
+            for _ in range(QUERIES_MAX):
+                response = self._client.query(TableName=self._table, **query, **start)
+                # BETWEEN includes the last job of the previous page.
+                jobs += [job for job in map(_job, response["Items"]) if job.recency != before]
+                if "LastEvaluatedKey" not in response:
                     return Page(jobs, "")
-                query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+                start = {"ExclusiveStartKey": response["LastEvaluatedKey"]}
                 if len(jobs) > limit:
                     break
-        return Page(jobs, query["ExclusiveStartKey"]["recency"]["S"])
+        return Page(jobs, start["ExclusiveStartKey"]["recency"]["S"])
 
     def _update(
         self,
@@ -185,19 +172,22 @@ class JobsTable:
         *,
         condition: str,
         values: Mapping[str, Any],
-        more: str = "",
+        clauses: str = "",
     ) -> Job | None:
-        """One conditional UpdateItem, `more` of it beside the changes. The job after it; None when the condition did
-        not hold."""
+        """Updates a job with one conditional UpdateItem. Returns the new job; None if the condition is false.
+
+        changes: attribute -> new value. clauses: further clauses of the update expression. values: placeholder ->
+        value, for `condition` and `clauses`.
+        """
         moment = iso(now)
         sets = {**changes, "changed_at": moment, "recency": f"{moment}#{job_id}"}
         if changes["state"] in ("done", "failed"):
             sets |= {"finished_at": moment, "expires_at": self._expiry(now)}
         names = {f"#{name}": name for name in sets}
-        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets) + f" {more}"
-        with as_error(TableUnavailable, "Changing a job"):
+        expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets) + f" {clauses}"
+        with translated_errors(TableUnavailable, "Updating a job"):
             try:
-                answer = self._client.update_item(
+                response = self._client.update_item(
                     TableName=self._table,
                     Key={"id": {"S": job_id}},
                     UpdateExpression=expression,
@@ -210,19 +200,44 @@ class JobsTable:
                     ReturnValues="ALL_NEW",
                 )
             except ClientError as error:
-                if code_of(error) == "ConditionalCheckFailedException":
+                if condition_failed(error):
                     return None
                 raise
-        return _job(answer["Attributes"])
+        return _job(response["Attributes"])
 
     def _item(self, job: Job) -> dict[str, Any]:
-        index = {"recency": job.recency, "source_key": f"{job.source.bucket}/{job.source.key}"}
         expiry = {"expires_at": self._expiry(job.finished_at)} if job.finished_at else {}
-        said = {name: value for name, value in job.to_json().items() if name != "owner" or value}
-        return dynamodb_json.write({**said, **index, **expiry})
+        record = {name: value for name, value in job.to_json().items() if name != "owner" or value}
+        return dynamodb_json.write({**record, "recency": job.recency, **expiry})
 
     def _expiry(self, finished_at: datetime) -> int:
         return int((finished_at + self._keep).timestamp())
+
+
+def _query(index: str, key: str, selection: Selection, before: str, limit: int) -> dict[str, Any] | None:
+    """Returns the parameters of a Query on by_<index>, newest job first; None if the time range is empty."""
+    # A time sorts before the same time with an id, so `until` is excluded. "~" sorts after every digit.
+    upper = min(before or "~", iso(selection.until) if selection.until else "~")
+    lower = iso(selection.since) if selection.since else "0"
+    if upper < lower:
+        return None
+    names, values, filters = {"#key": index}, {":key": key, ":lower": lower, ":upper": upper}, []
+    if selection.prefix:
+        names |= {"#source": "source", "#source_key": "key"}
+        values |= {":prefix": selection.prefix}
+        filters.append("begins_with(#source.#source_key, :prefix)")
+    if selection.state and index != "state":
+        names |= {"#state": "state"}
+        values |= {":state": selection.state}
+        filters.append("#state = :state")
+    return {
+        "IndexName": f"by_{index}",
+        "KeyConditionExpression": "#key = :key AND recency BETWEEN :lower AND :upper",
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": dynamodb_json.write(values),
+        "ScanIndexForward": False,
+        **({"FilterExpression": " AND ".join(filters)} if filters else {"Limit": limit + 1}),
+    }
 
 
 def _job(item: Mapping[str, Any]) -> Job:

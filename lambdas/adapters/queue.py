@@ -1,18 +1,18 @@
-"""A queue in SQS."""
+"""Sends messages to an SQS queue."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lambdas.adapters.border import as_error
+from lambdas.adapters.errors import translated_errors
 from maskdrop.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 BATCH = 10
-"""Messages that SQS takes in one call."""
+"""Maximum number of messages of one SendMessageBatch call."""
 
 
 class SqsQueue:
@@ -21,17 +21,17 @@ class SqsQueue:
 
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
         for start in range(0, len(bodies), BATCH):
-            with as_error(QueueUnavailable, "Sending to the queue"):
-                answer = self._client.send_message_batch(
+            with translated_errors(QueueUnavailable, "Sending to the queue"):
+                response = self._client.send_message_batch(
                     QueueUrl=self._url,
                     Entries=[
                         {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_s}
                         for index, body in enumerate(bodies[start : start + BATCH])
                     ],
                 )
-            if failed := answer.get("Failed"):
-                raise QueueUnavailable(f"The queue refused {len(failed)} messages: {failed[0].get('Code')}.")
+            if failed := response.get("Failed"):
+                raise QueueUnavailable(f"The queue rejected {len(failed)} messages: {failed[0].get('Code')}.")
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
-        with as_error(QueueUnavailable, "Putting off a message"):
+    def hide(self, receipt: str, *, seconds: int) -> None:
+        with translated_errors(QueueUnavailable, "Changing the visibility timeout of a message"):
             self._client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=seconds)

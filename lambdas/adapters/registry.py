@@ -1,5 +1,7 @@
-"""The registry in DynamoDB. An item is {kind, name, value} and, where it ends, `expires_at` in Unix seconds. DynamoDB
-deletes what has ended within days, not at once, so every access looks at the time itself."""
+"""Stores the registry in DynamoDB. An item is {kind, name, value} and, if it expires, `expires_at` in Unix seconds.
+
+DynamoDB deletes an expired item after up to some days, so every access compares `expires_at` with the current time.
+"""
 
 from __future__ import annotations
 
@@ -12,58 +14,60 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from lambdas.adapters import dynamodb_json
-from lambdas.adapters.border import as_error, code_of
+from lambdas.adapters.errors import condition_failed, translated_errors
 from maskdrop.errors import TableUnavailable
 from maskdrop.services import Count, Kind
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-ENDED = "(attribute_exists(expires_at) AND expires_at <= :now)"
+EXPIRED = "(attribute_exists(expires_at) AND expires_at <= :now)"
 
-TRIES = 3
-"""A count either joins a window or opens one; it loses both races only to another caller's between the two."""
+ADD_ATTEMPTS = 3
+"""Maximum attempts of `add`. An attempt fails only if another request creates the item between its two writes."""
 
 
 class DynamoDBRegistry:
-    """clock: the time in Unix seconds."""
+    """clock: returns the current time in Unix seconds."""
 
     def __init__(self, client: DynamoDBClient, table: str, clock: Callable[[], float] = time.time) -> None:
         self._client, self._table, self._clock = client, table, clock
 
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
-        with as_error(TableUnavailable, "Reading the registry"):
-            answer = self._client.get_item(TableName=self._table, Key=_key(kind, name), ConsistentRead=True)
-        item = dynamodb_json.read(answer.get("Item", {}))
+        with translated_errors(TableUnavailable, "Reading the registry"):
+            response = self._client.get_item(TableName=self._table, Key=_key(kind, name), ConsistentRead=True)
+        item = dynamodb_json.read(response.get("Item", {}))
         return item["value"] if item and item.get("expires_at", self._clock() + 1) > self._clock() else None
 
     def put(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> None:
-        with as_error(TableUnavailable, "Writing to the registry"):
+        with translated_errors(TableUnavailable, "Writing to the registry"):
             self._client.put_item(TableName=self._table, Item=_item(kind, name, value, expires_at))
 
     def put_new(self, kind: Kind, name: str, value: Mapping[str, Any], *, expires_at: datetime | None = None) -> bool:
-        with as_error(TableUnavailable, "Writing to the registry"):
+        with translated_errors(TableUnavailable, "Writing to the registry"):
             try:
                 self._client.put_item(
                     TableName=self._table,
                     Item=_item(kind, name, value, expires_at),
-                    ConditionExpression=f"attribute_not_exists(kind) OR {ENDED}",
+                    ConditionExpression=f"attribute_not_exists(kind) OR {EXPIRED}",
                     ExpressionAttributeValues=self._now(),
                 )
             except ClientError as error:
-                return _refused(error)
+                if condition_failed(error):
+                    return False
+                raise
         return True
 
     def delete(self, kind: Kind, name: str) -> None:
-        with as_error(TableUnavailable, "Deleting from the registry"):
+        with translated_errors(TableUnavailable, "Deleting from the registry"):
             self._client.delete_item(TableName=self._table, Key=_key(kind, name))
 
     def list(self, kind: Kind) -> dict[str, dict[str, Any]]:
-        with as_error(TableUnavailable, "Listing the registry"):
+        with translated_errors(TableUnavailable, "Listing the registry"):
             pages = self._client.get_paginator("query").paginate(
                 TableName=self._table,
                 KeyConditionExpression="kind = :kind",
-                FilterExpression=f"NOT {ENDED}",
+                FilterExpression=f"NOT {EXPIRED}",
                 ExpressionAttributeValues={":kind": {"S": kind}, **self._now()},
                 ConsistentRead=True,
             )
@@ -71,26 +75,29 @@ class DynamoDBRegistry:
         return {item["name"]: item["value"] for item in items}
 
     def add(self, kind: Kind, name: str, amounts: Mapping[str, int], *, expires_at: datetime | None = None) -> Count:
-        for _ in range(TRIES):
-            if count := self._joined(kind, name, amounts):
+        for _ in range(ADD_ATTEMPTS):
+            if count := self._increment(kind, name, amounts):
                 return count
             if self.put_new(kind, name, amounts, expires_at=expires_at):
-                return Count(dict(amounts), _whole(expires_at))
-        raise TableUnavailable("Counting in the registry failed: others were always faster.")
+                return Count(dict(amounts), _whole_second(expires_at))
+        raise TableUnavailable(f"Counting in the registry failed after {ADD_ATTEMPTS} attempts: the item changed.")
 
-    def _joined(self, kind: Kind, name: str, amounts: Mapping[str, int]) -> Count | None:
-        """The item after `amounts` were added; None where there is none, or no longer."""
+    def _increment(self, kind: Kind, name: str, amounts: Mapping[str, int]) -> Count | None:
+        """Adds `amounts` to an item and returns its counters; None if the item does not exist or has expired."""
         sets = [
             f"#value.#{n} = if_not_exists(#value.#{n}, :zero) + :amount_{n}" for n, _ in enumerate(amounts)
         ]  # fmt: skip
-        with as_error(TableUnavailable, "Counting in the registry"):
+        with translated_errors(TableUnavailable, "Counting in the registry"):
             try:
-                answer = self._client.update_item(
+                response = self._client.update_item(
                     TableName=self._table,
                     Key=_key(kind, name),
                     UpdateExpression=f"SET {', '.join(sets)}",
-                    ConditionExpression=f"attribute_exists(kind) AND NOT {ENDED}",
-                    ExpressionAttributeNames={"#value": "value", **{f"#{n}": one for n, one in enumerate(amounts)}},
+                    ConditionExpression=f"attribute_exists(kind) AND NOT {EXPIRED}",
+                    ExpressionAttributeNames={
+                        "#value": "value",
+                        **{f"#{n}": name for n, name in enumerate(amounts)},
+                    },
                     ExpressionAttributeValues={
                         ":zero": {"N": "0"},
                         **{f":amount_{n}": {"N": str(amount)} for n, amount in enumerate(amounts.values())},
@@ -99,11 +106,12 @@ class DynamoDBRegistry:
                     ReturnValues="ALL_NEW",
                 )
             except ClientError as error:
-                _refused(error)
-                return None
-        item = dynamodb_json.read(answer["Attributes"])
-        ends = item.get("expires_at")
-        return Count(item["value"], None if ends is None else datetime.fromtimestamp(ends, UTC))
+                if condition_failed(error):
+                    return None
+                raise
+        item = dynamodb_json.read(response["Attributes"])
+        end = item.get("expires_at")
+        return Count(item["value"], None if end is None else datetime.fromtimestamp(end, UTC))
 
     def _now(self) -> dict[str, Any]:
         return {":now": {"N": repr(self._clock())}}
@@ -114,18 +122,11 @@ def _key(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def _item(kind: Kind, name: str, value: Mapping[str, Any], expires_at: datetime | None) -> dict[str, Any]:
-    ends = _whole(expires_at)
-    expiry = {} if ends is None else {"expires_at": int(ends.timestamp())}
+    end = _whole_second(expires_at)
+    expiry = {} if end is None else {"expires_at": int(end.timestamp())}
     return dynamodb_json.write({"kind": kind, "name": name, "value": value, **expiry})
 
 
-def _whole(moment: datetime | None) -> datetime | None:
-    """The next whole second, as DynamoDB's TTL has it."""
+def _whole_second(moment: datetime | None) -> datetime | None:
+    """Rounds up to a whole second, the resolution of a DynamoDB TTL."""
     return None if moment is None else datetime.fromtimestamp(ceil(moment.timestamp()), UTC)
-
-
-def _refused(error: ClientError) -> bool:
-    """False when a condition did not hold; raises any other error."""
-    if code_of(error) == "ConditionalCheckFailedException":
-        return False
-    raise error

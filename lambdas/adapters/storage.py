@@ -1,4 +1,4 @@
-"""Objects in S3."""
+"""Reads, writes and signs objects in S3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from lambdas.adapters.border import as_error, code_of
+from lambdas.adapters.errors import code_of, translated_errors
 from maskdrop.errors import SourceMissing, StorageUnavailable
 from maskdrop.services import Form, Stored
 from maskdrop.wire import RESULT_OF
@@ -19,12 +19,12 @@ class S3Storage:
     def __init__(self, client: S3Client) -> None:
         self._client = client
 
-    def look(self, bucket: str, key: str) -> Stored | None:
-        with as_error(StorageUnavailable, "Looking at an object"):
+    def head(self, bucket: str, key: str) -> Stored | None:
+        with translated_errors(StorageUnavailable, "Reading the metadata of an object"):
             try:
                 head = self._client.head_object(Bucket=bucket, Key=key)
             except ClientError as error:
-                if code_of(error) in ("404", "NoSuchKey"):  # a HEAD has no body to name its error in
+                if code_of(error) in ("404", "NoSuchKey"):  # a response to HEAD has no body with an error code
                     return None
                 raise
         version = head.get("VersionId", "null")
@@ -32,12 +32,12 @@ class S3Storage:
         return Stored(version, head["ContentLength"], head["Metadata"].get(RESULT_OF, ""))
 
     def delete(self, bucket: str, key: str) -> None:
-        with as_error(StorageUnavailable, "Deleting an object"):
+        with translated_errors(StorageUnavailable, "Deleting an object"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def form(self, bucket: str, key: str, content_type: str, *, bytes_max: int, seconds: int) -> Form:
         fields = {"Content-Type": content_type}
-        with as_error(StorageUnavailable, "Signing a form"):
+        with translated_errors(StorageUnavailable, "Creating a presigned form"):
             signed = self._client.generate_presigned_post(
                 bucket, key, Fields=fields, Conditions=[fields, ["content-length-range", 1, bytes_max]],
                 ExpiresIn=seconds,
@@ -45,20 +45,20 @@ class S3Storage:
         return Form(signed["url"], signed["fields"])
 
     def read(self, bucket: str, key: str) -> bytes:
-        with as_error(StorageUnavailable, "Reading an object"):
+        with translated_errors(StorageUnavailable, "Reading an object"):
             try:
                 return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
             except ClientError as error:
                 if code_of(error) == "NoSuchKey":
-                    raise SourceMissing(f"There is no object s3://{bucket}/{key}.") from error
+                    raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from error
                 raise
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        with as_error(StorageUnavailable, "Writing an object"):
+        with translated_errors(StorageUnavailable, "Writing an object"):
             self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
-        with as_error(StorageUnavailable, "Signing an address"):
+        with translated_errors(StorageUnavailable, "Creating a presigned URL"):
             return self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=seconds
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,13 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.http.forms import parts_of
 from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
-from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options, parsed
 from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
-from maskdrop.wire import Facts, Reply
+from maskdrop.wire import Facts, ImageResponse
 
 OPTIONS_HEADER = "X-Maskdrop-Options"
 
@@ -57,7 +57,7 @@ class CutoutRequest:
     preset: str
     options: Options
 
-    def picture(self, web: Web) -> bytes:
+    def image(self, web: Web) -> bytes:
         """Returns the bytes of the image. Raises the errors of `web.fetch`."""
         return web.fetch(self.source).body if isinstance(self.source, str) else self.source
 
@@ -117,7 +117,7 @@ def decoded(encoded: str, name: str) -> bytes:
         raise InvalidOptions(f'"{name}" must be valid base64.', name) from error
 
 
-def response(reply: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
+def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Response[Any]:
     """Returns the HTTP response for a result or a job. link_s: lifetime of the presigned URL, in seconds."""
     if isinstance(reply, Job):
         # Relative to /v1/cutouts, because stages and custom domains add a prefix that the service does not know.
@@ -151,28 +151,39 @@ def options_of(presets: Presets, *layers: Mapping[str, Any]) -> tuple[str, Optio
     Only a preset, which the operator writes, may name a background image in S3: the endpoint reads it with its own
     permissions, not the caller's. Raises InvalidOptions, UnknownPreset.
     """
-    given: dict[str, Any] = {}
-    output: dict[str, Any] = {}
-    name = DEFAULT_PRESET
     for layer in layers:
-        options = dict(layer)
-        preset = options.pop("preset", None)
-        if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
-            raise InvalidOptions(f'"preset" must be the name of a preset; got {preset!r:.80}.')
-        parsed(options)  # an invalid option is an error even if a later layer overrides it
-        name = name if preset is None else preset
-        given |= options
-        output |= layer.get("output") or {}
-    found = presets.find(name)
-    if not found:
+        _check_layer(layer)
+    names = [layer["preset"] for layer in layers if layer.get("preset") is not None]
+    name = names[-1] if names else DEFAULT_PRESET
+    preset = presets.find(name)
+    if not preset:
         raise UnknownPreset(f"Unknown preset {name!r:.80}; available presets: {', '.join(presets.names())}.")
-    base = found.to_json()
-    merged = Options.from_json({**base, **given, "output": {**base["output"], **output}})
-    if "background" in output and isinstance(merged.output.background, BackgroundImage):
+    return name, _merged(preset, layers)
+
+
+def _check_layer(layer: Mapping[str, Any]) -> None:
+    """Raises InvalidOptions if a layer has an invalid option, even if a later layer overrides the option."""
+    options = dict(layer)
+    preset = options.pop("preset", None)
+    if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
+        raise InvalidOptions(f'"preset" must be the name of a preset; got {preset!r:.80}.')
+    parsed(options)
+
+
+def _merged(preset: Options, layers: Sequence[Mapping[str, Any]]) -> Options:
+    """Returns the options of a preset, overridden by the layers, each field of `output` on its own."""
+    fields = preset.to_json()
+    output = dict(fields["output"])
+    for layer in layers:
+        fields |= {name: value for name, value in layer.items() if name != "preset"}
+        output |= layer.get("output") or {}
+    merged = Options.from_json({**fields, "output": output})
+    overridden = any("background" in (layer.get("output") or {}) for layer in layers)
+    if overridden and isinstance(merged.output.background, BackgroundImage):
         raise InvalidOptions(
             '"output.background" must be a colour or "blur"; only a preset can name an image.', "background"
         )
-    return name, merged
+    return merged
 
 
 def _nested(flat: Mapping[str, str]) -> dict[str, Any]:

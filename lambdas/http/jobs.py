@@ -15,16 +15,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lambdas.http.cutouts import options_of
-from maskdrop.access import Caller, use
+from maskdrop.access import Caller, add_usage
 from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
 from maskdrop.flow import enqueue
-from maskdrop.guard import Policy, receiver
-from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, iso, queued, uploads_of
+from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, queued, uploads_of
+from maskdrop.limits import IMAGE_BYTES_MAX
+from maskdrop.record import iso
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-
-UPLOAD_MAX = 32 * 1024 * 1024
-"""Maximum size of an uploaded file in bytes: the limit of the container (MODEL_MAX_BYTES)."""
+from maskdrop.ssrf import Policy, receiver
 
 UPLOAD_S = 300
 """Lifetime of a presigned upload form, in seconds."""
@@ -44,21 +43,29 @@ CONTENT_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}|application/octet-stream")
 
 
 def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Any:
-    """Returns a presigned form for one file of at most UPLOAD_MAX bytes, valid for UPLOAD_S. Raises InvalidOptions."""
+    """Returns a presigned form for one file, valid for UPLOAD_S. Raises InvalidOptions."""
     match payload:
         case {"name": str(name), "content_type": str(content_type)} if len(payload) == 2:
             pass
         case _:
             raise InvalidOptions('The body must be an object with "name" and "content_type".')
     if not NAME.fullmatch(name):
-        raise InvalidOptions('"name" must be a file name: up to 128 characters without slashes, "$" and braces.')
+        raise InvalidOptions(
+            '"name" must be a file name of up to 128 characters without slashes, "$", braces and control characters.'
+        )
     if not CONTENT_TYPE.fullmatch(content_type):
         raise InvalidOptions('"content_type" must be image/… in lower case, or application/octet-stream.')
-    chosen = f"{uuid.uuid4().hex}/{name}"
-    key = uploads_of(caller.owner) + chosen
-    form = services.storage.form(settings.inbox, key, content_type, bytes_max=UPLOAD_MAX, seconds=UPLOAD_S)
-    ends = iso(now + timedelta(seconds=UPLOAD_S))
-    return {"upload": chosen, "url": form.url, "fields": form.fields, "bytes_max": UPLOAD_MAX, "expires_at": ends}
+    upload_id = f"{uuid.uuid4().hex}/{name}"
+    key = uploads_of(caller.owner) + upload_id
+    form = services.storage.form(settings.inbox, key, content_type, bytes_max=IMAGE_BYTES_MAX, seconds=UPLOAD_S)
+    end = iso(now + timedelta(seconds=UPLOAD_S))
+    return {
+        "upload": upload_id,
+        "url": form.url,
+        "fields": form.fields,
+        "bytes_max": IMAGE_BYTES_MAX,
+        "expires_at": end,
+    }
 
 
 def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Job:
@@ -75,7 +82,7 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     job = queued(source, preset, options, now, owner=caller.owner)
     job = enqueue(replace(job, webhook=webhook), services)
     if job.created_at == now:
-        use(services.registry, caller.owner, now, pictures=1)
+        add_usage(services.registry, caller.owner, now, pictures=1)
     return job
 
 
@@ -91,19 +98,19 @@ def _webhook(url: Any, caller: Caller, settings: Settings) -> Webhook:
 def _source(field: Any, caller: Caller, settings: Settings, services: Services) -> Source:
     """Returns the S3 object of the image in its current version; first stores an image from a URL in the inbox."""
     match field:
-        case {"upload": str(chosen)} if len(field) == 1:
-            bucket, key = settings.inbox, uploads_of(caller.owner) + chosen
-            if not UPLOAD.fullmatch(chosen):
-                raise SourceMissing(f"Upload {chosen!r:.200} not found.")
+        case {"upload": str(upload_id)} if len(field) == 1:
+            bucket, key = settings.inbox, uploads_of(caller.owner) + upload_id
+            if not UPLOAD.fullmatch(upload_id):
+                raise SourceMissing(f"Upload {upload_id!r:.200} not found.")
         case {"bucket": str(bucket), "key": str(key)} if len(field) == 2:
             _permit(bucket, key, caller, settings)
         case {"url": str(url)} if len(field) == 1:
-            picture = services.web.fetch(url)
+            image = services.web.fetch(url)
             bucket, key = settings.inbox, f"{uploads_of(caller.owner)}{uuid.uuid4().hex}"
-            services.storage.write(bucket, key, picture.body, picture.content_type)
+            services.storage.write(bucket, key, image.body, image.content_type)
         case _:
             raise InvalidOptions('"source" must be {"upload": …}, {"bucket": …, "key": …} or {"url": …}.')
-    stored = services.storage.look(bucket, key)
+    stored = services.storage.head(bucket, key)
     if stored is None:
         raise SourceMissing(f"{'Upload' if 'upload' in field else 'Object'} {field.get('upload', key)!r} not found.")
     if stored.bytes == 0:

@@ -32,7 +32,7 @@ from maskdrop.errors import (
     InvalidPreset,
     InvalidPrompt,
     InvalidUrl,
-    JobInWork,
+    JobInProgress,
     JobNotFailed,
     JobNotFound,
     MaskdropError,
@@ -44,7 +44,7 @@ from maskdrop.errors import (
     RateLimitExceeded,
     RegionEmpty,
     RegionOutside,
-    RequestInWork,
+    RequestInProgress,
     ResolutionTooHigh,
     SourceMissing,
     StorageUnavailable,
@@ -53,12 +53,12 @@ from maskdrop.errors import (
     UnknownCursor,
     UnknownEngine,
     UnknownPreset,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.guard import URL, URL_MAX
+from maskdrop.idempotency import IDEMPOTENCY_HEADER, KEY
 from maskdrop.job import STATES
-from maskdrop.once import IDEMPOTENCY_HEADER, KEY
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.schema import (
     JOB_ID,
@@ -72,8 +72,9 @@ from maskdrop.schema import (
     record,
     ref,
     request,
-    told_options,
+    response_options,
 )
+from maskdrop.ssrf import URL, URL_MAX
 
 PAGE, PAGE_MAX = 50, 200
 """Jobs per page of GET /v1/jobs: default and maximum."""
@@ -87,7 +88,7 @@ Errors = tuple[type[MaskdropError], ...]
 
 ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Internal, DeadlineExceeded)
 OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine, UnknownPreset, InvalidPreset)
-PICTURE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadablePicture)
+IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
 NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
@@ -95,8 +96,8 @@ NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 FILE: Schema = {"type": "string", "format": "binary", "minLength": 1}
-PICTURE_TEXT: Schema = {"type": "string", "contentEncoding": "base64", "format": "byte", "minLength": 1}
-ADDRESS: Schema = {**matching(URL), "format": "uri", "maxLength": URL_MAX}
+IMAGE_BASE64: Schema = {"type": "string", "contentEncoding": "base64", "format": "byte", "minLength": 1}
+PUBLIC_URL: Schema = {**matching(URL), "format": "uri", "maxLength": URL_MAX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +155,12 @@ def operations() -> dict[tuple[str, str], Operation]:
                     {"Location": TEXT, **_result_headers()},
                 ),
             },
-            errors=(*OPTIONS, *PICTURE, *RESULT, *WEB, *NEW_JOB),
+            errors=(*OPTIONS, *IMAGE, *RESULT, *WEB, *NEW_JOB),
         ),
         ("post", "/v1/uploads"): Operation(
             tag="pictures",
             name="upload",
-            summary="Create a presigned form for uploading one file of up to 32 MiB",
+            summary=f"Create a presigned form for uploading one file of up to {IMAGE_BYTES_MAX // 2**20} MiB",
             description="Post a multipart form to `url`: these `fields`, in this order, then the file as the field "
             "`file`. The form is valid for 5 minutes. Then create a job with `upload` as its source.",
             body={
@@ -192,14 +193,14 @@ def operations() -> dict[tuple[str, str], Operation]:
             description="The same image with the same options returns the same job. A repeated request with the same "
             "`Idempotency-Key` returns the same response for 24 hours.",
             parameters=[_parameter("header", IDEMPOTENCY_HEADER, matching(KEY.pattern))],
-            body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": or_null(ADDRESS)})},
+            body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": or_null(PUBLIC_URL)})},
             responses={
                 200: SuccessResponse("The job exists already and has finished.", job, {"Location": TEXT}, links),
                 202: SuccessResponse("The job is queued.", job, {"Location": TEXT}, links),
             },
             errors=(
                 *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
-                *(IdempotencyKeyReused, RequestInWork),
+                *(IdempotencyKeyReused, RequestInProgress),
             ),
         ),
         ("get", "/v1/jobs"): Operation(
@@ -243,7 +244,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             summary="Delete a job and its images",
             parameters=[job_id],
             responses={204: SuccessResponse("The job was deleted.")},
-            errors=(NotFound, JobNotFound, JobInWork, StorageUnavailable),
+            errors=(NotFound, JobNotFound, JobInProgress, StorageUnavailable),
         ),
         ("post", "/v1/jobs/{job_id}/retry"): Operation(
             tag="jobs",
@@ -267,7 +268,11 @@ def operations() -> dict[tuple[str, str], Operation]:
             responses={
                 200: SuccessResponse(
                     "The presets and their options.",
-                    {JSON: _list_of("presets", record({"name": TEXT}, {**told_options(), "error": ref("ErrorInfo")}))},
+                    {
+                        JSON: _list_of(
+                            "presets", record({"name": TEXT}, {**response_options(), "error": ref("ErrorInfo")})
+                        )
+                    },
                 )
             },
         ),
@@ -438,12 +443,12 @@ def _links(*names: str) -> dict[str, Any]:
 def _image_bodies() -> dict[str, Schema]:
     """Returns the request bodies of POST /v1/cutouts that `cutouts.parse_request` accepts."""
     options = option_fields(flat=False)
-    by_url = {"source": request({"url": ADDRESS}, {})}
+    by_url = {"source": request({"url": PUBLIC_URL}, {})}
     return {
         "image/*": FILE,
         BYTES: FILE,
         FORM: request({"image": FILE}, option_fields(flat=True)),
-        JSON: {"oneOf": [request({"image_base64": PICTURE_TEXT}, options), request(by_url, options)]},
+        JSON: {"oneOf": [request({"image_base64": IMAGE_BASE64}, options), request(by_url, options)]},
     }
 
 
@@ -453,9 +458,9 @@ def _result_headers() -> dict[str, Schema]:
 
 
 def _source() -> Schema:
-    place = {"bucket": TEXT, "key": matching(_ecma(jobs.KEY))}
+    s3_object = {"bucket": TEXT, "key": matching(_ecma(jobs.KEY))}
     upload = {"upload": matching(_ecma(jobs.UPLOAD))}
-    return {"oneOf": [request(upload, {}), request(place, {}), request({"url": ADDRESS}, {})]}
+    return {"oneOf": [request(upload, {}), request(s3_object, {}), request({"url": PUBLIC_URL}, {})]}
 
 
 def _engine() -> Schema:

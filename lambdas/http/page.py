@@ -1,5 +1,7 @@
-"""The API's description as a page: Swagger UI (Apache-2.0), of which Powertools brings a copy. All of it is in the
-page, so that nothing is loaded from anybody else's server."""
+"""The OpenAPI document as an HTML page: Swagger UI (Apache-2.0), from the copy in Powertools.
+
+Scripts and styles are inline, so the page loads no resource from another server.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do: ask this service, and nobody else."""
+"""Content-Security-Policy: the page may send requests only to this service."""
 
 PAGE = Template(
     """<!doctype html>
@@ -35,7 +37,7 @@ SwaggerUIBundle({url: "openapi.json", dom_id: "#ui", deepLinking: true, validato
 
 @lru_cache(maxsize=1)
 def page() -> str:
-    """1.7 MB of HTML; 0.5 MB as it is sent."""
+    """Returns the HTML page: 1.7 MB, or 0.5 MB compressed."""
     folder = resources.files("aws_lambda_powertools").joinpath(UI)
     script, style = (folder.joinpath(name).read_text("utf-8") for name in (SCRIPT, STYLE))
     return PAGE.substitute(script=script, style=style)

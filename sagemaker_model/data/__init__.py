@@ -1,1 +1,1 @@
-"""Images with their masks: read from the layouts in which datasets are published, prepared as shards, read again."""
+"""Images with masks: readers of published dataset layouts, preparation of shards, and readers of shards."""

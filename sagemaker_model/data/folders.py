@@ -1,7 +1,7 @@
-"""A data folder: images/ID.jpg, masks/ID.png and manifest.csv. What training and evaluation read, too.
+"""Data folders: images/ID.jpg, masks/ID.png and manifest.csv. Training and evaluation read this layout, too.
 
-The manifest has a row for every image with the columns id, split (train, val, test), part, licence_class, source and
-licence; others are ignored. Without a manifest every pair is read, and nothing is said of it.
+The manifest has one row per image with the columns id, split (train, val or test), part, licence_class, source and
+licence; other columns are ignored. Without a manifest, every pair of image and mask is read, with empty fields.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_model.data.masks import png
-from sagemaker_model.data.records import BadRecord, Entry, InvalidData, contents
+from sagemaker_model.data.masks import decode_png
+from sagemaker_model.data.records import BadRecord, Entry, InvalidData, read_file
 from sagemaker_model.imaging.pixels import Pixels
 
 MANIFEST = "manifest.csv"
 
+COLUMNS = ("split", "part", "source", "licence", "licence_class")
+
 
 def entries(folder: Path) -> list[Entry]:
-    """Everything that is in the folder or in its manifest, by id. What lacks its image, its mask or its row says so
-    when it is loaded. Raises InvalidData."""
+    """Lists all records of a data folder and its manifest, sorted by id.
+
+    An entry without an image, a mask or a manifest row raises BadRecord when it is loaded. Raises InvalidData.
+    """
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
-        raise InvalidData(f"{folder} is no data folder: it has no folders images/ and masks/.")
-    pictures = _by_stem(images)
-    rows = _rows(folder / MANIFEST)
-    ids = {*pictures, *_by_stem(masks), *(rows or ())}
-    found = []
+        raise InvalidData(f"{folder} is not a data folder: it must have the folders images/ and masks/.")
+    image_paths = _by_stem(images)
+    rows = _read_manifest(folder / MANIFEST)
+    ids = {*image_paths, *_by_stem(masks), *(rows or ())}
+    result = []
     for id_ in sorted(ids):
         row = rows.get(id_) if rows is not None else {}
-        said = {name: (row or {}).get(name) or "" for name in ("split", "part", "source", "licence", "licence_class")}
-        mask = partial(_mask, masks / f"{id_}.png", len(pictures.get(id_, ())), listed=row is not None)
-        found.append(Entry(id=id_, picture=pictures.get(id_, [images / f"{id_}.jpg"])[0], mask=mask, **said))
-    return found
+        values = {name: (row or {}).get(name) or "" for name in COLUMNS}
+        mask = partial(_mask, masks / f"{id_}.png", len(image_paths.get(id_, ())), listed=row is not None)
+        result.append(Entry(id=id_, image=image_paths.get(id_, [images / f"{id_}.jpg"])[0], mask=mask, **values))
+    return result
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
@@ -46,8 +50,8 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _rows(path: Path) -> dict[str, dict[str, str]] | None:
-    """The manifest's rows by id; None where there is none. Raises InvalidData."""
+def _read_manifest(path: Path) -> dict[str, dict[str, str]] | None:
+    """Returns the manifest's rows by id, or None if the file does not exist. Raises InvalidData."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -56,29 +60,32 @@ def _rows(path: Path) -> dict[str, dict[str, str]] | None:
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidData(f"{path} cannot be read: {error}.") from error
     if not rows or not all(row.get("id") for row in rows):
-        raise InvalidData(f"{path} is no manifest: it has no rows, or rows without an id.")
+        raise InvalidData(f"{path} is not a manifest: it must have rows, each with an id.")
     by_id = {row["id"]: row for row in rows}
     if len(by_id) < len(rows):
-        raise InvalidData(f"{path} names some ids twice.")
+        raise InvalidData(f"{path} has duplicate ids; each id must be unique.")
     return by_id
 
 
-def _mask(path: Path, pictures: int, *, listed: bool) -> Pixels:
-    """HxW uint8. images: how many there are of this name. listed: whether the manifest has it. Raises BadRecord."""
+def _mask(path: Path, image_count: int, *, listed: bool) -> Pixels:
+    """Reads a mask of any PNG mode. HxW uint8.
+
+    image_count: number of images with this id. listed: whether the manifest has this id. Raises BadRecord.
+    """
     if not listed:
         raise BadRecord(f"not in the manifest: {path.stem}")
-    if pictures != 1:
-        raise BadRecord(f"missing file: no image {path.stem}" if not pictures else f"two images: {path.stem}")
-    read = png(contents(path))
-    if read.has_transparency_data:
-        mask = np.asarray(read.convert("RGBA").getchannel("A"))
-    elif read.mode.startswith("I"):  # 16 bits a pixel: Pillow's convert clips at 255
-        mask = (np.asarray(read) >> 8).astype(np.uint8)
+    if image_count != 1:
+        raise BadRecord(f"missing file: no image {path.stem}" if not image_count else f"two images: {path.stem}")
+    image = decode_png(read_file(path))
+    if image.has_transparency_data:
+        mask = np.asarray(image.convert("RGBA").getchannel("A"))
+    elif image.mode.startswith("I"):  # 16 bits per pixel: Pillow's convert clips at 255
+        mask = (np.asarray(image) >> 8).astype(np.uint8)
     else:
-        colours = np.asarray(read.convert("RGB"))
+        colours = np.asarray(image.convert("RGB"))
         mask = colours[..., 0]
         if not (colours == mask[..., None]).all():
             raise BadRecord(f"coloured mask: {path.name}")
     if mask.max() == 1:
-        raise BadRecord(f"mask of 0 and 1: {path.name}, and 255 is the subject")
+        raise BadRecord(f"mask of 0 and 1: {path.name}; the subject must be 255")
     return mask.copy()

@@ -1,9 +1,9 @@
-"""A dataset as shards: read in its own layout, chosen by rules, split, shuffled, sized, and written so that a run that
-was broken off, even by a kill, is taken up where it was and ends with the very bytes of an unbroken one.
+"""Preparation of shards from a dataset: reads its layout, selects, splits, shuffles and resizes records.
 
-That is so because a shard is a function of the recipe and of the place in the order where it begins. Each is written
-aside and renamed when it is whole; then the manifest says its SHA-256 and how many entries went into it. The next run
-keeps every shard that has its sum, and makes the others.
+An interrupted run, even a killed one, can be resumed and gives the same bytes as an uninterrupted one. A shard depends
+only on the recipe and on the position in the order of entries at which it begins. Each shard is written atomically;
+then the manifest records its SHA-256 and its number of entries. A resumed run keeps every shard with the recorded
+SHA-256, and writes the others.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskdrop.errors import InputError
 from sagemaker_model.data import coco, folders, shards, supervisely, voc
-from sagemaker_model.data.compose import composed
+from sagemaker_model.data.compose import compose
 from sagemaker_model.data.recipe import Kind, Recipe
-from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, contents
+from sagemaker_model.data.records import LIMITS, SPLITS, BadRecord, Entry, InvalidData, Record, read_file
 from sagemaker_model.data.shards import MANIFEST, Sample
 from sagemaker_model.imaging.pixels import decode
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.store import digest
 
-UNFINISHED = ".unfinished"
-
-IN_WORK = 16
-"""Entries a worker: images are made by so many and written in their order."""
+ENTRIES_PER_WORKER = 16
+"""Entries per worker that are processed at once; their samples are written in order."""
 
 
 def entries_of(source: Path, recipe: Recipe) -> list[Entry]:
-    """What is in a source, in the layout of the recipe's kind. Raises InvalidData."""
+    """Lists the entries of a source in the layout of the recipe's kind. Raises InvalidData."""
     if not source.exists():
         raise InvalidData(f"{source} does not exist.")
-    read: dict[Kind, Callable[[], list[Entry]]] = {
+    readers: dict[Kind, Callable[[], list[Entry]]] = {
         "supervisely": lambda: supervisely.entries(source, recipe.classes, recipe.subject or "all"),
         "voc": lambda: voc.entries(source, recipe.classes),
         "coco": lambda: coco.entries(source, recipe.classes, recipe.subject or "central"),
         "folders": lambda: folders.entries(source),
     }
-    if entries := read[recipe.kind]():
+    if entries := readers[recipe.kind]():
         return entries
     raise InvalidData(f"{source} has no images.")
 
@@ -60,59 +59,43 @@ def prepare(
     workers: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Makes the shards in `out`, or those that are still missing. Returns the manifest (`shards.read_manifest`).
+    """Writes the shards that are missing in `out`, and returns the manifest (see `shards.read_manifest`).
 
-    backgrounds: images that subjects are put on. workers: threads.
-    progress: called with the number of entries done since the last call.
-    Raises InvalidData, also where `out` was prepared by another recipe or from another source.
+    backgrounds: images to put subjects on. workers: number of threads.
+    progress: called with the number of entries processed since the last call.
+    Raises InvalidData, also if `out` was prepared with another recipe or from another source.
     """
-    planned, skipped = _plan(entries, recipe)
-    with _filling(out), ThreadPoolExecutor(workers) as pool:
-        made = {
+    groups, skipped = _group_entries(entries, recipe)
+    with _locked(out), ThreadPoolExecutor(workers) as pool:
+        manifest = {
             "recipe": json.loads(json.dumps(asdict(recipe))),
-            "source": {"entries": len(entries), "sha256": _listing(entries, backgrounds)},
+            "source": {"entries": len(entries), "sha256": _source_digest(entries, backgrounds)},
+            "complete": False,
+            "shards": [],
+            "skipped": skipped,
         }
-        manifest = {**made, "complete": False, "shards": [], "skipped": skipped}
-        before = _before(out, manifest)
+        previous = _read_previous(out, manifest)
+        preparation = _Preparation(recipe, out, backgrounds, pool, workers, progress, manifest, previous)
         progress(len(skipped))
-        for (name, split), group in planned.items():
-            make = partial(_outcome, split=split, recipe=recipe, backgrounds=backgrounds)
-            start = number = 0
-            while start < len(group):
-                file = f"{name}-{split}-{number:06}.tar"
-                row = before["shards"].get(file)
-                if row and _is_there(out / file, row):
-                    ids = {id_ for entry in group[start : start + row["entries"]] for id_ in _ids(entry)}
-                    skipped |= {id_: reason for id_, reason in before["skipped"].items() if id_ in ids}
-                    progress(row["entries"])
-                else:
-                    outcomes = _in_order(pool, make, group[start:], workers * IN_WORK)
-                    row = _shard(out / file, outcomes, recipe.shard_bytes, skipped, progress)
-                    row |= {"file": file, "part": name, "split": split}
-                if row["records"]:
-                    manifest["shards"].append(row)
-                if (
-                    file not in before["shards"]
-                ):  # while shards are only looked at, what is known of the next ones stays
-                    _save(out, manifest)
-                start += row["entries"]
-                number += 1
-        manifest |= {"complete": True, "counts": _counts(manifest)}
-        _save(out, manifest)
+        for (part, split), group in groups.items():
+            preparation.add_group(part, split, group)
+        manifest |= {"complete": True, "counts": _count_records(manifest)}
+        _write_manifest(out, manifest)
     return manifest
 
 
 def reasons(manifest: dict[str, Any]) -> Counter[str]:
-    """How many were skipped, by reason without its details."""
+    """Counts the skipped records by reason, without the details after the colon."""
     return Counter(reason.partition(":")[0] for reason in manifest["skipped"].values())
 
 
-# What goes where
+# Entries
 
 
-def _plan(entries: Sequence[Entry], recipe: Recipe) -> tuple[dict[tuple[str, str], list[Entry]], dict[str, str]]:
-    """The entries of each (part, split) in the order of their shards; and those that cannot be placed, with the
-    reason."""
+def _group_entries(
+    entries: Sequence[Entry], recipe: Recipe
+) -> tuple[dict[tuple[str, str], list[Entry]], dict[str, str]]:
+    """Returns shuffled entries by (part, split), and reasons of skipped entries by id (duplicate id, unknown split)."""
     groups, skipped, seen = defaultdict(list), {}, set()
     for number, entry in enumerate(entries):
         split = recipe.split_of(entry)
@@ -121,113 +104,151 @@ def _plan(entries: Sequence[Entry], recipe: Recipe) -> tuple[dict[tuple[str, str
         elif split not in SPLITS:
             skipped[entry.id] = f"no such split: {split}"
         else:
-            groups[shards.plain(entry.part) or recipe.kind, split].append(entry)
+            groups[shards.safe_name(entry.part) or recipe.kind, split].append(entry)
         seen.add(entry.id)
-    return {
-        key: sorted(groups[key], key=lambda entry: recipe.chance("order", entry.id)) for key in sorted(groups)
-    }, skipped
+    shuffled = {key: sorted(groups[key], key=lambda entry: recipe.draw("order", entry.id)) for key in sorted(groups)}
+    return shuffled, skipped
 
 
-def _listing(entries: Sequence[Entry], backgrounds: Sequence[Path]) -> str:
-    """SHA-256 of what there is to prepare, by name: that the images themselves stay as they are is not looked at."""
-    names = [[entry.id, entry.split, entry.part, entry.picture.name] for entry in entries]
+def _source_digest(entries: Sequence[Entry], backgrounds: Sequence[Path]) -> str:
+    """Returns a SHA-256 of the names of all entries and backgrounds. The content of the files is not included."""
+    names = [[entry.id, entry.split, entry.part, entry.image.name] for entry in entries]
     return hashlib.sha256(json.dumps([names, [path.name for path in backgrounds]]).encode()).hexdigest()
 
 
-# One entry
-
-
 class Outcome(NamedTuple):
-    """What became of one entry: its samples, and what was skipped of it, with the reason."""
+    """The result of one entry: its samples, and reasons of skipped records by id."""
 
     samples: list[Sample]
     skipped: dict[str, str]
 
 
-def _outcome(entry: Entry, *, split: str, recipe: Recipe, backgrounds: Sequence[Path]) -> Outcome:
+def _process_entry(entry: Entry, *, split: str, recipe: Recipe, backgrounds: Sequence[Path]) -> Outcome:
+    """Returns the sample of an entry and, for some entries of the training split, a sample on another background.
+
+    The second sample is an addition, not a replacement, because the edge of a composite is never as exact as a real
+    one. Validation and test use real images only.
+    """
     try:
-        record = recipe.applied(entry.load(recipe.check), split)
+        record = recipe.apply(entry.load(recipe.check), split)
     except BadRecord as error:
         return Outcome([], {entry.id: str(error)})
-    outcome = Outcome([shards.sample(record)], {})
-    # Beside the image as it was taken, not in its place: an edge that was put on is never quite a true one. And in
-    # training alone: what a network is measured on is real.
-    swapped = split == "train" and recipe.chance("swap", entry.id) < recipe.swapped
-    if backgrounds and swapped and record.mask.any():
-        _, other = _ids(entry)
-        background = backgrounds[int(recipe.chance("background", entry.id) * len(backgrounds))]
-        try:
-            put = composed(record, decode(contents(background), LIMITS).rgb, background.name)
-        except (InputError, BadRecord) as error:
-            outcome.skipped[other] = f"unreadable background: {background.name}. {error}"
-        else:
-            clean = record.licence_class == recipe.backgrounds_class
-            put = replace(put, id=other, licence_class=record.licence_class if clean else "unclear")
-            outcome.samples.append(shards.sample(put))
-    return outcome
+    samples = [shards.encode_sample(record)]
+    swapped = split == "train" and recipe.draw("swap", entry.id) < recipe.swapped
+    if not (backgrounds and swapped and record.mask.any()):
+        return Outcome(samples, {})
+    _, composite_id = _record_ids(entry)
+    background = backgrounds[int(recipe.draw("background", entry.id) * len(backgrounds))]
+    try:
+        composite = _composite(record, composite_id, background, recipe.backgrounds_class)
+    except (InputError, BadRecord) as error:
+        return Outcome(samples, {composite_id: f"unreadable background: {background.name}. {error}"})
+    return Outcome([*samples, shards.encode_sample(composite)], {})
 
 
-def _ids(entry: Entry) -> tuple[str, str]:
-    """Of its record, and of that on another background."""
+def _composite(record: Record, id_: str, background: Path, backgrounds_class: str) -> Record:
+    """Returns the record on a background. Its licence class is unclear unless the background has the same class.
+    Raises InputError, BadRecord."""
+    composite = compose(record, decode(read_file(background), LIMITS).rgb, background.name)
+    same_class = record.licence_class == backgrounds_class
+    return replace(composite, id=id_, licence_class=record.licence_class if same_class else "unclear")
+
+
+def _record_ids(entry: Entry) -> tuple[str, str]:
+    """Returns the ids of an entry's record, and of its record on another background."""
     return entry.id, f"{entry.id}-composed"
 
 
-# One shard
+# Shards
 
 
-def _in_order(
-    pool: Executor, make: Callable[[Entry], Outcome], entries: Sequence[Entry], at_once: int
-) -> Iterator[Outcome]:
-    for at in range(0, len(entries), at_once):
-        yield from pool.map(make, entries[at : at + at_once])
+class _Previous(NamedTuple):
+    """The manifest of an earlier run: rows of shards by file name, and reasons of skipped records by id."""
+
+    shards: dict[str, dict[str, Any]]
+    skipped: dict[str, str]
 
 
-def _shard(
-    path: Path,
-    outcomes: Iterator[Outcome],
-    full: int,
-    skipped: dict[str, str],
-    progress: Callable[[int], None],
-) -> dict[str, Any]:
-    """Takes outcomes until the shard is full, and adds to `skipped`. Returns its row; without records there is no
-    file."""
-    counts = {"entries": 0, "records": 0, "bytes": 0}
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """A run that keeps the valid shards of an earlier run, writes the others, and updates the manifest."""
 
-    def until_full() -> Iterator[Sample]:
-        taken = 0
-        for samples, left_out in outcomes:
+    recipe: Recipe
+    out: Path
+    backgrounds: Sequence[Path]
+    pool: Executor
+    workers: int
+    progress: Callable[[int], None]
+    manifest: dict[str, Any]
+    previous: _Previous
+
+    def add_group(self, part: str, split: str, group: Sequence[Entry]) -> None:
+        """Keeps or writes all shards of one part and split."""
+        start = number = 0
+        while start < len(group):
+            file = f"{part}-{split}-{number:06}.tar"
+            row = self._keep_shard(file, group[start:])
+            if row is None:
+                row = self._write_shard(self.out / file, split, group[start:])
+                row |= {"file": file, "part": part, "split": split}
+            if row["records"]:
+                self.manifest["shards"].append(row)
+            if file not in self.previous.shards:  # else the stored manifest still has rows that this one lacks
+                _write_manifest(self.out, self.manifest)
+            start += row["entries"]
+            number += 1
+
+    def _keep_shard(self, file: str, entries: Sequence[Entry]) -> dict[str, Any] | None:
+        """Returns the row of a shard of the earlier run; None if the shard is missing or damaged."""
+        row = self.previous.shards.get(file)
+        if row is None or not _is_valid(self.out / file, row):
+            return None
+        ids = {id_ for entry in entries[: row["entries"]] for id_ in _record_ids(entry)}
+        self.manifest["skipped"].update({id_: text for id_, text in self.previous.skipped.items() if id_ in ids})
+        self.progress(row["entries"])
+        return row
+
+    def _write_shard(self, path: Path, split: str, entries: Sequence[Entry]) -> dict[str, Any]:
+        """Writes entries until the shard is full, and returns its row. A shard without records leaves no file."""
+        counts = {"entries": 0, "records": 0}
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            shards.write(file, self._samples(split, entries, counts))
+        row = {**counts, "bytes": path.stat().st_size, "sha256": digest(path)}
+        if not counts["records"]:
+            path.unlink()
+        return row
+
+    def _samples(self, split: str, entries: Sequence[Entry], counts: dict[str, int]) -> Iterator[Sample]:
+        """Yields samples until the shard is full. Updates `counts` and the skipped records of the manifest."""
+        size = 0
+        for samples, skipped in self._outcomes(split, entries):
             counts["entries"] += 1
             counts["records"] += len(samples)
-            skipped.update(left_out)
-            taken += sum(len(data) for members in samples for data in members.values())
+            self.manifest["skipped"].update(skipped)
+            size += sum(len(data) for members in samples for data in members.values())
             yield from samples
-            progress(1)
-            if taken >= full:
+            self.progress(1)
+            if size >= self.recipe.shard_bytes:
                 break
 
-    unfinished = path.with_name(UNFINISHED)
-    with unfinished.open("wb") as file:
-        shards.write(file, until_full())
-        file.flush()
-        os.fsync(file.fileno())
-    row = {**counts, "bytes": unfinished.stat().st_size, "sha256": digest(unfinished)}
-    if counts["records"]:
-        unfinished.replace(path)  # whole or not at all
-    else:
-        unfinished.unlink()
-    return row
+    def _outcomes(self, split: str, entries: Sequence[Entry]) -> Iterator[Outcome]:
+        """Yields the outcomes of entries in order, processed in parallel."""
+        process = partial(_process_entry, split=split, recipe=self.recipe, backgrounds=self.backgrounds)
+        at_once = self.workers * ENTRIES_PER_WORKER
+        for start in range(0, len(entries), at_once):
+            yield from self.pool.map(process, entries[start : start + at_once])
 
 
-def _is_there(path: Path, row: dict[str, Any]) -> bool:
+def _is_valid(path: Path, row: dict[str, Any]) -> bool:
     return path.is_file() and digest(path) == row["sha256"]
 
 
-# The folder
+# The output folder
 
 
 @contextmanager
-def _filling(out: Path) -> Iterator[None]:
-    """One run at a time fills a folder. Raises InvalidData."""
+def _locked(out: Path) -> Iterator[None]:
+    """Creates and locks a folder, so that only one run writes to it. Raises InvalidData."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)
@@ -237,39 +258,35 @@ def _filling(out: Path) -> Iterator[None]:
         finally:
             os.close(lock)
     except BlockingIOError as error:
-        raise InvalidData(f"Another run fills {out} at this moment.") from error
+        raise InvalidData(f"Another run is writing to {out}: wait for its end, or choose another folder.") from error
     except OSError as error:
         raise InvalidData(f"{error.filename or out} cannot be used: {error.strerror or error}.") from error
 
 
-def _before(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run has done: its rows by file, and what it skipped. Where there was none, `fresh` is the first
-    manifest. Raises InvalidData."""
-    manifest = shards.read_manifest(out)
-    if manifest is None:
+def _read_previous(out: Path, manifest: dict[str, Any]) -> _Previous:
+    """Reads the manifest of an earlier run; writes `manifest` as the first one into an empty folder.
+    Raises InvalidData, also for another recipe or source."""
+    previous = shards.read_manifest(out)
+    if previous is None:
         if any(not path.name.startswith(".") for path in out.iterdir()):
             raise InvalidData(f"{out} is neither empty nor prepared: choose another folder.")
-        _save(out, fresh)
-        manifest = fresh
-    for name, what in (("recipe", "with other options"), ("source", "from another source")):
-        if manifest[name] != fresh[name]:
-            raise InvalidData(f"{out} was prepared {what}: choose another folder, or delete this one.")
-    return {"shards": {row["file"]: row for row in manifest["shards"]}, "skipped": dict(manifest["skipped"])}
+        _write_manifest(out, manifest)
+        previous = manifest
+    for name, difference in (("recipe", "with other options"), ("source", "from another source")):
+        if previous[name] != manifest[name]:
+            raise InvalidData(f"{out} was prepared {difference}: choose another folder, or delete this one.")
+    return _Previous({row["file"]: row for row in previous["shards"]}, dict(previous["skipped"]))
 
 
-def _save(out: Path, manifest: dict[str, Any]) -> None:
-    unfinished = out / f".{MANIFEST}"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(out / MANIFEST)
+def _write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    with atomic_write(out / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def _counts(manifest: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Records by part and split."""
+def _count_records(manifest: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Counts records by part and split."""
     counts: dict[str, dict[str, int]] = {}
     for row in manifest["shards"]:
-        of_part = counts.setdefault(row["part"], dict.fromkeys(SPLITS, 0))
-        of_part[row["split"]] += row["records"]
+        part = counts.setdefault(row["part"], dict.fromkeys(SPLITS, 0))
+        part[row["split"]] += row["records"]
     return counts

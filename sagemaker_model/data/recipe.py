@@ -1,4 +1,4 @@
-"""What becomes of a dataset: which records are kept, how they are cut and sized, and which split is theirs."""
+"""The recipe of a dataset: rules that select, crop, resize and split its records."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 
 from sagemaker_model.data import supervisely
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.records import BadRecord, Entry, InvalidData, Record
 from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
 
 Kind = Literal["supervisely", "voc", "coco", "folders"]
 
-SHARES = (0.7, 0.3, 0.0)
-"""Of train, val and test, where neither the source nor the recipe says any."""
+DEFAULT_SHARES = (0.7, 0.3, 0.0)
+"""Shares of train, val and test if neither the dataset nor the recipe sets them."""
 
 _DEFAULTS: dict[Kind, dict[str, Any]] = {
     "supervisely": {"classes": supervisely.CLASSES, "subject": "all", "empty": False},
@@ -29,17 +29,17 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What becomes of a dataset.
+    """Rules that select, crop, resize and split the records of a dataset.
 
-    classes: the names that are the subject. subject: which instances of an image are.
-    side: of the stored image's longer side, in pixels at most; its shape stays, for training to crop as it likes.
-    shares: of train, val and test; None takes the source's own split, and SHARES where it has none.
-    shard_bytes: a shard ends with the record that reaches them.
-    min_share: of the image that a subject covers at least. empty: whether images without a subject are kept.
-    min_side: of the source's shorter side, in pixels.
-    aspect: (width, height) to whose shape images are cut around the subject; None leaves them.
-    swapped: the share of training records that also come on another background.
-    licence, licence_class: of records whose source says none. backgrounds_class: the licence class of the backgrounds.
+    classes: names of the classes that are the subject. subject: instances of an image that are the subject.
+    side: maximum length of the stored image's longer side, in pixels; the aspect ratio stays, training crops.
+    shares: of train, val and test; None keeps the dataset's own split, and uses DEFAULT_SHARES if it has none.
+    shard_bytes: a shard ends with the record that reaches this size.
+    min_share: minimum share of the image that a subject covers. empty: whether to keep images without a subject.
+    min_side: minimum length of the source image's shorter side, in pixels.
+    aspect: (width, height), the aspect ratio to crop images to, around the subject; None does not crop.
+    swapped: share of the training records that are also stored on another background.
+    licence, licence_class: for records whose dataset states none. backgrounds_class: licence class of the backgrounds.
     """
 
     kind: Kind
@@ -59,38 +59,45 @@ class Recipe:
     backgrounds_class: str = ""
 
     @classmethod
-    def of(cls, kind: Kind, **given: Any) -> Recipe:
-        """The recipe of a kind; what is None is as its kind has it. Raises InvalidData."""
+    def of(cls, kind: Kind, **options: Any) -> Recipe:
+        """Returns the recipe of a kind of dataset; None selects the kind's default. Raises InvalidData."""
         defaults = _DEFAULTS[kind]
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen = {name: value for name, value in options.items() if value is not None}
         if foreign := [name for name in ("classes", "subject") if name in chosen and name not in defaults]:
-            raise InvalidData(f"{kind} knows no {' and no '.join(foreign)}: its masks are taken as they are.")
+            raise InvalidData(f"{kind} does not support {' and '.join(foreign)}: its masks are used unchanged.")
         recipe = cls(kind=kind, **{**defaults, **chosen})
-        shares = recipe.shares or SHARES
-        if min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6:
-            raise InvalidData(f"The shares of a split are 0 or more and make 1 together, not {shares}.")
-        for name in ("min_share", "swapped"):
-            if not 0 <= getattr(recipe, name) <= 1:
-                raise InvalidData(f"{name} is a share, 0 to 1, not {getattr(recipe, name)}.")
-        if recipe.side < 1 or recipe.shard_bytes < 1 or min(recipe.aspect or (1, 1)) < 1:
-            raise InvalidData("side, the size of a shard and both numbers of an aspect are 1 or more.")
+        recipe._validate()
         return recipe
 
+    def _validate(self) -> None:
+        """Raises InvalidData for an option out of range."""
+        shares = self.shares or DEFAULT_SHARES
+        if min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6:
+            raise InvalidData(f"The shares of a split must be 0 or more and add up to 1; got {shares}.")
+        for name in ("min_share", "swapped"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidData(f"{name} must be from 0 to 1; got {getattr(self, name)}.")
+        if self.side < 1 or self.shard_bytes < 1 or min(self.aspect or (1, 1)) < 1:
+            raise InvalidData("side, the size of a shard and both numbers of aspect must be 1 or more.")
+
     def split_of(self, entry: Entry) -> str:
+        """Returns the split of an entry: the dataset's own, or one drawn by the seed and the id."""
         if entry.split and not self.shares:
             return entry.split
-        chance = self.chance("split", entry.id)
-        train, val, _ = self.shares or SHARES
-        return "train" if chance < train else "val" if chance < train + val else "test"
+        draw = self.draw("split", entry.id)
+        train, val, _ = self.shares or DEFAULT_SHARES
+        return "train" if draw < train else "val" if draw < train + val else "test"
 
-    def chance(self, purpose: str, id_: str) -> float:
-        """A number from 0 to 1, always the same for a seed, a purpose and an id, whatever else a dataset has: new
-        records move no old one to another split."""
-        drawn = hashlib.sha256(f"{self.seed}/{purpose}/{id_}".encode()).digest()
-        return int.from_bytes(drawn[:8]) / 2**64
+    def draw(self, purpose: str, id_: str) -> float:
+        """Returns a pseudo-random number in 0..1, a hash of seed, purpose and id.
+
+        It does not depend on other records: adding records moves no existing record to another split.
+        """
+        digest = hashlib.sha256(f"{self.seed}/{purpose}/{id_}".encode()).digest()
+        return int.from_bytes(digest[:8]) / 2**64
 
     def check(self, mask: Pixels) -> None:
-        """Raises BadRecord where a rule leaves the record out."""
+        """Raises BadRecord if a rule excludes a record with this mask."""
         height, width = mask.shape
         if min(height, width) < self.min_side:
             raise BadRecord(f"image too small: {width} x {height}")
@@ -100,12 +107,12 @@ class Recipe:
         elif (share := float(mask.mean()) / 255) < self.min_share:
             raise BadRecord(f"subject too small: {share:.3f} of the image")
 
-    def applied(self, record: Record, split: str) -> Record:
-        """The record as it is stored."""
+    def apply(self, record: Record, split: str) -> Record:
+        """Returns the record as it is stored: cropped, resized, and with all fields set."""
         if self.aspect:
-            record = _cut(record, *self.aspect)
+            record = _crop(record, *self.aspect)
         return replace(
-            _sized(record, self.side),
+            _limit_side(record, self.side),
             split=split,
             part=record.part or self.kind,
             licence=record.licence or self.licence,
@@ -113,22 +120,24 @@ class Recipe:
         )
 
 
-def _cut(record: Record, across: int, down: int) -> Record:
-    """The largest part of this shape that the image has, with the subject's box as near to its middle as it goes."""
+def _crop(record: Record, aspect_width: int, aspect_height: int) -> Record:
+    """Crops to the largest area of this aspect ratio, with the subject's box as close to its centre as possible."""
     height, width = record.mask.shape
-    wide, high = min(width, max(1, height * across // down)), min(height, max(1, width * down // across))
+    crop_width = min(width, max(1, height * aspect_width // aspect_height))
+    crop_height = min(height, max(1, width * aspect_height // aspect_width))
     box_x, box_y, box_width, box_height = cv2.boundingRect(record.mask) if record.mask.any() else (0, 0, width, height)
-    x = min(max(0, box_x + (box_width - wide) // 2), width - wide)
-    y = min(max(0, box_y + (box_height - high) // 2), height - high)
-    place = slice(y, y + high), slice(x, x + wide)
-    return replace(record, image=record.image[place].copy(), mask=record.mask[place].copy())
+    x = min(max(0, box_x + (box_width - crop_width) // 2), width - crop_width)
+    y = min(max(0, box_y + (box_height - crop_height) // 2), height - crop_height)
+    area = slice(y, y + crop_height), slice(x, x + crop_width)
+    return replace(record, image=record.image[area].copy(), mask=record.mask[area].copy())
 
 
-def _sized(record: Record, side: int) -> Record:
+def _limit_side(record: Record, side: int) -> Record:
+    """Shrinks a record whose longer side exceeds `side` pixels."""
     height, width = record.mask.shape
     scale = side / max(height, width)
     if scale >= 1:
         return record
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image, mask = (cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) for pixels in (record.image, record.mask))
-    return replace(record, image=image.astype(np.uint8, copy=False), mask=mask.astype(np.uint8, copy=False))
+    image, mask = (resized(pixels, size, halve=False) for pixels in (record.image, record.mask))
+    return replace(record, image=image, mask=mask)

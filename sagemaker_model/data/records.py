@@ -1,4 +1,4 @@
-"""One image with its mask, in memory (Record) and before it is read (Entry)."""
+"""Records: an image with its mask, in memory (Record) and before it is read (Entry)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from sagemaker_model.imaging.pixels import Limits, Pixels, decode
 SPLITS = ("train", "val", "test")
 
 LIMITS = Limits(max_bytes=64 * 1024 * 1024, max_pixels=100_000_000)
-"""Of an image of a dataset: above what cameras make, and 300 MB of pixels at the most."""
+"""Limits for one image of a dataset: above what cameras produce, and at most 300 MB of pixels."""
 
 
 class InvalidData(MaskdropError):
-    """A folder, a list or a shard as a whole is not what it should be."""
+    """Data is invalid as a whole: a folder, list or shard, or the images, masks or predictions of an evaluation."""
 
-    code = "invalid_data"
+    code, status = "invalid_data", 422
 
 
 class BadRecord(InvalidData):
-    """One record cannot be used, or a rule leaves it out. "what is wrong: the details", so that reasons can be counted
-    by what comes before the colon."""
+    """One record is unusable, or a rule excludes it. The message is "reason: details"; reasons are counted by the part
+    before the colon."""
 
     code = "bad_record"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """image: HxWx3 uint8, upright sRGB. mask: HxW uint8, 255 = subject; may be soft.
+    """An image and its mask, decoded.
 
-    part: the portion of a dataset that is counted by itself. split: train, val or test; "" where none is said.
-    licence_class: clean (may train weights that are given away), unclear, or "" where nothing is said.
-    width, height: of the image that it was made from, in pixels.
-    background: the file that the subject was put on; "" for an image as it was taken.
+    image: HxWx3 uint8, upright sRGB. mask: HxW uint8, 255 = subject; may be soft.
+    part: portion of the dataset that is counted separately. split: train, val or test; "" if unknown.
+    licence_class: clean (may train weights that are published), unclear, or "" if unknown.
+    width, height: size of the source image, in pixels.
+    background: file name of the background that the subject was put on; "" for an original image.
     """
 
     id: str
@@ -51,19 +52,19 @@ class Record:
     background: str = ""
 
 
-def unchecked(_mask: Pixels) -> None:
-    """The rule of one that takes every mask."""
+def accept_all(_mask: Pixels) -> None:
+    """Accepts every mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Where a record lies. Making one reads no pixel, and `mask` says what is wrong with it.
+    """The location of a record. Creating an entry reads no pixels.
 
-    image: the file. mask: reads or draws the mask, HxW uint8 of the image's size. Raises BadRecord.
+    image: path of the image. mask: reads or draws the mask, HxW uint8, of the image's size. Raises BadRecord.
     """
 
     id: str
-    picture: Path
+    image: Path
     mask: Callable[[], Pixels]
     part: str = ""
     split: str = ""
@@ -71,18 +72,19 @@ class Entry:
     licence: str = ""
     licence_class: str = ""
 
-    def load(self, check: Callable[[Pixels], None] = unchecked) -> Record:
-        """`check` sees the mask before the image is decoded, and may raise. Raises BadRecord."""
+    def load(self, check: Callable[[Pixels], None] = accept_all) -> Record:
+        """Reads the mask and the image. `check` gets the mask before the image is decoded, and may raise BadRecord.
+        Raises BadRecord."""
         mask = self.mask()
         check(mask)
         try:
-            image = decode(contents(self.picture), LIMITS).rgb
+            image = decode(read_file(self.image), LIMITS).rgb
         except InputError as error:
-            raise BadRecord(f"unreadable image: {self.picture.name}. {error}") from error
+            raise BadRecord(f"unreadable image: {self.image.name}. {error}") from error
         height, width = image.shape[:2]
         if mask.shape != (height, width):
             raise BadRecord(
-                f"mask of another size: {mask.shape[1]} x {mask.shape[0]}, and its image has {width} x {height}"
+                f"mask of another size: {mask.shape[1]} x {mask.shape[0]}, but the image is {width} x {height}"
             )
         return Record(
             id=self.id, image=image, mask=mask, width=width, height=height, part=self.part, split=self.split,
@@ -90,11 +92,11 @@ class Entry:
         )  # fmt: skip
 
 
-def contents(path: Path) -> bytes:
-    """Raises BadRecord."""
+def read_file(path: Path) -> bytes:
+    """Reads a file. Raises BadRecord."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BadRecord(f"missing file: {path.name}") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an invalid file name, with a null byte for example
         raise BadRecord(f"unreadable file: {path.name} ({error})") from error

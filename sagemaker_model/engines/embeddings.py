@@ -7,7 +7,6 @@ are in half precision: 8.4 MB for an image of SAM 2.1, 2.1 MB for one of SAM 1.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import zipfile
 from collections import OrderedDict
@@ -18,6 +17,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sagemaker_model.weights.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +137,8 @@ class EmbeddingCache:
         if self._folder is None or _size(embedding) > self._folder_bytes:
             return
         try:
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
-                np.savez(file, *embedding)
-            Path(file.name).replace(self._folder / f"{key}.npz")
+            with atomic_write(self._folder / f"{key}.npz", concurrent=True, sync=False) as temporary:
+                np.savez(temporary, *embedding)
             self._evict_files()
         except OSError as error:
             log.warning("the embedding cannot be written to disk: %s", error)

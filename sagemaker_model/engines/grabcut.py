@@ -16,7 +16,7 @@ import numpy as np
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 
 SIDE = 480
 """Pixels of the long side at which GrabCut runs: 0.5 to 1 s an image, 2 s at most. At 320 it takes half of that, and
@@ -59,16 +59,21 @@ class GrabCut:
             y0, y1 = (round(y / height * size[1]) for y in (box[1], box[3]))
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = cv2.GC_PR_FGD
 
+        colours = resized(rgb, size)
         subject = np.count_nonzero(mask)
-        if min(subject, mask.size - subject) < PIXELS_MIN:
+        if (colours == colours[0, 0]).all():
+            # GrabCut's maximum flow takes 40 to 90 s for 240 x 320 pixels of one colour: all its weights are equal.
+            warnings.append("one_colour: the image has one colour; it has no subject that differs from the background.")
+            mask[:] = cv2.GC_BGD
+        elif min(subject, mask.size - subject) < PIXELS_MIN:
             warnings.append(
                 "box_kept: too few pixels lie inside or outside the box to separate them; the whole box is the subject."
             )
         else:
             cv2.setRNGSeed(0)  # its start is random, and the same image must give the same result
-            colours = cv2.cvtColor(resized(rgb, size), cv2.COLOR_RGB2BGR)
+            bgr = cv2.cvtColor(colours, cv2.COLOR_RGB2BGR)
             cv2.grabCut(
-                colours, mask, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK
+                bgr, mask, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK
             )
         matte = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
         blurred = np.asarray(cv2.GaussianBlur(matte, (3, 3), 0), np.float32)

@@ -18,7 +18,7 @@ from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session, run_matting
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled, digest, named, verify
 
 if TYPE_CHECKING:  # torch need not be installed

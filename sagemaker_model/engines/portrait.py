@@ -11,7 +11,7 @@ from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session, run_matting
 from sagemaker_model.engines.two_passes import Floats, two_passes
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights import store as weights
 from sagemaker_model.weights.store import InvalidWeights
 

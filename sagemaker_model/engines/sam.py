@@ -29,7 +29,7 @@ from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled, Weights, digest, known, verify
 
 if TYPE_CHECKING:  # torch need not be installed

@@ -29,7 +29,7 @@ class Selfie:
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:  # noqa: ARG002 - OpenCV's are set for all
         selfie = weights.named("selfie")
         self._model = np.frombuffer(weights.read(selfie, weights_dir), np.uint8)
-        self.weights_sha256 = weights.expected(selfie, weights_dir) or ""
+        self.weights_sha256 = weights.expected_sha256(selfie, weights_dir) or ""
         self._threads = threading.local()
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it

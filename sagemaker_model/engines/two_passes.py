@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 
 Floats = NDArray[np.float32]
 

@@ -1,1 +1,1 @@
-"""How good a matte is: cases with a known truth, their measures, the report, and who may replace whom."""
+"""Evaluation of mattes: cases with ground truth, metrics, reports, and the promotion of new weights."""

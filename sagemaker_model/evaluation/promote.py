@@ -1,8 +1,8 @@
-"""Who may take the place of whom, and the record of who did.
+"""Promotion: the rule that lets a new engine or new weights replace the current ones, and the promotion record.
 
-The rule asks three things of the new one, on the same images. A higher mean IoU, or there is no reason to change. No
-more failures below 0.5, which users see and a mean hides. No more finds where there is nothing: those images are few
-and outside the mean. Each alone can be had at the cost of the others.
+On the same images, a candidate must meet three conditions. Its mean IoU is higher. It has no more failures (IoU < 0.5):
+users notice failures, and a mean hides them. It has no more false positives on images without a subject: these images
+are few and not part of the mean. Each value alone can improve at the cost of the others.
 """
 
 from __future__ import annotations
@@ -19,86 +19,93 @@ from maskdrop.errors import MaskdropError
 from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.evaluation.compare import compare
 from sagemaker_model.evaluation.run import Run
-from sagemaker_model.evaluation.summary import FAILED, FIND, summarise
+from sagemaker_model.evaluation.summary import FAILED_IOU, FALSE_POSITIVE_SHARE, summarise
 from sagemaker_model.weights.store import InvalidWeights, Weights, import_file, known
 
 
 class NotPromoted(MaskdropError):
-    """The new one is not better. The message says in what."""
+    """The candidate is not better. The message states the conditions that it fails."""
 
     code, status = "not_promoted", 409
 
 
 def promote(new: Run, current: Run, record: Path, install: Callable[[], object], now: datetime) -> None:
-    """Installs the new one and adds a line to the record, if it is better.
+    """Installs a candidate that meets the conditions, and adds a line to the promotion record.
 
-    record: JSON lines; made where there is none. install: puts the new one into its place, whole or not at all.
-    Raises NotPromoted, InvalidData for runs on different data, and what `install` raises; then nothing has changed.
+    record: JSON Lines file, created if missing. install: installs the candidate atomically.
+    Raises NotPromoted, InvalidData for runs on different data, and the errors of `install`; an error changes nothing.
     """
-    if faults := reasons_against(new, current):
-        raise NotPromoted(f"{new.about.predictor} does not replace {current.about.predictor}: {'; '.join(faults)}.")
+    if reasons := rejection_reasons(new, current):
+        raise NotPromoted(f"{new.info.predictor} does not replace {current.info.predictor}: {'; '.join(reasons)}.")
     try:
-        with record.open("a", encoding="utf-8") as lines:  # first: nothing is installed that cannot be recorded
+        # Open the record first: a candidate whose promotion cannot be recorded is not installed.
+        with record.open("a", encoding="utf-8") as lines:
             install()
-            lines.write(json.dumps(entry(new, current, now)) + "\n")
+            lines.write(json.dumps(record_entry(new, current, now)) + "\n")
     except OSError as error:
         raise NotPromoted(f"{record} cannot be written ({error.strerror}).") from error
 
 
-def reasons_against(new: Run, current: Run) -> list[str]:
-    """Why the new one may not take the place; none when it may. Raises InvalidData for runs on different data."""
+def rejection_reasons(new: Run, current: Run) -> list[str]:
+    """Returns the conditions that the candidate fails; empty if it can be promoted. Raises InvalidData for runs on
+    different data."""
     compare(current, new)
     reasons = [
-        f"{len(run.faults)} images could not be scored for {run.about.predictor}"
+        f"{len(run.unscored)} images could not be scored for {run.info.predictor}"
         for run in (new, current)
-        if run.faults
+        if run.unscored
     ]
     a, b = summarise(new.results), summarise(current.results)
     if not a.subjects or not b.subjects:
-        return [*reasons, "no image that was scored shows a subject"]
+        return [*reasons, "no scored image shows a subject"]
     if not a.subjects.mean.iou > b.subjects.mean.iou:
         reasons.append(f"its mean IoU is {a.subjects.mean.iou:.4f}, not above {b.subjects.mean.iou:.4f}")
     if a.subjects.failed > b.subjects.failed:
-        reasons.append(f"{a.subjects.failed} images are below {FAILED}, not at most {b.subjects.failed}")
+        reasons.append(f"{a.subjects.failed} images are below {FAILED_IOU}, not at most {b.subjects.failed}")
     if a.empties and b.empties and a.empties.finds > b.empties.finds:
         reasons.append(
-            f"it finds over {FIND:.0%} in {a.empties.finds} images without a subject, not in at most {b.empties.finds}"
+            f"it has false positives over {FALSE_POSITIVE_SHARE:.0%} in {a.empties.finds} images without a subject, "
+            f"not in at most {b.empties.finds}"
         )
     return reasons
 
 
-def entry(new: Run, current: Run, now: datetime) -> dict[str, Any]:
-    """One line of the record."""
+def record_entry(new: Run, current: Run, now: datetime) -> dict[str, Any]:
+    """Returns one line of the promotion record."""
     return {
         "date": now.isoformat(timespec="seconds"),
-        "new": _who(new),
-        "replaced": _who(current),
-        "data": {"sha256": new.about.data_sha256, "split": new.about.split},
+        "new": _run_entry(new),
+        "replaced": _run_entry(current),
+        "data": {"sha256": new.info.data_sha256, "split": new.info.split},
     }
 
 
-def _who(run: Run) -> dict[str, Any]:
+def _run_entry(run: Run) -> dict[str, Any]:
     return {
-        "name": run.about.predictor,
-        "weights_sha256": run.about.weights_sha256,
+        "name": run.info.predictor,
+        "weights_sha256": run.info.weights_sha256,
         **asdict(summarise(run.results)),
     }
 
 
 def weights_for(row: catalog.Engine, file: Path) -> Weights:
-    """The row of weights.toml that a candidate for an engine would be. Raises InvalidWeights."""
-    fitting = [one for one in known().values() if one.engine == row.name and Path(one.file).suffix == file.suffix]
-    if len(fitting) != 1:
-        raise InvalidWeights(f"The engine {row.name!r} has {len(fitting)} weights named *{file.suffix}, not one.")
-    return fitting[0]
+    """Returns the row of weights.toml that an engine's weights file replaces, by suffix. Raises InvalidWeights."""
+    matches = [one for one in known().values() if one.engine == row.name and Path(one.file).suffix == file.suffix]
+    if len(matches) != 1:
+        raise InvalidWeights(
+            f"The engine {row.name!r} must have exactly one weights file named *{file.suffix}; it has {len(matches)}."
+        )
+    return matches[0]
 
 
-def engine_of(file: Path, row: catalog.Engine, scratch: Path, device: str, threads: int) -> Engine:
-    """The engine with this file as its weights, as it would run once installed. scratch: an empty folder, which is
-    a folder of weights with that file afterwards. device, threads: as `Engine.setup` takes them. Raises InvalidWeights.
+def load_candidate(file: Path, row: catalog.Engine, scratch: Path, device: str, threads: int) -> Engine:
+    """Loads an engine with another weights file, as after its installation.
+
+    scratch: an empty folder, which becomes a weights folder with that file. device, threads: see `Engine.setup`.
+    Raises InvalidWeights.
     """
     import_file(weights_for(row, file), file, scratch, own=True)
-    found = load([row], device, scratch, threads)
-    if row.name not in found:
-        raise InvalidWeights(f"{row.name} does not run with {file.name} alone, or lacks a package.")
-    return found[row.name]
+    engines = load([row], device, scratch, threads)
+    if row.name not in engines:
+        raise InvalidWeights(f"{row.name} cannot be loaded with {file.name} alone, or a package is missing.")
+    return engines[row.name]

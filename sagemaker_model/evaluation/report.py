@@ -1,4 +1,4 @@
-"""A page that one can mail: tables, the histogram, and the images that say most, all in one HTML file, no script."""
+"""HTML reports in one file without scripts: tables, a histogram, and images with the best and worst results."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from html import escape
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sagemaker_model.evaluation.cases import Case, read_alpha
 from sagemaker_model.evaluation.compare import Comparison
 from sagemaker_model.evaluation.run import Run
-from sagemaker_model.evaluation.summary import FIND, Fault, Result, Table, tables
+from sagemaker_model.evaluation.summary import FALSE_POSITIVE_SHARE, Result, Table, Unscored, tables
 from sagemaker_model.imaging.pixels import Pixels, decode
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.settings import ServerSettings
 
 THUMB_SIDE = 220
-"""Pixels of an image's long side: four fit beside one another, and fifty make a page of about 2 MB."""
+"""Pixels of a thumbnail's longer side: four fit in a row, and fifty rows make a page of about 2 MB."""
 
-WORST, OTHERS = 12, 4
-"""Cases of each kind. The worst teach most."""
+WORST_COUNT, OTHER_COUNT = 12, 4
+"""Number of cases of each kind. The worst cases show most about errors."""
 
 MISSED, EXTRA = (255, 120, 0), (30, 120, 255)
-"""Orange and blue, which colour-blind eyes tell apart."""
+"""Orange for missed pixels and blue for extra ones, which colour-blind readers can distinguish."""
 
 BINS = 20
-"""Of the histogram: 0.05 of IoU each."""
+"""Bins of the histogram, each 0.05 IoU wide."""
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222 }
@@ -41,46 +42,53 @@ figure img { margin-right: .5rem; vertical-align: top; background: #eee }
 
 
 def run_page(run: Run, cases: Mapping[str, Case]) -> str:
-    """The report of one run. cases: by id, for the images. Raises MaskdropError for images that went missing."""
-    about = run.about
-    shown = sorted((one for one in run.results if one.subject), key=_iou)
-    middle = max(0, (len(shown) - OTHERS) // 2)
-    finds = sorted((one for one in run.results if not one.subject and one.found > FIND), key=lambda one: -one.found)
+    """Returns the report of one run as HTML. cases: by id. Raises MaskdropError for an image that is missing."""
+    info = run.info
+    by_iou = sorted((result for result in run.results if result.subject), key=_iou)
+    middle = max(0, (len(by_iou) - OTHER_COUNT) // 2)
+    empties = (result for result in run.results if not result.subject)
+    false_positives = sorted(
+        (result for result in empties if result.found > FALSE_POSITIVE_SHARE), key=lambda result: -result.found
+    )
     chosen = {
-        "Worst": shown[:WORST],
-        "Median": shown[middle : middle + OTHERS],
-        "Best": shown[::-1][:OTHERS],
-        "Found where there is nothing": finds[:WORST],
+        "Worst": by_iou[:WORST_COUNT],
+        "Median": by_iou[middle : middle + OTHER_COUNT],
+        "Best": by_iou[::-1][:OTHER_COUNT],
+        "False positives": false_positives[:WORST_COUNT],
     }
     parts = [
-        f"<p>{escape(about.predictor)} on {escape(about.data)}, split {escape(about.split)}.</p>",
-        f'<p class="note">Weights {about.weights_sha256 or "none"}<br>Data {about.data_sha256}</p>',
+        f"<p>{escape(info.predictor)} on {escape(info.data)}, split {escape(info.split)}.</p>",
+        f'<p class="note">Weights {info.weights_sha256 or "none"}<br>Data {info.data_sha256}</p>',
         *map(_table, tables(run.results)),
-        "<h2>IoU of the images that show a subject</h2>" + _histogram([_iou(one) for one in shown]),
-        *_faults(run.faults),
-        "<p>Photo, truth, prediction and their difference: "
-        '<span class="missed">orange is missed</span>, <span class="extra">blue is too much</span>.</p>',
+        "<h2>IoU of the images with a subject</h2>" + _histogram([_iou(result) for result in by_iou]),
+        *_unscored(run.unscored),
+        "<p>Image, true mask, prediction, and their difference: "
+        '<span class="missed">missed pixels are orange</span>, <span class="extra">extra pixels are blue</span>.</p>',
     ]
     for title, results in chosen.items():
-        figures = [_figure(_caption(one), _run_pictures(cases[one.id], run)) for one in results]
+        figures = [_figure(_caption(result), _run_images(cases[result.id], run)) for result in results]
         parts += [f"<h2>{title}</h2>", *figures] if figures else []
-    return _page(f"{about.predictor}: evaluation", parts)
+    return _page(f"{info.predictor}: evaluation", parts)
 
 
 def comparison_page(comparison: Comparison, cases: Mapping[str, Case]) -> str:
-    """Where two runs differ most, in both directions. Raises MaskdropError for images that went missing."""
+    """Returns a comparison of two runs as HTML, with the images that differ most.
+    Raises MaskdropError for an image that is missing."""
     a, b = comparison.a, comparison.b
     names = [escape(name) for name in comparison.names]
     parts = [
-        f"<p>A is {names[0]}, B is {names[1]}, on {escape(a.about.data)}, split {escape(a.about.split)}.</p>",
+        f"<p>A is {names[0]}, B is {names[1]}, on {escape(a.info.data)}, split {escape(a.info.split)}.</p>",
         *map(_table, comparison.tables()),
-        "<p>Photo, truth, A and B.</p>",
+        "<p>Image, true mask, A and B.</p>",
     ]
-    for title, pairs in (("B is better", comparison.gains(WORST)), ("A is better", comparison.losses(WORST))):
+    for title, pairs in (
+        ("B is better", comparison.improvements(WORST_COUNT)),
+        ("A is better", comparison.regressions(WORST_COUNT)),
+    ):
         figures = [
             _figure(
                 f"{escape(one.id)} · IoU {_iou(one):.3f} and {_iou(other):.3f}",
-                (*_photo_and_truth(cases[one.id]), _prediction(a, one.id), _prediction(b, one.id)),
+                (*_image_and_truth(cases[one.id]), _prediction(a, one.id), _prediction(b, one.id)),
             )
             for one, other in pairs
         ]
@@ -123,47 +131,48 @@ def _histogram(ious: Sequence[float]) -> str:
     )
 
 
-def _faults(faults: Sequence[Fault]) -> list[str]:
-    items = "".join(f"<li>{escape(fault.id)}: {escape(fault.reason)}</li>" for fault in faults)
+def _unscored(cases: Sequence[Unscored]) -> list[str]:
+    items = "".join(f"<li>{escape(case.id)}: {escape(case.reason)}</li>" for case in cases)
     return [f"<h2>Not scored</h2><ul>{items}</ul>"] if items else []
 
 
 def _caption(result: Result) -> str:
     name = f"{escape(result.id)} · {escape(result.part)}" if result.part else escape(result.id)
-    return f"{name} · IoU {_iou(result):.3f} · {result.found:.1%} of the image found, {result.subject:.1%} true"
+    return f"{name} · IoU {_iou(result):.3f} · predicted {result.found:.1%} of the image, true {result.subject:.1%}"
 
 
-def _figure(caption: str, pictures: Iterable[Pixels]) -> str:
-    images = "".join(f'<img alt="" src="data:image/jpeg;base64,{_jpeg(pixels)}">' for pixels in pictures)
+def _figure(caption: str, columns: Iterable[Pixels]) -> str:
+    images = "".join(f'<img alt="" src="data:image/jpeg;base64,{_jpeg(pixels)}">' for pixels in columns)
     return f"<figure><figcaption>{caption}</figcaption>{images}</figure>"
 
 
-def _run_pictures(case: Case, run: Run) -> tuple[Pixels, ...]:
-    photo, truth = _photo_and_truth(case)
+def _run_images(case: Case, run: Run) -> tuple[Pixels, ...]:
+    image, truth = _image_and_truth(case)
     prediction = _prediction(run, case.id)
-    return photo, truth, prediction, _difference(photo, truth, prediction)
+    return image, truth, prediction, _difference(image, truth, prediction)
 
 
-def _photo_and_truth(case: Case) -> tuple[Pixels, Pixels]:
-    return _thumb(decode(case.image.read_bytes(), ServerSettings().limits).rgb), _thumb(read_alpha(case.mask))
+def _image_and_truth(case: Case) -> tuple[Pixels, Pixels]:
+    return _thumbnail(decode(case.image.read_bytes(), ServerSettings().limits).rgb), _thumbnail(read_alpha(case.mask))
 
 
 def _prediction(run: Run, name: str) -> Pixels:
-    return _thumb(run.alpha(name))
+    return _thumbnail(run.alpha(name))
 
 
-def _thumb(pixels: Pixels) -> Pixels:
+def _thumbnail(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
     scale = THUMB_SIDE / max(height, width)
     return resized(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 
-def _difference(photo: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
-    """The photo in dark grey; over it, in colour, what was missed and what was too much."""
+def _difference(image: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
+    """Returns the image in dark grey, with missed and extra pixels in colour."""
     error = (truth.astype(np.float32) - prediction)[..., None] / 255
-    dark = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32) * 0.4
-    colour = np.where(error > 0, np.float32(MISSED), np.float32(EXTRA))
-    return np.clip(dark + np.abs(error) * (colour - dark), 0, 255).astype(np.uint8)
+    dark = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32) * 0.4
+    colour = np.where(error > 0, np.array(MISSED, np.float32), np.array(EXTRA, np.float32))
+    mixed: NDArray[np.float32] = dark + np.abs(error) * (colour - dark)
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def _jpeg(pixels: Pixels) -> str:

@@ -1,8 +1,8 @@
-"""One run: every case predicted and scored, kept as a folder.
+"""A run: the predictions and scores of all cases, stored in a folder.
 
-run.json      what was evaluated on what, the summary, and the cases that could not be scored
-scores.csv    one line for each case that was
-alphas/       ID.png, the prediction at the image's size: itself a folder of predictions
+run.json      predictor and data, the summary, and the cases that could not be scored
+scores.csv    one line per scored case
+alphas/       ID.png, predictions at the image's size; `folder_predictor` reads them
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from maskdrop.errors import InvalidPrompt, MaskdropError
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, decode_image
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.engines.base import Engine
-from sagemaker_model.evaluation.cases import Case, Dataset, InvalidData, read_alpha
-from sagemaker_model.evaluation.metrics import OPAQUE, Scores, score
-from sagemaker_model.evaluation.summary import Fault, Result, summarise
+from sagemaker_model.evaluation.cases import Case, Dataset, read_alpha
+from sagemaker_model.evaluation.metrics import MASK_THRESHOLD, Scores, score
+from sagemaker_model.evaluation.summary import Result, Unscored, summarise
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.settings import ServerSettings
 
 RUN, SCORES, ALPHAS = "run.json", "scores.csv", "alphas"
 
-MEASURES = tuple(item.name for item in fields(Scores))
-COLUMNS = ("id", "part", "subject", "found", *MEASURES)
+METRICS = tuple(item.name for item in fields(Scores))
+COLUMNS = ("id", "part", "subject", "found", *METRICS)
 
-Predict = Callable[[Case], Pixels]
-"""Alpha HxW uint8 of a case at the image's size. Raises MaskdropError, which is a fault of this case alone."""
+Predictor = Callable[[Case], Pixels]
+"""Predicts the alpha of a case, HxW uint8 at the image's size. Raises MaskdropError if this case alone fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What was evaluated on what.
+class RunInfo:
+    """Predictor and data of a run. Names are keys of run.json.
 
-    predictor: an engine's name and how it was prompted, or the folder of predictions.
-    weights_sha256: "" where there are none. data, split, by, data_sha256: of the `Dataset`.
+    predictor: name and prompt of the engine, or the folder of predictions. weights_sha256: "" without weights.
+    data, split, by, data_sha256: of the `Dataset`.
     """
 
     predictor: str
@@ -55,7 +56,7 @@ class About:
     data_sha256: str
 
     @classmethod
-    def of(cls, predictor: str, weights_sha256: str, dataset: Dataset) -> About:
+    def of(cls, predictor: str, weights_sha256: str, dataset: Dataset) -> RunInfo:
         return cls(
             predictor=predictor,
             weights_sha256=weights_sha256,
@@ -68,26 +69,28 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    about: About
+    """Results of an evaluation. folder: where it is stored, if it is."""
+
+    info: RunInfo
     results: list[Result]
-    faults: list[Fault]
+    unscored: list[Unscored]
     folder: Path | None = None
 
     def alpha(self, name: str) -> Pixels:
-        """The prediction for the case of this id, HxW uint8. Raises InvalidData where none was kept."""
+        """Reads the prediction for the case with this id, HxW uint8. Raises InvalidData if it was not stored."""
         if self.folder is None:
-            raise InvalidData("The run was not kept.")
+            raise InvalidData("The predictions of this run were not stored.")
         return read_alpha(self.folder / ALPHAS / f"{name}.png")
 
 
-def by_engine(engine: Engine, row: catalog.Engine, *, truth_box: bool = False) -> Predict:
-    """By the steps that a user's image goes through, up to the alpha.
+def engine_predictor(engine: Engine, row: catalog.Engine, *, truth_box: bool = False) -> Predictor:
+    """Returns a predictor that runs an engine through the production pipeline, up to the alpha.
 
-    truth_box: the prompt is the box around the true mask, as a careful user would draw it. Raises InvalidPrompt for an
-    engine that takes none.
+    truth_box: prompt the engine with the bounding box of the true mask, as a careful user would draw it.
+    Raises InvalidPrompt if the engine does not support a box.
     """
     if truth_box and "box" not in row.prompts:
-        raise InvalidPrompt(f"The engine {row.name!r} takes no box.")
+        raise InvalidPrompt(f"The engine {row.name!r} does not support a box.")
     limits = ServerSettings().limits
 
     def predict(case: Case) -> Pixels:
@@ -98,76 +101,77 @@ def by_engine(engine: Engine, row: catalog.Engine, *, truth_box: bool = False) -
     return predict
 
 
-def by_folder(folder: Path) -> Predict:
-    """From ID.png, a matte in grey or a cut-out whose alpha counts. Raises InvalidData when there is no such folder."""
+def folder_predictor(folder: Path) -> Predictor:
+    """Returns a predictor that reads ID.png from a folder: grey mattes, or cut-outs with alpha. Raises InvalidData if
+    the folder does not exist."""
     if not folder.is_dir():
-        raise InvalidData(f"There is no folder {folder}.")
+        raise InvalidData(f"The folder {folder} does not exist.")
     return lambda case: read_alpha(folder / f"{case.id}.png")
 
 
 def evaluate(
-    cases: Sequence[Case], predict: Predict, *, workers: int, folder: Path | None = None
-) -> Iterator[Result | Fault]:
-    """What became of each case, in order, as it comes. folder: where the predictions are kept."""
+    cases: Sequence[Case], predictor: Predictor, *, workers: int, folder: Path | None = None
+) -> Iterator[Result | Unscored]:
+    """Yields the result of each case, in order, as soon as it is ready. folder: where to store the predictions."""
     if folder:
         (folder / ALPHAS).mkdir(parents=True, exist_ok=True)
-        (folder / RUN).unlink(missing_ok=True)  # until it is written again, the folder is no run
+        (folder / RUN).unlink(missing_ok=True)  # marks the run as incomplete until `write_run`
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(partial(_evaluated, predict=predict, folder=folder), cases)
+        yield from pool.map(partial(_evaluate_case, predictor=predictor, folder=folder), cases)
 
 
 def write_run(run: Run, folder: Path) -> None:
-    """`run` without its predictions, which `evaluate` has put there."""
+    """Writes a run without its predictions, which `evaluate` stores."""
     with (folder / SCORES).open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         for result in run.results:
             line = asdict(result)
             table.writerow(line | line.pop("scores"))
-    whole = {
-        "about": asdict(run.about),
+    content = {
+        "about": asdict(run.info),
         "summary": asdict(summarise(run.results)),
-        "faults": [asdict(fault) for fault in run.faults],
+        "faults": [asdict(case) for case in run.unscored],
     }
-    (folder / RUN).write_text(json.dumps(whole, indent=1) + "\n")  # last: a folder that has it is whole
+    (folder / RUN).write_text(json.dumps(content, indent=1) + "\n")  # last: this file marks a complete run
 
 
 def read_run(folder: Path) -> Run:
-    """Raises InvalidData for a folder that is no finished run."""
+    """Reads a run. Raises InvalidData for a folder without a complete run."""
     try:
-        whole = json.loads((folder / RUN).read_text())
+        content = json.loads((folder / RUN).read_text())
         with (folder / SCORES).open(newline="", encoding="utf-8") as file:
-            results = [_result(line) for line in csv.DictReader(file)]
-        return Run(About(**whole["about"]), results, [Fault(**fault) for fault in whole["faults"]], folder)
+            results = [_parse_result(line) for line in csv.DictReader(file)]
+        return Run(RunInfo(**content["about"]), results, [Unscored(**case) for case in content["faults"]], folder)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InvalidData(f"{folder} is no finished run of `maskdrop evaluate --out`: {error}.") from error
+        raise InvalidData(f"{folder} is not a complete run of `maskdrop evaluate --out`: {error}.") from error
 
 
 def write_ious(path: Path, results: Sequence[Result]) -> None:
-    """One line `id,iou` for each case, and no header."""
+    """Writes one line `id,iou` per result, without a header."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows((result.id, result.scores.iou) for result in results)
 
 
-def _result(line: dict[str, str]) -> Result:
-    scores = Scores(**{name: float(line[name]) for name in MEASURES})
+def _parse_result(line: dict[str, str]) -> Result:
+    scores = Scores(**{name: float(line[name]) for name in METRICS})
     return Result(line["id"], line["part"], float(line["subject"]), float(line["found"]), scores)
 
 
-def _evaluated(case: Case, *, predict: Predict, folder: Path | None) -> Result | Fault:
+def _evaluate_case(case: Case, *, predictor: Predictor, folder: Path | None) -> Result | Unscored:
     try:
-        truth, alpha = read_alpha(case.mask), predict(case)
+        truth, alpha = read_alpha(case.mask), predictor(case)
         if alpha.shape != truth.shape:
-            ours, theirs = (f"{width} x {height}" for height, width in (alpha.shape, truth.shape))
-            raise InvalidData(f"The prediction has {ours} pixels and the true mask {theirs}.")
+            alpha_size, truth_size = (f"{width} x {height}" for height, width in (alpha.shape, truth.shape))
+            raise InvalidData(f"The prediction is {alpha_size} pixels; the true mask is {truth_size}.")
     except MaskdropError as error:
-        return Fault(case.id, error.message)
+        return Unscored(case.id, error.message)
     if folder:
         (folder / ALPHAS / f"{case.id}.png").write_bytes(cv2.imencode(".png", alpha)[1].tobytes())
-    subject, found = (float(np.mean(values >= OPAQUE)) for values in (truth, alpha))
+    subject, found = (float(np.mean(values >= MASK_THRESHOLD)) for values in (truth, alpha))
     return Result(case.id, case.part, subject, found, score(alpha, truth))
 
 
 def _truth_box(case: Case) -> Prompts:
-    x, y, width, height = cv2.boundingRect((read_alpha(case.mask) >= OPAQUE).astype(np.uint8))
+    x, y, width, height = cv2.boundingRect((read_alpha(case.mask) >= MASK_THRESHOLD).astype(np.uint8))
     return (Prompt((x, y, x + width, y + height)),) if width else ()

@@ -1,8 +1,8 @@
-"""What became of each case, what many come to, and the tables that say it.
+"""Results of single cases, their summary, and tables.
 
-A mean hides what users see: of two networks 0.09 apart in mean IoU, one failed on 17 images of 1,100 and the other on
-154. So the failures stand beside the mean. Images that show no subject are told apart: their IoU is 1 or 0, and would
-only blur that of the others.
+A mean hides errors that users notice: two networks that differed by 0.09 in mean IoU failed on 17 and on 154 of 1,100
+images. So the summary states failures beside the mean. Images without a subject are summarised separately: their IoU is
+either 1 or 0, and would distort the mean of the others.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from sagemaker_model.evaluation.metrics import Scores
 
 T = TypeVar("T")
 
-GOOD = 0.9
-FAILED = 0.5
-"""IoU: from the first on an image is good, below the second the engine failed."""
+GOOD_IOU = 0.9
+FAILED_IOU = 0.5
+"""An image is good from the first IoU on; below the second, the engine failed."""
 
-FIND = 0.01
-"""Of the image: more than this, found where there is no subject, is a find; less can be erased as specks."""
+FALSE_POSITIVE_SHARE = 0.01
+"""Share of an image without a subject above which predicted pixels count as a false positive. Smaller areas can be
+removed as specks."""
 
-ROUNDS = 2000
-"""Of the bootstrap. A quantile of 2.5 % then rests on 50 of them."""
+RESAMPLES = 2000
+"""Number of bootstrap resamples: 50 of them lie beyond each 2.5 % quantile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case that was scored. subject, found: the shares of the image, 0..1, that the truth and the prediction hold
-    for subject. Of an image with nothing found, users are told `no_subject`."""
+    """The result of one scored case. subject, found: share of the image, 0..1, that is subject in the truth and in the
+    prediction. A prediction with found = 0 gives the user the warning `no_subject`. Names are columns of scores.csv."""
 
     id: str
     part: str
@@ -42,18 +43,19 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One case that could not be scored, and why."""
+class Unscored:
+    """A case that could not be scored, with the reason."""
 
     id: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Subjects:
-    """Of the images that show a subject.
+class SubjectSummary:
+    """Summary of the images with a subject. Names are keys of run.json.
 
-    mean: of each measure. low, high: where the mean IoU lies with 95 % of other such images. good, failed: images.
+    The first field, good and failed are numbers of images. mean: of each metric. low, high: 95 % confidence interval
+    of the mean IoU.
     """
 
     pictures: int
@@ -66,9 +68,13 @@ class Subjects:
 
 
 @dataclass(frozen=True, slots=True)
-class Empties:
-    """Of the images that show none. found: the mean share that was held for subject, 0..1. finds: images with more
-    than FIND. no_subject: images in which nothing was found."""
+class EmptySummary:
+    """Summary of the images without a subject. Names are keys of run.json.
+
+    The first field is the number of images. found: mean share predicted as subject, 0..1.
+    finds: number of images with a false positive above FALSE_POSITIVE_SHARE.
+    no_subject: number of images with an empty prediction.
+    """
 
     pictures: int
     found: float
@@ -78,15 +84,15 @@ class Empties:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """None where there are no such images."""
+    """Summaries of the images with and without a subject; None if there are no such images."""
 
-    subjects: Subjects | None
-    empties: Empties | None
+    subjects: SubjectSummary | None
+    empties: EmptySummary | None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """For a terminal or a page. The first column is text, the others are figures."""
+    """A table for the terminal or HTML. The first column is text, the others are numbers."""
 
     title: str
     header: tuple[str, ...]
@@ -94,54 +100,65 @@ class Table:
 
 
 def summarise(results: Sequence[Result]) -> Summary:
-    shown = [one.scores for one in results if one.subject]
-    found = np.array([one.found for one in results if not one.subject])
+    """Summarises the results of a run."""
+    scores = [result.scores for result in results if result.subject]
+    found = np.array([result.found for result in results if not result.subject])
     subjects = empties = None
-    if shown:
-        ious = np.array([scores.iou for scores in shown])
-        low, high = interval(ious)
-        subjects = Subjects(
-            len(shown),
-            Scores(*np.mean([astuple(scores) for scores in shown], axis=0).tolist()),
+    if scores:
+        ious = np.array([one.iou for one in scores])
+        low, high = bootstrap_interval(ious)
+        subjects = SubjectSummary(
+            len(scores),
+            Scores(*np.mean([astuple(one) for one in scores], axis=0).tolist()),
             low,
             high,
             float(np.median(ious)),
-            int((ious >= GOOD).sum()),
-            int((ious < FAILED).sum()),
+            int((ious >= GOOD_IOU).sum()),
+            int((ious < FAILED_IOU).sum()),
         )
     if found.size:
-        empties = Empties(found.size, float(found.mean()), int((found > FIND).sum()), int((found == 0).sum()))
+        finds, no_subject = int((found > FALSE_POSITIVE_SHARE).sum()), int((found == 0).sum())
+        empties = EmptySummary(found.size, float(found.mean()), finds, no_subject)
     return Summary(subjects, empties)
 
 
-def by_part(items: Sequence[T], part: Callable[[T], str]) -> dict[str, list[T]]:
-    """All of them, then those of each part where there are several."""
+def group_by_part(items: Sequence[T], part: Callable[[T], str]) -> dict[str, list[T]]:
+    """Groups items: "all", then one group per part if there are several parts."""
     groups = {"all": list(items)}
     if len(names := sorted({part(item) for item in items})) > 1:
         groups |= {name or "(no part)": [item for item in items if part(item) == name] for name in names}
     return groups
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Between which the mean of 95 % of samples like this one lies: the bootstrap's percentiles, by a fixed seed."""
+def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of the mean, by the percentile bootstrap with a fixed seed."""
     random = np.random.default_rng(0)
-    means = [random.choice(values, values.size).mean() for _ in range(ROUNDS)]
+    means = [random.choice(values, values.size).mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
-    """Of all and of each part."""
-    return named_tables({name: summarise(of) for name, of in by_part(results, lambda one: one.part).items()})
+    """Returns the tables of a run, with a row for all images and for each part."""
+    groups = group_by_part(results, lambda result: result.part)
+    return summary_tables({name: summarise(group) for name, group in groups.items()})
 
 
-def named_tables(summaries: Mapping[str, Summary]) -> list[Table]:
-    """One row for each name; a table without rows is left out."""
-    shown = {name: one.subjects for name, one in summaries.items() if one.subjects}
-    none = {name: one.empties for name, one in summaries.items() if one.empties}
-    masks = Table(
+def summary_tables(summaries: Mapping[str, Summary]) -> list[Table]:
+    """Returns tables with one row per summary, without empty tables."""
+    subjects = {name: summary.subjects for name, summary in summaries.items() if summary.subjects}
+    empties = {name: summary.empties for name, summary in summaries.items() if summary.empties}
+    tables = (_mask_table(subjects), _alpha_table(subjects), _empty_table(empties))
+    return [table for table in tables if table.rows]
+
+
+def _mask_table(summaries: Mapping[str, SubjectSummary]) -> Table:
+    return Table(
         "Masks",
-        ("part", "pictures", "mean IoU", "95 % interval", "median", f"≥ {GOOD}", f"< {FAILED}", "Dice", "boundary F"),
+        (
+            *("part", "images", "mean IoU", "95 % interval", "median"),
+            *(f"≥ {GOOD_IOU}", f"< {FAILED_IOU}", "Dice", "boundary F"),
+        ),
         [
             (
                 name,
@@ -149,15 +166,18 @@ def named_tables(summaries: Mapping[str, Summary]) -> list[Table]:
                 f"{one.mean.iou:.4f}",
                 f"{one.low:.3f} to {one.high:.3f}",
                 f"{one.median_iou:.4f}",
-                f"{one.good / one.pictures:.0%}",
+                format(one.good / one.pictures, ".0%"),
                 str(one.failed),
                 f"{one.mean.dice:.4f}",
                 f"{one.mean.boundary_f:.4f}",
             )
-            for name, one in shown.items()
+            for name, one in summaries.items()
         ],
     )
-    alpha = Table(
+
+
+def _alpha_table(summaries: Mapping[str, SubjectSummary]) -> Table:
+    return Table(
         "Alpha",
         ("part", "SAD", "MSE", "MAD", "Grad", "Conn"),
         [
@@ -169,15 +189,17 @@ def named_tables(summaries: Mapping[str, Summary]) -> list[Table]:
                 f"{one.mean.grad:.2f}",
                 f"{one.mean.conn:.2f}",
             )
-            for name, one in shown.items()
+            for name, one in summaries.items()
         ],
     )
-    empties = Table(
+
+
+def _empty_table(summaries: Mapping[str, EmptySummary]) -> Table:
+    return Table(
         "Images without a subject",
-        ("part", "pictures", "found of the image", f"over {FIND:.0%}", "no_subject"),
+        ("part", "images", "share of the image", f"over {FALSE_POSITIVE_SHARE:.0%}", "no_subject"),
         [
             (name, str(one.pictures), f"{one.found:.2%}", str(one.finds), str(one.no_subject))
-            for name, one in none.items()
+            for name, one in summaries.items()
         ],
     )
-    return [table for table in (masks, alpha, empties) if table.rows]

@@ -1,12 +1,12 @@
-"""Trained networks in the forms that run without what trained them, each compared with the network itself.
+"""Exports trained networks to ONNX, TorchScript and TensorFlow Lite and compares each file with its network.
 
-onnx: floats, any size and batch; for the engines on the CPU.
-int8: ONNX in eight bits, static: activations u8, weights s8 by channel, with ranges found on fifty photos or so like
-those to come. With s8 activations, or with ranges found anew for each image, MODNet is slower than in floats. On
-processors without VNNI sums of u8s8 can overflow: serve the floats there. Portrait has nothing to gain and much to
-lose: its floats are as fast (8 ms), and in eight bits its mattes keep an IoU of 0.91 with them.
-torchscript: for torch without our code, any size and batch.
-tflite: TensorFlow Lite, for telephones; one image of one size, channels last.
+- onnx: float32, any size and batch; for the engines on the CPU.
+- int8: ONNX with static quantisation: activations uint8, weights int8 per channel. The activations' ranges are
+  calibrated on about fifty images like those to be processed. With int8 activations or dynamic quantisation MODNet is
+  slower than in float32. On processors without VNNI, sums of uint8 by int8 can overflow: serve float32 there. For
+  Portrait int8 is no faster (8 ms), and its mattes have an IoU of 0.91 with those of float32.
+- torchscript: for torch without this project's code, any size and batch.
+- tflite: TensorFlow Lite, for phones; one image of one size, channels last.
 """
 
 from __future__ import annotations
@@ -33,44 +33,54 @@ from torch import nn
 from maskdrop.errors import MaskdropError
 from sagemaker_model.engines import modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.evaluation.metrics import iou
 from sagemaker_model.export import litert
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import resized
+from sagemaker_model.imaging.resize import resized
 from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
 from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.published import portrait_state
 from sagemaker_model.weights.store import NotInstalled
 
 Floats = NDArray[np.float32]
 
 Mattes = tuple[list[Floats], list[float]]
-"""1xhxw in 0..1 for each image, and the ms that it took on one core."""
+"""The matte 1xhxw in 0..1 of each image, and the milliseconds of each on one core."""
 
 OPSET = 17
-"""Of the operators: every ONNX Runtime since 1.12 has them."""
+"""ONNX operator set; every ONNX Runtime since 1.12 supports it."""
+
+INPUT_NAME, OUTPUT_NAME = "picture", "matte"
+"""Names of the tensors in the ONNX files. Part of the file format: the engines and existing files use them."""
 
 ATTENTION_UNET_SIDE = 128
-"""Pixels, as `maskdrop train` has it by default; no engine says."""
+"""Side of the input in pixels: the default of `maskdrop train`, since no engine runs this network."""
 
 CALIBRATION_MIN = 8
-"""Images. Fewer than that give ranges which the next image leaves."""
+"""Fewest calibration images. With fewer, other images exceed the calibrated ranges."""
 
 
 class ExportFailed(MaskdropError):
+    """A network cannot be exported to the format."""
+
     code = "export_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """make: the network, untrained, as large as these entries say. state: its entries from a file of weights.
-    prepared: its input for an image of any size, 3xhxw, as its engine makes it. side: in pixels, where there is one
-    size alone."""
+    """A network that can be exported.
 
-    make: Callable[[State], nn.Module]
-    state: Callable[[Path], State]
-    prepared: Callable[[Pixels], Floats]
+    build: creates the untrained network with the sizes of a state dict. load_state: reads its state dict from a file.
+    prepare: its input 3xhxw for an image of any size, preprocessed as in its engine. side: input size in pixels for
+    formats of one size.
+    """
+
+    build: Callable[[State], nn.Module]
+    load_state: Callable[[Path], State]
+    prepare: Callable[[Pixels], Floats]
     side: int
 
 
@@ -97,124 +107,135 @@ NETWORKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """write: the network to a file; the images, as the network takes them, are what it may measure itself on.
-    mattes: what the file makes of images. one_size: it takes images of `Network.side` alone."""
+class Format:
+    """An export format.
+
+    write: exports a network to a file; the preprocessed images are for calibration. run: runs a file on images.
+    fixed_size: the file accepts only images of `Network.side`.
+    """
 
     suffix: str
     write: Callable[[nn.Module, Path, Sequence[Floats]], None]
-    mattes: Callable[[Path, Sequence[Floats]], Mattes]
-    one_size: bool = False
+    run: Callable[[Path, Sequence[Floats]], Mattes]
+    fixed_size: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file and how far it is from its network, over the images of the comparison.
+    """An exported file and its differences from the network over the compared images.
 
-    ms, network_ms: medians for an image on one core. largest, mean: difference of the mattes, in 0..1.
-    iou: mean, of the mattes from 0.5 on.
+    bytes: size of the file. ms, network_ms: median milliseconds for an image on one core, of the file and the network.
+    max_difference, mean_difference: absolute difference of the mattes, 0..1. iou: mean IoU of the mattes at 0.5.
     """
 
     path: Path
     bytes: int
     ms: float
     network_ms: float
-    largest: float
-    mean: float
+    max_difference: float
+    mean_difference: float
     iou: float
 
 
 def load(name: str, weights: Path) -> nn.Module:
-    """The network in eval mode. Raises ExportFailed, InvalidWeights."""
-    state = _network(name).state(weights)
-    net = _network(name).make(state)
+    """Loads the network in eval mode. Raises ExportFailed, InvalidWeights."""
+    state = _network(name).load_state(weights)
+    net = _network(name).build(state)
     load_into(net, state)
     return net.eval()
 
 
-def export(name: str, net: nn.Module, form: Form, folder: Path, pictures: Sequence[Pixels]) -> Exported:
-    """Writes `net` in one form into `folder` and compares the two on every second image; the others calibrate.
-    Raises ExportFailed, NotInstalled, OSError."""
+def export(name: str, net: nn.Module, export_format: Format, folder: Path, images: Sequence[Pixels]) -> Exported:
+    """Exports `net` to `folder` and compares the file with it on every second image; the other images calibrate int8.
+
+    Raises ExportFailed, NotInstalled, OSError.
+    """
     network = _network(name)
-    if form.one_size:
-        pictures = [resized(rgb, (network.side, network.side)) for rgb in pictures]
-    taken = [network.prepared(rgb) for rgb in pictures]
-    compared, calibrating = taken[::2], taken[1::2] or taken
+    if export_format.fixed_size:
+        images = [resized(rgb, (network.side, network.side)) for rgb in images]
+    inputs = [network.prepare(rgb) for rgb in images]
+    compared, calibration = inputs[::2], inputs[1::2] or inputs
     if not compared:
-        raise ExportFailed("There is no image to compare the export with its network on.")
+        raise ExportFailed("No images to compare the export with its network; pass at least one image.")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}{form.suffix}"
-    with _replaced(path) as new, _one_thread():
-        form.write(net, new, calibrating)
-        found, ms = form.mattes(new, compared)
-        wanted, network_ms = _timed(lambda x: net(torch.from_numpy(x)).numpy(), compared)
-    off = [np.abs(a - b) for a, b in zip(found, wanted, strict=True)]
+    path = folder / f"{name}{export_format.suffix}"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _one_thread():
+        new = Path(scratch) / path.name  # some formats write intermediate files beside it
+        export_format.write(net, new, calibration)
+        mattes, ms = export_format.run(new, compared)
+        reference, network_ms = _timed(lambda x: net(torch.from_numpy(x)).numpy(), compared)
+        with atomic_write(path) as temporary:
+            new.replace(temporary)
+    differences = [np.abs(a - b) for a, b in zip(mattes, reference, strict=True)]
     return Exported(
         path=path,
         bytes=path.stat().st_size,
         ms=statistics.median(ms),
         network_ms=statistics.median(network_ms),
-        largest=max(float(each.max()) for each in off),
-        mean=statistics.mean(float(each.mean()) for each in off),
-        iou=statistics.mean(iou(a, b) for a, b in zip(found, wanted, strict=True)),
+        max_difference=max(float(difference.max()) for difference in differences),
+        mean_difference=statistics.mean(float(difference.mean()) for difference in differences),
+        iou=statistics.mean(iou(a >= 0.5, b >= 0.5) for a, b in zip(mattes, reference, strict=True)),
     )
 
 
-def forms(tflite_python: Path) -> dict[str, Form]:
-    """By name. tflite_python: of the environment with LiteRT's converter."""
+def formats(tflite_python: Path) -> dict[str, Format]:
+    """The export formats by name. tflite_python: Python of the environment with LiteRT's converter."""
     return {
-        "onnx": Form(".onnx", lambda net, path, _: to_onnx(net, path), onnx_mattes),
-        "int8": Form(".int8.onnx", to_int8, onnx_mattes),
-        "torchscript": Form(".torchscript", lambda net, path, _: to_torchscript(net, path), torchscript_mattes),
-        "tflite": Form(
+        "onnx": Format(".onnx", lambda net, path, _: to_onnx(net, path), run_onnx),
+        "int8": Format(".int8.onnx", to_int8, run_onnx),
+        "torchscript": Format(".torchscript", lambda net, path, _: to_torchscript(net, path), run_torchscript),
+        "tflite": Format(
             ".tflite",
-            lambda net, path, pictures: to_tflite(net, path, pictures, tflite_python),
-            lambda path, pictures: tflite_mattes(path, pictures, tflite_python),
-            one_size=True,
+            lambda net, path, images: to_tflite(net, path, images, tflite_python),
+            lambda path, images: run_tflite(path, images, tflite_python),
+            fixed_size=True,
         ),
     }
 
 
-# Each form: how it is written, and what it makes of images
+# Writing and running each format
 
 
 def to_onnx(net: nn.Module, path: Path) -> None:
-    """From "image" Nx3xHxW to "matte" Nx1xHxW; N, H and W are free.
+    """Exports to ONNX in float32: from INPUT_NAME Nx3xHxW to OUTPUT_NAME Nx1xHxW, with variable N, H and W.
 
-    By the TorchScript exporter: what the newer one (dynamo=True) makes of MODNet cannot be quantised.
+    Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be quantised.
     """
     free = {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's age, and that instance norms use each image's own means
+        warnings.simplefilter("ignore")  # of the deprecated exporter, and of instance norms in eval mode
         torch.onnx.export(
             net.eval(),
             (torch.zeros(1, 3, 64, 64),),
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["picture"],
-            output_names=["matte"],
-            dynamic_axes={"picture": free, "matte": free},
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes={INPUT_NAME: free, OUTPUT_NAME: free},
         )
 
 
-def to_int8(net: nn.Module, path: Path, pictures: Sequence[Floats]) -> None:
-    """ONNX in eight bits. images: each 3xhxw, as the network takes them; they give the activations' ranges.
-    Raises ExportFailed for fewer than CALIBRATION_MIN of them."""
-    if len(pictures) < CALIBRATION_MIN:
+def to_int8(net: nn.Module, path: Path, images: Sequence[Floats]) -> None:
+    """Exports to ONNX and quantises to eight bits.
+
+    images: preprocessed, 3xhxw each; they calibrate the activations' ranges. Raises ExportFailed for fewer than
+    CALIBRATION_MIN of them.
+    """
+    if len(images) < CALIBRATION_MIN:
         raise ExportFailed(
-            f"Eight bits need {2 * CALIBRATION_MIN} images like those to come, half of them to compare; fifty are "
-            "enough."
+            f"int8 needs at least {2 * CALIBRATION_MIN} images like those to be processed, half of them to compare; "
+            f"got {len(images)} for calibration. Fifty images are enough."
         )
     floats, folded = path.with_name("floats.onnx"), path.with_name("folded.onnx")
     to_onnx(net, floats)
-    # Folds batch norms into convolutions first: without, eight bits take half as long again.
-    with _unwarned():
+    # Folds batch norms into convolutions first: otherwise int8 takes half as long again.
+    with _warnings_disabled():
         quant_pre_process(floats, folded, skip_symbolic_shape=True)
         quantize_static(
             folded,
             path,
-            _Calibration(pictures),
+            _Calibration(images),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -222,111 +243,102 @@ def to_int8(net: nn.Module, path: Path, pictures: Sequence[Floats]) -> None:
         )
 
 
-def onnx_mattes(path: Path, pictures: Sequence[Floats]) -> Mattes:
+def run_onnx(path: Path, images: Sequence[Floats]) -> Mattes:
     session = onnx_session(path, threads=1)
-    return _timed(lambda x: session.run(["matte"], {"picture": x})[0], pictures)
+    return _timed(lambda x: session.run([OUTPUT_NAME], {INPUT_NAME: x})[0], images)
 
 
 def to_torchscript(net: nn.Module, path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of TorchScript's age
-        torch.jit.trace(net.eval(), torch.zeros(1, 3, 64, 64)).save(path)
+        warnings.simplefilter("ignore")  # of deprecated TorchScript
+        torch.jit.trace(net.eval(), torch.zeros(1, 3, 64, 64)).save(path)  # type: ignore[no-untyped-call]
 
 
-def torchscript_mattes(path: Path, pictures: Sequence[Floats]) -> Mattes:
+def run_torchscript(path: Path, images: Sequence[Floats]) -> Mattes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net = torch.jit.load(path)
-    return _timed(lambda x: net(torch.from_numpy(x)).numpy(), pictures)
+        net = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return _timed(lambda x: net(torch.from_numpy(x)).numpy(), images)
 
 
-def to_tflite(net: nn.Module, path: Path, pictures: Sequence[Floats], python: Path) -> None:
-    """For one image of the first one's size, channels last: from 1xHxWx3 to 1xHxWx1.
-    Raises NotInstalled, ExportFailed."""
+def to_tflite(net: nn.Module, path: Path, images: Sequence[Floats], python: Path) -> None:
+    """Exports to TensorFlow Lite for one image of the first image's size, channels last: from 1xHxWx3 to 1xHxWx1.
+
+    Raises NotInstalled, ExportFailed.
+    """
     program = path.with_name("program.pt2")
-    torch.export.save(torch.export.export(net.eval(), (torch.from_numpy(pictures[0][None]),)), program)
+    torch.export.save(torch.export.export(net.eval(), (torch.from_numpy(images[0][None]),)), program)
     _litert(python, "convert", program, path)
 
 
-def tflite_mattes(path: Path, pictures: Sequence[Floats], python: Path) -> Mattes:
-    given, made = path.with_name("pictures.npy"), path.with_name("mattes.npz")
-    np.save(given, np.stack(pictures))
-    _litert(python, "run", path, given, made)
-    with np.load(made) as found:
-        return list(found["mattes"]), found["ms"].tolist()
+def run_tflite(path: Path, images: Sequence[Floats], python: Path) -> Mattes:
+    inputs, outputs = path.with_name("images.npy"), path.with_name("mattes.npz")
+    np.save(inputs, np.stack(images))
+    _litert(python, "run", path, inputs, outputs)
+    with np.load(outputs) as results:
+        return list(results["mattes"]), results["ms"].tolist()
 
 
-def _litert(python: Path, *words: str | Path) -> None:
-    """Runs litert.py in its environment."""
+def _litert(python: Path, *arguments: str | Path) -> None:
+    """Runs litert.py in its environment. Raises NotInstalled, ExportFailed."""
     if not python.exists():
         raise NotInstalled(
-            f"TensorFlow Lite needs an environment of its own, and {python} is not there: `make tflite`."
+            f"TensorFlow Lite needs an environment of its own, and {python} does not exist: run `make tflite`."
         )
-    command = [str(python), str(Path(litert.__file__)), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
-    if done.returncode != 0:
-        raise ExportFailed(f"LiteRT failed: {(done.stderr.strip() or 'it gave no reason').splitlines()[-1]}")
+    command = [str(python), str(Path(litert.__file__)), *map(str, arguments)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
+    if completed.returncode != 0:
+        reason = (completed.stderr.strip() or "no error message").splitlines()[-1]
+        raise ExportFailed(f"LiteRT failed: {reason}")
 
 
-class _Calibration(CalibrationDataReader):
-    def __init__(self, pictures: Sequence[Floats]) -> None:
-        self._pictures = iter(pictures)
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Feeds calibration images to ONNX Runtime's quantiser."""
+
+    def __init__(self, images: Sequence[Floats]) -> None:
+        self._images = iter(images)
 
     def get_next(self) -> dict[str, Floats] | None:
-        picture = next(self._pictures, None)
-        return None if picture is None else {"picture": picture[None]}
+        image = next(self._images, None)
+        return None if image is None else {INPUT_NAME: image[None]}
 
 
 def _network(name: str) -> Network:
     try:
         return NETWORKS[name]
     except KeyError:
-        raise ExportFailed(f"There is no network named {name!r} to export; there are: {', '.join(NETWORKS)}.") from None
+        raise ExportFailed(f"Unknown network {name!r}; use one of: {', '.join(NETWORKS)}.") from None
 
 
 @torch.inference_mode()
-def _timed(run: Callable[[Floats], Any], pictures: Sequence[Floats]) -> Mattes:
-    """Of each image, the first gone through once before."""
-    run(pictures[0][None])
+def _timed(run: Callable[[Floats], Any], images: Sequence[Floats]) -> Mattes:
+    """Runs each image and measures its milliseconds, after one warm-up run."""
+    run(images[0][None])
     mattes, ms = [], []
-    for picture in pictures:
+    for image in images:
         start = time.perf_counter()
-        mattes.append(run(picture[None])[0])
+        mattes.append(run(image[None])[0])
         ms.append((time.perf_counter() - start) * 1000)
     return mattes, ms
 
 
-def iou(found: Floats, wanted: Floats) -> float:
-    """Of two mattes from 0.5 on; 1 for two empty ones."""
-    both, either = ((found >= 0.5) & (wanted >= 0.5)).sum(), ((found >= 0.5) | (wanted >= 0.5)).sum()
-    return float(both / either) if either else 1.0
-
-
 @contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
-    """The quantiser warns of every norm, by the root logger."""
-    before = logging.root.manager.disable
+def _warnings_disabled() -> Iterator[None]:
+    """Disables log warnings: the quantiser logs one for every norm to the root logger."""
+    previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(previous)
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+    """Limits torch to one thread."""
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write, which then takes its place: whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        new = Path(scratch) / path.name
-        yield new
-        new.replace(path)
+        torch.set_num_threads(previous)

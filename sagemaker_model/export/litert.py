@@ -1,22 +1,27 @@
-"""From torch to TensorFlow Lite, and how its files run. This is run as a script, by the Python of an environment of its
-own (`make tflite`): LiteRT's converter pins packages that the others need newer. It knows nothing of ours.
+"""Script that converts torch programs to TensorFlow Lite and runs the files.
+
+It runs in a virtual environment of its own (`make tflite`): LiteRT's converter pins older versions of packages than
+this project uses. It imports no module of this project.
 
     python litert.py convert PROGRAM.pt2 OUT.tflite
-    python litert.py run FILE.tflite PICTURES.npy MATTES.npz
+    python litert.py run FILE.tflite IMAGES.npy MATTES.npz
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 
 def convert(program: str, out: str) -> None:
-    """The program is one of torch.export, from Nx3xHxW to Nx1xHxW; the file's channels are last, as devices have
-    them. Its sizes are those that the program was made with."""
+    """Converts a torch.export program from Nx3xHxW to Nx1xHxW to a .tflite file.
+
+    The file's channels are last, as is usual on devices. Its sizes are those of the program's example input.
+    """
     import litert_torch
     import torch
 
@@ -26,22 +31,23 @@ def convert(program: str, out: str) -> None:
     litert_torch.convert(net, (example.permute(0, 2, 3, 1).contiguous(),)).export(out)
 
 
-def run(file: str, pictures: str, mattes: str) -> None:
-    """Images: Nx3xHxW float32. Writes their mattes, Nx1xHxW, and the ms that each took on one core."""
+def run(file: str, images: str, mattes: str) -> None:
+    """Runs a .tflite file on images Nx3xHxW float32; writes mattes Nx1xHxW and the milliseconds of each on one core."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(file, num_threads=1)
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    found, ms = [], []
-    for picture in np.load(pictures):
-        interpreter.set_tensor(taken["index"], np.ascontiguousarray(picture.transpose(1, 2, 0)[None]))
+    (model_input,), (model_output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    results, ms = [], []
+    for image in np.load(images):
+        interpreter.set_tensor(model_input["index"], np.ascontiguousarray(image.transpose(1, 2, 0)[None]))
         start = time.perf_counter()
         interpreter.invoke()
         ms.append((time.perf_counter() - start) * 1000)
-        found.append(interpreter.get_tensor(given["index"])[0].transpose(2, 0, 1))
-    np.savez(Path(mattes), mattes=np.stack(found), ms=np.array(ms))
+        results.append(interpreter.get_tensor(model_output["index"])[0].transpose(2, 0, 1))
+    np.savez(Path(mattes), mattes=np.stack(results), ms=np.array(ms))
 
 
 if __name__ == "__main__":
-    {"convert": convert, "run": run}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"convert": convert, "run": run}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -1,1 +1,1 @@
-"""Decoding, refining, compositing and encoding of images."""
+"""Decoding, matte refinement, compositing and encoding of images."""

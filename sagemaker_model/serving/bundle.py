@@ -43,7 +43,7 @@ class ResultWriter:
 
         Raises SourceReplaced if the key holds the result of a newer photo.
         """
-        stored = self._storage.head(self._item.result_bucket, self._item.result_key)
+        stored = self._storage.head(self._item.result.bucket, self._item.result.key)
         if stored is None:
             self._replaces = NEW
             return None
@@ -64,8 +64,8 @@ class ResultWriter:
         }
         for _ in range(WRITES_MAX):
             if self._storage.write(
-                self._item.result_bucket,
-                self._item.result_key,
+                self._item.result.bucket,
+                self._item.result.key,
                 cutout.data,
                 CONTENT_TYPE[cutout.format],
                 metadata,
@@ -107,7 +107,7 @@ def _outcome(item: Item, cutout: Cutout) -> Outcome:
     return Outcome(
         id=item.id,
         engine=item.options.engine,
-        result=_result(item.result_bucket, item.result_key, cutout),
+        result=_result(item.result.bucket, item.result.key, cutout),
         subject=cutout.subject,
         warnings=cutout.warnings,
         timings=cutout.timings,
@@ -137,5 +137,5 @@ def _serialise_outcome(outcome: Outcome) -> str:
 
 def _read_outcome(item: Item, stored: StoredObject) -> Outcome:
     data = json.loads(stored.metadata[OUTCOME])
-    data["result"] |= {"bucket": item.result_bucket, "key": item.result_key}
+    data["result"] |= {"bucket": item.result.bucket, "key": item.result.key}
     return Outcome.from_json(data)

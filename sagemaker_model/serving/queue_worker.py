@@ -205,7 +205,7 @@ class QueueWorker:
         outcome = await self._runtime.process(item)
         source = f"s3://{item.source.bucket}/{item.source.key}"
         if outcome.error is None:
-            log.info("job %s: the result of %s is s3://%s/%s", item.id, source, item.result_bucket, item.result_key)
+            log.info("job %s: the result of %s is s3://%s/%s", item.id, source, item.result.bucket, item.result.key)
             return True
         log.warning("job %s: %s: %s (%s)", item.id, source, outcome.error.message, outcome.error.code)
         return outcome.error.code in FINAL_ERRORS

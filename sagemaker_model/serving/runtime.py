@@ -23,7 +23,7 @@ from maskdrop.prompt import Prompt
 from maskdrop.wire import Item, Outcome, Overflow
 from sagemaker_model.cutout import (
     Cutout,
-    DecodedImage,
+    CutoutRequest,
     ImageReader,
     ImageWriter,
     Timings,
@@ -109,7 +109,7 @@ class Runtime:
         if not self._on_gpu(engine):
             return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write, background))
 
-        def prepare() -> tuple[DecodedImage, Prepared]:
+        def prepare() -> tuple[CutoutRequest, Prepared]:
             decoded = decode_image(data, options, limits, read)
             with decoded.timings.stage("prepare"):
                 return decoded, engine.prepare(decoded.image.rgb, decoded.prompts)

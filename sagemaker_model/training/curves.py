@@ -1,4 +1,4 @@
-"""The history of a run as an image: curves.png."""
+"""Plots the history of a training run to curves.png."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CURVES = "curves.png"
 
 
 def draw(out: Path) -> Path | None:
-    """Loss, IoU on the validation split, and learning rate by step. None where matplotlib is not installed."""
+    """Plots loss, validation IoU and learning rate by step. Returns None if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log.info("There are no curves: matplotlib is not installed.")
+        log.info("%s is not drawn: matplotlib is not installed.", CURVES)
         return None
     lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(8, 8), layout="constrained")

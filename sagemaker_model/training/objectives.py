@@ -1,7 +1,7 @@
-"""What each network is trained for: its loss for a batch, and its matte for validation. One table at the end.
+"""Training objectives: the loss of each network for a batch, and its matte for validation.
 
-An objective is a module around the network, so that whatever else it holds is in the checkpoint too, and so that
-PyTorch's DistributedDataParallel can wrap it.
+An objective is a module around the network. So its other state is part of the checkpoint, and PyTorch's
+DistributedDataParallel can wrap it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,71 +20,86 @@ from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
 from sagemaker_model.weights.published import portrait_state
 
-EDGE = 64
-"""The band along the edge reaches a 64th of the square's side to both sides: 4 pixels of 256."""
+if TYPE_CHECKING:
+    from sagemaker_model.nets.attention_unet import AttentionUNet
+    from sagemaker_model.nets.portrait import Portrait
 
-TRIMAP = 32
-"""MODNet's detail is learned within a 32nd: 16 pixels of 512."""
+EDGE_DIVISOR = 64
+"""The edge band extends by 1/64 of the square's side to both sides: 4 pixels of 256."""
+
+TRIMAP_DIVISOR = 32
+"""MODNet's detail is trained within 1/32 of the square's side: 16 pixels of 512."""
 
 
 class Objective(nn.Module):
-    """image: Nx3xHxW in 0..1. alpha: Nx1xHxW in 0..1. The network runs in `precision`, the loss in float32."""
+    """A network with its loss. The network runs in `precision`, the loss in float32.
+
+    image: Nx3xHxW in 0..1. alpha: Nx1xHxW in 0..1.
+    """
 
     def __init__(self, net: nn.Module, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.net, self.precision = net, precision
 
-    def forward(self, picture: Tensor, alpha: Tensor) -> Tensor:
-        """The loss, a number."""
-        with torch.autocast(picture.device.type, self.precision, enabled=self.precision != torch.float32):
-            outputs = self.outputs(picture)
-        return self.loss([output.float() for output in outputs], picture, alpha)
+    def forward(self, image: Tensor, alpha: Tensor) -> Tensor:
+        """Returns the loss, a number."""
+        with torch.autocast(image.device.type, self.precision, enabled=self.precision != torch.float32):
+            outputs = self.outputs(image)
+        return self.loss([output.float() for output in outputs], image, alpha)
 
-    def outputs(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Returns the outputs of the network that the loss needs."""
         raise NotImplementedError
 
-    def loss(self, outputs: list[Tensor], picture: Tensor, alpha: Tensor) -> Tensor:
-        """outputs: in float32."""
+    def loss(self, outputs: list[Tensor], image: Tensor, alpha: Tensor) -> Tensor:
+        """Returns the loss. outputs: in float32."""
         raise NotImplementedError
 
-    def matte(self, net: nn.Module, picture: Tensor) -> Tensor:
-        """Nx1xHxW in 0..1, of a network like ours in eval mode."""
-        return net(picture)
+    def matte(self, net: nn.Module, image: Tensor) -> Tensor:
+        """Returns the matte, Nx1xHxW in 0..1. net: a network of the same class as `self.net`, in eval mode."""
+        matte: Tensor = net(image)
+        return matte
 
     def begin_epoch(self) -> None:
         """Called before the first batch of every epoch."""
 
-    def learned(self) -> list[nn.Parameter]:
+    def trainable_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
 
 class Segmentation(Objective):
-    """Of a network with `logits`: where the subject is, and its edge."""
+    """The objective of a network with the method `logits`: mask and edge of the subject."""
 
-    def outputs(self, picture: Tensor) -> tuple[Tensor, ...]:
-        return (self.net.logits(picture),)
+    net: AttentionUNet | Portrait
 
-    def loss(self, outputs: list[Tensor], picture: Tensor, alpha: Tensor) -> Tensor:
-        return losses.segmentation(outputs[0], alpha, max(1, picture.shape[-1] // EDGE))
+    def outputs(self, image: Tensor) -> tuple[Tensor, ...]:
+        return (self.net.logits(image),)
+
+    def loss(self, outputs: list[Tensor], image: Tensor, alpha: Tensor) -> Tensor:
+        return losses.segmentation(outputs[0], alpha, max(1, image.shape[-1] // EDGE_DIVISOR))
 
 
 class Matting(Objective):
-    """Of MODNet, by masks."""
+    """MODNet's supervised objective."""
 
-    def outputs(self, picture: Tensor) -> tuple[Tensor, ...]:
-        return self.net(picture * 2 - 1)
+    def outputs(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.net(image * 2 - 1)
+        return outputs
 
-    def loss(self, outputs: list[Tensor], picture: Tensor, alpha: Tensor) -> Tensor:
+    def loss(self, outputs: list[Tensor], image: Tensor, alpha: Tensor) -> Tensor:
         semantic, detail, matte = outputs
-        return losses.modnet(semantic, detail, matte, picture * 2 - 1, alpha, max(1, picture.shape[-1] // TRIMAP))
+        return losses.modnet(semantic, detail, matte, image * 2 - 1, alpha, max(1, image.shape[-1] // TRIMAP_DIVISOR))
 
-    def matte(self, net: nn.Module, picture: Tensor) -> Tensor:
-        return net(picture * 2 - 1)
+    def matte(self, net: nn.Module, image: Tensor) -> Tensor:
+        matte: Tensor = net(image * 2 - 1)
+        return matte
 
 
 class SelfConsistency(Matting):
-    """Of MODNet, by the images alone: masks are for validation. Norms stay as they are; `before` is the network as it
-    was at the beginning of the epoch."""
+    """MODNet's objective for images without masks; masks serve validation only. Norm layers are frozen.
+
+    before: the network as it was at the beginning of the epoch. Checkpoints contain the attribute's name.
+    """
 
     def __init__(self, net: nn.Module, precision: torch.dtype = torch.float32) -> None:
         super().__init__(net, precision)
@@ -99,38 +115,42 @@ class SelfConsistency(Matting):
     def begin_epoch(self) -> None:
         self.before.load_state_dict(self.net.state_dict())
 
-    def outputs(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, image: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            _, detail, matte = self.before(picture * 2 - 1)
-        return (*self.net(picture * 2 - 1), detail, matte)
+            _, detail, matte = self.before(image * 2 - 1)
+        return (*self.net(image * 2 - 1), detail, matte)
 
-    def loss(self, outputs: list[Tensor], picture: Tensor, alpha: Tensor) -> Tensor:  # noqa: ARG002 - no mask is needed
+    def loss(self, outputs: list[Tensor], image: Tensor, alpha: Tensor) -> Tensor:  # noqa: ARG002 - needs no mask
         return losses.self_consistency(*outputs)
 
 
 class Instance(Objective):
-    """Of torchvision's Mask R-CNN, its heads alone: the backbone stays, norms and all. A mask is one instance. In
-    training the network makes its losses itself."""
+    """The objective of torchvision's Mask R-CNN. Only the heads are trained; the backbone and its norms are frozen.
 
-    def forward(self, picture: Tensor, alpha: Tensor) -> Tensor:
-        with torch.autocast(picture.device.type, self.precision, enabled=self.precision != torch.float32):
-            parts: dict[str, Tensor] = self.net(list(picture), [_target(mask) for mask in alpha[:, 0] > 0.5])
+    A mask is one instance. In training mode, the network computes its losses itself.
+    """
+
+    def forward(self, image: Tensor, alpha: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, self.precision, enabled=self.precision != torch.float32):
+            parts: dict[str, Tensor] = self.net(list(image), [_target(mask) for mask in alpha[:, 0] > 0.5])
         return torch.stack([part.float() for part in parts.values()]).sum()
 
-    def matte(self, net: nn.Module, picture: Tensor) -> Tensor:
-        """The mask of the best score, and an empty one where nothing was found."""
-        found = net(list(picture))
+    def matte(self, net: nn.Module, image: Tensor) -> Tensor:
+        """Returns the mask with the highest score of each image; an empty mask if nothing was detected."""
+        detections: list[dict[str, Tensor]] = net(list(image))
         return torch.stack(
-            [one["masks"][0] if len(one["masks"]) else torch.zeros_like(picture[0, :1]) for one in found]
+            [one["masks"][0] if len(one["masks"]) else torch.zeros_like(image[0, :1]) for one in detections]
         )
 
 
 def _target(mask: Tensor) -> dict[str, Tensor]:
-    """HxW bool to boxes Nx4 (x0, y0, x1, y1), labels N and masks NxHxW; N is 1, or 0 where there is no subject."""
+    """Converts a mask, HxW bool, to boxes Nx4 (x0, y0, x1, y1), labels N and masks NxHxW; N is 1, or 0 without a
+    subject."""
     ys, xs = torch.where(mask)
-    wide = len(xs) > 0 and bool(xs.min() < xs.max()) and bool(ys.min() < ys.max())  # torchvision takes no flat box
-    count = 1 if wide else 0
-    corners = [xs.min(), ys.min(), xs.max(), ys.max()] if wide else []
+    # torchvision rejects a box of zero width or height.
+    has_box = len(xs) > 0 and bool(xs.min() < xs.max()) and bool(ys.min() < ys.max())
+    count = 1 if has_box else 0
+    corners = [xs.min(), ys.min(), xs.max(), ys.max()] if has_box else []
     return {
         "boxes": torch.tensor(corners, dtype=torch.float32, device=mask.device).reshape(count, 4),
         "labels": torch.ones(count, dtype=torch.int64, device=mask.device),
@@ -138,7 +158,7 @@ def _target(mask: Tensor) -> dict[str, Tensor]:
     }
 
 
-# The networks, made when they are asked for: each needs packages of its own.
+# Network factories. Each one imports its own packages when it is called.
 
 
 def _attention_unet(settings: TrainingSettings) -> nn.Module:
@@ -160,18 +180,19 @@ def _portrait(_settings: TrainingSettings) -> nn.Module:
 
 
 def _mask_rcnn(_settings: TrainingSettings) -> nn.Module:
-    """torchvision's Mask R-CNN, ResNet-50 with FPN, for background and subject. Only the heads are learned; the norms
-    of the backbone are frozen ones, without the small number that was added to variances later."""
+    """Returns torchvision's Mask R-CNN, ResNet-50 with FPN, with the classes background and subject. Only the heads are
+    trainable; the norms of the backbone are frozen, with an epsilon of 0."""
     try:
         from torchvision.models.detection import MaskRCNN
         from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
         from torchvision.ops import FrozenBatchNorm2d
-    except (ImportError, RuntimeError) as error:  # RuntimeError: one that was built for another torch
-        raise InvalidSettings(f"mask-rcnn needs torchvision, which cannot be imported here: {error}") from error
-    net = MaskRCNN(resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=0), num_classes=2)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch version
+        raise InvalidSettings(f"mask-rcnn needs torchvision, which cannot be imported: {error}") from error
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=0)
+    net: nn.Module = MaskRCNN(backbone, num_classes=2)
     for module in net.modules():
         if isinstance(module, FrozenBatchNorm2d):
-            module.eps = 0.0  # as the published weights were trained
+            module.eps = 0.0  # the published weights were trained without epsilon
     for name, parameter in net.named_parameters():
         parameter.requires_grad = name.startswith("roi_heads.")
     return net
@@ -184,34 +205,36 @@ _NETWORKS: dict[str, tuple[Callable[[TrainingSettings], nn.Module], type[Objecti
     "modnet-soc": (_modnet, SelfConsistency),
     "mask-rcnn": (_mask_rcnn, Instance),
 }
-"""The networks that can be trained; `settings.SETTINGS` has their settings."""
+"""The networks that can be trained. `settings.SETTINGS` has their settings."""
 
-NEED_A_START = ("modnet-soc", "mask-rcnn")
-"""Training these from random weights leads nowhere."""
+START_REQUIRED = ("modnet-soc", "mask-rcnn")
+"""Networks that cannot be trained from random weights."""
 
 
 def objective_of(
     network: str, settings: TrainingSettings, start: Path | None, precision: torch.dtype = torch.float32
 ) -> Objective:
-    """start: weights to begin with. Raises InvalidSettings, InvalidWeights."""
-    make, kind = _NETWORKS[network]
-    net = make(settings)
+    """Returns the objective of a network. start: initial weights; None for random ones.
+    Raises InvalidSettings, InvalidWeights."""
+    create_network, create_objective = _NETWORKS[network]
+    net = create_network(settings)
     if start is not None:
-        load_into(net, _state(network, net, start))
-    elif network in NEED_A_START:
-        raise InvalidSettings(f"{network} goes on from weights that are there: name them with --start.")
-    return kind(net, precision)
+        load_into(net, _initial_state(network, net, start))
+    elif network in START_REQUIRED:
+        raise InvalidSettings(f"{network} requires initial weights: pass them with --start.")
+    return create_objective(net, precision)
 
 
-def _state(network: str, net: nn.Module, start: Path) -> State:
-    """The entries of a file, published ones by the names of our network. Raises InvalidWeights, NotInstalled."""
+def _initial_state(network: str, net: nn.Module, start: Path) -> State:
+    """Reads the entries of a weights file; renames published entries to those of the network.
+    Raises InvalidWeights, NotInstalled."""
     if network == "portrait" and start.suffix == ".tflite":
         return portrait_state(start)
     state = load_checkpoint(start)
     if network.startswith("modnet"):
         return modnet_state(state)
-    if network == "mask-rcnn":  # torchvision's know 91 classes: their last layers give way to ours
-        ours = net.state_dict()
-        same = {name: tensor for name, tensor in state.items() if ours.get(name, tensor).shape == tensor.shape}
-        return {name: tensor for name, tensor in ours.items() if "_predictor." in name} | same
+    if network == "mask-rcnn":  # published weights have 91 classes: their last layers are replaced by new ones
+        new = net.state_dict()
+        same_shape = {name: tensor for name, tensor in state.items() if new.get(name, tensor).shape == tensor.shape}
+        return {name: tensor for name, tensor in new.items() if "_predictor." in name} | same_shape
     return state

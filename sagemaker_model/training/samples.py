@@ -1,8 +1,8 @@
-"""Sample n of a run is always the same, whoever makes it and when: it hangs on the seed and on n alone. So a run that
-is resumed sees what it would have seen, whatever the number of workers or processes.
+"""Training and validation samples from data folders or shards.
 
-For that, records are read at random: in a data folder, or in shards, whose tar files are not compressed. They have to
-lie on a disk; SageMaker's file mode puts them there.
+Sample n of a run depends only on the seed and on n. So a resumed run gets the same samples, with any number of workers
+or processes. This requires random access to records: data folders, or shards, whose tar files are not compressed. They
+must be on a local disk; SageMaker's File mode copies them there.
 """
 
 from __future__ import annotations
@@ -18,41 +18,45 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from maskdrop.errors import InputError
 from sagemaker_model.data import folders, shards
-from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, contents
+from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, read_file
 from sagemaker_model.imaging.pixels import Pixels, decode
-from sagemaker_model.training.augment import augmented
+from sagemaker_model.imaging.resize import resized
+from sagemaker_model.training.augment import augment
 from sagemaker_model.training.settings import TrainingSettings
 
-TRIES = 100
-"""Records in a row that cannot be used: then it is the data that cannot."""
+MAX_ATTEMPTS = 100
+"""Number of consecutive unusable records after which the data as a whole is invalid."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Batch(NamedTuple):
-    """image: Nx3xHxW uint8 RGB. alpha: Nx1xHxW uint8. skipped: what could not be used on the way, id to reason."""
+    """image: Nx3xHxW uint8 RGB. alpha: Nx1xHxW uint8. skipped: reasons of unusable records by id."""
 
-    picture: Tensor
+    image: Tensor
     alpha: Tensor
     skipped: dict[str, str]
 
 
 class Source(Protocol):
-    """The records of a split, by number."""
+    """The records of a split, by index."""
 
     def __len__(self) -> int: ...
 
     def record(self, number: int) -> Record:
-        """Raises BadRecord, which costs this record alone; and InvalidData."""
+        """Raises BadRecord if this record is unusable, InvalidData if the source is."""
         ...
 
 
 class Folder:
+    """The records of a data folder."""
+
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
 
@@ -66,49 +70,51 @@ class Folder:
             raise BadRecord(f"{self.entries[number].id}: {error}") from error
 
 
-class Place(NamedTuple):
-    """Where a record lies in a shard: name, first byte and number of bytes of each of its members."""
+class Location(NamedTuple):
+    """Position of a record in a shard. members: name, offset and size in bytes of each member."""
 
     shard: Path
     members: tuple[tuple[str, int, int], ...]
 
 
 class Shards:
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = places
+    """The records of shards."""
+
+    def __init__(self, locations: Sequence[Location]) -> None:
+        self.locations = locations
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     def record(self, number: int) -> Record:
-        shard, members = self.places[number]
-        return shards.decoded(shard, dict(_read(shard, members)))
+        shard, members = self.locations[number]
+        return shards.decode_sample(shard, dict(_read_members(shard, members)))
 
 
 def source(folder: Path, split: str, *, clean: bool = False) -> Source:
-    """The records of a split: of shards where there is their manifest, else of a data folder.
+    """Opens the records of a split, from shards if the folder has their manifest, else from a data folder.
 
-    A folder of a split of its own (SageMaker's channels) has no other: then all its records are meant.
-    clean: only those of that licence class. Raises InvalidData, also where there are none.
+    A data folder without splits, such as a SageMaker channel, provides all its records for any split.
+    clean: only records of the licence class clean. Raises InvalidData, also for a split without records.
     """
-    found: Source
+    result: Source
     if shards.read_manifest(folder):
-        places = [place for shard in shards.prepared(folder, split) for place in _places(shard)]
-        found = Shards([place for place in places if not clean or _licence_class(place) == "clean"])
+        locations = [location for shard in shards.shard_paths(folder, split) for location in _locations(shard)]
+        result = Shards([location for location in locations if not clean or _licence_class(location) == "clean"])
     else:
         entries = folders.entries(folder)
         if any(entry.split for entry in entries):
             entries = [entry for entry in entries if entry.split == split]
-        found = Folder([entry for entry in entries if not clean or entry.licence_class == "clean"])
-    if not len(found):
+        result = Folder([entry for entry in entries if not clean or entry.licence_class == "clean"])
+    if not len(result):
         raise InvalidData(f"{folder} has no {'clean ' * clean}records of the split {split!r}.")
-    return found
+    return result
 
 
-def digest(*folders_: Path) -> str:
-    """SHA-256 of the manifests and of the names and sizes of the files beside them: which data it was."""
+def digest(*data_folders: Path) -> str:
+    """Returns a SHA-256 that identifies the data: of the manifests, and of the names and sizes of all files."""
     total = hashlib.sha256()
-    for folder in folders_:
+    for folder in data_folders:
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
             total.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
             if path.name in (folders.MANIFEST, shards.MANIFEST):
@@ -116,28 +122,28 @@ def digest(*folders_: Path) -> str:
     return total.hexdigest()
 
 
-class Samples(Dataset[Batch]):
-    """Augmented samples by number, without end: each epoch has every record once, in an order of its own.
+class TrainingSamples(Dataset[Batch]):
+    """An endless sequence of augmented samples. Each epoch has every record once, in a new random order.
 
-    backgrounds: a folder of images to put subjects on; None for none. Every item is a Batch of one.
+    Every item is a Batch of one. backgrounds: folder of background images; None for none.
     Raises InvalidData for a folder without images.
     """
 
     def __init__(self, source: Source, settings: TrainingSettings, backgrounds: Path | None) -> None:
         self.source, self.settings = source, settings
         paths = sorted(backgrounds.rglob("*")) if backgrounds else []
-        self.backgrounds = [partial(_background, path) for path in paths if path.suffix.lower() in PICTURES]
+        self.backgrounds = [partial(_read_background, path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
         if backgrounds and not self.backgrounds:
-            raise InvalidData(f"There are no images in {backgrounds}.")
+            raise InvalidData(f"{backgrounds} has no images; it must have at least one of {', '.join(IMAGE_SUFFIXES)}.")
 
     def __getitem__(self, number: int) -> Batch:
         random = np.random.default_rng((self.settings.seed, number))
-        epoch, place = divmod(number, len(self.source))
-        chosen = int(_order(self.settings.seed, epoch, len(self.source))[place])
+        epoch, position = divmod(number, len(self.source))
+        chosen = int(_epoch_order(self.settings.seed, epoch, len(self.source))[position])
         skipped: dict[str, str] = {}
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
-                picture, alpha = augmented(
+                image, alpha = augment(
                     self.source.record(chosen),
                     self.settings.side,
                     random,
@@ -151,12 +157,13 @@ class Samples(Dataset[Batch]):
                 skipped[name] = reason
                 chosen = int(random.integers(len(self.source)))
             else:
-                return _batch(picture, alpha, skipped)
-        raise InvalidData(f"{TRIES} records in a row cannot be used; the last: {name}: {reason}.")
+                return _batch(image, alpha, skipped)
+        raise InvalidData(f"{MAX_ATTEMPTS} records in a row are unusable; the last: {name}: {reason}.")
 
 
-class Whole(Dataset[Batch]):
-    """Every record once, squeezed into the square that the network sees: what a validation is made of."""
+class ValidationSamples(Dataset[Batch]):
+    """Every record once, resized to the network's square input. Every item is a Batch of one, or of none for an
+    unusable record."""
 
     def __init__(self, source: Source, side: int) -> None:
         self.source, self.side = source, side
@@ -171,65 +178,64 @@ class Whole(Dataset[Batch]):
             name, _, reason = str(error).partition(": ")
             none = torch.zeros((0, 1, self.side, self.side), dtype=torch.uint8)
             return Batch(none.expand(-1, 3, -1, -1), none, {name: reason})
-        return _batch(_squeezed(record.image, self.side), _squeezed(record.mask, self.side), {})
+        image, mask = (resized(pixels, (self.side, self.side), halve=False) for pixels in (record.image, record.mask))
+        return _batch(image, mask, {})
 
 
-def training_loader(samples: Samples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
-    """The batches from step `first` to the last; each of the processes gets its share of every batch."""
+def training_loader(samples: TrainingSamples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
+    """Loads the batches from step `first` to the last; every process gets its share of each batch."""
     settings = samples.settings
     share = settings.batch // processes
     starts = [step * settings.batch + rank * share for step in range(first, settings.steps)]
-    return _loader(samples, settings, [range(start, start + share) for start in starts])
+    return _loader(samples, settings, [list(range(start, start + share)) for start in starts])
 
 
-def validation_loader(whole: Whole, settings: TrainingSettings, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
-    numbers = range(rank, len(whole), processes)
+def validation_loader(
+    samples: ValidationSamples, settings: TrainingSettings, rank: int = 0, processes: int = 1
+) -> DataLoader[Batch]:
+    """Loads all records in batches; every process gets its share of the records."""
+    numbers = range(rank, len(samples), processes)
     share = max(1, settings.batch // processes)
-    return _loader(whole, settings, [numbers[at : at + share] for at in range(0, len(numbers), share)])
+    return _loader(samples, settings, [list(numbers[at : at + share]) for at in range(0, len(numbers), share)])
 
 
-def _loader(dataset: Dataset[Batch], settings: TrainingSettings, numbers: list[range]) -> DataLoader[Batch]:
-    cv2.setNumThreads(1)  # the workers share the cores; and one that is forked beside OpenCV's threads waits for ever
+def _loader(dataset: Dataset[Batch], settings: TrainingSettings, batches: list[list[int]]) -> DataLoader[Batch]:
+    # The workers share the cores. Besides, a worker that is forked while OpenCV's threads run can deadlock.
+    cv2.setNumThreads(1)
     return DataLoader(
         dataset,
-        batch_sampler=numbers,
+        batch_sampler=batches,
         num_workers=settings.workers,
-        collate_fn=_joined,
+        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
     )
 
 
-def _joined(batches: list[Batch]) -> Batch:
-    pictures, alphas, skipped = zip(*batches, strict=True)
+def _collate(batches: list[Batch]) -> Batch:
+    images, alphas, skipped = zip(*batches, strict=True)
     reasons = {name: reason for some in skipped for name, reason in some.items()}
-    return Batch(torch.cat(pictures), torch.cat(alphas), reasons)
+    return Batch(torch.cat(images), torch.cat(alphas), reasons)
 
 
-def _batch(picture: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
-    return Batch(torch.from_numpy(picture).permute(2, 0, 1)[None], torch.from_numpy(alpha)[None, None], skipped)
+def _batch(image: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
+    return Batch(torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(alpha)[None, None], skipped)
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, count)).permutation(count)
 
 
-def _squeezed(pixels: Pixels, side: int) -> Pixels:
-    smaller = pixels.shape[0] * pixels.shape[1] > side * side
-    resized = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return resized.astype(np.uint8, copy=False)
-
-
-def _background(path: Path) -> Pixels:
+def _read_background(path: Path) -> Pixels:
     try:
-        return decode(contents(path), LIMITS).rgb
+        return decode(read_file(path), LIMITS).rgb
     except InputError as error:
         raise BadRecord(f"{path.name}: unreadable background. {error}") from error
 
 
-def _places(shard: Path) -> Iterator[Place]:
-    """Raises InvalidData."""
+def _locations(shard: Path) -> Iterator[Location]:
+    """Returns the locations of all records of a shard. Raises InvalidData."""
     try:
         with tarfile.open(shard, "r:") as tar:
             members = [(member.name, member.offset_data, member.size) for member in tar]
@@ -238,17 +244,17 @@ def _places(shard: Path) -> Iterator[Place]:
     by_key: dict[str, list[tuple[str, int, int]]] = {}
     for member in members:
         by_key.setdefault(member[0].partition(".")[0], []).append(member)
-    return (Place(shard, tuple(of_key)) for of_key in by_key.values())
+    return (Location(shard, tuple(group)) for group in by_key.values())
 
 
-def _read(shard: Path, members: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, bytes]]:
+def _read_members(shard: Path, members: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, bytes]]:
     with shard.open("rb") as file:
-        for name, start, size in members:
-            file.seek(start)
+        for name, offset, size in members:
+            file.seek(offset)
             yield name, file.read(size)
 
 
-def _licence_class(place: Place) -> str:
-    said = next((member for member in place.members if member[0].endswith(".json")), None)
-    content = dict(_read(place.shard, [said] if said else []))
-    return next((str(json.loads(text).get("licence_class", "")) for text in content.values()), "")
+def _licence_class(location: Location) -> str:
+    members = [member for member in location.members if member[0].endswith(".json")][:1]
+    texts = dict(_read_members(location.shard, members)).values()
+    return next((str(json.loads(text).get("licence_class", "")) for text in texts), "")

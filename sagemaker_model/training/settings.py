@@ -1,36 +1,39 @@
-"""What a training run is told: the same words on the command line, in code and as hyperparameters of SageMaker."""
+"""Settings of a training run. Names are the same on the command line, in code and as SageMaker hyperparameters."""
 
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
-from maskdrop.settings import InvalidSettings
+from maskdrop.settings import InvalidSettings, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """side: of the squares that the network sees, in pixels.
-    batch: samples a step, over all processes. steps: of the optimiser; a resumed run goes on to the same number.
-    lr: the highest learning rate, reached after `warmup` steps from nothing. schedule, from there: cosine goes down to
-    a hundredth along half a cosine; steps takes a tenth after every quarter of the run, as MODNet was trained.
-    optimiser: adamw (betas 0.9 and 0.99) or sgd with a momentum of 0.9.
-    clip: the largest norm of the gradients; a step that one bad sample would make too large is shortened to it.
-    ema: how much of the kept average of weights stays at each step. What is validated and written is the average: its
-    IoU jumps less between two validations. 0 keeps the last weights themselves.
-    seed: of the first weights, of order and augmentation, and of dropout.
-    precision: of the network's passes. auto: bfloat16 on a GPU that has it, else float16 there, and float32 on the CPU.
-    validate_every: steps between two validations, each of which ends with a checkpoint.
-    log_every: steps between two lines of history; the loss is looked at then, so a GPU does not wait at every step.
-    workers: processes that make samples; 0 makes them in the training process itself.
-    threads: of torch on the CPU; None leaves torch's own choice. Weights are the same to the bit for the same number.
-    clean: only records whose licence class is clean, as weights that are given away need.
-    composed: share of the samples that are subjects on other backgrounds, where there are any.
-    empty: share of the samples that are such a background alone.
-    filters: of the Attention U-Net.
+    """Hyperparameters and limits of a training run.
+
+    side: side of the network's square input, in pixels; a multiple of 32.
+    batch: samples per step, over all processes. steps: optimiser steps; a resumed run continues to the same number.
+    lr: maximum learning rate, reached linearly after `warmup` steps. schedule: change of the rate afterwards. cosine
+    falls to a hundredth along half a cosine; steps divides it by 10 after every quarter of the run, as in MODNet's
+    training; constant keeps it.
+    optimiser: adamw (betas 0.9 and 0.99) or sgd with a momentum of 0.9. weight_decay: of the optimiser.
+    clip: maximum norm of the gradients; larger gradients are scaled down, so that one bad sample cannot dominate.
+    ema: decay of the exponential moving average of the weights at each step. The average is validated and written: its
+    IoU varies less between validations. 0 uses the last weights.
+    seed: of the initial weights, order, augmentation and dropout.
+    precision: of the forward and backward passes. auto: bfloat16 on a GPU that supports it, float16 on other GPUs,
+    float32 on the CPU.
+    validate_every: steps between two validations; each one ends with a checkpoint.
+    log_every: steps between two lines of the history; losses are read then, so that a GPU need not wait at every step.
+    workers: processes that load samples; 0 loads them in the training process.
+    threads: CPU threads of torch; None keeps torch's default. Weights are reproducible to the bit for the same number.
+    clean: use only records of the licence class clean, as weights that are published require.
+    composed: share of the samples with the subject on another background, if there are backgrounds.
+    empty: share of the samples that are a background alone, if there are backgrounds.
+    filters: filters of the Attention U-Net's first level.
     """
 
     side: int = 256
@@ -55,7 +58,7 @@ class TrainingSettings:
     filters: int = 16
 
     def __post_init__(self) -> None:
-        """Raises InvalidSettings, naming all faults at once."""
+        """Raises InvalidSettings with all invalid values."""
         faults = [f"{name} must be 1 or more" for name in _COUNTS if getattr(self, name) < 1]
         faults += [
             f"{name} must be 0 or more and finite"
@@ -74,22 +77,11 @@ class TrainingSettings:
             raise InvalidSettings("; ".join(faults) + ".")
 
     def changed(self, given: Mapping[str, str]) -> TrainingSettings:
-        """With these, written as text. Raises InvalidSettings, naming all faults at once."""
-        kinds, values, faults = get_type_hints(type(self)), {}, []
-        for name, text in given.items():
-            if name not in kinds:
-                faults.append(f"there is no setting {name!r}")
-                continue
-            try:
-                values[name] = _read(text, kinds[name])
-            except ValueError:
-                faults.append(f"{name} cannot be {text!r}")
-        if faults:
-            raise InvalidSettings("; ".join(faults) + f". The settings: {', '.join(kinds)}.")
-        return replace(self, **values)
+        """Returns the settings with these values, given as text. Raises InvalidSettings with all invalid values."""
+        return replace(self, **read(type(self), given))
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """What of another run's settings would lead to other weights."""
+        """Returns the names of the settings that differ from another run's and change its weights."""
         free = ("workers", "log_every")
         return [
             item.name for item in fields(self) if item.name not in free and other[item.name] != getattr(self, item.name)
@@ -99,16 +91,16 @@ class TrainingSettings:
 _COUNTS = ("side", "batch", "steps", "validate_every", "log_every", "filters")
 
 SETTINGS: dict[str, TrainingSettings] = {
-    # As the older system trained it: side 128, 16 filters, batches of 8. A core makes 3 steps a second of it.
+    # As the previous system trained it: side 128, 16 filters, batches of 8. 3 steps/s on one CPU core.
     "attention-unet": TrainingSettings(side=128, batch=8, lr=1e-3),
-    # The side at which its engine looks.
+    # The side is the input size of its engine.
     "portrait": TrainingSettings(side=320, batch=16, lr=5e-4),
-    # As published but for the clipping: SGD, a tenth after every quarter. 40 epochs of 2,000 images are 5,000 steps
-    # of 16.
+    # As published, plus clipping: SGD, a tenth of the rate after every quarter. 40 epochs of 2,000 images are 5,000
+    # steps of 16.
     "modnet": TrainingSettings(
         side=512, batch=16, steps=5_000, lr=0.01, warmup=0, schedule="steps", optimiser="sgd", weight_decay=0, ema=0
     ),
-    # As published: Adam, one image at a time, a small rate that stays.
+    # As published: Adam, batches of 1, a small constant rate.
     "modnet-soc": TrainingSettings(
         side=512,
         batch=1,
@@ -121,31 +113,16 @@ SETTINGS: dict[str, TrainingSettings] = {
         composed=0,
         validate_every=200,
     ),
-    # torchvision's recipe for fine-tuning; batches of 1, and a tenth three times.
+    # As in torchvision's fine-tuning recipe, with batches of 1, and a tenth of the rate three times.
     "mask-rcnn": TrainingSettings(
         side=512, batch=1, steps=20_000, lr=0.005, warmup=0, schedule="steps", optimiser="sgd", weight_decay=5e-4, ema=0
     ),
 }
-"""What each network starts from. The names are those of `maskdrop train`."""
+"""Default settings of each network that can be trained, by its name in `maskdrop train`."""
 
 
 def settings_of(network: str, given: Mapping[str, str]) -> TrainingSettings:
-    """Of a network, with what is given as text in their place. Raises InvalidSettings."""
+    """Returns the settings of a network with these values, given as text. Raises InvalidSettings."""
     if network not in SETTINGS:
-        raise InvalidSettings(f"There is no network {network!r} to train; there are {', '.join(SETTINGS)}.")
+        raise InvalidSettings(f"network must be one of {', '.join(SETTINGS)}; got {network!r}.")
     return SETTINGS[network].changed(given)
-
-
-def _read(text: str, kind: Any) -> Any:
-    """Raises ValueError."""
-    if isinstance(kind, types.UnionType):  # int | None
-        return None if text == "none" else _read(text, get_args(kind)[0])
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError
-        return text == "true"
-    if choices := get_args(kind):
-        if text not in choices:
-            raise ValueError
-        return text
-    return kind(text)

@@ -1,23 +1,22 @@
-"""The training loop. What it is told stands in settings.py, what it makes small in losses.py, what it sees in
-samples.py.
+"""The training loop.
 
-A run is its settings, its data and nothing else: the random numbers of step n are those of (seed, n). So there is no
-state of generators to keep, and a run that was killed and resumed ends with the weights of an unbroken one. To the bit,
-on the CPU with the same number of threads; on a GPU up to the order in which its kernels add.
+Settings are in settings.py, losses in losses.py, samples in samples.py. A run depends on its settings and data alone:
+the random numbers of step n are seeded by (seed, n). So checkpoints need no generator state, and a run that was killed
+and resumed ends with the weights of an uninterrupted one: to the bit on the CPU with the same number of threads, and up
+to the order of additions in kernels on a GPU.
 
-Its folder:
-    last.pt              the checkpoint; replaced as a whole, so that a kill at any moment leaves the one before
-    average.safetensors  the average of weights as it is in the checkpoint
-    best.safetensors     the one with the best IoU on the validation split so far
-    history.jsonl        a line every few steps: loss, rate, speed; a line for every validation
-    training.json        settings, digests of the data and of the first weights, figures of the best, unusable records
+Files of a run:
+    last.pt              the checkpoint, replaced atomically
+    average.safetensors  the averaged weights of the checkpoint
+    best.safetensors     the averaged weights with the best validation IoU so far
+    history.jsonl        a line every few steps with loss, rate and speed; a line for every validation
+    training.json        settings, digests of the data and of the initial weights, best IoU, unusable records
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import json
 import math
 import os
@@ -25,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -40,8 +39,8 @@ from sagemaker_model.data.records import InvalidData
 from sagemaker_model.training.objectives import Objective, objective_of
 from sagemaker_model.training.samples import (
     Batch,
-    Samples,
-    Whole,
+    TrainingSamples,
+    ValidationSamples,
     digest,
     source,
     training_loader,
@@ -50,36 +49,40 @@ from sagemaker_model.training.samples import (
 from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights import store as weights
 from sagemaker_model.weights.checkpoints import TruncatedWeights
+from sagemaker_model.weights.files import atomic_write
 
 LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
 HISTORY, TRAINING = "history.jsonl", "training.json"
 
-LEAST = 0.01
-"""Of the highest rate: where a cosine ends."""
+COSINE_END = 0.01
+"""Learning rate at the end of a cosine schedule, as a share of the maximum."""
 
 
 class TrainingDiverged(MaskdropError):
-    """A loss or its gradients were NaN or infinite. What had been saved before stays."""
+    """A loss or gradients were NaN or infinite. Files of the run stay as they were at the last validation."""
 
     code = "training_diverged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Where records lie. val may be the folder of train. backgrounds: images to put subjects on."""
+    """Folders of records. val may equal train. backgrounds: folder of images to put subjects on."""
 
     train: Path
     val: Path
     backgrounds: Path | None = None
 
     def folders(self) -> list[Path]:
-        """Each once."""
+        """Returns all folders without duplicates."""
         return list(dict.fromkeys(folder for folder in (self.train, self.val, self.backgrounds) if folder))
 
 
 @dataclass(slots=True)
 class Progress:
-    """What a checkpoint keeps besides tensors. step: how many are done. best: the highest IoU and its step."""
+    """The part of a checkpoint that is not tensors. Names are keys of training.json.
+
+    step: number of completed steps. best_iou, best_step: the best validation. skipped: reasons of unusable records.
+    """
 
     step: int = 0
     best_iou: float = -1.0
@@ -87,15 +90,23 @@ class Progress:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+class Process(NamedTuple):
+    """This process among those that train together. world_size: number of processes, as in torch.distributed."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
 def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """Of step 0, 1, …"""
+    """Returns the learning rate of a step, counted from 0."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     if settings.schedule == "steps":
         return settings.lr * 0.1 ** min(3, int(4 * done))
     if settings.schedule == "cosine":
-        return settings.lr * (LEAST + (1 - LEAST) * (1 + math.cos(math.pi * done)) / 2)
+        return settings.lr * (COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * done)) / 2)
     return settings.lr
 
 
@@ -109,160 +120,247 @@ def train(
     resume: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Trains, and returns what training.json says.
+    """Trains a network, and returns the content of training.json.
 
-    resume: go on from the checkpoint in `out`, where there is one. report: called with every line of the history.
-    Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled, TrainingDiverged.
+    start: initial weights. resume: resume from the checkpoint in `out`, if it exists. report: called with every line of
+    the history. Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled, TrainingDiverged.
     """
-    with _processes() as (rank, processes, device):
+    with _process_group() as process:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        if settings.batch % processes:
-            raise InvalidSettings(f"A batch of {settings.batch} cannot be shared by {processes} processes.")
-        precision = _precision(settings, device)
-        samples = Samples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
-        whole = Whole(source(data.val, "val"), settings.side)
+        run = Run(network, data, out, settings, process, start)
+        run.open(resume=resume, report=report)
+        for batch in run.batches():
+            run.step(batch)
+            if run.is_due(settings.log_every) or run.is_due(settings.validate_every):
+                run.log()
+            if run.is_due(settings.validate_every):
+                run.validate()
+        return run.result()
 
+
+class Run:
+    """A training run in one process: network, averaged weights, optimiser and progress."""
+
+    def __init__(
+        self, network: str, data: Data, out: Path, settings: TrainingSettings, process: Process, start: Path | None
+    ) -> None:
+        """Creates the initial state. Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled."""
+        if settings.batch % process.world_size:
+            raise InvalidSettings(
+                f"batch must be a multiple of the number of processes, {process.world_size}; got {settings.batch}."
+            )
+        self.settings, self.out, self.process = settings, out, process
+        self.samples = TrainingSamples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
+        self.validation = ValidationSamples(source(data.val, "val"), settings.side)
+
+        precision = _precision(settings, process.device)
         torch.manual_seed(settings.seed)
-        # Channels last: an Attention U-Net takes 0.8, Portrait 0.6 of the CPU time; on a GPU half precision wants it.
-        objective = objective_of(network, settings, start, precision).to(device, memory_format=torch.channels_last)
-        made = {
+        # Channels last: an Attention U-Net takes 0.8, Portrait 0.6 of the CPU time. GPUs need it for half precision.
+        self.objective: Objective = objective_of(network, settings, start, precision).to(  # type: ignore[call-overload]
+            process.device,
+            memory_format=torch.channels_last,  # torch's annotations lack this argument
+        )
+        self.description = {
             "network": network,
             "settings": asdict(settings),
             "data": digest(*data.folders()),
             "start": weights.digest(start) if start else None,
         }
-        average = copy.deepcopy(objective.net).requires_grad_(requires_grad=False)
-        optimiser = _optimiser(settings, objective)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        progress = Progress()
-        if resume and (out / LAST).exists():
-            progress = _load(out / LAST, made, settings, objective, average, optimiser, scaler, device)
-        elif rank == 0:
-            _begin(out)
-        trained = DistributedDataParallel(objective) if processes > 1 else objective
-        loader = training_loader(samples, progress.step, rank, processes)
-        history = _History(out / HISTORY, progress.step, report) if rank == 0 else None
+        self.average = copy.deepcopy(self.objective.net).requires_grad_(requires_grad=False)
+        self.optimiser = _optimiser(settings, self.objective)
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=precision == torch.float16)
+        self.progress = Progress()
+        self.history: _History | None = None
+        self.losses: list[Tensor] = []
+        """Losses of the steps since the last call of `log`."""
 
-        epoch_steps = max(1, len(samples.source) // settings.batch)
-        watched: list[Tensor] = []
-        began = time.monotonic()
-        trained.train()
-        for step, batch in enumerate(loader, progress.step):
-            if step % epoch_steps == 0:
-                objective.begin_epoch()
-            torch.manual_seed(int(np.random.SeedSequence((settings.seed, step, rank)).generate_state(1)[0]))
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            loss = trained(*_floats(batch, device))
-            optimiser.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(objective.learned(), settings.clip)
-            scaler.step(optimiser)
-            scaler.update()
-            _follow(average, objective.net, min(settings.ema, (step + 1) / (step + 10)))
+    def open(self, *, resume: bool, report: Callable[[dict[str, Any]], None]) -> None:
+        """Loads the checkpoint or creates the output folder, and prepares the first step. Raises InvalidSettings for an
+        existing run, TruncatedWeights."""
+        if resume and (self.out / LAST).exists():
+            self._load()
+        elif self.process.rank == 0:
+            _create_folder(self.out)
+        if self.process.rank == 0:
+            self.history = _History(self.out / HISTORY, self.progress.step, report)
+        self.model = DistributedDataParallel(self.objective) if self.process.world_size > 1 else self.objective
+        self.model.train()
+        self.log_time = time.monotonic()
 
-            progress.step = step + 1
-            progress.skipped |= batch.skipped
-            # In half precision, gradients may overflow: then the scaler leaves out the step and scales less.
-            watched.append(loss.detach() if scaler.is_enabled() else loss.detach() + 0 * norm)
-            validates = progress.step % settings.validate_every == 0 or progress.step == settings.steps
-            if validates or progress.step % settings.log_every == 0:
-                losses = _checked(watched, progress.step)
-                seconds, began = time.monotonic() - began, time.monotonic()
-                if history:
-                    history.add(
-                        step=progress.step,
-                        loss=sum(losses) / len(losses),
-                        lr=learning_rate(settings, step),
-                        gradient=float(norm),
-                        samples_s=len(losses) * settings.batch / seconds,
-                    )
-                watched.clear()
-            if validates:
-                iou, skipped = _validated(
-                    objective, average, validation_loader(whole, settings, rank, processes), device
-                )
-                progress.skipped |= skipped
-                if history:
-                    if iou > progress.best_iou:
-                        progress.best_iou, progress.best_step = iou, progress.step
-                        save_weights(average, out / BEST)
-                    history.add(step=progress.step, iou=iou, best_iou=progress.best_iou)
-                    _save(out / LAST, made, progress, objective, average, optimiser, scaler)
-                    save_weights(average, out / AVERAGE)
-                    _write(out / TRAINING, json.dumps({**made, **asdict(progress)}, indent=1).encode())
-                trained.train()
-                began = time.monotonic()
-        return {**made, **asdict(progress)}
+    def batches(self) -> DataLoader[Batch]:
+        """Returns the batches of the remaining steps."""
+        return training_loader(self.samples, self.progress.step, self.process.rank, self.process.world_size)
+
+    def is_due(self, every: int) -> bool:
+        """Returns whether the completed steps are a multiple of `every`, or the run is complete."""
+        return self.progress.step % every == 0 or self.progress.step == self.settings.steps
+
+    def step(self, batch: Batch) -> None:
+        """Trains on one batch and updates the averaged weights."""
+        step, settings = self.progress.step, self.settings
+        if step % max(1, len(self.samples.source) // settings.batch) == 0:
+            self.objective.begin_epoch()
+        torch.manual_seed(int(np.random.SeedSequence((settings.seed, step, self.process.rank)).generate_state(1)[0]))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        loss = self.model(*_to_float(batch, self.process.device))
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        self.gradient = nn.utils.clip_grad_norm_(self.objective.trainable_parameters(), settings.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        _update_average(self.average, self.objective.net, min(settings.ema, (step + 1) / (step + 10)))
+        # Without the scaler, invalid gradients make the loss NaN. In half precision, gradients may overflow: the scaler
+        # then skips the step and reduces its scale.
+        loss = loss.detach()
+        self.losses.append(loss if self.scaler.is_enabled() else loss + 0 * self.gradient)
+        self.progress.step = step + 1
+        self.progress.skipped |= batch.skipped
+
+    def log(self) -> None:
+        """Adds loss, rate and speed since the last call to the history. Raises TrainingDiverged."""
+        losses = _finite_losses(self.losses, self.progress.step)
+        seconds = self._seconds_since_log()
+        if self.history:
+            self.history.add(
+                step=self.progress.step,
+                loss=sum(losses) / len(losses),
+                lr=learning_rate(self.settings, self.progress.step - 1),
+                gradient=float(self.gradient),
+                samples_s=len(losses) * self.settings.batch / seconds,
+            )
+        self.losses.clear()
+
+    def validate(self) -> None:
+        """Computes the validation IoU of the averaged weights and writes all files of the run."""
+        loader = validation_loader(self.validation, self.settings, self.process.rank, self.process.world_size)
+        iou, skipped = _mean_iou(self.objective, self.average, loader, self.process.device)
+        self.progress.skipped |= skipped
+        if self.history:
+            if iou > self.progress.best_iou:
+                self.progress.best_iou, self.progress.best_step = iou, self.progress.step
+                save_weights(self.average, self.out / BEST)
+            self.history.add(step=self.progress.step, iou=iou, best_iou=self.progress.best_iou)
+            self._save()
+        self.model.train()
+        self._seconds_since_log()  # validation does not count as training time
+
+    def result(self) -> dict[str, Any]:
+        """Returns the content of training.json."""
+        return {**self.description, **asdict(self.progress)}
+
+    def _seconds_since_log(self) -> float:
+        now = time.monotonic()
+        seconds, self.log_time = now - self.log_time, now
+        return seconds
+
+    def _save(self) -> None:
+        checkpoint = {
+            "made": self.description,
+            "progress": asdict(self.progress),
+            "objective": self.objective.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        with atomic_write(self.out / LAST) as temporary:
+            torch.save(checkpoint, temporary)
+        save_weights(self.average, self.out / AVERAGE)
+        with atomic_write(self.out / TRAINING) as temporary:
+            temporary.write_text(json.dumps(self.result(), indent=1))
+
+    def _load(self) -> None:
+        """Raises TruncatedWeights; InvalidSettings for a checkpoint of other settings, data or initial weights."""
+        path = self.out / LAST
+        try:
+            checkpoint = torch.load(path, map_location=self.process.device, weights_only=True)
+            saved = checkpoint["made"]
+        except Exception as error:  # torch raises many kinds of errors for damaged files
+            raise TruncatedWeights(f"{path} cannot be read: start again in another folder.") from error
+        changed = self.settings.differences(saved["settings"])
+        changed += [name for name in ("network", "data", "start") if self.description[name] != saved[name]]
+        if changed:
+            raise InvalidSettings(f"{self.out} was started with different {', '.join(changed)}: choose another folder.")
+        self.objective.load_state_dict(checkpoint["objective"])
+        self.average.load_state_dict(checkpoint["average"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.progress = Progress(**checkpoint["progress"])
 
 
-# Steps of the loop
+# Computations
 
 
-def _floats(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Image and alpha in 0..1. They travel as bytes."""
-    picture, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.picture, batch.alpha))
-    return picture.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
+def _to_float(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Moves image and alpha to the device as uint8, and converts them to float32 in 0..1."""
+    image, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.image, batch.alpha))
+    return image.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, net: nn.Module, stays: float) -> None:
-    for kept, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - stays)
+def _update_average(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """Updates the exponential moving average of the weights; copies integer entries."""
+    for averaged, new in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if averaged.is_floating_point():
+            averaged.lerp_(new, 1 - decay)
         else:
-            kept.copy_(new)
+            averaged.copy_(new)
 
 
-def _checked(watched: list[Tensor], step: int) -> list[float]:
-    """The losses since the last look. Raises TrainingDiverged, naming the step: nothing has been saved since."""
-    losses = torch.stack(watched).tolist()
-    for number, loss in enumerate(losses, step - len(losses) + 1):
+def _finite_losses(losses: list[Tensor], step: int) -> list[float]:
+    """Returns the losses of the steps up to `step` as numbers. Raises TrainingDiverged for NaN and infinity."""
+    values: list[float] = torch.stack(losses).tolist()
+    for number, loss in enumerate(values, step - len(values) + 1):
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"The loss or its gradients were {loss} at step {number}. Try a lower lr or clip, or "
-                "precision=float32; the checkpoint before and the best weights are as they were."
+                "precision=float32; the previous checkpoint and the best weights are unchanged."
             )
-    return losses
+    return values
 
 
 @torch.inference_mode()
-def _validated(
+def _mean_iou(
     objective: Objective, average: nn.Module, loader: DataLoader[Batch], device: torch.device
 ) -> tuple[float, dict[str, str]]:
-    """The mean IoU at a threshold of a half, over all processes; and the records that could not be used. Nothing found
-    where there is nothing counts 1."""
+    """Returns the mean IoU at a threshold of 0.5, over all processes, and the reasons of unusable records by id.
+    Raises InvalidData if no record is usable."""
     average.eval()
-    total, count, skipped = 0.0, 0, {}
+    total, count = 0.0, 0
+    skipped: dict[str, str] = {}
     for batch in loader:
         skipped |= batch.skipped
-        if not len(batch.picture):
+        if not len(batch.image):
             continue
-        picture, alpha = _floats(batch, device)
+        image, alpha = _to_float(batch, device)
         with torch.autocast(device.type, objective.precision, enabled=objective.precision != torch.float32):
-            found = objective.matte(average, picture) > 0.5
-        truth = alpha > 0.5
-        shared, joined = (pixels.sum((1, 2, 3)) for pixels in (found & truth, found | truth))
-        total += float(torch.where(joined > 0, shared / joined.clamp(min=1), 1.0).sum())
-        count += len(picture)
+            predicted = objective.matte(average, image) > 0.5
+        total += float(_batch_iou(predicted, alpha > 0.5).sum())
+        count += len(image)
     sums = torch.tensor([total, count], dtype=torch.float64, device=device)
     if distributed.is_initialized():
         distributed.all_reduce(sums)
     if not sums[1]:
-        raise InvalidData(f"No record of the validation split can be used: {next(iter(skipped.items()))}.")
+        raise InvalidData(f"No record of the validation split is usable: {next(iter(skipped.items()))}.")
     return float(sums[0] / sums[1]), skipped
 
 
-# Before the first step
+def _batch_iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Returns the IoU of each pair of masks, Nx1xHxW bool; 1 for two empty masks. Like `metrics.iou`, on the device."""
+    intersection, union = ((predicted & truth).sum((1, 2, 3)), (predicted | truth).sum((1, 2, 3)))
+    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
+
+
+# Preparation
 
 
 def _optimiser(settings: TrainingSettings, objective: Objective) -> torch.optim.Optimizer:
-    learned = objective.learned()
+    parameters = objective.trainable_parameters()
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(learned, settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(learned, settings.lr, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+        return torch.optim.SGD(parameters, settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(parameters, settings.lr, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
 
 
 def _precision(settings: TrainingSettings, device: torch.device) -> torch.dtype:
@@ -275,28 +373,29 @@ def _precision(settings: TrainingSettings, device: torch.device) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _processes() -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, number of processes, device) as torchrun set them; alone, (0, 1, the GPU or else the CPU)."""
-    processes, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+def _process_group() -> Iterator[Process]:
+    """Joins the process group that torchrun started. Without torchrun, yields one process on the GPU or else the
+    CPU."""
+    world_size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # all batches have one shape
-    if processes == 1:
-        yield 0, 1, device
+    if world_size == 1:
+        yield Process(0, 1, device)
         return
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield distributed.get_rank(), processes, device
-        distributed.barrier()  # gloo aborts a process whose neighbour leaves while it still listens
+        yield Process(distributed.get_rank(), world_size, device)
+        distributed.barrier()  # gloo aborts a process if another one leaves while it still communicates
     finally:
         distributed.destroy_process_group()
 
 
-def _begin(out: Path) -> None:
+def _create_folder(out: Path) -> None:
     if (out / LAST).exists():
-        raise InvalidSettings(f"{out} holds a run already: go on with --resume, or choose another folder.")
+        raise InvalidSettings(f"{out} already has a run: resume it with --resume, or choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
 
 
@@ -304,87 +403,30 @@ def _begin(out: Path) -> None:
 
 
 class _History:
-    """history.jsonl, a line for every `add`. What a killed run wrote after its last checkpoint is taken back."""
+    """history.jsonl. Removes lines after step `step`, which a killed run wrote after its last checkpoint."""
 
     def __init__(self, path: Path, step: int, report: Callable[[dict[str, Any]], None]) -> None:
         self.path, self.report = path, report
-        before = path.read_text().splitlines() if path.exists() else []
-        _write(path, "".join(f"{line}\n" for line in before if _step(line) <= step).encode())
+        lines = path.read_text().splitlines() if path.exists() else []
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step))
 
-    def add(self, **said: Any) -> None:
+    def add(self, **values: Any) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps(said) + "\n")
-        self.report(said)
+            file.write(json.dumps(values) + "\n")
+        self.report(values)
 
 
 def _step(line: str) -> float:
-    """Of a line of history; infinite where it was cut short."""
+    """Returns the step of a line of the history; infinity for a truncated line."""
     try:
         return float(json.loads(line)["step"])
     except ValueError:
         return math.inf
 
 
-def _save(
-    path: Path,
-    made: dict[str, Any],
-    progress: Progress,
-    objective: Objective,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> None:
-    checkpoint = {
-        "made": made,
-        "progress": asdict(progress),
-        "objective": objective.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    _write(path, content.getbuffer())
-
-
-def _load(
-    path: Path,
-    made: dict[str, Any],
-    settings: TrainingSettings,
-    objective: Objective,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> Progress:
-    """Raises TruncatedWeights, and InvalidSettings where another run wrote it."""
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        before = checkpoint["made"]
-    except Exception as error:  # damaged files make torch raise ten kinds
-        raise TruncatedWeights(f"{path} cannot be read: begin anew in another folder.") from error
-    changed = settings.differences(before["settings"])
-    changed += [name for name in ("network", "data", "start") if made[name] != before[name]]
-    if changed:
-        raise InvalidSettings(f"{path.parent} was begun with another {', '.join(changed)}: choose another folder.")
-    objective.load_state_dict(checkpoint["objective"])
-    average.load_state_dict(checkpoint["average"])
-    optimiser.load_state_dict(checkpoint["optimiser"])
-    scaler.load_state_dict(checkpoint["scaler"])
-    return Progress(**checkpoint["progress"])
-
-
 def save_weights(net: nn.Module, path: Path) -> None:
-    """As .safetensors, whole or not at all."""
+    """Writes the weights of a network to a .safetensors file, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    _write(path, safetensors.torch.save(state))
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Whole or not at all, and on the disk when this returns."""
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(state))

@@ -1,1 +1,1 @@
-"""Weights by name: the manifest, downloads, checks and checkpoint formats."""
+"""Weights by name: manifest, downloads, verification and checkpoint formats."""

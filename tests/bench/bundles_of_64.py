@@ -1,7 +1,7 @@
-"""Calls the real handlers of ingest and record with bundles of 64 and prints their CPU milliseconds an image.
+"""Calls the handlers of ingest and record with bundles of 64 images and prints their CPU milliseconds an image.
 
-Run by `tests.bench.functions` in a process of its own: `time.process_time` counts every thread of it, so the writing
-threads are in the figure and the rest of the benchmark is not.
+`tests.bench.functions` runs it in a process of its own: `time.process_time` counts all threads of the process, so the
+figure includes the threads that write and excludes the rest of the benchmark.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from types import SimpleNamespace
 from typing import Any
 
 from maskdrop.job import Result, Subject, dropped
-from maskdrop.wire import BUNDLE_MAX, Answer, Outcome, sources_of
+from maskdrop.wire import BUNDLE_MAX, BundleResponse, Outcome, sources_of
 
 BUNDLES = 12
 WARM = 2
-"""Bundles before counting: clients are made and connections opened at the first."""
+"""Warm-up bundles: the first creates the clients and opens the connections."""
 
 
-class TakesEverything(http.server.BaseHTTPRequestHandler):
-    """An endpoint that says 202 to every bundle. It keeps their addresses."""
+class FakeEndpoint(http.server.BaseHTTPRequestHandler):
+    """A fake endpoint that responds 202 to every bundle and records its id and S3 URI."""
 
     protocol_version = "HTTP/1.1"
-    taken: list[tuple[str, str]] = []  # noqa: RUF012  one server, one list
+    invocations: list[tuple[str, str]] = []  # noqa: RUF012  shared by all requests of the one server
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = self.headers
-        self.taken.append((headers["X-Amzn-SageMaker-Inference-Id"], headers["X-Amzn-SageMaker-InputLocation"]))
-        body = json.dumps({"InferenceId": self.taken[-1][0]}).encode()
+        self.invocations.append((headers["X-Amzn-SageMaker-Inference-Id"], headers["X-Amzn-SageMaker-InputLocation"]))
+        body = json.dumps({"InferenceId": self.invocations[-1][0]}).encode()
         self.send_response(202)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -44,7 +44,7 @@ class TakesEverything(http.server.BaseHTTPRequestHandler):
 
 
 def photo_events(bucket: str) -> list[dict[str, Any]]:
-    """64 S3 notifications of photos never seen before, in the shape of tests/events/s3_put.json."""
+    """64 S3 notifications of new photos, in the format of tests/events/s3_put.json."""
     run = uuid.uuid4().hex
     return [
         {
@@ -68,7 +68,7 @@ def photo_events(bucket: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TakesEverything)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeEndpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = f"http://127.0.0.1:{server.server_port}"
 
@@ -82,14 +82,16 @@ def main() -> None:
     for number in range(BUNDLES):
         events = photo_events(settings.inbox)
         messages = [{"messageId": str(n), "body": json.dumps(event)} for n, event in enumerate(events)]
-        began = time.process_time()
-        answer = ingest.handler({"Records": messages}, context)  # type: ignore[arg-type]
-        counted = time.process_time() - began
-        if answer["batchItemFailures"]:
-            raise RuntimeError(f"ingest returned messages: {answer}")
-        bundle, manifest = TakesEverything.taken[-1]
+        start = time.process_time()
+        response = ingest.handler({"Records": messages}, context)  # type: ignore[arg-type]
+        counted = time.process_time() - start
+        if response["batchItemFailures"]:
+            raise RuntimeError(f"ingest returned messages: {response}")
+        bundle, manifest = FakeEndpoint.invocations[-1]
         key = f"bundles/out/{bundle}.out"
-        storage.write(settings.results, key, _answer(bundle, events, settings.results).to_bytes(), "application/json")
+        storage.write(
+            settings.results, key, _model_response(bundle, events, settings.results).to_bytes(), "application/json"
+        )
         notification = {
             "inferenceId": bundle,
             "invocationStatus": "Completed",
@@ -97,11 +99,11 @@ def main() -> None:
             "responseParameters": {"outputLocation": f"s3://{settings.results}/{key}"},
         }
         message = {"messageId": "0", "body": json.dumps(notification), "eventSource": "aws:sqs"}
-        began = time.process_time()
-        answer = record.handler({"Records": [message]}, context)  # type: ignore[arg-type]
-        recorded = time.process_time() - began
-        if answer["batchItemFailures"]:
-            raise RuntimeError(f"record returned messages: {answer}")
+        start = time.process_time()
+        response = record.handler({"Records": [message]}, context)  # type: ignore[arg-type]
+        recorded = time.process_time() - start
+        if response["batchItemFailures"]:
+            raise RuntimeError(f"record returned messages: {response}")
         if number >= WARM:
             spent["ingest"] += counted
             spent["record"] += recorded
@@ -109,7 +111,7 @@ def main() -> None:
     print(json.dumps({name: seconds * 1000 / images for name, seconds in spent.items()}))
 
 
-def _answer(bundle: str, events: list[dict[str, Any]], results: str) -> Answer:
+def _model_response(bundle: str, events: list[dict[str, Any]], results: str) -> BundleResponse:
     from datetime import UTC, datetime
 
     jobs = [dropped(source, datetime.now(UTC)) for event in events for source in sources_of(event)]
@@ -125,7 +127,7 @@ def _answer(bundle: str, events: list[dict[str, Any]], results: str) -> Answer:
         )
         for job in jobs
     ]
-    return Answer(bundle, "cpu", 2000.0, None, tuple(outcomes))
+    return BundleResponse(bundle, "cpu", 2000.0, None, tuple(outcomes))
 
 
 if __name__ == "__main__":

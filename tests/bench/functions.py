@@ -1,4 +1,4 @@
-"""What the functions cost: CPU time an image, cold import, size of the zip."""
+"""Measures the Lambda functions: CPU time an image, cold import, size of the zip."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 
 from local.config import APP_STACK, KEY_ID, REGION, ROOT, SECRET, LocalConfig
-from local.deploy import zipped
+from local.deploy import zip_folder
 from local.stack import Stack
 from maskdrop.settings import Settings
 
 FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 IMPORTS = 7
-"""Fresh processes per function, of which the median is told."""
+"""New processes per function; the result is their median."""
 
 
 def bundle(config: LocalConfig) -> Path:
-    """The folder that becomes the zip, as the template names it."""
+    """The folder that is deployed as the zip, from the template."""
     template = json.loads((config.cdk_out / f"{APP_STACK}.template.json").read_text())
     assets = json.loads((config.cdk_out / f"{APP_STACK}.assets.json").read_text())["files"]
     keys = {
@@ -39,14 +39,16 @@ def bundle(config: LocalConfig) -> Path:
 
 
 def zip_mb(folder: Path) -> float:
-    return len(zipped(folder)) / 1e6
+    return len(zip_folder(folder)) / 1e6
 
 
 def cold_imports(folder: Path) -> dict[str, float]:
-    """Milliseconds to import each function's module from the bundle in a fresh process: botocore included, Python's own
-    start not. Nothing of the bundle is compiled beforehand, as in the zip; botocore is, as in the Lambda runtime."""
+    """Milliseconds to import each function's module from the bundle in a new process.
+
+    Includes botocore, excludes Python's own start. As in Lambda, the bundle is not compiled in advance; botocore is.
+    """
     code = "import time; t = time.perf_counter(); import lambdas.{}; print((time.perf_counter() - t) * 1000)"
-    out = {}
+    medians = {}
     for name in FUNCTIONS:
         runs = [
             subprocess.run(  # noqa: S603
@@ -59,29 +61,32 @@ def cold_imports(folder: Path) -> dict[str, float]:
             ).stdout
             for _ in range(IMPORTS)
         ]
-        out[name] = statistics.median(map(float, runs))
-    return out
+        medians[name] = statistics.median(map(float, runs))
+    return medians
 
 
-def cpu_ms(config: LocalConfig, here: Stack) -> dict[str, float]:
-    """CPU milliseconds an image in ingest and in record, in a process of its own against the stack's real table, queue,
-    buckets and bus, with an endpoint that takes every bundle and does nothing."""
+def cpu_ms(config: LocalConfig, running_stack: Stack) -> dict[str, float]:
+    """CPU milliseconds an image of ingest and record.
+
+    A process of its own calls them with the stack's table, queue, buckets and bus and a fake endpoint,
+    which accepts every bundle.
+    """
     settings = Settings(
         stage="bench",
-        inbox=here.inbox,
-        results=here.results,
-        table=here.table,
-        registry=here.registry,
-        jobs_queue_url=here.jobs_queue_url,
-        webhooks_queue_url="none",  # no job of these has a webhook
+        inbox=running_stack.inbox,
+        results=running_stack.results,
+        table=running_stack.table,
+        registry=running_stack.registry,
+        jobs_queue_url=running_stack.jobs_queue_url,
+        webhooks_queue_url="none",  # none of these jobs has a webhook
         endpoint="bench",
-        event_bus=here.event_bus,
+        event_bus=running_stack.event_bus,
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "tests.bench.bundles_of_64"],
         env={
             "PATH": os.environ["PATH"],
-            "AWS_ENDPOINT_URL": here.endpoint_url,
+            "AWS_ENDPOINT_URL": running_stack.endpoint_url,
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": REGION,
@@ -94,7 +99,7 @@ def cpu_ms(config: LocalConfig, here: Stack) -> dict[str, float]:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise RuntimeError(f"ingest and record could not be measured:\n{done.stderr[-2000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    if completed.returncode != 0:
+        raise RuntimeError(f"ingest and record could not be measured:\n{completed.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
     return figures

@@ -1,4 +1,4 @@
-"""The machine by name."""
+"""Describes the machine: cores, CPU and Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model server's memory over many images: it must not grow."""
+"""Measures the model server's memory over many images; it must not grow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ STEPS = 5
 
 
 def resident_mb(config: LocalConfig, model_url: str, photos: tuple[bytes, ...], count: int) -> list[tuple[int, float]]:
-    """(images so far, resident megabytes) at STEPS steps, and last the peak of the process's whole life."""
+    """(images so far, resident megabytes) at STEPS steps, and last the process's peak."""
     process = processes.find("model", config.state)
     if process is None:
-        raise RuntimeError("The model server does not run.")
+        raise RuntimeError("The model server is not running.")
     rows: list[tuple[int, float]] = []
     with httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as client, ThreadPoolExecutor(4) as pool:
 
@@ -36,4 +36,4 @@ def _status_mb(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"The kernel tells no {name}.")
+    raise RuntimeError(f"/proc/{pid}/status has no {name}.")

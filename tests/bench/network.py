@@ -1,6 +1,6 @@
-"""Networks alone, by batch and precision, beside the roofline of the device.
+"""Measures the networks alone, by batch size and precision, against the roofline of the device.
 
-On the CPU with all cores: torch and ONNX Runtime. On a GPU torch, and the energy of an image where NVML tells it.
+On the CPU: torch and ONNX Runtime with all cores. On a GPU: torch, and the energy of an image if NVML reports it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ SAM_ON_CPU, SAM_ON_GPU = ("tiny", "vit_b"), ("tiny", "vit_b", "vit_h")
 SAM_SIDE = 1024
 
 Infer = Callable[[int], Any]
-"""Runs the network on so many images."""
+"""Runs the network on a batch of this size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """streams: batches at once, each on a core of its own; 1: one batch at a time on all that there is.
-    of_roofline: share of what the device can attain. joules: of one image; None where nothing tells it."""
+class NetworkTiming:
+    """One network at one batch size and precision.
+
+    streams: concurrent batches, one on each core; 1: one batch at a time on the whole device. cpu_ms: CPU milliseconds
+    of one image. of_roofline: share of the attainable FLOP/s. joules: energy of one image; None if not reported.
+    """
 
     network: str
     runtime: str
@@ -48,15 +51,15 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """work: of each network by name. ceilings: by precision."""
+    """All measurements. costs: by network. ceilings: by precision."""
 
-    rows: tuple[Alone, ...]
-    work: dict[str, roofline.Work]
+    rows: tuple[NetworkTiming, ...]
+    costs: dict[str, roofline.Cost]
     ceilings: dict[str, roofline.Ceilings]
 
 
 def measured(device: str, weights: Path) -> Networks:
-    """Raises ModuleNotFoundError without torch."""
+    """Measures the networks on the device. Raises ModuleNotFoundError without torch."""
     return _on_gpu() if device == "cuda" else _on_cpu(weights)
 
 
@@ -65,35 +68,35 @@ def _on_cpu(weights: Path) -> Networks:
 
     torch.set_num_threads(cores())
     ceilings = {precision: roofline.ceilings("cpu", precision) for precision in ("float32", "int8")}
-    work: dict[str, roofline.Work] = {}
-    rows: list[Alone] = []
+    costs: dict[str, roofline.Cost] = {}
+    rows: list[NetworkTiming] = []
 
     def add(name: str, runtime: str, precision: str, batch: int, infer: Infer, streams: int = 1) -> None:
-        rows.append(_row(name, runtime, precision, batch, infer, work[name], ceilings[precision], streams=streams))
+        rows.append(_row(name, runtime, precision, batch, infer, costs[name], ceilings[precision], streams=streams))
 
     shape = (3, modnet.SHORT, modnet.SHORT)
     net = _modnet()
-    work["MODNet"] = roofline.counted(_modnet(), *shape)
+    costs["MODNet"] = roofline.count_cost(_modnet(), *shape)
     for batch in BATCHES:
-        add("MODNet", "torch", "float32", batch, _by_torch(net, shape, "cpu", "float32"))
+        add("MODNet", "torch", "float32", batch, _torch_infer(net, shape, "cpu", "float32"))
     for precision, file in (("float32", modnet.ONNX), ("int8", modnet.INT8)):
         for batch in BATCHES:
-            add("MODNet", "ONNX Runtime", precision, batch, _by_onnx(weights / file, shape, cores()))
-        add("MODNet", "ONNX Runtime", precision, 1, _by_onnx(weights / file, shape, 1), streams=cores())
+            add("MODNet", "ONNX Runtime", precision, batch, _onnx_infer(weights / file, shape, cores()))
+        add("MODNet", "ONNX Runtime", precision, 1, _onnx_infer(weights / file, shape, 1), streams=cores())
     shape = (3, SAM_SIDE, SAM_SIDE)
     for variant in SAM_ON_CPU:
         name = f"SAM encoder {variant}"
-        work[name] = roofline.counted(_encoder(variant, "meta"), *shape)
-        add(name, "torch", "float32", 1, _by_torch(_encoder(variant, "cpu"), shape, "cpu", "float32"))
+        costs[name] = roofline.count_cost(_encoder(variant, "meta"), *shape)
+        add(name, "torch", "float32", 1, _torch_infer(_encoder(variant, "cpu"), shape, "cpu", "float32"))
         if (path := weights / f"sam2-{variant}.encoder.onnx").exists():
-            add(name, "ONNX Runtime", "float32", 1, _by_onnx(path, shape, cores(), "pixels"))
-    return Networks(tuple(rows), work, ceilings)
+            add(name, "ONNX Runtime", "float32", 1, _onnx_infer(path, shape, cores()))
+    return Networks(tuple(rows), costs, ceilings)
 
 
 def _on_gpu() -> Networks:
     import torch
 
-    # The ceiling of float32 is that of float32: TF32, which convolutions take by default, has 10 bits.
+    # TF32, the default of convolutions, has 10 bits of mantissa; the ceiling is that of float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     ceilings = {precision: roofline.ceilings("cuda", precision) for precision in PRECISIONS}
     made: dict[str, tuple[Callable[[str], Any], tuple[int, ...]]] = {
@@ -101,23 +104,23 @@ def _on_gpu() -> Networks:
     }
     for variant in SAM_ON_GPU:
         made[f"SAM encoder {variant}"] = (lambda device, v=variant: _encoder(v, device), (3, SAM_SIDE, SAM_SIDE))
-    work: dict[str, roofline.Work] = {}
-    rows: list[Alone] = []
+    costs: dict[str, roofline.Cost] = {}
+    rows: list[NetworkTiming] = []
     for name, (make, shape) in made.items():
-        work[name] = roofline.counted(make("meta"), *shape)
+        costs[name] = roofline.count_cost(make("meta"), *shape)
         net = make("cuda")
         for precision in PRECISIONS:
             for batch in BATCHES:
-                infer = _by_torch(net, shape, "cuda", precision)
+                infer = _torch_infer(net, shape, "cuda", precision)
                 try:
                     rows.append(
-                        _row(name, "torch", precision, batch, infer, work[name], ceilings[precision], joules=_joules)
+                        _row(name, "torch", precision, batch, infer, costs[name], ceilings[precision], joules=_joules)
                     )
                 except torch.OutOfMemoryError:
                     break
         del net
         torch.cuda.empty_cache()
-    return Networks(tuple(rows), work, ceilings)
+    return Networks(tuple(rows), costs, ceilings)
 
 
 def _row(
@@ -126,15 +129,15 @@ def _row(
     precision: str,
     batch: int,
     infer: Infer,
-    work: roofline.Work,
+    cost: roofline.Cost,
     ceilings: roofline.Ceilings,
     *,
     streams: int = 1,
     joules: Callable[[], float | None] = lambda: None,
-) -> Alone:
+) -> NetworkTiming:
     calls = 0
 
-    def work_once() -> None:
+    def call() -> None:
         nonlocal calls
         calls += 1
         if streams == 1:
@@ -143,14 +146,14 @@ def _row(
             list(pool.map(infer, [batch] * streams))
 
     with ThreadPoolExecutor(streams) as pool:
-        before, cpu = joules(), time.process_time()
-        taken = runs(work_once)
-        cpu, after = time.process_time() - cpu, joules()
+        joules_before, cpu = joules(), time.process_time()
+        durations = runs(call)
+        cpu, joules_after = time.process_time() - cpu, joules()
     total = batch * streams * calls
-    rate = batch * streams / statistics.median(taken)
-    reached = rate * work.flops / ceilings.attainable(work.intensity(batch, roofline.ITEM_BYTES[precision]))
-    spent = None if before is None or after is None else (after - before) / total
-    return Alone(name, runtime, precision, batch, rate, cpu / total * 1000, reached, spent, streams)
+    rate = batch * streams / statistics.median(durations)
+    reached = rate * cost.flops / ceilings.attainable(cost.intensity(batch, roofline.ITEM_BYTES[precision]))
+    spent = None if joules_before is None or joules_after is None else (joules_after - joules_before) / total
+    return NetworkTiming(name, runtime, precision, batch, rate, cpu / total * 1000, reached, spent, streams)
 
 
 def _modnet() -> Any:
@@ -168,8 +171,8 @@ def _encoder(variant: str, device: str) -> Any:
     return Encoder(sam_network(variant, device))
 
 
-def _by_torch(net: Any, shape: tuple[int, ...], device: str, precision: str) -> Infer:
-    """As the engines run it: in autocast, input and output on the device."""
+def _torch_infer(net: Any, shape: tuple[int, ...], device: str, precision: str) -> Infer:
+    """Runs the network as the engines do: with autocast, input and output on the device."""
     import torch
 
     kind = getattr(torch, precision)
@@ -185,14 +188,15 @@ def _by_torch(net: Any, shape: tuple[int, ...], device: str, precision: str) -> 
     return infer
 
 
-def _by_onnx(path: Path, shape: tuple[int, ...], threads: int, name: str = "picture") -> Infer:
+def _onnx_infer(path: Path, shape: tuple[int, ...], threads: int) -> Infer:
     session = onnx_session(path, threads)
-    one = np.random.default_rng(0).random(shape, np.float32)
-    return lambda batch: session.run(None, {name: np.broadcast_to(one, (batch, *shape))})
+    (network_input,) = session.get_inputs()
+    image = np.random.default_rng(0).random(shape, np.float32)
+    return lambda batch: session.run(None, {network_input.name: np.broadcast_to(image, (batch, *shape))})
 
 
 def _joules() -> float | None:
-    """That the first GPU has taken since its driver was loaded, by NVML; None where pynvml or the GPU does not tell."""
+    """Joules used by the first GPU since its driver was loaded, from NVML; None if unavailable."""
     try:
         import pynvml
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, from what was measured."""
+"""Writes docs/performance.md and its plots from the measurements."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import matplotlib
 import numpy as np
 
 from local.config import ROOT
-from tests.bench import beside
-from tests.bench.alone import FIRST_MS_MAX, Alone
-from tests.bench.beside import Beside
+from tests.bench import server_overhead
 from tests.bench.machine import machine
 from tests.bench.measure import cores
 from tests.bench.network import Networks
 from tests.bench.prompts import Prompts
 from tests.bench.roofline import ITEM_BYTES
 from tests.bench.served import Overload, Rate
+from tests.bench.server_overhead import Overhead
+from tests.bench.single_image import FIRST_MS_MAX, EngineTiming
 
 matplotlib.use("Agg")
 
@@ -33,7 +33,7 @@ SERVED_SIDE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """megabytes: of the server at the most, with all engines loaded."""
+    """Rate of one engine through the server. megabytes: the server's peak memory with all engines loaded."""
 
     engine: str
     rate: Rate
@@ -42,22 +42,22 @@ class Served:
 
 @dataclass(slots=True)
 class Report:
-    """What was measured, and in `missing` what was not and why."""
+    """All measurements. missing: the reason for each measurement that is missing, by name."""
 
     device: str
     random_weights: list[str] = field(default_factory=list)
-    alone: list[Alone] = field(default_factory=list)
+    timings: list[EngineTiming] = field(default_factory=list)
     networks: Networks | None = None
     prompts: list[Prompts] = field(default_factory=list)
     server_mb: float = 0.0
     served: list[Served] = field(default_factory=list)
-    beside: list[Beside] = field(default_factory=list)
+    overhead: list[Overhead] = field(default_factory=list)
     overload: Overload | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
 
 def write(report: Report) -> list[Path]:
-    """The files written."""
+    """Writes the page and the plots; returns their paths."""
     SERVED_PLOT.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(_page(report)) + "\n")
     _plot_served(report)
@@ -71,38 +71,38 @@ def _page(report: Report) -> Iterable[str]:
     yield "# Performance"
     yield from _prose(
         f"Written by `make bench-engines` on {datetime.now(UTC):%Y-%m-%d}. Machine: {machine()}; device "
-        f"{report.device}. Medians of one run on a shared machine: compare figures of this page with one another, not "
-        "with other pages; CPU times are steadier than images a second."
+        f"{report.device}. Medians of one run on a shared machine: compare figures only within this page. "
+        "CPU times vary less than images a second."
     )
     if report.random_weights:
         names = ", ".join(f"`{name}`" for name in report.random_weights)
         yield from _prose(
-            f"The weights of {names} are random: the time of a network does not depend on them. What follows it "
-            "does: a matte of noise has no flat places, so its refine, foreground and encode are slower than real ones."
+            f"The weights of {names} are random: a network's time does not depend on its weights. The time of the "
+            "later stages does: a matte of noise has no flat areas, so refine, foreground and encode take longer."
         )
-    yield from _alone(report)
+    yield from _single_image(report)
     yield from _served(report)
-    if report.beside:
-        yield from _beside(report.beside)
+    if report.overhead:
+        yield from _overhead(report.overhead)
     if over := report.overload:
-        yield from ("", "## A full server")
+        yield from ("", "## Overload")
         yield from _prose(
             f"{over.clients} clients, {over.places} places (`MODEL_QUEUE_MAX`), `selfie`: {over.done} images done, "
-            f"{over.refused} refused at once with 503 and Retry-After; the queue's metric, asked 20 times a second, "
-            f"was {over.waiting_max:.0f} at the most."
+            f"{over.refused} refused at once with 503 and Retry-After; the queue's metric, read 20 times a second, "
+            f"was at most {over.waiting_max:.0f}."
         )
     if report.prompts:
         yield from _prompts(report.prompts)
     if report.networks:
         yield from _networks(report.networks)
     yield from ("", "## Not measured", "")
-    yield from (f"- {what}: {why}" for what, why in report.missing.items())
+    yield from (f"- {name}: {reason}" for name, reason in report.missing.items())
 
 
-def _alone(report: Report) -> Iterable[str]:
+def _single_image(report: Report) -> Iterable[str]:
     yield from ("", "## One image, one core", "")
     yield "![Shares of the stages, and images a second by clients](images/performance.png)"
-    stages = list(dict.fromkeys(stage for row in report.alone for stage in row.stages))
+    stages = list(dict.fromkeys(stage for row in report.timings for stage in row.stages))
     places = list(_engines(report))
     rows = [
         (
@@ -111,27 +111,27 @@ def _alone(report: Report) -> Iterable[str]:
             *(f"{row.stages.get(stage, 0) / sum(row.stages.values()):.0%}" for stage in stages),
             f"{row.predict_mb:.0f}", f"{row.whole_mb:.0f}",
         )
-        for row in sorted(report.alone, key=lambda row: (places.index(row.engine), row.side))
+        for row in sorted(report.timings, key=lambda row: (places.index(row.engine), row.side))
     ]  # fmt: skip
-    heads = ("engine", "MP", "first ms", "predict ms", "images/s", "whole ms", "CPU ms", "images/s", *stages)
-    yield from _table((*heads, "predict MB", "whole MB"), rows)
+    headers = ("engine", "MP", "first ms", "predict ms", "images/s", "whole ms", "CPU ms", "images/s", *stages)
+    yield from _table((*headers, "predict MB", "whole MB"), rows)
     yield from _prose(
-        "Predict is the engine alone on decoded pixels; whole is from the JPEG's bytes to the PNG's, and the shares "
-        "are of it. MB: resident at the most, in a process of its own. First is the process's first image; of SAM, "
-        "all but first are of later prompts: what its encoder saw is kept. Where first takes over "
-        f"{FIRST_MS_MAX / 1000:.0f} s, other sizes are left out."
+        "predict: the engine alone on decoded pixels. whole: from the JPEG to the PNG; the stages' shares refer to "
+        "it. MB: peak resident memory of a separate process. first: the process's first image. For SAM, only first "
+        f"includes the encoder; later prompts use its cached embedding. Where first takes over "
+        f"{FIRST_MS_MAX / 1000:.0f} s, other sizes are skipped."
     )
 
 
 def _served(report: Report) -> Iterable[str]:
-    alone = {row.engine: row for row in report.alone if row.side == SERVED_SIDE}
+    by_engine = {row.engine: row for row in report.timings if row.side == SERVED_SIDE}
     yield from ("", "## Through the server, 1 MP")
     rows = [
         (
             f"`{one.engine}`", f"{one.rate.clients}", f"{one.rate.images_s:.1f}", f"{one.rate.p50_ms:.0f}",
             f"{one.rate.p95_ms:.0f}", f"{one.rate.cpu_ms:.0f}",
-            f"{one.rate.images_s * alone[one.engine].whole_ms / 1000 / cores():.0%}",
-            f"{alone[one.engine].cpu_ms / one.rate.cpu_ms:.0%}", f"{one.megabytes:.0f}",
+            f"{one.rate.images_s * by_engine[one.engine].whole_ms / 1000 / cores():.0%}",
+            f"{by_engine[one.engine].cpu_ms / one.rate.cpu_ms:.0%}", f"{one.megabytes:.0f}",
         )
         for one in report.served
     ]  # fmt: skip
@@ -139,33 +139,34 @@ def _served(report: Report) -> Iterable[str]:
         ("engine", "clients", "images/s", "p50 ms", "p95 ms", "CPU ms", "of the cores", "CPU alone / served", "MB"),
         rows,
     )
-    most = max((one.rate.client_cpu for one in report.served), default=0)
+    client_cpu_max = max((one.rate.client_cpu for one in report.served), default=0)
     yield from _prose(
-        f"JPEG in, PNG out. Of the cores: beside {cores()} times what one core does alone (whole ms above). CPU ms: of "
-        "the server, an image; beside it what the image takes alone. The clients run on the same cores and take "
-        f"{most:.0%} of one at the most. The server has {report.server_mb:.0f} MB with all engines loaded. Where one "
-        "image for each client would take too long, that many clients are left out."
+        f"From JPEG to PNG. Of the cores: images/s divided by {cores()} times the rate of one core (whole ms above). "
+        "CPU ms: CPU time of the server for an image; next to it the ratio to the CPU time without the server. The "
+        f"clients run on the same cores and use at most {client_cpu_max:.0%} of one. The server uses "
+        f"{report.server_mb:.0f} MB with all engines loaded. Numbers of clients for which one image each would take "
+        "too long are skipped."
     )
 
 
-def _beside(rows: Sequence[Beside]) -> Iterable[str]:
-    what = {
-        beside.WHOLE: f"JPEG to PNG, {beside.WHOLE_SIDE**2 / 1e6:.0f} MP, beside decoding, network and encoding",
-        beside.DECODED: f"{beside.DECODED_SIDE}x{beside.DECODED_SIDE} decoded, alpha back, beside the network alone",
+def _overhead(rows: Sequence[Overhead]) -> Iterable[str]:
+    descriptions = {
+        server_overhead.FILE_ENGINE: f"JPEG to PNG, {server_overhead.FILE_SIDE**2 / 1e6:.0f} MP",
+        server_overhead.ARRAY_ENGINE: f"{server_overhead.ARRAY_SIDE}x{server_overhead.ARRAY_SIDE} array to alpha",
     }
-    yield from ("", "## The server beside its work", "")
-    yield "| engine | what | images/s served | images/s without server | share | CPU ms served | CPU ms without |"
+    yield from ("", "## Overhead of the server", "")
+    yield "| engine | task | images/s served | images/s without server | share | CPU ms served | CPU ms without |"
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
         yield (
-            f"| `{row.engine}` | {what[row.engine]} | {row.served.images_s:.1f} | {row.alone_images_s:.1f} "
-            f"| {row.share:.0%} | {row.served.cpu_ms:.0f} | {row.alone_cpu_ms:.0f} |"
+            f"| `{row.engine}` | {descriptions[row.engine]} | {row.served.images_s:.1f} | {row.direct_images_s:.1f} "
+            f"| {row.share:.0%} | {row.served.cpu_ms:.0f} | {row.direct_cpu_ms:.0f} |"
         )
     yield from _prose(
-        f"{beside.CLIENTS} clients, in turns with the same work in as many threads as there are cores, or in the GPU's "
-        f"batches; medians of {beside.TURNS} turns. The clients run on the same cores and take "
-        f"{max(row.served.client_cpu for row in rows):.0%} of one at the most. Decoded images come and go as "
-        "`application/x-npy`."
+        f"{server_overhead.CLIENTS} clients, alternating with the same processing without the server: decoding, "
+        "network and encoding of files, the network alone for arrays. It runs in one thread on each core or in the "
+        f"GPU's batches. Medians of {server_overhead.ROUNDS} rounds. The clients run on the same cores and use at most "
+        f"{max(row.served.client_cpu for row in rows):.0%} of one. Arrays are sent as `application/x-npy`."
     )
 
 
@@ -178,26 +179,26 @@ def _prompts(rows: Sequence[Prompts]) -> Iterable[str]:
             for one in rows
         ],
     )
-    yield from _prose("The engine on decoded pixels: a click first, then a box, for which the embedding is kept.")
+    yield from _prose("The engine on decoded pixels: first a point, then a box, which uses the cached embedding.")
 
 
 def _networks(networks: Networks) -> Iterable[str]:
-    yield from ("", "## Networks alone, beside the roofline", "", "![Roofline](images/roofline.png)")
+    yield from ("", "## Networks alone, with the roofline", "", "![Roofline](images/roofline.png)")
     rows = [
         (
-            row.network, row.runtime, row.precision, _how(row.batch, row.streams), f"{row.images_s:.2f}",
-            f"{row.cpu_ms:.0f}", f"{row.images_s * networks.work[row.network].flops / 1e9:.0f}",
+            row.network, row.runtime, row.precision, _batch_label(row.batch, row.streams), f"{row.images_s:.2f}",
+            f"{row.cpu_ms:.0f}", f"{row.images_s * networks.costs[row.network].flops / 1e9:.0f}",
             f"{row.of_roofline:.0%}", "" if row.joules is None else f"{row.joules:.2f}",
         )
         for row in networks.rows
     ]  # fmt: skip
-    heads = ("network", "by", "precision", "batch", "images/s", "CPU ms", "GFLOP/s", "of roofline", "J an image")
-    yield from _table(heads, rows)
+    headers = ("network", "runtime", "precision", "batch", "images/s", "CPU ms", "GFLOP/s", "of roofline", "J an image")
+    yield from _table(headers, rows)
     yield from _table(
         ("network", "GFLOP an image", "activations, 10^6", "weights, 10^6"),
         [
-            (name, f"{work.flops / 1e9:.1f}", f"{work.activations / 1e6:.1f}", f"{work.weights / 1e6:.1f}")
-            for name, work in networks.work.items()
+            (name, f"{cost.flops / 1e9:.1f}", f"{cost.activations / 1e6:.1f}", f"{cost.weights / 1e6:.1f}")
+            for name, cost in networks.costs.items()
         ],
     )
     yield from _table(
@@ -206,28 +207,28 @@ def _networks(networks: Networks) -> Iterable[str]:
     )
     yield from _prose(
         "Ceilings and networks were measured in one run, with all cores of the CPU or the whole GPU. FLOPs are counted "
-        "by torch; bytes are what convolutions and products with weights read and write (`tests/bench/roofline.py`). "
-        "Of the roofline: beside min(product, FLOPs a byte times copy). The network of `selfie` is not counted: it is "
-        "no network of torch. J an image: by NVML, of the whole GPU, where there is one."
+        "by torch; bytes are those that convolutions and products with weights read and write "
+        "(`tests/bench/roofline.py`). Of the roofline: share of min(product, FLOPs per byte times copy). The network "
+        "of `selfie` is not counted, because it is not a torch network. J an image: energy of the whole GPU, from NVML."
     )
 
 
-def _how(batch: int, streams: int) -> str:
+def _batch_label(batch: int, streams: int) -> str:
     return f"{batch}" if streams == 1 else f"{batch} on each core"
 
 
 def _engines(report: Report) -> dict[str, None]:
-    return dict.fromkeys(row.engine for row in report.alone)
+    return dict.fromkeys(row.engine for row in report.timings)
 
 
 def _prose(text: str) -> Iterable[str]:
     yield from ("", *textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
     yield ""
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
+    yield f"| {' | '.join(headers)} |"
+    yield "|---" * len(headers) + "|"
     for row in rows:
         yield f"| {' | '.join(row)} |"
 
@@ -237,12 +238,12 @@ def _plot_served(report: Report) -> None:
     from matplotlib.ticker import LogLocator
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    rows = [row for row in report.alone if row.side == SERVED_SIDE]
-    names, left_ends = [row.engine for row in rows], np.zeros(len(rows))
+    rows = [row for row in report.timings if row.side == SERVED_SIDE]
+    names, bar_starts = [row.engine for row in rows], np.zeros(len(rows))
     for stage in dict.fromkeys(stage for row in rows for stage in row.stages):
         shares = np.array([row.stages.get(stage, 0) / sum(row.stages.values()) for row in rows])
-        left.barh(names, shares * 100, left=left_ends, label=stage)
-        left_ends += shares * 100
+        left.barh(names, shares * 100, left=bar_starts, label=stage)
+        bar_starts += shares * 100
     for place, row in enumerate(rows):
         left.text(101, place, f"{row.whole_ms:.0f} ms", va="center")
     left.set(xlabel="% of an image's time, one core, 1 MP", xlim=(0, 118))
@@ -276,10 +277,10 @@ def _plot_roofline(networks: Networks) -> None:
     markers = dict(zip(dict.fromkeys((row.network, row.runtime) for row in networks.rows), "osD^vP*X", strict=False))
     for (name, runtime), marker in markers.items():
         rows = [row for row in networks.rows if (row.network, row.runtime) == (name, runtime)]
-        work = networks.work[name]
+        cost = networks.costs[name]
         axes.scatter(
-            [work.intensity(row.batch, ITEM_BYTES[row.precision]) for row in rows],
-            [row.images_s * work.flops / 1e9 for row in rows],
+            [cost.intensity(row.batch, ITEM_BYTES[row.precision]) for row in rows],
+            [row.images_s * cost.flops / 1e9 for row in rows],
             marker=marker,
             c=[colours[row.precision] for row in rows],
             label=f"{name}, {runtime}",
@@ -288,6 +289,6 @@ def _plot_roofline(networks: Networks) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False)
     for handle in legend.legend_handles[len(colours) :]:
-        handle.set_color("grey")
+        handle.set_color("grey")  # type: ignore[union-attr]
     figure.savefig(ROOFLINE_PLOT, dpi=110)
     plt.close(figure)

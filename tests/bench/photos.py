@@ -1,4 +1,4 @@
-"""The images of the benchmarks, all made from one sample: a person in front of a background."""
+"""Creates the images of the benchmarks from one sample, a person in front of a background."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from PIL import Image
 SAMPLE = Path(__file__).parents[2] / "samples" / "default" / "astronaut.png"
 
 MIXED_SIDES = (320, 1000, 640, 3464, 512, 2000)
-"""0.1, 1, 0.4, 12, 0.26 and 4 MP: as different as the photos of one folder may be."""
+"""Sides in pixels: 0.1, 1, 0.4, 12, 0.26 and 4 MP, mixed as in a folder of photos."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """photo: JPEG of 1 MP. mixed: JPEGs of MIXED_SIDES squared."""
+    """JPEG files. photo: 1 MP. mixed: one of each of MIXED_SIDES."""
 
     photo: bytes
     mixed: tuple[bytes, ...]
 
     @classmethod
-    def made(cls) -> Photos:
+    def create(cls) -> Photos:
         return cls(jpeg(1000), tuple(jpeg(side) for side in MIXED_SIDES))
 
 

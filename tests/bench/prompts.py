@@ -1,4 +1,4 @@
-"""The first prompt on an image, which SAM's encoder has to see, and the next, for which its embedding is kept."""
+"""Measures SAM's first prompt on an image, which runs the encoder, and the next, which uses the cached embedding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST, NEXT = (Prompt(points=((500.0, 400.0, 1),)),), (Prompt(box=(200.0, 100.0,
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Milliseconds: medians, with all cores, of the engine on decoded pixels."""
+    """Median milliseconds of the first and the next prompt, on decoded pixels with all cores."""
 
     engine: str
     first_ms: float
@@ -30,21 +30,21 @@ class Prompts:
 
 
 def measured(name: str, engine: Sam, device: str, weights: Path) -> Prompts:
-    """Raises InvalidWeights, and NotInstalled where the folder has none."""
+    """Measures one engine. Raises InvalidWeights, and NotInstalled if the folder has no weights for it."""
     engine.setup(device, weights, cores())
     rgb = decode(jpeg(SIDE), ServerSettings().limits).rgb
     firsts: list[float] = []
     while len(firsts) < RUNS_MIN:
         engine.embeddings = EmbeddingCache(EMBEDDING_BYTES)
-        began = time.perf_counter()
+        start = time.perf_counter()
         engine.predict(rgb, FIRST)
-        firsts.append(time.perf_counter() - began)
+        firsts.append(time.perf_counter() - start)
     later = runs(lambda: engine.predict(rgb, NEXT))
     return Prompts(name, statistics.median(firsts) * 1000, statistics.median(later) * 1000)
 
 
 def without_onnx(weights: Path, folder: Path) -> Path:
-    """`folder` with links to all of `weights` but the ONNX files: the engines then take torch."""
+    """Links all files of `weights` except ONNX into `folder`, so that the engines use torch; returns `folder`."""
     for path in weights.iterdir():
         if path.suffix != ".onnx":
             (folder / path.name).symlink_to(path.resolve())
@@ -52,8 +52,11 @@ def without_onnx(weights: Path, folder: Path) -> Path:
 
 
 def engines(device: str, weights: Path, by_torch: Path) -> Mapping[str, tuple[Sam, Path]]:
-    """By what to call them; `by_torch` is a folder of `without_onnx`. SAM 1's encoder takes a CPU too long to ask
-    thrice."""
+    """The engines to measure and their weights folders, by label.
+
+    by_torch: a folder of `without_onnx`. SAM 1 is measured on GPUs only: on a CPU three runs of its encoder take too
+    long.
+    """
     if device == "cuda":
         return {"SAM 2.1, torch": (Sam2(), by_torch), "SAM 1, torch": (Sam(), by_torch)}
     return {"SAM 2.1 tiny, ONNX Runtime": (Sam2(), weights), "SAM 2.1 tiny, torch": (Sam2(), by_torch)}

@@ -1,4 +1,4 @@
-"""rembg (MIT) in a virtual environment of its own, below .local/: it pins other versions than ours."""
+"""Installs rembg (MIT) in a virtual environment of its own below .local/, because it pins other versions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from local.config import ROOT
 
 REQUIREMENTS = ("rembg[cpu,cli]==2.0.86", "onnx==1.23.2")
-"""Its server is in `cli`; `rembg_network` needs onnx."""
+"""The extra `cli` contains rembg's server; `rembg_network` needs onnx."""
 
 FOLDER = ROOT / ".local" / "rembg"
 
 
 def installed() -> Path:
-    """The folder of its programs, `python` and `rembg` among them. Installed again only when REQUIREMENTS change."""
+    """Installs rembg if REQUIREMENTS changed; returns the folder with `python` and `rembg`."""
     programs, mark = FOLDER / "bin", FOLDER / ".installed"
-    wanted = "\n".join(REQUIREMENTS)
-    if not mark.exists() or mark.read_text() != wanted:
+    requirements = "\n".join(REQUIREMENTS)
+    if not mark.exists() or mark.read_text() != requirements:
         subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)  # noqa: S603
         subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)  # noqa: S603
-        mark.write_text(wanted)
+        mark.write_text(requirements)
     return programs

@@ -1,10 +1,9 @@
-"""The roofline model (Williams, Waterman, Patterson 2009): a network can be no faster than the device multiplies, nor
-than it moves what the network reads and writes.
+"""Roofline model (Williams, Waterman, Patterson 2009): FLOP/s and memory bandwidth of the device bound the speed.
 
-FLOPs are those of PyTorch's counter, two for a multiplication with its addition. Bytes are the inputs, weights and
-outputs of every convolution and every product with weights, each moved once: norms and activations count as fused with
-them, attention as done where its inputs lie. That is the least that can be moved, so the fraction reached is a lower
-bound. torch is needed.
+FLOPs are counted by PyTorch; a multiply-add counts as two. Bytes are the inputs, weights and outputs of every
+convolution and every matrix product with weights, each moved once. Norms and activations count as fused with them, and
+attention moves nothing. This is the least possible traffic, so the reached share of the roofline is a lower bound.
+Needs torch.
 """
 
 from __future__ import annotations
@@ -22,39 +21,39 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 RUNS = 30
 CPU_SIDE, GPU_SIDE = 1024, 8192
-"""Of the matrices: large enough that more is no faster."""
+"""Sides of the multiplied matrices; larger ones reach no more FLOP/s."""
 
 COPIED_BYTES = 128 * 2**20
-"""More than any cache: 32 MiB here, 50 on an H100."""
+"""Bytes of the copy: more than any cache (32 MiB on the CPU that was measured, 50 MiB on an H100)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Of one image: flops, and activations in elements. weights: elements, moved once a batch."""
+class Cost:
+    """Cost of one image: flops; activations, in elements. weights: in elements, moved once a batch."""
 
     flops: float
     activations: float
     weights: float
 
     def intensity(self, batch: int, item_bytes: int) -> float:
-        """FLOPs for each byte moved."""
+        """Arithmetic intensity: FLOPs per byte moved."""
         return batch * self.flops / (item_bytes * (batch * self.activations + self.weights))
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """flops_s: operations a second of a matrix product. bytes_s: read and written a second by a copy."""
+    """Limits of a device. flops_s: FLOP/s of a matrix product. bytes_s: bytes read and written a second by a copy."""
 
     flops_s: float
     bytes_s: float
 
     def attainable(self, intensity: float) -> float:
-        """FLOP/s."""
+        """FLOP/s that the device can reach at an arithmetic intensity."""
         return min(self.flops_s, intensity * self.bytes_s)
 
 
-def counted(network: Any, *shape: int) -> Work:
-    """Of one image of that shape, CxHxW. No value is computed: the network is moved to torch's device `meta`."""
+def count_cost(network: Any, *shape: int) -> Cost:
+    """Counts the cost of one image of shape CxHxW on torch's device `meta`, without computing values."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -75,11 +74,11 @@ def counted(network: Any, *shape: int) -> Work:
     weights = sum(weight.numel() for weight in network.parameters())
     with torch.inference_mode(), Moved(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *shape, device="meta"))
-    return Work(counter.get_total_flops(), max(0, moved - weights), weights)
+    return Cost(counter.get_total_flops(), max(0, moved - weights), weights)
 
 
 def ceilings(device: str, precision: str) -> Ceilings:
-    """Of all that the device has: on a CPU all cores, and the faster of the two libraries that run our networks."""
+    """Measures the ceilings of the whole device: on a CPU with all cores and the faster of torch and ONNX Runtime."""
     import torch
 
     source = torch.ones(COPIED_BYTES // 4, device=device)
@@ -94,22 +93,22 @@ def ceilings(device: str, precision: str) -> Ceilings:
 
 
 def _onnx_product_s(side: int, precision: str) -> float:
-    """By ONNX Runtime: in float32, or of u8 by s8, as the quantised networks are."""
+    """Seconds of a matrix product in ONNX Runtime: float32, or uint8 by int8 as in the quantised networks."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 256, (side, side), np.uint8), rng.integers(-127, 128, (side, side), np.int8)
-    of, to, operator = TensorProto.UINT8, TensorProto.INT32, "MatMulInteger"
+    dtype, result_dtype, operator = TensorProto.UINT8, TensorProto.INT32, "MatMulInteger"
     if precision == "float32":
         a, b = a.astype(np.float32), b.astype(np.float32)
-        of, to, operator = TensorProto.FLOAT, TensorProto.FLOAT, "MatMul"
+        dtype, result_dtype, operator = TensorProto.FLOAT, TensorProto.FLOAT, "MatMul"
     product = helper.make_graph(
         [helper.make_node(operator, ["a", "b"], ["c"])],
         "product",
-        [helper.make_tensor_value_info("a", of, (side, side))],
-        [helper.make_tensor_value_info("c", to, (side, side))],
+        [helper.make_tensor_value_info("a", dtype, (side, side))],
+        [helper.make_tensor_value_info("c", result_dtype, (side, side))],
         [numpy_helper.from_array(b, "b")],
     )
     model = helper.make_model(product, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -120,18 +119,18 @@ def _onnx_product_s(side: int, precision: str) -> float:
     return _least_s(lambda: session.run(None, {"a": a}), "cpu")
 
 
-def _least_s(work: Callable[[], Any], device: str) -> float:
-    """Of the fastest run: a ceiling is what was reached once, whoever else uses the machine meanwhile."""
+def _least_s(call: Callable[[], Any], device: str) -> float:
+    """Seconds of the fastest of RUNS calls, which other load on the machine disturbs least."""
     import torch
 
-    work()
-    taken = []
+    call()
+    durations = []
     for _ in range(RUNS):
         if device != "cpu":
             torch.cuda.synchronize()
-        began = time.perf_counter()
-        work()
+        start = time.perf_counter()
+        call()
         if device != "cpu":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        durations.append(time.perf_counter() - start)
+    return min(durations)

@@ -1,4 +1,4 @@
-"""A model server of its own, and clients that keep it busy."""
+"""Starts a model server and measures it under load from concurrent clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.bench.measure import peak_mb
 from tests.ports import free_ports
 
 START_S = 300
-"""SAM vit_b sees an image a worker before the server is ready."""
+"""Start-up timeout in seconds. Before the server is ready, SAM vit_b runs one image in each worker."""
 TIMEOUT_S = 300
 
 
@@ -43,11 +43,12 @@ class Request:
 
     @classmethod
     def of_jpeg(cls, photo: bytes, **options: Any) -> Request:
+        """A request with a JPEG, whose response is a PNG."""
         return cls(photo, {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)})
 
     @classmethod
     def of_array(cls, rgb: Pixels, **options: Any) -> Request:
-        """Decoded, and answered so."""
+        """A request with an array, whose response is an array."""
         to = io.BytesIO()
         np.save(to, rgb, allow_pickle=False)
         types = {"Content-Type": arrays.CONTENT_TYPE, "Accept": arrays.CONTENT_TYPE}
@@ -56,8 +57,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What `clients` got in a closed loop. cpu_ms: of the server, an image. client_cpu: seconds of one core that the
-    clients took each second; the server has the others."""
+    """Rate of `clients` concurrent clients in a closed loop.
+
+    p50_ms, p95_ms: latencies of status 200. cpu_ms: CPU milliseconds of the server for an image. client_cpu: share of
+    one core that the clients use. statuses: number of responses by status.
+    """
 
     clients: int
     images_s: float
@@ -74,7 +78,7 @@ class Server:
         self.process = process
 
     def send(self, request: Request) -> int:
-        """The status of one answer."""
+        """Sends a request; returns the status."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         try:
             return _exchange(connection, request)
@@ -82,27 +86,29 @@ class Server:
             connection.close()
 
     def rate(self, request: Request, clients: int, seconds: float) -> Rate:
-        """Every client sends its next image when it has its last, over one connection, for so long and at least
-        once."""
+        """Measures clients that each send requests one after the other over one connection, at least one each.
+
+        seconds: duration.
+        """
         until = time.perf_counter() + seconds
 
         def loop(_: int) -> list[tuple[int, float]]:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
-            answers: list[tuple[int, float]] = []
-            while time.perf_counter() < until or not answers:
-                began = time.perf_counter()
-                answers.append((_exchange(connection, request), time.perf_counter() - began))
+            responses: list[tuple[int, float]] = []
+            while time.perf_counter() < until or not responses:
+                start = time.perf_counter()
+                responses.append((_exchange(connection, request), time.perf_counter() - start))
             connection.close()
-            return answers
+            return responses
 
-        began, cpu, own = time.perf_counter(), self._cpu_s, time.process_time()
+        start, cpu, own = time.perf_counter(), self._cpu_s, time.process_time()
         with ThreadPoolExecutor(clients) as pool:
-            answers = [one for answered in pool.map(loop, range(clients)) for one in answered]
-        wall, cpu, own = time.perf_counter() - began, self._cpu_s - cpu, time.process_time() - own
-        done = [taken for status, taken in answers if status == 200]
+            responses = [one for client_responses in pool.map(loop, range(clients)) for one in client_responses]
+        wall, cpu, own = time.perf_counter() - start, self._cpu_s - cpu, time.process_time() - own
+        done = [taken for status, taken in responses if status == 200]
         p50, p95 = np.percentile(done, (50, 95)) * 1000 if done else (np.nan, np.nan)
-        statuses = Counter(status for status, _ in answers)
-        each = cpu / len(answers) * 1000
+        statuses = Counter(status for status, _ in responses)
+        each = cpu / len(responses) * 1000
         return Rate(clients, len(done) / wall, float(p50), float(p95), each, own / wall, statuses)
 
     def metric(self, name: str) -> float:
@@ -119,7 +125,7 @@ class Server:
 
     @property
     def peak_mb(self) -> float:
-        """Since it started, or `forget_peak` of its process."""
+        """Peak memory in megabytes since the start or `reset_peak` of its process."""
         return peak_mb(self.process.pid)
 
     @property
@@ -136,7 +142,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What more clients than places met. waiting_max: of the server's metric, asked again and again meanwhile."""
+    """Outcome of more clients than queue places.
+
+    done: responses with status 200. refused: responses with status 503. waiting_max: maximum of the queue metric.
+    """
 
     places: int
     clients: int
@@ -146,7 +155,7 @@ class Overload:
 
 
 def overload(running: Server, request: Request, places: int, clients: int, seconds: float) -> Overload:
-    """`running` was started with `queue_max` = `places`."""
+    """Measures a server that was started with `queue_max` = `places`."""
     seen = [0.0]
     ended = threading.Event()
 
@@ -166,7 +175,7 @@ def overload(running: Server, request: Request, places: int, clients: int, secon
 
 @contextmanager
 def server(weights: Path, **settings: str) -> Iterator[Server]:
-    """With these settings besides, as MODEL_<NAME>. Raises RuntimeError when it does not start."""
+    """Runs a model server; settings become MODEL_<NAME>. Raises RuntimeError if it does not start."""
     (port,) = free_ports(1)
     env = {
         "PATH": os.environ["PATH"],
@@ -193,6 +202,6 @@ def server(weights: Path, **settings: str) -> Iterator[Server]:
 
 def _exchange(connection: http.client.HTTPConnection, request: Request) -> int:
     connection.request("POST", "/invocations", request.body, dict(request.headers))
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
+    response = connection.getresponse()
+    response.read()
+    return response.status

@@ -1,4 +1,4 @@
-"""Images per second: of the model server alone, and of the whole path from the S3 put to the recorded result."""
+"""Images per second of the model server alone, and of the whole stack from the S3 put to the recorded result."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from datetime import datetime
 import httpx2
 
 from local.config import LocalConfig
-from local.pictures import Pictures
+from local.images import ImageClient
 from local.stack import Stack
 
 CLIENTS = 8
-"""Enough to keep two cores busy, few enough for the client to stay out of the way."""
+"""Concurrent clients: enough for two busy cores, few enough for a small CPU share of the client."""
 
 WAIT_S = 600
 
 
 def bare(model_url: str, photo: bytes, count: int) -> float:
-    """images/s of POST /invocations with one image each, CLIENTS at a time."""
+    """images/s of POST /invocations with one image each and CLIENTS concurrent requests."""
     with httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as client:
 
         def one(_: int) -> None:
-            answer = client.post("/invocations", content=photo, headers={"content-type": "image/jpeg"})
-            answer.raise_for_status()
+            response = client.post("/invocations", content=photo, headers={"content-type": "image/jpeg"})
+            response.raise_for_status()
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(one, range(CLIENTS)))
-            began = time.perf_counter()
+            start = time.perf_counter()
             list(pool.map(one, range(count)))
-            return count / (time.perf_counter() - began)
+            return count / (time.perf_counter() - start)
 
 
-def whole(config: LocalConfig, here: Stack, photo: bytes, count: int) -> float:
-    """images/s from the first put to the last record, by the wall clock. Raises RuntimeError unless all are done."""
-    pictures = Pictures(config, here)
-    warm = pictures.drop("default/bench/warm.jpg", photo)
-    _wait(pictures, {warm})
+def end_to_end(config: LocalConfig, running_stack: Stack, photo: bytes, count: int) -> float:
+    """images/s from the first put to the last record, by wall time. Raises RuntimeError unless all jobs succeed."""
+    images = ImageClient(config, running_stack)
+    warm = images.upload("default/bench/warm.jpg", photo)
+    _wait(images, {warm})
 
     def put(number: int) -> str:
-        return pictures.drop(f"default/bench/{number}.jpg", photo)
+        return images.upload(f"default/bench/{number}.jpg", photo)
 
-    began = time.time()
+    start = time.time()
     with ThreadPoolExecutor(CLIENTS) as pool:
         ids = set(pool.map(put, range(count)))
-    last = _wait(pictures, ids)
-    return count / (last - began)
+    last = _wait(images, ids)
+    return count / (last - start)
 
 
-def _wait(pictures: Pictures, ids: set[str]) -> float:
-    """When the last of the jobs ended, by the records. Asked seldom, since asking takes the cores from the work."""
+def _wait(images: ImageClient, ids: set[str]) -> float:
+    """The time at which the last job ended, by the records. Polled rarely, because polling takes CPU time."""
     deadline = time.monotonic() + WAIT_S
     last = 0.0
     waiting = sorted(ids)
     while waiting:
-        job = pictures.job(waiting[-1])
+        job = images.job(waiting[-1])
         if job and job["state"] in ("done", "failed"):
             if job["state"] == "failed":
                 raise RuntimeError(f"{job['source']['key']} failed: {job['error']['message']}")

@@ -1,8 +1,8 @@
-"""`make bench-train`: the training loop beside its loader alone and its network alone, in turns in one run, on made
-photos of 640 x 480.
+"""`make bench-train`: compares the training loop with its loader alone and its network alone, on synthetic photos.
 
-On the CPU one core makes samples and another trains; on a GPU all cores make samples. The loop cannot exceed the slower
-of the two. What its own process takes above the network are clipping, the average of weights and the history.
+The photos have 640 x 480 pixels; the three measurements alternate in one run. On the CPU one core creates samples and
+another trains; on a GPU all cores create samples. The loop cannot be faster than the slower of the two. Beyond the
+network, its process clips gradients, averages weights and writes the history.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagemaker_model.training.objectives import Objective, objective_of
-from sagemaker_model.training.samples import Batch, Samples, source, training_loader
+from sagemaker_model.training.samples import Batch, TrainingSamples, source, training_loader
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.training.train import Data, train
 from tests.bench.machine import machine
@@ -29,7 +29,7 @@ from tests.bench.measure import SECONDS, cores
 
 NETWORKS = ("attention-unet", "portrait")
 ON_GPU = ("modnet",)
-"""There, as well: 16 images of 512 x 512 take minutes on two cores."""
+"""Networks measured on GPUs only: 16 images of 512 x 512 take minutes on two cores."""
 
 RECORDS, BACKGROUNDS = 64, 8
 ROUNDS = 3
@@ -38,26 +38,26 @@ STEPS_MIN = 4
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """cpu_ms: of the process for a sample."""
+    """Speed of one part. cpu_ms: CPU milliseconds of the process for a sample."""
 
     samples_s: float
     cpu_ms: float
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Round:
     loader: Pace
     network: Pace
     loop: Pace
 
     @property
-    def reached(self) -> float:
-        """Of the slower one's samples a second."""
+    def efficiency(self) -> float:
+        """TrainingSamples a second of the loop divided by those of the slower of loader and network."""
         return self.loop.samples_s / min(self.loader.samples_s, self.network.samples_s)
 
 
 class Clock:
-    """From its making, or from a sample on."""
+    """Measures wall and CPU time since its creation."""
 
     def __init__(self) -> None:
         self.wall, self.cpu = time.perf_counter(), time.process_time()
@@ -68,7 +68,7 @@ class Clock:
 
 
 def photos(folder: Path) -> Data:
-    """Blurred noise, as large as photos are as JPEG, with an ellipse in front; one of them to validate on."""
+    """Writes records of blurred noise with an elliptic subject, as large as photos in JPEG; one is for validation."""
     random = np.random.default_rng(0)
     for name in ("images", "masks", "backgrounds"):
         (folder / name).mkdir()
@@ -84,29 +84,29 @@ def photos(folder: Path) -> Data:
     return Data(train=folder, val=folder, backgrounds=folder / "backgrounds")
 
 
-def of_loader(samples: Samples) -> Pace:
-    """Without its first batch, with which workers start. Their CPU time is not this process's."""
+def of_loader(samples: TrainingSamples) -> Pace:
+    """Pace of the loader after its first batch, which starts the workers. Excludes the workers' CPU time."""
     batches = iter(training_loader(samples, 0))
     next(batches)
     clock = Clock()
-    return clock.pace(sum(len(batch.picture) for batch in batches))
+    return clock.pace(sum(len(batch.image) for batch in batches))
 
 
 def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
-    """Loss, gradients and the optimiser's step, on a batch that lies on the device."""
-    picture, alpha = batch.picture.float() / 255, batch.alpha.float() / 255
+    """Pace of loss, gradients and optimiser step on a batch that is on the device."""
+    image, alpha = batch.image.float() / 255, batch.alpha.float() / 255
     clock = Clock()
     for _ in range(steps):
         optimiser.zero_grad()
-        objective(picture, alpha).backward()
+        objective(image, alpha).backward()
         optimiser.step()
-    if picture.is_cuda:
+    if image.is_cuda:
         torch.cuda.synchronize()
-    return clock.pace(steps * len(picture))
+    return clock.pace(steps * len(image))
 
 
 def of_loop(network: str, data: Data, out: Path, settings: TrainingSettings) -> Pace:
-    """Between the first line of history and the last, so without the workers' start and the validation."""
+    """Pace between the first and the last line of the history: without the start of workers and the validation."""
     clock, paces = Clock(), []
 
     def report(line: dict[str, Any]) -> None:
@@ -122,31 +122,31 @@ def of_loop(network: str, data: Data, out: Path, settings: TrainingSettings) -> 
     return paces[-1]
 
 
-def measured(network: str, device: str, data: Data, scratch: Path) -> Turn:
-    """The turn of ROUNDS that reached the median."""
+def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
+    """The round of ROUNDS with the median efficiency."""
     settings = replace(SETTINGS[network], log_every=1)
     settings = replace(settings, workers=1, threads=1) if device == "cpu" else replace(settings, workers=cores())
     records = source(data.train, "train")
     objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
     objective.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(objective.learned())
-    batch = next(iter(training_loader(Samples(records, settings, data.backgrounds), 0)))
-    batch = Batch(batch.picture.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
+    batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
+    batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     of_network(objective, optimiser, batch, 1)
     steps = max(STEPS_MIN, int(SECONDS * of_network(objective, optimiser, batch, 2).samples_s / settings.batch))
     settings = replace(settings, steps=steps, validate_every=steps)
-    samples = Samples(records, settings, data.backgrounds)
-    turns = [
-        Turn(
+    samples = TrainingSamples(records, settings, data.backgrounds)
+    rounds = [
+        Round(
             of_loader(samples),
             of_network(objective, optimiser, batch, steps),
-            of_loop(network, data, scratch / f"{network}-{turn}", settings),
+            of_loop(network, data, scratch / f"{network}-{round_}", settings),
         )
-        for turn in range(ROUNDS)
+        for round_ in range(ROUNDS)
     ]
-    return sorted(turns, key=lambda turn: turn.reached)[ROUNDS // 2]
+    return sorted(rounds, key=lambda round_: round_.efficiency)[ROUNDS // 2]
 
 
 def main() -> int:
@@ -156,13 +156,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         data = photos(Path(scratch))
         for network in (*NETWORKS, *(ON_GPU if device == "cuda" else ())):
-            turn = measured(network, device, data, Path(scratch))
-            rates = (f"{pace.samples_s:.1f}" for pace in (turn.loader, turn.network, turn.loop))
-            cpu = (f"{pace.cpu_ms:.1f}" for pace in (turn.network, turn.loop))
-            table.add_row(network, str(SETTINGS[network].side), *rates, f"{turn.reached:.2f}", *cpu)
+            round_ = measured(network, device, data, Path(scratch))
+            rates = (f"{pace.samples_s:.1f}" for pace in (round_.loader, round_.network, round_.loop))
+            cpu = (f"{pace.cpu_ms:.1f}" for pace in (round_.network, round_.loop))
+            table.add_row(network, str(SETTINGS[network].side), *rates, f"{round_.efficiency:.2f}", *cpu)
     console = Console(highlight=False, width=110)
     console.print(table)
-    console.print(f"Samples/s alone, and CPU ms a sample of the process that trains. {device}, {machine()}.")
+    console.print(f"Samples/s of each part, and CPU ms a sample of the training process. {device}, {machine()}.")
     return 0
 
 

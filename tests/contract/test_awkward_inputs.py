@@ -1,4 +1,4 @@
-"""Files that have broken other services; the manifest beside them has the expected result of each."""
+"""Files that have broken other services. The manifest next to them states the expected result of each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import pytest
 from PIL import Image
 
 from maskdrop.errors import InputError
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.cutout import Cutout, cut_out
 from sagemaker_model.engines.base import Engine
+from sagemaker_model.evaluation import metrics
 from sagemaker_model.imaging.pixels import Limits, decode
 
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward_inputs"
-LIMITS = Limits(32 * 1024 * 1024, 50_000_000)
+LIMITS = Limits(IMAGE_BYTES_MAX, 50_000_000)
 
-pytestmark = pytest.mark.skipif(not AWKWARD.is_dir(), reason="shared/data/awkward_inputs is not beside this checkout")
+pytestmark = pytest.mark.skipif(not AWKWARD.is_dir(), reason="the folder shared/data/awkward_inputs is missing")
 
 
 def rows() -> list[dict[str, str]]:
@@ -43,19 +45,21 @@ def process(file: str, engine: Engine, **output: str) -> Cutout:
 
 def matte(file: str, engine: Engine) -> np.ndarray:
     data = process(file, engine, channels="alpha").data
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert alpha is not None
+    return alpha
 
 
 def iou(file: str, engine: Engine) -> float:
-    """Returns the IoU of the result with the true mask, at the true mask's size."""
+    """Returns the IoU of the predicted and the true mask of the person, at the size of the true mask."""
     truth = cv2.imread(str(AWKWARD / "base" / "person_mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert truth is not None
     alpha = cv2.resize(matte(file, engine), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    found, expected = alpha >= 128, truth >= 128
-    return float((found & expected).sum() / (found | expected).sum())
+    return metrics.iou(alpha >= 128, truth >= 128)
 
 
 @pytest.mark.parametrize("row", rows_that("ok", "ok_or_415"))
-def test_a_result_is_upright_of_the_same_size_and_without_metadata(
+def test_a_result_is_upright_has_the_size_of_its_image_and_no_metadata(
     row: dict[str, str], engines: dict[str, Engine]
 ) -> None:
     try:
@@ -75,7 +79,7 @@ def test_a_result_is_upright_of_the_same_size_and_without_metadata(
 
 
 @pytest.mark.parametrize("row", rows_that("reject"))
-def test_an_invalid_file_raises_one_typed_error_that_is_not_retryable(
+def test_an_invalid_file_raises_one_input_error_that_is_not_retryable(
     row: dict[str, str], engines: dict[str, Engine]
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -85,9 +89,7 @@ def test_an_invalid_file_raises_one_typed_error_that_is_not_retryable(
 
 
 @pytest.mark.parametrize("row", rows_that("ok_or_reject"))
-def test_a_decompression_bomb_is_refused_or_processed_within_the_limits(
-    row: dict[str, str], engines: dict[str, Engine]
-) -> None:
+def test_a_decompression_bomb_is_rejected_or_processed(row: dict[str, str], engines: dict[str, Engine]) -> None:
     try:
         cutout = process(row["file"], engines["selfie"])
     except InputError as error:
@@ -97,7 +99,7 @@ def test_a_decompression_bomb_is_refused_or_processed_within_the_limits(
 
 
 @pytest.mark.parametrize("row", [pytest.param(r, id=r["file"]) for r in rows() if "mask IoU" in r["checks"]])
-def test_the_same_person_in_another_file_format_has_the_same_mask(
+def test_the_mask_of_a_person_does_not_depend_on_the_file_format(
     row: dict[str, str], engines: dict[str, Engine]
 ) -> None:
     tolerance = float(re.search(r"within (\d\.\d+)", row["checks"]).group(1))  # type: ignore[union-attr]
@@ -110,16 +112,16 @@ def test_the_same_person_in_another_file_format_has_the_same_mask(
     assert found == pytest.approx(plain, abs=tolerance)
 
 
-def test_a_cmyk_red_is_decoded_to_srgb_red() -> None:
+def test_cmyk_red_is_converted_to_rgb_red() -> None:
     rgb = decode((AWKWARD / "files" / "fogra-0-100-100-0.tif").read_bytes(), LIMITS).rgb
     assert rgb.reshape(-1, 3).mean(axis=0) == pytest.approx([226, 0, 26], abs=30)
 
 
-def test_an_image_without_a_subject_has_a_no_subject_warning(engines: dict[str, Engine]) -> None:
+def test_an_image_without_subject_adds_the_warning_no_subject(engines: dict[str, Engine]) -> None:
     cutout = process("all_black.png", engines["selfie"])
     assert cutout.subject.box is None
     assert any(warning.startswith("no_subject:") for warning in cutout.warnings)
 
 
-def test_transparent_pixels_stay_transparent(engines: dict[str, Engine]) -> None:
+def test_a_fully_transparent_image_stays_transparent(engines: dict[str, Engine]) -> None:
     assert matte("full-transparent.png", engines["selfie"]).max() == 0

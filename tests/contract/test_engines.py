@@ -19,7 +19,7 @@ from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine, load
 from sagemaker_model.engines.sam import Sam, Sam2
-from sagemaker_model.imaging.pixels import Picture, Pixels
+from sagemaker_model.imaging.pixels import DecodedImage, Pixels
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 
@@ -75,7 +75,7 @@ def test_an_image_of_any_size_has_an_alpha(name: str, shape: tuple[int, int], en
     assert alpha.values.ndim == 2
     assert np.isfinite(alpha.values).all()
     assert 0 <= alpha.values.min() <= alpha.values.max() <= 1
-    full = FULL_SIZE_ALPHA[ENGINES[name].returns](alpha, Picture(image(shape)))
+    full = FULL_SIZE_ALPHA[ENGINES[name].returns](alpha, DecodedImage(image(shape)))
     assert full.shape == shape
     assert full.dtype == np.uint8
 

@@ -1,7 +1,6 @@
-"""The alphas of the samples and some results compared with small golden images in tests/golden.
+"""Golden tests: the alphas of the samples and some results must match the downscaled images in tests/golden.
 
-After an intended change, `python -m tests.contract.test_golden` writes the golden images again. View them before you
-commit them.
+After an intended change, run `python -m tests.contract.test_golden` to rewrite them and inspect them before committing.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ SAMPLES = sorted((ROOT / "samples").glob("*/*.png"))
 PERSON = ROOT / "samples" / "default" / "astronaut.png"
 
 SIDE = 64
-"""Side of a golden alpha in pixels. They are block means: a single wrong pixel hardly counts, a missing hand does."""
+"""Side of a golden alpha in pixels. Means over blocks ignore single pixels and detect a lost hand."""
 
 TOLERANCE = 2.0
-"""Mean difference, of 255. Processors round differently; a quarter of a hand makes a larger difference."""
+"""Maximum mean difference, of 255: rounding differs between processors. A quarter of a hand exceeds it."""
 
 FORMATS = {
     "JPEG": {"quality": 95},
@@ -44,10 +43,12 @@ FORMATS = {
 
 
 def matte(data: bytes, engine: Engine, name: str) -> np.ndarray:
-    """HxW uint8."""
+    """Returns the alpha of an image, HxW uint8."""
     options = Options(engine=name, output=Output(channels="alpha"))
     result = cut_out(data, options, engine, ServerSettings().limits).data
-    return cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    alpha = cv2.imdecode(np.frombuffer(result, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert alpha is not None
+    return alpha
 
 
 def small(alpha: np.ndarray) -> np.ndarray:
@@ -59,11 +60,12 @@ def golden(sample: Path) -> Path:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_alpha_of_a_sample_is_unchanged(sample: Path, engines: dict[str, Engine]) -> None:
+def test_the_alpha_of_a_sample_matches_its_golden_image(sample: Path, engines: dict[str, Engine]) -> None:
     name = PRESETS[sample.parent.name].engine
-    found = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
-    kept = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE).astype(float)
-    assert np.abs(found - kept).mean() <= TOLERANCE
+    alpha = small(matte(sample.read_bytes(), engines[name], name)).astype(float)
+    expected = cv2.imread(str(golden(sample)), cv2.IMREAD_GRAYSCALE)
+    assert expected is not None
+    assert np.abs(alpha - expected).mean() <= TOLERANCE
 
 
 OUTPUTS = {
@@ -74,8 +76,8 @@ OUTPUTS = {
 }
 
 
-def rendered(output: dict[str, str], engine: Engine) -> np.ndarray:
-    """Returns the result on grey, or the colours of a zip: SIDExSIDEx3 uint8."""
+def render(output: dict[str, str], engine: Engine) -> np.ndarray:
+    """Returns the result on grey, or the colours of a zip unchanged, SIDExSIDEx3 uint8."""
     options = Options(output=Output.from_json(output))
     data = cut_out(PERSON.read_bytes(), options, engine, ServerSettings().limits).data
     if output.get("format") == "zip":
@@ -88,13 +90,15 @@ def rendered(output: dict[str, str], engine: Engine) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_a_layout_is_unchanged(name: str, engines: dict[str, Engine]) -> None:
-    kept = cv2.cvtColor(cv2.imread(str(GOLDEN / f"output-{name}.png")), cv2.COLOR_BGR2RGB)
-    assert np.abs(rendered(OUTPUTS[name], engines["selfie"]).astype(float) - kept).mean() <= TOLERANCE
+def test_the_result_of_an_output_option_matches_its_golden_image(name: str, engines: dict[str, Engine]) -> None:
+    bgr = cv2.imread(str(GOLDEN / f"output-{name}.png"))
+    assert bgr is not None
+    expected = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    assert np.abs(render(OUTPUTS[name], engines["selfie"]).astype(float) - expected).mean() <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_photo_has_the_same_alpha_in_every_file_format(form: str, engines: dict[str, Engine]) -> None:
+def test_the_alpha_does_not_depend_on_the_file_format(form: str, engines: dict[str, Engine]) -> None:
     packed = io.BytesIO()
     with Image.open(PERSON) as photo:
         photo.convert("RGB").save(packed, form, **FORMATS[form])
@@ -111,5 +115,5 @@ if __name__ == "__main__":
         chosen = PRESETS[path.parent.name].engine
         cv2.imwrite(str(golden(path)), small(matte(path.read_bytes(), loaded[chosen], chosen)))
     for kind, output in OUTPUTS.items():
-        colours = cv2.cvtColor(rendered(output, loaded["selfie"]), cv2.COLOR_RGB2BGR)
+        colours = cv2.cvtColor(render(output, loaded["selfie"]), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(GOLDEN / f"output-{kind}.png"), colours)

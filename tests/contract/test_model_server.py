@@ -1,4 +1,4 @@
-"""The container's contract with SageMaker, tested with a real process: readiness, limits, SIGTERM."""
+"""The contract of the container with SageMaker (readiness, limits, SIGTERM), tested with a real process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = cv2.imencode(".jpg", np.full((60, 80, 3), 90, np.uint8))[1].tobytes()
 
 
 def slow_image() -> bytes:
-    """Returns a JPEG of 12 MP of noise, which takes more than a second."""
+    """Returns a 12 MP image of noise, which takes more than a second to process."""
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
     return cv2.imencode(".jpg", cv2.resize(noise, (4000, 3000)))[1].tobytes()
 
@@ -41,8 +41,6 @@ def npy(array: np.ndarray) -> bytes:
 
 
 class Server:
-    """A model server in a process of its own, on a free port."""
-
     def __init__(self, weights: Path, **settings: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -77,11 +75,11 @@ class Server:
         headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
         return self.http.post("/invocations", content=body, headers=headers)
 
-    def busy(self) -> bool:
+    def working(self) -> bool:
         return "maskdrop_queue_pictures 1.0" in self.http.get("/metrics").text
 
     def stop(self) -> str:
-        """Ends the process and returns its log."""
+        """Stops the server and returns its log."""
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.communicate(timeout=60)[1]
@@ -95,18 +93,18 @@ def server(weights_dir: Path) -> Iterator[Server]:
     running.stop()
 
 
-def test_an_image_is_processed_and_the_response_names_the_device(server: Server) -> None:
+def test_a_response_names_the_device(server: Server) -> None:
     response = server.send(SMALL)
     assert response.status_code == 200
     assert json.loads(response.headers[CUSTOM_ATTRIBUTES])["device"] == "cpu"
     assert "ready on device cpu" in server.stop()
 
 
-def test_sigterm_drains_requests_refuses_new_ones_and_exits_with_0(server: Server) -> None:
+def test_sigterm_finishes_the_current_request_rejects_new_ones_and_exits_with_status_0(server: Server) -> None:
     body = slow_image()
     with ThreadPoolExecutor(1) as pool:
         response = pool.submit(server.send, body)
-        while not server.busy():
+        while not server.working():
             assert not response.done()
         server.process.send_signal(signal.SIGTERM)
         assert response.result().status_code == 200
@@ -115,17 +113,17 @@ def test_sigterm_drains_requests_refuses_new_ones_and_exits_with_0(server: Serve
         server.http.get("/ping")
 
 
-def test_a_content_length_above_the_limit_is_refused_before_the_body_is_read(server: Server) -> None:
+def test_a_body_with_a_too_large_content_length_is_rejected_without_reading_it(server: Server) -> None:
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 99999999999\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(head)
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
 
-def test_invalid_arrays_are_refused_and_the_server_stays_ready(server: Server) -> None:
+def test_invalid_arrays_are_rejected_and_the_server_keeps_running(server: Server) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     objects = np.full((1, 1, 3), {}, object)
-    refused = {
+    invalid = {
         "floats": (415, npy(rgb / 255)),
         "grey": (415, npy(rgb[..., 0])),
         "objects": (415, npy(objects)),
@@ -136,7 +134,7 @@ def test_invalid_arrays_are_refused_and_the_server_stays_ready(server: Server) -
         "empty": (400, b""),
     }
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
-    for name, (status, body) in refused.items():
+    for name, (status, body) in invalid.items():
         response = server.http.post("/invocations", content=body, headers=headers)
         assert (name, response.status_code) == (name, status)
         assert response.json()["error"]["retryable"] is False
@@ -146,14 +144,14 @@ def test_invalid_arrays_are_refused_and_the_server_stays_ready(server: Server) -
     assert server.http.get("/ping").status_code == 200
 
 
-def test_damaged_weights_stop_the_start(tmp_path: Path) -> None:
+def test_the_server_does_not_start_with_damaged_weights(tmp_path: Path) -> None:
     (tmp_path / "portrait.onnx").write_bytes(b"damaged")
     server = Server(tmp_path)
     assert server.process.wait(timeout=START_S) == 1
     assert "portrait.onnx" in server.stop()
 
 
-def test_invalid_settings_stop_the_start_and_are_all_named(tmp_path: Path) -> None:
+def test_the_server_does_not_start_with_invalid_settings_and_names_all_of_them(tmp_path: Path) -> None:
     server = Server(tmp_path, MODEL_WORKERS="0", MODEL_DEADLINE_S="soon")
     assert server.process.wait(timeout=START_S) == 1
     logged = server.stop()
@@ -162,18 +160,18 @@ def test_invalid_settings_stop_the_start_and_are_all_named(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("arguments", "status", "messages"),
     [
         (["worker"], 1, ["MODEL_QUEUE_URL", "MODEL_RESULTS_BUCKET"]),
-        (["serve", "--once"], 2, ["--once is an option of worker only"]),
+        (["serve", "--once"], 2, ["--once is an option of worker"]),
     ],
 )
-def test_a_command_without_its_settings_or_with_wrong_options_names_them(
-    arguments: list[str], status: int, words: list[str]
+def test_a_command_with_missing_or_invalid_arguments_names_them(
+    arguments: list[str], status: int, messages: list[str]
 ) -> None:
     command = [sys.executable, "-m", "sagemaker_model", *arguments]
     done = subprocess.run(  # noqa: S603
         command, cwd=REPOSITORY, capture_output=True, text=True, timeout=START_S, check=False
     )
     assert done.returncode == status
-    assert all(word in done.stderr for word in words)
+    assert all(message in done.stderr for message in messages)

@@ -6,16 +6,19 @@ import typer
 from typer.testing import CliRunner
 
 from cli.app import app
-from maskdrop.output import FIELDS
-from maskdrop.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "samples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "samples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(text: str) -> list[str]:
-    """The fenced blocks that name no language and draw no table: what a reader would type."""
+    """Returns the fenced blocks without a language and without a table: the commands for a reader."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block.strip() for language, block in found if not language and not block.lstrip().startswith(("┃", "│"))]
 
@@ -33,7 +36,7 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_of_a_page_exists(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
@@ -44,17 +47,8 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
     assert set(re.findall(r"`make ([a-z-]+)`", page.read_text())) <= targets()
 
 
-def test_the_readme_names_every_preset() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \| [^|]+\|$", README, re.MULTILINE)) == set(PRESETS)
-
-
-def test_the_page_of_outputs_has_a_row_for_every_field() -> None:
-    page = (ROOT / "docs" / "output.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .+ \|$", page, re.MULTILINE) == list(FIELDS)
-
-
 def commands() -> dict[str, bool]:
-    """The commands of `maskdrop`, "keys create" for one of a group; whether it is a group."""
+    """Returns whether each command of `maskdrop` is a group. The key of a nested command is like "keys create"."""
     found: dict[str, bool] = {}
     for name, command in vars(typer.main.get_command(app))["commands"].items():
         group = vars(command).get("commands", {})
@@ -78,7 +72,7 @@ def test_every_command_shows_its_help(command: str) -> None:
     assert "Usage: " in result.output
 
 
-def test_every_target_has_a_line_of_help() -> None:
+def test_every_make_target_has_a_help_line() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
     assert set(phony[1].split()) == targets()

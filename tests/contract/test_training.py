@@ -1,4 +1,4 @@
-"""From photos and masks to an engine that serves, one command each."""
+"""The commands from photos and masks to a serving engine: prepare, train, export, promote, evaluate."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ TRAIN, VAL = 24, 8
 
 
 def disc(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """(image HxWx3, mask HxW): a light disc before dark noise. No network has been taught to call it a person."""
+    """Returns (image HxWx3, mask HxW) of a light disc on dark noise, which no trained network detects as a person."""
     random = np.random.default_rng(number)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    middle = int(random.integers(50, WIDTH - 50)), int(random.integers(45, HEIGHT - 45))
-    cv2.circle(mask, middle, int(random.integers(25, 40)), 255, cv2.FILLED)
-    picture = random.integers(0, 90, (HEIGHT, WIDTH, 3), np.uint8)
-    picture[mask > 0] += 130
-    return picture, mask
+    center = int(random.integers(50, WIDTH - 50)), int(random.integers(45, HEIGHT - 45))
+    cv2.circle(mask, center, int(random.integers(25, 40)), 255, cv2.FILLED)
+    image = random.integers(0, 90, (HEIGHT, WIDTH, 3), np.uint8)
+    image[mask > 0] += 130
+    return image, mask
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Data as a folder: images, masks, manifest."""
+    """A data set folder with images, masks and manifest."""
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows = ["id,split"]
     for number in range(TRAIN + VAL):
-        picture, mask = disc(number)
-        cv2.imwrite(str(folder / "images" / f"disc{number}.jpg"), picture)
+        image, mask = disc(number)
+        cv2.imwrite(str(folder / "images" / f"disc{number}.jpg"), image)
         cv2.imwrite(str(folder / "masks" / f"disc{number}.png"), mask)
         rows.append(f"disc{number},{'train' if number < TRAIN else 'val'}")
     (folder / "manifest.csv").write_text("\n".join(rows))
@@ -53,19 +53,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path, weights_dir: Path) -> Path:
-    """A folder of weights with those of `selfie`."""
+    """A weights folder that contains the weights of `selfie`."""
     (tmp_path / "weights").mkdir()
     shutil.copy(weights_dir / named("selfie").file, tmp_path / "weights")
     return tmp_path / "weights"
 
 
-def maskdrop(*words: object) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.exit_code == 0, done.output
-    return done.output
+def maskdrop(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
-def test_photos_and_masks_become_an_engine_that_serves(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_engine_trained_from_photos_and_masks_serves_requests(folder: Path, weights: Path, tmp_path: Path) -> None:
     shards, run, exported, ious = (tmp_path / name for name in ("shards", "run", "exported", "ious.csv"))
     maskdrop("data", "prepare", "folders", folder, shards, "--min-side", 64)
     small = ("side=160", "batch=4", "steps=80", "lr=0.003", "warmup=5", "ema=0.9", "validate_every=40", "workers=0")
@@ -78,14 +78,14 @@ def test_photos_and_masks_become_an_engine_that_serves(folder: Path, weights: Pa
     assert list(scores) == [f"disc{number}" for number in range(TRAIN, TRAIN + VAL)]
     assert min(scores.values()) > 0.8
 
-    picture, mask = disc(1000)
+    image, mask = disc(1000)
     server = Server(weights)
     try:
         server.wait()
-        answer = server.send(cv2.imencode(".png", picture)[1].tobytes(), engine="portrait")
+        response = server.send(cv2.imencode(".png", image)[1].tobytes(), engine="portrait")
     finally:
         server.stop()
-    assert answer.status_code == 200
-    cut_out = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert response.status_code == 200
+    cut_out = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
     assert cut_out.shape == (HEIGHT, WIDTH, 4)
     assert np.abs(cut_out[..., 3].astype(int) - mask).mean() < 0.1 * 255

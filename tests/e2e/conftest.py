@@ -1,4 +1,4 @@
-"""One real stack for all end-to-end tests, in a state folder and on ports of its own, beside any that is up already."""
+"""Starts one real stack for all end-to-end tests, with its own state folder and ports."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ from lambdas.adapters.jobs import JobsTable
 from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
-from local.pictures import ENDED, Pictures
+from local.images import ENDED, ImageClient
 from maskdrop.job import INBOX_PREFIX, Job
 from tests.ports import free_ports
 
 END_S = 180.0
-"""A job whose container died is tried again after 5 s, then 30 s; the rest is for slow machines."""
+"""Maximum time until a job finishes, in seconds: retries after 5 s and 30 s, and a margin for slow machines."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """The stack under test, and what tests do with it."""
+    """The stack under test, with helpers for tests."""
 
     config: LocalConfig
     stack: stack.Stack
-    pictures: Pictures
+    images: ImageClient
     jobs: JobsTable
 
     def put(self, body: bytes, key: str | None = None) -> str:
-        """Drops a photo, under a name of its own unless told, and returns its job's id."""
-        return self.pictures.drop(key or f"default/{uuid.uuid4().hex}.jpg", body)
+        """Uploads a photo to the inbox, by default with a unique key, and returns the id of its job."""
+        return self.images.upload(key or f"default/{uuid.uuid4().hex}.jpg", body)
 
     def wait_for_end(self, ids: Iterable[str], timeout_s: float = END_S) -> dict[str, Job]:
-        """Every job, done or failed. Fails the test when one has not ended in time."""
-        ended: dict[str, Job] = {}
+        """Waits until all jobs are done or failed and returns them. Fails the test after `timeout_s`."""
+        finished: dict[str, Job] = {}
         waiting = set(ids)
 
-        def all_ended() -> bool:
+        def all_finished() -> bool:
             for job_id in list(waiting):
                 job = self.jobs.get(job_id)
                 if job and job.state in ENDED:
-                    ended[job_id] = job
+                    finished[job_id] = job
                     waiting.remove(job_id)
             return not waiting
 
-        wait_until(all_ended, f"the end of {len(waiting)} jobs", timeout_s)
-        return ended
+        wait_until(all_finished, f"the end of {len(waiting)} jobs", timeout_s)
+        return finished
 
     def result(self, job: Job) -> Image.Image:
-        """The image that a job made."""
+        """Returns the result image of a job."""
         assert job.result, job.error
         return Image.open(io.BytesIO(self.object(job.result.bucket, job.result.key)))
 
     def object(self, bucket: str, key: str) -> bytes:
-        body: bytes = self.pictures.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        body: bytes = self.images.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         return body
 
     def model(self) -> psutil.Process:
-        """The process of the model server."""
+        """Returns the process of the model server."""
         process = processes.find("model", self.config.state)
-        assert process, "the model server does not run"
+        assert process, "the model server is not running"
         return process
 
-    def at_work(self) -> float:
-        """Images in the model server, waiting or in work."""
+    def images_in_model(self) -> float:
+        """Returns the number of images in the model server, queued or in progress."""
         text = httpx2.get(f"{self.stack.model_url}/metrics", trust_env=False).text
         [line] = [line for line in text.splitlines() if line.startswith("maskdrop_queue_pictures ")]
         return float(line.split()[1])
 
     @contextmanager
-    def model_held(self) -> Iterator[None]:
-        """Nothing is worked on meanwhile: the model server stands still."""
+    def model_suspended(self) -> Iterator[None]:
+        """Suspends the model server."""
         process = self.model()
         process.suspend()
         try:
@@ -90,7 +90,7 @@ class Running:
             process.resume()
 
     def log(self, function: str) -> str:
-        """All that a function has logged."""
+        """Returns the log of a function."""
         logs = client(self.config, "logs")
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/maskdrop/dev/{function}")
         return "\n".join(event["message"] for page in pages for event in page["events"])
@@ -98,61 +98,61 @@ class Running:
     def send(self, queue_url: str, body: str) -> None:
         client(self.config, "sqs").send_message(QueueUrl=queue_url, MessageBody=body)
 
-    def settled(self) -> bool:
-        """Whether no queue holds a message."""
-        here = self.stack
+    def queues_empty(self) -> bool:
+        """Returns whether all queues are empty."""
+        started = self.stack
         sqs = client(self.config, "sqs")
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return all(
             count == "0"
-            for url in (here.intake_queue_url, here.jobs_queue_url, here.results_queue_url)
+            for url in (started.intake_queue_url, started.jobs_queue_url, started.results_queue_url)
             for count in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )
 
 
-def wait_until(held: Callable[[], bool], what: str, timeout_s: float = END_S) -> None:
+def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = END_S) -> None:
     deadline = time.monotonic() + timeout_s
-    while not held():
+    while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come within {timeout_s:.0f} s")
+            pytest.fail(f"{description}: not within {timeout_s:.0f} s")
         time.sleep(0.1)
 
 
 def environment(state: Path) -> dict[str, str]:
-    """The variables of a stack of its own."""
+    """Returns the environment variables of a separate stack."""
     ports = map(str, free_ports(3))
     return {STATE_DIR: str(state), **dict(zip((AWS_PORT, SAGEMAKER_PORT, MODEL_PORT), ports, strict=True))}
 
 
 @contextmanager
-def brought_up(config: LocalConfig, session: pytest.Session) -> Iterator[Running]:
+def started_stack(config: LocalConfig, session: pytest.Session) -> Iterator[Running]:
     try:
-        here = stack.up(config)
-        pictures = Pictures(config, here)
-        jobs = JobsTable(client(config, "dynamodb"), here.table, keep_days=30)
-        yield Running(config, here, pictures, jobs)
+        started = stack.up(config)
+        images = ImageClient(config, started)
+        jobs = JobsTable(client(config, "dynamodb"), started.table, keep_days=30)
+        yield Running(config, started, images, jobs)
     finally:
         stack.down(config)
-        if not session.testsfailed:  # else the logs may tell why
+        if not session.testsfailed:  # otherwise the logs may have the reason
             shutil.rmtree(config.state, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     config = LocalConfig.from_env(environment(ROOT / ".local" / f"e2e-{os.getpid()}"))
-    with brought_up(config, request.session) as stack_under_test:
+    with started_stack(config, request.session) as stack_under_test:
         yield stack_under_test
 
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
-    """A person before a wall, 512 x 512."""
+    """A photo of a person, 512 x 512 pixels."""
     return (ROOT / "samples" / "default" / "astronaut.png").read_bytes()
 
 
 @pytest.fixture
 def api(running: Running) -> Iterator[httpx2.Client]:
-    """The API without a key."""
+    """A client of the API without a key."""
     with httpx2.Client(base_url=running.stack.api_url, timeout=30, trust_env=False) as http:
         yield http
 

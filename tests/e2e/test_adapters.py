@@ -1,5 +1,7 @@
-"""The table in memory and the table in DynamoDB keep the same promises, so that what is tested with the one holds for
-the other."""
+"""Runs the same checks on the in-memory fake of the jobs table and on DynamoDB, so that tests can use the fake.
+
+Also tests the adapters of S3 and SQS.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -35,30 +37,30 @@ def a_job(state: str = "submitted", bundle: str = "b1", now: datetime = NOW) -> 
     return replace(job, state=state, bundle=bundle, attempts=1)  # type: ignore[arg-type]
 
 
-def test_a_claimed_job_is_read_back_as_it_was_written(jobs: Jobs) -> None:
+def test_get_returns_a_claimed_job_unchanged(jobs: Jobs) -> None:
     job = a_job()
     assert jobs.claim(job)
     assert jobs.get(job.id) == job
 
 
-def test_a_job_is_claimed_once(jobs: Jobs) -> None:
+def test_a_job_can_be_claimed_only_once(jobs: Jobs) -> None:
     job = a_job()
     assert jobs.claim(job)
     assert not jobs.claim(replace(job, bundle="b2"))
     assert jobs.get(job.id) == job
 
 
-def test_an_unknown_job_is_none_and_changes_to_it_are_too(jobs: Jobs) -> None:
-    nobody = uuid.uuid4().hex
-    assert jobs.get(nobody) is None
-    assert jobs.take(nobody, bundle="b", now=NOW, abandoned=NOW) is None
-    assert jobs.give_back(nobody, bundle="b", now=NOW) is None
-    assert jobs.done(nobody, a_success(nobody), bundle="b", cost_usd=None, now=NOW) is None
-    assert jobs.fail(nobody, ERROR, bundle="b", now=NOW) is None
-    assert jobs.get(nobody) is None
+def test_every_operation_on_an_unknown_job_returns_none(jobs: Jobs) -> None:
+    unknown = uuid.uuid4().hex
+    assert jobs.get(unknown) is None
+    assert jobs.take(unknown, bundle="b", now=NOW, abandoned=NOW) is None
+    assert jobs.requeue(unknown, bundle="b", now=NOW) is None
+    assert jobs.done(unknown, a_success(unknown), bundle="b", cost_usd=None, now=NOW) is None
+    assert jobs.fail(unknown, ERROR, bundle="b", now=NOW) is None
+    assert jobs.get(unknown) is None
 
 
-def test_a_queued_job_is_taken_by_one_bundle(jobs: Jobs) -> None:
+def test_only_one_bundle_can_take_a_queued_job(jobs: Jobs) -> None:
     job = a_job("queued", "")
     jobs.claim(job)
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(1), abandoned=NOW)
@@ -67,32 +69,32 @@ def test_a_queued_job_is_taken_by_one_bundle(jobs: Jobs) -> None:
     assert jobs.get(job.id) == taken
 
 
-def test_a_job_submitted_too_long_ago_is_taken_from_its_bundle(jobs: Jobs) -> None:
+def test_another_bundle_can_take_a_job_submitted_before_the_abandoned_time(jobs: Jobs) -> None:
     job = a_job("submitted", "b1")
     jobs.claim(job)
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1))
     assert taken == replace(job, bundle="b2", attempts=2, changed_at=minutes_later(9))
-    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(9)) is None
+    assert jobs.requeue(job.id, bundle="b1", now=minutes_later(9)) is None
 
 
-def test_an_ended_job_is_taken_by_none(jobs: Jobs) -> None:
+def test_no_bundle_can_take_a_finished_job(jobs: Jobs) -> None:
     job = a_job("submitted", "b1")
     jobs.claim(job)
     jobs.fail(job.id, ERROR, bundle="b1", now=NOW)
     assert jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1)) is None
 
 
-def test_only_the_bundle_that_carries_a_job_gives_it_back(jobs: Jobs) -> None:
+def test_only_the_current_bundle_of_a_job_can_return_it_to_the_queue(jobs: Jobs) -> None:
     job = a_job()
     jobs.claim(job)
-    assert jobs.give_back(job.id, bundle="other", now=NOW) is None
-    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(1)) == replace(
+    assert jobs.requeue(job.id, bundle="other", now=NOW) is None
+    assert jobs.requeue(job.id, bundle="b1", now=minutes_later(1)) == replace(
         job, state="queued", changed_at=minutes_later(1)
     )
 
 
 @pytest.mark.parametrize("cost", [None, 0.0000812, 1e-07])
-def test_a_result_is_kept_whole(jobs: Jobs, cost: float | None) -> None:
+def test_a_done_job_has_all_fields_of_its_outcome(jobs: Jobs, cost: float | None) -> None:
     job = a_job()
     jobs.claim(job)
     outcome = a_success(job.id)
@@ -111,30 +113,30 @@ def test_a_result_is_kept_whole(jobs: Jobs, cost: float | None) -> None:
     assert jobs.get(job.id) == done
 
 
-def test_a_result_counts_whichever_bundle_brings_it_but_only_the_first(jobs: Jobs) -> None:
+def test_a_job_accepts_the_first_result_of_any_bundle(jobs: Jobs) -> None:
     job = a_job()
     jobs.claim(job)
     assert jobs.done(job.id, a_success(job.id), bundle="late", cost_usd=None, now=NOW)
     assert jobs.done(job.id, a_success(job.id), bundle="other", cost_usd=None, now=NOW) is None
 
 
-def test_what_a_bundle_said_may_be_said_again(jobs: Jobs) -> None:
-    good, bad = a_job(), a_job()
-    for job in (good, bad):
+def test_recording_the_same_outcome_twice_succeeds(jobs: Jobs) -> None:
+    succeeding, failing = a_job(), a_job()
+    for job in (succeeding, failing):
         jobs.claim(job)
     for _ in range(2):
-        assert jobs.done(good.id, a_success(good.id), bundle="b1", cost_usd=None, now=NOW)
-        assert jobs.fail(bad.id, ERROR, bundle="b1", now=NOW)
+        assert jobs.done(succeeding.id, a_success(succeeding.id), bundle="b1", cost_usd=None, now=NOW)
+        assert jobs.fail(failing.id, ERROR, bundle="b1", now=NOW)
 
 
-def test_a_late_failure_of_another_bundle_is_passed_over(jobs: Jobs) -> None:
+def test_a_failure_of_a_previous_bundle_is_ignored(jobs: Jobs) -> None:
     job = a_job(bundle="now")
     jobs.claim(job)
     assert jobs.fail(job.id, ERROR, bundle="before", now=NOW) is None
     assert jobs.get(job.id) == job
 
 
-def test_a_failed_job_is_never_done_and_a_done_one_never_failed(jobs: Jobs) -> None:
+def test_a_finished_job_never_changes_to_the_other_final_state(jobs: Jobs) -> None:
     failed, done = a_job(), a_job()
     for job in (failed, done):
         jobs.claim(job)
@@ -144,15 +146,15 @@ def test_a_failed_job_is_never_done_and_a_done_one_never_failed(jobs: Jobs) -> N
     assert jobs.fail(done.id, ERROR, bundle="b1", now=NOW) is None
 
 
-def test_a_failed_job_waits_anew_with_nothing_left_of_its_last_attempt(jobs: Jobs) -> None:
+def test_a_retried_job_has_no_data_of_its_previous_attempt(jobs: Jobs) -> None:
     job = a_job("submitted", "b1")
     jobs.claim(job)
     jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(1))
     other = Options(output=Output(format="webp"))
-    waiting = jobs.retry(replace(job, preset="webp", options=other), now=minutes_later(2))
+    queued = jobs.retry(replace(job, preset="webp", options=other), now=minutes_later(2))
     fresh = replace(job, preset="webp", options=other, bundle="", attempts=0)
-    assert waiting == replace(fresh, state="queued", changed_at=minutes_later(2))
-    assert jobs.get(job.id) == waiting
+    assert queued == replace(fresh, state="queued", changed_at=minutes_later(2))
+    assert jobs.get(job.id) == queued
     assert jobs.fail(job.id, ERROR, bundle="b1", now=minutes_later(3)) is None
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(3), abandoned=NOW)
     assert taken
@@ -160,7 +162,7 @@ def test_a_failed_job_waits_anew_with_nothing_left_of_its_last_attempt(jobs: Job
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "failed"])
-def test_only_a_failed_job_is_tried_anew(jobs: Jobs, state: str) -> None:
+def test_only_a_failed_job_can_be_retried(jobs: Jobs, state: str) -> None:
     job = a_job(state)
     jobs.claim(job)
     assert jobs.retry(job, now=NOW) is None
@@ -168,7 +170,7 @@ def test_only_a_failed_job_is_tried_anew(jobs: Jobs, state: str) -> None:
     assert jobs.get(job.id) == job
 
 
-def test_a_job_is_forgotten_only_in_the_state_that_it_was_seen_in(jobs: Jobs) -> None:
+def test_a_job_is_deleted_only_in_the_expected_state(jobs: Jobs) -> None:
     job = a_job("queued")
     jobs.claim(job)
     assert not jobs.delete(job.id, state="done")
@@ -178,20 +180,20 @@ def test_a_job_is_forgotten_only_in_the_state_that_it_was_seen_in(jobs: Jobs) ->
     assert jobs.get(job.id) is None
 
 
-def test_pages_go_from_the_newest_to_the_oldest(jobs: Jobs) -> None:
+def test_pages_list_jobs_newest_first(jobs: Jobs) -> None:
     made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
     for job in made:
         jobs.claim(job)
-    ours = {job.id for job in made}
+    ids = {job.id for job in made}
     first = jobs.page(Selection(state="queued"), before=made[4].recency, limit=2)
-    assert [job.id for job in first.jobs if job.id in ours] == [made[3].id, made[2].id]
+    assert [job.id for job in first.jobs if job.id in ids] == [made[3].id, made[2].id]
     second = jobs.page(Selection(state="queued"), before=first.before, limit=10)
-    assert [job.id for job in second.jobs if job.id in ours] == [made[1].id, made[0].id]
+    assert [job.id for job in second.jobs if job.id in ids] == [made[1].id, made[0].id]
 
 
 @pytest.fixture
 def owned(jobs: Jobs) -> list[Job]:
-    """Nine jobs of one owner, a minute between them, of every state; keys in two folders in turn."""
+    """Nine jobs of one owner, one minute apart, in all states, with keys in two folders; newest first."""
     owner = uuid.uuid4().hex
     made = []
     for number in range(9):
@@ -218,7 +220,7 @@ def owned(jobs: Jobs) -> list[Job]:
         (Selection(since=minutes_later(3), until=minutes_later(3)), lambda _: False),
     ],
 )
-def test_the_pages_of_an_owner_are_all_selected_jobs_once_and_in_order(
+def test_the_pages_of_an_owner_have_each_selected_job_once_in_order(
     jobs: Jobs, owned: list[Job], selection: Selection, wanted: Callable[[Job], bool], limit: int
 ) -> None:
     seen: list[Job] = []
@@ -231,22 +233,22 @@ def test_the_pages_of_an_owner_are_all_selected_jobs_once_and_in_order(
     assert seen == [job for job in owned if wanted(job)]
 
 
-def test_everybodys_jobs_of_every_state_are_one_list(jobs: Jobs, owned: list[Job]) -> None:
-    nobodys = replace(a_job("done", now=minutes_later(4.5)), owner="")
-    jobs.claim(nobodys)
-    everybodys = Selection(since=minutes_later(0), until=minutes_later(60))
-    ours = {job.id for job in [nobodys, *owned]}
+def test_jobs_of_all_owners_and_states_form_one_ordered_list(jobs: Jobs, owned: list[Job]) -> None:
+    unowned = replace(a_job("done", now=minutes_later(4.5)), owner="")
+    jobs.claim(unowned)
+    selection = Selection(since=minutes_later(0), until=minutes_later(60))
+    ids = {job.id for job in [unowned, *owned]}
     seen: list[str] = []
     before = None
     while before != "":
-        page = jobs.page(everybodys, before=before or "", limit=3)
-        seen += [job.id for job in page.jobs if job.id in ours]
+        page = jobs.page(selection, before=before or "", limit=3)
+        seen += [job.id for job in page.jobs if job.id in ids]
         before = page.before
-    assert seen == [job.id for job in sorted([nobodys, *owned], key=lambda job: job.recency, reverse=True)]
-    assert jobs.get(nobodys.id) == nobodys
+    assert seen == [job.id for job in sorted([unowned, *owned], key=lambda job: job.recency, reverse=True)]
+    assert jobs.get(unowned.id) == unowned
 
 
-def test_overdue_jobs_come_oldest_first(jobs: Jobs) -> None:
+def test_overdue_jobs_are_listed_oldest_first(jobs: Jobs) -> None:
     made = [a_job("submitted", now=minutes_later(-100_000 + number)) for number in range(4)]
     for job in reversed(made):
         jobs.claim(job)
@@ -254,41 +256,41 @@ def test_overdue_jobs_come_oldest_first(jobs: Jobs) -> None:
     assert [job.id for job in late if job.id in {job.id for job in made}] == [job.id for job in made[:3]]
 
 
-def test_a_missing_object_is_a_missing_source(running: Running) -> None:
+def test_reading_a_missing_object_raises_source_missing(running: Running) -> None:
     storage = S3Storage(client(running.config, "s3"))
-    with pytest.raises(SourceMissing, match="no object"):
+    with pytest.raises(SourceMissing, match="does not exist"):
         storage.read(running.stack.results, "nothing/here")
 
 
-def test_an_object_is_looked_at_and_deleted(running: Running) -> None:
+def test_the_metadata_of_an_object_is_read_until_it_is_deleted(running: Running) -> None:
     storage, bucket, key = S3Storage(client(running.config, "s3")), running.stack.inbox, f"uploads/{uuid.uuid4().hex}"
-    assert storage.look(bucket, key) is None
+    assert storage.head(bucket, key) is None
     storage.write(bucket, key, b"first", "image/png")
-    first = storage.look(bucket, key)
+    first = storage.head(bucket, key)
     storage.write(bucket, key, b"second", "image/png")
-    second = storage.look(bucket, key)
+    second = storage.head(bucket, key)
     assert first
     assert second
     assert (first.bytes, second.bytes, second.job) == (5, 6, "")
     assert first.version_id != second.version_id
     for _ in range(2):
         storage.delete(bucket, key)
-    assert storage.look(bucket, key) is None
+    assert storage.head(bucket, key) is None
 
 
-def test_a_missing_bucket_is_an_unavailable_storage(running: Running) -> None:
+def test_a_missing_bucket_raises_storage_unavailable(running: Running) -> None:
     storage = S3Storage(client(running.config, "s3"))
     with pytest.raises(StorageUnavailable, match="NoSuchBucket"):
         storage.write("no-such-bucket-here", "key", b"", "text/plain")
 
 
-def test_a_missing_queue_is_an_unavailable_queue(running: Running) -> None:
+def test_a_missing_queue_raises_queue_unavailable(running: Running) -> None:
     queue = SqsQueue(client(running.config, "sqs"), f"{running.stack.jobs_queue_url}-gone")
     with pytest.raises(QueueUnavailable):
         queue.send(["body"])
 
 
-def test_more_messages_than_fit_into_one_call_are_all_sent(running: Running) -> None:
+def test_more_messages_than_one_batch_are_all_sent(running: Running) -> None:
     sqs = client(running.config, "sqs")
     url = sqs.create_queue(QueueName=f"test-{uuid.uuid4().hex}")["QueueUrl"]
     SqsQueue(sqs, url).send([str(number) for number in range(23)])

@@ -1,4 +1,4 @@
-"""POST /v1/cutouts through the whole stack: every size of body and of result, and an endpoint that is cold."""
+"""Tests POST /v1/cutouts on the stack: all sizes of bodies and results, and a cold endpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MB = 1_000_000
 @pytest.fixture
 def post(running: Running) -> Callable[..., httpx2.Response]:
     def post(body: bytes, content_type: str = "image/jpeg", **query: str) -> httpx2.Response:
-        return running.pictures.http.post(
+        return running.images.http.post(
             "/v1/cutouts", content=body, headers={"Content-Type": content_type}, params=query, timeout=60
         )
 
@@ -38,112 +38,112 @@ def jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
 
 
 def padded(photo: bytes, size: int) -> bytes:
-    """The same image in so many bytes: what follows the end of a JPEG is not read."""
+    """Returns the image padded to `size` bytes: decoders ignore bytes after the end of a JPEG."""
     return photo + bytes(size - len(photo))
 
 
 @pytest.fixture(scope="module")
-def person(photo: bytes) -> bytes:
+def portrait(photo: bytes) -> bytes:
     return jpeg(np.asarray(Image.open(io.BytesIO(photo)).convert("RGB")))
 
 
-def opened(answer: httpx2.Response) -> Image.Image:
-    assert answer.status_code == 200, answer.text
-    return Image.open(io.BytesIO(answer.content))
+def opened(response: httpx2.Response) -> Image.Image:
+    assert response.status_code == 200, response.text
+    return Image.open(io.BytesIO(response.content))
 
 
-def test_a_photo_comes_back_at_once_as_a_cut_out(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+def test_a_photo_returns_a_cutout_synchronously(
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    answer = post(person)
-    picture = opened(answer)
-    assert (answer.headers["content-type"], picture.mode, picture.size) == ("image/png", "RGBA", (512, 512))
-    assert answer.headers["x-maskdrop-engine"] == DEFAULT_ENGINE["cutout"]
-    assert (answer.headers["x-maskdrop-width"], answer.headers["x-maskdrop-height"]) == ("512", "512")
-    x0, y0, x1, y1 = json.loads(answer.headers["x-maskdrop-subject"])["box"]
-    alpha = np.asarray(picture)[..., 3] >= 128
+    response = post(portrait)
+    image = opened(response)
+    assert (response.headers["content-type"], image.mode, image.size) == ("image/png", "RGBA", (512, 512))
+    assert response.headers["x-maskdrop-engine"] == DEFAULT_ENGINE["cutout"]
+    assert (response.headers["x-maskdrop-width"], response.headers["x-maskdrop-height"]) == ("512", "512")
+    x0, y0, x1, y1 = json.loads(response.headers["x-maskdrop-subject"])["box"]
+    alpha = np.asarray(image)[..., 3] >= 128
     assert (alpha.any(axis=0).argmax(), alpha.any(axis=1).argmax()) == (x0, y0)
     assert np.count_nonzero(alpha[y0:y1, x0:x1]) == np.count_nonzero(alpha)
 
 
-def test_the_three_ways_in_give_the_same_picture(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+def test_body_form_and_json_return_the_same_image(
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    raw = post(person, format="webp", channels="alpha")
-    form = running.pictures.http.post(
-        "/v1/cutouts", files={"image": ("a.jpg", person)}, data={"format": "webp", "channels": "alpha"}
+    raw = post(portrait, format="webp", channels="alpha")
+    form = running.images.http.post(
+        "/v1/cutouts", files={"image": ("a.jpg", portrait)}, data={"format": "webp", "channels": "alpha"}
     )
-    data = {"image_base64": base64.b64encode(person).decode(), "output": {"format": "webp", "channels": "alpha"}}
-    in_json = running.pictures.http.post("/v1/cutouts", json=data)
+    data = {"image_base64": base64.b64encode(portrait).decode(), "output": {"format": "webp", "channels": "alpha"}}
+    in_json = running.images.http.post("/v1/cutouts", json=data)
     assert opened(raw).format == "WEBP"
     assert raw.content == form.content == in_json.content
 
 
-def test_a_picture_may_be_fetched_from_an_address_and_not_from_this_machines_own(
-    running: Running, person: bytes
+def test_an_image_is_fetched_from_a_trusted_url_and_not_from_a_loopback_ip_address(
+    running: Running, portrait: bytes
 ) -> None:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(person)}\r\n\r\n".encode()
-    with served({"/a.jpg": head + person}) as host:
-        taken, refused = (
-            running.pictures.http.post("/v1/cutouts", json={"source": {"url": f"http://{name}:{host.port}/a.jpg"}})
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(portrait)}\r\n\r\n".encode()
+    with served({"/a.jpg": head + portrait}) as host:
+        accepted, refused = (
+            running.images.http.post("/v1/cutouts", json={"source": {"url": f"http://{name}:{host.port}/a.jpg"}})
             for name in ("localhost", "127.0.0.1")
         )
-        assert opened(taken).size == (512, 512)
+        assert opened(accepted).size == (512, 512)
         assert refused.status_code == 422, refused.text
         assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(("megabytes", "status"), [(3.9, 200), (4.1, 413), (9.9, 413), (10.1, 413)])
-def test_a_body_of_any_size_gets_its_answer(
-    post: Callable[..., httpx2.Response], person: bytes, megabytes: float, status: int
+def test_a_body_above_the_limit_returns_413(
+    post: Callable[..., httpx2.Response], portrait: bytes, megabytes: float, status: int
 ) -> None:
-    answer = post(padded(person, int(megabytes * MB)))
-    assert answer.status_code == status, answer.text
+    response = post(padded(portrait, int(megabytes * MB)))
+    assert response.status_code == status, response.text
     if status == 413:
-        assert answer.json()["error"]["code"] == "file_too_large"
-        assert "POST /v1/uploads" in answer.json()["error"]["message"]
+        assert response.json()["error"]["code"] == "file_too_large"
+        assert "POST /v1/uploads" in response.json()["error"]["message"]
     else:
-        assert opened(answer).size == (512, 512)
+        assert opened(response).size == (512, 512)
 
 
-def test_a_result_that_no_answer_holds_is_fetched_from_its_address(
-    post: Callable[..., httpx2.Response], person: bytes
+def test_a_result_too_large_for_a_response_is_fetched_from_its_presigned_url(
+    post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    answer = post(grained(person))
-    assert answer.status_code == 303, answer.text
-    result = answer.json()["result"]
+    response = post(grainy(portrait))
+    assert response.status_code == 303, response.text
+    result = response.json()["result"]
     assert result["bytes"] > 30 * MB
-    fetched = httpx2.get(answer.headers["location"], trust_env=False, timeout=60)
+    fetched = httpx2.get(response.headers["location"], trust_env=False, timeout=60)
     assert hashlib.sha256(fetched.content).hexdigest() == result["sha256"]
     assert Image.open(io.BytesIO(fetched.content)).size == (5000, 5000)
 
 
-def grained(photo: bytes) -> bytes:
-    """25 MP, with a grain of 5 pixels: coarse enough for a JPEG of 2.3 MB, and its PNG has 33."""
+def grainy(photo: bytes) -> bytes:
+    """Returns a 25 MP image with a grain of 5 pixels: a JPEG of 2.3 MB, whose PNG has 33 MB."""
     large = Image.open(io.BytesIO(photo)).convert("RGB").resize((5000, 5000))
     grain = np.random.default_rng(0).integers(68, 188, (1000, 1000, 3), np.uint8)
     return jpeg(np.asarray(ImageChops.add(large, Image.fromarray(grain).resize((5000, 5000)), offset=-128)), quality=30)
 
 
-def test_what_is_no_picture_is_refused_in_the_containers_words(post: Callable[..., httpx2.Response]) -> None:
-    answer = post(b"This is no image.")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_format")
+def test_a_body_that_is_not_an_image_returns_the_error_of_the_container(post: Callable[..., httpx2.Response]) -> None:
+    response = post(b"This is no image.")
+    assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_format")
 
 
-def test_an_engine_that_the_endpoint_does_not_run_gets_a_job(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+def test_an_engine_that_the_endpoint_does_not_run_creates_a_job(
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    answer = post(person, engine="sam")
-    assert answer.status_code == 202, answer.text
-    told = running.pictures.http.get(str(answer.url.join(answer.headers["location"])))
-    assert told.json()["id"] == answer.json()["id"]
-    job = running.wait_for_end([answer.json()["id"]])[answer.json()["id"]]
+    response = post(portrait, engine="sam")
+    assert response.status_code == 202, response.text
+    fetched_job = running.images.http.get(str(response.url.join(response.headers["location"])))
+    assert fetched_job.json()["id"] == response.json()["id"]
+    job = running.wait_for_end([response.json()["id"]])[response.json()["id"]]
     assert job.error
-    assert job.error.code == "unknown_engine"  # its weights are not there either
+    assert job.error.code == "unknown_engine"  # its weights are not installed
 
 
-def test_a_container_that_has_to_start_first_is_waited_for(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+def test_a_request_waits_for_a_container_that_restarts(
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
     before = running.model()
     before.kill()
@@ -152,16 +152,16 @@ def test_a_container_that_has_to_start_first_is_waited_for(
         found = processes.find("model", running.config.state)
         return found is not None and found.pid != before.pid
 
-    wait_until(starts, "another container")
-    assert opened(post(person)).size == (512, 512)
+    wait_until(starts, "a new container")
+    assert opened(post(portrait)).size == (512, 512)
 
 
-def test_a_start_that_takes_too_long_makes_a_job_of_the_picture(
-    running: Running, post: Callable[..., httpx2.Response], person: bytes
+def test_a_container_that_does_not_respond_in_time_creates_a_job(
+    running: Running, post: Callable[..., httpx2.Response], portrait: bytes
 ) -> None:
-    with running.model_held():
-        answer = post(person)
-        assert answer.status_code == 202, answer.text
-    job = running.wait_for_end([answer.json()["id"]])[answer.json()["id"]]
+    with running.model_suspended():
+        response = post(portrait)
+        assert response.status_code == 202, response.text
+    job = running.wait_for_end([response.json()["id"]])[response.json()["id"]]
     assert job.state == "done", job.error
     assert running.result(job).size == (512, 512)

@@ -6,7 +6,7 @@ from local.connect import client
 from tests.e2e.conftest import Running, wait_until
 
 
-def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: bytes) -> None:
+def test_every_finished_job_is_published_to_the_event_bus(running: Running, photo: bytes) -> None:
     events, sqs = client(running.config, "events"), client(running.config, "sqs")
     name = f"listener-{uuid.uuid4().hex}"
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
@@ -16,21 +16,21 @@ def test_every_finished_job_is_an_event_on_the_bus(running: Running, photo: byte
     events.put_targets(Rule=name, EventBusName=running.stack.event_bus, Targets=[{"Id": "queue", "Arn": arn}])
 
     good, bad = running.put(photo), running.put(b"no image")
-    heard: dict[str, dict[str, Any]] = {}
+    received: dict[str, dict[str, Any]] = {}
 
-    def both_heard() -> bool:
+    def both_received() -> bool:
         for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", ()):
             event = json.loads(message["Body"])
-            heard[event["detail"]["data"]["id"]] = event
-        return {good, bad} <= heard.keys()
+            received[event["detail"]["data"]["id"]] = event
+        return {good, bad} <= received.keys()
 
     try:
-        wait_until(both_heard, "both events")
+        wait_until(both_received, "both events")
     finally:
         events.remove_targets(Rule=name, EventBusName=running.stack.event_bus, Ids=["queue"])
         events.delete_rule(Name=name, EventBusName=running.stack.event_bus)
-    assert heard[good]["detail-type"] == "Job Done"
-    assert heard[good]["detail"]["type"] == "job.done"
-    assert heard[good]["detail"]["data"]["result"]["width"] == 512
-    assert heard[bad]["detail-type"] == "Job Failed"
-    assert heard[bad]["detail"]["data"]["error"]["code"] == "unsupported_format"
+    assert received[good]["detail-type"] == "Job Done"
+    assert received[good]["detail"]["type"] == "job.done"
+    assert received[good]["detail"]["data"]["result"]["width"] == 512
+    assert received[bad]["detail-type"] == "Job Failed"
+    assert received[bad]["detail"]["data"]["error"]["code"] == "unsupported_format"

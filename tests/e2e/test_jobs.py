@@ -1,4 +1,4 @@
-"""Jobs by the API through the whole stack, in the hands of a caller that sees its own alone."""
+"""Tests the jobs of the API on the stack, as a caller with scope own."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ from tests.web import served
 
 @pytest.fixture(scope="module")
 def key(running: Running) -> Iterator[tuple[str, Key]]:
-    """A key of an owner of its own: its text, and what is kept of it."""
+    """A key with its own owner: its text, and its record."""
     connected = partial(client, running.config)
     [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
-    deployment = keys.Deployment.of({one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected)
-    text, made = keys.create_key(deployment, "a shop", rate=100_000)
-    yield text, made
-    keys.revoke_key(deployment, made.id)
+    deployment = keys.Deployment.from_outputs(
+        {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected
+    )
+    text, created = keys.create_key(deployment, "a shop", rate=100_000)
+    yield text, created
+    keys.revoke_key(deployment, created.id)
 
 
 @pytest.fixture
 def shop(running: Running, key: tuple[str, Key]) -> Iterator[httpx2.Client]:
-    """The API with that key."""
+    """A client of the API with that key."""
     headers = {"X-Api-Key": key[0]}
     with httpx2.Client(base_url=running.stack.api_url, headers=headers, timeout=30, trust_env=False) as http:
         yield http
@@ -45,122 +47,126 @@ def shop(running: Running, key: tuple[str, Key]) -> Iterator[httpx2.Client]:
 def posted(
     http: httpx2.Client, body: bytes, name: str = "a photo.png", content_type: str = "image/png", verify: Any = True
 ) -> tuple[dict[str, Any], httpx2.Response]:
-    """The form that the API gave, after `body` was posted with it, and what S3 said."""
-    answer = http.post("/v1/uploads", json={"name": name, "content_type": "image/png"})
-    assert answer.status_code == 201, answer.text
-    form: dict[str, Any] = answer.json()
+    """Creates an upload form, posts `body` with it, and returns the form and the response of S3."""
+    response = http.post("/v1/uploads", json={"name": name, "content_type": "image/png"})
+    assert response.status_code == 201, response.text
+    form: dict[str, Any] = response.json()
     fields = {**form["fields"], "Content-Type": content_type}
     return form, httpx2.post(form["url"], data=fields, files={"file": (name, body)}, verify=verify, trust_env=False)
 
 
-def a_job(http: httpx2.Client, body: bytes, verify: Any = True, **asked: Any) -> dict[str, Any]:
-    form, answer = posted(http, body, verify=verify)
-    assert answer.is_success, answer.text
-    made = http.post("/v1/jobs", json={"source": {"upload": form["upload"]}, **asked})
-    assert made.status_code == 202, made.text
-    job: dict[str, Any] = made.json()
+def a_job(http: httpx2.Client, body: bytes, verify: Any = True, **payload: Any) -> dict[str, Any]:
+    form, response = posted(http, body, verify=verify)
+    assert response.is_success, response.text
+    created = http.post("/v1/jobs", json={"source": {"upload": form["upload"]}, **payload})
+    assert created.status_code == 202, created.text
+    job: dict[str, Any] = created.json()
     return job
 
 
 def exists(running: Running, bucket: str, key: str) -> bool:
     try:
-        running.pictures.s3.head_object(Bucket=bucket, Key=key)
+        running.images.s3.head_object(Bucket=bucket, Key=key)
     except ClientError:
         return False
     return True
 
 
-def test_an_upload_becomes_a_cut_out_and_nothing_of_it_is_left_when_it_is_deleted(
+def test_deleting_a_job_of_an_upload_deletes_its_source_and_result(
     running: Running, shop: httpx2.Client, key: tuple[str, Key], photo: bytes
 ) -> None:
-    form, answer = posted(shop, photo, name="Zoë (1).png")
-    assert answer.is_success, answer.text
-    made = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}, "output": {"format": "webp"}})
-    job, address = made.json(), str(made.url.join(made.headers["location"]))
+    form, response = posted(shop, photo, name="Zoë (1).png")
+    assert response.is_success, response.text
+    created = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}, "output": {"format": "webp"}})
+    job, url = created.json(), str(created.url.join(created.headers["location"]))
     running.wait_for_end([job["id"]])
 
-    told = shop.get(address).json()
-    assert (told["state"], told["owner"]) == ("done", key[1].owner), told["error"]
-    result = told["result"]
+    fetched = shop.get(url).json()
+    assert (fetched["state"], fetched["owner"]) == ("done", key[1].owner), fetched["error"]
+    result = fetched["result"]
     assert result["key"] == f"results/jobs/{folder_of(key[1].owner)}/{job['id']}.webp"
     fetched = Image.open(io.BytesIO(httpx2.get(result["url"], trust_env=False).content))
     assert (fetched.format, fetched.size) == ("WEBP", (512, 512))
 
-    assert shop.delete(address).status_code == 204
-    assert shop.get(address).status_code == 404
+    assert shop.delete(url).status_code == 204
+    assert shop.get(url).status_code == 404
     assert not exists(running, result["bucket"], result["key"])
     assert not exists(running, job["source"]["bucket"], job["source"]["key"])
 
 
-def test_an_upload_of_another_type_or_size_than_its_form_allows_is_refused_by_s3(
+def test_s3_rejects_an_upload_with_another_type_or_size_than_the_form_allows(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:
     for body, content_type in ((b"<html>", "text/html"), (b"", "image/png"), (bytes(34_000_000), "image/png")):
-        form, answer = posted(shop, body, content_type=content_type)
-        assert answer.is_client_error, f"{content_type}, {len(body)} bytes"
+        form, response = posted(shop, body, content_type=content_type)
+        assert response.is_client_error, f"{content_type}, {len(body)} bytes"
         assert not exists(running, running.stack.inbox, uploads_of(key[1].owner) + form["upload"])
-        made = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}})
-        assert (made.status_code, made.json()["error"]["code"]) == (404, "source_missing")
+        created = shop.post("/v1/jobs", json={"source": {"upload": form["upload"]}})
+        assert (created.status_code, created.json()["error"]["code"]) == (404, "source_missing")
 
 
-def test_only_who_sees_all_makes_jobs_of_what_was_dropped(running: Running, shop: httpx2.Client, photo: bytes) -> None:
+def test_only_a_caller_with_scope_all_can_create_jobs_of_dropped_images(
+    running: Running, shop: httpx2.Client, photo: bytes
+) -> None:
     dropped = f"inbox/kept/{uuid.uuid4().hex}.png"
-    running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=dropped, Body=photo)
-    asked = {"source": {"bucket": running.stack.inbox, "key": dropped}, "preset": "matte"}
-    refused, made = shop.post("/v1/jobs", json=asked), running.pictures.http.post("/v1/jobs", json=asked)
+    running.images.s3.put_object(Bucket=running.stack.inbox, Key=dropped, Body=photo)
+    payload = {"source": {"bucket": running.stack.inbox, "key": dropped}, "preset": "matte"}
+    refused, created = shop.post("/v1/jobs", json=payload), running.images.http.post("/v1/jobs", json=payload)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed")
-    job = running.wait_for_end([made.json()["id"]])[made.json()["id"]]
+    job = running.wait_for_end([created.json()["id"]])[created.json()["id"]]
     assert running.result(job).mode == "L"
-    assert running.pictures.http.delete(f"/v1/jobs/{job.id}").status_code == 204
+    assert running.images.http.delete(f"/v1/jobs/{job.id}").status_code == 204
     assert exists(running, running.stack.inbox, dropped)
 
 
-def test_an_address_that_is_sent_twice_under_one_idempotency_key_is_fetched_once(
+def test_a_url_sent_twice_with_one_idempotency_key_is_fetched_once(
     running: Running, shop: httpx2.Client, photo: bytes
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
     with served({"/a.png": head + photo}) as host:
-        asked = {"source": {"url": f"http://localhost:{host.port}/a.png"}}
+        payload = {"source": {"url": f"http://localhost:{host.port}/a.png"}}
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        first, second = (shop.post("/v1/jobs", json=asked, headers=headers) for _ in range(2))
-        other = shop.post("/v1/jobs", json={**asked, "preset": "webp"}, headers=headers)
+        first, second = (shop.post("/v1/jobs", json=payload, headers=headers) for _ in range(2))
+        other = shop.post("/v1/jobs", json={**payload, "preset": "webp"}, headers=headers)
         assert len(host.requests) == 1
     assert (first.status_code, first.json()) == (second.status_code, second.json()) == (202, first.json())
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
     assert running.wait_for_end([first.json()["id"]])[first.json()["id"]].state == "done"
 
 
-def test_a_failed_job_is_tried_anew_and_its_receiver_is_told_of_each_end(
+def test_a_retried_job_posts_its_webhook_at_each_end(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
         job = a_job(shop, b"This is no image.", webhook=f"http://localhost:{receiver.port}/hook")
-        address = f"/v1/jobs/{job['id']}"
-        wait_until(lambda: len(receiver.requests) == 1, "word of its end")
-        first = shop.get(address).json()
-        assert shop.post(f"{address}/retry").status_code == 202
-        wait_until(lambda: len(receiver.requests) == 2, "word of its second end")
-        second = shop.get(address).json()
-    for told in (first, second):
-        assert (told["state"], told["error"]["code"], told["attempts"]) == ("failed", "unsupported_format", 1)
+        url = f"/v1/jobs/{job['id']}"
+        wait_until(lambda: len(receiver.requests) == 1, "the first webhook")
+        first = shop.get(url).json()
+        assert shop.post(f"{url}/retry").status_code == 202
+        wait_until(lambda: len(receiver.requests) == 2, "the second webhook")
+        second = shop.get(url).json()
+    for fetched in (first, second):
+        assert (fetched["state"], fetched["error"]["code"], fetched["attempts"]) == ("failed", "unsupported_format", 1)
     assert first["bundle"] != second["bundle"]
     for head, body in receiver.requests:
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
         assert Receiver(key[1].webhook_secret).verify(body, headers)["data"]["id"] == job["id"]
 
 
-def test_a_job_in_work_is_neither_deleted_nor_tried_anew(running: Running, shop: httpx2.Client, photo: bytes) -> None:
-    with running.model_held():
+def test_a_submitted_job_can_be_neither_deleted_nor_retried(
+    running: Running, shop: httpx2.Client, photo: bytes
+) -> None:
+    with running.model_suspended():
         job = a_job(shop, photo)
-        address = f"/v1/jobs/{job['id']}"
-        wait_until(lambda: shop.get(address).json()["state"] == "submitted", "its submission")
-        deleted, retried = shop.delete(address), shop.post(f"{address}/retry")
+        url = f"/v1/jobs/{job['id']}"
+        wait_until(lambda: shop.get(url).json()["state"] == "submitted", "a submitted job")
+        deleted, retried = shop.delete(url), shop.post(f"{url}/retry")
     assert (deleted.status_code, deleted.json()["error"]["code"]) == (409, "job_in_work")
     assert (retried.status_code, retried.json()["error"]["code"]) == (409, "job_not_failed")
     assert running.wait_for_end([job["id"]])[job["id"]].state == "done"
 
 
-def test_engines_and_presets_are_told(shop: httpx2.Client) -> None:
+def test_engines_and_presets_are_listed(shop: httpx2.Client) -> None:
     engines = {engine["name"]: engine for engine in shop.get("/v1/engines").json()["engines"]}
     assert engines["portrait"]["interactive"]
     assert not engines["sam"]["interactive"]

@@ -1,4 +1,4 @@
-"""`up`, `down` and `run` as a user calls them, on a second stack beside the one of the other tests."""
+"""Tests the commands `up`, `down` and `run` on a second stack."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def env() -> Iterator[dict[str, str]]:
     shutil.rmtree(state, ignore_errors=True)
 
 
-def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], photo: bytes) -> None:
+def test_up_watches_the_drop_folder_and_down_stops_all_processes(env: dict[str, str], photo: bytes) -> None:
     config = LocalConfig.from_env(env)
-    up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603  our own words
+    up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603  fixed arguments
     wait_until(lambda: config.drop.exists(), "the folder drop/")
-    started = family(config)
+    started = processes_of(config)
     assert set(started) == {"front", "emulator", "sagemaker", "model"}
-    everyone = [one for process in started.values() for one in (process, *process.children(recursive=True))]
+    all_processes = [one for process in started.values() for one in (process, *process.children(recursive=True))]
 
     (config.drop / "webp").mkdir()
     (config.drop / "webp" / "a.png").write_bytes(photo)
@@ -50,7 +50,7 @@ def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], phot
 
     assert call("down", env).returncode == 0
     assert up.wait(10) == 0
-    assert not [one for one in everyone if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not [one for one in all_processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     for program in stack.programs(config):
         processes.require_free(program)
     assert not list((config.state / "pids").iterdir())
@@ -58,7 +58,7 @@ def test_up_watches_the_folder_and_down_leaves_nothing(env: dict[str, str], phot
     assert not (config.state / "tmp").exists()
 
 
-def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str]) -> None:
+def test_run_processes_the_samples_and_stops_the_stack(env: dict[str, str]) -> None:
     config = LocalConfig.from_env(env)
     done = call("run", env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,28 +66,28 @@ def test_run_cuts_out_the_samples_and_stops_what_it_started(env: dict[str, str])
     written = [path for path in config.results.rglob("*") if path.is_file()]
     assert len(written) == len(photos)
     assert done.stdout.count("done") >= len(photos)
-    assert not family(config)
+    assert not processes_of(config)
 
 
-def test_a_taken_port_is_named_with_the_setting_that_moves_it(env: dict[str, str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", int(env[SAGEMAKER_PORT])))
-        taken.listen()
+def test_an_occupied_port_is_reported_with_its_setting(env: dict[str, str]) -> None:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", int(env[SAGEMAKER_PORT])))
+        occupied.listen()
         done = call("run", env)
     assert done.returncode == 1
-    said = " ".join(done.stdout.split())
-    assert env[SAGEMAKER_PORT] in said
-    assert SAGEMAKER_PORT in said
-    assert AWS_PORT not in said
+    output = " ".join(done.stdout.split())
+    assert env[SAGEMAKER_PORT] in output
+    assert SAGEMAKER_PORT in output
+    assert AWS_PORT not in output
 
 
-def test_nothing_listens_beyond_this_machine(env: dict[str, str]) -> None:
+def test_all_processes_listen_on_the_loopback_interface_only(env: dict[str, str]) -> None:
     config = LocalConfig.from_env(env)
     try:
         stack.up(config)
         listening = {
             connection.laddr.ip
-            for process in family(config).values()
+            for process in processes_of(config).values()
             for one in (process, *process.children(recursive=True))
             for connection in one.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
@@ -102,8 +102,8 @@ def call(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*LOCAL, command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
 
 
-def family(config: LocalConfig) -> dict[str, psutil.Process]:
-    """The running processes of a stack."""
+def processes_of(config: LocalConfig) -> dict[str, psutil.Process]:
+    """Returns the running processes of a stack."""
     names = ("front", "emulator", "sagemaker", "model")
     found = {name: processes.find(name, Path(config.state)) for name in names}
     return {name: process for name, process in found.items() if process}

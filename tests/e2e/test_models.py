@@ -20,7 +20,7 @@ from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint
 MODNET = named("modnet")
 
 
-def test_large_weights_reach_s3_in_parts_once(
+def test_large_weights_are_uploaded_to_s3_once_as_a_multipart_upload(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.config.endpoint_url)
@@ -34,7 +34,7 @@ def test_large_weights_reach_s3_in_parts_once(
     file.write_bytes(checkpoint.getvalue())
     folder, prefix = ["--folder", str(tmp_path / "weights")], "models/1/"
     shutil.copytree(running.config.weights, tmp_path / "weights")
-    # The inbox keeps versions, and takes for photos only what lies under inbox/.
+    # The inbox is versioned, and only objects below inbox/ create jobs.
     to = f"s3://{running.stack.inbox}/{prefix}"
 
     assert CliRunner().invoke(app, ["models", "import", "modnet", str(file), "--own", *folder]).exit_code == 0

@@ -1,9 +1,10 @@
-"""A preset that an operator makes on a running stack, followed by the next photo."""
+"""Tests presets that an operator creates on a running stack."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -29,44 +30,44 @@ def registry(running: Running) -> Iterator[DynamoDBRegistry]:
 
 @pytest.fixture
 def wall(running: Running) -> str:
-    """A blue image, where a preset may name it."""
+    """S3 URI of a blue background image."""
     to = io.BytesIO()
     Image.new("RGB", (64, 64), BLUE).save(to, "PNG")
     key = f"{BACKGROUNDS_PREFIX}wall.png"
-    running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=to.getvalue())
+    running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=to.getvalue())
     return f"s3://{running.stack.inbox}/{key}"
 
 
-def is_blue(picture: Image.Image) -> bool:
-    """In its corner, as far as a JPEG keeps a colour."""
-    corner = picture.convert("RGB").getpixel((3, 3))
+def is_blue(image: Image.Image) -> bool:
+    """Returns whether the corner of the image is blue, with a tolerance for JPEG."""
+    corner: Any = image.convert("RGB").getpixel((3, 3))
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 
-def start_anew(running: Running, name: str) -> None:
-    """A function in a new environment, which has read no presets yet."""
+def restart(running: Running, name: str) -> None:
+    """Replaces the execution environment of a function, so that its cache of presets is empty."""
     functions = client(running.config, "lambda")
     [function] = [one for one in functions.list_functions()["Functions"] if one["Handler"] == f"lambdas.{name}.handler"]
-    # The emulator takes a new environment only for a change that one could notice, such as a timeout, even to the same.
+    # The emulator replaces the environment only after a change of some settings, such as the timeout, even to the same.
     name = function["FunctionName"]
     functions.update_function_configuration(FunctionName=name, Timeout=function["Timeout"])
     functions.get_waiter("function_updated_v2").wait(FunctionName=name)
 
 
-def test_a_preset_is_made_kept_and_removed(registry: DynamoDBRegistry) -> None:
+def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
     made = presets.put(registry, "shop", SHOP, "grabcut")
-    assert presets.found(registry, "shop") == made
-    presets.take_away(registry, "shop")
+    assert presets.get(registry, "shop") == made
+    presets.delete(registry, "shop")
     with pytest.raises(LocalError):
-        presets.found(registry, "shop")
+        presets.get(registry, "shop")
 
 
-def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
+def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
-    running.wait_for_end([running.put(photo)])  # now the function has read the presets there are
+    running.wait_for_end([running.put(photo)])  # now the function has cached the presets
     options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
-    start_anew(running, "ingest")
+    restart(running, "ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
     assert (job.preset, job.options, job.error) == ("shop", options, None)
@@ -78,21 +79,21 @@ def test_a_photo_in_the_folder_of_a_new_preset_comes_out_as_it_says(
         assert is_blue(result)
 
 
-def test_a_picture_that_is_wanted_now_follows_a_new_preset_and_names_no_image_itself(
+def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_image(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
-    start_anew(running, "api")
+    restart(running, "api")
 
     def post(**query: str) -> httpx2.Response:
         headers = {"Content-Type": "image/png"}
-        return running.pictures.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
+        return running.images.http.post("/v1/cutouts", content=photo, headers=headers, params=query, timeout=60)
 
-    answer = post(preset="shop", size="preview")
-    assert answer.status_code == 200, answer.text
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.format == "JPEG"
-        assert picture.width * picture.height <= 250_000
-        assert is_blue(picture)
+    response = post(preset="shop", size="preview")
+    assert response.status_code == 200, response.text
+    with Image.open(io.BytesIO(response.content)) as image:
+        assert image.format == "JPEG"
+        assert image.width * image.height <= 250_000
+        assert is_blue(image)
     refused = post(background=wall)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_options")

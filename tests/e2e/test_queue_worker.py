@@ -1,4 +1,4 @@
-"""The container's `worker` as a process of its own, beside the stack: a queue, buckets, no SageMaker."""
+"""Tests the `worker` command of the container with a queue and buckets, without SageMaker."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from local.connect import client
 from tests.e2e.conftest import Running, wait_until
 
 DEADLINE_S = 3
-"""A message is hidden for twice as long, and the test waits for it."""
+"""Deadline of one image in seconds. The visibility timeout is twice as long, and the test waits for it."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A bucket whose photos are announced to a queue, and the queue's dead letters; a worker may fail once."""
+    """A bucket with notifications to a queue, and its dead-letter queue; a message is received at most once."""
 
     running: Running
     photos: str
@@ -37,7 +37,7 @@ class Parts:
     log: Path
 
     def put(self, key: str, body: bytes) -> None:
-        self.running.pictures.s3.put_object(Bucket=self.photos, Key=key, Body=body)
+        self.running.images.s3.put_object(Bucket=self.photos, Key=key, Body=body)
 
     def result(self, key: str) -> Image.Image | None:
         try:
@@ -46,7 +46,7 @@ class Parts:
             return None
 
     def waiting(self, queue: str) -> int:
-        """Messages of a queue, hidden ones as well."""
+        """Returns the number of messages in a queue, including hidden ones."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         sqs = client(self.running.config, "sqs")
         counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
@@ -66,8 +66,8 @@ class Parts:
             **changes,
         }
         command = [sys.executable, "-m", "sagemaker_model", "worker", *arguments]
-        with self.log.open("ab") as words:
-            process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=words)  # noqa: S603
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=log)  # noqa: S603
         try:
             yield process
         finally:
@@ -78,7 +78,7 @@ class Parts:
 @pytest.fixture
 def parts(running: Running, tmp_path: Path) -> Parts:
     name = f"worker-{uuid.uuid4().hex[:8]}"
-    sqs, s3 = client(running.config, "sqs"), running.pictures.s3
+    sqs, s3 = client(running.config, "sqs"), running.images.s3
 
     def queue(name: str, **attributes: str) -> tuple[str, str]:
         url = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
@@ -93,7 +93,7 @@ def parts(running: Running, tmp_path: Path) -> Parts:
     return Parts(running, name, url, dead_letters, tmp_path / "worker.log")
 
 
-def test_photos_of_a_queue_are_cut_out_a_broken_one_is_a_dead_letter_and_sigterm_ends_it(
+def test_the_worker_processes_a_queue_until_sigterm_and_an_invalid_image_becomes_a_dead_letter(
     parts: Parts, photo: bytes
 ) -> None:
     with parts.worker() as process:
@@ -102,17 +102,17 @@ def test_photos_of_a_queue_are_cut_out_a_broken_one_is_a_dead_letter_and_sigterm
         wait_until(lambda: parts.waiting(parts.dead_letters) == 1, "the dead letter", 60)
         wait_until(lambda: parts.waiting(parts.queue) == 0, "the end of the queue", 60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0, "it waits for no message that may still come"
-    picture = parts.result("results/webp/a b+ä.png.webp")
-    assert picture
-    assert (picture.format, picture.mode, picture.size) == ("WEBP", "RGBA", (512, 512))
+        assert process.wait(timeout=10) == 0, "the worker must not wait for more messages"
+    image = parts.result("results/webp/a b+ä.png.webp")
+    assert image
+    assert (image.format, image.mode, image.size) == ("WEBP", "RGBA", (512, 512))
     assert parts.result("results/webp/broken.png.webp") is None
     log = parts.log.read_text()
     assert "unreadable_picture" in log
     assert "redrive" not in log
 
 
-def test_one_pass_takes_what_is_there_and_ends(parts: Parts, photo: bytes) -> None:
+def test_the_worker_with_once_processes_all_messages_and_exits(parts: Parts, photo: bytes) -> None:
     names = [f"{number}.png" for number in range(3)]
     for name in names:
         parts.put(name, photo)
@@ -123,7 +123,7 @@ def test_one_pass_takes_what_is_there_and_ends(parts: Parts, photo: bytes) -> No
     assert all(parts.result(f"results/{name}.png") for name in names)
 
 
-def test_a_queue_that_is_not_there_ends_it_with_a_clear_error(parts: Parts) -> None:
+def test_a_missing_queue_stops_the_worker_with_an_error(parts: Parts) -> None:
     with parts.worker(MODEL_QUEUE_URL=f"{parts.queue}-none") as process:
         assert process.wait(timeout=60) == 1
     log = parts.log.read_text()

@@ -1,4 +1,4 @@
-"""The registry in memory and the registry in DynamoDB keep the same promises."""
+"""Runs the same checks on the in-memory fake of the registry and on DynamoDB."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.e2e.conftest import Running
 from tests.fakes import FakeRegistry
 
 AHEAD = timedelta(days=1)
-"""The emulator deletes what has ended by its own clock; a day ahead of it, our clock alone decides."""
+"""Offset of the tested clock, so that the emulator, which uses its own clock, deletes no item during a test."""
 
 
 @dataclass
 class Timed:
-    """A registry, and the time that it believes it is."""
+    """A registry with a settable clock."""
 
     registry: Registry
     set_time: Callable[[datetime], None]
@@ -33,7 +33,7 @@ class Timed:
 
 
 @pytest.fixture(params=["fake", "dynamodb"])
-def here(request: pytest.FixtureRequest) -> Timed:
+def timed(request: pytest.FixtureRequest) -> Timed:
     now = datetime.now(UTC).replace(microsecond=0) + AHEAD
     if request.param == "fake":
         fake = FakeRegistry(now=now)
@@ -51,72 +51,74 @@ def name() -> str:
     return f"{uuid.uuid4().hex} ü#2026-11"
 
 
-def test_a_value_is_read_back_as_it_was_written(here: Timed, name: str) -> None:
+def test_get_returns_the_value_unchanged(timed: Timed, name: str) -> None:
     value = {"text": "ü", "number": 3, "share": 0.25, "no": False, "none": None, "list": [1, {"a": "b"}], "empty": {}}
-    here.registry.put("preset", name, value)
-    assert here.registry.get("preset", name) == value
+    timed.registry.put("preset", name, value)
+    assert timed.registry.get("preset", name) == value
 
 
-def test_a_name_is_of_one_kind(here: Timed, name: str) -> None:
-    here.registry.put("preset", name, {"a": 1})
-    assert here.registry.get("key", name) is None
+def test_a_name_belongs_to_one_kind(timed: Timed, name: str) -> None:
+    timed.registry.put("preset", name, {"a": 1})
+    assert timed.registry.get("key", name) is None
 
 
-def test_a_value_is_replaced_whole(here: Timed, name: str) -> None:
-    here.registry.put("preset", name, {"a": 1}, expires_at=here.later(5))
-    here.registry.put("preset", name, {"b": 2})
-    here.set_time(here.later(10))
-    assert here.registry.get("preset", name) == {"b": 2}
+def test_put_replaces_the_value_and_the_expiry(timed: Timed, name: str) -> None:
+    timed.registry.put("preset", name, {"a": 1}, expires_at=timed.later(5))
+    timed.registry.put("preset", name, {"b": 2})
+    timed.set_time(timed.later(10))
+    assert timed.registry.get("preset", name) == {"b": 2}
 
 
-def test_a_name_is_taken_once(here: Timed, name: str) -> None:
-    assert here.registry.put_new("idempotency", name, {"a": 1})
-    assert not here.registry.put_new("idempotency", name, {"b": 2})
-    assert here.registry.get("idempotency", name) == {"a": 1}
+def test_put_new_fails_for_an_existing_name(timed: Timed, name: str) -> None:
+    assert timed.registry.put_new("idempotency", name, {"a": 1})
+    assert not timed.registry.put_new("idempotency", name, {"b": 2})
+    assert timed.registry.get("idempotency", name) == {"a": 1}
 
 
-def test_what_was_deleted_is_gone_and_may_be_deleted_again(here: Timed, name: str) -> None:
-    here.registry.put("key", name, {"a": 1})
-    here.registry.delete("key", name)
-    here.registry.delete("key", name)
-    assert here.registry.get("key", name) is None
+def test_deleting_an_item_twice_succeeds(timed: Timed, name: str) -> None:
+    timed.registry.put("key", name, {"a": 1})
+    timed.registry.delete("key", name)
+    timed.registry.delete("key", name)
+    assert timed.registry.get("key", name) is None
 
 
-def test_a_list_has_every_item_of_its_kind_by_name(here: Timed, name: str) -> None:
+def test_list_returns_all_items_of_a_kind_sorted_by_name(timed: Timed, name: str) -> None:
     for number in (2, 1):
-        here.registry.put("preset", f"{name}{number}", {"number": number})
-    here.registry.put("idempotency", f"{name}3", {"number": 3})
-    listed = {one: value for one, value in here.registry.list("preset").items() if one.startswith(name)}
+        timed.registry.put("preset", f"{name}{number}", {"number": number})
+    timed.registry.put("idempotency", f"{name}3", {"number": 3})
+    listed = {one: value for one, value in timed.registry.list("preset").items() if one.startswith(name)}
     assert list(listed.items()) == [(f"{name}1", {"number": 1}), (f"{name}2", {"number": 2})]
 
 
-def test_what_has_ended_is_not_there(here: Timed, name: str) -> None:
-    here.registry.put("idempotency", name, {"a": 1}, expires_at=here.later(5))
-    here.set_time(here.later(4))
-    assert here.registry.get("idempotency", name) == {"a": 1}
-    here.set_time(here.later(5))
-    assert here.registry.get("idempotency", name) is None
-    assert name not in here.registry.list("idempotency")
-    assert here.registry.put_new("idempotency", name, {"b": 2})
+def test_an_expired_item_does_not_exist(timed: Timed, name: str) -> None:
+    timed.registry.put("idempotency", name, {"a": 1}, expires_at=timed.later(5))
+    timed.set_time(timed.later(4))
+    assert timed.registry.get("idempotency", name) == {"a": 1}
+    timed.set_time(timed.later(5))
+    assert timed.registry.get("idempotency", name) is None
+    assert name not in timed.registry.list("idempotency")
+    assert timed.registry.put_new("idempotency", name, {"b": 2})
 
 
-def test_counters_begin_at_zero_and_add_up(here: Timed, name: str) -> None:
-    assert here.registry.add("usage", name, {"pictures": 2}) == Count({"pictures": 2}, None)
-    assert here.registry.add("usage", name, {"pictures": 1, "refused": 1}) == Count({"pictures": 3, "refused": 1}, None)
-    assert here.registry.get("usage", name) == {"pictures": 3, "refused": 1}
+def test_add_counts_from_zero(timed: Timed, name: str) -> None:
+    assert timed.registry.add("usage", name, {"pictures": 2}) == Count({"pictures": 2}, None)
+    assert timed.registry.add("usage", name, {"pictures": 1, "refused": 1}) == Count(
+        {"pictures": 3, "refused": 1}, None
+    )
+    assert timed.registry.get("usage", name) == {"pictures": 3, "refused": 1}
 
 
-def test_a_window_keeps_the_end_it_began_with_and_another_follows_it(here: Timed, name: str) -> None:
+def test_a_window_keeps_its_expiry_and_a_new_window_follows(timed: Timed, name: str) -> None:
     def call(seconds: float) -> Count:
-        here.set_time(here.later(seconds))
-        return here.registry.add("window", name, {"calls": 1}, expires_at=here.later(seconds + 60))
+        timed.set_time(timed.later(seconds))
+        return timed.registry.add("window", name, {"calls": 1}, expires_at=timed.later(seconds + 60))
 
-    assert call(0) == Count({"calls": 1}, here.later(60))
-    assert call(59) == Count({"calls": 2}, here.later(60))
-    assert call(60) == Count({"calls": 1}, here.later(120))
+    assert call(0) == Count({"calls": 1}, timed.later(60))
+    assert call(59) == Count({"calls": 2}, timed.later(60))
+    assert call(60) == Count({"calls": 1}, timed.later(120))
 
 
-def test_calls_at_once_are_each_counted(here: Timed, name: str) -> None:
+def test_concurrent_additions_are_all_counted(timed: Timed, name: str) -> None:
     with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(lambda _: here.registry.add("usage", name, {"calls": 1}), range(16)))
+        counts = list(pool.map(lambda _: timed.registry.add("usage", name, {"calls": 1}), range(16)))
     assert sorted(count.counters["calls"] for count in counts) == list(range(1, 17))

@@ -1,4 +1,4 @@
-"""The strict mode: every part acts under its own role of the template, whose policies are checked, over TLS."""
+"""Tests the strict mode: every part uses its own IAM role of the template, with enforced policies, over TLS."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from botocore.exceptions import ClientError
 
 from local import processes, stack
 from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
-from local.connect import assume, client, trust
+from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
 from maskdrop.wire import JobMessage
-from tests.e2e.conftest import Running, brought_up, environment, wait_until
-from tests.e2e.test_cutouts import grained
+from tests.e2e.conftest import Running, environment, started_stack, wait_until
+from tests.e2e.test_cutouts import grainy
+from tests.e2e.test_drop_folder import created
 from tests.e2e.test_jobs import a_job
 from tests.e2e.test_keys import signed
-from tests.e2e.test_way import created
-from tests.e2e.test_webhooks import a_key, asked_for, submit, verified
+from tests.e2e.test_webhooks import a_key, job_with_webhook, submit, verified
 from tests.web import served
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
@@ -39,30 +39,28 @@ AGES_AGO = "2000-01-01T00:00:00Z"
 @pytest.fixture(scope="module")
 def strict(request: pytest.FixtureRequest) -> Iterator[Running]:
     variables = environment(ROOT / ".local" / f"e2e-{os.getpid()}-strict")
-    with brought_up(LocalConfig.from_env({**variables, STRICT: "1"}), request.session) as running:
+    with started_stack(LocalConfig.from_env({**variables, STRICT: "1"}), request.session) as running:
         yield running
 
 
-def test_a_dropped_photo_is_done_and_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_dropped_photo_is_processed_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     job_id = strict.put(photo)
     job = strict.wait_for_end([job_id])[job_id]
     assert job.state == "done", job.error
-    told = strict.pictures.job(job_id)
-    assert told
-    assert told["state"] == "done"
-    answer = get(strict, told["result"]["url"])
+    job_data = strict.images.job(job_id)
+    assert job_data
+    assert job_data["state"] == "done"
+    response = get(strict, job_data["result"]["url"])
     assert job.result
-    assert answer.content == strict.object(job.result.bucket, job.result.key)
+    assert response.content == strict.object(job.result.bucket, job.result.key)
 
 
-def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_it(
-    strict: Running, photo: bytes
-) -> None:
+def test_a_presigned_url_works_only_unmodified_and_while_the_api_role_can_read(strict: Running, photo: bytes) -> None:
     job_id = strict.put(photo)
     strict.wait_for_end([job_id])
-    told = strict.pictures.job(job_id)
-    assert told
-    url = told["result"]["url"]
+    job_data = strict.images.job(job_id)
+    assert job_data
+    url = job_data["result"]["url"]
     assert get(strict, url).status_code == 200
     assert get(strict, url.partition("?")[0]).status_code == 403
     assert get(strict, url.replace("X-Amz-Expires=", "X-Amz-Expires=1")).status_code == 403
@@ -71,14 +69,14 @@ def test_a_result_is_read_by_its_address_alone_and_only_while_the_api_may_read_i
     assert get(strict, url).status_code == 200
 
 
-def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_synchronous_request_returns_200_303_and_202_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     def post(body: bytes, **query: str) -> httpx2.Response:
-        return strict.pictures.http.post(
+        return strict.images.http.post(
             "/v1/cutouts", content=body, headers={"Content-Type": "image/jpeg"}, params=query, timeout=60
         )
 
     assert post(photo).status_code == 200
-    large = post(grained(photo))
+    large = post(grainy(photo))
     assert large.status_code == 303, large.text
     assert len(get(strict, large.headers["location"]).content) == large.json()["result"]["bytes"]
     later = post(photo, engine="sam")
@@ -88,11 +86,11 @@ def test_one_picture_now_is_answered_in_all_three_ways_under_the_roles_alone(str
     assert job.error.code == "unknown_engine"  # the image was read, and the engine is not installed
 
 
-def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(strict: Running, photo: bytes) -> None:
-    http, verify = strict.pictures.http, trust(strict.config.ca_bundle)
+def test_the_api_creates_retries_and_deletes_jobs_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
+    http, verify = strict.images.http, tls_verify(strict.config.ca_bundle)
     good, bad = (a_job(http, body, verify) for body in (photo, b"This is no image."))
-    ended = strict.wait_for_end([good["id"], bad["id"]])
-    assert [ended[job["id"]].state for job in (good, bad)] == ["done", "failed"]
+    finished = strict.wait_for_end([good["id"], bad["id"]])
+    assert [finished[job["id"]].state for job in (good, bad)] == ["done", "failed"]
     assert http.post(f"/v1/jobs/{bad['id']}/retry").status_code == 202
     with without(strict, "ApiRole", "s3:DeleteObject"):
         assert http.delete(f"/v1/jobs/{good['id']}").status_code == 503
@@ -102,19 +100,19 @@ def test_a_job_by_the_api_is_made_tried_anew_and_deleted_under_the_roles_alone(s
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "source_missing")
 
 
-def test_a_deleted_source_ends_as_missing(strict: Running, photo: bytes) -> None:
-    with strict.model_held():
+def test_a_job_with_a_deleted_source_fails_as_source_missing(strict: Running, photo: bytes) -> None:
+    with strict.model_suspended():
         job_id = strict.put(photo)
         wait_until(lambda: strict.jobs.get(job_id) is not None, "the job")
         job = strict.jobs.get(job_id)
         assert job
-        strict.pictures.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
+        strict.images.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
     assert (job.state, job.error.code) == ("failed", "source_missing")
 
 
-def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
+def test_an_invalid_image_fails_with_its_error_code(strict: Running) -> None:
     job_id = strict.put(b"This is no image.")
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
@@ -128,11 +126,11 @@ def test_a_broken_picture_fails_with_its_code(strict: Running) -> None:
         ("record", "dynamodb:UpdateItem", "results_queue_url", "submitted"),
     ],
 )
-def test_a_function_without_its_right_changes_nothing_and_with_it_again_the_picture_is_done(
+def test_a_function_that_lost_a_permission_finishes_the_job_after_it_is_restored(
     strict: Running, photo: bytes, name: str, action: str, queue: str, state: str | None
 ) -> None:
-    wait_until(strict.settled, "empty queues")
-    # Else the message comes again only after six times the function's timeout.
+    wait_until(strict.queues_empty, "empty queues")
+    # Otherwise the message is redelivered only after six times the function's timeout.
     client(strict.config, "sqs").set_queue_attributes(
         QueueUrl=getattr(strict.stack, queue), Attributes={"VisibilityTimeout": "2"}
     )
@@ -145,18 +143,16 @@ def test_a_function_without_its_right_changes_nothing_and_with_it_again_the_pict
     assert strict.wait_for_end([job_id])[job_id].state == "done"
 
 
-def test_a_result_that_the_model_may_not_write_is_not_there_until_sweep_sends_its_job_round_again(
-    strict: Running, photo: bytes
-) -> None:
+def test_sweep_retries_a_job_whose_result_could_not_be_written(strict: Running, photo: bytes) -> None:
     with without(strict, "BulkRole", "s3:PutObject"):
         job_id = strict.put(photo)
-        stand_in = processes.log_file("sagemaker", strict.config.state)
-        wait_until(lambda: "no word of" in stand_in.read_text(), "the refusal")
+        emulator_log = processes.log_file("sagemaker", strict.config.state)
+        wait_until(lambda: "could not notify" in emulator_log.read_text(), "the denied write")
     job = strict.jobs.get(job_id)
     assert job
     assert job.state == "submitted"
     with pytest.raises(ClientError, match="404"):
-        strict.pictures.s3.head_object(
+        strict.images.s3.head_object(
             Bucket=strict.stack.results, Key=f"results/{job.source.key.removeprefix('inbox/')}.png"
         )
 
@@ -171,13 +167,13 @@ def test_a_result_that_the_model_may_not_write_is_not_there_until_sweep_sends_it
     assert (job.state, job.attempts) == ("done", 2)
 
 
-def test_sweep_does_not_run_without_its_right_to_the_index(strict: Running) -> None:
+def test_sweep_fails_without_permission_to_query_the_index(strict: Running) -> None:
     with without(strict, "SweepRole", "dynamodb:Query"):
-        answer = invoke(strict, "SweepFunction", {})
-    assert "AccessDenied" in answer["errorMessage"]
+        response = invoke(strict, "SweepFunction", {})
+    assert "AccessDenied" in response["errorMessage"]
 
 
-def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Running) -> None:
+def test_a_readable_dead_letter_fails_its_job_and_an_unreadable_one_is_logged(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/dead.jpg", "1", 1)
     dead = physical(strict, "QueuesIntakeDead")
     strict.send(dead, "no JSON")
@@ -186,93 +182,93 @@ def test_dead_letters_are_taken_and_only_the_readable_one_ends_a_job(strict: Run
     job = strict.wait_for_end([job_id])[job_id]
     assert job.error
     assert (job.state, job.error.code) == ("failed", "gave_up")
-    wait_until(lambda: "unreadable dead letter" in strict.log("dead_letters"), "word of the unreadable one")
+    wait_until(lambda: "unreadable dead letter" in strict.log("dead_letters"), "the log line of the unreadable message")
 
 
-def test_dead_letters_hands_back_what_it_may_not_record(strict: Running) -> None:
+def test_dead_letters_returns_a_message_that_it_cannot_record(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/as-dead.jpg", "1", 1)
     record = {"messageId": "1", "eventSource": "aws:sqs", "body": json.dumps({"Records": [created(source)]})}
     with without(strict, "DeadLettersRole", "dynamodb:PutItem"):
-        answer = invoke(strict, "DeadLettersFunction", {"Records": [record]})
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+        response = invoke(strict, "DeadLettersFunction", {"Records": [record]})
+    assert response == {"batchItemFailures": [{"itemIdentifier": "1"}]}
     assert strict.jobs.get(dropped(source, datetime.now(UTC)).id) is None
 
 
-def test_a_webhook_is_told_under_the_roles_alone(strict: Running, photo: bytes) -> None:
+def test_a_webhook_is_delivered_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
         webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(strict))
-        submit(strict, asked_for(strict, photo, webhook))
+        submit(strict, job_with_webhook(strict, photo, webhook))
         wait_until(lambda: bool(receiver.requests), "the post")
     ((head, body),) = receiver.requests
     assert verified(head, body)["type"] == "job.done"
 
 
-def test_the_api_says_that_it_may_not_look(strict: Running) -> None:
+def test_the_api_returns_503_without_permission_to_read_the_table(strict: Running) -> None:
     path = f"/v1/jobs/{'0' * 32}"
-    assert strict.pictures.http.get(path).status_code == 404
+    assert strict.images.http.get(path).status_code == 404
     with without(strict, "ApiRole", "dynamodb:GetItem"):
-        assert strict.pictures.http.get(path).status_code == 503
-    assert strict.pictures.http.get(path).status_code == 404
+        assert strict.images.http.get(path).status_code == 503
+    assert strict.images.http.get(path).status_code == 404
 
 
-def test_a_fault_of_the_authorizer_is_no_refusal(strict: Running) -> None:
+def test_an_error_of_the_authorizer_returns_500(strict: Running) -> None:
     with without(strict, "AuthorizeRole", "dynamodb:GetItem"):
-        answer = strict.pictures.http.get("/v1/jobs")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
-    assert strict.pictures.http.get("/v1/jobs").status_code == 200
+        response = strict.images.http.get("/v1/jobs")
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+    assert strict.images.http.get("/v1/jobs").status_code == 200
 
 
-def test_a_caller_by_signature_comes_in_with_the_right_to_call_and_not_without(strict: Running) -> None:
+def test_a_signed_request_needs_permission_to_invoke_the_api(strict: Running) -> None:
     iam = client(strict.config, "iam")
     trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     role = iam.create_role(RoleName="machine", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
-    keys = assume(strict.config, role["Arn"])
-    machine = Credentials(keys["access_key"], keys["secret_key"], keys["token"])
-    # The emulator says so in words of its own; API Gateway has ACCESS_DENIED for it.
-    assert signed(strict, strict.pictures.http, "/iam/v1/usage", machine).status_code == 403
+    keys = assume_role(strict.config, role["Arn"])
+    credentials = Credentials(keys["access_key"], keys["secret_key"], keys["token"])
+    # The emulator returns its own message; API Gateway uses the gateway response ACCESS_DENIED.
+    assert signed(strict, strict.images.http, "/iam/v1/usage", credentials).status_code == 403
 
-    right = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}
-    iam.put_role_policy(RoleName="machine", PolicyName="call", PolicyDocument=json.dumps({"Statement": [right]}))
-    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", machine)
-    assert (answer.status_code, answer.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
+    statement = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": "*"}
+    iam.put_role_policy(RoleName="machine", PolicyName="call", PolicyDocument=json.dumps({"Statement": [statement]}))
+    response = signed(strict, strict.images.http, "/iam/v1/usage", credentials)
+    assert (response.status_code, response.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
 
-    forged = Credentials(machine.access_key, "not the secret", machine.token)
-    answer = signed(strict, strict.pictures.http, "/iam/v1/usage", forged)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "auth_failed")
+    forged = Credentials(credentials.access_key, "not the secret", credentials.token)
+    response = signed(strict, strict.images.http, "/iam/v1/usage", forged)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "auth_failed")
 
 
-def test_what_comes_by_plain_http_is_refused_to_a_role_with_the_right(strict: Running, photo: bytes) -> None:
+def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
     with pytest.raises(httpx2.TransportError):
         httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
-    # As through a proxy in front that was reached without TLS: the policies of buckets and queues ask for that.
+    # A proxy that was reached without TLS sets X-Forwarded-Proto; the policies of buckets and queues check it.
     s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkRole"))
     sqs = client(strict.config, "sqs", role=lambda: arn(strict, "SweepRole"))
-    nothing = JobMessage("0" * 32, attempts=0).to_body()  # such a job is not there
+    message = JobMessage("0" * 32, attempts=0).to_body()  # the job does not exist
     s3.put_object(Bucket=strict.stack.results, Key="results/by-tls.png", Body=photo)
-    sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=nothing)
+    sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=message)
     for service in (s3, sqs):
-        service.meta.events.register("before-send", said_to_be_plain)
+        service.meta.events.register("before-send", forwarded_as_http)
     with pytest.raises(ClientError, match="AccessDenied"):
         s3.put_object(Bucket=strict.stack.results, Key="results/plain.png", Body=photo)
     with pytest.raises(ClientError, match="AccessDenied"):
-        sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=nothing)
+        sqs.send_message(QueueUrl=strict.stack.jobs_queue_url, MessageBody=message)
 
 
-def test_the_emulator_still_asks_for_a_right_to_batches_of_their_own(strict: Running) -> None:
-    """Else the bridge `send_batches` can go."""
+def test_the_emulator_still_needs_a_separate_permission_for_message_batches(strict: Running) -> None:
+    """If this fails, the workaround `allow_batches` is obsolete."""
     iam, sqs = client(strict.config, "iam"), client(strict.config, "sqs")
     url = sqs.create_queue(QueueName="batches")["QueueUrl"]
-    right = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
+    statement = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
     trusted = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
     role = iam.create_role(RoleName="sender", AssumeRolePolicyDocument=json.dumps({"Statement": [trusted]}))["Role"]
-    iam.put_role_policy(RoleName="sender", PolicyName="send", PolicyDocument=json.dumps({"Statement": [right]}))
+    iam.put_role_policy(RoleName="sender", PolicyName="send", PolicyDocument=json.dumps({"Statement": [statement]}))
     sender = client(strict.config, "sqs", role=lambda: role["Arn"])
     sender.send_message(QueueUrl=url, MessageBody="one")
     with pytest.raises(ClientError, match="AccessDenied"):
         sender.send_message_batch(QueueUrl=url, Entries=[{"Id": "0", "MessageBody": "one of ten"}])
 
 
-def test_no_port_is_open_but_the_three(strict: Running) -> None:
+def test_only_three_ports_are_open(strict: Running) -> None:
     config = strict.config
     programs = (processes.find(name, config.state) for name in ("emulator", "sagemaker", "model"))
     listening = {
@@ -286,7 +282,7 @@ def test_no_port_is_open_but_the_three(strict: Running) -> None:
     assert listening == {("127.0.0.1", port) for port in (config.aws_port, config.sagemaker_port, config.model_port)}
 
 
-def test_the_mode_of_a_stack_that_is_up_cannot_be_changed(strict: Running) -> None:
+def test_the_mode_of_a_running_stack_cannot_be_changed(strict: Running) -> None:
     with pytest.raises(LocalError, match="make down"):
         stack.up(replace(strict.config, strict=False))
     assert stack.find(strict.config) == strict.stack
@@ -294,7 +290,7 @@ def test_the_mode_of_a_stack_that_is_up_cannot_be_changed(strict: Running) -> No
 
 @contextmanager
 def without(running: Running, role: str, action: str) -> Iterator[None]:
-    """Meanwhile the role has lost every statement that allows `action`."""
+    """Removes every statement that allows `action` from the policies of a role."""
     iam = client(running.config, "iam")
     name = physical(running, role)
     policies = {
@@ -302,14 +298,14 @@ def without(running: Running, role: str, action: str) -> Iterator[None]:
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
     }
     try:
-        taken = 0
+        removed = 0
         for policy, document in policies.items():
             left = [statement for statement in document["Statement"] if action not in statement["Action"]]
-            taken += len(document["Statement"]) - len(left)
+            removed += len(document["Statement"]) - len(left)
             iam.put_role_policy(
                 RoleName=name, PolicyName=policy, PolicyDocument=json.dumps({**document, "Statement": left})
             )
-        assert taken, f"{role} does not have {action}"
+        assert removed, f"{role} does not have {action}"
         yield
     finally:
         for policy, document in policies.items():
@@ -317,7 +313,7 @@ def without(running: Running, role: str, action: str) -> Iterator[None]:
 
 
 def physical(running: Running, logical: str) -> str:
-    """The deployed resource whose logical id is `logical` and eight characters of CDK's."""
+    """Returns the physical id of a resource. logical: its logical id without the 8 characters that CDK appends."""
     resources = client(running.config, "cloudformation").describe_stack_resources(StackName=APP_STACK)["StackResources"]
     [found] = [
         one["PhysicalResourceId"]
@@ -332,19 +328,19 @@ def arn(running: Running, role: str) -> str:
 
 
 def invoke(running: Running, function: str, event: dict[str, Any]) -> Any:
-    """What a function answers, or the error with which it ends."""
+    """Invokes a function and returns its response or error."""
     name = physical(running, function)
     return json.load(client(running.config, "lambda").invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
 
 
 def calls(running: Running, function: str) -> int:
-    """How often a function has run to its end."""
+    """Returns the number of finished invocations of a function."""
     return running.log(function).count("REPORT RequestId")
 
 
 def get(running: Running, url: str) -> httpx2.Response:
-    return httpx2.get(url, verify=trust(running.config.ca_bundle), trust_env=False)
+    return httpx2.get(url, verify=tls_verify(running.config.ca_bundle), trust_env=False)
 
 
-def said_to_be_plain(request: Any, **_: Any) -> None:
+def forwarded_as_http(request: Any, **_: Any) -> None:
     request.headers["X-Forwarded-Proto"] = "http"

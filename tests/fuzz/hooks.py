@@ -1,4 +1,4 @@
-"""What schemathesis cannot know: images, presets, and addresses, of which no name server is asked."""
+"""Hooks of schemathesis that generate images, presets and URLs. The URLs need no name resolution."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from maskdrop.presets import NAME, PRESETS
 
 PHOTO = ROOT / "samples" / "default" / "astronaut.png"
 
-ADDRESSES = ("https://10.0.0.1/a.jpg", "https://photos.invalid/a.jpg", "https://127.0.0.1:443/", "https://a.local/?b")
+URLS = ("https://10.0.0.1/a.jpg", "https://photos.invalid/a.jpg", "https://127.0.0.1:443/", "https://a.local/?b")
 
 
-def picture(size: tuple[int, int], form: str) -> bytes:
+def image(size: tuple[int, int], form: str) -> bytes:
     with Image.open(PHOTO) as photo:
-        made = io.BytesIO()
-        photo.resize(size).save(made, form)
-    return made.getvalue()
+        encoded = io.BytesIO()
+        photo.resize(size).save(encoded, form)
+    return encoded.getvalue()
 
 
 FILES = st.binary(min_size=1) | st.builds(
-    picture, st.sampled_from([(1, 1), (64, 48), (3, 200), (320, 240)]), st.sampled_from(["JPEG", "PNG", "WEBP"])
+    image, st.sampled_from([(1, 1), (64, 48), (3, 200), (320, 240)]), st.sampled_from(["JPEG", "PNG", "WEBP"])
 )
 
 schemathesis.openapi.format("binary", FILES)
 schemathesis.openapi.format("byte", FILES.map(base64.b64encode).map(bytes.decode))
-schemathesis.openapi.format("uri", st.sampled_from(ADDRESSES))
+schemathesis.openapi.format("uri", st.sampled_from(URLS))
 schemathesis.openapi.media_type("image/*", FILES)
 
 
 @schemathesis.hook
 def map_query(_: object, query: dict[str, Any]) -> dict[str, Any]:
-    return found(query)
+    return with_known_preset(query)
 
 
 @schemathesis.hook
 def map_body(_: object, body: Any) -> Any:
-    """A place in S3 as it should be becomes the address of a photo, so that there are jobs to ask for."""
+    """Replaces a valid S3 object by the URL of a photo, so that jobs exist."""
     if not isinstance(body, dict):
         return body
     match body.get("source"):
         case {"bucket": str(), "key": str(key)} if key and len(body["source"]) == 2:
             body = {**body, "source": {"url": os.environ["MASKDROP_PHOTO"]}}
-    return found(body)
+    return with_known_preset(body)
 
 
-def found(said: dict[str, Any]) -> dict[str, Any]:
-    """With a preset that there is, where it has a preset's name."""
-    name = (said or {}).get("preset")
+def with_known_preset(options: dict[str, Any]) -> dict[str, Any]:
+    """Replaces a valid preset name by the name of an existing preset."""
+    name = (options or {}).get("preset")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        return said
-    return {**said, "preset": [*PRESETS][len(name) % len(PRESETS)]}
+        return options
+    return {**options, "preset": [*PRESETS][len(name) % len(PRESETS)]}

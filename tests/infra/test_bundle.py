@@ -12,7 +12,7 @@ from tests.infra.conftest import Template
 
 @pytest.fixture(scope="module")
 def zipped(template: Template) -> zipfile.ZipFile:
-    """The one zip of all functions, as it is uploaded."""
+    """The uploaded zip of all functions."""
     (key,) = {function["Code"]["S3Key"] for function in template.of("AWS::Lambda::Function").values()}
     files = json.loads((template.folder / "Maskdrop-dev.assets.json").read_text())["files"]
     source = files[key.removesuffix(".zip")]["source"]
@@ -25,11 +25,11 @@ def zipped(template: Template) -> zipfile.ZipFile:
     return zipfile.ZipFile(buffer)
 
 
-def test_it_holds_our_folders_under_their_own_names(zipped: zipfile.ZipFile) -> None:
+def test_the_zip_contains_lambdas_and_maskdrop(zipped: zipfile.ZipFile) -> None:
     assert {"lambdas/ingest.py", "lambdas/adapters/jobs.py", "maskdrop/flow.py"} <= set(zipped.namelist())
 
 
-def test_it_holds_nothing_compiled_so_that_it_runs_on_every_processor_and_python(zipped: zipfile.ZipFile) -> None:
+def test_the_zip_contains_no_compiled_code(zipped: zipfile.ZipFile) -> None:
     endings = {Path(name).suffix for name in zipped.namelist()}
     assert not endings & {".so", ".pyc", ".pyd", ".dll", ".dylib"}
     tags = [zipped.read(name).decode() for name in zipped.namelist() if name.endswith(".dist-info/WHEEL")]
@@ -37,11 +37,11 @@ def test_it_holds_nothing_compiled_so_that_it_runs_on_every_processor_and_python
     assert all("Root-Is-Purelib: true" in tag for tag in tags)
 
 
-def test_it_weighs_less_than_5_mb(zipped: zipfile.ZipFile) -> None:
+def test_the_zip_is_smaller_than_5_mb(zipped: zipfile.ZipFile) -> None:
     size = sum(entry.compress_size for entry in zipped.infolist())
     assert size < 5_000_000
 
 
-def test_it_holds_no_tests_no_model_and_no_boto3(zipped: zipfile.ZipFile) -> None:
+def test_the_zip_contains_no_tests_no_model_and_no_boto3(zipped: zipfile.ZipFile) -> None:
     top = {Path(name).parts[0] for name in zipped.namelist()}
     assert not top & {"tests", "sagemaker_model", "infra", "local", "boto3", "botocore", "bin"}

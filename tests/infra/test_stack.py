@@ -4,14 +4,16 @@ import importlib.util
 import json
 import re
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from lambdas.adapters.interactive import WAIT_S
+from lambdas.observe import JOB_METRICS
 from maskdrop.access import OPEN_PATHS
-from maskdrop.flow import ANSWERS_PREFIX
+from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.settings import Settings
 from maskdrop.webhook import RETRY_S
 from tests.infra.conftest import Template, synthesize
@@ -27,12 +29,12 @@ FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize
 
 
 def target(reference: Any) -> str:
-    """The logical id that a Ref or a GetAtt points at."""
+    """Returns the logical ID that a Ref or a GetAtt refers to."""
     return str(reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"][0])
 
 
 def model(template: Template, endpoint: str) -> dict[str, Any]:
-    """The container of the model of "Bulk" or "Interactive"."""
+    """Returns the container definition of the model of "Bulk" or "Interactive"."""
     (found,) = [one for name, one in template.of("AWS::SageMaker::Model").items() if name.startswith(endpoint)]
     container: dict[str, Any] = found["PrimaryContainer"]
     return container
@@ -42,8 +44,8 @@ def tag(container: dict[str, Any]) -> str:
     return str(container["Image"]["Fn::Join"][1][-1])
 
 
-def rights(template: Template, role: str) -> dict[str, str]:
-    """Action -> the resources it is allowed on, as text."""
+def permissions(template: Template, role: str) -> dict[str, str]:
+    """Returns the resources, as JSON text, by action that a role allows."""
     found: dict[str, str] = {}
     for name, statement in statements(template):
         if name.startswith(role):
@@ -53,37 +55,37 @@ def rights(template: Template, role: str) -> dict[str, str]:
 
 
 def prefixes(resources: str) -> set[str]:
-    """Of objects in buckets of ours, from what `rights` gives."""
+    """Returns the key prefixes in the resources of `permissions`."""
     return set(re.findall(r'"/([a-z/]+)/\*"', resources))
 
 
 def statements(template: Template) -> list[tuple[str, dict[str, Any]]]:
-    """(logical id, statement) of every policy of a role."""
+    """Returns (logical ID, statement) of every role policy."""
     found = [(name, one["PolicyDocument"]) for name, one in template.of("AWS::IAM::Policy").items()]
     for name, role in template.of("AWS::IAM::Role").items():
         found += [(name, policy["PolicyDocument"]) for policy in role.get("Policies", [])]
     return [(name, statement) for name, document in found for statement in document["Statement"]]
 
 
-def test_a_message_stays_hidden_for_six_times_the_timeout_of_the_function_that_has_it(template: Template) -> None:
+def test_the_visibility_timeout_is_at_least_six_times_the_function_timeout(template: Template) -> None:
     queues, functions = template.of("AWS::SQS::Queue"), template.of("AWS::Lambda::Function")
     for mapping in template.of("AWS::Lambda::EventSourceMapping").values():
         queue, function = queues[target(mapping["EventSourceArn"])], functions[target(mapping["FunctionName"])]
         assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + mapping["MaximumBatchingWindowInSeconds"]
 
 
-def test_every_queue_that_is_no_dead_letter_queue_has_one_and_every_queue_keeps_14_days(template: Template) -> None:
+def test_every_queue_has_a_dead_letter_queue_and_retains_messages_for_14_days(template: Template) -> None:
     queues = template.of("AWS::SQS::Queue")
     dead = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
     }
-    assert len(dead) == 5
+    assert len(dead) == 4
     assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
     assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
 
 
-def test_every_dead_letter_queue_has_a_function_that_reads_it(template: Template) -> None:
+def test_a_function_consumes_every_dead_letter_queue(template: Template) -> None:
     dead = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"])
         for queue in template.of("AWS::SQS::Queue").values()
@@ -93,13 +95,13 @@ def test_every_dead_letter_queue_has_a_function_that_reads_it(template: Template
     assert dead <= read
 
 
-def test_one_message_may_fail_alone(template: Template) -> None:
+def test_every_queue_consumer_reports_batch_item_failures(template: Template) -> None:
     for mapping in template.of("AWS::Lambda::EventSourceMapping").values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         assert mapping["ScalingConfig"]["MaximumConcurrency"] >= 2
 
 
-def test_every_bucket_is_closed_to_the_public_and_encrypted(template: Template) -> None:
+def test_every_bucket_blocks_public_access_and_is_encrypted(template: Template) -> None:
     for bucket in template.of("AWS::S3::Bucket").values():
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
         assert bucket["BucketEncryption"]
@@ -113,47 +115,47 @@ def test_every_bucket_is_closed_to_the_public_and_encrypted(template: Template) 
         ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics"),
     ],
 )
-def test_every_bucket_queue_and_topic_refuses_plain_http(
+def test_every_bucket_queue_and_topic_denies_requests_without_tls(
     template: Template, resource: str, policy: str, key: str
 ) -> None:
-    guarded = set()
+    protected = set()
     for properties in template.of(policy).values():
         denials = [one for one in properties["PolicyDocument"]["Statement"] if one["Effect"] == "Deny"]
         if {"Bool": {"aws:SecureTransport": "false"}} in [one["Condition"] for one in denials]:
-            things = properties[key]
-            guarded |= {target(thing) for thing in (things if isinstance(things, list) else [things])}
-    assert guarded == set(template.of(resource))
+            references = properties[key]
+            protected |= {target(one) for one in (references if isinstance(references, list) else [references])}
+    assert protected == set(template.of(resource))
 
 
 def test_topics_are_encrypted(template: Template) -> None:
     assert all(topic["KmsMasterKeyId"] for topic in template.of("AWS::SNS::Topic").values())
 
 
-def test_a_photo_in_the_inbox_is_announced_to_intake_once_s3_may_send_there(template: Template) -> None:
+def test_the_inbox_notifies_the_intake_queue_and_depends_on_its_policy(template: Template) -> None:
     inbox = template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
     intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
-    (announced,) = template.of("AWS::S3::Bucket")[inbox]["NotificationConfiguration"]["QueueConfigurations"]
-    assert target(announced["Queue"]) == intake
-    assert announced["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
+    (notification,) = template.of("AWS::S3::Bucket")[inbox]["NotificationConfiguration"]["QueueConfigurations"]
+    assert target(notification["Queue"]) == intake
+    assert notification["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
     (policy,) = [
         name for name, one in template.of("AWS::SQS::QueuePolicy").items() if target(one["Queues"][0]) == intake
     ]
     assert policy in template.body["Resources"][inbox]["DependsOn"]
 
 
-def test_the_name_that_cloudformation_gives_the_inbox_is_one_that_the_intake_queue_lets_in(template: Template) -> None:
+def test_the_policy_of_the_intake_queue_matches_the_generated_name_of_the_inbox(template: Template) -> None:
     intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
     (policy,) = [one for one in template.of("AWS::SQS::QueuePolicy").values() if target(one["Queues"][0]) == intake]
     (allowed,) = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
     pattern = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Join"][1][-1]
-    # An unnamed bucket is called <stack>-<logical id>-<random>, in small letters.
+    # CloudFormation names an unnamed bucket <stack>-<logical ID>-<random>, in lower case.
     assert pattern == ":s3:::" + "Maskdrop-dev".lower() + "-*"
     assert allowed["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     inbox = template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
     assert "BucketName" not in template.of("AWS::S3::Bucket")[inbox]
 
 
-def test_the_endpoint_sleeps_at_zero_and_both_policies_are_there_that_it_needs(template: Template) -> None:
+def test_the_bulk_endpoint_scales_to_zero_and_has_both_scaling_policies(template: Template) -> None:
     (scaled,) = template.of("AWS::ApplicationAutoScaling::ScalableTarget").values()
     assert scaled["MinCapacity"] == 0
     policies = {one["PolicyType"]: one for one in template.of("AWS::ApplicationAutoScaling::ScalingPolicy").values()}
@@ -169,50 +171,50 @@ def test_the_endpoint_sleeps_at_zero_and_both_policies_are_there_that_it_needs(t
     assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
 
 
-def test_the_endpoint_answers_where_the_functions_look_for_answers(template: Template) -> None:
+def test_the_endpoint_writes_results_and_notifications_where_the_functions_read_them(template: Template) -> None:
     (config,) = [one for one in template.of("AWS::SageMaker::EndpointConfig").values() if "AsyncInferenceConfig" in one]
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     results = template.body["Outputs"]["ResultsBucket"]["Value"]
-    assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{ANSWERS_PREFIX}"]]}
+    assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{RESPONSES_PREFIX}"]]}
     topics = {target(topic) for topic in output["NotificationConfig"].values()}
     queue = template.body["Outputs"]["ResultsQueueUrl"]["Value"]["Ref"]
-    heard = template.of("AWS::SNS::Subscription").values()
-    to_queue = [one for one in heard if one["Protocol"] == "sqs"]
+    subscriptions = template.of("AWS::SNS::Subscription").values()
+    to_queue = [one for one in subscriptions if one["Protocol"] == "sqs"]
     assert {target(one["TopicArn"]) for one in to_queue} == topics
     assert {target(one["Endpoint"]) for one in to_queue} == {queue}
     assert all(one["RawMessageDelivery"] for one in to_queue)
 
 
-def test_weights_of_ones_own_bucket_are_read_as_they_lie_there(template: Template, tmp_path: Path) -> None:
+def test_the_bulk_endpoint_reads_custom_weights_uncompressed(template: Template, tmp_path: Path) -> None:
     own = synthesize(tmp_path, "dev", weights="s3://models/maskdrop/1/")["Maskdrop"]
     container = model(own, "Bulk")
     assert container["ModelDataSource"]["S3DataSource"] == {
         "S3Uri": "s3://models/maskdrop/1/", "S3DataType": "S3Prefix", "CompressionType": "None",
     }  # fmt: skip
     assert container["Environment"]["MODEL_WEIGHTS_DIR"] == "/opt/ml/model"
-    allowed = rights(own, "BulkRole")
+    allowed = permissions(own, "BulkRole")
     assert ":s3:::models/maskdrop/1/*" in allowed["s3:GetObject"]
     assert ':s3:::models"' in allowed["s3:ListBucket"]
     assert "models" not in allowed["s3:PutObject"]
     assert "ModelDataSource" not in model(template, "Bulk")
-    # A serverless endpoint is given none: SageMaker takes them in another form there.
+    # A serverless endpoint does not support them.
     assert "ModelDataSource" not in model(own, "Interactive")
-    assert "models" not in json.dumps(rights(own, "InteractiveRole"))
+    assert "models" not in json.dumps(permissions(own, "InteractiveRole"))
 
 
 @pytest.mark.parametrize("weights", ["s3://models", "s3://models/", "s3://models/1", "models/1/", "s3:///1/"])
-def test_a_prefix_that_sagemaker_would_refuse_stops_synth(tmp_path: Path, weights: str) -> None:
-    with pytest.raises(ValueError, match="slash at its end"):
+def test_synthesis_fails_for_an_invalid_weights_prefix(tmp_path: Path, weights: str) -> None:
+    with pytest.raises(ValueError, match="trailing slash"):
         synthesize(tmp_path, "dev", weights=weights)
 
 
-def test_the_image_is_named_and_nothing_is_imported_from_another_stack(template: Template) -> None:
+def test_the_stack_names_the_image_and_imports_no_value_of_another_stack(template: Template) -> None:
     assert "Fn::ImportValue" not in json.dumps(template.body)
     assert tag(model(template, "Bulk")).startswith("/maskdrop-dev:")
 
 
 @pytest.mark.parametrize(("endpoint", "packages"), [("Bulk", ""), ("Interactive", "requirements.txt")])
-def test_the_image_that_an_endpoint_runs_is_one_that_is_built(
+def test_the_build_pushes_the_image_of_every_endpoint(
     template: Template, stacks: dict[str, Template], endpoint: str, packages: str
 ) -> None:
     (built,) = stacks["MaskdropImage"].of("Custom::Image").values()
@@ -226,7 +228,7 @@ def test_the_image_that_an_endpoint_runs_is_one_that_is_built(
     assert build.partition("PACKAGES=")[2].partition(" ")[0] == packages
 
 
-def test_what_infra_writes_is_what_every_function_reads(template: Template) -> None:
+def test_every_function_reads_the_settings_that_infra_writes(template: Template) -> None:
     for function in template.of("AWS::Lambda::Function").values():
         variables = function["Environment"]["Variables"]
         filled = {name: value if isinstance(value, str) else target(value) for name, value in variables.items()}
@@ -237,14 +239,14 @@ def test_what_infra_writes_is_what_every_function_reads(template: Template) -> N
         assert (settings.interactive, settings.interactive_mode) == ("maskdrop-dev-interactive", "serverless")
 
 
-def test_the_template_knows_nothing_of_a_laptop(template: Template) -> None:
+def test_the_template_contains_no_local_setting(template: Template) -> None:
     text = json.dumps(template.body)
     assert "AWS_ENDPOINT" not in text
     assert "localhost" not in text
     assert "127.0.0.1" not in text
 
 
-def test_every_handler_is_a_function_of_ours(template: Template) -> None:
+def test_every_handler_exists_in_lambdas(template: Template) -> None:
     handlers = {function["Handler"] for function in template.of("AWS::Lambda::Function").values()}
     assert handlers == {f"lambdas.{name}.handler" for name in FUNCTIONS}
     for handler in handlers:
@@ -254,7 +256,7 @@ def test_every_handler_is_a_function_of_ours(template: Template) -> None:
         assert f"def {name}(" in Path(str(found.origin)).read_text()
 
 
-def test_functions_run_on_arm_with_a_python_that_is_kept_and_tell_what_they_do(template: Template) -> None:
+def test_functions_use_arm64_python_3_14_tracing_and_json_logs(template: Template) -> None:
     for function in template.of("AWS::Lambda::Function").values():
         assert function["Architectures"] == ["arm64"]
         assert function["Runtime"] == "python3.14"
@@ -264,8 +266,8 @@ def test_functions_run_on_arm_with_a_python_that_is_kept_and_tell_what_they_do(t
         assert function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == f"maskdrop-{service}"
 
 
-def test_a_role_names_what_it_may_touch(template: Template) -> None:
-    nameless = {
+def test_roles_name_actions_and_resources_without_wildcards(template: Template) -> None:
+    without_resources = {
         "xray:PutTraceSegments",
         "xray:PutTelemetryRecords",
         "ecr:GetAuthorizationToken",
@@ -275,18 +277,18 @@ def test_a_role_names_what_it_may_touch(template: Template) -> None:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not [action for action in actions if "*" in action], name
         if statement["Resource"] == "*":
-            assert set(actions) <= nameless, name
+            assert set(actions) <= without_resources, name
 
 
 @pytest.fixture(scope="module")
 def realtime(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    """With weights of one's own besides."""
+    """A stage with a real-time endpoint and custom weights."""
     folder = tmp_path_factory.mktemp("realtime")
     return synthesize(folder, "dev", interactive="realtime", weights="s3://models/maskdrop/1/")["Maskdrop"]
 
 
 def interactive(template: Template) -> dict[str, Any]:
-    """The one variant of the interactive endpoint."""
+    """Returns the production variant of the interactive endpoint."""
     (config,) = [
         one for one in template.of("AWS::SageMaker::EndpointConfig").values() if "AsyncInferenceConfig" not in one
     ]
@@ -294,14 +296,14 @@ def interactive(template: Template) -> dict[str, Any]:
     return dict(variant)
 
 
-def test_one_picture_now_is_worked_by_processors_that_are_there_only_while_they_work(template: Template) -> None:
+def test_the_interactive_endpoint_is_serverless_on_cpus_by_default(template: Template) -> None:
     variant = interactive(template)
     assert variant["ServerlessConfig"] == {"MemorySizeInMB": 6144, "MaxConcurrency": 10}
     assert "InstanceType" not in variant
     assert "MODEL_REQUIRE_GPU" not in model(template, "Interactive")["Environment"]
 
 
-def test_in_real_time_a_gpu_is_always_there_and_more_follow_the_calls(realtime: Template) -> None:
+def test_a_realtime_endpoint_keeps_one_gpu_instance_and_scales_with_concurrent_requests(realtime: Template) -> None:
     variant = interactive(realtime)
     assert (variant["InitialInstanceCount"], variant["InstanceType"]) == (1, "ml.g6.xlarge")
     assert variant["RoutingConfig"] == {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
@@ -320,32 +322,32 @@ def test_in_real_time_a_gpu_is_always_there_and_more_follow_the_calls(realtime: 
     assert {"PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"} in followed
 
 
-def test_switched_off_there_is_no_second_endpoint_and_the_functions_know(tmp_path: Path) -> None:
+def test_with_interactive_off_there_is_no_interactive_endpoint_and_functions_receive_the_mode(tmp_path: Path) -> None:
     template = synthesize(tmp_path, "dev", interactive="off")["Maskdrop"]
     assert len(template.of("AWS::SageMaker::Endpoint")) == 1
-    assert "sagemaker:InvokeEndpoint" not in rights(template, "ApiRole")
+    assert "sagemaker:InvokeEndpoint" not in permissions(template, "ApiRole")
     for function in template.of("AWS::Lambda::Function").values():
         variables = function["Environment"]["Variables"]
         assert "MASKDROP_INTERACTIVE" not in variables
         assert variables["MASKDROP_INTERACTIVE_MODE"] == "off"
 
 
-def test_a_mode_that_there_is_not_stops_synth(tmp_path: Path) -> None:
+def test_synthesis_fails_for_an_unknown_interactive_mode(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="serverless, realtime, off"):
         synthesize(tmp_path, "dev", interactive="always")
 
 
-def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_results_alone(template: Template) -> None:
-    allowed = rights(template, "BulkRole")
+def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_only_results(template: Template) -> None:
+    allowed = permissions(template, "BulkRole")
     assert prefixes(allowed["s3:GetObject"]) == {"inbox", "uploads", "backgrounds", "results", "bundles"}
     assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles"}
 
 
-def test_the_interactive_endpoint_reads_backgrounds_and_writes_large_results_and_nothing_else(
+def test_the_interactive_endpoint_reads_only_backgrounds_and_writes_only_large_results(
     template: Template, realtime: Template
 ) -> None:
     for one in (template, realtime):
-        allowed = rights(one, "InteractiveRole")
+        allowed = permissions(one, "InteractiveRole")
         assert prefixes(allowed["s3:GetObject"]) == {"backgrounds", "uploads/backgrounds"}
         assert prefixes(allowed["s3:PutObject"]) == {"results/cutouts"}
         assert {action for action in allowed if action.startswith("s3:")} == {
@@ -353,7 +355,7 @@ def test_the_interactive_endpoint_reads_backgrounds_and_writes_large_results_and
         }  # fmt: skip
 
 
-def test_bodies_pass_the_api_as_they_are_and_it_waits_for_one_picture_as_long_as_it_can(template: Template) -> None:
+def test_the_api_treats_every_body_as_binary_and_its_timeout_covers_a_synchronous_request(template: Template) -> None:
     (api,) = template.of("AWS::ApiGateway::RestApi").values()
     assert api["BinaryMediaTypes"] == ["*/*"]
     (function,) = [
@@ -362,9 +364,9 @@ def test_bodies_pass_the_api_as_they_are_and_it_waits_for_one_picture_as_long_as
     assert WAIT_S < function["Timeout"] <= 29
 
 
-def test_ingest_may_not_read_pictures_and_api_may_delete_all_but_what_was_dropped(template: Template) -> None:
-    assert not {action for action in rights(template, "IngestRole") if action.startswith("s3:Get")}
-    api = rights(template, "ApiRole")
+def test_ingest_cannot_read_images_and_the_api_cannot_delete_photos_of_the_inbox(template: Template) -> None:
+    assert not {action for action in permissions(template, "IngestRole") if action.startswith("s3:Get")}
+    api = permissions(template, "ApiRole")
     assert {action for action in api if not action.startswith(("logs:", "xray:", "dynamodb:"))} == {
         "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "sqs:SendMessage",
         "sagemaker:InvokeEndpoint",
@@ -374,14 +376,14 @@ def test_ingest_may_not_read_pictures_and_api_may_delete_all_but_what_was_droppe
     assert prefixes(api["s3:DeleteObject"]) == {"uploads", "results"}
 
 
-def test_buckets_of_sources_are_readable_to_the_api_and_the_bulk_endpoint_alone(tmp_path: Path) -> None:
+def test_only_the_api_and_the_bulk_endpoint_can_read_source_buckets(tmp_path: Path) -> None:
     own = synthesize(tmp_path, "dev", source_buckets="shop-photos archive", cors="https://a.example")["Maskdrop"]
     readers = {
         name.partition("Role")[0] for name, statement in statements(own) if "shop-photos" in json.dumps(statement)
     }
     assert readers == {"Api", "Bulk"}
     for role in ("ApiRole", "BulkRole"):
-        allowed = rights(own, role)
+        allowed = permissions(own, role)
         assert {action for action, on in allowed.items() if "archive" in on} == {"s3:GetObject", "s3:ListBucket"}
     for function in own.of("AWS::Lambda::Function").values():
         assert function["Environment"]["Variables"]["MASKDROP_SOURCE_BUCKETS"] == "shop-photos archive"
@@ -393,12 +395,12 @@ def test_buckets_of_sources_are_readable_to_the_api_and_the_bulk_endpoint_alone(
     assert [rule["AllowedOrigins"] for (rule,) in rules] == [["https://a.example"]] * 2
 
 
-def test_a_bucket_of_sources_that_cannot_be_stops_synth(tmp_path: Path) -> None:
+def test_synthesis_fails_for_an_invalid_source_bucket(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="source_buckets"):
         synthesize(tmp_path, "dev", source_buckets="s3://photos")
 
 
-def test_api_keeps_jobs_and_counts_calls_and_reads_no_keys(template: Template) -> None:
+def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Template) -> None:
     jobs, registry = (template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry"))
     on_jobs: set[str] = set()
     on_registry: dict[str, dict[str, set[str]]] = {}
@@ -425,18 +427,18 @@ def test_api_keeps_jobs_and_counts_calls_and_reads_no_keys(template: Template) -
     }  # fmt: skip
 
 
-def test_the_bus_hands_on_only_jobs_with_a_webhook_and_loses_none(template: Template) -> None:
+def test_the_webhook_rule_matches_only_jobs_with_a_webhook_and_has_a_dead_letter_queue(template: Template) -> None:
     (rule,) = [one for one in template.of("AWS::Events::Rule").values() if "EventPattern" in one]
     assert rule["EventPattern"] == {
         "source": ["maskdrop"], "detail": {"data": {"webhook": {"url": [{"exists": True}]}}},
     }  # fmt: skip
-    (told,) = rule["Targets"]
-    queue = template.of("AWS::SQS::Queue")[target(told["Arn"])]
-    assert target(queue["RedrivePolicy"]["deadLetterTargetArn"]) == target(told["DeadLetterConfig"]["Arn"])
+    (rule_target,) = rule["Targets"]
+    queue = template.of("AWS::SQS::Queue")[target(rule_target["Arn"])]
+    assert target(queue["RedrivePolicy"]["deadLetterTargetArn"]) == target(rule_target["DeadLetterConfig"]["Arn"])
     assert queue["RedrivePolicy"]["maxReceiveCount"] == len(RETRY_S) + 1
 
 
-def test_who_posts_webhooks_may_put_them_off_and_read_keys_and_nothing_else(template: Template) -> None:
+def test_the_webhooks_role_can_only_consume_its_queue_and_read_keys(template: Template) -> None:
     allowed = {
         action: statement
         for name, statement in statements(template)
@@ -450,7 +452,7 @@ def test_who_posts_webhooks_may_put_them_off_and_read_keys_and_nothing_else(temp
     assert allowed["dynamodb:GetItem"]["Condition"]["ForAllValues:StringEquals"] == {"dynamodb:LeadingKeys": ["key"]}
 
 
-def test_no_host_is_trusted_unless_the_stage_says_so(template: Template, tmp_path: Path) -> None:
+def test_no_host_is_trusted_by_default(template: Template, tmp_path: Path) -> None:
     def trusted(stack: Template) -> set[str]:
         functions = stack.of("AWS::Lambda::Function").values()
         return {one["Environment"]["Variables"].get("MASKDROP_TRUSTED_HOSTS", "") for one in functions}
@@ -461,12 +463,12 @@ def test_no_host_is_trusted_unless_the_stage_says_so(template: Template, tmp_pat
 
 
 @pytest.mark.parametrize("host", ["images.corp:8080", "Images.corp", "https://images.corp"])
-def test_a_trusted_host_that_could_never_be_met_stops_synth(tmp_path: Path, host: str) -> None:
+def test_synthesis_fails_for_an_invalid_trusted_host(tmp_path: Path, host: str) -> None:
     with pytest.raises(ValueError, match="trusted_hosts"):
         synthesize(tmp_path, "dev", trusted_hosts=host)
 
 
-def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: Template) -> None:
+def test_the_tables_have_on_demand_billing_point_in_time_recovery_ttl_and_indexes(template: Template) -> None:
     tables = template.of("AWS::DynamoDB::Table")
     assert tables.keys() == {template.body["Outputs"][f"{name}Table"]["Value"]["Ref"] for name in ("Jobs", "Registry")}
     for table in tables.values():
@@ -479,13 +481,12 @@ def test_the_tables_are_on_demand_recoverable_and_have_their_indexes(template: T
     }
     assert keys == {
         "by_state": ["state", "recency"],
-        "by_source": ["source_key", "recency"],
         "by_owner": ["owner", "recency"],
     }
 
 
 def methods(template: Template) -> dict[tuple[str, str], dict[str, Any]]:
-    """(verb, path) -> the properties of its method."""
+    """Returns the properties of every method by (HTTP method, path)."""
     resources = template.of("AWS::ApiGateway::Resource")
 
     def path(reference: Any) -> str:
@@ -496,7 +497,7 @@ def methods(template: Template) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["HttpMethod"], path(one["ResourceId"])): one for one in found}
 
 
-def test_every_route_asks_for_a_key_or_a_signature_but_those_that_tell_nothing(template: Template) -> None:
+def test_every_route_except_the_public_ones_requires_a_key_or_a_signature(template: Template) -> None:
     found = {route: method["AuthorizationType"] for route, method in methods(template).items()}
     assert found == {
         ("ANY", "/{proxy+}"): "CUSTOM",
@@ -505,7 +506,7 @@ def test_every_route_asks_for_a_key_or_a_signature_but_those_that_tell_nothing(t
     }
 
 
-def test_the_usage_plan_counts_for_the_key_that_the_authorizer_names(template: Template) -> None:
+def test_the_usage_plan_counts_requests_by_the_key_of_the_authorizer(template: Template) -> None:
     (api,) = template.of("AWS::ApiGateway::RestApi").values()
     assert api["ApiKeySourceType"] == "AUTHORIZER"
     assert methods(template)["ANY", "/{proxy+}"]["ApiKeyRequired"]
@@ -514,64 +515,86 @@ def test_the_usage_plan_counts_for_the_key_that_the_authorizer_names(template: T
     assert plan["Quota"]["Period"] == "MONTH"
 
 
-def test_the_authorizer_is_asked_at_every_call_wherever_the_key_is(template: Template) -> None:
+def test_the_authorizer_runs_for_every_request_without_caching(template: Template) -> None:
     (authorizer,) = template.of("AWS::ApiGateway::Authorizer").values()
     assert (authorizer["Type"], authorizer["AuthorizerResultTtlInSeconds"]) == ("REQUEST", 0)
     assert not authorizer.get("IdentitySource")
 
 
-def test_what_api_gateway_refuses_by_itself_is_an_error_to_our_clients_and_to_remove_bgs(template: Template) -> None:
-    refusals = {one["ResponseType"]: one for one in template.of("AWS::ApiGateway::GatewayResponse").values()}
-    assert refusals.keys() >= {"ACCESS_DENIED", "THROTTLED", "REQUEST_TOO_LARGE", "DEFAULT_4XX", "DEFAULT_5XX"}
-    for refusal in refusals.values():
-        text = refusal["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"said"')
+def test_errors_of_api_gateway_have_the_forms_of_both_dialects(template: Template) -> None:
+    responses = {one["ResponseType"]: one for one in template.of("AWS::ApiGateway::GatewayResponse").values()}
+    assert responses.keys() >= {"ACCESS_DENIED", "THROTTLED", "REQUEST_TOO_LARGE", "DEFAULT_4XX", "DEFAULT_5XX"}
+    for response in responses.values():
+        text = response["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"text"')
         body = json.loads(text)
         assert set(body["error"]) == {"code", "message", "retryable"}
-        (theirs,) = body["errors"]
-        assert (theirs["code"], theirs["title"]) == (body["error"]["code"], body["error"]["message"])
+        (removebg,) = body["errors"]
+        assert (removebg["code"], removebg["title"]) == (body["error"]["code"], body["error"]["message"])
         assert "$" not in text
-    assert (refusals["ACCESS_DENIED"]["StatusCode"], refusals["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
+    assert (responses["ACCESS_DENIED"]["StatusCode"], responses["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
     for kind in ("THROTTLED", "QUOTA_EXCEEDED"):
-        wait = refusals[kind]["ResponseParameters"]["gatewayresponse.header.Retry-After"]
-        assert int(wait.strip("'")) > 0
+        retry_after = responses[kind]["ResponseParameters"]["gatewayresponse.header.Retry-After"]
+        assert int(retry_after.strip("'")) > 0
 
 
-def test_pages_may_call_only_where_the_stage_says_so(template: Template, tmp_path: Path) -> None:
+def test_cors_is_off_by_default_and_allows_the_origins_of_the_stage(template: Template, tmp_path: Path) -> None:
     assert "Access-Control" not in json.dumps(template.body)
     opened = synthesize(tmp_path, "dev", cors="https://a.example https://b.example")["Maskdrop"]
     assert methods(opened)["OPTIONS", "/{proxy+}"]["AuthorizationType"] == "NONE"
-    for refusal in opened.of("AWS::ApiGateway::GatewayResponse").values():
-        assert refusal["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+    for response in opened.of("AWS::ApiGateway::GatewayResponse").values():
+        assert response["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
     for function in opened.of("AWS::Lambda::Function").values():
         assert function["Environment"]["Variables"]["MASKDROP_CORS_ORIGINS"] == "https://a.example https://b.example"
 
 
-def test_a_firewall_is_there_only_for_a_stage_that_asks_and_lets_pictures_through(
-    template: Template, tmp_path: Path
-) -> None:
+def test_waf_is_off_by_default_and_does_not_block_large_bodies(template: Template, tmp_path: Path) -> None:
     assert "AWS::WAFv2" not in json.dumps(template.body)
-    walled = synthesize(tmp_path, "dev", waf="true")["Maskdrop"]
-    (acl,) = walled.of("AWS::WAFv2::WebACL").values()
+    protected = synthesize(tmp_path, "dev", waf="true")["Maskdrop"]
+    (acl,) = protected.of("AWS::WAFv2::WebACL").values()
     common, rate = acl["Rules"]
     counted = common["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
     assert {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}} in counted
     assert rate["Statement"]["RateBasedStatement"]["Limit"] == 50 * 300
-    (on,) = walled.of("AWS::WAFv2::WebACLAssociation").values()
-    assert "/restapis/" in json.dumps(on["ResourceArn"])
+    (association,) = protected.of("AWS::WAFv2::WebACLAssociation").values()
+    assert "/restapis/" in json.dumps(association["ResourceArn"])
 
 
-def test_the_stack_says_where_its_parts_are(template: Template) -> None:
+def test_the_stack_has_its_outputs(template: Template) -> None:
     assert set(template.body["Outputs"]) == OUTPUTS
 
 
-def test_every_alarm_but_the_one_that_wakes_the_endpoint_reaches_a_person(template: Template) -> None:
-    mails = [one for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"]
-    (person,) = [target(one["TopicArn"]) for one in mails]
-    told = [one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": person}]]
-    assert len(told) == len(template.of("AWS::CloudWatch::Alarm")) - 1
+def test_every_alarm_except_the_scaling_alarm_notifies_the_operator(template: Template) -> None:
+    emails = [one for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"]
+    (topic,) = [target(one["TopicArn"]) for one in emails]
+    notifying = [
+        one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": topic}]
+    ]
+    assert len(notifying) == len(template.of("AWS::CloudWatch::Alarm")) - 1
 
 
-def test_cloudwatch_may_publish_alarms_and_use_the_key_of_the_topic(template: Template) -> None:
+def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(template: Template) -> None:
+    """A metric that nothing writes never triggers its alarm."""
+    alarms = json.dumps(template.of("AWS::CloudWatch::Alarm"))
+    read = set(re.findall(r'"MetricName": "(\w+)", "Namespace": "Maskdrop"', alarms))
+    read |= set(
+        re.findall(r'\["Maskdrop","(\w+)"', json.dumps(template.of("AWS::CloudWatch::Dashboard")).replace("\\", ""))
+    )
+    code = "\n".join(path.read_text() for path in (ROOT / "lambdas").rglob("*.py"))
+    written = {*JOB_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
+    assert {"JobsGivenUp", "JobsDone"} <= read <= written
+
+
+def test_every_alarm_has_a_row_in_the_operations_page(template: Template) -> None:
+    """A row may be a pattern, such as `*Errors`."""
+    page = (ROOT / "docs" / "operations.md").read_text().partition("| alarm |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w*]+)` \|", page, re.MULTILINE)
+    logical_ids = [name for name in template.of("AWS::CloudWatch::Alarm") if name.startswith("Alarms")]
+    names = [name.removeprefix("Alarms")[:-8] for name in logical_ids]
+    assert [name for name in names if not any(fnmatchcase(name, row) for row in rows)] == []
+    assert [row for row in rows if not any(fnmatchcase(name, row) for name in names)] == []
+
+
+def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:
     by_cloudwatch = {"Service": "cloudwatch.amazonaws.com"}
     open_to = [
         target(policy["Topics"][0])
@@ -579,15 +602,15 @@ def test_cloudwatch_may_publish_alarms_and_use_the_key_of_the_topic(template: Te
         for one in policy["PolicyDocument"]["Statement"]
         if one["Effect"] == "Allow" and one["Principal"] == by_cloudwatch and one["Action"] == "sns:Publish"
     ]
-    told = [
+    alarm_topics = [
         target(one["TopicArn"]) for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"
     ]
-    assert open_to == told
+    assert open_to == alarm_topics
     (key,) = template.of("AWS::KMS::Key").values()
     assert by_cloudwatch in [one["Principal"] for one in key["KeyPolicy"]["Statement"]]
 
 
-def test_s3_may_deliver_access_logs(template: Template) -> None:
+def test_s3_can_deliver_access_logs(template: Template) -> None:
     logged = {
         target(bucket["LoggingConfiguration"]["DestinationBucketName"])
         for bucket in template.of("AWS::S3::Bucket").values()
@@ -603,11 +626,11 @@ def test_s3_may_deliver_access_logs(template: Template) -> None:
     assert logged == open_to
 
 
-def test_one_dashboard_shows_it(template: Template) -> None:
+def test_there_is_one_dashboard(template: Template) -> None:
     assert len(template.of("AWS::CloudWatch::Dashboard")) == 1
 
 
-def test_the_budget_is_monthly_and_reaches_a_person(stacks: dict[str, Template]) -> None:
+def test_the_budget_is_monthly_and_sends_email(stacks: dict[str, Template]) -> None:
     (budget,) = stacks["MaskdropAccount"].of("AWS::Budgets::Budget").values()
     assert budget["Budget"]["TimeUnit"] == "MONTHLY"
     assert {one["Subscribers"][0]["Address"] for one in budget["NotificationsWithSubscribers"]} == {
@@ -615,12 +638,12 @@ def test_the_budget_is_monthly_and_reaches_a_person(stacks: dict[str, Template])
     }
 
 
-def test_the_same_tree_gives_the_same_template(template: Template, tmp_path: Path) -> None:
+def test_synthesis_is_reproducible(template: Template, tmp_path: Path) -> None:
     again = synthesize(tmp_path, "dev")["Maskdrop"]
     assert again.body == template.body
 
 
-def test_prod_keeps_what_dev_may_lose(template: Template, tmp_path: Path) -> None:
+def test_prod_retains_buckets_and_tables_and_dev_deletes_them(template: Template, tmp_path: Path) -> None:
     prod = synthesize(tmp_path, "prod")["Maskdrop"]
     for stack, policy, protected in ((template, "Delete", False), (prod, "Retain", True)):
         kept = [
@@ -633,7 +656,7 @@ def test_prod_keeps_what_dev_may_lose(template: Template, tmp_path: Path) -> Non
             assert table["DeletionProtectionEnabled"] is protected
 
 
-def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:
+def test_synthesis_fails_for_an_unacknowledged_cdk_nag_finding(tmp_path: Path) -> None:
     from aws_cdk import Stack
     from aws_cdk import aws_s3 as s3
 
@@ -646,7 +669,7 @@ def test_an_unacknowledged_finding_stops_synth(tmp_path: Path) -> None:
     assert "AwsSolutions-S10" in (tmp_path / "validation-report.json").read_text()
 
 
-def test_the_container_is_built_from_the_pins_that_are_tested() -> None:
+def test_the_requirements_files_match_the_extras_of_pyproject() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     def pins(path: str) -> list[str]:
@@ -654,7 +677,7 @@ def test_the_container_is_built_from_the_pins_that_are_tested() -> None:
 
     assert pins("sagemaker_model/requirements.txt") == extras["model"]
     assert pins("sagemaker_model/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
-    beside_dev = {*extras["gpu"], *extras["export"], *extras["train"]} - {*extras["dev"]}
-    assert pins("requirements-models.txt") == sorted(beside_dev)
+    not_in_dev = {*extras["gpu"], *extras["export"], *extras["train"]} - {*extras["dev"]}
+    assert pins("requirements-models.txt") == sorted(not_in_dev)
     (torch,) = (pin for pin in extras["gpu"] if pin.startswith("torch=="))
-    assert torch in pins("requirements-tflite.txt")  # it reads what torch has written
+    assert torch in pins("requirements-tflite.txt")  # the converter reads files that torch wrote

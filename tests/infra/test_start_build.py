@@ -14,23 +14,23 @@ from infra.start_build import handler
 from tests.infra.conftest import Template
 
 
-class Mailbox:
-    """Takes the PUT by which CloudFormation is answered."""
+class ResponseServer:
+    """An HTTP server that receives the PUT request for CloudFormation."""
 
     def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
-        answers = self.answers
+        self.responses: list[dict[str, Any]] = []
+        responses = self.responses
 
         class Put(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
-                answers.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                responses.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None: ...
 
         self.server = HTTPServer(("127.0.0.1", 0), Put)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/answer"
+        self.url = f"http://127.0.0.1:{self.server.server_port}/response"
 
 
 class CodeBuild:
@@ -45,20 +45,20 @@ class CodeBuild:
 
 
 @pytest.fixture
-def mailbox() -> Any:
-    box = Mailbox()
-    thread = Thread(target=box.server.serve_forever, daemon=True)
+def cloudformation() -> Any:
+    server = ResponseServer()
+    thread = Thread(target=server.server.serve_forever, daemon=True)
     thread.start()
-    yield box
-    box.server.shutdown()
-    box.server.server_close()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
     thread.join()
 
 
-def event(kind: str, mailbox: Mailbox) -> dict[str, Any]:
+def event(kind: str, cloudformation: ResponseServer) -> dict[str, Any]:
     return {
         "RequestType": kind,
-        "ResponseURL": mailbox.url,
+        "ResponseURL": cloudformation.url,
         "StackId": "stack",
         "RequestId": "request",
         "LogicalResourceId": "Image",
@@ -66,58 +66,58 @@ def event(kind: str, mailbox: Mailbox) -> dict[str, Any]:
     }
 
 
-def test_a_build_is_started_that_knows_whom_to_answer(mailbox: Mailbox) -> None:
+def test_the_build_receives_the_response_url_and_the_ids_of_the_request(cloudformation: ResponseServer) -> None:
     codebuild = CodeBuild()
-    handler(event("Create", mailbox), None, codebuild)
+    handler(event("Create", cloudformation), None, codebuild)
     (request,) = codebuild.started
-    told = {one["name"]: one["value"] for one in request["environmentVariablesOverride"]}
+    variables = {one["name"]: one["value"] for one in request["environmentVariablesOverride"]}
     assert request["projectName"] == "project"
-    assert told == {
-        "RESPONSE_URL": mailbox.url,
+    assert variables == {
+        "RESPONSE_URL": cloudformation.url,
         "STACK_ID": "stack",
         "REQUEST_ID": "request",
         "LOGICAL_ID": "Image",
         "PHYSICAL_ID": "0123",
         "TAG": "0123",
     }
-    assert mailbox.answers == []
+    assert cloudformation.responses == []
 
 
-def test_a_build_that_does_not_start_is_told_at_once(mailbox: Mailbox) -> None:
-    handler(event("Create", mailbox), None, CodeBuild(RuntimeError("too many builds")))
-    (answer,) = mailbox.answers
-    assert answer["Status"] == "FAILED"
-    assert "too many builds" in answer["Reason"]
-    assert answer["RequestId"] == "request"
+def test_a_build_that_does_not_start_is_reported_at_once(cloudformation: ResponseServer) -> None:
+    handler(event("Create", cloudformation), None, CodeBuild(RuntimeError("too many builds")))
+    (response,) = cloudformation.responses
+    assert response["Status"] == "FAILED"
+    assert "too many builds" in response["Reason"]
+    assert response["RequestId"] == "request"
 
 
-def test_deleting_the_stack_starts_no_build(mailbox: Mailbox) -> None:
+def test_deleting_the_stack_starts_no_build(cloudformation: ResponseServer) -> None:
     codebuild = CodeBuild()
-    handler({**event("Delete", mailbox), "PhysicalResourceId": "old"}, None, codebuild)
+    handler({**event("Delete", cloudformation), "PhysicalResourceId": "old"}, None, codebuild)
     assert codebuild.started == []
-    (answer,) = mailbox.answers
-    assert (answer["Status"], answer["PhysicalResourceId"]) == ("SUCCESS", "old")
+    (response,) = cloudformation.responses
+    assert (response["Status"], response["PhysicalResourceId"]) == ("SUCCESS", "old")
 
 
 @pytest.mark.parametrize(("succeeding", "status"), [("1", "SUCCESS"), ("0", "FAILED")])
-def test_a_build_tells_cloudformation_how_it_ended(
-    mailbox: Mailbox, stacks: dict[str, Template], succeeding: str, status: str
+def test_a_build_reports_its_outcome_to_cloudformation(
+    cloudformation: ResponseServer, stacks: dict[str, Template], succeeding: str, status: str
 ) -> None:
     if not (shutil.which("jq") and shutil.which("curl")):
-        pytest.skip("The script of the build needs jq and curl, which CodeBuild's image has.")
+        pytest.skip("The build script needs jq and curl, which the image of CodeBuild contains.")
     (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
     (script,) = json.loads(project["Source"]["BuildSpec"])["phases"]["post_build"]["commands"]
     codebuild = CodeBuild()
-    handler(event("Create", mailbox), None, codebuild)
-    told = {one["name"]: one["value"] for one in codebuild.started[0]["environmentVariablesOverride"]}
+    handler(event("Create", cloudformation), None, codebuild)
+    variables = {one["name"]: one["value"] for one in codebuild.started[0]["environmentVariablesOverride"]}
     env = {
-        **told,
+        **variables,
         "PATH": os.environ["PATH"],
         "CODEBUILD_BUILD_ID": "build:1",
         "CODEBUILD_BUILD_SUCCEEDING": succeeding,
     }
-    subprocess.run(["bash", "-c", script], env=env, check=True)  # noqa: S603, S607  the script of our own template
-    assert mailbox.answers == [
+    subprocess.run(["bash", "-c", script], env=env, check=True)  # noqa: S603, S607  script of the template
+    assert cloudformation.responses == [
         {
             "Status": status,
             "Reason": "See the log of build build:1",

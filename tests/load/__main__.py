@@ -1,5 +1,8 @@
-"""`make load`: both kinds of user for a minute, headless, against the stack on this machine, which is started when none
-is up. Writes reports/load.html. With MASKDROP_STACK set, the stack is the one that file describes."""
+"""`make load`: runs both kinds of user on the local stack for one minute and writes reports/load.html.
+
+Starts a stack if none is running. MASKDROP_STACK: path of a JSON file that describes another stack.
+LOAD_TIME: duration (default: 60s). LOAD_USERS: number of users (default: 8).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def main() -> int:
         if SETTING not in os.environ:
             config = LocalConfig.from_env(os.environ)
             if stack.find(config) is None:
-                print("No stack is up: starting one.")
+                print("No stack is running: starting one.")
                 cleanup.callback(stack.down, config)
                 stack.up(config)
             os.environ[SETTING] = str(config.state / "stack.json")
@@ -31,9 +34,9 @@ def main() -> int:
         argv = ["-f", str(Path(__file__).with_name("locustfile.py")), "--headless", "--only-summary"]
         argv += ["--users", USERS, "--spawn-rate", "4", "--run-time", RUN_TIME, "--stop-timeout", "30"]
         argv += ["--html", str(report)]
-        done = subprocess.run([sys.executable, "-m", "locust", *argv], cwd=ROOT, check=False)  # noqa: S603
+        process = subprocess.run([sys.executable, "-m", "locust", *argv], cwd=ROOT, check=False)  # noqa: S603
         print(f"Report: {report.relative_to(ROOT)}")
-        return done.returncode
+        return process.returncode
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Two kinds of user. The drop-folder user puts a photo and waits for its record; the API user reads lists and records.
+"""Locust users: one uploads photos to the drop folder and waits for their jobs; the other reads jobs by the API.
 
-`make load` runs both for a minute. By hand, against any stack:
+`make load` runs both for one minute. On another stack:
     MASKDROP_STACK=my-stack.json locust -f tests/load/locustfile.py
 """
 
@@ -21,18 +21,19 @@ from tests.load.target import target
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*/*.png"))
 
-PATIENCE_S = 120
-"""A photo that has not ended by then counts as failed. In an account the first ones wait 5 to 10 minutes for an
-endpoint at zero: wake it before."""
+TIMEOUT_S = 120
+"""Maximum time until a job finishes, in seconds; then it counts as failed.
+
+In an account, an endpoint with 0 instances takes 5 to 10 minutes to start: start it before."""
 
 POLL_S = 0.25
 
 FAILURES_ALLOWED = 0.01
-"""The share of failed requests above which the run exits with 1."""
+"""Maximum ratio of failed requests; above it, the exit code is 1."""
 
 
 class StackUser(HttpUser):
-    """A user with a key to the API and an address in S3."""
+    """A user with an API key and access to the inbox."""
 
     abstract = True
 
@@ -44,9 +45,9 @@ class StackUser(HttpUser):
 
 
 class DropFolderUser(StackUser):
-    """A studio: drops a photo, waits for its cut-out, drops the next."""
+    """Uploads a photo, waits for its job, and repeats."""
 
-    host = "set by the stack's file"
+    host = "set by the stack file"
     weight = 3
     wait_time = constant(0)
 
@@ -56,44 +57,44 @@ class DropFolderUser(StackUser):
         self.photos = itertools.cycle(SAMPLES)
 
     @task
-    def drop_a_photo(self) -> None:
+    def drop_photo(self) -> None:
         photo = next(self.photos)
         preset, body = photo.parent.name, photo.read_bytes()
-        began = time.perf_counter()
+        start = time.perf_counter()
         error: Exception | None = None
         try:
             source = self._put(f"inbox/{preset}/load/{uuid.uuid4().hex}-{photo.name}", body)
-            self._report("put", "photo", began, len(body))
+            self._report("put", "photo", start, len(body))
             self._wait(dropped(source, datetime.now(UTC)).id)
-        except Exception as raised:  # noqa: BLE001  the rim: Locust shows it in its table of failures
+        except Exception as raised:  # noqa: BLE001  Locust lists it in its table of failures
             error = raised
-        self._report("drop to done", preset, began, len(body), error)
+        self._report("drop to done", preset, start, len(body), error)
 
     def _put(self, key: str, body: bytes) -> Source:
         written = self.s3.put_object(Bucket=self.target.inbox, Key=key, Body=body)
         return Source(self.target.inbox, key, written.get("VersionId") or written["ETag"].strip('"'))
 
     def _wait(self, job_id: str) -> None:
-        """Until the job is done. Raises TimeoutError, or RuntimeError when it failed."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Waits until the job is done. Raises TimeoutError, or RuntimeError if the job failed."""
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            # Until ingest has claimed the photo, 404 is the right answer.
-            with self.client.get(f"/v1/jobs/{job_id}", name="/v1/jobs/{id}, waiting", catch_response=True) as answer:
-                if answer.status_code == 404:
-                    answer.success()
-                job: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+            # 404 is correct until ingest has claimed the photo.
+            with self.client.get(f"/v1/jobs/{job_id}", name="/v1/jobs/{id}, waiting", catch_response=True) as response:
+                if response.status_code == 404:
+                    response.success()
+                job: dict[str, Any] = response.json() if response.status_code == 200 else {}
             if job.get("state") == "done":
                 return
             if job.get("state") == "failed":
                 raise RuntimeError(job["error"]["code"])
             time.sleep(POLL_S)
-        raise TimeoutError(f"not ended within {PATIENCE_S} s")
+        raise TimeoutError(f"not finished within {TIMEOUT_S} s")
 
-    def _report(self, kind: str, name: str, began: float, size: int, error: Exception | None = None) -> None:
+    def _report(self, kind: str, name: str, start: float, size: int, error: Exception | None = None) -> None:
         self.environment.events.request.fire(
             request_type=kind,
             name=name,
-            response_time=(time.perf_counter() - began) * 1000,
+            response_time=(time.perf_counter() - start) * 1000,
             response_length=size,
             exception=error,
             context={},
@@ -101,27 +102,29 @@ class DropFolderUser(StackUser):
 
 
 class ApiUser(StackUser):
-    """A dashboard: looks at the newest jobs and opens one."""
+    """Lists the newest jobs and reads one, like a dashboard."""
 
-    host = "set by the stack's file"
+    host = "set by the stack file"
     weight = 1
     wait_time = between(0.5, 1.5)
 
     @task
-    def look_at_the_newest(self) -> None:
+    def list_newest_jobs(self) -> None:
         for state in ("done", "failed"):
-            answer = self.client.get("/v1/jobs", params={"state": state, "limit": "20"}, name=f"/v1/jobs?state={state}")
-            jobs = answer.json()["jobs"] if answer.status_code == 200 else []
+            response = self.client.get(
+                "/v1/jobs", params={"state": state, "limit": "20"}, name=f"/v1/jobs?state={state}"
+            )
+            jobs = response.json()["jobs"] if response.status_code == 200 else []
             if jobs:
                 self.client.get(f"/v1/jobs/{jobs[0]['id']}", name="/v1/jobs/{id}")
 
     @task
-    def ask_for_its_health(self) -> None:
+    def check_health(self) -> None:
         self.client.get("/v1/health", name="/v1/health")
 
 
 @events.quitting.add_listener
-def judge(environment: Environment, **_: Any) -> None:
-    """The exit code: 1 when nothing was done, or too much of it failed."""
+def set_exit_code(environment: Environment, **_: Any) -> None:
+    """Sets the exit code to 1 without requests or with too many failures."""
     total = environment.stats.total
     environment.process_exit_code = int(total.num_requests == 0 or total.fail_ratio > FAILURES_ALLOWED)

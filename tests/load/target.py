@@ -1,7 +1,7 @@
-"""Where the load goes: the stack that a JSON file describes, with the fields of `.local/stack.json`.
+"""Stack under load, read from a JSON file with the fields of `.local/stack.json`.
 
-MASKDROP_STACK names the file. For a stack in an account, write one by hand from the outputs of `cdk deploy` and leave
-out `endpoint_url` and the two keys: the usual AWS credentials are used then.
+MASKDROP_STACK: path of the file. For a stack in an account, write the file from the outputs of `cdk deploy`, without
+`endpoint_url` and the two access keys, so that the default AWS credentials are used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Target:
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
 
     def s3(self) -> Any:
-        """A client that tries once: a retry would hide the failure that the load is to show."""
+        """Returns an S3 client without retries, because a retry would hide a failure."""
         return get_session().create_client(
             "s3",
             region_name=self.region,

@@ -1,5 +1,6 @@
-"""The protocols of other services, for the clients that people already have. One file each: its parameters become our
-options, our errors its own; what it has and we have not is accepted and does nothing (docs/vendors.md).
+"""HTTP APIs of other services, for their existing clients (docs/vendors.md). One module per dialect.
 
-A dialect is a module with `PATHS`, `add_routes` and `error_response`; `lambdas.http.routes` has the list of them.
+A dialect translates the vendor's parameters to options, and errors to the vendor's errors. It accepts and ignores
+parameters without an equivalent. A module has `PATHS`, `add_routes` and `error_response`; `lambdas.http.routes` lists
+the modules.
 """

@@ -1,7 +1,7 @@
-"""remove.bg's API v1.0: POST /v1.0/removebg, GET /v1.0/account, POST /v1.0/improve.
+"""Dialect of remove.bg's API v1.0: POST /v1.0/removebg, GET /v1.0/account, POST /v1.0/improve.
 
-After the vendor's published OpenAPI description and what its official clients send and read (docs/vendors.md). A
-request is a form with files, one without, or JSON; empty fields are absent and unknown ones ignored.
+Sources: the vendor's OpenAPI document, and the requests and parsing of its official clients (docs/vendors.md). A
+request body is a multipart form, a URL-encoded form or JSON. Empty and unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import check_size, decoded
-from lambdas.http.dialects.picture import CREDITS, body_fields, inline_bytes, response, result_of, text_of
+from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of, text_of
 from maskdrop.catalog import engine
 from maskdrop.errors import (
     BlockedUrl,
@@ -31,7 +31,7 @@ from maskdrop.errors import (
     MultipleSources,
     TooManyRedirects,
     UnknownForeground,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
@@ -39,7 +39,7 @@ from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Colour, Output
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.wire import Reply
+from maskdrop.wire import ImageResponse
 
 PATHS = ("/v1.0/removebg", "/v1.0/account", "/v1.0/improve")
 
@@ -59,7 +59,13 @@ PARAMETERS: dict[str, str] = {
     "position": "position",
     "bg_color": "background",
 }
-"""Their parameter -> the field of our output with the same grammar."""
+"""Parameter of remove.bg -> field of the output options with the same grammar."""
+
+KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+"""The parameters that are parsed."""
+
+IGNORED = ("add_shadow", "shadow_method")
+"""Documented parameters that are accepted without effect, as any unknown parameter is."""
 
 FIELD_CODES = {
     "size": "invalid_size",
@@ -77,7 +83,7 @@ FIELD_CODES = {
     "image_file": "failed_to_read_image",
     "image_file_b64": "failed_to_read_image",
 }
-"""What an InvalidOptions says is at fault -> their code."""
+"""Field of an InvalidOptions error -> error code of remove.bg."""
 
 CODES: dict[type[MaskdropError], str] = {
     InvalidUrl: "invalid_image_url",
@@ -86,11 +92,11 @@ CODES: dict[type[MaskdropError], str] = {
     FailedDownload: "failed_image_download",
     HostUnavailable: "failed_image_download",
     EmptyFile: "failed_to_read_image",
-    UnreadablePicture: "failed_to_read_image",
+    UnreadableImage: "failed_to_read_image",
     UnsupportedFormat: "invalid_file_type",
     InvalidBackground: "failed_bg_download",
 }
-"""Our error -> their code, where it is not ours."""
+"""Error -> error code of remove.bg, if it differs from `error.code`."""
 
 HEADERS = [
     *("X-Width", "X-Height", "X-Max-Width", "X-Max-Height", "X-Type", "X-Credits-Charged"),
@@ -121,7 +127,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 
 
 def error_response(error: MaskdropError) -> Response[Any]:
-    """Whatever is wrong with a request is 400 there; the rest has our statuses, which are theirs."""
+    """Returns 400 for every invalid request, as remove.bg does; other errors keep their status."""
     code = CODES.get(type(error), error.code)
     if isinstance(error, InvalidOptions):
         code = FIELD_CODES.get(error.field, code)
@@ -131,17 +137,16 @@ def error_response(error: MaskdropError) -> Response[Any]:
 
 
 def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Files as bytes, all else that we know as text. Raises InvalidOptions."""
-    known = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+    """Returns the known parameters: files as bytes, others as text. Raises InvalidOptions."""
     return {
         name: value if name in FILES and isinstance(value, bytes) else text_of(name, value)
         for name, value in fields.items()
-        if name in known
+        if name in KNOWN
     }
 
 
 def source_of(fields: Mapping[str, Any]) -> bytes | str:
-    """The image, or its address. Raises MissingSource, MultipleSources and InvalidOptions."""
+    """Returns the image as bytes, or its URL. Raises MissingSource, MultipleSources, InvalidOptions."""
     given = [name for name in SOURCES if name in fields]
     if not given:
         raise MissingSource(f"No image given: send one of {', '.join(SOURCES)}.")
@@ -154,30 +159,54 @@ def source_of(fields: Mapping[str, Any]) -> bytes | str:
 
 
 def options_of(fields: Mapping[str, Any], settings: Settings, services: Services) -> Options:
-    """Raises InvalidOptions, whose field FIELD_CODES has, and what fetching a background raises for its host."""
-    output: dict[str, Any] = {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
-    output["crop"] = output.get("crop", "true") if fields.get("crop") == "true" else None
-    if fields.get("semitransparency", "true") not in BOOLEANS:
-        raise InvalidOptions('"semitransparency" is true or false.', "semitransparency")
-    if len([name for name in BACKGROUNDS if name in fields]) > 1:
-        raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
-    output.setdefault("size", "preview")
-    automatic = output.get("format", "auto") == "auto"
-    parsed = Output.from_json({**output, **({"format": None} if automatic else {})})
-    if not isinstance(parsed.background, Colour | None):  # ours has images in S3 there, which callers may not read
-        raise InvalidOptions('"bg_color" is a colour: 3, 4, 6 or 8 hexadecimal digits, or a name of CSS.', "background")
-    if image := _background(fields, services):
+    """Returns the options of a request. Fetches its background image and stores it in the inbox.
+
+    Raises InvalidOptions with a field of FIELD_CODES, and HostUnavailable.
+    """
+    output = output_of(fields)
+    if image := _background_image(fields, services):
         background = BackgroundImage(settings.inbox, f"{SENT_BACKGROUNDS_PREFIX}{uuid.uuid4().hex}")
-        parsed = replace(parsed, background=background)
+        output = replace(output, background=background)  # raises OptionsConflict before the image is stored
         services.storage.write(background.bucket, background.key, image, "application/octet-stream")
-    if automatic:
-        opaque = parsed.background and not (isinstance(parsed.background, Colour) and parsed.background.alpha < 255)
-        parsed = replace(parsed, format="jpg" if opaque else "png")
-    return Options(output=parsed)
+    if fields.get("format", "auto") == "auto":
+        output = replace(output, format="jpg" if _is_opaque(output) else "png")
+    return Options(output=output)
 
 
-def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
-    """HEADERS. Raises UnknownForeground."""
+def output_of(fields: Mapping[str, Any]) -> Output:
+    """Parses the output options of a request, without its background image and automatic format.
+
+    Raises InvalidOptions with a field of FIELD_CODES.
+    """
+    if fields.get("semitransparency", "true") not in BOOLEANS:
+        raise InvalidOptions(
+            f'"semitransparency" must be true or false; got {fields["semitransparency"]!r:.80}.', "semitransparency"
+        )
+    if sum(name in fields for name in BACKGROUNDS) > 1:
+        raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
+    values = {"size": "preview"} | {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
+    values["crop"] = fields.get("crop_margin", "true") if fields.get("crop") == "true" else None
+    if values.get("format") == "auto":
+        del values["format"]
+    output = Output.from_json(values)
+    # Only a preset may name an image in S3, because the endpoint reads it with its own permissions.
+    if not isinstance(output.background, Colour | None):
+        raise InvalidOptions(
+            f'"bg_color" must be 3, 4, 6 or 8 hexadecimal digits or a CSS colour name; got {fields["bg_color"]!r:.80}.',
+            "background",
+        )
+    return output
+
+
+def _is_opaque(output: Output) -> bool:
+    """Returns whether the background covers the canvas: an image, or a colour without transparency."""
+    if isinstance(output.background, Colour):
+        return output.background.alpha == 255
+    return output.background is not None
+
+
+def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the values of HEADERS as text. Raises UnknownForeground."""
     facts = reply.facts
     if facts.place is None:
         raise UnknownForeground("Could not identify foreground in image.")
@@ -185,28 +214,30 @@ def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
     headers: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
     headers["X-Max-Width"], headers["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
-        usual = "person" if engine(facts.engine).subject == "people" else "other"
-        headers["X-Type"] = fields["type"] if fields.get("type") in TYPES else usual
+        default = "person" if engine(facts.engine).subject == "people" else "other"
+        headers["X-Type"] = fields["type"] if fields.get("type") in TYPES else default
     headers |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
     headers |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
     return {name: str(value) for name, value in headers.items()}
 
 
 def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:
-    """Keeps an image that went wrong, for whoever runs this stage to look at: a week, as uploads are kept. Raises what
-    `web.fetch` raises, and FileTooLarge."""
-    picture = services.web.fetch(source).body if isinstance(source, str) else source
-    check_size(picture)
+    """Stores an image with a bad result for the operator of the stage, for a week like uploads.
+
+    Raises FileTooLarge and the errors of `web.fetch`.
+    """
+    image = services.web.fetch(source).body if isinstance(source, str) else source
+    check_size(image)
     name = str(uuid.uuid4())
-    services.storage.write(settings.inbox, f"{UPLOADS_PREFIX}improve/{name}", picture, "application/octet-stream")
+    services.storage.write(settings.inbox, f"{UPLOADS_PREFIX}improve/{name}", image, "application/octet-stream")
     return {"id": name}
 
 
-def _background(fields: Mapping[str, Any], services: Services) -> bytes | None:
-    """The image for behind the subject, if one came along. Raises InvalidOptions and HostUnavailable."""
+def _background_image(fields: Mapping[str, Any], services: Services) -> bytes | None:
+    """Returns the background image of the request; None without one. Raises InvalidOptions, HostUnavailable."""
     if "bg_image_url" not in fields:
-        sent: bytes | str | None = fields.get("bg_image_file")
-        return decoded(sent, "bg_image") if isinstance(sent, str) else sent
+        file: bytes | str | None = fields.get("bg_image_file")
+        return decoded(file, "bg_image") if isinstance(file, str) else file
     try:
         return services.web.fetch(fields["bg_image_url"]).body
     except (InvalidUrl, BlockedUrl) as error:

@@ -1,5 +1,7 @@
-"""withoutbg's API, as its client 1.3.0 speaks it (POST /v1.0/alpha-channel-base64, GET /available-credit), and that of
-its inference server (POST /v1/remove-background)."""
+"""Dialect of withoutbg: the API of its client 1.3.0 and of its inference server.
+
+Client: POST /v1.0/alpha-channel-base64, GET /available-credit. Inference server: POST /v1/remove-background.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import body_of, decoded
-from lambdas.http.dialects.picture import CREDITS, body_fields, inline_bytes, response, result_of
+from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of
 from maskdrop.errors import AuthFailed, InvalidOptions, MaskdropError, MissingSource
 from maskdrop.options import Options
 from maskdrop.output import Output
@@ -18,14 +20,14 @@ from maskdrop.output import Output
 PATHS = ("/v1.0/alpha-channel-base64", "/available-credit", "/v1/remove-background")
 
 OPTIONS = {"cutout": Options(), "matte": Options(output=Output(channels="alpha"))}
-"""What `output` may be."""
+"""Value of `output` -> options."""
 
 
 def add_routes(app: APIGatewayRestResolver) -> None:
     @app.post("/v1.0/alpha-channel-base64")
     def _alpha() -> dict[str, Any]:
-        picture = _picture(body_fields(app), "image_base64")
-        return {"alpha_base64": _encoded(app, picture, "matte")}
+        image = _image(body_fields(app), "image_base64")
+        return {"alpha_base64": _encoded(app, image, "matte")}
 
     @app.get("/available-credit")
     def _credit() -> dict[str, Any]:
@@ -37,41 +39,44 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 
 
 def error_response(error: MaskdropError) -> Response[Any]:
-    """Their client has a text of its own for 401, 402, 403 and 429, and takes 403 for credits that have expired."""
+    """Returns 401 instead of 403 for an invalid key: the client reports a 403 as expired credits."""
     status = 401 if isinstance(error, AuthFailed) else error.status
     return Response(status, "application/json", {"error": error.message}, {})
 
 
 def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
-    """An image as the body or as `image` of a form gives the file; one in base64 as `image` of a JSON object gives
-    cut-out and matte in JSON, and is worked twice for it. Raises InvalidOptions and what `result_of` raises."""
-    event, began = app.current_event, time.monotonic()
+    """Returns the file for an image in the body or in the field `image` of a form.
+
+    For a JSON object with `image` in base64, returns JSON with cut-out and matte; this processes the image twice.
+    Raises InvalidOptions and the errors of `result_of`.
+    """
+    event, start = app.current_event, time.monotonic()
     output = event.query_string_parameters.get("output") or "cutout"
     if output not in OPTIONS:
-        raise InvalidOptions(f'"output" is one of {", ".join(OPTIONS)}, not {output!r:.80}.')
+        raise InvalidOptions(f'"output" must be one of {", ".join(OPTIONS)}; got {output!r:.80}.')
     kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        picture = _picture(body_fields(app), "image")
-        body = {"processed": _encoded(app, picture, "cutout"), "alphaMatte": _encoded(app, picture, "matte")}
-        latency = _ms_since(began)
+        image = _image(body_fields(app), "image")
+        body = {"processed": _encoded(app, image, "cutout"), "alphaMatte": _encoded(app, image, "matte")}
+        latency = _ms_since(start)
         return Response(200, "application/json", body | {"latencyMs": latency}, {"X-Latency-Ms": str(latency)})
-    picture = body_fields(app).get("image", b"") if kind == "multipart/form-data" else body_of(event)
-    reply = result_of(app, picture, OPTIONS[output])
-    return response(app, reply, {"X-Latency-Ms": str(_ms_since(began))}, error_response)
+    image = body_fields(app).get("image", b"") if kind == "multipart/form-data" else body_of(event)
+    reply = result_of(app, image, OPTIONS[output])
+    return response(app, reply, {"X-Latency-Ms": str(_ms_since(start))}, error_response)
 
 
-def _picture(fields: dict[str, Any], name: str) -> bytes:
+def _image(fields: dict[str, Any], name: str) -> bytes:
     match fields.get(name):
         case None:
-            raise MissingSource(f'The body has no "{name}", an image in base64.')
+            raise MissingSource(f'The body must have "{name}": an image in base64.')
         case str(encoded):
             return decoded(encoded, name)
-    raise InvalidOptions(f'"{name}" is a text.')
+    raise InvalidOptions(f'"{name}" must be a string: an image in base64.')
 
 
-def _encoded(app: APIGatewayRestResolver, picture: bytes, output: str) -> str:
-    return base64.b64encode(inline_bytes(result_of(app, picture, OPTIONS[output]))).decode()
+def _encoded(app: APIGatewayRestResolver, image: bytes, output: str) -> str:
+    return base64.b64encode(inline_bytes(result_of(app, image, OPTIONS[output]))).decode()
 
 
-def _ms_since(began: float) -> int:
-    return round((time.monotonic() - began) * 1000)
+def _ms_since(start: float) -> int:
+    return round((time.monotonic() - start) * 1000)

@@ -1,10 +1,10 @@
-// node -r hook.js: the client remove.bg, which knows one address, is sent to API instead; all else is as it is.
+// node -r hook.js: redirects the requests of the remove.bg client from its fixed URL to API.
 const http = require("http");
 const https = require("https");
 
 const api = new URL(process.env.API);
 
-https.request = (options, answered) => {
+https.request = (options, callback) => {
   const headers = Object.entries(options.headers || {}).filter(([name]) => name.toLowerCase() !== "host");
   return http.request(
     {
@@ -15,8 +15,8 @@ https.request = (options, answered) => {
       port: api.port,
       path: api.pathname + options.path,
       headers: Object.fromEntries(headers),
-      agent: undefined, // the one for https
+      agent: undefined, // the default agent is for https
     },
-    answered,
+    callback,
   );
 };

@@ -6,8 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.app import app
 from sagemaker_model.data import shards
@@ -21,7 +20,7 @@ def prepare(*words: str | Path) -> Result:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A root that is a dataset in all four layouts, with one person in one image."""
+    """A folder that is a dataset in all four layouts, with one person in one image."""
     root = tmp_path / "source"
     square = [[20, 30], [120, 30], [120, 129], [20, 129]]
     datasets.folder(root, masks={"a": disc()})
@@ -31,34 +30,34 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["supervisely", "voc", "coco", "folders"])
-def test_every_kind_becomes_shards_that_are_read_again(source: Path, tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_dataset_is_converted_to_readable_shards(source: Path, tmp_path: Path, kind: str) -> None:
     result = prepare(kind, source, tmp_path / "out", "--split", "1/0", "--side", "80")
     assert result.exit_code == 0, result.output
-    (record,) = shards.records(shards.prepared(tmp_path / "out", "train"))
+    (record,) = shards.records(shards.shard_paths(tmp_path / "out", "train"))
     assert record.part == kind
     assert record.mask.shape == (70, 80)
     assert record.mask[40, 40] == 255
 
 
-def test_what_was_left_out_is_said_with_its_reason(source: Path, tmp_path: Path) -> None:
+def test_skipped_records_are_printed_with_their_reason(source: Path, tmp_path: Path) -> None:
     (source / "masks" / "a.png").write_bytes(b"no image")
     datasets.folder(source, masks={"b": disc()})
     result = prepare("folders", source, tmp_path / "out")
     assert result.exit_code == 0
-    assert "Left out, unreadable mask: 1 (a)" in result.output
+    assert "Skipped, unreadable mask: 1 (a)" in result.output
 
 
-def test_nothing_left_is_a_failure(source: Path, tmp_path: Path) -> None:
+def test_a_result_without_records_exits_with_1(source: Path, tmp_path: Path) -> None:
     result = prepare("folders", source, tmp_path / "out", "--min-side", "5000")
     assert result.exit_code == 1
     assert "image too small: 1" in result.output
 
 
-def test_backgrounds_are_found_below_the_folders_that_are_named(source: Path, tmp_path: Path) -> None:
+def test_backgrounds_are_searched_recursively(source: Path, tmp_path: Path) -> None:
     datasets.photo(tmp_path / "backgrounds" / "interior" / "wall.jpg")
     words = ("--backgrounds", tmp_path / "backgrounds", "--swapped", "1", "--split", "1/0")
     assert prepare("folders", source, tmp_path / "out", *words).exit_code == 0
-    found = list(shards.records(shards.prepared(tmp_path / "out", "train")))
+    found = list(shards.records(shards.shard_paths(tmp_path / "out", "train")))
     assert [one.background for one in found] == ["", "wall.jpg"]
 
 
@@ -73,7 +72,7 @@ def test_backgrounds_are_found_below_the_folders_that_are_named(source: Path, tm
         ("folders", ".", "--subject", "only"),
     ],
 )
-def test_an_error_is_one_sentence_and_exits_with_1(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_an_error_is_printed_without_a_traceback_and_exits_with_1(tmp_path: Path, words: tuple[str, ...]) -> None:
     kind, source, *options = words
     result = prepare(kind, tmp_path / source, tmp_path / "out", *options)
     assert result.exit_code == 1
@@ -82,7 +81,7 @@ def test_an_error_is_one_sentence_and_exits_with_1(tmp_path: Path, words: tuple[
     assert "Traceback" not in result.output
 
 
-def test_the_options_are_in_the_manifest(source: Path, tmp_path: Path) -> None:
+def test_the_manifest_contains_the_options(source: Path, tmp_path: Path) -> None:
     words = (
         "--split",
         "0.6/0.3/0.1",
@@ -108,15 +107,15 @@ def test_backgrounds_are_strips_of_training_photos_and_views_of_panoramas(tmp_pa
             for kind in ("clean", "unclear")]  # fmt: skip
     narrow = disc((30, 200), 20, (600, 400))
     datasets.folder(tmp_path / "photos", rows, {row["id"]: narrow for row in rows})
-    around = np.ones((32, 64, 3), np.float32)
-    (tmp_path / "around").mkdir()
-    cv2.imwrite(str(tmp_path / "around" / "hall.hdr"), around)
+    panorama = np.ones((32, 64, 3), np.float32)
+    (tmp_path / "panoramas").mkdir()
+    cv2.imwrite(str(tmp_path / "panoramas" / "hall.hdr"), panorama)
     words = ["data", "backgrounds", str(tmp_path / "photos"), str(tmp_path / "out")]
     result = CliRunner().invoke(
-        app, [*words, "--panoramas", str(tmp_path / "around"), "--views", "3", "--side", "64", "--clean"]
+        app, [*words, "--panoramas", str(tmp_path / "panoramas"), "--views", "3", "--side", "64", "--clean"]
     )
     assert result.exit_code == 0, result.output
-    made = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert made == ["hall-000.jpg", "hall-001.jpg", "hall-002.jpg", "train-clean-0.jpg"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["hall-000.jpg", "hall-001.jpg", "hall-002.jpg", "train-clean-0.jpg"]
     result = CliRunner().invoke(app, words)
     assert "5 images" in result.output

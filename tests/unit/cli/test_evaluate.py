@@ -1,4 +1,4 @@
-"""`maskdrop evaluate`, `compare` and `promote` as a user types them, on six made images."""
+"""The commands `maskdrop evaluate`, `compare` and `promote`, on six synthetic images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.app import app
 from local.config import ROOT
 from sagemaker_model.weights.store import digest, named, verify
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 from tests.unit.sagemaker_model.evaluation.conftest import data  # noqa: F401 - a fixture
-from tests.unit.sagemaker_model.evaluation.made import DISCS, Finder, a_run, shifted, write_manifest
+from tests.unit.sagemaker_model.evaluation.synthetic import DISCS, DiscEngine, evaluate_run, shifted, write_manifest
 
 SELFIE = named("selfie")
 
@@ -27,7 +26,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """`maskdrop` with these words; the folder of weights is the test's own."""
+    """Returns a function that runs `maskdrop` with arguments, on a temporary weights folder."""
 
     def call(*words: object) -> Result:
         return CliRunner().invoke(app, [*map(str, words), "--folder", str(tmp_path / "weights")])
@@ -36,21 +35,21 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def own_weights(tmp_path: Path, weights_dir: Path) -> Path:  # noqa: F811
+def installed_weights(tmp_path: Path, weights_dir: Path) -> Path:  # noqa: F811
     (tmp_path / "weights").mkdir()
     return Path(shutil.copy(weights_dir / SELFIE.file, tmp_path / "weights"))
 
 
 @pytest.fixture
 def candidate(tmp_path: Path, weights_dir: Path) -> Path:  # noqa: F811
-    """The same network in another file."""
+    """The same network in a file with another SHA-256."""
     path = tmp_path / "mine.tflite"
     path.write_bytes((weights_dir / SELFIE.file).read_bytes() + b"\0" * 16)
     return path
 
 
-def figures(result: Result, title: str) -> dict[str, list[str]]:
-    """The cells of a printed table, by those of its first column."""
+def table_cells(result: Result, title: str) -> dict[str, list[str]]:
+    """Returns the cells of a printed table by the cell of the first column."""
     lines = iter(result.output.splitlines())
     next(line for line in lines if line.startswith(title))
     rows = {}
@@ -63,7 +62,7 @@ def figures(result: Result, title: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_an_engine_is_evaluated_and_its_scores_predictions_and_report_are_kept(
+def test_an_engine_is_evaluated_and_its_scores_predictions_and_report_are_stored(
     run: Run,
     data: Path,  # noqa: F811
     tmp_path: Path,
@@ -71,11 +70,11 @@ def test_an_engine_is_evaluated_and_its_scores_predictions_and_report_are_kept(
     out = tmp_path / "out" / "grabcut"
     result = run("evaluate", "--engine", "grabcut", "--prompt", "truth-box", "--data", data, "--out", out)
     assert result.exit_code == 0, result.output
-    masks = figures(result, "Masks")
+    masks = table_cells(result, "Masks")
     assert list(masks) == ["all", "far", "near"]
     assert masks["all"][0] == "5"
     assert 0.9 < float(masks["all"][1]) <= 1
-    assert list(figures(result, "Images without a subject")) == ["all", "no_person"]
+    assert list(table_cells(result, "Images without a subject")) == ["all", "no_person"]
     with (out / "scores.csv").open(newline="") as file:
         assert [line["id"] for line in csv.DictReader(file)] == list(DISCS)
     assert {path.stem for path in (out / "alphas").iterdir()} == set(DISCS)
@@ -88,11 +87,11 @@ def test_a_folder_of_predictions_is_evaluated(run: Run, data: Path, tmp_path: Pa
     words = ("--data", data, "--part", "near", "--iou-csv", tmp_path / "iou.csv")
     result = run("evaluate", "--predictions", data / "masks", *words)
     assert result.exit_code == 0, result.output
-    assert figures(result, "Masks")["all"][:2] == ["3", "1.0000"]
+    assert table_cells(result, "Masks")["all"][:2] == ["3", "1.0000"]
     assert (tmp_path / "iou.csv").read_text().split() == ["near_1,1.0", "near_2,1.0", "near_3,1.0"]
 
 
-def test_a_prediction_that_is_missing_is_named_and_the_command_fails(
+def test_a_missing_prediction_is_reported_and_exits_with_1(
     run: Run,
     data: Path,  # noqa: F811
     tmp_path: Path,
@@ -101,11 +100,11 @@ def test_a_prediction_that_is_missing_is_named_and_the_command_fails(
     (tmp_path / "found" / "far_2.png").unlink()
     result = run("evaluate", "--predictions", tmp_path / "found", "--data", data)
     assert result.exit_code == 1
-    assert "far_2: There is no" in result.output
-    assert figures(result, "Masks")["all"][0] == "4"
+    assert "far_2.png does not exist" in result.output
+    assert table_cells(result, "Masks")["all"][0] == "4"
 
 
-def test_what_cannot_be_evaluated_is_said_in_one_sentence(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_error_is_printed_without_a_traceback_and_exits_with_1(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
     for words in (
         ("evaluate", "--data", data),
         ("evaluate", "--data", data, "--engine", "selfie", "--predictions", data / "masks"),
@@ -123,29 +122,29 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(run: Run, data: Path, 
         assert "Traceback" not in result.output
 
 
-def test_two_runs_are_set_side_by_side(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
-    for name, engine in (("bad", Finder(shifted(6))), ("good", Finder())):
-        a_run(data, engine, name, tmp_path / name)
+def test_two_runs_are_compared(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
+    for name, engine in (("bad", DiscEngine(shifted(6))), ("good", DiscEngine())):
+        evaluate_run(data, engine, name, tmp_path / name)
     result = run("compare", tmp_path / "bad", tmp_path / "good", "--out", tmp_path / "both")
     assert result.exit_code == 0, result.output
-    rows = figures(result, "Mean IoU: A is bad, B is good")
+    rows = table_cells(result, "Mean IoU: A is bad, B is good")
     assert float(rows["all"][3]) > 0
     page = (tmp_path / "both" / "comparison.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4 * 5
 
 
-def test_an_engine_is_set_beside_a_run(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
-    a_run(data, Finder(), "made", tmp_path / "made")
+def test_an_engine_is_compared_with_a_run(run: Run, data: Path, tmp_path: Path) -> None:  # noqa: F811
+    evaluate_run(data, DiscEngine(), "synthetic", tmp_path / "synthetic")
     words = ("--prompt", "truth-box", "--data", data, "--out", tmp_path / "both")
-    result = run("compare", tmp_path / "made", "grabcut", *words)
+    result = run("compare", tmp_path / "synthetic", "grabcut", *words)
     assert result.exit_code == 0, result.output
-    assert "A is made, B is grabcut (truth-box)" in result.output
+    assert "A is synthetic, B is grabcut (truth-box)" in result.output
     assert (tmp_path / "both" / "b" / "run.json").exists()
 
 
 @pytest.fixture
 def person(tmp_path: Path) -> Path:
-    """A photo of a person. Its truth is what `selfie` once found, kept small: nothing else comes nearer."""
+    """A photo of a person. Its true mask is a stored result of `selfie`, resized, so that `selfie` scores highest."""
     folder = tmp_path / "person"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -156,9 +155,7 @@ def person(tmp_path: Path) -> Path:
     return folder
 
 
-def test_weights_that_are_better_are_installed_and_recorded(
-    run: Run, person: Path, tmp_path: Path, candidate: Path
-) -> None:
+def test_better_weights_are_installed_and_recorded(run: Run, person: Path, tmp_path: Path, candidate: Path) -> None:
     record = tmp_path / "promotions.jsonl"
     words = ("--engine", "selfie", "--over", "grabcut", "--data", person, "--record", record)
     result = run("promote", candidate, *words)
@@ -170,20 +167,20 @@ def test_weights_that_are_better_are_installed_and_recorded(
     assert entry["new"]["weights_sha256"] == digest(candidate)
 
 
-def test_weights_that_are_no_better_are_refused_with_the_figures(
-    run: Run, person: Path, tmp_path: Path, candidate: Path, own_weights: Path
+def test_weights_that_are_not_better_are_rejected_with_their_scores(
+    run: Run, person: Path, tmp_path: Path, candidate: Path, installed_weights: Path
 ) -> None:
     record = tmp_path / "promotions.jsonl"
     result = run("promote", candidate, "--engine", "selfie", "--over", "selfie", "--data", person, "--record", record)
     assert result.exit_code == 1
-    assert figures(result, "Mean IoU: A is selfie, B is mine.tflite")["all"][3] == "+0.0000"
+    assert table_cells(result, "Mean IoU: A is selfie, B is mine.tflite")["all"][3] == "+0.0000"
     assert "does not replace selfie: its mean IoU is" in result.output
-    assert digest(own_weights) == SELFIE.sha256
+    assert digest(installed_weights) == SELFIE.sha256
     assert not record.exists()
 
 
-def test_an_engine_is_promoted_over_another_or_refused(
-    run: Run, person: Path, tmp_path: Path, own_weights: Path
+def test_an_engine_is_promoted_over_another_or_rejected(
+    run: Run, person: Path, tmp_path: Path, installed_weights: Path
 ) -> None:
     words = ("--data", person, "--record", tmp_path / "promotions.jsonl")
     assert run("promote", "grabcut", "--over", "selfie", *words).exit_code == 1

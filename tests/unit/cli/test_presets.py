@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli import presets
 from cli.app import app
@@ -18,7 +17,7 @@ from tests.fakes import FakeRegistry
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
-    """That of the stage that every command reaches."""
+    """A fake registry of the stage that every command uses."""
     fake = FakeRegistry()
 
     @contextmanager
@@ -34,19 +33,19 @@ def run(*words: str) -> Result:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """Of a table, by the first column."""
+    """Returns the cells of a table by the cell of the first column."""
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     return {cells[0]: cells[1:] for cells in lines}
 
 
-def test_a_preset_that_is_set_is_shown_listed_and_kept_in_one_form(registry: FakeRegistry) -> None:
-    made = run("set", "shop", "format=jpg", "crop=10%", "background=White", "--engine", "grabcut")
-    assert made.exit_code == 0, made.output
+def test_set_stores_a_preset_that_list_and_show_print(registry: FakeRegistry) -> None:
+    result = run("set", "shop", "format=jpg", "crop=10%", "background=White", "--engine", "grabcut")
+    assert result.exit_code == 0, result.output
     output = {"format": "jpg", "channels": "rgba", "crop": "10%", "background": "#ffffff"}
     options = Options.from_json({"engine": "grabcut", "output": output})
     assert registry.get("preset", "shop") == json.loads(run("show", "shop").output) == options.to_json()
-    said = "format=jpg channels=rgba crop=10% background=#ffffff"
-    assert rows(run("list").output)["shop"] == ["own", "grabcut", said]
+    description = "format=jpg channels=rgba crop=10% background=#ffffff"
+    assert rows(run("list").output)["shop"] == ["custom", "grabcut", description]
 
 
 def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> None:
@@ -54,15 +53,15 @@ def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> No
     assert json.loads(run("show", "webp").output) == PRESETS["webp"].to_json()
 
 
-def test_one_s_own_preset_hides_a_built_in_one_until_it_is_removed(registry: FakeRegistry) -> None:
+def test_a_custom_preset_overrides_a_built_in_one_until_it_is_removed(registry: FakeRegistry) -> None:
     run("set", "webp", "format=zip")
-    assert rows(run("list").output)["webp"][0] == "own"
-    assert "built-in one again" in run("remove", "webp").output
-    assert rows(run("list").output)["webp"][0] == "built in"
+    assert rows(run("list").output)["webp"][0] == "custom"
+    assert "built-in preset with this name applies again" in run("remove", "webp").output
+    assert rows(run("list").output)["webp"][0] == "built-in"
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("arguments", "message"),
     [
         (("set", "shop", "format=bmp"), "output.format"),
         (("set", "shop", "colour=red"), "colour"),
@@ -70,21 +69,21 @@ def test_one_s_own_preset_hides_a_built_in_one_until_it_is_removed(registry: Fak
         (("set", "shop", "--engine", "magic"), "magic"),
         (("set", "a/b", "format=jpg"), "letters"),
         (("show", "shop"), "does not exist"),
-        (("remove", "shop"), "of its own"),
-        (("remove", "webp"), "of its own"),
+        (("remove", "shop"), "does not exist"),
+        (("remove", "webp"), "does not exist"),
     ],
 )
-def test_what_cannot_be_is_explained_and_changes_nothing(
-    registry: FakeRegistry, words: tuple[str, ...], names: str
+def test_an_invalid_command_prints_a_message_and_changes_no_preset(
+    registry: FakeRegistry, arguments: tuple[str, ...], message: str
 ) -> None:
-    result = run(*words)
+    result = run(*arguments)
     assert result.exit_code == 1
-    assert names in " ".join(result.output.split())
+    assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert registry.items == {}
 
 
-def test_a_broken_preset_is_listed_with_its_fault(registry: FakeRegistry) -> None:
+def test_an_invalid_preset_is_listed_with_its_error(registry: FakeRegistry) -> None:
     registry.put("preset", "shop", {"output": {"format": "bmp"}})
     assert "output.format" in rows(run("list").output)["shop"][2]
     assert run("show", "shop").exit_code == 1

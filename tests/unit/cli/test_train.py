@@ -1,4 +1,4 @@
-"""`maskdrop train` and `tune` as a user types them; training itself is in tests/unit/sagemaker_model/training."""
+"""The commands `maskdrop train` and `tune`; tests of the training loop are in tests/unit/sagemaker_model/training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.app import app
 
@@ -22,7 +21,7 @@ ON_SAGEMAKER = (
 
 @pytest.fixture
 def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
-    """SageMaker's own rules for requests, and no SageMaker."""
+    """A stubbed SageMaker client, which validates requests by the service model."""
     client = boto3.client("sagemaker", "eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
     monkeypatch.setattr("cli.train.boto3.client", lambda _: client)
     with Stubber(client) as stub:
@@ -30,11 +29,11 @@ def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
         stub.assert_no_pending_responses()
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(app, words)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
 
 
-def test_a_training_job_is_sent(sagemaker: Stubber) -> None:
+def test_train_on_sagemaker_creates_a_training_job(sagemaker: Stubber) -> None:
     expected = {
         "HyperParameters": {"network": "portrait", "lr": "0.001", "steps": "500"},
         "EnableManagedSpotTraining": False,
@@ -53,40 +52,42 @@ def test_a_training_job_is_sent(sagemaker: Stubber) -> None:
         ),
     }
     sagemaker.add_response("create_training_job", {"TrainingJobArn": "arn:aws:sagemaker:eu-west-1:1:x"}, expected)
-    done = run("train", "portrait", "lr=0.001", "steps=500", "--on=sagemaker", "--no-spot", *ON_SAGEMAKER)
-    assert done.exit_code == 0, done.output
-    assert "Training job portrait-" in done.output
+    result = run("train", "portrait", "lr=0.001", "steps=500", "--on=sagemaker", "--no-spot", *ON_SAGEMAKER)
+    assert result.exit_code == 0, result.output
+    assert "Training job portrait-" in result.output
 
 
-def test_a_tuning_job_is_sent(sagemaker: Stubber) -> None:
-    answer = {"HyperParameterTuningJobArn": "arn:aws:sagemaker:eu-west-1:1:x"}
-    sagemaker.add_response("create_hyper_parameter_tuning_job", answer)
-    done = run("tune", "attention-unet", "lr=0.001:0.1", "batch=8,16", "steps=500", "--runs=6", *ON_SAGEMAKER)
-    assert done.exit_code == 0, done.output
-    assert "6 runs" in done.output
+def test_tune_creates_a_tuning_job(sagemaker: Stubber) -> None:
+    response = {"HyperParameterTuningJobArn": "arn:aws:sagemaker:eu-west-1:1:x"}
+    sagemaker.add_response("create_hyper_parameter_tuning_job", response)
+    result = run("tune", "attention-unet", "lr=0.001:0.1", "batch=8,16", "steps=500", "--runs=6", *ON_SAGEMAKER)
+    assert result.exit_code == 0, result.output
+    assert "up to 6 runs" in result.output
 
 
-def test_what_sagemaker_refuses_is_said(sagemaker: Stubber) -> None:
+def test_a_sagemaker_error_is_printed(sagemaker: Stubber) -> None:
     sagemaker.add_client_error("create_training_job", "ResourceLimitExceeded", "ml.g6.xlarge is limited to 0")
-    done = run("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER)
-    assert done.exit_code == 1
-    assert "limited to 0" in done.output
+    result = run("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER)
+    assert result.exit_code == 1
+    assert "limited to 0" in result.output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
-        (("train", "unet", "--data=x", "--out=y"), "There is no network"),
+        (("train", "unet", "--data=x", "--out=y"), "network must be one of"),
         (("train", "portrait", "lr", "--data=x", "--out=y"), "NAME=VALUE"),
         (("train", "portrait", "lr=1", "lr=2", "--data=x", "--out=y"), "each name once"),
         (("train", "portrait", "side=33", "--data=x", "--out=y"), "multiple of 32"),
         (("train", "portrait", "--on=sagemaker", "--data=x", "--out=y"), "s3://bucket/prefix/"),
         (("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER[:2]), "SageMaker request failed"),
-        (("tune", "portrait", "lr=1", *ON_SAGEMAKER), "Name what to find"),
+        (("tune", "portrait", "lr=1", *ON_SAGEMAKER), "Name at least one setting to tune"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(sagemaker: Stubber, words: tuple[str, ...], said: str) -> None:
-    done = run(*words)
-    assert done.exit_code == 1
-    assert said in done.output
-    assert isinstance(done.exception, SystemExit)
+def test_an_invalid_command_line_exits_with_1_and_a_message(
+    sagemaker: Stubber, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert isinstance(result.exception, SystemExit)

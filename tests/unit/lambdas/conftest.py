@@ -8,11 +8,11 @@ from lambdas import observe
 
 @pytest.fixture(autouse=True)
 def _fresh_powertools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loggers are kept by name and hold the standard output of the test that made them: each test gets its own."""
+    """Creates new loggers per test, because a logger keeps the standard output of the test that created it."""
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", f"maskdrop-{uuid.uuid4()}")
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Maskdrop")
-    for made in (observe.logger, observe.metrics, observe.tracer):
-        made.cache_clear()
+    for cached in (observe.logger, observe.metrics, observe.tracer):
+        cached.cache_clear()
     yield
-    for made in (observe.logger, observe.metrics, observe.tracer):
-        made.cache_clear()
+    for cached in (observe.logger, observe.metrics, observe.tracer):
+        cached.cache_clear()

@@ -18,12 +18,12 @@ def registry() -> FakeRegistry:
     return registry
 
 
-def asked(registry: FakeRegistry, headers: dict[str, str] | None) -> dict[str, Any]:
+def authorize(registry: FakeRegistry, headers: dict[str, str] | None) -> dict[str, Any]:
     return process({"type": "REQUEST", "methodArn": METHOD, "path": "/v1/jobs", "headers": headers}, registry)
 
 
-def effect(answer: dict[str, Any]) -> tuple[str, str]:
-    (statement,) = answer["policyDocument"]["Statement"]
+def effect(response: dict[str, Any]) -> tuple[str, str]:
+    (statement,) = response["policyDocument"]["Statement"]
     return statement["Effect"], statement["Resource"]
 
 
@@ -39,12 +39,12 @@ def effect(answer: dict[str, Any]) -> tuple[str, str]:
         {"X-Api-Key": TEXT, "Authorization": "Basic dTpw"},
     ],
 )
-def test_a_key_comes_in_either_header_in_any_case(registry: FakeRegistry, headers: dict[str, str]) -> None:
-    answer = asked(registry, headers)
-    assert effect(answer) == ("Allow", METHOD)
+def test_a_key_is_accepted_in_either_header_in_any_case(registry: FakeRegistry, headers: dict[str, str]) -> None:
+    response = authorize(registry, headers)
+    assert effect(response) == ("Allow", METHOD)
     caller = Caller(id="k1", owner="shop", scope="own", rate=30, key=digest(TEXT))
-    assert Caller.of({"authorizer": answer["context"]}) == caller
-    assert answer["usageIdentifierKey"] == digest(TEXT)
+    assert Caller.of({"authorizer": response["context"]}) == caller
+    assert response["usageIdentifierKey"] == digest(TEXT)
 
 
 @pytest.mark.parametrize(
@@ -62,24 +62,24 @@ def test_a_key_comes_in_either_header_in_any_case(registry: FakeRegistry, header
         {"X-Other": TEXT},
     ],
 )
-def test_whatever_is_no_known_key_is_denied(registry: FakeRegistry, headers: dict[str, str] | None) -> None:
-    answer = asked(registry, headers)
-    assert effect(answer) == ("Deny", METHOD)
-    assert "usageIdentifierKey" not in answer
+def test_an_unknown_key_is_denied(registry: FakeRegistry, headers: dict[str, str] | None) -> None:
+    response = authorize(registry, headers)
+    assert effect(response) == ("Deny", METHOD)
+    assert "usageIdentifierKey" not in response
 
 
-def test_a_key_that_was_taken_away_is_denied_at_once(registry: FakeRegistry) -> None:
+def test_a_revoked_key_is_denied_at_once(registry: FakeRegistry) -> None:
     registry.delete("key", digest(TEXT))
-    assert effect(asked(registry, {"X-Api-Key": TEXT}))[0] == "Deny"
+    assert effect(authorize(registry, {"X-Api-Key": TEXT}))[0] == "Deny"
 
 
-def test_what_api_gateway_is_told_is_text_and_no_secret(registry: FakeRegistry) -> None:
-    answer = asked(registry, {"X-Api-Key": TEXT})
-    assert all(isinstance(value, str) for value in answer["context"].values())
-    assert TEXT not in str(answer)
-    assert "whsec_" not in str(answer)
+def test_the_policy_context_is_text_without_secrets(registry: FakeRegistry) -> None:
+    response = authorize(registry, {"X-Api-Key": TEXT})
+    assert all(isinstance(value, str) for value in response["context"].values())
+    assert TEXT not in str(response)
+    assert "whsec_" not in str(response)
 
 
-def test_a_key_does_not_show_its_secret_where_it_is_printed() -> None:
+def test_the_repr_of_a_key_has_no_secret() -> None:
     assert "whsec_" not in repr(KEY)
     assert Key.from_json(KEY.to_json()) == KEY

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from lambdas.record import process
-from maskdrop.flow import admit, arrivals
+from maskdrop.flow import admit, new_jobs
 from maskdrop.wire import Notification
 from tests.fakes import NOW, World, a_source, a_success
 
@@ -29,33 +29,33 @@ def sqs(*bodies: str) -> dict[str, Any]:
     }
 
 
-def test_results_are_recorded() -> None:
+def test_a_notification_finishes_its_job() -> None:
     world = World()
-    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
-    notification = world.answered(bundle, [a_success(bundle.items[0].id)])
-    answer = process(sqs(body(notification)), world.settings, world.services, NOW)
-    assert answer == {"batchItemFailures": []}
+    notification = world.completed(bundle, [a_success(bundle.items[0].id)])
+    response = process(sqs(body(notification)), world.settings, world.services, NOW)
+    assert response == {"batchItemFailures": []}
     assert [job.state for job in world.jobs.records.values()] == ["done"]
 
 
-def test_a_notification_whose_answer_cannot_be_read_returns_alone() -> None:
+def test_only_notifications_without_a_readable_response_are_returned() -> None:
     world = World()
-    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
-    good = world.answered(bundle, [a_success(bundle.items[0].id)])
+    good = world.completed(bundle, [a_success(bundle.items[0].id)])
     bad = Notification("b9", True, "s3://results-bucket/in", "s3://results-bucket/nowhere", "")
-    answer = process(sqs(body(bad), "not json", body(good)), world.settings, world.services, NOW)
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
+    response = process(sqs(body(bad), "not json", body(good)), world.settings, world.services, NOW)
+    assert response == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m1"}]}
     assert [job.state for job in world.jobs.records.values()] == ["done"]
 
 
-def test_when_every_notification_fails_all_return_nothing_is_raised_and_the_log_says_why(
+def test_a_batch_of_failing_notifications_is_returned_and_logged_without_an_exception(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()
-    answer = process(sqs("not json"), world.settings, world.services, NOW)
-    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    response = process(sqs("not json"), world.settings, world.services, NOW)
+    assert response == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     (line,) = [line for line in caplog.records if line.message == "message returned"]
     assert line.exc_info
     assert line.exc_info[0] is json.JSONDecodeError

@@ -1,7 +1,8 @@
-"""What of S3 is signed here, and sent by others."""
+"""Tests presigned URLs and forms of S3."""
 
 import base64
 import json
+from typing import Any
 
 from botocore.session import Session
 
@@ -10,19 +11,19 @@ from lambdas.connect import S3_CLIENT
 
 
 def storage(region: str) -> S3Storage:
-    return S3Storage(
-        Session().create_client("s3", region, aws_access_key_id="a", aws_secret_access_key="b", config=S3_CLIENT)
-    )
+    keys: dict[str, Any] = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client: Any = Session().create_client("s3", region, config=S3_CLIENT, **keys)
+    return S3Storage(client)
 
 
-def test_what_is_signed_names_the_region_of_its_bucket() -> None:
-    here = storage("eu-central-1")
+def test_signed_urls_name_the_region_of_the_bucket() -> None:
+    signer = storage("eu-central-1")
     home = "https://inbox.s3.eu-central-1.amazonaws.com/"
-    assert here.form("inbox", "k", "image/jpeg", bytes_max=1, seconds=1).url == home
-    assert here.link("inbox", "k", seconds=1).startswith(f"{home}k?")
+    assert signer.form("inbox", "k", "image/jpeg", bytes_max=1, seconds=1).url == home
+    assert signer.link("inbox", "k", seconds=1).startswith(f"{home}k?")
 
 
-def test_a_form_is_good_for_one_key_one_type_and_a_file_that_is_neither_empty_nor_too_large() -> None:
+def test_a_form_is_limited_to_one_key_one_type_and_a_size_range() -> None:
     form = storage("us-east-1").form("inbox", "uploads/1/Zoë.jpg", "image/jpeg", bytes_max=1000, seconds=300)
     conditions = json.loads(base64.b64decode(form.fields["policy"]))["conditions"]
     exact = {name: value for one in conditions if isinstance(one, dict) for name, value in one.items()}

@@ -10,36 +10,36 @@ from tests.unit.lambdas.test_record import sqs
 from tests.unit.maskdrop.test_webhook import URL, a_done_job, a_world
 
 
-def from_the_bus(attempt: int) -> dict[str, Any]:
-    """What SQS hands over of an event for the `attempt`-th time."""
+def webhook_message(attempt: int) -> dict[str, Any]:
+    """Returns the SQS message of an event at its `attempt`-th delivery."""
     event = sqs(json.dumps({"source": "maskdrop", "detail-type": "Job Done", "detail": event_of(a_done_job())}))
     event["Records"][0]["attributes"] = {"ApproximateReceiveCount": str(attempt)}
     event["Records"][0]["receiptHandle"] = "receipt"
     return event
 
 
-def test_what_the_bus_tells_is_posted() -> None:
+def test_an_event_of_the_bus_is_posted() -> None:
     world = a_world()
-    assert process(from_the_bus(1), world.services, NOW) == {"batchItemFailures": []}
+    assert process(webhook_message(1), world.services, NOW) == {"batchItemFailures": []}
     ((url, _, body),) = world.web.posted
     assert (url, json.loads(body)) == (URL, event_of(a_done_job()))
     assert world.webhooks_queue.hidden == []
 
 
-def test_what_is_not_taken_comes_back_after_ever_longer_and_then_to_the_dead_letters() -> None:
+def test_a_failed_webhook_is_retried_with_backoff_until_the_dead_letter_queue() -> None:
     world = a_world()
-    world.web.status = HostUnavailable("hooks.example.com did not answer in time.")
+    world.web.status = HostUnavailable("hooks.example.com did not respond in time.")
     for attempt in range(1, len(RETRY_S) + 2):
-        message = from_the_bus(attempt)
+        message = webhook_message(attempt)
         returned = [{"itemIdentifier": message["Records"][0]["messageId"]}]
         assert process(message, world.services, NOW) == {"batchItemFailures": returned}
     assert world.webhooks_queue.hidden == [("receipt", seconds) for seconds in (*RETRY_S, 0)]
 
 
-def test_a_dead_webhook_is_told_in_the_log_and_fails_no_job(capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_dead_letter_of_a_webhook_is_logged_and_fails_no_job(capsys) -> None:  # type: ignore[no-untyped-def]
     world = a_world()
-    body = from_the_bus(9)["Records"][0]["body"]
+    body = webhook_message(9)["Records"][0]["body"]
     assert dead_letters.process(sqs(body), world.settings, world.services, NOW) == {"batchItemFailures": []}
-    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook given up" in line]
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook failed" in line]
     assert (line["job_id"], line["url"]) == (a_done_job().id, URL)
     assert world.jobs.records == {}

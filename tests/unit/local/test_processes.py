@@ -45,7 +45,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
     processes.stop("server", tmp_path, grace_s=0)
 
 
-def test_a_program_is_started_found_and_stopped(state: Path) -> None:
+def test_a_program_starts_is_found_and_stops(state: Path) -> None:
     one = program()
     processes.start(one, state)
     processes.wait_until_ready(one, state, timeout_s=20)
@@ -57,7 +57,7 @@ def test_a_program_is_started_found_and_stopped(state: Path) -> None:
     processes.require_free(one)
 
 
-def test_a_program_sees_nothing_of_the_callers_environment(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_does_not_inherit_the_callers_environment(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "secret")
     one = program()
     processes.start(one, state)
@@ -70,7 +70,7 @@ def test_a_program_sees_nothing_of_the_callers_environment(state: Path, monkeypa
     assert Path(env["HOME"]).is_relative_to(state)
 
 
-def test_one_that_ignores_sigterm_is_killed(state: Path) -> None:
+def test_a_program_that_ignores_sigterm_is_killed(state: Path) -> None:
     one = program("stubborn")
     processes.start(one, state)
     processes.wait_until_ready(one, state, timeout_s=20)
@@ -90,16 +90,16 @@ def test_a_killed_program_is_no_longer_found(state: Path) -> None:
     assert processes.find("server", state) is None
 
 
-def test_a_process_that_got_the_id_later_is_neither_found_nor_stopped(state: Path) -> None:
-    processes.remember("server", os.getpid(), state)
-    note = state / "pids" / "server.json"
-    note.write_text(json.dumps({**json.loads(note.read_text()), "born": 0.0}))
+def test_another_process_with_a_reused_pid_is_neither_found_nor_stopped(state: Path) -> None:
+    processes.write_pid_file("server", os.getpid(), state)
+    pid_file = state / "pids" / "server.json"
+    pid_file.write_text(json.dumps({**json.loads(pid_file.read_text()), "created": 0.0}))
     assert processes.find("server", state) is None
-    processes.stop("server", state)  # it would end these tests
-    assert not note.exists()
+    processes.stop("server", state)  # must not stop this test process
+    assert not pid_file.exists()
 
 
-def test_a_taken_port_is_named_with_its_setting(state: Path) -> None:
+def test_a_port_in_use_is_reported_with_its_variable(state: Path) -> None:
     one = program()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", one.port))
@@ -108,7 +108,7 @@ def test_a_taken_port_is_named_with_its_setting(state: Path) -> None:
             processes.start(one, state)
 
 
-def test_a_program_that_ends_at_once_is_told_with_its_last_words(state: Path) -> None:
+def test_a_program_that_exits_at_start_is_reported_with_the_end_of_its_log(state: Path) -> None:
     one = program()
     failing = Program(
         name="server",
@@ -119,5 +119,5 @@ def test_a_program_that_ends_at_once_is_told_with_its_last_words(state: Path) ->
         health="/",
     )
     processes.start(failing, state)
-    with pytest.raises(LocalError, match=r"(?s)ended while it started.*no weights"):
+    with pytest.raises(LocalError, match=r"(?s)exited before it was ready.*no weights"):
         processes.wait_until_ready(failing, state, timeout_s=20)

@@ -3,18 +3,18 @@ from typing import Any
 
 import pytest
 
-from maskdrop.errors import ErrorInfo, InvalidPreset, JobInWork, JobNotFailed, TableUnavailable
+from maskdrop.errors import ErrorInfo, InvalidPreset, JobInProgress, JobNotFailed, TableUnavailable
 from maskdrop.flow import (
     admit,
-    arrivals,
     bundle_size,
-    bury,
     enqueue,
+    fail_dead_letters,
+    new_jobs,
+    record_bundle,
     remove,
+    requeue_bundle,
     retry,
-    settle,
     sweep,
-    unsettle,
 )
 from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
 from maskdrop.options import Options
@@ -24,7 +24,7 @@ from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_late
 
 
 def photos(count: int) -> list[Job]:
-    return arrivals([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
+    return new_jobs([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
 
 
 def submit(world: World, jobs: list[Job]) -> None:
@@ -47,7 +47,7 @@ def test_many_photos_share_bundles_of_at_most_64() -> None:
     assert sorted(len(bundle.items) for bundle in world.bundles()) == [22, 64, 64]
 
 
-def test_a_second_event_for_the_same_photo_is_passed_over() -> None:
+def test_a_duplicate_event_is_skipped() -> None:
     world = World()
     submit(world, photos(1))
     submit(world, photos(1))
@@ -63,7 +63,7 @@ def test_a_photo_twice_in_one_batch_is_one_item() -> None:
 
 def test_a_new_version_of_a_photo_is_another_job() -> None:
     world = World()
-    submit(world, arrivals([a_source(version="v1"), a_source(version="v2")], NOW))
+    submit(world, new_jobs([a_source(version="v1"), a_source(version="v2")], NOW))
     assert len(world.jobs.records) == 2
 
 
@@ -74,37 +74,37 @@ def test_a_new_version_of_a_photo_is_another_job() -> None:
         ("inbox/default/empty.jpg", 0, "empty_file"),
     ],
 )
-def test_what_cannot_be_a_picture_fails_at_once_and_is_told(key: str, size: int, code: str) -> None:
+def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, size: int, code: str) -> None:
     world = World()
-    submit(world, arrivals([a_source(key, size=size)], NOW))
+    submit(world, new_jobs([a_source(key, size=size)], NOW))
     (record,) = world.jobs.records.values()
     assert record.state == "failed"
     assert record.error
     assert record.error.code == code
     assert world.bundles() == []
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
-def test_when_the_endpoint_takes_nothing_every_message_comes_back_and_the_jobs_are_queued() -> None:
+def test_when_the_endpoint_refuses_a_bundle_its_messages_are_redelivered_and_its_jobs_queued() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     errors = admit(photos(3), world.settings, world.services, NOW)
     assert [error and error.code for error in errors] == ["endpoint_unavailable"] * 3
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
 
 
-def test_a_photo_that_came_back_is_submitted_when_its_message_returns() -> None:
+def test_a_requeued_photo_is_submitted_when_its_message_is_redelivered() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     admit(photos(1), world.settings, world.services, NOW)
-    world.endpoint.closed = False
+    world.endpoint.unavailable = False
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     assert record.state == "submitted"
     assert record.attempts == 2
 
 
-def test_when_ingest_dies_between_claim_and_hand_over_the_redelivered_message_brings_the_photo_back() -> None:
+def test_when_ingest_crashes_between_claim_and_submission_the_redelivered_message_submits_the_photo() -> None:
     world = World()
     submit(world, photos(1))
     world.endpoint.submitted.clear()  # the bundle was never handed over
@@ -115,7 +115,7 @@ def test_when_ingest_dies_between_claim_and_hand_over_the_redelivered_message_br
     assert [item.id for item in world.bundles()[0].items] == [job.id]
 
 
-def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
+def test_when_the_table_is_unavailable_the_messages_are_redelivered_and_nothing_is_submitted() -> None:
     world = World()
     world.jobs.broken = TableUnavailable("Claiming a job failed: ThrottlingException.")
     errors = admit(photos(2), world.settings, world.services, NOW)
@@ -123,80 +123,80 @@ def test_a_table_out_of_order_sends_only_the_messages_back() -> None:
     assert world.jobs.records == {}
 
 
-def test_results_are_recorded_with_their_cost_and_told() -> None:
+def test_results_are_recorded_with_their_cost_and_an_event() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
     outcomes = [a_success(item.id) for item in bundle.items]
-    settle(world.answered(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
     for outcome in outcomes:
         record = world.jobs.records[outcome.id]
         assert (record.state, record.result, record.subject) == ("done", outcome.result, outcome.subject)
         # 1 s of an instance of $3.60 an hour is $0.001, shared by two, and $0.018 per 1,000 for the services.
         assert record.cost_usd == pytest.approx(0.0005 + 1.8e-5)
-    assert len(world.events.told) == 2
+    assert len(world.events.published) == 2
 
 
 def test_where_nothing_is_billed_the_cost_is_unknown_and_not_zero() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[bundle.items[0].id].cost_usd is None
 
 
-def test_one_bad_picture_fails_alone() -> None:
+def test_one_invalid_image_fails_alone() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
     good, bad = (item.id for item in bundle.items)
-    notification = world.answered(bundle, [a_success(good), a_failure(bad, retryable=False)])
-    settle(notification, world.settings, world.services, NOW)
+    notification = world.completed(bundle, [a_success(good), a_failure(bad, retryable=False)])
+    record_bundle(notification, world.settings, world.services, NOW)
     assert world.jobs.records[good].state == "done"
     assert world.jobs.records[bad].state == "failed"
     assert world.queue.sent == []
 
 
-def test_a_retryable_outcome_goes_round_again_with_a_delay() -> None:
+def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
     job_id = bundle.items[0].id
-    settle(world.answered(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
     ((body, delay),) = world.queue.sent
     assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1)
     assert delay > 0
     assert world.jobs.records[job_id].state == "queued"
-    assert world.events.told == []
+    assert world.events.published == []
 
 
-def test_a_failed_invocation_sends_its_whole_bundle_round_again() -> None:
+def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
     world = World()
     submit(world, photos(3))
     (bundle,) = world.bundles()
-    settle(world.failed(bundle), world.settings, world.services, NOW)
+    record_bundle(world.failed(bundle), world.settings, world.services, NOW)
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
     assert len(world.queue.sent) == 3
 
 
-def test_bundles_get_smaller_with_every_attempt_so_that_a_poisonous_picture_ends_up_alone() -> None:
+def test_bundles_get_smaller_with_every_attempt_so_that_a_crashing_image_is_isolated() -> None:
     assert [bundle_size(attempts) for attempts in range(5)] == [BUNDLE_MAX, 8, 1, 1, 1]
     world = World()
     submit(world, photos(20))
     (bundle,) = world.bundles()
-    settle(world.failed(bundle), world.settings, world.services, NOW)
+    record_bundle(world.failed(bundle), world.settings, world.services, NOW)
     messages = [JobMessage.from_body(body) for body, _ in world.queue.sent]
     assert admit(messages, world.settings, world.services, NOW) == [None] * 20
     assert [len(again.items) for again in world.bundles()[1:]] == [8, 8, 4]
 
 
-def test_a_picture_that_always_fails_is_given_up_with_the_last_reason() -> None:
+def test_a_job_fails_after_the_maximum_number_of_attempts_with_the_last_error() -> None:
     world = World()
     (job,) = photos(1)
     waiting: list[Job | JobMessage] = [job]
     for _ in range(world.settings.max_attempts):
         assert admit(waiting, world.settings, world.services, NOW) == [None]
-        settle(world.failed(world.bundles()[-1], "out of memory"), world.settings, world.services, NOW)
+        record_bundle(world.failed(world.bundles()[-1], "out of memory"), world.settings, world.services, NOW)
         waiting = [JobMessage.from_body(world.queue.sent[-1][0])]
     record = world.jobs.records[job.id]
     assert record.state == "failed"
@@ -204,43 +204,45 @@ def test_a_picture_that_always_fails_is_given_up_with_the_last_reason() -> None:
     assert record.error.code == "gave_up"
     assert "out of memory" in record.error.message
     assert len(world.queue.sent) == world.settings.max_attempts - 1
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
-def test_a_late_failure_of_an_old_bundle_changes_nothing() -> None:
+def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
-    settle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
     admit([JobMessage(old.items[0].id, 1)], world.settings, world.services, NOW)
     before = dict(world.jobs.records)
-    settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.answered(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(
+        world.completed(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW
+    )
     assert world.jobs.records == before
 
 
-def test_a_late_result_of_an_old_bundle_is_a_result_all_the_same() -> None:
+def test_a_late_result_of_an_earlier_bundle_is_recorded() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
-    settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.answered(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(world.completed(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[old.items[0].id].state == "done"
 
 
-def test_a_notification_that_comes_twice_is_recorded_once_and_told_again() -> None:
+def test_a_duplicate_notification_is_recorded_once_and_published_again() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    notification = world.answered(bundle, [a_success(bundle.items[0].id)])
-    settle(notification, world.settings, world.services, NOW)
-    settle(notification, world.settings, world.services, NOW)
+    notification = world.completed(bundle, [a_success(bundle.items[0].id)])
+    record_bundle(notification, world.settings, world.services, NOW)
+    record_bundle(notification, world.settings, world.services, NOW)
     assert len(world.jobs.records) == 1
-    assert [job.state for job in world.events.told] == ["done", "done"]
+    assert [job.state for job in world.events.published] == ["done", "done"]
 
 
 @pytest.mark.parametrize("state", ["queued", "submitted"])
-def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
+def test_the_sweep_queues_an_overdue_job_again(state: str) -> None:
     world = World()
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
@@ -254,57 +256,57 @@ def test_the_sweep_sends_an_overdue_job_round_again(state: str) -> None:
     assert sweep(world.settings, world.services, minutes_later(overdue + 6)) == 0
 
 
-def test_the_sweep_gives_up_what_had_its_last_attempt() -> None:
+def test_the_sweep_fails_a_job_after_its_last_attempt() -> None:
     world = World()
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     world.jobs.records[record.id] = replace(record, attempts=world.settings.max_attempts)
     assert sweep(world.settings, world.services, minutes_later(1000)) == 1
     assert world.jobs.records[record.id].state == "failed"
-    assert world.events.told == [world.jobs.records[record.id]]
+    assert world.events.published == [world.jobs.records[record.id]]
 
 
-def test_the_sweep_leaves_ended_jobs_alone() -> None:
+def test_the_sweep_ignores_finished_jobs() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.answered(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert sweep(world.settings, world.services, minutes_later(10_000)) == 0
 
 
 def test_a_dead_letter_of_an_unknown_photo_leaves_a_failed_record() -> None:
     world = World()
-    bury([dropped(a_source(), NOW)], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([dropped(a_source(), NOW)], "Too many deliveries.", world.services, NOW)
     (record,) = world.jobs.records.values()
     assert record.state == "failed"
     assert record.error == ErrorInfo("gave_up", "Too many deliveries.", False)
-    assert world.events.told == [record]
+    assert world.events.published == [record]
 
 
 def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
     world = World()
-    world.endpoint.closed = True
+    world.endpoint.unavailable = True
     (job,) = photos(1)
     admit([job], world.settings, world.services, NOW)
-    bury([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "failed"
 
 
-def test_a_dead_letter_of_a_job_on_its_way_changes_nothing() -> None:
+def test_a_dead_letter_of_a_submitted_job_is_ignored() -> None:
     world = World()
     (job,) = photos(1)
     submit(world, [job])
-    bury([job], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([job], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "submitted"
-    assert world.events.told == []
+    assert world.events.published == []
 
 
-def test_an_answer_that_could_not_be_recorded_sends_its_jobs_round_again() -> None:
+def test_a_response_that_could_not_be_recorded_queues_its_jobs_again() -> None:
     world = World()
     submit(world, photos(2))
     (bundle,) = world.bundles()
     error = ErrorInfo("not_recorded", "It could not be recorded.", True)
-    unsettle(world.answered(bundle, []), error, world.settings, world.services, NOW)
+    requeue_bundle(world.completed(bundle, []), error, world.settings, world.services, NOW)
     assert len(world.queue.sent) == 2
 
 
@@ -329,14 +331,14 @@ def with_result(world: World, job: Job, of: str = "") -> tuple[str, str]:
     return place
 
 
-def test_a_new_job_is_announced_and_once_more_while_it_waits() -> None:
+def test_a_new_job_gets_a_message_and_another_one_while_it_is_queued() -> None:
     world = World()
     job = queued(a_source(), "default", Options(), NOW, owner="shop")
     assert [enqueue(job, world.services) for _ in range(2)] == [job, job]
     assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), 0)] * 2
 
 
-def test_a_job_that_is_past_waiting_is_returned_as_it_stands_and_not_announced() -> None:
+def test_a_job_that_is_no_longer_queued_is_returned_without_a_message() -> None:
     world = World()
     done = an_upload(world, "done")
     assert enqueue(replace(done, state="queued", finished_at=None), world.services) == done
@@ -344,7 +346,7 @@ def test_a_job_that_is_past_waiting_is_returned_as_it_stands_and_not_announced()
 
 
 @pytest.mark.parametrize(("attempts", "company"), [(0, 64), (1, 8), (5, 1)])
-def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for(attempts: int, company: int) -> None:
+def test_a_retried_job_is_submitted_in_a_bundle_as_small_as_its_attempts_require(attempts: int, company: int) -> None:
     world = World()
     failed = an_upload(world, "failed", attempts)
     waiting = retry(failed, world.services, minutes_later(1))
@@ -353,11 +355,11 @@ def test_a_failed_job_is_tried_anew_in_company_as_small_as_its_attempts_call_for
     assert bundle_size(JobMessage.from_body(body).attempts) == company
 
 
-def test_a_photo_whose_preset_was_mended_is_tried_anew_with_it_and_with_no_other_before() -> None:
+def test_a_retry_uses_the_corrected_preset_and_fails_while_it_is_invalid() -> None:
     world = World()
     own: dict[str, dict[str, Any]] = {"shop": {"output": {"format": "bmp"}}}
     services = replace(world.services, presets=Presets(lambda: own, clock=iter(range(0, 1000, 100)).__next__))
-    admit(arrivals([a_source("inbox/shop/a.jpg")], NOW, services.presets), world.settings, services, NOW)
+    admit(new_jobs([a_source("inbox/shop/a.jpg")], NOW, services.presets), world.settings, services, NOW)
     (failed,) = world.jobs.records.values()
     assert failed.error
     assert failed.error.code == "invalid_preset"
@@ -370,7 +372,7 @@ def test_a_photo_whose_preset_was_mended_is_tried_anew_with_it_and_with_no_other
     assert len(world.queue.sent) == 1
 
 
-def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
+def test_a_retry_without_a_message_can_be_repeated() -> None:
     world = World()
     retry(an_upload(world, "failed"), world.services, NOW)
     (waiting,) = world.jobs.records.values()
@@ -379,7 +381,7 @@ def test_a_retry_that_was_not_announced_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("state", ["submitted", "done"])
-def test_a_job_that_has_not_failed_is_not_tried_anew(state: str) -> None:
+def test_only_a_failed_job_is_retried(state: str) -> None:
     world = World()
     with pytest.raises(JobNotFailed, match=state):
         retry(an_upload(world, state), world.services, NOW)
@@ -387,32 +389,32 @@ def test_a_job_that_has_not_failed_is_not_tried_anew(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "submitted"])
-def test_a_removed_job_leaves_nothing(state: str) -> None:
+def test_a_deleted_job_leaves_no_record_and_no_image(state: str) -> None:
     world = World()
     remove(an_upload(world, state), world.settings, world.services)
     assert not world.jobs.records
     assert not world.storage.objects
 
 
-def test_a_job_in_work_is_not_removed() -> None:
+def test_a_submitted_job_is_not_deleted() -> None:
     world = World()
     job = an_upload(world, "submitted")
-    with pytest.raises(JobInWork):
+    with pytest.raises(JobInProgress):
         remove(job, world.settings, world.services)
     assert world.jobs.records == {job.id: job}
     assert (job.source.bucket, job.source.key) in world.storage.objects
 
 
-def test_a_job_that_is_taken_while_it_is_removed_keeps_its_upload() -> None:
+def test_a_job_that_is_submitted_while_it_is_deleted_keeps_its_upload() -> None:
     world = World()
     job = an_upload(world)
     world.jobs.take(job.id, bundle="b", now=NOW, abandoned=NOW)
-    with pytest.raises(JobInWork):
+    with pytest.raises(JobInProgress):
         remove(job, world.settings, world.services)
     assert (job.source.bucket, job.source.key) in world.storage.objects
 
 
-def test_a_removed_job_takes_neither_a_dropped_photo_with_it_nor_the_result_of_its_successor() -> None:
+def test_deleting_a_job_keeps_the_dropped_photo_and_the_result_of_a_newer_version() -> None:
     world = World()
     old, new = (replace(dropped(a_source(version=v), NOW), state="done", finished_at=NOW) for v in ("v1", "v2"))
     world.storage.write(old.source.bucket, old.source.key, b"photo", "image/jpeg")
@@ -425,7 +427,7 @@ def test_a_removed_job_takes_neither_a_dropped_photo_with_it_nor_the_result_of_i
     assert set(world.storage.objects) == {(old.source.bucket, old.source.key)}
 
 
-def test_a_removed_job_takes_no_upload_of_another_owner_with_it() -> None:
+def test_deleting_a_job_keeps_uploads_of_other_owners() -> None:
     world = World()
     theirs = an_upload(world)
     ours = queued(theirs.source, "default", Options(), NOW, owner="operator")

@@ -16,7 +16,7 @@ from maskdrop.access import Caller, Key
 from maskdrop.job import Job
 from maskdrop.options import Options
 from maskdrop.webhook import event_of
-from maskdrop.wire import Answer, Bundle, Facts, Invocation, JobMessage
+from maskdrop.wire import Bundle, BundleResponse, Facts, Invocation, JobMessage
 from tests.fakes import NOW, World
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -31,8 +31,8 @@ def _event(text: str) -> str:
 
 
 ROUND_TRIPS: dict[str, Callable[[str], str]] = {
-    "answer": lambda text: Answer.from_bytes(text.encode()).to_bytes().decode(),
-    "answer-unpriced": lambda text: Answer.from_bytes(text.encode()).to_bytes().decode(),
+    "answer": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
+    "answer-unpriced": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
     "bundle": lambda text: Bundle.from_bytes(text.encode()).to_bytes().decode(),
     "event-done": _event,
     "event-failed": _event,
@@ -105,3 +105,8 @@ def response_to(name: str) -> str:
 @pytest.mark.parametrize("name", sorted(REQUESTS))
 def test_a_recorded_response_of_the_api_is_the_same_byte_for_byte(name: str) -> None:
     assert response_to(name) == (GOLDEN / "api" / f"{name}.txt").read_text()
+
+
+if __name__ == "__main__":  # records the responses again, after an intended change
+    for request in REQUESTS:
+        (GOLDEN / "api" / f"{request}.txt").write_text(response_to(request))

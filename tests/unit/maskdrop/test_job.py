@@ -4,15 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, Subject, dropped, folder_of, is_newer, iso, job_id, queued, result_key
+from maskdrop.job import Job, Result, Subject, dropped, folder_of, is_newer, job_id, queued, result_key
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.presets import PRESETS, Presets
 from maskdrop.prompt import Prompt
+from maskdrop.record import iso
 from tests.fakes import NOW, a_source, minutes_later
 
 
-def test_the_same_picture_with_the_same_options_is_the_same_job() -> None:
+def test_the_same_image_with_the_same_options_is_the_same_job() -> None:
     assert job_id(a_source(), Options()) == job_id(a_source(), Options())
 
 
@@ -28,7 +29,7 @@ def test_another_key_version_option_or_owner_is_another_job() -> None:
     assert len(ids) == 6
 
 
-def test_results_of_an_owners_jobs_have_places_of_their_own() -> None:
+def test_results_of_an_owners_jobs_have_separate_keys() -> None:
     jobs = [
         queued(a_source(), "default", options, NOW, owner=owner)
         for owner in ("", "shop", "other")
@@ -41,7 +42,7 @@ def test_results_of_an_owners_jobs_have_places_of_their_own() -> None:
     assert folders == {folder_of("shop"), folder_of("other")}
 
 
-def test_neither_size_nor_sequencer_makes_another_job() -> None:
+def test_size_and_sequencer_do_not_change_the_id() -> None:
     assert job_id(a_source(size=1), Options()) == job_id(a_source(size=2), Options())
 
 
@@ -56,7 +57,7 @@ def test_a_folder_that_names_no_preset_gets_the_default_one() -> None:
         assert dropped(a_source(key), NOW).preset == "default"
 
 
-def test_a_stage_s_own_preset_goes_before_a_built_in_one_and_leaves_the_id_as_it_is() -> None:
+def test_a_preset_of_the_registry_overrides_a_built_in_one_and_keeps_the_id() -> None:
     own = Presets(lambda: {"shop": {"output": {"format": "jpg"}}, "webp": {"output": {"format": "zip"}}})
     for folder, form in (("shop", "jpg"), ("webp", "zip"), ("matte", "png")):
         source = a_source(f"inbox/{folder}/a.jpg")
@@ -105,7 +106,7 @@ def test_a_job_is_the_same_after_a_round_trip_through_json() -> None:
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
-def test_times_sort_as_text_as_they_do_as_times() -> None:
+def test_timestamps_sort_as_text() -> None:
     moments = [minutes_later(n / 7) for n in range(100)]
     assert sorted(map(iso, reversed(moments))) == [iso(moment) for moment in moments]
 

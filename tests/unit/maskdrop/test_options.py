@@ -11,7 +11,7 @@ from maskdrop.output import Output
 from maskdrop.prompt import MARKS_MAX, Prompt
 
 
-def test_nothing_said_means_the_defaults() -> None:
+def test_an_empty_object_means_the_defaults() -> None:
     assert Options.from_json({}) == Options.from_json(None) == Options()
 
 
@@ -48,14 +48,14 @@ def test_points_without_labels_are_on_the_subject() -> None:
     assert options.prompts == (Prompt(points=((1, 2, 1), (3, 4, 1))),)
 
 
-def test_prompts_that_say_nothing_are_left_out() -> None:
+def test_empty_prompts_are_omitted() -> None:
     assert Options.from_json({"engine": "sam", "prompt": [{}, {"points": []}, {"box": None}]}).prompts == ()
 
 
-def test_a_thousand_points_are_taken_and_not_one_more() -> None:
+def test_a_thousand_points_are_the_maximum() -> None:
     places = [[i, 1] for i in range(MARKS_MAX)]
     assert len(Options.from_json({"engine": "sam", "prompt": {"points": places}}).prompts[0].points) == MARKS_MAX
-    with pytest.raises(InvalidPrompt, match="At most 1,000"):
+    with pytest.raises(InvalidPrompt, match="at most 1,000"):
         Options.from_json({"engine": "sam", "prompt": [{"points": places}, {"box": [0, 0, 1, 1]}]})
 
 
@@ -72,20 +72,20 @@ def test_a_thousand_points_are_taken_and_not_one_more() -> None:
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, 1, 9]}}, InvalidPrompt, "no area"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, math.nan, 9]}}, InvalidPrompt, "from -1000000"),
-        ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "takes no box"),
-        ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "takes no points"),
+        ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "does not support boxes"),
+        ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "does not support points"),
         ({"engine": "sam", "prompt": 1}, InvalidPrompt, "object"),
         ({"engine": "sam", "prompt": [[1, 2]]}, InvalidPrompt, "object"),
-        ({"engine": "sam", "prompt": {"points": 1}}, InvalidPrompt, "list of places"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2, 3]]}}, InvalidPrompt, "list of places"),
+        ({"engine": "sam", "prompt": {"points": 1}}, InvalidPrompt, "list of pairs"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2, 3]]}}, InvalidPrompt, "list of pairs"),
         ({"engine": "sam", "prompt": {"points": [[1, math.inf]]}}, InvalidPrompt, "from -1000000"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": []}}, InvalidPrompt, "one label for each"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [2]}}, InvalidPrompt, "label is 1"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [True]}}, InvalidPrompt, "label is 1"),
-        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [0]}}, InvalidPrompt, "No point is on"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": []}}, InvalidPrompt, "one label per"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [2]}}, InvalidPrompt, "label must be 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [True]}}, InvalidPrompt, "label must be 1"),
+        ({"engine": "sam", "prompt": {"points": [[1, 2]], "labels": [0]}}, InvalidPrompt, "No point has the label 1"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence_that_names_it(
+def test_invalid_options_are_refused_with_a_message_that_names_them(
     said: object, kind: type[MaskdropError], names: str
 ) -> None:
     with pytest.raises(kind, match=names):
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused_with_a_sentence_that_names_it(
         ),
     )
 )
-def test_whatever_is_said_the_answer_is_options_or_an_error_of_ours(said: object) -> None:
+def test_any_json_is_parsed_or_refused_with_an_input_error(said: object) -> None:
     try:
         options: Options | MaskdropError = Options.from_json(said)
     except MaskdropError as error:
@@ -111,21 +111,21 @@ def test_whatever_is_said_the_answer_is_options_or_an_error_of_ours(said: object
     assert isinstance(options, Options) or (options.status in (400, 422) and not options.retryable)
 
 
-def test_a_box_is_clipped_to_the_picture() -> None:
+def test_a_box_is_clipped_to_the_image() -> None:
     assert Prompt((-5, 10, 700, 90)).inside(640, 480).box == (0, 10, 640, 90)
 
 
-def test_a_box_outside_the_picture_is_refused() -> None:
+def test_a_box_outside_the_image_is_refused() -> None:
     with pytest.raises(InvalidPrompt, match="outside the image of 640 x 480"):
         Prompt((700, 10, 800, 90)).inside(640, 480)
 
 
-def test_points_are_kept_as_they_are_up_to_the_border() -> None:
+def test_points_on_the_border_are_accepted() -> None:
     prompt = Prompt((-5, 10, 700, 90), ((0, 0, 1), (640, 480, 0)))
     assert prompt.inside(640, 480).points == prompt.points
 
 
 @pytest.mark.parametrize("point", [(-1, 5), (5, -0.5), (641, 5), (5, 481)])
-def test_a_point_outside_the_picture_is_refused(point: tuple[float, float]) -> None:
+def test_a_point_outside_the_image_is_refused(point: tuple[float, float]) -> None:
     with pytest.raises(InvalidPrompt, match="outside the image of 640 x 480"):
         Prompt(points=((*point, 1),)).inside(640, 480)

@@ -60,7 +60,7 @@ def test_an_output_survives_a_round_trip(output: Output) -> None:
 
 
 @given(OUTPUTS)
-def test_whatever_is_written_is_in_the_grammar_that_is_published(output: Output) -> None:
+def test_every_written_output_matches_the_published_patterns(output: Output) -> None:
     assert set(output.to_json()) <= set(FIELDS)
 
 
@@ -68,7 +68,7 @@ def test_of_the_defaults_only_format_and_channels_are_written() -> None:
     assert Output().to_json() == {"format": "png", "channels": "rgba"}
 
 
-def test_the_ids_of_jobs_stay_what_they_were_before_there_were_more_options() -> None:
+def test_new_options_do_not_change_the_ids_of_existing_jobs() -> None:
     ids = {
         "aa3acb67": Options(engine="selfie"),
         "b2251d1b": Options(engine="selfie", output=Output("webp")),
@@ -78,7 +78,7 @@ def test_the_ids_of_jobs_stay_what_they_were_before_there_were_more_options() ->
     assert [job_id(a_source(), options)[:8] for options in ids.values()] == list(ids)
 
 
-def test_one_result_has_one_id_whichever_words_asked_for_it() -> None:
+def test_aliases_of_one_result_have_one_id() -> None:
     ways = (
         {"size": "full", "background": "red", "crop": "10px 5% 10px 5%", "position": "50%", "scale": "80%"},
         {"size": "4k", "background": "#F00", "crop": "10px 5%", "position": "center", "scale": "80.000%"},
@@ -116,7 +116,7 @@ def test_one_result_has_one_id_whichever_words_asked_for_it() -> None:
         ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
     ],
 )
-def test_what_the_grammar_says_is_understood(said: dict[str, object], output: Output) -> None:
+def test_documented_values_are_parsed(said: dict[str, object], output: Output) -> None:
     assert Output.from_json(said) == output
 
 
@@ -157,18 +157,18 @@ def test_what_the_grammar_says_is_understood(said: dict[str, object], output: Ou
         ("background", "s3://bucket"),
     ],
 )
-def test_anything_else_is_refused_with_the_field_and_its_grammar(field: str, value: object) -> None:
+def test_other_values_are_refused_with_the_field_and_the_accepted_values(field: str, value: object) -> None:
     with pytest.raises(InvalidOptions) as refused:
         parsed(**{field: value})
     assert refused.value.field == field
-    assert f'"output.{field}" is {FIELDS[field].grammar}; not' in refused.value.message
+    assert f'"output.{field}" must be {FIELDS[field].grammar}; got' in refused.value.message
 
 
 @given(
     st.sampled_from(sorted(FIELDS)),
     st.text(string.printable) | st.none() | st.booleans() | st.floats() | st.lists(st.text()),
 )
-def test_whatever_a_field_is_told_it_is_understood_or_refused_as_a_bad_option(field: str, value: object) -> None:
+def test_any_value_is_parsed_or_refused_as_an_invalid_option(field: str, value: object) -> None:
     with suppress(InvalidOptions):
         output = parsed(**{field: value})
         assert Output.from_json(output.to_json()) == output
@@ -191,7 +191,7 @@ def test_the_names_of_colours_are_those_of_css() -> None:
     assert {name: tuple(bytes.fromhex(digits)) for name, digits in NAMES.items()} == css
 
 
-def test_no_name_of_a_colour_could_be_its_digits() -> None:
+def test_no_colour_name_is_also_hexadecimal_digits() -> None:
     assert not [name for name in NAMES if set(name) <= set(string.hexdigits)]
 
 
@@ -204,7 +204,7 @@ def test_no_name_of_a_colour_could_be_its_digits() -> None:
         ("0 0 99.6px 50%", (0, 0, 100, 240)),
     ],
 )
-def test_a_region_is_found_in_a_picture(text: str, box: tuple[int, int, int, int]) -> None:
+def test_a_region_is_converted_to_pixels(text: str, box: tuple[int, int, int, int]) -> None:
     region = parsed(roi=text).roi
     assert region is not None
     assert region.inside(640, 480) == box
@@ -221,7 +221,7 @@ def test_a_region_is_found_in_a_picture(text: str, box: tuple[int, int, int, int
         ("0 10px 640px 10.4px", RegionEmpty),
     ],
 )
-def test_a_region_outside_a_picture_or_without_a_pixel_is_refused(text: str, fault: type[InvalidOptions]) -> None:
+def test_a_region_outside_the_image_or_without_a_pixel_is_refused(text: str, fault: type[InvalidOptions]) -> None:
     region = parsed(roi=text).roi
     assert region is not None
     with pytest.raises(fault) as refused:

@@ -30,27 +30,27 @@ class Shelf:
 SHOP = {"output": {"format": "jpg", "background": "white"}}
 
 
-def test_a_stage_begins_with_the_built_in_presets() -> None:
+def test_a_new_stage_has_the_built_in_presets() -> None:
     presets = Shelf().presets()
     assert {name: presets.find(name) for name in presets.names()} == PRESETS
     assert presets.find("holiday") is None
 
 
-def test_a_preset_of_the_registry_is_found_and_goes_before_a_built_in_one() -> None:
+def test_a_preset_of_the_registry_overrides_a_built_in_one() -> None:
     presets = Shelf({"shop": SHOP, "webp": SHOP}).presets()
     white = Options(output=Output("jpg", background=Colour(255, 255, 255)))
     assert presets.find("shop") == presets.find("webp") == white
     assert presets.names() == sorted({*PRESETS, "shop"})
 
 
-def test_a_folder_without_a_preset_gets_the_default_one_even_where_that_was_changed() -> None:
+def test_a_folder_without_a_preset_gets_the_changed_default() -> None:
     shelf = Shelf()
     assert shelf.presets().of("holiday") == ("default", Options())
     shelf.own["default"] = SHOP
     assert shelf.presets().of("holiday")[1].output.format == "jpg"
 
 
-def test_presets_are_read_once_a_minute_and_a_change_is_seen_by_then() -> None:
+def test_presets_are_cached_for_a_minute() -> None:
     shelf = Shelf()
     presets = shelf.presets()
     shelf.seconds = FRESH_S - 1
@@ -70,10 +70,10 @@ def test_presets_are_read_once_a_minute_and_a_change_is_seen_by_then() -> None:
         ({"output": {"format": "bmp"}}, "output.format"),
         ({"engine": "magic"}, "magic"),
         ({"colour": "red"}, "colour"),
-        ({"engine": "selfie", "prompt": {"box": [0, 0, 1, 1]}}, "takes no box"),
+        ({"engine": "selfie", "prompt": {"box": [0, 0, 1, 1]}}, "does not support boxes"),
     ],
 )
-def test_a_broken_preset_says_its_name_and_its_fault_and_harms_no_other(value: dict[str, Any], names: str) -> None:
+def test_an_invalid_preset_is_named_and_does_not_affect_others(value: dict[str, Any], names: str) -> None:
     presets = Shelf({"shop": value, "good": SHOP}).presets()
     with pytest.raises(InvalidPreset, match=names) as refused:
         presets.of("shop")
@@ -83,11 +83,11 @@ def test_a_broken_preset_says_its_name_and_its_fault_and_harms_no_other(value: d
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".x", "-a", "ü", "a b", "x" * 65])
-def test_a_name_that_is_no_folder_everywhere_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_portable_folder_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidOptions):
         check_name(name)
 
 
-def test_the_names_of_the_built_in_presets_could_be_given_again() -> None:
+def test_the_names_of_built_in_presets_are_valid() -> None:
     for name in PRESETS:
         check_name(name)

@@ -4,7 +4,7 @@ from maskdrop.settings import InvalidSettings, Settings
 from tests.fakes import SETTINGS
 
 
-def test_what_infra_writes_is_what_a_function_reads() -> None:
+def test_settings_survive_the_environment() -> None:
     assert Settings.from_env(SETTINGS.to_env()) == SETTINGS
 
 

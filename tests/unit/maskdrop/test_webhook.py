@@ -60,7 +60,7 @@ def test_every_attempt_has_the_same_id_and_a_time_of_its_own() -> None:
     assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 300
 
 
-def test_an_id_is_of_one_end_of_one_job_and_has_no_full_stop() -> None:
+def test_an_event_id_belongs_to_one_outcome_of_one_job() -> None:
     ends = [a_done_job(), a_done_job("b2"), replace(a_done_job(), state="failed"), replace(a_done_job(), id="0" * 32)]
     ids = {message_id(event_of(job)) for job in ends}
     assert len(ids) == 4
@@ -69,28 +69,28 @@ def test_an_id_is_of_one_end_of_one_job_and_has_no_full_stop() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_any_2xx_is_taken(status: int) -> None:
+def test_any_2xx_is_a_delivery(status: int) -> None:
     world = a_world()
     world.web.status = status
     assert deliver(event_of(a_done_job()), world.services, NOW) == "delivered"
 
 
 @pytest.mark.parametrize("status", [199, 301, 307, 400, 401, 404, 429, 500, 503])
-def test_any_other_answer_is_worth_another_attempt(status: int) -> None:
+def test_any_other_status_is_retried(status: int) -> None:
     world = a_world()
     world.web.status = status
     with pytest.raises(HostUnavailable, match=str(status)):
         deliver(event_of(a_done_job()), world.services, NOW)
 
 
-def test_a_host_that_is_not_there_today_is_asked_again() -> None:
+def test_an_unreachable_host_is_retried() -> None:
     world = a_world()
     world.web.status = FailedDownload("There is no host hooks.example.com.")
     with pytest.raises(FailedDownload):
         deliver(event_of(a_done_job()), world.services, NOW)
 
 
-def test_410_ends_it_and_so_does_an_address_that_is_not_asked() -> None:
+def test_a_410_or_a_forbidden_url_ends_the_delivery() -> None:
     world = a_world()
     world.web.status = 410
     assert deliver(event_of(a_done_job()), world.services, NOW) == "gone"
@@ -99,7 +99,7 @@ def test_410_ends_it_and_so_does_an_address_that_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("item", [None, {}, {"webhook_secret": ""}])
-def test_nothing_is_posted_unsigned(item: dict[str, str] | None) -> None:
+def test_no_event_is_posted_without_a_signature(item: dict[str, str] | None) -> None:
     world = World()
     if item is not None:
         world.registry.put("key", "ab" * 32, item)
@@ -107,7 +107,7 @@ def test_nothing_is_posted_unsigned(item: dict[str, str] | None) -> None:
     assert world.web.posted == []
 
 
-def test_attempts_are_ever_further_apart_within_what_a_queue_can_hide() -> None:
+def test_delays_grow_up_to_the_maximum_of_the_queue() -> None:
     assert list(RETRY_S) == sorted(RETRY_S)
     assert RETRY_S[-1] <= 12 * 3600
 

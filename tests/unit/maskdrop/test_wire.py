@@ -11,8 +11,8 @@ from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import (
     CUSTOM_ATTRIBUTES_MAX,
-    Answer,
     Bundle,
+    BundleResponse,
     Facts,
     Invocation,
     JobMessage,
@@ -38,11 +38,11 @@ def test_a_key_of_an_s3_event_is_unquoted_exactly_once() -> None:
     assert (source.bytes, source.sequencer) == (1024, "0055AED6DCD90281E5")
 
 
-def test_the_test_event_of_s3_announces_nothing() -> None:
+def test_the_test_event_of_s3_has_no_objects() -> None:
     assert list(sources_of(json.loads(event("s3_test_event")))) == []
 
 
-def test_a_removed_object_announces_nothing() -> None:
+def test_an_event_of_a_deleted_object_has_no_created_objects() -> None:
     removed = json.loads(event("s3_put").replace("ObjectCreated:Put", "ObjectRemoved:Delete"))
     assert list(sources_of(removed)) == []
 
@@ -66,7 +66,7 @@ def test_a_full_bundle_of_long_keys_stays_far_below_what_an_invocation_may_carry
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b'{"bundle": "b", "items": [1]}', b"\xff\xfe"])
-def test_what_is_no_bundle_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_bundle_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidOptions, match="not a bundle"):
         Bundle.from_bytes(body)
 
@@ -77,17 +77,17 @@ def test_a_bundle_of_65_is_refused() -> None:
         Bundle.from_bytes(bundle_of("b1", jobs, "r").to_bytes())
 
 
-def test_an_answer_survives_the_wire() -> None:
-    answer = Answer("b1", "cpu", 812.5, 1.127, (a_success("1"), a_failure("2", retryable=True)))
-    assert Answer.from_bytes(answer.to_bytes()) == answer
+def test_a_bundle_response_survives_the_wire() -> None:
+    answer = BundleResponse("b1", "cpu", 812.5, 1.127, (a_success("1"), a_failure("2", retryable=True)))
+    assert BundleResponse.from_bytes(answer.to_bytes()) == answer
 
 
-def test_the_price_of_a_picture_is_its_share_of_the_bundle() -> None:
-    assert Answer("b", "cpu", 3_600_000, 2.0, (a_success("1"), a_success("2"))).usd_per_item == 1.0
-    assert Answer("b", "cpu", 3_600_000, None, (a_success("1"),)).usd_per_item is None
+def test_the_cost_of_an_image_is_its_share_of_the_bundle() -> None:
+    assert BundleResponse("b", "cpu", 3_600_000, 2.0, (a_success("1"), a_success("2"))).usd_per_item == 1.0
+    assert BundleResponse("b", "cpu", 3_600_000, None, (a_success("1"),)).usd_per_item is None
 
 
-def test_a_completed_invocation_names_its_bundle_and_its_answer() -> None:
+def test_a_completed_invocation_names_its_bundle_and_its_response() -> None:
     notification = Notification.from_body(event("sagemaker_completed"))
     assert notification == Notification(
         "b1", True, "s3://results-bucket/bundles/in/b1.json", "s3://results-bucket/bundles/out/b1.out", ""
@@ -100,7 +100,7 @@ def test_a_failed_invocation_names_its_bundle_and_its_reason() -> None:
     assert "(500)" in notification.reason
 
 
-def test_an_address_in_s3_is_split_at_its_first_slash() -> None:
+def test_an_s3_uri_is_split_at_its_first_slash() -> None:
     assert split_s3_uri("s3://bucket/a/b c.json") == ("bucket", "a/b c.json")
 
 
@@ -108,7 +108,7 @@ def test_a_job_message_survives_the_wire() -> None:
     assert JobMessage.from_body(JobMessage("ab", 3).to_body()) == JobMessage("ab", 3)
 
 
-def test_what_is_asked_for_one_picture_survives_its_header() -> None:
+def test_an_invocation_survives_its_header() -> None:
     options = Options(engine="grabcut", prompts=(Prompt((1, 2, 30, 40)),), output=Output(format="webp"))
     for asked in (Invocation(options), Invocation(options, Overflow("results", "results/cutouts/ü.png", 4_000_000))):
         text = asked.to_header()
@@ -116,17 +116,17 @@ def test_what_is_asked_for_one_picture_survives_its_header() -> None:
         assert Invocation.from_header(text) == asked
 
 
-def test_an_empty_header_asks_for_the_defaults() -> None:
+def test_an_empty_header_means_the_defaults() -> None:
     assert Invocation.from_header("") == Invocation(Options())
 
 
 @pytest.mark.parametrize("overflow", [[], {}, {"bucket": "b", "key": "k"}, {"bucket": "b", "key": 1, "bytes_max": 2}])
-def test_an_overflow_without_an_address_is_refused(overflow: object) -> None:
+def test_an_overflow_without_a_destination_is_refused(overflow: object) -> None:
     with pytest.raises(InvalidOptions, match="overflow"):
         Invocation.from_header(json.dumps({"overflow": overflow}))
 
 
-def test_what_was_found_survives_its_header_but_for_warnings_that_it_cannot_hold() -> None:
+def test_facts_survive_their_header_except_for_warnings_beyond_its_length() -> None:
     facts = replace(FACTS, warnings=("wärning",))
     for known in (facts, replace(facts, place=None)):
         assert Facts.from_header(known.to_header()) == known

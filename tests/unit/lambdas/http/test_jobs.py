@@ -1,4 +1,4 @@
-"""POST /v1/uploads and /v1/jobs, DELETE and retry of jobs, engines and presets, with the services in memory."""
+"""Tests /v1/uploads, /v1/jobs, /v1/engines and /v1/presets with in-memory services."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from lambdas.http.jobs import UPLOAD_MAX, UPLOAD_S
+from lambdas.http.jobs import UPLOAD_S
 from lambdas.http.routes import process
-from maskdrop.access import Caller, used
+from maskdrop.access import Caller, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import QueueUnavailable
 from maskdrop.flow import admit
 from maskdrop.job import folder_of, uploads_of
+from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.presets import PRESETS
 from maskdrop.services import Download
 from maskdrop.wire import JobMessage
@@ -31,11 +32,11 @@ PHOTO = b"\xff\xd8\xff a photo"
 
 
 def call(
-    world: World, method: str, path: str, caller: Caller = SHOP, body: Any = None, **more: Any
+    world: World, method: str, path: str, caller: Caller = SHOP, body: Any = None, **options: Any
 ) -> tuple[int, Any, dict[str, str]]:
-    """As API Gateway hands it on. more: headers, context. Status, body and headers of the answer."""
+    """Sends an event of API Gateway and returns (status, body, headers). options: headers, context, now."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **more.get("headers", {})}
+    headers = {"Content-Type": "application/json", **options.get("headers", {})}
     event = {
         "httpMethod": method,
         "path": path,
@@ -44,48 +45,48 @@ def call(
         "multiValueHeaders": {name: [value] for name, value in headers.items()},
         "queryStringParameters": None,
         "multiValueQueryStringParameters": None,
-        "requestContext": {"requestId": "r", **more.get("context", {"authorizer": caller.to_context()})},
+        "requestContext": {"requestId": "r", **options.get("context", {"authorizer": caller.to_context()})},
         "body": None if body is None else base64.b64encode(text).decode(),
         "isBase64Encoded": body is not None,
     }
-    now = more.get("now", NOW)
-    answer = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
-    told = {name: ",".join(values) for name, values in answer["multiValueHeaders"].items()}
-    return answer["statusCode"], json.loads(answer["body"] or "null"), told
+    now = options.get("now", NOW)
+    response = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
+    found = {name: ",".join(values) for name, values in response["multiValueHeaders"].items()}
+    return response["statusCode"], json.loads(response["body"] or "null"), found
 
 
 def uploaded(world: World, caller: Caller = SHOP, body: bytes = PHOTO) -> str:
-    """The id of an upload that has arrived."""
-    asked = {"name": "a photo.jpg", "content_type": "image/jpeg"}
-    status, form, _ = call(world, "POST", "/v1/uploads", caller, asked)
+    """Creates an upload, stores its file and returns its id."""
+    payload = {"name": "a photo.jpg", "content_type": "image/jpeg"}
+    status, form, _ = call(world, "POST", "/v1/uploads", caller, payload)
     assert status == 201, form
     world.storage.write("inbox-bucket", form["fields"]["key"], body, "image/jpeg")
     return str(form["upload"])
 
 
-def new_job(world: World, caller: Caller = SHOP, **more: Any) -> tuple[int, Any, dict[str, str]]:
-    headers = more.pop("headers", {})
-    source = more.pop("source", None) or {"upload": uploaded(world, caller)}
-    return call(world, "POST", "/v1/jobs", caller, {"source": source, **more}, headers=headers)
+def new_job(world: World, caller: Caller = SHOP, **options: Any) -> tuple[int, Any, dict[str, str]]:
+    headers = options.pop("headers", {})
+    source = options.pop("source", None) or {"upload": uploaded(world, caller)}
+    return call(world, "POST", "/v1/jobs", caller, {"source": source, **options}, headers=headers)
 
 
-def code(answer: tuple[int, Any, dict[str, str]]) -> tuple[int, str]:
-    return answer[0], answer[1]["error"]["code"]
+def code(response: tuple[int, Any, dict[str, str]]) -> tuple[int, str]:
+    return response[0], response[1]["error"]["code"]
 
 
-def test_an_upload_is_a_form_for_one_file_of_a_type_and_a_size_in_the_owners_folder() -> None:
-    asked = {"name": "Fräulein (1).jpg", "content_type": "image/jpeg"}
-    status, form, _ = call(World(), "POST", "/v1/uploads", SHOP, asked)
+def test_an_upload_form_fixes_the_key_type_and_size_of_the_file() -> None:
+    payload = {"name": "Fräulein (1).jpg", "content_type": "image/jpeg"}
+    status, form, _ = call(World(), "POST", "/v1/uploads", SHOP, payload)
     assert status == 201
     assert form["fields"]["key"] == uploads_of("shop") + form["upload"]
     assert form["upload"].endswith("/Fräulein (1).jpg")
     assert form["fields"]["Content-Type"] == "image/jpeg"
-    assert form["fields"]["max"] == str(form["bytes_max"]) == str(UPLOAD_MAX)
+    assert form["fields"]["max"] == str(form["bytes_max"]) == str(IMAGE_BYTES_MAX)
     assert form["expires_at"] == f"2026-11-20T12:0{UPLOAD_S // 60}:00.000000Z"
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "payload",
     [
         [],
         {},
@@ -100,11 +101,11 @@ def test_an_upload_is_a_form_for_one_file_of_a_type_and_a_size_in_the_owners_fol
         *({"name": "a", "content_type": kind} for kind in ("text/html", "image/", "image/jpeg; q=1", "IMAGE/JPEG")),
     ],
 )
-def test_an_upload_that_is_asked_for_wrongly_is_400(asked: Any) -> None:
-    assert code(call(World(), "POST", "/v1/uploads", SHOP, asked)) == (400, "invalid_options")
+def test_an_invalid_upload_request_returns_400(payload: Any) -> None:
+    assert code(call(World(), "POST", "/v1/uploads", SHOP, payload)) == (400, "invalid_options")
 
 
-def test_an_upload_becomes_a_job_that_waits_in_the_queue() -> None:
+def test_a_job_of_an_upload_is_queued() -> None:
     world = World()
     status, job, headers = new_job(world, preset="webp", engine="grabcut", output={"background": "#fff"})
     assert status == 202
@@ -114,10 +115,10 @@ def test_an_upload_becomes_a_job_that_waits_in_the_queue() -> None:
     assert job["source"]["version_id"]
     assert world.queue.sent == [(JobMessage(job["id"], 0).to_body(), 0)]
     assert world.jobs.records[job["id"]].result_key == f"results/jobs/{folder_of('shop')}/{job['id']}.webp"
-    assert used(world.registry, "shop", "2026-11")["pictures"] == 1
+    assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
 
-def test_the_same_result_of_the_same_object_is_one_job_and_counted_once() -> None:
+def test_the_same_object_with_the_same_options_is_one_job_and_counts_once() -> None:
     world = World()
     upload = {"upload": uploaded(world)}
     first, second = (
@@ -125,21 +126,21 @@ def test_the_same_result_of_the_same_object_is_one_job_and_counted_once() -> Non
     )
     assert (first[0], second[0]) == (202, 202)
     assert first[1] == second[1]
-    assert used(world.registry, "shop", "2026-11")["pictures"] == 1
+    assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
 
-def test_a_job_that_has_ended_is_told_at_once() -> None:
+def test_a_request_for_a_finished_job_returns_200() -> None:
     world = World()
     upload = {"upload": uploaded(world)}
     _, job, _ = new_job(world, source=upload)
     world.jobs.records[job["id"]] = replace(world.jobs.records[job["id"]], state="done", finished_at=NOW)
-    status, told, _ = new_job(world, source=upload)
-    assert (status, told["id"], told["state"]) == (200, job["id"], "done")
+    status, found, _ = new_job(world, source=upload)
+    assert (status, found["id"], found["state"]) == (200, job["id"], "done")
 
 
-def test_a_picture_from_an_address_is_fetched_into_the_owners_folder() -> None:
+def test_an_image_from_a_url_is_stored_in_the_folder_of_the_owner() -> None:
     world = World()
-    world.web.pictures["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
+    world.web.images["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
     status, job, _ = new_job(world, source={"url": "https://a.example/a.jpg"})
     assert status == 202
     assert job["source"]["key"].startswith(uploads_of("shop"))
@@ -147,7 +148,7 @@ def test_a_picture_from_an_address_is_fetched_into_the_owners_folder() -> None:
     assert code(new_job(world, source={"url": "https://b.example/"})) == (424, "failed_download")
 
 
-def test_an_object_that_is_replaced_is_another_job() -> None:
+def test_a_replaced_object_creates_another_job() -> None:
     world = World(settings=replace(SETTINGS, source_buckets="archive shop-photos"))
     source = {"bucket": "shop-photos", "key": "2026/a.jpg"}
     ids = set()
@@ -157,7 +158,7 @@ def test_an_object_that_is_replaced_is_another_job() -> None:
     assert len(ids) == 2
 
 
-def test_of_s3_a_caller_has_the_open_buckets_and_its_own_uploads_and_who_sees_all_has_the_inbox() -> None:
+def test_a_caller_can_use_source_buckets_and_its_own_uploads_and_scope_all_the_inbox() -> None:
     world = World(settings=replace(SETTINGS, source_buckets="archive"))
     places = {
         "open": ("archive", "a.jpg"),
@@ -171,26 +172,26 @@ def test_of_s3_a_caller_has_the_open_buckets_and_its_own_uploads_and_who_sees_al
     for place in places.values():
         world.storage.write(*place, PHOTO, "image/jpeg")
 
-    def may(caller: Caller) -> set[str]:
+    def allowed(caller: Caller) -> set[str]:
         sources = {name: {"bucket": bucket, "key": key} for name, (bucket, key) in places.items()}
-        answers = {name: new_job(world, caller, source=source) for name, source in sources.items()}
-        assert {code(answer) for answer in answers.values() if answer[0] != 202} == {(403, "not_allowed")}
-        return {name for name, answer in answers.items() if answer[0] == 202}
+        responses = {name: new_job(world, caller, source=source) for name, source in sources.items()}
+        assert {code(response) for response in responses.values() if response[0] != 202} == {(403, "not_allowed")}
+        return {name for name, response in responses.items() if response[0] == 202}
 
-    assert may(SHOP) == {"open", "own"}
-    assert may(OPERATOR) == {"open", "own", "theirs", "dropped"}
+    assert allowed(SHOP) == {"open", "own"}
+    assert allowed(OPERATOR) == {"open", "own", "theirs", "dropped"}
 
 
-def test_an_upload_of_anothers_is_not_there() -> None:
+def test_an_upload_of_another_owner_is_missing() -> None:
     world = World()
-    theirs = uploaded(world, OTHER)
-    assert code(new_job(world, SHOP, source={"upload": theirs})) == (404, "source_missing")
-    escaping = f"../{folder_of('other')}/{theirs}"
+    foreign = uploaded(world, OTHER)
+    assert code(new_job(world, SHOP, source={"upload": foreign})) == (404, "source_missing")
+    escaping = f"../{folder_of('other')}/{foreign}"
     assert code(new_job(world, SHOP, source={"upload": escaping})) == (404, "source_missing")
 
 
 @pytest.mark.parametrize("state", ["absent", "empty"])
-def test_an_upload_that_has_not_come_or_is_empty_makes_no_job(state: str) -> None:
+def test_a_missing_or_empty_upload_creates_no_job(state: str) -> None:
     world = World()
     upload = uploaded(world, body=b"")
     if state == "absent":
@@ -201,7 +202,7 @@ def test_an_upload_that_has_not_come_or_is_empty_makes_no_job(state: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("payload", "expected"),
     [
         ({}, (400, "invalid_options")),
         ({"source": "a.jpg"}, (400, "invalid_options")),
@@ -222,61 +223,59 @@ def test_an_upload_that_has_not_come_or_is_empty_makes_no_job(state: str) -> Non
         ({"webhook": "https://169.254.169.254/"}, (422, "blocked_url")),
     ],
 )
-def test_a_job_that_is_asked_for_wrongly_is_refused_before_anything_is_done(
-    asked: dict[str, Any], expected: tuple[int, str]
-) -> None:
+def test_an_invalid_job_request_is_rejected_without_effects(payload: dict[str, Any], expected: tuple[int, str]) -> None:
     world = World()
-    world.web.pictures["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
-    wanted = {"source": {"url": "https://a.example/a.jpg"}, **asked} if asked else {}
-    assert code(call(world, "POST", "/v1/jobs", SHOP, wanted)) == expected
+    world.web.images["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
+    request = {"source": {"url": "https://a.example/a.jpg"}, **payload} if payload else {}
+    assert code(call(world, "POST", "/v1/jobs", SHOP, request)) == expected
     assert not world.jobs.records
     assert not world.storage.objects
 
 
 @pytest.mark.parametrize("body", [None, b"", b"[]", b"{", b"\xff"])
-def test_a_body_that_is_no_object_is_400(body: bytes | None) -> None:
+def test_a_body_that_is_not_a_json_object_returns_400(body: bytes | None) -> None:
     for path in ("/v1/jobs", "/v1/uploads"):
         assert code(call(World(), "POST", path, SHOP, body)) == (400, "invalid_options")
 
 
-def test_a_webhook_is_kept_with_the_key_that_signs_it() -> None:
+def test_a_job_stores_its_webhook_with_the_key_that_signs_it() -> None:
     world = World()
     _, job, _ = new_job(world, webhook="https://hooks.example/maskdrop")
     assert job["webhook"] == {"url": "https://hooks.example/maskdrop", "key": SHOP.key}
 
 
-def test_a_caller_without_a_key_has_jobs_and_no_webhooks() -> None:
+def test_a_caller_without_a_key_can_create_jobs_but_no_webhooks() -> None:
     world = World()
     _, form, _ = call(
         world, "POST", "/iam/v1/uploads", body={"name": "a.jpg", "content_type": "image/jpeg"}, context=ROLE
     )
     world.storage.write("inbox-bucket", form["fields"]["key"], PHOTO, "image/jpeg")
-    asked = {"source": {"upload": form["upload"]}}
-    status, job, _ = call(world, "POST", "/iam/v1/jobs", body=asked, context=ROLE)
+    payload = {"source": {"upload": form["upload"]}}
+    status, job, _ = call(world, "POST", "/iam/v1/jobs", body=payload, context=ROLE)
     assert (status, job["owner"]) == (202, "iam:arn:aws:sts::123456789012:assumed-role/Batch")
-    hooked = {**asked, "webhook": "https://hooks.example/"}
-    assert code(call(world, "POST", "/iam/v1/jobs", body=hooked, context=ROLE)) == (400, "invalid_options")
+    with_webhook = {**payload, "webhook": "https://hooks.example/"}
+    assert code(call(world, "POST", "/iam/v1/jobs", body=with_webhook, context=ROLE)) == (400, "invalid_options")
 
 
-def test_an_idempotency_key_makes_one_job_of_an_address_that_is_sent_twice() -> None:
+def test_a_url_sent_twice_with_one_idempotency_key_creates_one_job() -> None:
     world = World()
-    world.web.pictures["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
-    asked = {"source": {"url": "https://a.example/a.jpg"}}
+    world.web.images["https://a.example/a.jpg"] = Download(PHOTO, "image/jpeg")
+    payload: dict[str, Any] = {"source": {"url": "https://a.example/a.jpg"}}
     key = {"idempotency-key": "1f2e"}
-    first, second = (new_job(world, **asked, headers=key) for _ in range(2))
+    first, second = (new_job(world, **payload, headers=key) for _ in range(2))
     assert first[:2] == second[:2]
     assert len(world.jobs.records) == len(world.queue.sent) == 1
-    assert new_job(world, OTHER, **asked, headers=key)[1]["owner"] == "other"
-    assert code(new_job(world, **asked, preset="webp", headers=key)) == (422, "idempotency_key_reused")
+    assert new_job(world, OTHER, **payload, headers=key)[1]["owner"] == "other"
+    assert code(new_job(world, **payload, preset="webp", headers=key)) == (422, "idempotency_key_reused")
 
 
-def test_a_job_that_could_not_be_announced_is_announced_when_it_is_asked_for_again() -> None:
+def test_a_repeated_request_queues_a_job_that_could_not_be_queued_before() -> None:
     world = World()
-    asked = {"source": {"upload": uploaded(world)}}
+    payload: dict[str, Any] = {"source": {"upload": uploaded(world)}}
     send, world.queue.send = world.queue.send, _refuse  # type: ignore[method-assign]
-    assert code(new_job(world, **asked, headers={"Idempotency-Key": "k"})) == (503, "queue_unavailable")
+    assert code(new_job(world, **payload, headers={"Idempotency-Key": "k"})) == (503, "queue_unavailable")
     world.queue.send = send  # type: ignore[method-assign]
-    status, job, _ = new_job(world, **asked, headers={"Idempotency-Key": "k"})
+    status, job, _ = new_job(world, **payload, headers={"Idempotency-Key": "k"})
     assert (status, world.queue.sent) == (202, [(JobMessage(job["id"], 0).to_body(), 0)])
 
 
@@ -284,19 +283,19 @@ def _refuse(*_: Any, **__: Any) -> None:
     raise QueueUnavailable("Sending to the queue failed: Timeout.")
 
 
-def test_a_failed_job_is_tried_anew_by_its_owner_alone() -> None:
+def test_only_the_owner_can_retry_a_failed_job() -> None:
     world = World()
     _, job, _ = new_job(world)
     path = f"/v1/jobs/{job['id']}/retry"
     world.jobs.records[job["id"]] = replace(world.jobs.records[job["id"]], state="failed", finished_at=NOW)
     assert code(call(world, "POST", path, OTHER)) == (404, "job_not_found")
-    status, told, _ = call(world, "POST", path)
-    assert (status, told["state"], len(world.queue.sent)) == (202, "queued", 2)
+    status, found, _ = call(world, "POST", path)
+    assert (status, found["state"], len(world.queue.sent)) == (202, "queued", 2)
     admit([JobMessage(job["id"], 0)], world.settings, world.services, NOW)
     assert code(call(world, "POST", path)) == (409, "job_not_failed")
 
 
-def test_a_job_is_deleted_with_its_upload_by_its_owner_alone() -> None:
+def test_only_the_owner_can_delete_a_job_and_its_upload() -> None:
     world = World()
     _, job, _ = new_job(world)
     path = f"/v1/jobs/{job['id']}"
@@ -310,25 +309,25 @@ def test_a_job_is_deleted_with_its_upload_by_its_owner_alone() -> None:
 
 
 @pytest.mark.parametrize("mode", ["serverless", "off"])
-def test_every_engine_is_told_with_what_it_takes_and_whether_it_answers_at_once(mode: Any) -> None:
+def test_engines_are_listed_with_their_prompts_and_whether_they_are_interactive(mode: Any) -> None:
     world = World(settings=replace(SETTINGS, interactive_mode=mode))
     status, body, _ = call(world, "GET", "/v1/engines")
     assert status == 200
-    told = {engine["name"]: engine for engine in body["engines"]}
-    assert told.keys() == ENGINES.keys()
-    assert [name for name, engine in told.items() if engine["default"]] == [DEFAULT_ENGINE["cutout"]]
-    assert told["sam"]["prompts"] == ["box", "points"]
-    now = {name for name, engine in told.items() if engine["interactive"]}
+    found = {engine["name"]: engine for engine in body["engines"]}
+    assert found.keys() == ENGINES.keys()
+    assert [name for name, engine in found.items() if engine["default"]] == [DEFAULT_ENGINE["cutout"]]
+    assert found["sam"]["prompts"] == ["box", "points"]
+    now = {name for name, engine in found.items() if engine["interactive"]}
     assert now == ({name for name, engine in ENGINES.items() if engine.light} if mode == "serverless" else set())
 
 
-def test_presets_are_told_with_their_options_and_one_that_cannot_be_used_with_its_error() -> None:
+def test_presets_are_listed_with_their_options_and_invalid_ones_with_their_error() -> None:
     world = World()
     world.registry.put("preset", "shop", {"engine": "selfie", "output": {"format": "jpg", "background": "white"}})
     world.registry.put("preset", "broken", {"engine": "magic"})
     _, body, _ = call(world, "GET", "/v1/presets")
-    told = {preset["name"]: preset for preset in body["presets"]}
-    assert told.keys() == {*PRESETS, "shop", "broken"}
-    assert (told["shop"]["engine"], told["shop"]["output"]["format"]) == ("selfie", "jpg")
-    assert told["broken"]["error"]["code"] == "invalid_preset"
-    assert "engine" not in told["broken"]
+    found = {preset["name"]: preset for preset in body["presets"]}
+    assert found.keys() == {*PRESETS, "shop", "broken"}
+    assert (found["shop"]["engine"], found["shop"]["output"]["format"]) == ("selfie", "jpg")
+    assert found["broken"]["error"]["code"] == "invalid_preset"
+    assert "engine" not in found["broken"]

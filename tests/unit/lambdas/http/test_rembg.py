@@ -2,53 +2,54 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lambdas.http.dialects.rembg import ENGINE_OF, PATHS
 from maskdrop.access import OPEN_PATHS
 from maskdrop.catalog import DEFAULT_ENGINE
-from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadablePicture, UnsupportedFormat
-from maskdrop.now import BYTES_MAX
+from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadableImage, UnsupportedFormat
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Colour, Output
 from maskdrop.prompt import Prompt
 from maskdrop.services import Download
 from tests.fakes import SETTINGS, World
-from tests.unit.lambdas.http.vendors import PHOTO, Answer, call, multipart
+from tests.unit.lambdas.http.vendors import PHOTO, Response, call, multipart
 
 PATH = "/api/remove"
-ADDRESS = "https://example.com/a.jpg"
+URL = "https://example.com/a.jpg"
 
 
-def post(world: World, query: dict[str, str] | None = None, **fields: str | bytes) -> Answer:
+def post(world: World, query: dict[str, str] | None = None, **fields: str | bytes) -> Response:
     body, content_type = multipart({"file": PHOTO, **fields})
     return call(world, "POST", PATH, body=body, content_type=content_type, query=query)
 
 
-def get(world: World, **query: str) -> Answer:
-    world.web.pictures[ADDRESS] = Download(PHOTO, "image/jpeg")
+def get(world: World, **query: str) -> Response:
+    world.web.images[URL] = Download(PHOTO, "image/jpeg")
     return call(world, "GET", PATH, query=query)
 
 
 def options(world: World) -> Options:
-    [(picture, invocation)] = world.interactive.asked
-    assert picture == PHOTO
+    [(image, invocation)] = world.interactive.requests
+    assert image == PHOTO
     return invocation.options
 
 
-def warnings(answer: Answer) -> list[str]:
-    told: list[str] = json.loads(answer.headers["x-maskdrop-warnings"])
-    return told
+def warnings(response: Response) -> list[str]:
+    messages: list[str] = json.loads(response.headers["x-maskdrop-warnings"])
+    return messages
 
 
-def test_a_file_and_an_address_come_back_as_a_png() -> None:
-    for answer in (post(World()), get(World(), url=ADDRESS)):
-        assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"a cut-out", "image/png")
+def test_a_file_and_a_url_return_a_png() -> None:
+    for response in (post(World()), get(World(), url=URL)):
+        assert (response.status, response.body, response.headers["content-type"]) == (200, b"a cut-out", "image/png")
 
 
 @pytest.mark.parametrize(
-    ("fields", "meant"),
+    ("fields", "expected"),
     [
         ({}, Options()),
         ({"om": "true"}, Options(output=Output(channels="alpha"))),
@@ -61,26 +62,22 @@ def test_a_file_and_an_address_come_back_as_a_png() -> None:
         ({"a": "true", "af": "240", "ab": "10", "ae": "10", "ppm": "true", "dc": "true", "vm": "true"}, Options()),
     ],
 )
-def test_every_parameter_means_one_of_our_options_in_the_form_and_in_the_query(
-    fields: dict[str, str], meant: Options
-) -> None:
+def test_parameters_in_form_and_query_are_translated_to_options(fields: dict[str, Any], expected: Options) -> None:
     form, query, fetched = World(), World(), World()
-    assert {post(form, **fields).status, post(query, fields).status, get(fetched, url=ADDRESS, **fields).status} == {
-        200
-    }
-    assert options(form) == options(query) == options(fetched) == meant
+    assert {post(form, **fields).status, post(query, fields).status, get(fetched, url=URL, **fields).status} == {200}
+    assert options(form) == options(query) == options(fetched) == expected
 
 
 @pytest.mark.parametrize("model", ["u2net", "isnet-general-use", "no such model"])
-def test_a_model_that_is_not_here_is_the_default_engine_and_the_answer_says_so(model: str) -> None:
+def test_an_unknown_model_selects_the_default_engine_with_a_warning(model: str) -> None:
     world = World()
-    [_, told] = warnings(post(world, model=model))
-    assert repr(model) in told
+    [_, warning] = warnings(post(world, model=model))
+    assert repr(model) in warning
     assert options(world).engine == DEFAULT_ENGINE["cutout"]
 
 
 @pytest.mark.parametrize("model", ["", "portrait", "birefnet-portrait"])
-def test_a_model_that_has_its_like_here_needs_no_warning(model: str) -> None:
+def test_a_model_with_an_equivalent_engine_causes_no_warning(model: str) -> None:
     assert warnings(post(World(), model=model)) == ["a warning"]
 
 
@@ -91,7 +88,7 @@ MARKS = [
 ]
 
 
-def test_points_and_a_rectangle_for_sam_are_a_prompt() -> None:
+def test_the_points_and_rectangle_of_sam_prompt_are_a_prompt() -> None:
     world = World(settings=replace(SETTINGS, interactive_mode="realtime"))
     assert post(world, {"extras": json.dumps({"sam_prompt": MARKS})}, model="sam").status == 200
     assert options(world).engine == "sam"
@@ -101,62 +98,62 @@ def test_points_and_a_rectangle_for_sam_are_a_prompt() -> None:
 @pytest.mark.parametrize(
     "extras", ["{", "[]", '{"sam_prompt": 1}', '{"sam_prompt": [1]}', '{"sam_prompt": [{"type": "point"}]}']
 )
-def test_extras_that_make_no_sense_are_refused_where_they_count(extras: str) -> None:
+def test_invalid_extras_are_rejected_only_for_an_engine_with_prompts(extras: str) -> None:
     world = World(settings=replace(SETTINGS, interactive_mode="realtime"))
     assert post(world, {"extras": extras}, model="sam").status == 400
     assert post(world, {"extras": extras}).status == 200
 
 
 @pytest.mark.parametrize("bgc", ["red", "256,0,0,0", "1,2", "1,2,3,4,5", "-1,2,3,4"])
-def test_a_colour_that_is_none_is_refused(bgc: str) -> None:
-    answer = get(World(), url=ADDRESS, bgc=bgc)
-    assert answer.status == 400
-    assert "bgc" in answer.json["detail"]
+def test_an_invalid_colour_is_rejected(bgc: str) -> None:
+    response = get(World(), url=URL, bgc=bgc)
+    assert response.status == 400
+    assert "bgc" in response.json["detail"]
 
 
-@pytest.mark.parametrize("error", [UnsupportedFormat, UnreadablePicture])
-def test_a_file_that_is_no_picture_is_refused_in_a_sentence(error: type[MaskdropError]) -> None:
+@pytest.mark.parametrize("error", [UnsupportedFormat, UnreadableImage])
+def test_a_file_that_is_not_an_image_returns_400_with_the_message(error: type[MaskdropError]) -> None:
     world = World()
     world.interactive.broken = error("It is no image.")
-    answer = post(world)
-    assert (answer.status, answer.json) == (400, {"detail": "It is no image."})
+    response = post(world)
+    assert (response.status, response.json) == (400, {"detail": "It is no image."})
 
 
-def test_a_missing_file_or_address_is_said_as_fastapi_says_it() -> None:
+def test_a_missing_file_or_url_returns_422_in_the_format_of_fastapi() -> None:
     body, content_type = multipart({"model": "u2net"})
     no_file = call(World(), "POST", PATH, body=body, content_type=content_type)
-    no_address = call(World(), "GET", PATH)
+    no_url = call(World(), "GET", PATH)
     assert (no_file.status, no_file.json["detail"][0]["loc"]) == (422, ["body", "file"])
-    assert (no_address.status, no_address.json["detail"][0]["loc"]) == (422, ["query", "url"])
+    assert (no_url.status, no_url.json["detail"][0]["loc"]) == (422, ["query", "url"])
 
 
-def test_an_address_that_gives_no_picture_is_refused() -> None:
-    answer = get(World(), url="https://nowhere.example/")
-    assert (answer.status, list(answer.json)) == (400, ["detail"])
+def test_a_url_without_an_image_returns_400() -> None:
+    response = get(World(), url="https://nowhere.example/")
+    assert (response.status, list(response.json)) == (400, ["detail"])
 
 
-def test_what_may_pass_says_when_to_come_again_and_makes_no_job() -> None:
+def test_a_retryable_error_has_retry_after_and_creates_no_job() -> None:
     world = World()
     world.interactive.broken = EndpointUnavailable("It is busy.")
-    answer = post(world)
-    assert (answer.status, answer.json) == (503, {"detail": "It is busy."})
-    assert answer.headers["retry-after"].isdigit()
+    response = post(world)
+    assert (response.status, response.json) == (503, {"detail": "It is busy."})
+    assert response.headers["retry-after"].isdigit()
     assert world.jobs.records == {}
 
 
-def test_an_engine_that_the_endpoint_cannot_run_is_refused_and_makes_no_job() -> None:
+def test_an_engine_that_the_endpoint_does_not_run_returns_503_and_creates_no_job() -> None:
     world = World()
     assert post(world, model="sam").status == 503
     assert world.jobs.records == {}
 
 
-def test_a_result_that_is_too_large_is_redirected_to() -> None:
+def test_a_result_that_is_too_large_returns_a_redirect() -> None:
     world = World()
     world.interactive.result = b"x" * (BYTES_MAX + 1)
-    answer = post(world)
-    assert (answer.status, list(answer.json)) == (303, ["detail"])
-    assert answer.headers["location"].startswith("https://results-bucket/")
+    response = post(world)
+    assert (response.status, list(response.json)) == (303, ["detail"])
+    assert response.headers["location"].startswith("https://results-bucket/")
 
 
-def test_its_address_is_not_open_as_theirs_is() -> None:
+def test_the_path_of_rembg_requires_a_key() -> None:
     assert not set(PATHS) & set(OPEN_PATHS)

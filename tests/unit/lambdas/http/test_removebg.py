@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lambdas.http.dialects.removebg import CODES, FIELD_CODES, PARAMETERS, PATHS
-from maskdrop.access import OPEN_PATHS, used
+from maskdrop.access import OPEN_PATHS, usage_of
 from maskdrop.errors import (
     EndpointStarting,
     EndpointUnavailable,
@@ -15,59 +15,59 @@ from maskdrop.errors import (
     RegionEmpty,
     RegionOutside,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy, target
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX
-from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.services import Download
-from maskdrop.wire import Invocation, Reply
+from maskdrop.ssrf import Policy, target
+from maskdrop.wire import ImageResponse, Invocation
 from tests.fakes import NOW, FakeInteractive, FakeWeb, World
-from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Answer, call, in_json, multipart, urlencoded
+from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Response, call, in_json, multipart, urlencoded
 
 PATH = "/v1.0/removebg"
 
-ADDRESS = "https://example.com/a.jpg"
+URL = "https://example.com/a.jpg"
 
 
-class GuardedWeb(FakeWeb):
-    """Refuses what the guard refuses."""
+class CheckedWeb(FakeWeb):
+    """Checks URLs like the real adapter."""
 
     def fetch(self, url: str) -> Download:
         target(url, Policy())
         return super().fetch(url)
 
 
-class NothingFound(FakeInteractive):
-    """Answers as where no subject is."""
+class NoSubject(FakeInteractive):
+    """Returns a result without a subject."""
 
-    def cut_out(self, picture: bytes, asked: Invocation) -> Reply:
-        reply = super().cut_out(picture, asked)
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        reply = super().cut_out(image, invocation)
         return replace(reply, facts=replace(reply.facts, place=None))
 
 
-def post(world: World, fields: dict[str, str | bytes], **headers: str) -> Answer:
+def post(world: World, fields: dict[str, str | bytes], **headers: str) -> Response:
     body, content_type = multipart(fields)
     return call(world, "POST", PATH, body=body, content_type=content_type, headers=headers)
 
 
-def asked(**fields: str) -> Output:
-    """The output that is asked of the endpoint for a file with these fields."""
+def requested_output(**fields: str) -> Output:
+    """Returns the output options that the endpoint receives for a request with these fields."""
     world = World()
-    answer = post(world, {"image_file": PHOTO, **fields})
-    assert answer.status == 200, answer.body
-    [(picture, invocation)] = world.interactive.asked
-    assert picture == PHOTO
+    response = post(world, {"image_file": PHOTO, **fields})
+    assert response.status == 200, response.body
+    [(image, invocation)] = world.interactive.requests
+    assert image == PHOTO
     return invocation.options.output
 
 
-def refused(answer: Answer) -> tuple[int, str]:
-    [error] = answer.json["errors"]
+def error_of(response: Response) -> tuple[int, str]:
+    [error] = response.json["errors"]
     assert error["title"]
-    return answer.status, error["code"]
+    return response.status, error["code"]
 
 
 @pytest.mark.parametrize(
@@ -75,33 +75,35 @@ def refused(answer: Answer) -> tuple[int, str]:
     [
         multipart({"image_file": PHOTO, "size": "regular"}),
         multipart({"image_file_b64": ENCODED}),
-        multipart({"image_url": ADDRESS}),
+        multipart({"image_url": URL}),
         urlencoded({"image_file_b64": ENCODED, "size": "regular"}),
-        urlencoded({"image_url": ADDRESS}),
+        urlencoded({"image_url": URL}),
         in_json({"image_file_b64": ENCODED, "crop": False, "roi": None}),
-        in_json({"image_url": ADDRESS, "crop": False}),
+        in_json({"image_url": URL, "crop": False}),
     ],
 )
-def test_a_picture_comes_in_by_every_source_and_every_kind_of_body(body: tuple[bytes, str]) -> None:
+def test_every_image_source_works_in_every_kind_of_body(body: tuple[bytes, str]) -> None:
     world = World()
-    world.web.pictures[ADDRESS] = Download(PHOTO, "image/jpeg")
-    answer = call(world, "POST", PATH, body=body[0], content_type=body[1])
-    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"a cut-out", "image/png")
-    assert world.interactive.asked[0][0] == PHOTO
-    assert world.interactive.asked[0][1].options == Options(output=Output(size="preview"))
-    assert used(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
+    world.web.images[URL] = Download(PHOTO, "image/jpeg")
+    response = call(world, "POST", PATH, body=body[0], content_type=body[1])
+    assert (response.status, response.body, response.headers["content-type"]) == (200, b"a cut-out", "image/png")
+    assert world.interactive.requests[0][0] == PHOTO
+    assert world.interactive.requests[0][1].options == Options(output=Output(size="preview"))
+    assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
 
 
-def test_the_answer_in_json_holds_the_picture_in_base64() -> None:
-    answer = post(World(), {"image_file": PHOTO}, Accept="application/json")
-    assert base64.b64decode(answer.json["data"]["result_b64"]) == b"a cut-out"
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-width"] == "640"
+def test_a_json_response_has_the_result_in_base64() -> None:
+    response = post(World(), {"image_file": PHOTO}, Accept="application/json")
+    assert base64.b64decode(response.json["data"]["result_b64"]) == b"a cut-out"
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-width"] == "640"
 
 
-def test_the_headers_say_what_the_vendors_say() -> None:
-    answer = post(World(), {"image_file": PHOTO, "size": "full"}, Accept="*/*")
-    assert {name: answer.headers[name] for name in answer.headers if name.startswith("x-") and "mask" not in name} == {
+def test_the_response_has_the_headers_of_remove_bg() -> None:
+    response = post(World(), {"image_file": PHOTO, "size": "full"}, Accept="*/*")
+    assert {
+        name: response.headers[name] for name in response.headers if name.startswith("x-") and "mask" not in name
+    } == {
         "x-width": "640",
         "x-height": "480",
         "x-max-width": "1280",
@@ -119,7 +121,7 @@ def test_the_headers_say_what_the_vendors_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"type": "product"}, "product"),
         ({"type": "no\r\nsuch type"}, "person"),
@@ -127,12 +129,14 @@ def test_the_headers_say_what_the_vendors_say() -> None:
         ({"type_level": "2"}, "person"),
     ],
 )
-def test_the_type_is_the_one_asked_for_and_may_be_left_out(fields: dict[str, str | bytes], told: str | None) -> None:
-    assert post(World(), {"image_file": PHOTO, **fields}).headers.get("x-type") == told
+def test_x_type_is_the_requested_type_and_type_level_none_omits_it(
+    fields: dict[str, str | bytes], expected: str | None
+) -> None:
+    assert post(World(), {"image_file": PHOTO, **fields}).headers.get("x-type") == expected
 
 
 @pytest.mark.parametrize(
-    ("fields", "meant"),
+    ("fields", "expected"),
     [
         ({}, {"size": "preview"}),
         ({"size": "auto"}, {}),
@@ -154,25 +158,25 @@ def test_the_type_is_the_one_asked_for_and_may_be_left_out(fields: dict[str, str
         ({"add_shadow": "true", "shadow_method": "latest", "semitransparency": "false"}, {"size": "preview"}),
     ],
 )
-def test_every_parameter_means_one_of_our_options(fields: dict[str, str], meant: dict[str, str]) -> None:
-    assert asked(**fields) == Output.from_json(meant)
+def test_parameters_are_translated_to_output_options(fields: dict[str, str], expected: dict[str, str]) -> None:
+    assert requested_output(**fields) == Output.from_json(expected)
 
 
-def test_an_empty_field_is_absent_and_an_unknown_one_ignored() -> None:
+def test_empty_and_unknown_fields_are_ignored() -> None:
     empty = dict.fromkeys([*PARAMETERS, "image_url", "image_file_b64", "bg_image_url", "type_level", "crop"], "")
-    assert asked(**empty, colour="red") == Output(size="preview")
+    assert requested_output(**empty, colour="red") == Output(size="preview")
 
 
-@pytest.mark.parametrize("way", ["file", "url"])
-def test_an_image_for_behind_the_subject_is_put_where_the_endpoint_reads_it(way: str) -> None:
+@pytest.mark.parametrize("source", ["file", "url"])
+def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
     world = World()
-    world.web.pictures["https://example.com/wall.jpg"] = Download(b"a wall", "image/jpeg")
-    sent: dict[str, str | bytes] = {
+    world.web.images["https://example.com/wall.jpg"] = Download(b"a wall", "image/jpeg")
+    fields: dict[str, str | bytes] = {
         "file": {"bg_image_file": b"a wall"},
         "url": {"bg_image_url": "https://example.com/wall.jpg"},
-    }[way]  # type: ignore[assignment]
-    assert post(world, {"image_file": PHOTO, **sent}).status == 200
-    output = world.interactive.asked[0][1].options.output
+    }[source]  # type: ignore[assignment]
+    assert post(world, {"image_file": PHOTO, **fields}).status == 200
+    output = world.interactive.requests[0][1].options.output
     assert isinstance(output.background, BackgroundImage)
     assert output.format == "jpg"
     assert output.background.key.startswith(SENT_BACKGROUNDS_PREFIX)
@@ -184,7 +188,7 @@ def test_an_image_for_behind_the_subject_is_put_where_the_endpoint_reads_it(way:
     [
         ({}, "missing_source"),
         ({"image_file": b""}, "missing_source"),
-        ({"image_file": PHOTO, "image_url": ADDRESS}, "multiple_sources"),
+        ({"image_file": PHOTO, "image_url": URL}, "multiple_sources"),
         ({"image_file_b64": "no base64!"}, "failed_to_read_image"),
         ({"image_url": "file:///etc/passwd"}, "invalid_image_url"),
         ({"image_url": "https://nowhere.example/"}, "failed_image_download"),
@@ -200,16 +204,16 @@ def test_an_image_for_behind_the_subject_is_put_where_the_endpoint_reads_it(way:
         ({"image_file": PHOTO, "semitransparency": "no"}, "invalid_semitransparency"),
         ({"image_file": PHOTO, "bg_color": "no colour"}, "invalid_bg_color"),
         ({"image_file": PHOTO, "bg_color": "s3://inbox-bucket/inbox/another-owners.jpg"}, "invalid_bg_color"),
-        ({"image_file": PHOTO, "bg_color": "red", "bg_image_url": ADDRESS}, "multiple_bg_sources"),
+        ({"image_file": PHOTO, "bg_color": "red", "bg_image_url": URL}, "multiple_bg_sources"),
         ({"image_file": PHOTO, "bg_image_url": "file:///etc/passwd"}, "invalid_bg_image_url"),
         ({"image_file": PHOTO, "bg_image_url": "https://nowhere.example/"}, "failed_bg_download"),
         ({"image_file": PHOTO, "bg_image_file": b"a wall", "channels": "alpha"}, "invalid_channels"),
     ],
 )
-def test_what_is_wrong_with_a_request_has_the_vendors_code(fields: dict[str, str | bytes], code: str) -> None:
-    world = World(web=GuardedWeb())
-    assert refused(post(world, fields)) == (400, code)
-    assert (world.interactive.asked, world.storage.objects) == ([], {})
+def test_an_invalid_request_returns_the_error_code_of_remove_bg(fields: dict[str, str | bytes], code: str) -> None:
+    world = World(web=CheckedWeb())
+    assert error_of(post(world, fields)) == (400, code)
+    assert (world.interactive.requests, world.storage.objects) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -226,14 +230,14 @@ def test_what_is_wrong_with_a_request_has_the_vendors_code(fields: dict[str, str
         (b'{"image_file_b64": {}}', "application/json"),
     ],
 )
-def test_a_body_that_is_no_form_and_no_object_is_refused(body: bytes, content_type: str) -> None:
+def test_a_body_that_is_neither_a_form_nor_an_object_returns_400(body: bytes, content_type: str) -> None:
     assert call(World(), "POST", PATH, body=body, content_type=content_type).status == 400
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (UnreadablePicture, 400, "failed_to_read_image"),
+        (UnreadableImage, 400, "failed_to_read_image"),
         (UnsupportedFormat, 400, "invalid_file_type"),
         (ResolutionTooHigh, 400, "resolution_too_high"),
         (RegionOutside, 400, "roi_exceeds_bounds"),
@@ -243,59 +247,59 @@ def test_a_body_that_is_no_form_and_no_object_is_refused(body: bytes, content_ty
         (EndpointStarting, 503, "endpoint_unavailable"),
     ],
 )
-def test_what_the_container_finds_wrong_has_the_vendors_code(
+def test_an_error_of_the_container_returns_the_error_code_of_remove_bg(
     error: type[MaskdropError], status: int, code: str
 ) -> None:
     world = World()
     world.interactive.broken = error("It went wrong.")
-    answer = post(world, {"image_file": PHOTO})
-    assert refused(answer) == (status, code)
-    assert ("retry-after" in answer.headers) == error.retryable
+    response = post(world, {"image_file": PHOTO})
+    assert error_of(response) == (status, code)
+    assert ("retry-after" in response.headers) == error.retryable
     assert (world.jobs.records, world.queue.sent) == ({}, [])
 
 
-def test_a_picture_without_a_subject_is_an_error_there() -> None:
-    assert refused(post(World(interactive=NothingFound()), {"image_file": PHOTO})) == (400, "unknown_foreground")
+def test_an_image_without_a_subject_returns_unknown_foreground() -> None:
+    assert error_of(post(World(interactive=NoSubject()), {"image_file": PHOTO})) == (400, "unknown_foreground")
 
 
-def test_a_call_too_many_is_told_when_to_come_again() -> None:
+def test_a_request_above_the_rate_limit_returns_429_with_retry_after() -> None:
     world = World()
-    answers = [post(world, {"image_file": PHOTO}) for _ in range(4)]
-    assert [answer.status for answer in answers] == [200, 200, 200, 429]
-    assert refused(answers[-1]) == (429, "rate_limit_exceeded")
-    assert answers[-1].headers["retry-after"] == "60"
+    responses = [post(world, {"image_file": PHOTO}) for _ in range(4)]
+    assert [response.status for response in responses] == [200, 200, 200, 429]
+    assert error_of(responses[-1]) == (429, "rate_limit_exceeded")
+    assert responses[-1].headers["retry-after"] == "60"
 
 
-def test_no_address_is_open_and_who_signs_instead_is_answered_in_the_same_form() -> None:
+def test_every_path_requires_a_caller_and_signed_requests_get_errors_in_the_same_format() -> None:
     assert not set(PATHS) & set(OPEN_PATHS)
     signed = call(World(), "POST", f"/iam{PATH}", content_type="application/json", body=b"{}", caller=None)
-    assert refused(signed) == (400, "missing_source")
+    assert error_of(signed) == (400, "missing_source")
 
 
-def test_a_result_that_is_too_large_is_redirected_to_and_in_json_refused() -> None:
+def test_a_result_that_is_too_large_returns_a_redirect_and_an_error_for_json() -> None:
     world = World()
     world.interactive.result = b"x" * (BYTES_MAX + 1)
-    answer = post(world, {"image_file": PHOTO})
-    assert answer.status == 303
-    assert answer.headers["location"].startswith("https://results-bucket/results/cutouts/")
-    assert refused(answer) == (303, "file_too_large")
-    assert refused(post(world, {"image_file": PHOTO}, Accept="application/json")) == (400, "resolution_too_high")
+    response = post(world, {"image_file": PHOTO})
+    assert response.status == 303
+    assert response.headers["location"].startswith("https://results-bucket/results/cutouts/")
+    assert error_of(response) == (303, "file_too_large")
+    assert error_of(post(world, {"image_file": PHOTO}, Accept="application/json")) == (400, "resolution_too_high")
 
 
-def test_an_account_has_credits_for_clients_that_look_first() -> None:
+def test_the_account_has_credits() -> None:
     attributes = call(World(), "GET", "/v1.0/account").json["data"]["attributes"]
     assert attributes["credits"].keys() == {"total", "subscription", "payg", "enterprise"}
     assert attributes["credits"]["total"] > 0
     assert attributes["api"]["sizes"] == "all"
 
 
-def test_a_picture_to_improve_on_is_kept_with_the_uploads() -> None:
+def test_improve_stores_the_image_with_the_uploads() -> None:
     world = World()
     body, content_type = multipart({"image_file": PHOTO, "tag": "shoes"})
-    told = call(world, "POST", "/v1.0/improve", body=body, content_type=content_type).json
-    assert world.storage.objects == {("inbox-bucket", f"uploads/improve/{told['id']}"): PHOTO}
+    data = call(world, "POST", "/v1.0/improve", body=body, content_type=content_type).json
+    assert world.storage.objects == {("inbox-bucket", f"uploads/improve/{data['id']}"): PHOTO}
 
 
-def test_every_row_of_the_tables_is_of_use() -> None:
+def test_every_parameter_has_an_error_code_and_no_code_is_redundant() -> None:
     assert set(PARAMETERS.values()) <= FIELD_CODES.keys()
     assert all(code != kind.code for kind, code in CODES.items())

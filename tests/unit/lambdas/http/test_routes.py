@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lambdas.http.routes import process
-from maskdrop.access import OPEN_PATHS, Caller, use
+from maskdrop.access import OPEN_PATHS, Caller, add_usage
 from maskdrop.errors import TableUnavailable
-from maskdrop.flow import admit, arrivals, settle
+from maskdrop.flow import admit, new_jobs, record_bundle
 from tests.fakes import NOW, SETTINGS, World, a_source, a_success, minutes_later
 
 OPERATOR = Caller(id="k0", owner="operator", scope="all", rate=1000)
@@ -19,7 +19,7 @@ OTHER = Caller(id="k2", owner="other", scope="own", rate=100)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     text: str
@@ -38,8 +38,8 @@ def call(
     query: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
     now: datetime = NOW,
-) -> Answer:
-    """A call as API Gateway hands it on, at `now` by every clock."""
+) -> Response:
+    """Sends a request as an event of API Gateway, at the time `now`."""
     world.registry.now = now
     event = {
         "httpMethod": method,
@@ -53,9 +53,9 @@ def call(
         "body": None,
         "isBase64Encoded": False,
     }
-    answer = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
-    told = {name: ",".join(values) for name, values in answer["multiValueHeaders"].items()}
-    return Answer(answer["statusCode"], told, answer["body"])
+    response = process(event, SimpleNamespace(), world.settings, world.services, now)  # type: ignore[arg-type]
+    joined = {name: ",".join(values) for name, values in response["multiValueHeaders"].items()}
+    return Response(response["statusCode"], joined, response["body"])
 
 
 def by(caller: Caller) -> dict[str, Any]:
@@ -63,28 +63,28 @@ def by(caller: Caller) -> dict[str, Any]:
 
 
 def get(world: World, path: str, caller: Caller = OPERATOR, **query: str) -> tuple[int, Any]:
-    answer = call(world, path, context=by(caller), query=query)
-    return answer.status, answer.body
+    response = call(world, path, context=by(caller), query=query)
+    return response.status, response.body
 
 
 def a_world(count: int) -> World:
-    """`count` jobs submitted, a minute between them; the first is done."""
+    """Returns a world with `count` submitted jobs, one minute apart; the first one is done."""
     world = World()
     for number in range(count):
         now = minutes_later(number)
-        admit(arrivals([a_source(f"inbox/default/{number}.jpg")], now), world.settings, world.services, now)
+        admit(new_jobs([a_source(f"inbox/default/{number}.jpg")], now), world.settings, world.services, now)
     if count:
         first = world.bundles()[0]
-        settle(world.answered(first, [a_success(first.items[0].id)]), world.settings, world.services, NOW)
+        record_bundle(world.completed(first, [a_success(first.items[0].id)]), world.settings, world.services, NOW)
     return world
 
 
-def test_health_says_ok() -> None:
+def test_health_returns_ok() -> None:
     status, body = get(World(), "/v1/health")
     assert (status, body["status"], body["stage"]) == (200, "ok", "test")
 
 
-def test_a_done_job_comes_with_an_address_of_its_result() -> None:
+def test_a_finished_job_has_a_presigned_url_of_its_result() -> None:
     world = a_world(1)
     (job_id,) = world.jobs.records
     status, body = get(world, f"/v1/jobs/{job_id}")
@@ -93,20 +93,20 @@ def test_a_done_job_comes_with_an_address_of_its_result() -> None:
     assert body["result"]["url"].endswith(f"?valid={world.settings.link_s}")
 
 
-def test_a_job_on_its_way_has_no_result() -> None:
+def test_a_submitted_job_has_no_result() -> None:
     world = a_world(2)
     job_id = next(job.id for job in world.jobs.records.values() if job.state == "submitted")
     status, body = get(world, f"/v1/jobs/{job_id}")
     assert (status, body["state"], body["result"]) == (200, "submitted", None)
 
 
-def test_an_unknown_job_is_404_with_a_code() -> None:
+def test_an_unknown_job_returns_404_with_a_code() -> None:
     status, body = get(World(), "/v1/jobs/nope")
     assert status == 404
     assert body["error"]["code"] == "job_not_found"
 
 
-def test_an_unknown_address_is_404_with_a_code() -> None:
+def test_an_unknown_path_returns_404_with_a_code() -> None:
     status, body = get(World(), "/v1/nothing")
     assert (status, body["error"]["code"]) == (404, "not_found")
 
@@ -120,24 +120,24 @@ def test_jobs_are_listed_newest_first() -> None:
 
 
 @pytest.mark.parametrize("state", [None, "submitted"])
-def test_pages_together_are_the_whole_list_without_repeats(state: str | None) -> None:
+def test_the_pages_together_are_the_list_without_duplicates(state: str | None) -> None:
     world = a_world(8)
-    query = {"state": state} if state else {}
-    _, whole = get(world, "/v1/jobs", **query)
+    query: dict[str, Any] = {"state": state} if state else {}
+    _, complete = get(world, "/v1/jobs", **query)
     seen: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        _, page = get(world, "/v1/jobs", limit="3", **query, **({"cursor": cursor} if cursor else {}))
+        _, page = get(world, "/v1/jobs", **{"limit": "3", **query, **({"cursor": cursor} if cursor else {})})
         assert len(page["jobs"]) <= 3
         seen += [job["id"] for job in page["jobs"]]
         cursor = page["cursor"]
-    assert seen == [job["id"] for job in whole["jobs"]]
+    assert seen == [job["id"] for job in complete["jobs"]]
     assert len(seen) == (7 if state else 8)
 
 
 def test_jobs_changed_in_the_same_microsecond_are_all_listed() -> None:
     world = World()
-    admit(arrivals([a_source(f"inbox/{n}.jpg") for n in range(7)], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source(f"inbox/{n}.jpg") for n in range(7)], NOW), world.settings, world.services, NOW)
     _, first = get(world, "/v1/jobs", limit="4")
     _, second = get(world, "/v1/jobs", limit="4", cursor=first["cursor"])
     assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 7
@@ -157,20 +157,20 @@ def test_jobs_changed_in_the_same_microsecond_are_all_listed() -> None:
         {"cursor": "?"},
     ],
 )
-def test_a_wrong_question_is_400_and_says_what_is_wrong(query: dict[str, str]) -> None:
+def test_an_invalid_query_parameter_returns_400_with_its_name(query: dict[str, Any]) -> None:
     status, body = get(a_world(1), "/v1/jobs", **query)
     assert (status, body["error"]["code"]) == (400, "invalid_options")
     assert next(iter(query)) in body["error"]["message"]
 
 
 @pytest.mark.parametrize("cursor", [b"2026", b"\xff\xfe"])
-def test_a_cursor_that_no_page_gave_is_told_so(cursor: bytes) -> None:
+def test_an_unknown_cursor_returns_422(cursor: bytes) -> None:
     encoded = base64.urlsafe_b64encode(cursor).decode()
     status, body = get(a_world(1), "/v1/jobs", cursor=encoded)
     assert (status, body["error"]["code"]) == (422, "unknown_cursor")
 
 
-def test_a_record_without_a_version_of_s3_is_listed_like_any_other() -> None:
+def test_a_job_without_an_s3_version_is_listed() -> None:
     world = a_world(1)
     (job,) = world.jobs.records.values()
     world.jobs.records[job.id] = replace(job, source=replace(job.source, version_id="", bytes=None))
@@ -178,23 +178,23 @@ def test_a_record_without_a_version_of_s3_is_listed_like_any_other() -> None:
     assert body["jobs"][0]["source"]["bytes"] is None
 
 
-def test_jobs_are_listed_by_folder_and_time() -> None:
+def test_jobs_are_filtered_by_key_prefix_and_time() -> None:
     world = a_world(5)
     _, body = get(world, "/v1/jobs", prefix="inbox/default/3")
     assert [job["source"]["key"] for job in body["jobs"]] == ["inbox/default/3.jpg"]
-    times = {"since": "2026-11-20T12:01:00Z", "until": "2026-11-20T13:03:00+01:00"}
+    times: dict[str, Any] = {"since": "2026-11-20T12:01:00Z", "until": "2026-11-20T13:03:00+01:00"}
     _, body = get(world, "/v1/jobs", **times)
     assert [job["source"]["key"] for job in body["jobs"]] == [f"inbox/default/{number}.jpg" for number in (2, 1)]
 
 
 def owned(world: World, **owners: str) -> None:
-    """Gives the job of inbox/default/N.jpg the owner of jN."""
+    """Sets the owners of jobs: jN is the owner of inbox/default/N.jpg."""
     for job in list(world.jobs.records.values()):
         owner = owners.get(f"j{job.source.key.removeprefix('inbox/default/').removesuffix('.jpg')}", "")
         world.jobs.records[job.id] = replace(job, owner=owner)
 
 
-def test_a_caller_sees_its_owners_jobs_alone() -> None:
+def test_a_caller_sees_only_the_jobs_of_its_owner() -> None:
     world = a_world(4)
     owned(world, j1="shop", j2="other", j3="shop")
     _, body = get(world, "/v1/jobs", SHOP)
@@ -203,7 +203,7 @@ def test_a_caller_sees_its_owners_jobs_alone() -> None:
     assert statuses == {"": 404, "shop": 404, "other": 200}
 
 
-def test_anothers_job_is_told_from_one_that_is_not_there_by_nothing() -> None:
+def test_a_job_of_another_owner_gives_the_same_response_as_an_unknown_job() -> None:
     world = a_world(1)
     (job_id,) = world.jobs.records
     gone = job_id[::-1]
@@ -212,7 +212,7 @@ def test_anothers_job_is_told_from_one_that_is_not_there_by_nothing() -> None:
     assert json.dumps(hidden).replace(job_id, gone) == json.dumps(missing)
 
 
-def test_the_operator_sees_everybodys_jobs_and_those_of_the_drop_folder() -> None:
+def test_the_operator_sees_the_jobs_of_all_owners_and_of_the_drop_folder() -> None:
     world = a_world(3)
     owned(world, j1="shop")
     _, body = get(world, "/v1/jobs", OPERATOR)
@@ -226,97 +226,97 @@ def test_the_operator_sees_everybodys_jobs_and_those_of_the_drop_folder() -> Non
         ("arn:aws:iam::123456789012:user/team/ann", "iam:arn:aws:iam::123456789012:user/team/ann"),
     ],
 )
-def test_a_caller_by_iam_is_its_role_or_user_whatever_its_session(arn: str, owner: str) -> None:
+def test_a_signed_request_belongs_to_its_iam_role_or_user(arn: str, owner: str) -> None:
     world = a_world(2)
     owned(world, j1=owner)
-    answer = call(world, "/iam/v1/jobs", context={"identity": {"userArn": arn}})
-    assert [job["owner"] for job in answer.body["jobs"]] == [owner]
-    assert answer.headers["X-RateLimit-Remaining"] == "599"
+    response = call(world, "/iam/v1/jobs", context={"identity": {"userArn": arn}})
+    assert [job["owner"] for job in response.body["jobs"]] == [owner]
+    assert response.headers["X-RateLimit-Remaining"] == "599"
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/usage", "/iam/v1/jobs", "/v1/nothing", "/v1/health/../jobs"])
-def test_nobody_comes_further_than_the_open_paths(path: str) -> None:
-    answer = call(a_world(1), path, context={"identity": {"userArn": None}})
-    assert (answer.status, answer.body["error"]["code"]) == (403, "auth_failed")
+def test_an_anonymous_request_can_reach_only_the_open_paths(path: str) -> None:
+    response = call(a_world(1), path, context={"identity": {"userArn": None}})
+    assert (response.status, response.body["error"]["code"]) == (403, "auth_failed")
 
 
-def test_health_is_open_and_counts_no_call() -> None:
+def test_the_health_check_needs_no_key_and_is_not_counted() -> None:
     world = World()
     assert "/v1/health" in OPEN_PATHS
-    answer = call(world, "/v1/health", context={})
-    assert answer.status == 200
-    assert not [name for name in answer.headers if name.startswith("X-RateLimit")]
+    response = call(world, "/v1/health", context={})
+    assert response.status == 200
+    assert not [name for name in response.headers if name.startswith("X-RateLimit")]
     assert not world.registry.items
 
 
-def test_every_answer_says_how_many_calls_are_left_until_when() -> None:
+def test_every_response_has_the_rate_limit_headers() -> None:
     world = World()
     reset = str(int((NOW + timedelta(seconds=60)).timestamp()))
     for seconds, path, remaining in ((0, "/v1/usage", "2"), (20, "/v1/jobs/nope", "1"), (59, "/v1/nothing", "0")):
-        answer = call(world, path, context=by(SHOP), now=NOW + timedelta(seconds=seconds))
-        limits = {name: value for name, value in answer.headers.items() if name.startswith("X-RateLimit-")}
+        response = call(world, path, context=by(SHOP), now=NOW + timedelta(seconds=seconds))
+        limits = {name: value for name, value in response.headers.items() if name.startswith("X-RateLimit-")}
         assert limits == {
             "X-RateLimit-Limit": "3", "X-RateLimit-Remaining": remaining, "X-RateLimit-Reset": reset,
         }  # fmt: skip
-        assert "Retry-After" not in answer.headers
+        assert "Retry-After" not in response.headers
 
 
-def test_a_call_too_many_is_429_and_says_when_the_window_is_over() -> None:
+def test_a_request_above_the_limit_returns_429_until_the_window_ends() -> None:
     world = World()
     for _ in range(3):
         assert call(world, "/v1/usage", context=by(SHOP)).status == 200
-    answer = call(world, "/v1/usage", context=by(SHOP), now=NOW + timedelta(seconds=18.5))
-    assert (answer.status, answer.body["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert answer.headers["Retry-After"] == "42"
-    assert answer.headers["X-RateLimit-Remaining"] == "0"
+    response = call(world, "/v1/usage", context=by(SHOP), now=NOW + timedelta(seconds=18.5))
+    assert (response.status, response.body["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert response.headers["Retry-After"] == "42"
+    assert response.headers["X-RateLimit-Remaining"] == "0"
     assert call(world, "/v1/usage", context=by(OTHER)).status == 200
     assert call(world, "/v1/usage", context=by(SHOP), now=NOW + timedelta(seconds=60)).status == 200
 
 
-def test_usage_tells_pictures_and_refused_calls_of_a_month() -> None:
+def test_usage_counts_the_images_and_rejected_requests_of_a_month() -> None:
     world = World()
-    use(world.registry, "shop", NOW, pictures=2)
-    use(world.registry, "shop", NOW, pictures=1)
-    use(world.registry, "other", NOW, pictures=7)
+    add_usage(world.registry, "shop", NOW, pictures=2)
+    add_usage(world.registry, "shop", NOW, pictures=1)
+    add_usage(world.registry, "other", NOW, pictures=7)
     for _ in range(4):
         call(world, "/v1/usage", context=by(SHOP))
-    answer = call(world, "/v1/usage", context=by(SHOP), now=minutes_later(2))
-    assert answer.body == {"owner": "shop", "month": "2026-11", "pictures": 3, "refused": 1}
-    answer = call(world, "/v1/usage", context=by(SHOP), query={"month": "2026-10"}, now=minutes_later(2))
-    assert answer.body == {"owner": "shop", "month": "2026-10", "pictures": 0, "refused": 0}
+    response = call(world, "/v1/usage", context=by(SHOP), now=minutes_later(2))
+    assert response.body == {"owner": "shop", "month": "2026-11", "pictures": 3, "refused": 1}
+    response = call(world, "/v1/usage", context=by(SHOP), query={"month": "2026-10"}, now=minutes_later(2))
+    assert response.body == {"owner": "shop", "month": "2026-10", "pictures": 0, "refused": 0}
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "2026-11#", "november"])
-def test_a_month_that_is_none_is_400(month: str) -> None:
+def test_an_invalid_month_returns_400(month: str) -> None:
     status, body = get(World(), "/v1/usage", month=month)
     assert (status, body["error"]["code"]) == (400, "invalid_options")
 
 
-def test_a_registry_that_cannot_be_reached_is_503() -> None:
+def test_an_unavailable_registry_returns_503() -> None:
     world = World()
     world.registry.broken = TableUnavailable("Counting in the registry failed: Timeout.")
     status, body = get(world, "/v1/usage")
     assert (status, body["error"]["code"], body["error"]["retryable"]) == (503, "table_unavailable", True)
 
 
-def test_no_origin_is_allowed_until_the_settings_name_it() -> None:
-    answer = call(World(), "/v1/health", context={}, headers={"Origin": "https://a.example"})
-    assert not [name for name in answer.headers if name.startswith("Access-Control")]
+def test_no_origin_is_allowed_by_default() -> None:
+    response = call(World(), "/v1/health", context={}, headers={"Origin": "https://a.example"})
+    assert not [name for name in response.headers if name.startswith("Access-Control")]
 
 
 @pytest.mark.parametrize(
     ("origins", "allowed"),
     [("https://a.example https://b.example", "https://b.example"), ("*", "*"), ("https://a.example", None)],
 )
-def test_pages_of_allowed_origins_may_ask_and_read(origins: str, allowed: str | None) -> None:
+def test_preflight_and_response_have_cors_headers_for_an_allowed_origin(origins: str, allowed: str | None) -> None:
     world = World(settings=replace(SETTINGS, cors_origins=origins))
     origin = {"Origin": "https://b.example"}
-    asked = call(world, "/v1/jobs", method="OPTIONS", context={}, headers=origin)
-    assert asked.status == 204
+    preflight = call(world, "/v1/jobs", method="OPTIONS", context={}, headers=origin)
+    assert preflight.status == 204
     refused = call(world, "/v1/jobs", context={}, headers=origin)
-    for answer in (asked, refused):
-        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+    for response in (preflight, refused):
+        assert response.headers.get("Access-Control-Allow-Origin") == allowed
     if allowed:
-        assert "GET" in asked.headers["Access-Control-Allow-Methods"]
-        assert "X-Api-Key" in asked.headers["Access-Control-Allow-Headers"]
+        assert "GET" in preflight.headers["Access-Control-Allow-Methods"]
+        assert "X-Api-Key" in preflight.headers["Access-Control-Allow-Headers"]
         assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]

@@ -1,4 +1,4 @@
-"""Calls of the vendors' addresses, as API Gateway hands them on."""
+"""Calls the routes of the dialects with events of API Gateway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskdrop.access import Caller
 from tests.fakes import NOW, World
 
 PHOTO = bytes(range(256)) * 4
-"""With every byte there is, line ends and what is no text among them."""
+"""All byte values, including line ends and bytes that are not text."""
 
 ENCODED = base64.b64encode(PHOTO).decode()
 
@@ -24,7 +24,7 @@ CALLER = Caller(id="k", owner="ann", scope="own", rate=3)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -44,7 +44,7 @@ def call(
     query: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
     caller: Caller | None = CALLER,
-) -> Answer:
+) -> Response:
     sent = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
     event = {
         "httpMethod": method,
@@ -59,14 +59,16 @@ def call(
         "body": base64.b64encode(body).decode() if body else None,
         "isBase64Encoded": bool(body),
     }
-    answer = process(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
-    told = {name.lower(): ",".join(values) for name, values in answer["multiValueHeaders"].items()}
-    text: str = answer["body"]
-    return Answer(answer["statusCode"], told, base64.b64decode(text) if answer["isBase64Encoded"] else text.encode())
+    response = process(event, SimpleNamespace(), world.settings, world.services, NOW)  # type: ignore[arg-type]
+    lowered = {name.lower(): ",".join(values) for name, values in response["multiValueHeaders"].items()}
+    text: str = response["body"]
+    return Response(
+        response["statusCode"], lowered, base64.b64decode(text) if response["isBase64Encoded"] else text.encode()
+    )
 
 
 def multipart(fields: dict[str, str | bytes]) -> tuple[bytes, str]:
-    """The body and its content type; text as fields, bytes as files without a type of their own."""
+    """Returns the body and its content type: str values as fields, bytes values as files without a content type."""
     body = b""
     for name, value in fields.items():
         file = f'; filename="{name}.jpg"' if isinstance(value, bytes) else ""

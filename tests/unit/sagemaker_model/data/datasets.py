@@ -1,4 +1,4 @@
-"""Tiny datasets, each in its published layout."""
+"""Small datasets in each published layout."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ RED, GREEN = (200, 40, 40), (40, 180, 40)
 
 
 def disc(centre: tuple[int, int] = (80, 70), radius: int = 40, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
-    """A mask, HxW uint8."""
+    """Returns a mask with a disc, HxW uint8."""
     return cv2.circle(np.zeros(size[::-1], np.uint8), centre, radius, 255, -1)
 
 
 def photo(path: Path, mask: np.ndarray | None = None, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
-    """Red where the mask is, on green, with some grain."""
+    """Writes an image that is red inside the mask and green outside, with noise."""
     mask = np.zeros(size[::-1], np.uint8) if mask is None else mask
-    colours = np.where(mask[..., None] > 0, np.uint8(RED), np.uint8(GREEN))
-    grain = np.random.default_rng(len(path.name)).integers(0, 20, colours.shape, np.uint8)
+    colours = np.where(mask[..., None] > 0, np.array(RED, np.uint8), np.array(GREEN, np.uint8))
+    noise = np.random.default_rng(len(path.name)).integers(0, 20, colours.shape, np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(colours + grain).save(path)
+    Image.fromarray(colours + noise).save(path)
 
 
 def folder(root: Path, rows: Iterable[Mapping[str, str]] = (), masks: Mapping[str, np.ndarray] | None = None) -> Path:
-    """A data folder. rows: of the manifest, each with an id; without rows there is none."""
+    """Writes a data folder. rows: rows of the manifest, each with an id; without rows, no manifest is written."""
     rows = list(rows)
     for id_, mask in (masks or {row["id"]: disc() for row in rows}).items():
         photo(root / "images" / f"{id_}.jpg", mask)
@@ -49,7 +49,7 @@ def folder(root: Path, rows: Iterable[Mapping[str, str]] = (), masks: Mapping[st
 
 
 def voc(root: Path, masks: Mapping[str, np.ndarray], lists: Mapping[str, Iterable[str]]) -> Path:
-    """masks: class numbers by name."""
+    """Writes a Pascal VOC dataset. masks: class numbers by image name. lists: image names by split."""
     for split, names in lists.items():
         path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,17 +64,17 @@ def voc(root: Path, masks: Mapping[str, np.ndarray], lists: Mapping[str, Iterabl
 
 
 def supervisely(dataset: Path, annotations: Mapping[str, Any]) -> None:
-    """annotations: the objects by the image's name; a text is written as it is."""
+    """Writes a Supervisely dataset. annotations: objects by image name; a string is written unchanged."""
     (dataset / "ann").mkdir(parents=True, exist_ok=True)
     for name, objects in annotations.items():
         photo(dataset / "img" / name)
-        said = {"size": {"height": HEIGHT, "width": WIDTH}, "tags": [], "objects": objects}
-        text = objects if isinstance(objects, str) else json.dumps(said)
+        annotation = {"size": {"height": HEIGHT, "width": WIDTH}, "tags": [], "objects": objects}
+        text = objects if isinstance(objects, str) else json.dumps(annotation)
         (dataset / "ann" / f"{name}.json").write_text(text)
 
 
 def bitmap(mask: np.ndarray, origin: tuple[int, int], **more: Any) -> dict[str, Any]:
-    """An object as Supervisely packs it: a palette of two colours, of which the first is transparent."""
+    """Returns a Supervisely bitmap object: a PNG with a palette of two colours, the first transparent."""
     image = Image.fromarray((mask > 0).astype(np.uint8))
     image.putpalette([0, 0, 0, 255, 255, 255])
     file = io.BytesIO()
@@ -83,7 +83,7 @@ def bitmap(mask: np.ndarray, origin: tuple[int, int], **more: Any) -> dict[str, 
     return {"classTitle": "person_bmp", "geometryType": "bitmap", "bitmap": {"data": data, "origin": origin}, **more}
 
 
-def polygon(exterior: list[list[int]], *interior: list[list[int]], **more: Any) -> dict[str, Any]:
+def polygon(exterior: list[list[Any]], *interior: list[list[int]], **more: Any) -> dict[str, Any]:
     points = {"exterior": exterior, "interior": list(interior)}
     return {"classTitle": "person_poly", "geometryType": "polygon", "points": points, **more}
 
@@ -91,30 +91,30 @@ def polygon(exterior: list[list[int]], *interior: list[list[int]], **more: Any) 
 def coco(
     root: Path, images: list[Any], annotations: list[Any], file: str = "annotations/instances_train2017.json"
 ) -> Path:
-    """images: what the list says of them, or names alone."""
+    """Writes a COCO dataset. images: rows of the list of images, or file names of images to write."""
     entries = []
     for number, image in enumerate(images):
         if isinstance(image, str):
             photo(root / "train2017" / image)
             image = {"id": number, "file_name": image, "width": WIDTH, "height": HEIGHT, "license": 4}
         entries.append(image)
-    said = {
+    content = {
         "images": entries,
         "annotations": annotations,
         "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
         "licenses": [{"id": 4, "name": "Attribution License"}],
     }
     (root / file).parent.mkdir(parents=True, exist_ok=True)
-    (root / file).write_text(json.dumps(said))
+    (root / file).write_text(json.dumps(content))
     return root
 
 
 def rectangle(x0: int, y0: int, x1: int, y1: int, image: int = 0, **more: Any) -> dict[str, Any]:
-    """An annotation of COCO."""
+    """Returns a COCO annotation with a rectangular polygon."""
     flat = [x0, y0, x1, y0, x1, y1, x0, y1]
     return {"id": 1, "image_id": image, "category_id": 1, "iscrowd": 0, "segmentation": [flat], **more}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """All files of a folder by their name."""
+    """Returns the content of all files of a folder by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Each published layout, read; and what is wrong with a record, said."""
+"""Readers of the published layouts, and their errors for damaged records and datasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.sagemaker_model.data import datasets
 from tests.unit.sagemaker_model.data.datasets import HEIGHT, WIDTH, disc
 
 SQUARE = [[20, 30], [59, 30], [59, 89], [20, 89]]
-"""40 x 60 pixels, its own outline included."""
+"""40 x 60 pixels, including the outline."""
 
 
 def only(entries: list[Entry]) -> Entry:
@@ -36,7 +36,7 @@ def reason(entry: Entry) -> str:
 # Data folders
 
 
-def test_a_data_folder_is_read_with_all_that_its_manifest_says(tmp_path: Path) -> None:
+def test_a_data_folder_is_read_with_all_fields_of_its_manifest(tmp_path: Path) -> None:
     row = {"id": "a.1", "split": "val", "part": "street", "licence_class": "clean", "source": "me", "licence": "CC0"}
     record = only(folders.entries(datasets.folder(tmp_path, [row]))).load()
     assert {name: getattr(record, name) for name in row} == row
@@ -51,7 +51,7 @@ def test_a_soft_mask_stays_soft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "LA", "RGB", "RGBA", "I;16", "P"])
-def test_a_mask_means_the_same_in_every_mode_of_png(tmp_path: Path, mode: str) -> None:
+def test_every_png_mode_gives_the_same_mask(tmp_path: Path, mode: str) -> None:
     root = datasets.folder(tmp_path, masks={"a": disc()})
     mask = Image.fromarray(disc())
     if mode == "I;16":
@@ -64,7 +64,7 @@ def test_a_mask_means_the_same_in_every_mode_of_png(tmp_path: Path, mode: str) -
     assert np.array_equal(only(folders.entries(root)).load().mask, disc())
 
 
-def test_what_a_data_folder_lacks_is_said_record_by_record(tmp_path: Path) -> None:
+def test_each_invalid_record_of_a_data_folder_has_its_reason(tmp_path: Path) -> None:
     root = datasets.folder(
         tmp_path, [{"id": id_} for id_ in ("cut", "gone", "maskless", "other_size", "ones", "red", "two")]
     )
@@ -77,8 +77,8 @@ def test_what_a_data_folder_lacks_is_said_record_by_record(tmp_path: Path) -> No
     Image.new("RGB", (WIDTH, HEIGHT), "red").save(root / "masks" / "red.png")
     datasets.photo(root / "images" / "two.png")
     datasets.photo(root / "images" / "unlisted.jpg")
-    said = {entry.id: reason(entry).partition(":")[0] for entry in folders.entries(root)}
-    assert said == {
+    reasons = {entry.id: reason(entry).partition(":")[0] for entry in folders.entries(root)}
+    assert reasons == {
         "cut": "unreadable image",
         "gone": "missing file",
         "maskless": "missing file",
@@ -91,7 +91,7 @@ def test_what_a_data_folder_lacks_is_said_record_by_record(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["", "name,split\na,val\n", "id,split\na,val\na,train\n", "id\n\xff\n"])
-def test_a_manifest_that_is_none_is_refused_as_a_whole(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, text: str) -> None:
     root = datasets.folder(tmp_path, [{"id": "a"}])
     (root / "manifest.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidData, match=r"manifest\.csv"):
@@ -101,7 +101,7 @@ def test_a_manifest_that_is_none_is_refused_as_a_whole(tmp_path: Path, text: str
 # Pascal VOC
 
 
-def test_persons_are_told_from_the_other_classes_and_lists_are_splits(tmp_path: Path) -> None:
+def test_voc_masks_contain_the_selected_classes_and_lists_are_splits(tmp_path: Path) -> None:
     labels = np.where(disc() > 0, np.uint8(15), np.uint8(0))
     labels[:20] = 12
     root = datasets.voc(tmp_path, {"a": labels, "b": labels}, {"train": ["a"], "val": ["b"]})
@@ -111,7 +111,7 @@ def test_persons_are_told_from_the_other_classes_and_lists_are_splits(tmp_path: 
     assert np.array_equal(only(voc.entries(root, ["dog"])[:1]).load().mask == 255, labels == 12)
 
 
-def test_the_void_along_a_contour_is_divided_in_its_middle(tmp_path: Path) -> None:
+def test_void_pixels_belong_to_the_nearer_side_of_the_contour(tmp_path: Path) -> None:
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[:, 80:] = 15
     labels[:, 77:83] = voc.VOID
@@ -120,16 +120,16 @@ def test_the_void_along_a_contour_is_divided_in_its_middle(tmp_path: Path) -> No
     assert np.array_equal(only(voc.entries(root)).load().mask == 255, np.tile(np.arange(WIDTH) >= 80, (HEIGHT, 1)))
 
 
-def test_a_mask_without_class_numbers_is_no_mask_of_voc(tmp_path: Path) -> None:
+def test_a_voc_mask_without_class_numbers_is_rejected(tmp_path: Path) -> None:
     root = datasets.voc(tmp_path, {"a": disc()}, {"train": ["a", "gone"]})
     Image.new("RGB", (WIDTH, HEIGHT)).save(root / "SegmentationClass" / "a.png")
     assert [reason(entry).partition(":")[0] for entry in voc.entries(root)] == [
-        "no mask of class numbers",
+        "not a mask of class numbers",
         "missing file",
     ]
 
 
-def test_an_unknown_class_of_voc_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_class_of_voc_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="cyclist"):
         voc.entries(tmp_path, ["cyclist"])
 
@@ -152,7 +152,7 @@ def test_bitmaps_and_polygons_with_holes_are_joined(tmp_path: Path) -> None:
     assert np.array_equal(entry.load().mask, expected)
 
 
-def test_older_exports_with_empty_fields_and_other_names_are_read_as_well(tmp_path: Path) -> None:
+def test_older_supervisely_exports_with_empty_fields_and_other_names_are_read(tmp_path: Path) -> None:
     old = [{"classTitle": "person_poly", "bitmap": None, "points": {"exterior": SQUARE, "interior": []}}]
     datasets.supervisely(tmp_path / "project" / "ds1", {"a.jpg": old})
     ann = tmp_path / "project" / "ds1" / "ann"
@@ -160,7 +160,7 @@ def test_older_exports_with_empty_fields_and_other_names_are_read_as_well(tmp_pa
     assert (only(supervisely.entries(tmp_path)).load().mask > 0).sum() == 40 * 60
 
 
-def test_only_one_person_counts_the_parts_of_an_instance_as_one(tmp_path: Path) -> None:
+def test_subject_only_counts_the_parts_of_an_instance_as_one(tmp_path: Path) -> None:
     patch, (one, other) = np.ones((10, 20), np.uint8), (datasets.polygon(SQUARE), datasets.polygon(SQUARE))
     parts = [one | {"instance": "x"}, datasets.bitmap(patch, (100, 5), instance="x")]
     datasets.supervisely(tmp_path / "ds1", {"a.jpg": parts, "b.jpg": [one, other], "c.jpg": []})
@@ -171,7 +171,7 @@ def test_only_one_person_counts_the_parts_of_an_instance_as_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("object_", "said"),
+    ("object_", "message"),
     [
         (datasets.polygon(SQUARE[:2]), "fewer than 3 points"),
         (datasets.polygon([[0, 0], [1e9, 0], [0, 5]]), "far outside"),
@@ -181,38 +181,40 @@ def test_only_one_person_counts_the_parts_of_an_instance_as_one(tmp_path: Path) 
         ({"classTitle": "person_bmp", "bitmap": {"data": "AAAA", "origin": [0, 0]}}, "bad bitmap"),
         ({"classTitle": "person_bmp", "bitmap": {"data": "eNoDAAAAAAE=", "origin": [0, 0]}}, "unreadable mask"),
         ({"classTitle": "person_bmp", "bitmap": {"origin": [0, 0]}}, "bad annotation"),
-        (datasets.bitmap(np.ones((9, 9)), (WIDTH - 5, 0)), "out of the image"),
-        (datasets.bitmap(np.ones((9, 9)), (-1, 0)), "out of the image"),
+        (datasets.bitmap(np.ones((9, 9)), (WIDTH - 5, 0)), "outside the image"),
+        (datasets.bitmap(np.ones((9, 9)), (-1, 0)), "outside the image"),
         ({"classTitle": "person_poly"}, "bad annotation"),
         ("person_poly", "bad annotation"),
         (None, "bad annotation"),
     ],
 )
-def test_a_damaged_object_costs_its_record_and_says_why(tmp_path: Path, object_: Any, said: str) -> None:
+def test_a_damaged_supervisely_object_invalidates_its_record_with_a_reason(
+    tmp_path: Path, object_: Any, message: str
+) -> None:
     datasets.supervisely(tmp_path / "ds1", {"a.jpg": [datasets.polygon(SQUARE), object_]})
-    assert said in reason(only(supervisely.entries(tmp_path)))
+    assert message in reason(only(supervisely.entries(tmp_path)))
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"objects": []}', '{"size": {"height": 1e400, "width": 1}, "objects": []}', "[" * 100_000]
 )
-def test_an_annotation_that_is_none_costs_its_record(tmp_path: Path, text: str) -> None:
+def test_an_invalid_supervisely_annotation_invalidates_its_record(tmp_path: Path, text: str) -> None:
     datasets.supervisely(tmp_path / "ds1", {"a.jpg": text})
     assert "bad annotation" in reason(only(supervisely.entries(tmp_path)))
 
 
-def test_pictures_and_annotations_alone_are_told(tmp_path: Path) -> None:
+def test_images_without_annotation_and_annotations_without_image_are_reported(tmp_path: Path) -> None:
     datasets.supervisely(tmp_path / "ds1", {"a.jpg": [datasets.polygon(SQUARE)], "b.jpg": [datasets.polygon(SQUARE)]})
     (tmp_path / "ds1" / "img" / "a.jpg").unlink()
     (tmp_path / "ds1" / "ann" / "b.jpg.json").unlink()
-    said = {entry.id: reason(entry) for entry in supervisely.entries(tmp_path)}
-    assert said == {"ds1_a": "missing file: a.jpg", "ds1_b": "missing file: b.jpg.json"}
+    reasons = {entry.id: reason(entry) for entry in supervisely.entries(tmp_path)}
+    assert reasons == {"ds1_a": "missing file: a.jpg", "ds1_b": "missing file: b.jpg.json"}
 
 
 # COCO
 
 
-def test_the_most_central_person_is_the_subject(tmp_path: Path) -> None:
+def test_the_most_central_person_is_the_subject_of_coco_by_default(tmp_path: Path) -> None:
     big_aside, small_central = datasets.rectangle(0, 0, 60, 140), datasets.rectangle(70, 60, 90, 80)
     dog = datasets.rectangle(70, 70, 80, 80, category_id=18)
     crowd = datasets.rectangle(75, 65, 85, 75, iscrowd=1)
@@ -226,22 +228,22 @@ def test_the_most_central_person_is_the_subject(tmp_path: Path) -> None:
     assert (only(coco.entries(root, ["dog"])).load().mask > 0).sum() == 100
 
 
-def test_pictures_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+def test_images_of_the_same_name_in_two_folders_have_different_ids(tmp_path: Path) -> None:
     root = datasets.coco(
         tmp_path, ["day/a.jpg", "night/a.jpg"], [datasets.rectangle(1, 1, 9, 9, image=n) for n in (0, 1)]
     )
     assert [entry.load().id for entry in coco.entries(root)] == ["day/a", "night/a"]
 
 
-def test_the_pixels_of_a_polygon_between_pixels_are_those_whose_middle_it_holds() -> None:
-    drawn = masks.polygon([[2.4, 2.4], [7.6, 2.4], [7.6, 6.4], [2.4, 6.4]], 10, 12, between=True)
+def test_a_continuous_polygon_contains_the_pixels_whose_centre_is_inside() -> None:
+    drawn = masks.draw_polygon([[2.4, 2.4], [7.6, 2.4], [7.6, 6.4], [2.4, 6.4]], 10, 12, continuous=True)
     expected = np.zeros((10, 12), np.uint8)
     expected[2:6, 2:8] = 255
     assert np.array_equal(drawn, expected)
 
 
 def packed(counts: list[int]) -> str:
-    """Runs as COCO packs them into a string: the reverse of what is tested."""
+    """Packs RLE counts into a string as COCO does: the inverse of the tested function."""
     text = ""
     for at, count in enumerate(counts):
         value = count - counts[at - 2] if at > 2 else count
@@ -262,34 +264,34 @@ def runs(mask: np.ndarray) -> list[int]:
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
-def test_runs_come_back_as_the_mask_they_were_packed_or_not(mask: np.ndarray) -> None:
+def test_rle_is_decoded_to_its_mask_packed_or_not(mask: np.ndarray) -> None:
     counts = runs(mask)
-    for said in (counts, packed(counts)):
-        drawn = coco.drawn({"size": list(mask.shape), "counts": said}, *mask.shape)
+    for encoded in (counts, packed(counts)):
+        drawn = coco.segmentation_mask({"size": list(mask.shape), "counts": encoded}, *mask.shape)
         assert np.array_equal(drawn == 255, mask)
 
 
-def test_a_string_that_pycocotools_packed_is_read() -> None:
+def test_an_rle_string_of_pycocotools_is_decoded() -> None:
     mask = np.zeros((40, 50), np.uint8)
     mask[5:30, 10:20] = 255
     mask[7, 12] = 0
     mask[30:, 40:] = 255
     text = "e<i0?00YOBd0>3000000000000ii0AfVO00000000000000000"
-    assert np.array_equal(coco.drawn({"size": [40, 50], "counts": text}, 40, 50), mask)
+    assert np.array_equal(coco.segmentation_mask({"size": [40, 50], "counts": text}, 40, 50), mask)
     assert packed(runs(mask)) == text
 
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=40))
-def test_no_string_makes_more_than_an_error_or_a_mask_of_the_right_size(text: str) -> None:
+def test_any_rle_string_gives_a_mask_of_the_right_size_or_bad_record(text: str) -> None:
     try:
-        drawn = coco.drawn({"size": [5, 7], "counts": text}, 5, 7)
+        drawn = coco.segmentation_mask({"size": [5, 7], "counts": text}, 5, 7)
     except BadRecord:
         return
     assert drawn.shape == (5, 7)
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "said"),
+    ("segmentation", "message"),
     [
         ([], "bad polygon"),
         ([[1, 1, 5, 5]], "fewer than 3 points"),
@@ -304,16 +306,18 @@ def test_no_string_makes_more_than_an_error_or_a_mask_of_the_right_size(text: st
         ({"size": [HEIGHT, WIDTH], "counts": [5, 6]}, "do not add up"),
         ({"size": [HEIGHT, WIDTH], "counts": [-5, WIDTH * HEIGHT + 5]}, "do not add up"),
         ({"size": [HEIGHT, WIDTH], "counts": [0.5, WIDTH * HEIGHT - 0.5]}, "do not add up"),
-        ({"size": [HEIGHT, WIDTH], "counts": "P"}, "cut short"),
-        ({"size": [HEIGHT, WIDTH], "counts": "P" * 50}, "no packed counts"),
+        ({"size": [HEIGHT, WIDTH], "counts": "P"}, "truncated"),
+        ({"size": [HEIGHT, WIDTH], "counts": "P" * 50}, "not packed counts"),
     ],
 )
-def test_a_damaged_segmentation_costs_its_record_and_says_why(tmp_path: Path, segmentation: Any, said: str) -> None:
+def test_a_damaged_coco_segmentation_invalidates_its_record_with_a_reason(
+    tmp_path: Path, segmentation: Any, message: str
+) -> None:
     annotations = [datasets.rectangle(1, 1, 50, 50), datasets.rectangle(1, 1, 9, 9, segmentation=segmentation)]
-    assert said in reason(only(coco.entries(datasets.coco(tmp_path, ["a.jpg"], annotations))))
+    assert message in reason(only(coco.entries(datasets.coco(tmp_path, ["a.jpg"], annotations))))
 
 
-def test_entries_that_are_none_are_told_and_cost_no_other(tmp_path: Path) -> None:
+def test_invalid_coco_images_and_annotations_are_reported_and_affect_no_other(tmp_path: Path) -> None:
     images = ["a.jpg", None, {"id": [9]}, {"id": 3, "file_name": "\0", "height": 5, "width": 5}]
     annotations = [datasets.rectangle(1, 1, 50, 50), "none", {"category_id": 1, "image_id": {"no": "hash"}}]
     first, *others = coco.entries(datasets.coco(tmp_path, images, annotations))
@@ -322,12 +326,12 @@ def test_entries_that_are_none_are_told_and_cost_no_other(tmp_path: Path) -> Non
     assert all(reason(entry) for entry in others)
 
 
-# What is no dataset at all
+# Folders without a dataset
 
 
-def test_a_folder_that_is_no_such_dataset_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_of_another_layout_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(json.dumps({"images": []}))
     (tmp_path / "ann").mkdir()
     for read in (folders.entries, voc.entries, supervisely.entries, coco.entries):
-        with pytest.raises(InvalidData, match=r" is no |has no class"):
+        with pytest.raises(InvalidData, match=r" is not |has no class"):
             read(tmp_path)

@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from sagemaker_model.data import folders, shards
-from sagemaker_model.data import prepare as prepare_module
-from sagemaker_model.data.compose import composed
+from sagemaker_model.data.compose import compose
 from sagemaker_model.data.prepare import entries_of, prepare, reasons
 from sagemaker_model.data.recipe import Recipe
 from sagemaker_model.data.records import InvalidData, Record
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[4]
 SMALL = {"side": 64, "min_side": 32}
 
 
-def some(tmp_path: Path, count: int = 12, **row: str) -> Path:
+def data_folder(tmp_path: Path, count: int = 12, **row: str) -> Path:
     return datasets.folder(tmp_path / "source", [{"id": f"p{number:02}", **row} for number in range(count)])
 
 
@@ -43,14 +43,14 @@ def read(out: Path) -> list[Record]:
 def blue(tmp_path: Path) -> Path:
     path = tmp_path / "backgrounds" / "blue.png"
     path.parent.mkdir()
-    datasets.Image.new("RGB", (300, 80), (0, 0, 255)).save(path)
+    Image.new("RGB", (300, 80), (0, 0, 255)).save(path)
     return path
 
 
-# What comes out
+# Output
 
 
-def test_every_record_is_in_one_shard_of_its_part_and_split(tmp_path: Path) -> None:
+def test_each_record_is_in_one_shard_of_its_part_and_split(tmp_path: Path) -> None:
     rows = [
         {"id": f"{part}{n}", "part": part, "split": split} for part in ("a", "b") for n in range(4) for split in ["val"]
     ]
@@ -61,8 +61,8 @@ def test_every_record_is_in_one_shard_of_its_part_and_split(tmp_path: Path) -> N
     assert {(one.id, one.part, one.split) for one in read(tmp_path / "out")} == {tuple(row.values()) for row in rows}
 
 
-def test_pictures_keep_their_shape_and_their_masks_stay_in_place(tmp_path: Path) -> None:
-    run(some(tmp_path, 1), tmp_path / "out")
+def test_images_keep_their_aspect_ratio_and_masks_stay_aligned(tmp_path: Path) -> None:
+    run(data_folder(tmp_path, 1), tmp_path / "out")
     (one,) = read(tmp_path / "out")
     assert one.image.shape == (56, 64, 3)
     assert (one.width, one.height) == (160, 140)
@@ -71,8 +71,8 @@ def test_pictures_keep_their_shape_and_their_masks_stay_in_place(tmp_path: Path)
     assert np.abs(one.image[outside].mean(axis=0) - GREEN).max() < 25
 
 
-def test_a_split_is_drawn_by_the_seed_and_grows_without_moving_anyone(tmp_path: Path) -> None:
-    entries = folders.entries(some(tmp_path, 60))
+def test_a_split_depends_on_seed_and_id_alone(tmp_path: Path) -> None:
+    entries = folders.entries(data_folder(tmp_path, 60))
     recipe = Recipe.of("folders", shares=(0.5, 0.3, 0.2))
     drawn = {entry.id: recipe.split_of(entry) for entry in entries}
     assert set(drawn.values()) == {"train", "val", "test"}
@@ -82,22 +82,22 @@ def test_a_split_is_drawn_by_the_seed_and_grows_without_moving_anyone(tmp_path: 
     }
 
 
-def test_shares_take_the_place_of_the_split_that_the_dataset_has(tmp_path: Path) -> None:
-    source = some(tmp_path, 3, split="val")
+def test_shares_override_the_split_of_the_dataset(tmp_path: Path) -> None:
+    source = data_folder(tmp_path, 3, split="val")
     assert {row["split"] for row in run(source, tmp_path / "own")["shards"]} == {"val"}
     assert {row["split"] for row in run(source, tmp_path / "drawn", shares=(1.0, 0.0, 0.0))["shards"]} == {"train"}
 
 
-def test_rules_leave_out_small_pictures_and_subjects_and_empty_masks(tmp_path: Path) -> None:
+def test_rules_exclude_small_images_small_subjects_and_empty_masks(tmp_path: Path) -> None:
     masks = {"empty": disc(radius=0) * 0, "large": disc(radius=60), "small": disc(radius=5)}
     source = datasets.folder(tmp_path / "source", masks=masks)
     assert not run(source, tmp_path / "1")["skipped"]
-    found = run(source, tmp_path / "2", empty=False, min_share=0.2)["skipped"]
-    assert found == {"empty": "no subject", "small": "subject too small: 0.004 of the image"}
+    skipped = run(source, tmp_path / "2", empty=False, min_share=0.2)["skipped"]
+    assert skipped == {"empty": "no subject", "small": "subject too small: 0.004 of the image"}
     assert reasons(run(source, tmp_path / "3", min_side=141)) == Counter({"image too small": 3})
 
 
-def test_an_aspect_cuts_around_the_subject(tmp_path: Path) -> None:
+def test_an_aspect_ratio_is_cropped_around_the_subject(tmp_path: Path) -> None:
     source = datasets.folder(tmp_path / "source", masks={"a": disc(centre=(120, 70), radius=30)})
     run(source, tmp_path / "out", aspect=(9, 16), side=140)
     (one,) = read(tmp_path / "out")
@@ -106,28 +106,28 @@ def test_an_aspect_cuts_around_the_subject(tmp_path: Path) -> None:
     assert (one.mask > 0).sum() == (disc(radius=30) > 0).sum()
 
 
-# Other backgrounds
+# Backgrounds
 
 
-def test_training_records_come_on_another_background_as_well(tmp_path: Path, blue: Path) -> None:
+def test_training_records_are_also_stored_on_another_background(tmp_path: Path, blue: Path) -> None:
     rows = [
         {"id": f"{split}{n}", "split": split, "licence_class": "clean"} for split in ("train", "val") for n in range(8)
     ]
     manifest = run(datasets.folder(tmp_path / "source", rows), tmp_path / "out", [blue], swapped=0.5)
     found = read(tmp_path / "out")
-    put = [one for one in found if one.background]
-    assert 0 < len(put) < 8
+    composites = [one for one in found if one.background]
+    assert 0 < len(composites) < 8
     assert {one.id for one in found if not one.background} == {row["id"] for row in rows}
-    assert {(one.split, one.background, one.licence_class) for one in put} == {("train", "blue.png", "unclear")}
+    assert {(one.split, one.background, one.licence_class) for one in composites} == {("train", "blue.png", "unclear")}
     assert sum(row["records"] for row in manifest["shards"]) == len(found)
-    for one in put:
+    for one in composites:
         assert np.abs(one.image[one.mask == 0].mean(axis=0) - (0, 0, 255)).max() < 5
         assert np.abs(one.image[one.mask == 255].mean(axis=0) - RED).max() < 25
 
 
-def test_a_clean_background_keeps_a_record_clean(tmp_path: Path, blue: Path) -> None:
+def test_a_clean_background_keeps_the_licence_class_clean(tmp_path: Path, blue: Path) -> None:
     run(
-        some(tmp_path, 3, split="train", licence_class="clean"),
+        data_folder(tmp_path, 3, split="train", licence_class="clean"),
         tmp_path / "out",
         [blue],
         swapped=1.0,
@@ -136,36 +136,37 @@ def test_a_clean_background_keeps_a_record_clean(tmp_path: Path, blue: Path) -> 
     assert {one.licence_class for one in read(tmp_path / "out")} == {"clean"}
 
 
-def test_a_background_that_cannot_be_read_costs_no_record(tmp_path: Path, blue: Path) -> None:
+def test_an_unreadable_background_is_reported_and_excludes_no_record(tmp_path: Path, blue: Path) -> None:
     blue.write_bytes(b"no image")
-    manifest = run(some(tmp_path, 3, split="train"), tmp_path / "out", [blue], swapped=1.0)
+    manifest = run(data_folder(tmp_path, 3, split="train"), tmp_path / "out", [blue], swapped=1.0)
     assert reasons(manifest) == Counter({"unreadable background": 3})
     assert len(read(tmp_path / "out")) == 3
 
 
 @pytest.mark.parametrize("soft", [True, False])
-def test_the_old_background_does_not_shine_through_the_edge(soft: bool) -> None:
+def test_the_old_background_does_not_bleed_into_the_edge(soft: bool) -> None:
     y, x = np.mgrid[:120, :120]
     alpha = np.clip((40 - np.hypot(x - 60, y - 60)) / 3 + 0.5, 0, 1)
     image = np.rint(alpha[..., None] * RED + (1 - alpha[..., None]) * GREEN).astype(np.uint8)
     mask = np.rint((alpha if soft else alpha > 0.5) * 255.0).astype(np.uint8)
     record = Record(id="a", image=image, mask=mask, width=120, height=120)
-    put = composed(record, np.zeros((50, 70, 3), np.uint8), "black.png")
+    composite = compose(record, np.zeros((50, 70, 3), np.uint8), "black.png")
 
-    def error(colours: np.ndarray, through: np.ndarray) -> float:
-        """Mean difference of the edge to the subject's own colour through this mask."""
-        edge = (through > 0) & (through < 255)
-        return float(np.abs(through[edge, None] / 255 * (colours[edge].astype(float) - RED)).mean())
+    def error(colours: np.ndarray, alpha: np.ndarray) -> float:
+        """Returns the mean difference between edge colours and the subject's colour, weighted by the mask."""
+        edge = (alpha > 0) & (alpha < 255)
+        return float(np.abs(alpha[edge, None] / 255 * (colours[edge].astype(float) - RED)).mean())
 
-    seen = np.where(put.mask[..., None] > 0, put.image / np.maximum(put.mask[..., None] / 255, 1 / 255), 0)
-    assert error(seen, put.mask) < error(image, cv2.GaussianBlur(mask, (5, 5), 1)) / 3
-
-
-# Bad records and bad sources
+    opacity = composite.mask[..., None] / 255
+    colours = np.where(opacity > 0, composite.image / np.maximum(opacity, 1 / 255), 0)
+    assert error(colours, composite.mask) < error(image, cv2.GaussianBlur(mask, (5, 5), 1)) / 3
 
 
-def test_bad_records_are_listed_with_their_reasons_and_the_others_come_through(tmp_path: Path) -> None:
-    source = some(tmp_path, 6, split="train")
+# Invalid records and sources
+
+
+def test_unusable_records_are_listed_with_their_reasons_and_the_others_are_stored(tmp_path: Path) -> None:
+    source = data_folder(tmp_path, 6, split="train")
     (source / "images" / "p01.jpg").write_bytes(b"no image")
     (source / "masks" / "p02.png").unlink()
     (source / "manifest.csv").write_text((source / "manifest.csv").read_text().replace("p03,train", "p03,dev"))
@@ -176,7 +177,7 @@ def test_bad_records_are_listed_with_their_reasons_and_the_others_come_through(t
     assert {one.id for one in read(tmp_path / "out")} == {"p00", "p04", "p05"}
 
 
-def test_an_id_is_taken_once_so_that_no_picture_is_in_two_splits(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_skipped_so_that_no_image_is_in_two_splits(tmp_path: Path) -> None:
     labels = np.full((140, 160), 15, np.uint8)
     root = datasets.voc(tmp_path / "source", {"a": labels}, {"train": ["a"], "val": ["a"]})
     recipe = Recipe.of("voc")
@@ -185,8 +186,8 @@ def test_an_id_is_taken_once_so_that_no_picture_is_in_two_splits(tmp_path: Path)
     assert manifest["skipped"] == {"a (entry 1)": "id taken: a"}
 
 
-def test_nothing_but_bad_records_makes_no_shard(tmp_path: Path) -> None:
-    manifest = run(some(tmp_path, 3), tmp_path / "out", min_side=10_000)
+def test_unusable_records_alone_give_no_shard(tmp_path: Path) -> None:
+    manifest = run(data_folder(tmp_path, 3), tmp_path / "out", min_side=10_000)
     assert (manifest["shards"], len(manifest["skipped"]), manifest["complete"]) == ([], 3, True)
     assert set(bytes_of(tmp_path / "out")) == {"manifest.json"}
     assert run(tmp_path / "source", tmp_path / "out", min_side=10_000) == manifest
@@ -206,20 +207,20 @@ def test_nothing_but_bad_records_makes_no_shard(tmp_path: Path) -> None:
         ("coco", {"aspect": (0, 1)}),
     ],
 )
-def test_options_without_a_meaning_are_refused(kind: Any, options: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(kind: Any, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidData):
         Recipe.of(kind, **options)
 
 
-# Broken off and taken up
+# Interruption and resumption
 
 
-ONE_A_SHARD = {"shard_bytes": 1}
+ONE_RECORD_PER_SHARD: dict[str, Any] = {"shard_bytes": 1}
 
 
-def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path: Path, blue: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(tmp_path: Path, blue: Path) -> None:
     recipe = Recipe.of("folders", **SMALL, shard_bytes=20_000)
-    entries = entries_of(some(tmp_path), recipe)
+    entries = entries_of(data_folder(tmp_path), recipe)
     for out, workers in (("one", 1), ("four", 4)):
         prepare(entries, recipe, tmp_path / out, backgrounds=[blue], workers=workers)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
@@ -229,11 +230,11 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path:
 
 
 class Killed(BaseException):
-    """Nothing catches it."""
+    """Simulates a kill: no handler catches it."""
 
 
-def killed_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, the n-th call that puts something on the disk for good is not made."""
+def kill_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raises Killed instead of the n-th call of os.fsync or os.replace from now on."""
     calls = iter(range(1, 10_000))
 
     def counted(real: Callable[..., None]) -> Callable[..., None]:
@@ -248,22 +249,22 @@ def killed_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
 
 
-def test_a_run_broken_off_at_any_moment_is_taken_up_and_ends_with_the_same_bytes(
+def test_a_run_interrupted_at_any_moment_resumes_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = some(tmp_path, 5)
+    source = data_folder(tmp_path, 5)
     (source / "masks" / "p02.png").unlink()
-    run(source, tmp_path / "whole", **ONE_A_SHARD)
-    expected = bytes_of(tmp_path / "whole")
+    run(source, tmp_path / "uninterrupted", **ONE_RECORD_PER_SHARD)
+    expected = bytes_of(tmp_path / "uninterrupted")
     assert len(expected) == 5
     for moment in range(1, 100):
         out = tmp_path / str(moment)
         try:
             with monkeypatch.context() as patch:
-                killed_at(moment, patch)
-                run(source, out, **ONE_A_SHARD)
+                kill_at(moment, patch)
+                run(source, out, **ONE_RECORD_PER_SHARD)
         except Killed:
-            run(source, out, **ONE_A_SHARD)
+            run(source, out, **ONE_RECORD_PER_SHARD)
             assert bytes_of(out) == expected
         else:
             break
@@ -276,7 +277,7 @@ from pathlib import Path
 from sagemaker_model.data.prepare import entries_of, prepare
 from sagemaker_model.data.recipe import Recipe
 
-def third(done):
+def kill_at_the_third_record(done):
     global left
     left -= 1
     if not left:
@@ -284,44 +285,44 @@ def third(done):
 
 left = 3
 recipe = Recipe.of("folders", side=64, min_side=32, shard_bytes=1)
-prepare(entries_of(Path(sys.argv[1]), recipe), recipe, Path(sys.argv[2]), workers=2, progress=third)
+prepare(entries_of(Path(sys.argv[1]), recipe), recipe, Path(sys.argv[2]), workers=2, progress=kill_at_the_third_record)
 """
 
 
-def test_a_killed_process_is_taken_up_where_it_was(tmp_path: Path) -> None:
-    source, out = some(tmp_path, 5), tmp_path / "out"
-    run(source, tmp_path / "whole", **ONE_A_SHARD)
+def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
+    source, out = data_folder(tmp_path, 5), tmp_path / "out"
+    run(source, tmp_path / "uninterrupted", **ONE_RECORD_PER_SHARD)
     command = [sys.executable, "-c", CHILD, str(source), str(out)]
     ended = subprocess.run(command, check=False, cwd=ROOT)  # noqa: S603 - a fixed command
     assert ended.returncode == -signal.SIGKILL
     assert out.exists()
-    run(source, out, **ONE_A_SHARD)
-    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+    run(source, out, **ONE_RECORD_PER_SHARD)
+    assert bytes_of(out) == bytes_of(tmp_path / "uninterrupted")
 
 
-def test_what_is_finished_is_kept_and_what_was_damaged_is_made_again(
+def test_finished_shards_are_kept_and_damaged_shards_are_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = some(tmp_path, 6, split="train")
+    source = data_folder(tmp_path, 6, split="train")
     (source / "masks" / "p02.png").unlink()
-    run(source, tmp_path / "out", **ONE_A_SHARD)
+    run(source, tmp_path / "out", **ONE_RECORD_PER_SHARD)
     expected = bytes_of(tmp_path / "out")
     (tmp_path / "out" / "folders-train-000001.tar").write_bytes(b"damaged")
     (tmp_path / "out" / "folders-train-000003.tar").unlink()
-    made, write = [], shards.write
+    written, write = [], shards.write
 
     def counted(file: Any, samples: Any) -> None:
-        made.append(1)
+        written.append(1)
         write(file, samples)
 
-    monkeypatch.setattr(prepare_module.shards, "write", counted)
-    run(source, tmp_path / "out", **ONE_A_SHARD)
-    assert len(made) == 2
+    monkeypatch.setattr(shards, "write", counted)
+    run(source, tmp_path / "out", **ONE_RECORD_PER_SHARD)
+    assert len(written) == 2
     assert bytes_of(tmp_path / "out") == expected
 
 
-def test_a_folder_of_another_recipe_or_another_source_is_left_alone(tmp_path: Path) -> None:
-    source = some(tmp_path, 3)
+def test_a_folder_of_another_recipe_or_source_is_rejected_and_unchanged(tmp_path: Path) -> None:
+    source = data_folder(tmp_path, 3)
     run(source, tmp_path / "out")
     before = bytes_of(tmp_path / "out")
     with pytest.raises(InvalidData, match="other options"):
@@ -335,20 +336,20 @@ def test_a_folder_of_another_recipe_or_another_source_is_left_alone(tmp_path: Pa
     assert bytes_of(tmp_path / "out") == before
 
 
-def test_two_runs_do_not_fill_one_folder(tmp_path: Path) -> None:
-    source, out = some(tmp_path, 3), tmp_path / "out"
+def test_two_concurrent_runs_cannot_use_one_folder(tmp_path: Path) -> None:
+    source, out = data_folder(tmp_path, 3), tmp_path / "out"
     recipe = Recipe.of("folders", **SMALL)
 
-    def second(_done: int) -> None:
+    def start_second_run(_done: int) -> None:
         with pytest.raises(InvalidData, match="Another run"):
             run(source, out)
 
-    prepare(entries_of(source, recipe), recipe, out, progress=second)
+    prepare(entries_of(source, recipe), recipe, out, progress=start_second_run)
     assert len(read(out)) == 3
 
 
-def test_progress_ends_at_the_number_of_entries_whether_made_or_kept(tmp_path: Path) -> None:
-    source = some(tmp_path, 6)
+def test_progress_adds_up_to_the_number_of_entries_in_new_and_resumed_runs(tmp_path: Path) -> None:
+    source = data_folder(tmp_path, 6)
     (source / "masks" / "p02.png").unlink()
     recipe = Recipe.of("folders", **SMALL)
     for _ in range(2):

@@ -24,7 +24,7 @@ class Half:
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     error: Exception | None = None
 
-    def setup(self, device: str, weights_dir: Path) -> None: ...
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None: ...
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         self.entered.release()

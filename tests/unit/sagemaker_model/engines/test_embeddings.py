@@ -196,6 +196,7 @@ def test_a_damaged_file_is_a_miss_and_is_replaced(tmp_path: Path, damage: bytes 
     elif damage == "flipped":
         data[len(data) // 4] ^= 255
     else:
+        assert isinstance(damage, bytes)
         data = bytearray(damage)
     path.write_bytes(data)
     assert cache.get("a") is None

@@ -106,7 +106,7 @@ def test_the_exported_network_agrees_at_any_size_and_batch(folder: Path, trained
 
 def test_the_8_bit_file_is_close_to_float32_and_a_quarter_of_its_size(folder: Path, trained: MODNet) -> None:
     compared = images(4, seed=2)
-    found, _ = export.onnx_mattes(folder / modnet.INT8, compared)
+    found, _ = export.run_onnx(folder / modnet.INT8, compared)
     with torch.inference_mode():
         expected = trained(torch.from_numpy(np.stack(compared))).numpy()
     assert 0 < np.abs(np.stack(found) - expected).mean() < 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,11 +44,11 @@ class Discs:
         distance = np.hypot(x - centres[:, 0, None, None], y - centres[:, 1, None, None]) / 4
         radii = RADIUS + np.arange(4)
         logits = (radii[None, :, None, None] - distance[:, None]) * 10
-        return logits.astype(np.float32), np.tile(np.float32([0.5, 0.9, 0.93, 0.96]), (len(points), 1))
+        return logits.astype(np.float32), np.tile(np.array([0.5, 0.9, 0.93, 0.96], np.float32), (len(points), 1))
 
 
-def make_engine(kind: type[Sam] = Sam2) -> Sam:
-    engine = kind()
+def make_engine(kind: type[Sam] = Sam2) -> Any:
+    engine: Any = kind()
     engine._network = Discs()
     return engine
 
@@ -163,7 +164,7 @@ def test_sam2_replaces_the_mask_of_an_unambiguous_prompt_if_it_is_unstable() -> 
 
     def unstable(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
         logits, scores = decode(*arguments)
-        return logits * np.float32([1e-3, 1, 1, 1])[:, None, None], scores
+        return logits * np.array([1e-3, 1, 1, 1], np.float32)[:, None, None], scores
 
     engine._network.decode = unstable
     box = (Prompt((100, 100, 150, 150)),)
@@ -220,7 +221,7 @@ def test_everything_leaves_out_masks_with_a_low_expected_iou(monkeypatch: pytest
 
 def test_non_maximum_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 10], [0, 0, 5, 5]])
-    scores = np.float32([0.5, 0.9, 0.1, 0.8, 0.7])
+    scores = np.array([0.5, 0.9, 0.1, 0.8, 0.7], np.float32)
     assert non_maximum_suppression(boxes, scores, 0.7).tolist() == [1, 4, 2]
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.sagemaker_model.evaluation.made import a_dataset
+from tests.unit.sagemaker_model.evaluation.synthetic import write_dataset
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return a_dataset(tmp_path / "data")
+    return write_dataset(tmp_path / "data")

@@ -5,53 +5,55 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagemaker_model.evaluation.cases import InvalidData
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.compare import compare
 from sagemaker_model.imaging.pixels import Pixels
-from tests.unit.sagemaker_model.evaluation.made import Finder, a_run, disc, shifted
+from tests.unit.sagemaker_model.evaluation.synthetic import DiscEngine, disc, evaluate_run, shifted
 
 
-def large_alone(found: Pixels) -> Pixels:
-    """Shifts small discs away, and finds large ones as they are."""
-    return found if (found > 0).mean() > 0.1 else np.roll(found, 10, axis=1)
+def shift_small_discs(mask: Pixels) -> Pixels:
+    """Shifts small discs, and keeps large ones unchanged."""
+    return mask if (mask > 0).mean() > 0.1 else np.roll(mask, 10, axis=1)
 
 
-def test_differences_are_taken_picture_by_picture(data: Path) -> None:
-    a, b = a_run(data, Finder(shifted(2)), "a"), a_run(data, Finder(), "b")
-    found = compare(a, b)
-    assert [(one.id, other.id) for one, other in found.pairs] == [(one.id, one.id) for one in a.results]
-    (ious, finds) = found.tables()
+def test_differences_are_computed_per_image(data: Path) -> None:
+    a, b = evaluate_run(data, DiscEngine(shifted(2)), "a"), evaluate_run(data, DiscEngine(), "b")
+    comparison = compare(a, b)
+    assert [(one.id, other.id) for one, other in comparison.pairs] == [(one.id, one.id) for one in a.results]
+    (ious, false_positives) = comparison.tables()
     assert [row[0] for row in ious.rows] == ["all", "far", "near"]
     row = dict(zip(ious.header, ious.rows[0], strict=True))
     assert float(row["B - A"]) == pytest.approx(float(row["B"]) - float(row["A"]), abs=2e-4)
     low, high = map(float, row["95 % interval"].split(" to "))
     assert 0 < low < float(row["B - A"]) < high
-    assert finds.rows == [("all", "1", "0", "0"), ("no_person", "1", "0", "0")]
+    assert false_positives.rows == [("all", "1", "0", "0"), ("no_person", "1", "0", "0")]
 
 
-def test_the_pictures_that_differ_most_come_first_in_both_directions(data: Path) -> None:
-    found = compare(a_run(data, Finder(large_alone), "a"), a_run(data, Finder(shifted(2)), "b"))
-    assert [one.id for one, _ in found.gains(2)] == ["far_2", "far_1"]
-    assert {one.id for one, _ in found.losses(9)} == {"near_1", "near_2", "near_3"}
-    assert [one.id for one, _ in found.losses(1)] == ["near_3"]
+def test_improvements_and_regressions_are_sorted_by_difference(data: Path) -> None:
+    comparison = compare(
+        evaluate_run(data, DiscEngine(shift_small_discs), "a"), evaluate_run(data, DiscEngine(shifted(2)), "b")
+    )
+    assert [one.id for one, _ in comparison.improvements(2)] == ["far_2", "far_1"]
+    assert {one.id for one, _ in comparison.regressions(9)} == {"near_1", "near_2", "near_3"}
+    assert [one.id for one, _ in comparison.regressions(1)] == ["near_3"]
 
 
-def test_a_run_beside_itself_differs_nowhere(data: Path) -> None:
-    run = a_run(data, Finder())
-    found = compare(run, run)
-    assert found.gains(9) == found.losses(9) == []
+def test_a_run_compared_with_itself_has_no_differences(data: Path) -> None:
+    run = evaluate_run(data, DiscEngine())
+    comparison = compare(run, run)
+    assert comparison.improvements(9) == comparison.regressions(9) == []
 
 
 def test_runs_on_different_data_are_not_compared(data: Path) -> None:
-    before = a_run(data, Finder())
+    before = evaluate_run(data, DiscEngine())
     (data / "masks" / "near_1.png").write_bytes((data / "masks" / "near_2.png").read_bytes())
-    with pytest.raises(InvalidData, match="other images or masks"):
-        compare(before, a_run(data, Finder()))
+    with pytest.raises(InvalidData, match="different images or masks"):
+        compare(before, evaluate_run(data, DiscEngine()))
 
 
-def test_pictures_that_one_could_not_score_are_in_no_pair(data: Path) -> None:
-    whole = a_run(data, Finder())
-    part = a_run(data, Finder())
+def test_images_that_one_run_did_not_score_are_in_no_pair(data: Path) -> None:
+    whole = evaluate_run(data, DiscEngine())
+    part = evaluate_run(data, DiscEngine())
     del part.results[1:]
     assert [one.id for one, _ in compare(whole, part).pairs] == [whole.results[0].id]
     part.results.clear()
@@ -59,8 +61,10 @@ def test_pictures_that_one_could_not_score_are_in_no_pair(data: Path) -> None:
         compare(whole, part)
 
 
-def test_a_find_where_there_is_nothing_is_counted(data: Path) -> None:
-    ghost = Finder(lambda found: found if found.any() else disc(20))
-    (_, finds) = compare(a_run(data, Finder()), a_run(data, ghost)).tables()
-    assert finds.rows[0] == ("all", "1", "0", "1")
-    assert compare(a_run(data, Finder()), a_run(data, ghost)).losses(9) == []  # any speck would top the list
+def test_false_positives_are_counted(data: Path) -> None:
+    ghost = DiscEngine(lambda mask: mask if mask.any() else disc(20))
+    (_, false_positives) = compare(evaluate_run(data, DiscEngine()), evaluate_run(data, ghost)).tables()
+    assert false_positives.rows[0] == ("all", "1", "0", "1")
+    assert (
+        compare(evaluate_run(data, DiscEngine()), evaluate_run(data, ghost)).regressions(9) == []
+    )  # images without a subject are not compared by IoU

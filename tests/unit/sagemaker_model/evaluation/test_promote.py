@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from maskdrop import catalog
-from sagemaker_model.evaluation.cases import InvalidData
+from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.promote import NotPromoted, promote, weights_for
 from sagemaker_model.evaluation.run import Run
-from sagemaker_model.evaluation.summary import Fault
+from sagemaker_model.evaluation.summary import Unscored
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.weights.store import InvalidWeights
-from tests.unit.sagemaker_model.evaluation.made import Finder, a_run, disc, shifted
+from tests.unit.sagemaker_model.evaluation.synthetic import DiscEngine, disc, evaluate_run, shifted
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-class Gate:
-    """A gate with a record of its own. installed: how often something was."""
+class Promoter:
+    """Calls `promote` with a separate record. installed: number of installations."""
 
     def __init__(self, record: Path) -> None:
         self.record = record
@@ -39,98 +39,103 @@ class Gate:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "promotions.jsonl")
+def promoter(tmp_path: Path) -> Promoter:
+    return Promoter(tmp_path / "promotions.jsonl")
 
 
-def a_ghost(found: Pixels) -> Pixels:
-    return found if found.any() else disc(20)
+def false_positive(mask: Pixels) -> Pixels:
+    return mask if mask.any() else disc(20)
 
 
-def test_the_better_one_is_installed_and_recorded(data: Path, gate: Gate) -> None:
-    new, old = a_run(data, Finder(weights_sha256="cd" * 32), "new"), a_run(data, Finder(shifted(2)), "old")
-    gate(new, old)
-    assert gate.installed == 1
-    (entry,) = gate.entries()
+def test_a_better_candidate_is_installed_and_recorded(data: Path, promoter: Promoter) -> None:
+    new, old = (
+        evaluate_run(data, DiscEngine(weights_sha256="cd" * 32), "new"),
+        evaluate_run(data, DiscEngine(shifted(2)), "old"),
+    )
+    promoter(new, old)
+    assert promoter.installed == 1
+    (entry,) = promoter.entries()
     assert entry["date"] == "2026-11-21T12:00:00+00:00"
     assert (entry["new"]["name"], entry["replaced"]["name"]) == ("new", "old")
     assert (entry["new"]["weights_sha256"], entry["replaced"]["weights_sha256"]) == ("cd" * 32, "ab" * 32)
     assert entry["new"]["subjects"]["mean"]["iou"] > entry["replaced"]["subjects"]["mean"]["iou"]
-    assert entry["data"] == {"sha256": new.about.data_sha256, "split": "val"}
+    assert entry["data"] == {"sha256": new.info.data_sha256, "split": "val"}
 
 
-def test_the_record_grows_by_one_line_a_promotion(data: Path, gate: Gate) -> None:
-    runs = [a_run(data, Finder(shifted(pixels)), f"by {pixels}") for pixels in (4, 2, 0)]
+def test_each_promotion_adds_one_line_to_the_record(data: Path, promoter: Promoter) -> None:
+    runs = [evaluate_run(data, DiscEngine(shifted(pixels)), f"by {pixels}") for pixels in (4, 2, 0)]
     for old, new in pairwise(runs):
-        gate(new, old)
-    assert [(entry["replaced"]["name"], entry["new"]["name"]) for entry in gate.entries()] == [
+        promoter(new, old)
+    assert [(entry["replaced"]["name"], entry["new"]["name"]) for entry in promoter.entries()] == [
         ("by 4", "by 2"),
         ("by 2", "by 0"),
     ]
 
 
-def one_lost(found: Pixels) -> Pixels:
-    """Loses the smallest disc alone."""
-    return np.zeros_like(found) if 0 < (found > 0).mean() < 0.04 else found
+def miss_smallest(mask: Pixels) -> Pixels:
+    """Misses the smallest disc."""
+    return np.zeros_like(mask) if 0 < (mask > 0).mean() < 0.04 else mask
 
 
-@pytest.mark.parametrize(("new", "current"), [(Finder(shifted(2)), Finder()), (Finder(), Finder())])
-def test_one_whose_mean_is_not_higher_is_refused(data: Path, gate: Gate, new: Finder, current: Finder) -> None:
+@pytest.mark.parametrize(("new", "current"), [(DiscEngine(shifted(2)), DiscEngine()), (DiscEngine(), DiscEngine())])
+def test_a_candidate_without_a_higher_mean_iou_is_rejected(
+    data: Path, promoter: Promoter, new: DiscEngine, current: DiscEngine
+) -> None:
     with pytest.raises(NotPromoted, match="its mean IoU is"):
-        gate(a_run(data, new, "new"), a_run(data, current, "old"))
-    assert (gate.installed, gate.entries()) == (0, [])
+        promoter(evaluate_run(data, new, "new"), evaluate_run(data, current, "old"))
+    assert (promoter.installed, promoter.entries()) == (0, [])
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("distort", "message"),
     [
-        (one_lost, "1 images are below 0.5, not at most 0"),
-        (a_ghost, "it finds over 1% in 1 images without a subject, not in at most 0"),
+        (miss_smallest, "1 images are below 0.5, not at most 0"),
+        (false_positive, "it has false positives over 1% in 1 images without a subject, not in at most 0"),
     ],
 )
-def test_a_higher_mean_excuses_neither_a_failure_nor_a_find(
-    data: Path, gate: Gate, spoil: Callable[[Pixels], Pixels], said: str
+def test_a_candidate_with_more_failures_or_false_positives_is_rejected_despite_a_higher_mean(
+    data: Path, promoter: Promoter, distort: Callable[[Pixels], Pixels], message: str
 ) -> None:
-    with pytest.raises(NotPromoted, match=said) as refused:
-        gate(a_run(data, Finder(spoil), "new"), a_run(data, Finder(shifted(5)), "old"))
-    assert "mean IoU" not in refused.value.message
-    assert (gate.installed, gate.entries()) == (0, [])
+    with pytest.raises(NotPromoted, match=message) as rejection:
+        promoter(evaluate_run(data, DiscEngine(distort), "new"), evaluate_run(data, DiscEngine(shifted(5)), "old"))
+    assert "mean IoU" not in rejection.value.message
+    assert (promoter.installed, promoter.entries()) == (0, [])
 
 
-def test_one_that_could_not_be_scored_everywhere_is_refused(data: Path, gate: Gate) -> None:
-    new = a_run(data, Finder())
-    new.faults.append(Fault("near_1", "It broke."))
+def test_a_candidate_with_unscored_images_is_rejected(data: Path, promoter: Promoter) -> None:
+    new = evaluate_run(data, DiscEngine())
+    new.unscored.append(Unscored("near_1", "The engine failed."))
     with pytest.raises(NotPromoted, match="1 images could not be scored"):
-        gate(new, a_run(data, Finder(shifted(2))))
+        promoter(new, evaluate_run(data, DiscEngine(shifted(2))))
 
 
-def test_figures_on_different_data_promote_nobody(data: Path, gate: Gate) -> None:
-    old = a_run(data, Finder(shifted(2)))
+def test_runs_on_different_data_are_rejected(data: Path, promoter: Promoter) -> None:
+    old = evaluate_run(data, DiscEngine(shifted(2)))
     (data / "masks" / "near_1.png").write_bytes((data / "masks" / "near_2.png").read_bytes())
     with pytest.raises(InvalidData):
-        gate(a_run(data, Finder()), old)
+        promoter(evaluate_run(data, DiscEngine()), old)
 
 
-def test_nothing_is_installed_that_cannot_be_recorded(data: Path, tmp_path: Path) -> None:
-    gate = Gate(tmp_path / "no_such_folder" / "promotions.jsonl")
+def test_a_promotion_that_cannot_be_recorded_is_not_installed(data: Path, tmp_path: Path) -> None:
+    promoter = Promoter(tmp_path / "no_such_folder" / "promotions.jsonl")
     with pytest.raises(NotPromoted, match="cannot be written"):
-        gate(a_run(data, Finder()), a_run(data, Finder(shifted(2))))
-    assert gate.installed == 0
+        promoter(evaluate_run(data, DiscEngine()), evaluate_run(data, DiscEngine(shifted(2))))
+    assert promoter.installed == 0
 
 
-def test_an_installation_that_fails_is_not_recorded(data: Path, tmp_path: Path) -> None:
-    def fails() -> None:
+def test_a_failed_installation_is_not_recorded(data: Path, tmp_path: Path) -> None:
+    def fail() -> None:
         raise InvalidWeights("The disk is full.")
 
     record = tmp_path / "promotions.jsonl"
     with pytest.raises(InvalidWeights):
-        promote(a_run(data, Finder()), a_run(data, Finder(shifted(2))), record, fails, NOW)
+        promote(evaluate_run(data, DiscEngine()), evaluate_run(data, DiscEngine(shifted(2))), record, fail, NOW)
     assert record.read_text() == ""
 
 
-def test_a_candidate_is_known_by_its_engine_and_kind_of_file() -> None:
+def test_weights_for_matches_engine_and_file_suffix() -> None:
     assert weights_for(catalog.ENGINES["selfie"], Path("better.tflite")).name == "selfie"
-    with pytest.raises(InvalidWeights, match="0 weights"):
+    with pytest.raises(InvalidWeights, match="it has 0"):
         weights_for(catalog.ENGINES["selfie"], Path("better.onnx"))
-    with pytest.raises(InvalidWeights, match="3 weights"):
+    with pytest.raises(InvalidWeights, match="it has 3"):
         weights_for(catalog.ENGINES["sam"], Path("better.pth"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_model.imaging.composite import over, resized, resized_matte
+from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
 
 RNG = np.random.default_rng(7)
 
@@ -19,23 +19,26 @@ def full(shape: tuple[int, int], *colour: int) -> np.ndarray:
 
 
 def disc(side: int) -> np.ndarray:
-    """Alpha with a soft edge."""
+    """Alpha of a disc with a soft edge."""
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
     return np.clip((side / 3 - np.hypot(x, y)) * 40 + 128, 0, 255).astype(np.uint8)
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
-def test_one_pixel_over_another_is_as_porter_and_duff_say(front: int, a: int, back: int, b: int) -> None:
+def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back: int, b: int) -> None:
     colours, alpha = over(
-        full((1, 1), front, front, front), np.uint8([[a]]), full((1, 1), back, back, back), np.uint8([[b]])
+        full((1, 1), front, front, front),
+        np.array([[a]], np.uint8),
+        full((1, 1), back, back, back),
+        np.array([[b]], np.uint8),
     )
     shown = a / 255 + (1 - a / 255) * b / 255
     assert abs(int(alpha[0, 0]) - 255 * shown) <= 0.51
-    light = front * a / 255 + back * (1 - a / 255) * b / 255  # on black, as the eye sees it
+    light = front * a / 255 + back * (1 - a / 255) * b / 255  # premultiplied: composited on black
     assert abs(colours[0, 0, 0] * shown - light) <= 1
 
 
-def test_what_is_opaque_hides_and_what_is_empty_shows_what_is_behind_exactly() -> None:
+def test_opaque_pixels_hide_the_background_and_empty_pixels_show_it_exactly() -> None:
     front, back, half = noise(130, 20, 3), noise(130, 20, 3), np.zeros((130, 20), np.uint8)
     half[:, :10] = 255
     colours, alpha = over(front, half, back, np.full_like(half, 255))
@@ -43,39 +46,39 @@ def test_what_is_opaque_hides_and_what_is_empty_shows_what_is_behind_exactly() -
     assert (alpha == 255).all()
 
 
-def test_a_subject_of_one_colour_keeps_it_to_its_edge_at_every_size() -> None:
+def test_a_subject_of_one_colour_keeps_its_colour_up_to_the_edge_at_every_size() -> None:
     alpha = disc(90)
     rgb = np.where(alpha[..., None] > 0, full(alpha.shape, 240, 130, 20), full(alpha.shape, 0, 255, 0))
     for side in (13, 45, 89, 200):
-        colours, shown = resized(rgb, alpha, (side, side))
+        colours, shown = resized_cutout(rgb, alpha, (side, side))
         assert np.abs(colours[shown > 0].astype(int) - (240, 130, 20)).max() <= 1
         assert not colours[shown == 0].any()
 
 
-def test_the_matte_alone_is_resized_as_that_of_a_cut_out() -> None:
+def test_a_matte_alone_is_resized_like_the_alpha_of_a_cut_out() -> None:
     alpha = noise(31, 47)
     for size in ((10, 9), (47, 31), (100, 90), (1, 1)):
-        assert np.array_equal(resized_matte(alpha, size), resized(noise(31, 47, 3), alpha, size)[1])
+        assert np.array_equal(resized_matte(alpha, size), resized_cutout(noise(31, 47, 3), alpha, size)[1])
 
 
-def test_halving_takes_the_mean_of_four_each_as_much_as_it_shows() -> None:
-    rgb = np.uint8([[[200, 0, 0], [100, 0, 0]], [[10, 0, 0], [250, 0, 0]]])
-    alpha = np.uint8([[255, 85], [0, 0]])
-    colours, shown = resized(rgb, alpha, (1, 1))
+def test_halving_takes_the_alpha_weighted_mean_of_four_pixels() -> None:
+    rgb = np.array([[[200, 0, 0], [100, 0, 0]], [[10, 0, 0], [250, 0, 0]]], np.uint8)
+    alpha = np.array([[255, 85], [0, 0]], np.uint8)
+    colours, shown = resized_cutout(rgb, alpha, (1, 1))
     assert (shown.item(), colours.ravel().tolist()) == (85, [175, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
-def test_thin_pictures_are_resized(shape: tuple[int, int]) -> None:
-    colours, shown = resized(noise(*shape, 3), np.full(shape, 255, np.uint8), (7, 5))
+def test_images_one_pixel_high_or_wide_are_resized(shape: tuple[int, int]) -> None:
+    colours, shown = resized_cutout(noise(*shape, 3), np.full(shape, 255, np.uint8), (7, 5))
     assert (colours.shape, shown.shape) == ((5, 7, 3), (5, 7))
     assert (shown == 255).all()
 
 
-def test_a_blur_takes_its_colours_from_what_shows_alone() -> None:
+def test_a_blur_ignores_the_colours_of_transparent_pixels() -> None:
     alpha = np.zeros((60, 60), np.uint8)
     alpha[:, :20] = 255
     rgb = np.where(alpha[..., None] > 0, full((60, 60), 9, 90, 200), full((60, 60), 255, 0, 0))
-    colours, shown = resized(rgb, alpha, (60, 60), blur=4)
+    colours, shown = resized_cutout(rgb, alpha, (60, 60), blur=4)
     assert shown[30, 20] > 0
     assert np.abs(colours[shown > 0].astype(int) - (9, 90, 200)).max() <= 1

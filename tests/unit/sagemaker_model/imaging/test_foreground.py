@@ -7,18 +7,18 @@ from sagemaker_model.imaging.foreground import estimate_foreground
 
 
 def scene(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A soft disc with a gradient of reds before a gradient of greens: image, alpha, and its own colours."""
+    """A soft disc with a red gradient on a green gradient: image, alpha and the disc's own colours."""
     y, x = np.mgrid[:side, :side] / side
     alpha = np.clip((0.35 - np.hypot(x - 0.5, y - 0.5)) / 0.12 + 0.5, 0, 1)
     fore = np.dstack((200 + 40 * x, 60 + 60 * y, 40 + 20 * x))
     back = np.dstack((30 + 40 * y, 180 + 60 * x, 90 + 60 * y))
-    picture = alpha[..., None] * fore + (1 - alpha[..., None]) * back
-    return picture.round().astype(np.uint8), (alpha * 255).round().astype(np.uint8), fore
+    image = alpha[..., None] * fore + (1 - alpha[..., None]) * back
+    return image.round().astype(np.uint8), (alpha * 255).round().astype(np.uint8), fore
 
 
 @pytest.mark.parametrize("side", [200, 1400])
-def test_the_background_no_longer_shows_in_the_soft_edge(side: int) -> None:
-    picture, alpha, true = scene(side)
+def test_the_background_is_removed_from_the_soft_edge(side: int) -> None:
+    image, alpha, true = scene(side)
     band = (alpha > 0) & (alpha < 255)
     weight = alpha[band][:, None] / 255
 
@@ -26,20 +26,20 @@ def test_the_background_no_longer_shows_in_the_soft_edge(side: int) -> None:
         """Mean error of the composite on white in the band, 0 to 255."""
         return float(np.abs(weight * (colours[band] - true[band])).mean())
 
-    found = estimate_foreground(picture, alpha)
-    assert error(found.astype(float)) < error(picture.astype(float)) / 4
+    found = estimate_foreground(image, alpha)
+    assert error(found.astype(float)) < error(image.astype(float)) / 4
 
 
-def test_solid_and_empty_parts_keep_their_pixels() -> None:
-    picture, alpha, _ = scene(200)
-    found = estimate_foreground(picture, alpha)
+def test_opaque_and_transparent_pixels_are_unchanged() -> None:
+    image, alpha, _ = scene(200)
+    found = estimate_foreground(image, alpha)
     outside = (alpha == 0) | (alpha == 255)
-    assert np.array_equal(found[outside], picture[outside])
+    assert np.array_equal(found[outside], image[outside])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (20, 12000)])
-def test_thin_pictures_have_a_foreground(shape: tuple[int, int]) -> None:
-    picture = np.full((*shape, 3), 77, np.uint8)
-    found = estimate_foreground(picture, np.full(shape, 128, np.uint8))
-    assert found.shape == picture.shape
+def test_very_thin_images_have_a_foreground(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 77, np.uint8)
+    found = estimate_foreground(image, np.full(shape, 128, np.uint8))
+    assert found.shape == image.shape
     assert np.abs(found.astype(int) - 77).max() <= 1

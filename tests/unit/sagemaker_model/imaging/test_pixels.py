@@ -15,10 +15,10 @@ from maskdrop.errors import (
     FileTooLarge,
     MaskdropError,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.output import Output
+from maskdrop.output import Channels, Format, Output
 from sagemaker_model.imaging.pixels import SIDE_MAX, Limits, decode, encode
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000)
@@ -28,7 +28,7 @@ QUARTERS[:20, :30] = (250, 10, 10)  # red at the top left
 QUARTERS[:20, 30:] = (10, 250, 10)
 QUARTERS[20:, :30] = (10, 10, 250)
 
-TURNED_FROM = {  # how a camera stores an upright image under each orientation
+STORED_AS = {  # how a camera stores an upright image under each orientation
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -40,69 +40,69 @@ TURNED_FROM = {  # how a camera stores an upright image under each orientation
 }
 
 
-def saved(image: Image.Image, kind: str, **how: object) -> bytes:
-    to = io.BytesIO()
-    image.save(to, kind, **how)
-    return to.getvalue()
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
-@pytest.mark.parametrize("orientation", TURNED_FROM)
-def test_a_turned_picture_is_set_upright_once(kind: str, orientation: int) -> None:
-    stored = Image.fromarray(np.ascontiguousarray(TURNED_FROM[orientation](QUARTERS)))
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_a_rotated_image_is_set_upright_once(kind: str, orientation: int) -> None:
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](QUARTERS)))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    how = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "AVIF" else {}
-    found = decode(saved(stored, kind, exif=exif, **how), LIMITS).rgb
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "AVIF" else {}
+    found = decode(saved(stored, kind, exif=exif, **options), LIMITS).rgb
     assert found.shape == QUARTERS.shape
     assert np.abs(found.astype(int) - QUARTERS)[2:18, 2:28].mean() < 8
 
 
-def test_an_orientation_that_does_not_exist_counts_as_upright() -> None:
+def test_an_invalid_orientation_counts_as_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 9
     assert np.array_equal(decode(saved(Image.fromarray(QUARTERS), "PNG", exif=exif), LIMITS).rgb, QUARTERS)
 
 
-def test_a_grey_of_sixteen_bits_keeps_its_upper_half() -> None:
+def test_sixteen_bit_grey_keeps_its_upper_byte() -> None:
     ramp = np.linspace(0, 65535, 256 * 4).reshape(4, 256).astype(np.uint16)
     found = decode(saved(Image.fromarray(ramp), "PNG"), LIMITS).rgb
     assert np.array_equal(found[..., 0], ramp >> 8)
 
 
-def test_transparency_is_told_apart_and_hidden_colours_are_not_seen() -> None:
+def test_transparency_becomes_alpha_and_hidden_colours_become_white() -> None:
     rgba = np.dstack((QUARTERS, np.full((40, 60), 255, np.uint8)))
     rgba[:20, :30, 3] = 0
-    picture = decode(saved(Image.fromarray(rgba), "PNG"), LIMITS)
-    assert picture.alpha is not None
-    assert np.array_equal(picture.alpha, rgba[..., 3])
-    assert (picture.rgb[:20, :30] == 255).all()
-    assert np.array_equal(picture.rgb[20:], QUARTERS[20:])
+    decoded = decode(saved(Image.fromarray(rgba), "PNG"), LIMITS)
+    assert decoded.alpha is not None
+    assert np.array_equal(decoded.alpha, rgba[..., 3])
+    assert (decoded.rgb[:20, :30] == 255).all()
+    assert np.array_equal(decoded.rgb[20:], QUARTERS[20:])
 
 
-def test_an_opaque_alpha_counts_as_none() -> None:
+def test_an_opaque_alpha_channel_is_dropped() -> None:
     rgba = Image.fromarray(QUARTERS).convert("RGBA")
     assert decode(saved(rgba, "PNG"), LIMITS).alpha is None
 
 
-def test_a_palette_with_a_transparent_colour_is_read() -> None:
+def test_a_palette_with_a_transparent_colour_is_decoded() -> None:
     palette = Image.fromarray(QUARTERS).quantize(8)
     transparent = palette.getpixel((0, 0))
-    picture = decode(saved(palette, "PNG", transparency=transparent), LIMITS)
-    assert picture.alpha is not None
-    assert picture.alpha[5, 5] == 0
-    assert picture.alpha[30, 5] == 255
+    decoded = decode(saved(palette, "PNG", transparency=transparent), LIMITS)
+    assert decoded.alpha is not None
+    assert decoded.alpha[5, 5] == 0
+    assert decoded.alpha[30, 5] == 255
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
+def test_every_mode_is_converted_to_rgb(mode: str) -> None:
     image = Image.fromarray(QUARTERS).convert(mode)
-    picture = decode(saved(image, "TIFF" if mode == "CMYK" else "PNG"), LIMITS)
-    assert picture.rgb.shape == QUARTERS.shape
-    assert picture.rgb.dtype == np.uint8
+    decoded = decode(saved(image, "TIFF" if mode == "CMYK" else "PNG"), LIMITS)
+    assert decoded.rgb.shape == QUARTERS.shape
+    assert decoded.rgb.dtype == np.uint8
 
 
-def test_ink_is_not_inverted() -> None:
+def test_cmyk_is_not_inverted() -> None:
     white = Image.new("CMYK", (8, 8), (0, 0, 0, 0))
     assert decode(saved(white, "JPEG"), LIMITS).rgb.min() >= 250
 
@@ -116,73 +116,73 @@ def test_colours_are_converted_from_the_embedded_profile() -> None:
     assert np.array_equal(wrong.rgb, QUARTERS)
 
 
-def test_the_first_frame_of_an_animation_is_taken() -> None:
+def test_the_first_frame_of_an_animation_is_decoded() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     found = decode(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), LIMITS).rgb
     assert (found == (255, 0, 0)).all()
 
 
-def test_resolution_is_kept_and_turns_with_the_picture() -> None:
+def test_the_resolution_is_kept_and_rotated_with_the_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode(saved(Image.fromarray(QUARTERS), "PNG", dpi=(300, 150), exif=exif), LIMITS)
-    assert picture.dpi == pytest.approx((150, 300), rel=1e-3)
+    decoded = decode(saved(Image.fromarray(QUARTERS), "PNG", dpi=(300, 150), exif=exif), LIMITS)
+    assert decoded.dpi == pytest.approx((150, 300), rel=1e-3)
 
 
-def test_an_empty_file_is_refused() -> None:
+def test_an_empty_file_is_rejected() -> None:
     with pytest.raises(EmptyFile):
         decode(b"", LIMITS)
 
 
-def test_a_file_above_the_limit_is_refused_unopened() -> None:
+def test_a_file_above_the_limit_is_rejected_before_it_is_opened() -> None:
     with pytest.raises(FileTooLarge):
         decode(b"x" * 11, Limits(max_bytes=10, max_pixels=1))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
-def test_a_resolution_above_the_limit_is_refused(kind: str) -> None:
+def test_a_resolution_above_the_limit_is_rejected(kind: str) -> None:
     data = saved(Image.new("RGB", (101, 100)), kind)
     with pytest.raises(ResolutionTooHigh):
         decode(data, Limits(max_bytes=len(data), max_pixels=10_000))
 
 
 @pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "JPEG2000", "PDF", "EPS"])
-def test_a_format_that_is_not_on_the_list_is_refused(kind: str) -> None:
+def test_other_image_formats_are_rejected(kind: str) -> None:
     with pytest.raises(UnsupportedFormat):
         decode(saved(Image.fromarray(QUARTERS), kind), LIMITS)
 
 
 @pytest.mark.parametrize("data", [b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"8BPS\0\1", b"\0" * 100])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_data_that_is_not_an_image_is_rejected(data: bytes) -> None:
     with pytest.raises(UnsupportedFormat):
         decode(data, LIMITS)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_a_truncated_file_is_unreadable_and_not_retried(kind: str) -> None:
+def test_a_truncated_file_raises_an_error_that_is_not_retryable(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     data = saved(Image.fromarray(noise), kind)
-    with pytest.raises((UnreadablePicture, UnsupportedFormat)) as caught:
+    with pytest.raises((UnreadableImage, UnsupportedFormat)) as caught:
         decode(data[: len(data) // 2], LIMITS)
     assert not caught.value.retryable
 
 
-def test_a_flipped_bit_in_a_png_is_noticed() -> None:
+def test_a_flipped_bit_in_a_png_is_detected() -> None:
     data = bytearray(saved(Image.fromarray(QUARTERS), "PNG", compress_level=0))
     data[len(data) // 2] ^= 1
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         decode(bytes(data), LIMITS)
 
 
-def test_a_text_chunk_that_unpacks_to_gigabytes_is_refused() -> None:
+def test_a_text_chunk_that_decompresses_to_100_megabytes_is_rejected() -> None:
     info = PngImagePlugin.PngInfo()
     info.add(b"zTXt", b"note\0\0" + zlib.compress(b"0" * 100_000_000))
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         decode(saved(Image.fromarray(QUARTERS), "PNG", pnginfo=info), LIMITS)
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_damage_anywhere_gives_a_picture_or_an_error_of_ours(seed: int) -> None:
+def test_any_damage_gives_an_image_or_an_error_that_is_not_retryable(seed: int) -> None:
     random = np.random.default_rng(seed)
     kind = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")[seed % 7]
     exif = Image.Exif()
@@ -200,8 +200,9 @@ ALPHA = np.tile(np.linspace(0, 255, 60).round().astype(np.uint8), (40, 1))
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
-def test_alpha_survives_exactly(kind: str) -> None:
-    for channels, band in (("rgba", "A"), ("alpha", 0)):
+def test_alpha_is_encoded_losslessly(kind: Format) -> None:
+    bands: list[tuple[Channels, str | int]] = [("rgba", "A"), ("alpha", 0)]
+    for channels, band in bands:
         data = encode(QUARTERS, ALPHA, Output(kind, channels), None, {})
         with Image.open(io.BytesIO(data)) as result:
             assert result.format == kind.upper()
@@ -213,7 +214,7 @@ def unzipped(data: bytes) -> dict[str, bytes]:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
-def test_a_jpeg_lies_on_white() -> None:
+def test_a_jpeg_is_composited_on_white() -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output("jpg"), None, {}))) as result:
         assert (result.format, result.mode) == ("JPEG", "RGB")
         found = np.asarray(result).astype(int)
@@ -238,14 +239,14 @@ def test_a_zip_holds_colours_and_an_exact_matte_of_one_size() -> None:
         assert colour.info["dpi"] == (300, 150)
 
 
-def test_the_same_zip_has_the_same_bytes() -> None:
+def test_a_zip_is_reproducible_byte_for_byte() -> None:
     assert encode(QUARTERS, ALPHA, Output("zip"), None, {}) == encode(QUARTERS, ALPHA, Output("zip"), None, {})
 
 
-def test_the_colours_of_a_zip_have_neither_an_edge_nor_the_old_background_beside_the_subject() -> None:
+def test_the_colours_of_a_zip_continue_beyond_the_subject_without_the_old_background() -> None:
     alpha = np.zeros((200, 200), np.uint8)
     alpha[60:140, 60:140] = 255
-    rgb = np.where(alpha[..., None] > 0, np.uint8([200, 30, 40]), np.uint8([0, 255, 0]))
+    rgb = np.where(alpha[..., None] > 0, np.array([200, 30, 40], np.uint8), np.array([0, 255, 0], np.uint8))
     colour = unzipped(encode(rgb, alpha, Output("zip"), None, {}))["color.jpg"]
     with Image.open(io.BytesIO(colour)) as opened:
         found = np.asarray(opened).astype(int)
@@ -254,28 +255,28 @@ def test_the_colours_of_a_zip_have_neither_an_edge_nor_the_old_background_beside
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp"])
-def test_jpeg_and_webp_say_their_colour_space_and_how_they_were_made(kind: str) -> None:
+def test_jpeg_and_webp_contain_their_colour_space_and_provenance(kind: Format) -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output(kind), None, {"engine": "selfie"}))) as result:
         assert "sRGB" in ImageCms.getProfileName(ImageCms.ImageCmsProfile(io.BytesIO(result.info["icc_profile"])))
         assert b'{"engine":"selfie"}' in result.info["xmp"]
 
 
-@pytest.mark.parametrize(("dpi", "said"), [((300, 150), (300, 150)), ((70_000, 70_000), None), (None, None)])
-def test_a_jpeg_keeps_the_resolution_that_its_header_can_hold(
-    dpi: tuple[float, float] | None, said: tuple[int, int] | None
+@pytest.mark.parametrize(("dpi", "expected"), [((300, 150), (300, 150)), ((70_000, 70_000), None), (None, None)])
+def test_a_jpeg_keeps_a_resolution_that_fits_its_header(
+    dpi: tuple[float, float] | None, expected: tuple[int, int] | None
 ) -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output("jpg"), dpi, {}))) as result:
-        assert result.info.get("dpi") == said
+        assert result.info.get("dpi") == expected
 
 
-def test_colours_are_exact_where_they_show_and_zero_where_they_do_not() -> None:
+def test_colours_are_exact_where_visible_and_zero_elsewhere() -> None:
     with Image.open(io.BytesIO(encode(QUARTERS, ALPHA, Output(), None, {}))) as result:
         rgba = np.asarray(result)
     assert np.array_equal(rgba[..., :3][ALPHA > 0], QUARTERS[ALPHA > 0])
     assert not rgba[ALPHA == 0].any()
 
 
-def test_a_result_says_its_colour_space_its_resolution_and_how_it_was_made() -> None:
+def test_a_png_contains_its_colour_space_resolution_and_provenance() -> None:
     data = encode(QUARTERS, ALPHA, Output(), (300, 150), {"engine": "selfie"})
     with Image.open(io.BytesIO(data)) as result:
         assert result.info["srgb"] == 1
@@ -284,7 +285,7 @@ def test_a_result_says_its_colour_space_its_resolution_and_how_it_was_made() -> 
         assert set(result.info) == {"srgb", "dpi", "maskdrop"}
 
 
-def test_every_chunk_of_a_png_has_its_checksum() -> None:
+def test_every_chunk_of_a_png_has_a_correct_checksum() -> None:
     data = encode(QUARTERS, ALPHA, Output(), (300, 150), {"engine": "selfie"})
     at, names = 8, []
     while at < len(data):
@@ -298,21 +299,21 @@ def test_every_chunk_of_a_png_has_its_checksum() -> None:
 
 
 @pytest.mark.parametrize("kind", SIDE_MAX)
-def test_a_file_that_would_be_too_long_is_refused_with_the_way_out(kind: str) -> None:
+def test_a_result_that_is_too_long_for_its_format_is_rejected_with_a_remedy(kind: Format) -> None:
     long = np.zeros((1, SIDE_MAX[kind] + 1), np.uint8)
-    with pytest.raises(ResolutionTooHigh, match="PNG"):
+    with pytest.raises(ResolutionTooHigh, match=f"at most {SIDE_MAX[kind]}. Use PNG"):
         encode(np.dstack((long, long, long)), long, Output(kind), None, {})
 
 
 @pytest.mark.parametrize("kind", SIDE_MAX)
-def test_a_file_as_long_as_can_be_is_written(kind: str) -> None:
+def test_a_result_of_the_longest_side_is_written(kind: Format) -> None:
     long = np.zeros((1, SIDE_MAX[kind]), np.uint8)
     assert encode(np.dstack((long, long, long)), long, Output(kind), None, {})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3000, 1), (1, 3000)])
 @pytest.mark.parametrize("kind", ["png", "webp", "jpg", "zip"])
-def test_thin_pictures_are_written(shape: tuple[int, int], kind: str) -> None:
+def test_very_thin_images_are_written(shape: tuple[int, int], kind: Format) -> None:
     data = encode(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8), Output(kind), None, {})
     with Image.open(io.BytesIO(unzipped(data)["color.jpg"] if kind == "zip" else data)) as result:
         assert result.size == shape[::-1]
@@ -320,16 +321,16 @@ def test_thin_pictures_are_written(shape: tuple[int, int], kind: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (63, 5), (64, 5), (65, 70), (200, 3)])
 @pytest.mark.parametrize("channels", ["rgba", "alpha"])
-def test_a_png_of_any_height_holds_every_pixel(shape: tuple[int, int], channels: str) -> None:
+def test_a_png_of_any_height_holds_every_pixel(shape: tuple[int, int], channels: Channels) -> None:
     random = np.random.default_rng(0)
     rgb, alpha = random.integers(0, 256, (*shape, 3), np.uint8), random.integers(1, 256, shape, np.uint8)
     data = encode(rgb, alpha, Output("png", channels), None, {})
-    with Image.open(io.BytesIO(data)) as again:
-        again.verify()
+    with Image.open(io.BytesIO(data)) as reopened:
+        reopened.verify()
     with Image.open(io.BytesIO(data)) as result:
         assert np.array_equal(np.asarray(result), alpha if channels == "alpha" else np.dstack((rgb, alpha)))
 
 
-def test_a_picture_higher_than_a_strip_keeps_its_rows() -> None:
+def test_an_image_higher_than_a_strip_keeps_its_rows() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (150, 7, 3), np.uint8)
     assert np.array_equal(decode(saved(Image.fromarray(noise), "PNG"), LIMITS).rgb, noise)

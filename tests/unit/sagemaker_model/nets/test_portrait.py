@@ -92,7 +92,7 @@ def test_a_truncated_file_is_refused(kept: int, published: Path, tmp_path: Path)
 def test_a_file_of_another_kind_is_refused(published: Path, tmp_path: Path) -> None:
     path = tmp_path / "photo.tflite"
     path.write_bytes(SAMPLES[0].read_bytes())
-    with pytest.raises(NotWeights, match="mark"):
+    with pytest.raises(NotWeights, match="file identifier"):
         portrait_state(path)
 
 

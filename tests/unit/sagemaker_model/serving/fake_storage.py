@@ -19,7 +19,7 @@ class FakeStorage:
     writes: int = 0
     reads: int = 0
     broken: MaskdropError | None = None
-    before_write: Callable[[], None] | None = None
+    before_write: Callable[[], object] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, bucket: str, key: str, body: bytes, **about: object) -> StoredObject:
@@ -47,7 +47,8 @@ class FakeStorage:
         self, bucket: str, key: str, body: bytes, content_type: str, metadata: Mapping[str, str], replaces: str
     ) -> bool:
         if self.before_write:
-            self.before_write, concurrent = None, self.before_write
+            concurrent = self.before_write
+            self.before_write = None
             concurrent()
         with self._lock:
             found = self.objects.get((bucket, key))

@@ -30,7 +30,7 @@ class Doubling:
     batches: list[tuple[int, ...]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
-    def setup(self, device: str, weights_dir: Path) -> None: ...
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None: ...
 
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         raise AssertionError("predict of a batched engine must not be called")

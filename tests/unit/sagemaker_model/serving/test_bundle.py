@@ -7,7 +7,7 @@ import pytest
 from maskdrop.errors import EmptyFile, FileTooLarge, SourceMissing, SourceReplaced, StorageUnavailable
 from maskdrop.job import Source, Subject
 from maskdrop.options import Options
-from maskdrop.wire import Item
+from maskdrop.wire import Destination, Item
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.serving.bundle import JOB, SEQUENCER, ResultWriter, read_source
@@ -15,7 +15,7 @@ from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
 
 LIMITS = Limits(max_bytes=100, max_pixels=100)
 SOURCE = Source("inbox", "inbox/a.jpg", version_id="v1", sequencer="0A")
-ITEM = Item("job-1", SOURCE, "results", "results/a.jpg.png", Options())
+ITEM = Item("job-1", SOURCE, Destination("results", "results/a.jpg.png"), Options())
 CUTOUT = Cutout(
     b"result", "png", 30, 20, (30, 20), Subject((1, 2, 3, 4), 0.25, 0.5), (1, 2, 3, 4), ("a: b",), {"predict": 1.0}
 )
@@ -103,7 +103,7 @@ def test_the_result_of_an_older_photo_is_replaced() -> None:
 def test_a_concurrent_write_of_the_same_job_is_its_result() -> None:
     storage = FakeStorage()
     first, second = new_writer(storage), new_writer(storage)
-    storage.before_write = lambda: second.write(CUTOUT) and None
+    storage.before_write = lambda: second.write(CUTOUT)
     assert first.write(CUTOUT).id == "job-1"
     assert storage.writes == 1
 
@@ -111,7 +111,7 @@ def test_a_concurrent_write_of_the_same_job_is_its_result() -> None:
 def test_a_concurrent_write_of_a_newer_photo_raises_source_replaced() -> None:
     storage = FakeStorage()
     first, newer = new_writer(storage), new_writer(storage, another(sequencer="0B"))
-    storage.before_write = lambda: newer.write(CUTOUT) and None
+    storage.before_write = lambda: newer.write(CUTOUT)
     with pytest.raises(SourceReplaced):
         first.write(CUTOUT)
 
@@ -119,7 +119,7 @@ def test_a_concurrent_write_of_a_newer_photo_raises_source_replaced() -> None:
 def test_a_concurrent_write_of_an_older_photo_is_replaced() -> None:
     storage = FakeStorage()
     first, older = new_writer(storage), new_writer(storage, another(sequencer="09"))
-    storage.before_write = lambda: older.write(CUTOUT) and None
+    storage.before_write = lambda: older.write(CUTOUT)
     first.write(CUTOUT)
     assert storage.objects["results", "results/a.jpg.png"][0].metadata[JOB] == "job-1"
 

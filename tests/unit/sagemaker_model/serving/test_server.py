@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from maskdrop.catalog import DEFAULT_ENGINE
@@ -22,7 +24,7 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Item
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Bundle, BundleResponse, Destination, Item
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging import arrays
 from sagemaker_model.serving.runtime import in_flight_max
@@ -46,23 +48,35 @@ def running(engine: Half, storage: FakeStorage | None = None, **changes: object)
         yield client
 
 
-def send(client: TestClient, body: bytes = JPEG, **options: object) -> object:
+def send(client: TestClient, body: bytes = JPEG, **options: object) -> Response:
     headers = {"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: json.dumps(options)}
     return client.post("/invocations", content=body, headers=headers)
 
 
-def bundle(client: TestClient, *items: Item) -> Answer:
+def bundle(client: TestClient, *items: Item) -> BundleResponse:
     response = client.post(
         "/invocations", content=Bundle("b", items).to_bytes(), headers={"Content-Type": "application/json"}
     )
     assert response.status_code == 200, response.text
-    return Answer.from_bytes(response.content)
+    return BundleResponse.from_bytes(response.content)
 
 
 def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:
     key = f"inbox/{number}.jpg"
     stored = storage.put("inbox", key, body)
-    return Item(f"job-{number}", Source("inbox", key, stored.etag), "results", f"results/{number}.jpg.png", Options())
+    return Item(
+        f"job-{number}",
+        Source("inbox", key, stored.etag),
+        Destination("results", f"results/{number}.jpg.png"),
+        Options(),
+    )
+
+
+def decoded(data: bytes) -> np.ndarray:
+    """Returns the pixels of an image file, as stored."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -71,8 +85,8 @@ def npy(array: np.ndarray) -> bytes:
     return to.getvalue()
 
 
-def error_code(response: object) -> str:
-    return str(response.json()["error"]["code"])  # type: ignore[attr-defined]
+def error_code(response: Response) -> str:
+    return str(response.json()["error"]["code"])
 
 
 def test_an_image_is_returned_as_a_cut_out_with_facts_in_the_header() -> None:
@@ -80,7 +94,7 @@ def test_an_image_is_returned_as_a_cut_out_with_facts_in_the_header() -> None:
         response = send(client)
     assert response.status_code == 200
     assert response.headers["content-type"] == "image/png"
-    assert cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED).shape == (30, 40, 4)
+    assert decoded(response.content).shape == (30, 40, 4)
     about = json.loads(response.headers[CUSTOM_ATTRIBUTES])
     assert (about["width"], about["height"], about["engine"], about["device"]) == (40, 30, DEFAULT, "cpu")
     assert about["subject"]["box"] == [0, 0, 20, 30]
@@ -209,7 +223,7 @@ def test_arrays_and_files_are_accepted_and_returned_in_every_combination(
         response = client.post("/invocations", content=body, headers=headers)
     if accept == "*/*":
         assert response.headers["content-type"] == "image/png"
-        found = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = decoded(response.content)
     else:
         assert response.headers["content-type"] == arrays.CONTENT_TYPE
         found = np.load(io.BytesIO(response.content), allow_pickle=False)
@@ -222,7 +236,7 @@ def test_arrays_and_files_are_accepted_and_returned_in_every_combination(
 
 
 def test_an_array_may_have_more_bytes_than_a_file_but_not_more_pixels() -> None:
-    changes = {"max_bytes": 1000, "max_pixels": 10_000}
+    changes: dict[str, Any] = {"max_bytes": 1000, "max_pixels": 10_000}
     headers = {"Content-Type": arrays.CONTENT_TYPE}
     with running(Half(), **changes) as client:
         fits = client.post("/invocations", content=npy(np.zeros((100, 100, 3), np.uint8)), headers=headers)
@@ -316,8 +330,8 @@ def test_a_bundle_that_is_sent_twice_is_written_once_with_the_same_outcome() -> 
     assert first.outcomes[0].result == second.outcomes[0].result
 
 
-def about(response: object) -> dict[str, object]:
-    return json.loads(response.headers[CUSTOM_ATTRIBUTES])  # type: ignore[attr-defined, no-any-return]
+def about(response: Response) -> Any:
+    return json.loads(response.headers[CUSTOM_ATTRIBUTES])
 
 
 @pytest.mark.parametrize(
@@ -331,7 +345,7 @@ def test_every_format_has_its_content_type(form: str, kind: str) -> None:
 def test_size_and_place_refer_to_the_result_and_the_box_to_the_source() -> None:
     with running(Half()) as client:
         response = send(client, output={"crop": "5px", "background": "red"})
-    image = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = decoded(response.content)
     found = about(response)
     assert image.shape == (found["height"], found["width"], 4) == (40, 32, 4), (
         "20 columns, 2 of the soft edge, and 5 on each side"
@@ -353,14 +367,14 @@ def test_arrays_and_files_have_the_same_layout() -> None:
                 CUSTOM_ATTRIBUTES: json.dumps({"output": output}),
             },
         )
-    drawn = cv2.imdecode(np.frombuffer(file.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    drawn = decoded(file.content)
     assert np.array_equal(np.load(io.BytesIO(array.content)), cv2.cvtColor(drawn, cv2.COLOR_BGRA2RGBA))
 
 
 def test_outside_the_region_of_interest_all_is_background() -> None:
     with running(Half()) as client:
         response = send(client, output={"roi": "10% 0 100% 50%", "channels": "alpha"})
-    matte = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    matte = decoded(response.content)
     assert about(response)["subject"]["box"] == [4, 0, 20, 15]
     assert matte[15:].max() == matte[:, :4].max() == 0
 
@@ -394,7 +408,7 @@ def test_a_background_image_is_read_from_s3_for_single_images_and_bundles() -> N
     with running(Half(), storage) as client:
         single = send(client, output=output.to_json()).content
         outcome = bundle(client, replace(item(0, storage), options=Options(output=output))).outcomes[0]
-    drawn = cv2.imdecode(np.frombuffer(single, np.uint8), cv2.IMREAD_UNCHANGED)
+    drawn = decoded(single)
     assert (drawn[:, 25:] == (250, 20, 10, 255)).all()
     assert outcome.result is not None
     assert storage.objects["results", "results/0.jpg.png"][1] == single
@@ -463,7 +477,7 @@ def test_metrics_count_images_and_their_stages() -> None:
 def test_the_alpha_output_is_the_alpha_of_the_cut_out() -> None:
     with running(Half()) as client:
         rgba, alpha = (send(client, output=Output(channels=kind).to_json()).content for kind in ("rgba", "alpha"))
-    read = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in (rgba, alpha)]
+    read = [decoded(data) for data in (rgba, alpha)]
     assert np.array_equal(read[0][..., 3], read[1])
 
 

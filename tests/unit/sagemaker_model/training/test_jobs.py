@@ -1,4 +1,4 @@
-"""What SageMaker is asked for, and that the container understands it."""
+"""SageMaker requests for training and tuning jobs, and the container that receives them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.training.__main__ import arguments, main
-from sagemaker_model.training.jobs import METRICS, Place, training_job, tuning_job
+from sagemaker_model.training.__main__ import main, parse_arguments
+from sagemaker_model.training.jobs import METRICS, JobConfig, training_job, tuning_job
 from sagemaker_model.training.settings import settings_of
 from tests.unit.sagemaker_model.training.conftest import TINY
 
-PLACE = Place(
+CONFIG = JobConfig(
     image="1.dkr.ecr.eu-west-1.amazonaws.com/maskdrop-dev:1",
     role="arn:aws:iam::1:role/training",
     out="s3://mine/runs/",
@@ -24,11 +24,11 @@ PLACE = Place(
 
 
 def tuning(settings: dict[str, str] | None = None, **ranges: str) -> dict[str, Any]:
-    return tuning_job("one", "portrait", settings or {}, ranges, PLACE, runs=6, at_once=2)
+    return tuning_job("one", "portrait", settings or {}, ranges, CONFIG, runs=6, at_once=2)
 
 
-def in_container(root: Path, request: dict[str, Any], data: Path) -> None:
-    """What SageMaker lays down before it starts the container."""
+def create_container_files(root: Path, request: dict[str, Any], data: Path) -> None:
+    """Creates the files that SageMaker provides before it starts the container."""
     (root / "input" / "config").mkdir(parents=True)
     (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(request["HyperParameters"]))
     (root / "input" / "data").mkdir()
@@ -37,10 +37,10 @@ def in_container(root: Path, request: dict[str, Any], data: Path) -> None:
         (root / "input" / "data" / channel["ChannelName"]).symlink_to(data)
 
 
-def test_what_is_asked_for_is_what_the_container_trains(tmp_path: Path) -> None:
+def test_the_container_parses_the_settings_of_the_request(tmp_path: Path) -> None:
     given = {"lr": "0.01", "steps": "500"}
-    in_container(tmp_path, training_job("one", "portrait", given, PLACE), tmp_path)
-    chosen = arguments([], {"TRAINING_JOB_NAME": "one"}, tmp_path)
+    create_container_files(tmp_path, training_job("one", "portrait", given, CONFIG), tmp_path)
+    chosen = parse_arguments([], {"TRAINING_JOB_NAME": "one"}, tmp_path)
     assert chosen.network == "portrait"
     assert settings_of("portrait", {name: getattr(chosen, name) for name in given}) == settings_of("portrait", given)
     assert (chosen.data, chosen.start) == (tmp_path / "input/data/train", tmp_path / "input/data/start")
@@ -48,28 +48,28 @@ def test_what_is_asked_for_is_what_the_container_trains(tmp_path: Path) -> None:
     assert chosen.val is None
 
 
-def test_a_job_on_spare_instances_goes_on_from_its_checkpoints() -> None:
-    request = training_job("one", "portrait", {}, PLACE)
+def test_a_spot_job_stores_checkpoints_and_waits_for_instances() -> None:
+    request = training_job("one", "portrait", {}, CONFIG)
     assert request["CheckpointConfig"] == {"S3Uri": "s3://mine/runs/checkpoints/one/"}
     assert request["EnableManagedSpotTraining"]
     assert request["StoppingCondition"]["MaxWaitTimeInSeconds"] > request["StoppingCondition"]["MaxRuntimeInSeconds"]
 
 
-def test_a_job_on_its_own_instance_does_not_wait() -> None:
-    own = Place(image=PLACE.image, role=PLACE.role, out=PLACE.out, spot=False)
-    request = training_job("one", "portrait", {}, own)
+def test_an_on_demand_job_has_no_wait_time() -> None:
+    on_demand = JobConfig(image=CONFIG.image, role=CONFIG.role, out=CONFIG.out, spot=False)
+    request = training_job("one", "portrait", {}, on_demand)
     assert not request["EnableManagedSpotTraining"]
     assert "MaxWaitTimeInSeconds" not in request["StoppingCondition"]
 
 
-def test_sagemaker_reads_every_figure_of_the_history() -> None:
-    expressions = training_job("one", "portrait", {}, PLACE)["AlgorithmSpecification"]["MetricDefinitions"]
+def test_sagemaker_metrics_match_every_key_of_the_history() -> None:
+    expressions = training_job("one", "portrait", {}, CONFIG)["AlgorithmSpecification"]["MetricDefinitions"]
     line = json.dumps({"step": 20, **{key: 10.0 ** -(5 * at + 1) for at, key in enumerate(METRICS.values())}})
     found = {each["Name"]: float(re.findall(each["Regex"], line)[0]) for each in expressions}
     assert found == {name: json.loads(line)[key] for name, key in METRICS.items()}
 
 
-def test_tuning_looks_in_ranges_and_among_choices() -> None:
+def test_tuning_searches_ranges_and_choices() -> None:
     found = tuning(lr="0.001:0.1", composed="0.2:0.5", batch="8:16", optimiser="sgd,adamw", seed="1,2")
     config = found["HyperParameterTuningJobConfig"]
     assert config["ParameterRanges"] == {
@@ -100,40 +100,42 @@ def test_tuning_looks_in_ranges_and_among_choices() -> None:
         {"size": "1,2"},
     ],
 )
-def test_what_cannot_be_looked_for_is_refused(ranges: dict[str, str]) -> None:
+def test_invalid_ranges_are_rejected(ranges: dict[str, str]) -> None:
     with pytest.raises(InvalidSettings):
         tuning(**ranges)
 
 
-def test_settings_that_the_container_would_refuse_are_not_sent() -> None:
+def test_invalid_settings_are_rejected_before_the_request() -> None:
     with pytest.raises(InvalidSettings, match="sides"):
-        training_job("one", "portrait", {"sides": "320"}, PLACE)
+        training_job("one", "portrait", {"sides": "320"}, CONFIG)
     with pytest.raises(InvalidSettings, match="steps"):
         tuning({"steps": "no"}, lr="0.001:0.1")
 
 
 @pytest.mark.parametrize("prefix", ["people/", "s3://mine/people"])
-def test_data_and_results_are_prefixes_of_s3(prefix: str) -> None:
+def test_data_and_results_must_be_s3_prefixes(prefix: str) -> None:
     with pytest.raises(InvalidSettings, match=re.escape(prefix)):
-        Place(image="", role="", out=prefix)
+        JobConfig(image="", role="", out=prefix)
     with pytest.raises(InvalidSettings, match=re.escape(prefix)):
-        Place(image="", role="", out="s3://mine/runs/", channels={"train": prefix})
+        JobConfig(image="", role="", out="s3://mine/runs/", channels={"train": prefix})
 
 
-def test_a_job_leaves_its_weights_where_sagemaker_takes_them(data: Path, tmp_path: Path) -> None:
+def test_a_job_copies_its_results_to_the_model_folder_of_sagemaker(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     root = tmp_path / "ml"
     given = {name: str(getattr(TINY, name)) for name in ("side", "batch", "warmup", "workers", "threads", "filters")}
-    request = training_job("one", "attention-unet", {**given, "steps": "2"}, PLACE)
-    request["InputDataConfig"].pop()  # no start
-    in_container(root, request, data)
+    request = training_job("one", "attention-unet", {**given, "steps": "2"}, CONFIG)
+    request["InputDataConfig"].pop()  # the channel `start`
+    create_container_files(root, request, data)
     assert main([], root) == 0
-    left = {path.name for path in (root / "model").iterdir()}
-    assert {"best.safetensors", "history.jsonl", "training.json"} <= left
-    assert "last.pt" not in left
+    files = {path.name for path in (root / "model").iterdir()}
+    assert {"best.safetensors", "history.jsonl", "training.json"} <= files
+    assert "last.pt" not in files
 
 
-def test_a_job_that_fails_says_why_where_sagemaker_looks(tmp_path: Path) -> None:
-    in_container(tmp_path, {"HyperParameters": {"network": "portrait", "sides": "1"}, "InputDataConfig": []}, tmp_path)
+def test_a_failed_job_writes_its_reason_to_the_failure_file_of_sagemaker(tmp_path: Path) -> None:
+    create_container_files(
+        tmp_path, {"HyperParameters": {"network": "portrait", "sides": "1"}, "InputDataConfig": []}, tmp_path
+    )
     assert main([], tmp_path) == 1
     assert "sides" in (tmp_path / "output" / "failure").read_text()

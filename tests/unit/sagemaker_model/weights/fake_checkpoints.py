@@ -1,4 +1,4 @@
-"""Checkpoints as PyTorch writes them, made without it: their check is tested where it is not installed."""
+"""Builds checkpoints in PyTorch's formats without PyTorch, to test their scan where PyTorch is not installed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ VALUES = struct.pack("<4f", 0.5, -1.0, 2.0, 0.0)
 
 
 class _Storage:
-    """What a pickle refers to by a persistent id."""
+    """A storage, which a pickle refers to by a persistent id."""
 
 
-def _named(module: str, name: str) -> Any:
+def _global(module: str, name: str) -> Any:
     def function(*_: Any) -> None: ...
 
     function.__module__, function.__qualname__, function.__name__ = module, name, name
@@ -33,7 +33,7 @@ class _Tensor:
         return REBUILD, (_Storage(), 0, (4,), (1,), False, OrderedDict())
 
 
-REBUILD = _named("torch._utils", "_rebuild_tensor_v2")
+REBUILD = _global("torch._utils", "_rebuild_tensor_v2")
 FLOATS = type("FloatStorage", (), {"__module__": "torch"})
 
 
@@ -45,11 +45,11 @@ class _Pickler(pickle.Pickler):
 
 
 class _LegacyPickler(_Pickler):
-    storage = (*_Pickler.storage, None)  # the part of which storage it is a view
+    storage = (*_Pickler.storage, None)  # no view of another storage
 
 
 def pickled(thing: Any, pickler: type[_Pickler] = _Pickler) -> bytes:
-    """With a stand-in for torch to look names up in, for as long as it takes."""
+    """Pickles `thing` with a fake `torch` module, in which pickle looks up the globals."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     vars(torch)["FloatStorage"], vars(utils)["_rebuild_tensor_v2"] = FLOATS, REBUILD
     buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def state() -> dict[str, Any]:
 
 
 def a_checkpoint(thing: Any = None, program: bytes | None = None) -> bytes:
-    """As `torch.save` has written since 1.6: a zip archive."""
+    """A checkpoint in the format of `torch.save` since 1.6: a zip archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in {
@@ -72,12 +72,12 @@ def a_checkpoint(thing: Any = None, program: bytes | None = None) -> bytes:
             "data/0": VALUES,
             "version": b"3\n",
         }.items():
-            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # its date is 1980, whenever it is made
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)  # dated 1980: reproducible
     return buffer.getvalue()
 
 
 def a_legacy_checkpoint(thing: Any = None) -> bytes:
-    """As `torch.save` wrote before 1.6: five pickles and the tensors' bytes."""
+    """A checkpoint in the format of `torch.save` before 1.6: five pickles and the tensors' bytes."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = (LEGACY_MAGIC, 1001, system, state() if thing is None else thing, ["0"])
     return b"".join(pickled(part, _LegacyPickler) for part in parts) + struct.pack("<q", 4) + VALUES

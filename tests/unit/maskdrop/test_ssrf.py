@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from maskdrop.errors import BlockedUrl, InvalidUrl
-from maskdrop.guard import Policy, is_public, target
+from maskdrop.ssrf import Policy, is_public, target
 
 OWN = Policy(trusted=frozenset({"images.corp.internal", "localhost", "10.1.2.3"}))
 
@@ -27,18 +27,18 @@ OWN = Policy(trusted=frozenset({"images.corp.internal", "localhost", "10.1.2.3"}
         ("https://1.2.3.4.example/", "1.2.3.4.example", 443, "/"),
     ],
 )
-def test_a_url_is_read_as_what_will_be_asked(url: str, host: str, port: int, path: str) -> None:
+def test_a_url_is_parsed_into_the_target_of_the_request(url: str, host: str, port: int, path: str) -> None:
     read = target(url, Policy())
     assert (read.host, read.port, read.path) == (host, port, path)
 
 
-def test_plain_http_has_to_be_allowed() -> None:
+def test_plain_http_needs_a_setting() -> None:
     with pytest.raises(BlockedUrl, match="https"):
         target("http://photos.example.com/", Policy())
     assert target("http://photos.example.com/", Policy(http=True)).port == 80
 
 
-def test_a_trusted_host_is_reached_by_any_scheme_and_port_and_no_other_is() -> None:
+def test_a_trusted_host_is_allowed_with_any_scheme_and_port() -> None:
     for url in ("http://images.corp.internal:8080/a", "https://LOCALHOST./a", "http://10.1.2.3:9000/a"):
         assert target(url, OWN).trusted
     for url in ("https://corp.internal/", "https://a.images.corp.internal/", "https://127.0.0.1/", "https://10.1.2.4/"):
@@ -47,12 +47,12 @@ def test_a_trusted_host_is_reached_by_any_scheme_and_port_and_no_other_is() -> N
 
 
 @pytest.mark.parametrize("url", ["https://photos.example.com/" + "a" * 2022, "https://photos.example.com:65536/"])
-def test_an_address_has_bounds(url: str) -> None:
+def test_a_url_has_a_maximum_length(url: str) -> None:
     with pytest.raises(InvalidUrl):
         target(url, Policy())
 
 
-def test_whatever_python_calls_not_global_is_not_public() -> None:
+def test_ip_addresses_that_python_calls_not_global_are_not_public() -> None:
     chance = random.Random(0)  # noqa: S311  the same addresses every time
     drawn = [IPv4Address(chance.getrandbits(32)) for _ in range(20_000)]
     for prefix in ("::", "::ffff:0:0", "64:ff9b::", "64:ff9b:1::", "100::", "2001::", "2001:db8::", "2002::", "3fff::"):
@@ -70,5 +70,5 @@ def test_whatever_python_calls_not_global_is_not_public() -> None:
         "2606:4700::1111", "2a00:1450:4001:830::200e", "2600:1f18::1", "2001:4860:4860::8888", "2400:cb00::5eff:1:1",
     ],
 )  # fmt: skip
-def test_addresses_of_the_internet_are_public(text: str) -> None:
+def test_public_ip_addresses_are_public(text: str) -> None:
     assert is_public(ip_address(text))

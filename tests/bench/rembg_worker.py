@@ -1,6 +1,7 @@
-"""The other side of `tests.bench.peers`: rembg as a library, in its own virtual environment, with the network's output
-given. Reads MATTE PHOTO OPTIONS on its command line, then a number of images a line; answers each line with seconds.
-The last result is written beside the photo as rembg.png.
+"""Runs rembg as a library for `tests.bench.peers`, in its own virtual environment, with a fixed network output.
+
+Arguments: MATTE PHOTO OPTIONS. For each line of standard input, a number of images, prints the seconds. Writes the last
+result next to the photo as rembg.png.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from rembg import remove
 from rembg.sessions.base import BaseSession
 
 
-class Given(BaseSession):
-    """A session that knows its mask already, and enlarges it to the image as rembg's own sessions do."""
+class FixedMask(BaseSession):  # type: ignore[misc]
+    """A session that returns a fixed mask, enlarged to the image as rembg's own sessions do."""
 
     def __init__(self, matte: Path) -> None:
         with Image.open(matte) as opened:
@@ -30,12 +31,12 @@ class Given(BaseSession):
 
 def main() -> None:
     matte, photo, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    session, data = Given(matte), photo.read_bytes()
+    session, data = FixedMask(matte), photo.read_bytes()
     with ThreadPoolExecutor(int(options.pop("threads"))) as pool:
         for line in sys.stdin:
-            began = time.perf_counter()
+            start = time.perf_counter()
             results = list(pool.map(lambda _: remove(data, session=session, **options), range(int(line))))
-            print(time.perf_counter() - began, flush=True)
+            print(time.perf_counter() - start, flush=True)
             photo.with_name("rembg.png").write_bytes(results[-1])
 
 

@@ -1,4 +1,4 @@
-"""A made dataset, and engines whose quality is known: light discs on a dark ground, found by their brightness."""
+"""A synthetic dataset of light discs on a dark background, and engines of known quality that detect them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from maskdrop import catalog
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.evaluation.cases import read_dataset
-from sagemaker_model.evaluation.run import About, Run, by_engine, evaluate, write_run
-from sagemaker_model.evaluation.summary import Fault, Result
+from sagemaker_model.evaluation.run import Run, RunInfo, engine_predictor, evaluate, write_run
+from sagemaker_model.evaluation.summary import Result, Unscored
 from sagemaker_model.imaging.pixels import Pixels
 
-ROW = catalog.Engine("made", "cutout", "alpha", "discs", "", frozenset({"box"}))
+ROW = catalog.Engine("synthetic", "cutout", "alpha", "discs", "", frozenset({"box"}))
 
 SIDES = (96, 128)
 """Height and width."""
@@ -31,21 +31,23 @@ DISCS: dict[str, tuple[str, int]] = {
     "far_2": ("far", 12),
     "nothing": ("no_person", 0),
 }
-"""The id of each image, its part, and the radius of its disc in pixels."""
+"""Part and radius of the disc, in pixels, by image id."""
 
 
 def disc(radius: int) -> Pixels:
-    """The truth of an image: a disc in its middle, nothing for a radius of 0."""
+    """Returns a true mask: a disc in the centre, or no subject for a radius of 0."""
     mask = np.zeros(SIDES, np.uint8)
-    return cv2.circle(mask, (SIDES[1] // 2, SIDES[0] // 2), radius, 255, -1) if radius else mask
+    if radius:
+        cv2.circle(mask, (SIDES[1] // 2, SIDES[0] // 2), radius, 255, -1)
+    return mask
 
 
-def a_dataset(folder: Path) -> Path:
-    """Six images to validate with, and one of another split."""
+def write_dataset(folder: Path) -> Path:
+    """Writes six images of the split val, and one of the split train."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     noise = np.random.default_rng(0)
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (part, radius) in (DISCS | {"of_train": ("near", 20)}).items():
         mask = disc(radius)
         photo = np.where(mask[..., None] > 0, (200, 180, 160), (30, 40, 50)) + noise.integers(0, 20, (*SIDES, 3))
@@ -64,31 +66,32 @@ def write_manifest(folder: Path, rows: list[dict[str, object]]) -> None:
 
 
 @dataclass
-class Finder:
-    """Finds the light disc, then spoils what it found."""
+class DiscEngine:
+    """Detects the light disc by brightness, then changes the result by `distort`."""
 
-    spoil: Callable[[Pixels], Pixels] = lambda found: found
+    distort: Callable[[Pixels], Pixels] = lambda mask: mask
     weights_sha256: str = "ab" * 32
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
-        """Nothing to read."""
+        """Loads no weights."""
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
-        found = (rgb.mean(axis=2) > 110).astype(np.uint8) * 255
-        return Alpha((self.spoil(found) / 255).astype(np.float32))
+        mask = (rgb.mean(axis=2) > 110).astype(np.uint8) * 255
+        return Alpha((self.distort(mask) / 255).astype(np.float32))
 
 
 def shifted(pixels: int) -> Callable[[Pixels], Pixels]:
-    return lambda found: np.roll(found, pixels, axis=1)
+    """Returns a distortion that shifts the result to the right."""
+    return lambda mask: np.roll(mask, pixels, axis=1)
 
 
-def a_run(data: Path, engine: Finder, name: str = "made", folder: Path | None = None) -> Run:
+def evaluate_run(data: Path, engine: DiscEngine, name: str = "synthetic", folder: Path | None = None) -> Run:
     dataset = read_dataset(data, "val")
-    ended = list(evaluate(dataset.cases, by_engine(engine, ROW), workers=2, folder=folder))
+    outcomes = list(evaluate(dataset.cases, engine_predictor(engine, ROW), workers=2, folder=folder))
     run = Run(
-        About.of(name, engine.weights_sha256, dataset),
-        [one for one in ended if isinstance(one, Result)],
-        [one for one in ended if isinstance(one, Fault)],
+        RunInfo.of(name, engine.weights_sha256, dataset),
+        [one for one in outcomes if isinstance(one, Result)],
+        [one for one in outcomes if isinstance(one, Unscored)],
         folder,
     )
     if folder:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from maskdrop.errors import EndpointUnavailable, IdempotencyKeyReused, InvalidOptions, RequestInWork
-from maskdrop.once import IN_WORK, KEPT, once
+from maskdrop.errors import EndpointUnavailable, IdempotencyKeyReused, InvalidOptions, RequestInProgress
+from maskdrop.idempotency import IN_WORK, KEPT, once
 from tests.fakes import NOW, FakeRegistry
 
 REQUEST = {"source": {"upload": "1"}, "engine": "selfie"}
@@ -20,7 +20,7 @@ class Work:
         return {"call": self.calls, "nothing": None}
 
 
-def test_the_same_request_is_carried_out_once_and_answered_alike() -> None:
+def test_the_same_request_is_processed_once_with_equal_responses() -> None:
     registry, work = FakeRegistry(), Work()
     turned = dict(reversed(REQUEST.items()))
     answers = [once(registry, "shop", "k", request, NOW, work) for request in (REQUEST, turned, REQUEST)]
@@ -36,13 +36,13 @@ def test_another_request_under_the_same_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("owner", "key"), [("other", "k"), ("shop", "l"), ("shop#k", "k"), ("sho", "p#k")])
-def test_keys_are_each_owners_own(owner: str, key: str) -> None:
+def test_keys_are_scoped_to_the_owner(owner: str, key: str) -> None:
     registry, work = FakeRegistry(), Work()
     once(registry, "shop", "k", REQUEST, NOW, work)
     assert once(registry, owner, key, REQUEST, NOW, work)["call"] == 2
 
 
-def test_an_answer_is_kept_for_a_day() -> None:
+def test_a_response_is_stored_for_a_day() -> None:
     registry, work = FakeRegistry(), Work()
     once(registry, "shop", "k", REQUEST, NOW, work)
     for later, call in ((KEPT - timedelta(seconds=1), 1), (KEPT, 2)):
@@ -50,11 +50,11 @@ def test_an_answer_is_kept_for_a_day() -> None:
         assert once(registry, "shop", "k", REQUEST, registry.now, work)["call"] == call
 
 
-def test_a_request_that_comes_while_the_first_is_in_work_is_told_so() -> None:
+def test_a_request_during_the_first_one_is_refused() -> None:
     registry, work = FakeRegistry(), Work()
 
     def first() -> dict[str, Any]:
-        with pytest.raises(RequestInWork):
+        with pytest.raises(RequestInProgress):
             once(registry, "shop", "k", REQUEST, NOW, work)
         with pytest.raises(IdempotencyKeyReused):
             once(registry, "shop", "k", {}, NOW, work)
@@ -63,7 +63,7 @@ def test_a_request_that_comes_while_the_first_is_in_work_is_told_so() -> None:
     assert once(registry, "shop", "k", REQUEST, NOW, first)["call"] == 1
 
 
-def test_a_request_that_came_to_no_end_may_be_made_again_after_a_minute() -> None:
+def test_an_unfinished_request_may_be_repeated_after_a_minute() -> None:
     registry, work = FakeRegistry(), Work()
 
     def killed() -> dict[str, Any]:
@@ -71,13 +71,13 @@ def test_a_request_that_came_to_no_end_may_be_made_again_after_a_minute() -> Non
 
     with pytest.raises(KeyboardInterrupt):
         once(registry, "shop", "k", REQUEST, NOW, killed)
-    with pytest.raises(RequestInWork):
+    with pytest.raises(RequestInProgress):
         once(registry, "shop", "k", REQUEST, NOW, work)
     registry.now = NOW + IN_WORK
     assert once(registry, "shop", "k", REQUEST, registry.now, work)["call"] == 1
 
 
-def test_an_error_is_not_kept() -> None:
+def test_an_error_is_not_stored() -> None:
     registry, work = FakeRegistry(), Work()
 
     def busy() -> dict[str, Any]:
@@ -89,6 +89,6 @@ def test_an_error_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ü", "a\n", "x" * 256])
-def test_a_key_that_is_none_is_refused(key: str) -> None:
+def test_a_malformed_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidOptions, match="Idempotency-Key"):
         once(FakeRegistry(), "shop", key, REQUEST, NOW, Work())

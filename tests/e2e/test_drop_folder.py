@@ -1,4 +1,4 @@
-"""The way of an image through the whole stack."""
+"""Tests the processing of dropped images on the stack."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ AWKWARD = [
 ]
 
 
-def test_a_dropped_photo_is_done_and_its_result_has_alpha(running: Running, photo: bytes) -> None:
+def test_a_dropped_photo_is_done_and_its_result_has_an_alpha_channel(running: Running, photo: bytes) -> None:
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
     assert job.state == "done", job.error
-    picture = running.result(job)
-    assert (picture.mode, picture.size) == ("RGBA", (512, 512))
-    alpha = np.asarray(picture)[..., 3]
+    image = running.result(job)
+    assert (image.mode, image.size) == ("RGBA", (512, 512))
+    alpha = np.asarray(image)[..., 3]
     assert alpha.min() == 0
     assert alpha.max() == 255
     assert job.result
@@ -43,22 +43,22 @@ def test_a_dropped_photo_is_done_and_its_result_has_alpha(running: Running, phot
     assert len(running.object(job.result.bucket, job.result.key)) == job.result.bytes
 
 
-def test_the_api_tells_a_job_and_gives_an_address_of_its_result(running: Running, photo: bytes) -> None:
+def test_the_api_returns_a_job_with_a_presigned_url_of_its_result(running: Running, photo: bytes) -> None:
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
-    told = running.pictures.job(job_id)
-    assert told
-    url = told["result"].pop("url")
-    assert told == job.to_json()
+    data = running.images.job(job_id)
+    assert data
+    url = data["result"].pop("url")
+    assert data == job.to_json()
     body = httpx2.get(url, trust_env=False).content
     assert job.result
     assert body == running.object(job.result.bucket, job.result.key)
-    listed = running.pictures.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
+    listed = running.images.http.get("/v1/jobs", params={"state": "done", "limit": "200"}).json()["jobs"]
     assert job_id in [one["id"] for one in listed]
 
 
 @pytest.mark.parametrize("name", AWKWARD, ids=lambda name: name[:20])
-def test_an_awkward_key_is_found_and_its_result_written(running: Running, photo: bytes, name: str) -> None:
+def test_an_image_with_an_awkward_key_is_processed(running: Running, photo: bytes, name: str) -> None:
     assert len(inbox_key(name).encode()) <= 1024
     job_id = running.put(photo, name)
     job = running.wait_for_end([job_id])[job_id]
@@ -67,7 +67,7 @@ def test_an_awkward_key_is_found_and_its_result_written(running: Running, photo:
     assert running.result(job).mode == "RGBA"
 
 
-def test_the_folder_of_a_photo_is_its_preset(running: Running, photo: bytes) -> None:
+def test_the_folder_of_a_photo_selects_its_preset(running: Running, photo: bytes) -> None:
     ids = {preset: running.put(photo, f"{preset}/preset.png") for preset in ("webp", "matte", "nonsense")}
     jobs = running.wait_for_end(ids.values())
     assert {name: jobs[one].state for name, one in ids.items()} == dict.fromkeys(ids, "done")
@@ -76,50 +76,51 @@ def test_the_folder_of_a_photo_is_its_preset(running: Running, photo: bytes) -> 
     assert jobs[ids["nonsense"]].preset == "default"
 
 
-def test_the_same_photo_dropped_twice_is_one_picture_in_two_jobs(running: Running, photo: bytes) -> None:
+def test_dropping_the_same_photo_twice_creates_two_jobs(running: Running, photo: bytes) -> None:
     first, second = running.put(photo, "default/twice.jpg"), running.put(photo, "default/twice.jpg")
     jobs = running.wait_for_end([first, second])
-    # Two versions of one key: the newer one is done, the older one done or found replaced, as it happened.
+    # Two versions of one key: the newer one is done; the older one is done or replaced, depending on timing.
     assert jobs[second].state == "done"
     older = jobs[first]
     assert older.state == "done" or (older.error and older.error.code == "source_replaced")
 
 
-def test_an_event_that_comes_twice_makes_no_second_attempt(running: Running, photo: bytes) -> None:
+def test_a_duplicate_s3_event_causes_no_second_attempt(running: Running, photo: bytes) -> None:
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
     running.send(running.stack.intake_queue_url, json.dumps({"Records": [created(job.source)]}))
-    wait_until(running.settled, "empty queues")
+    wait_until(running.queues_empty, "empty queues")
     assert running.jobs.get(job_id) == job
 
 
-def test_a_deleted_source_fails_its_job_with_the_reason(running: Running, photo: bytes) -> None:
-    with running.model_held():
+def test_a_job_with_a_deleted_source_fails_once_with_source_missing(running: Running, photo: bytes) -> None:
+    with running.model_suspended():
         job_id = running.put(photo)
         wait_until(lambda: running.jobs.get(job_id) is not None, "the job")
         job = running.jobs.get(job_id)
         assert job
-        running.pictures.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
+        running.images.s3.delete_object(Bucket=job.source.bucket, Key=job.source.key, VersionId=job.source.version_id)
     job = running.wait_for_end([job_id])[job_id]
     assert job.state == "failed"
     assert job.error
     assert (job.error.code, job.attempts) == ("source_missing", 1)
 
 
-def test_a_source_replaced_while_it_waits_ends_both_jobs_and_the_newer_photo_wins(
+def test_replacing_a_queued_source_fails_the_older_job_and_finishes_the_newer_one(
     running: Running, photo: bytes
 ) -> None:
-    with running.model_held():
+    with running.model_suspended():
         older = running.put(photo, "default/replaced.jpg")
         newer = running.put(photo + b" ", "default/replaced.jpg")
         wait_until(lambda: None not in (running.jobs.get(older), running.jobs.get(newer)), "the jobs")
     jobs = running.wait_for_end([older, newer])
-    assert jobs[older].error
-    assert jobs[older].error.code == "source_replaced"
+    error = jobs[older].error
+    assert error
+    assert error.code == "source_replaced"
     assert jobs[newer].state == "done", jobs[newer].error
     result = jobs[newer].result
     assert result
-    head = running.pictures.s3.head_object(Bucket=result.bucket, Key=result.key)
+    head = running.images.s3.head_object(Bucket=result.bucket, Key=result.key)
     assert head["ContentLength"] == result.bytes
 
 
@@ -131,7 +132,9 @@ def test_a_source_replaced_while_it_waits_ends_both_jobs_and_the_newer_photo_win
         ("default/text.jpg", b"This is no image.", "unsupported_format"),
     ],
 )
-def test_what_is_no_picture_fails_once_with_a_code(running: Running, name: str, body: bytes, code: str) -> None:
+def test_a_file_that_is_not_an_image_fails_once_with_a_code(
+    running: Running, name: str, body: bytes, code: str
+) -> None:
     job_id = running.put(body, name)
     job = running.wait_for_end([job_id])[job_id]
     assert job.error
@@ -139,10 +142,10 @@ def test_what_is_no_picture_fails_once_with_a_code(running: Running, name: str, 
     assert job.attempts <= 1
 
 
-def test_every_picture_ends_when_the_model_server_is_killed_at_work(running: Running, photo: bytes) -> None:
+def test_every_job_finishes_after_the_model_server_is_killed(running: Running, photo: bytes) -> None:
     before = running.model()
     ids = bundle(running, photo, 24)
-    wait_until(lambda: running.at_work() > 4, "a bundle at work")
+    wait_until(lambda: running.images_in_model() > 4, "a bundle in progress")
     before.kill()
     jobs = running.wait_for_end(ids)
     assert {job.state for job in jobs.values()} == {"done"}
@@ -151,11 +154,11 @@ def test_every_picture_ends_when_the_model_server_is_killed_at_work(running: Run
 
 
 def bundle(running: Running, photo: bytes, size: int) -> list[str]:
-    """Photos that share one bundle: they lie where S3 announces nothing, and one message announces them all."""
+    """Creates jobs that share a bundle: one message for photos outside the inbox prefix, which has no notifications."""
     records, ids = [], []
     for number in range(size):
         key = f"elsewhere/{number}.png"
-        written = running.pictures.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
+        written = running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
         source = Source(running.stack.inbox, key, written["VersionId"], len(photo))
         records.append(created(source))
         ids.append(dropped(source, datetime.now(UTC)).id)
@@ -164,17 +167,17 @@ def bundle(running: Running, photo: bytes, size: int) -> list[str]:
 
 
 def created(source: Source) -> dict[str, Any]:
-    """What S3 says of a new object."""
-    thing = {"key": quote_plus(source.key), "size": source.bytes, "versionId": source.version_id}
-    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": thing}}
+    """Returns the record of an S3 event for a new object."""
+    s3_object = {"key": quote_plus(source.key), "size": source.bytes, "versionId": source.version_id}
+    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": source.bucket}, "object": s3_object}}
 
 
-def test_the_api_asks_for_a_key_but_for_its_health(api: httpx2.Client) -> None:
+def test_the_api_requires_a_key_except_for_the_health_check(api: httpx2.Client) -> None:
     assert api.get("/v1/health").json()["status"] == "ok"
     assert api.get("/v1/jobs").status_code == 403
     assert api.get("/v1/jobs", headers={"x-api-key": "wrong"}).status_code == 403
 
 
-def test_a_job_that_is_not_there_is_said_to_be_missing(running: Running) -> None:
-    answer = running.pictures.http.get(f"/v1/jobs/{'0' * 32}")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, JobNotFound.code)
+def test_an_unknown_job_returns_404(running: Running) -> None:
+    response = running.images.http.get(f"/v1/jobs/{'0' * 32}")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, JobNotFound.code)

@@ -1,9 +1,9 @@
-"""Which addresses of the web may be asked on a caller's behalf. A caller may name any URL; ours is the network it is
-asked from, where metadata, databases and consoles answer whoever reaches them.
+"""SSRF protection: the URLs that the service may request for a caller. Requests run inside the operator's account,
+where a URL could reach instance metadata, databases and consoles.
 
-`target` reads a URL once and strictly, into the very host, port and path that are then asked: no second reader can
-understand it otherwise. `is_public` judges the addresses of its host. lambdas/adapters/fetch.py keeps the rest of the
-promise: it asks the addresses that were judged.
+`target` parses a URL once and strictly into the host, port and path of the request, so that no second parser can
+interpret it differently. `is_public` checks the IP addresses of the host. lambdas/adapters/fetch.py connects only to
+the IP addresses that were checked.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from maskdrop.settings import Settings
 Address = IPv4Address | IPv6Address
 
 URL_MAX = 2048
-"""Characters. Browsers and servers agree on about this much."""
+"""Maximum characters of a URL, about the limit of common browsers and servers."""
 
 PORTS = {80, 443}
-"""The ports of the web. On others answer mail, databases and other things that can be talked to by HTTP."""
+"""Allowed ports. Mail servers, databases and other services that accept HTTP requests listen on others."""
 
 AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^][:@%]+))(?::(?P<port>[0-9]{1,5}))?")
-"""host or host:port. User-info ("@") hides the true host from the eye, percent-encoding ("%") and IPv6 zones from
-filters; none has a place in the address of an image."""
+"""host or host:port. Refuses user-info ("@"), which disguises the host, percent-encoding ("%") and IPv6 zones, which
+disguise it from filters."""
 
 NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-"""RFC 1123, and the underscore, which some hosts of images have."""
+"""A host name by RFC 1123, plus the underscore, which some image hosts use."""
 
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-"""A last label like this makes a host an IPv4 address (WHATWG URL, "ends in a number"): 2130706433, 0x7f.1, 127.1 and
-017700000001 are 127.0.0.1 to inet_aton, which resolvers ask before DNS."""
+"""A last label that makes a host an IPv4 address (WHATWG URL, "ends in a number"): inet_aton, which resolvers call
+before DNS, reads 2130706433, 0x7f.1, 127.1 and 017700000001 as 127.0.0.1."""
 
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _BYTE = "(?:[1-9]?[0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
@@ -43,14 +43,14 @@ URL = (
     rf"https://(?:(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?|{_BYTE}(?:\.{_BYTE}){{3}})"
     "(?::443)?(?:[/?#][!-~]*)?"
 )
-"""What an address looks like, as the API's description has it: of those that `target` reads, all but literals of IPv6,
-names that are not in ASCII, and what a policy adds."""
+"""Pattern of a URL in the OpenAPI document. `target` also accepts IPv6 literals, names that are not ASCII, and the URLs
+that a policy adds."""
 
 AMBIGUOUS = set("ßẞς")
-"""IDNA 2003, which Python has, and IDNA 2008, which browsers have, make different hosts of these."""
+"""Characters that IDNA 2003 (Python) and IDNA 2008 (browsers) map to different hosts."""
 
 OWN_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
-"""Names of one's own machine and network: RFC 6761, RFC 6762, RFC 8375, and ICANN's .internal, which clouds use."""
+"""Names of the local machine and network: RFC 6761, RFC 6762, RFC 8375, and ICANN's .internal, which clouds use."""
 
 CLOSED_4 = tuple(
     map(
@@ -78,14 +78,14 @@ CLOSED_4 = tuple(
         ),
     )
 )
-"""IANA's registry of special-purpose IPv4 addresses, multicast, and the clouds'. Python's `is_global` is not asked, as
-its answers depend on the release (gh-113171): 3.11.7 calls global 64:ff9b:1::/48 and 2002::/16, which 3.13 no longer
-does, and both call so all of multicast, 192.88.99.0/24, fec0::/10, 5f00::/16, 64:ff9b::/96 and ::ffff:8.8.8.8."""
+"""IANA's registry of special-purpose IPv4 addresses, multicast, and cloud metadata. Python's `is_global` is not used,
+since it depends on the release (gh-113171): 64:ff9b:1::/48 and 2002::/16 are global in 3.11.7 but not in 3.13. Both
+releases treat multicast, 192.88.99.0/24, fec0::/10, 5f00::/16, 64:ff9b::/96 and ::ffff:8.8.8.8 as global."""
 
 UNICAST_6 = IPv6Network("2000::/3")
-"""All that IANA has given out for global unicast. Outside: loopback, IPv4-mapped and -compatible, NAT64 (64:ff9b::/96,
-64:ff9b:1::/48), discard, segment routing (5f00::/16), unique local (fc00::/7, with fd00:ec2::254), link-local,
-site-local, multicast."""
+"""The range that IANA allocates for global unicast. Outside: loopback, IPv4-mapped and -compatible, NAT64
+(64:ff9b::/96, 64:ff9b:1::/48), discard, segment routing (5f00::/16), unique local (fc00::/7, with fd00:ec2::254),
+link-local, site-local, multicast."""
 
 CLOSED_6 = tuple(
     map(
@@ -93,7 +93,7 @@ CLOSED_6 = tuple(
         (
             "2001::/23",  # protocol assignments: Teredo (2001::/32), benchmarks, ORCHID
             "2001:db8::/32",  # documentation
-            "2002::/16",  # 6to4: an IPv4 address in disguise
+            "2002::/16",  # 6to4: contains an IPv4 address
             "2620:4f:8000::/48",  # AS112
             "3fff::/20",  # documentation
         ),
@@ -103,10 +103,10 @@ CLOSED_6 = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is allowed beyond https to public hosts.
+    """Exceptions to "https to public hosts only".
 
-    http: plain http to them as well.
-    trusted: names of one's own hosts, in small letters: at any address and port, by https or http.
+    http: also allows plain http to public hosts.
+    trusted: names of the operator's own hosts in lower case: allowed at any IP address and port, by https or http.
     """
 
     http: bool = False
@@ -119,12 +119,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL asks for.
+    """A parsed URL.
 
-    host: in ASCII and small letters, without a trailing dot; an IPv6 address without brackets.
-    literal: the host as an address, where the URL named one; None: it is a name, to be resolved.
-    path: with the query, as it stands in a request.
-    trusted: its addresses are not judged.
+    host: in ASCII and lower case, without a trailing dot; an IPv6 address without brackets.
+    literal: the IP address that the URL contains; None for a host name, which is to be resolved.
+    path: path and query, encoded for the request.
+    trusted: whether its IP addresses are exempt from the check.
     """
 
     scheme: Literal["https", "http"]
@@ -136,25 +136,27 @@ class Target:
 
 
 def target(url: str, policy: Policy) -> Target:
-    """Raises InvalidUrl for what is not written as one clear address, BlockedUrl for what `policy` does not allow."""
-    # urlsplit drops tabs and line ends, and blanks around an address, without a word.
+    """Parses and checks a URL. Raises InvalidUrl for a malformed or ambiguous URL, BlockedUrl for a forbidden one."""
+    # urlsplit silently removes tabs, line ends and surrounding spaces.
     if len(url) > URL_MAX or not url.isprintable() or url != url.strip():
-        raise InvalidUrl(f"An address has at most {URL_MAX} characters, no control characters and no blanks around it.")
+        raise InvalidUrl(
+            f"A URL must have at most {URL_MAX} characters, without control characters or surrounding spaces."
+        )
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidUrl("The address cannot be read.") from error
+        raise InvalidUrl("The URL cannot be parsed.") from error
     if parts.scheme not in ("https", "http"):
-        raise InvalidUrl("An address begins with https://.")
+        raise InvalidUrl("A URL must begin with https://.")
     scheme: Literal["https", "http"] = "https" if parts.scheme == "https" else "http"
     authority = AUTHORITY.fullmatch(parts.netloc)
     if authority is None:
-        raise InvalidUrl("After https:// come the name of a host and nothing else: no user, no password, no '%'.")
+        raise InvalidUrl("A URL must name only a host after https://, without a user, a password or '%'.")
     host, literal = _host(authority)
     port = int(authority["port"] or (443 if scheme == "https" else 80))
     trusted = host in policy.trusted
     if not 1 <= port <= 65535:
-        raise InvalidUrl(f"There is no port {port}.")
+        raise InvalidUrl(f"The port of a URL must be 1 to 65535; got {port}.")
     if not trusted:
         _permit(scheme, host, port, literal, policy)
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=")
@@ -163,13 +165,13 @@ def target(url: str, policy: Policy) -> Target:
 
 
 def receiver(url: str, policy: Policy) -> Target:
-    """The target of a webhook: by plain http to trusted hosts alone, as it tells what a job was about."""
+    """The target of a webhook. Plain http is allowed to trusted hosts only, since the body describes a job."""
     return target(url, replace(policy, http=False))
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the internet's, as far as addresses tell: a network's own prefix for NAT64, which
-    hides IPv4 addresses in its public IPv6 ones, looks like any other. Lambda outside a VPC has none."""
+    """Whether an IP address is public. A network-specific NAT64 prefix, which embeds an IPv4 address in a public
+    IPv6 address, cannot be recognised; Lambda outside a VPC has none."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in CLOSED_4)
     isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE  # …:0:5efe:a.b.c.d or …:200:5efe:a.b.c.d, RFC 5214
@@ -185,28 +187,28 @@ def _host(authority: re.Match[str]) -> tuple[str, Address | None]:
         return str(address), address
     text: str = authority["name"]
     if AMBIGUOUS & set(text):
-        raise InvalidUrl("Write the host's name in its ASCII form, which begins with xn--.")
+        raise InvalidUrl("The host name is ambiguous: use its ASCII form, which begins with xn--.")
     try:
-        # Full-width digits and dots become plain ones here, before anything is judged.
+        # Full-width digits and dots become ASCII here, before the checks.
         name = text.lower() if text.isascii() else text.encode("idna").decode().lower()
     except UnicodeError as error:
-        raise InvalidUrl("The host's name is not one that DNS can hold.") from error
+        raise InvalidUrl("The host name is not valid in DNS.") from error
     name = name.removesuffix(".")
     if not NAME.fullmatch(name):
-        raise InvalidUrl("The host's name is not one that DNS can hold.")
+        raise InvalidUrl("The host name is not valid in DNS.")
     if not NUMBER.fullmatch(name.rpartition(".")[2]):
         return name, None
     try:
         return name, IPv4Address(name)
     except ValueError as error:
-        raise InvalidUrl("An IPv4 address is written as four decimal numbers without leading zeros.") from error
+        raise InvalidUrl("An IPv4 address must be four decimal numbers without leading zeros.") from error
 
 
 def _permit(scheme: str, host: str, port: int, literal: Address | None, policy: Policy) -> None:
     if scheme == "http" and not policy.http:
-        raise BlockedUrl("Only https:// addresses are asked.")
+        raise BlockedUrl("Only https:// URLs are allowed.")
     if port not in PORTS:
-        raise BlockedUrl(f"Port {port} is not asked; {' and '.join(map(str, sorted(PORTS)))} are.")
-    named_own = literal is None and ("." not in host or host.endswith(OWN_NAMES))
-    if named_own or (literal is not None and not is_public(literal)):
-        raise BlockedUrl(f"{host} is not a host of the public internet.")
+        raise BlockedUrl(f"Port {port} is not allowed; use {' or '.join(map(str, sorted(PORTS)))}.")
+    is_local = literal is None and ("." not in host or host.endswith(OWN_NAMES))
+    if is_local or (literal is not None and not is_public(literal)):
+        raise BlockedUrl(f"{host} is not a public host.")

@@ -1,0 +1,98 @@
+"""Parses requests and builds responses for all dialects. Results are synchronous, because no vendor API has jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+
+from lambdas.http import cutouts, forms
+from maskdrop.access import add_usage
+from maskdrop.errors import (
+    EmptyFile,
+    EndpointUnavailable,
+    FileTooLarge,
+    InvalidOptions,
+    MaskdropError,
+    ResolutionTooHigh,
+)
+from maskdrop.interactive import invoke_now
+from maskdrop.job import Result
+from maskdrop.options import Options
+from maskdrop.wire import ImageResponse
+
+CREDITS = 1_000_000
+"""Credit balance of every caller. Requests cost no credits; some clients require a positive balance."""
+
+
+def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
+    """Returns the fields of the body without the empty ones. Raises InvalidOptions, FileTooLarge."""
+    event = app.current_event
+    fields = forms.fields_of(cutouts.body_of(event), event.headers.get("content-type", ""))
+    return {name: value for name, value in fields.items() if value not in (b"", "", None)}
+
+
+def text_of(name: str, value: Any) -> str:
+    """Converts a field of a form or of JSON to the text of a form field. Raises InvalidOptions."""
+    match value:
+        case bytes():
+            try:
+                return value.decode().strip()
+            except UnicodeDecodeError as error:
+                raise InvalidOptions(f"The field {name!r} must be UTF-8 text.", name) from error
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value).strip()
+    raise InvalidOptions(f"The field {name!r} must be text, a number or a boolean.", name)
+
+
+def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
+    """Returns the result of an image synchronously. source: the image as bytes, or its URL.
+
+    Raises EmptyFile, FileTooLarge, the errors of `web.fetch` and of the container, and EndpointUnavailable if no
+    result is available now.
+    """
+    settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
+    image = services.web.fetch(source).body if isinstance(source, str) else source
+    if not image:
+        raise EmptyFile("The request has no image: it has 0 bytes.")
+    cutouts.check_size(image)
+    # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
+    reply = invoke_now(image, options, settings, services)
+    if reply is None:
+        raise EndpointUnavailable(
+            f"No result of the engine {options.engine!r} is available now: the endpoint is starting, or this stage has "
+            "no endpoint for it. Retry later, or create a job (POST /v1/jobs)."
+        )
+    add_usage(services.registry, app.context["caller"].owner, now, pictures=1)
+    return reply
+
+
+def inline_bytes(reply: ImageResponse) -> bytes:
+    """Returns the bytes of the result for a JSON response. Raises ResolutionTooHigh if they are too large for one."""
+    if isinstance(reply.file, Result):
+        raise ResolutionTooHigh(
+            f"The result has {reply.file.bytes:,} bytes, too many for a JSON response. Request fewer pixels, another "
+            "format, or the file itself (without Accept: application/json)."
+        )
+    return reply.file
+
+
+def response(
+    app: APIGatewayRestResolver,
+    reply: ImageResponse,
+    headers: Mapping[str, str],
+    error_response: Callable[[MaskdropError], Response[Any]],
+) -> Response[Any]:
+    """Returns the file, or a redirect to it if it is too large. The body of the redirect is an error of the dialect."""
+    all_headers: dict[str, str | list[str]] = {**cutouts.headers_of(reply.facts), **headers}
+    if not isinstance(reply.file, Result):
+        return Response(200, reply.content_type, reply.file, all_headers)
+    url = app.context["services"].storage.link(
+        reply.file.bucket, reply.file.key, seconds=app.context["settings"].link_s
+    )
+    message = f"The result has {reply.file.bytes:,} bytes, too many for a response. Follow the redirect in Location."
+    body = error_response(FileTooLarge(message)).body
+    return Response(303, "application/json", body, all_headers | {"Location": url})

@@ -1,0 +1,73 @@
+"""Synchronous cut-outs (POST /v1/cutouts). The interactive endpoint returns the result in the response. Without such an
+endpoint, or where it cannot run the engine or is not ready in time, the image becomes a job."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from maskdrop.catalog import Engine, engine
+from maskdrop.errors import EndpointStarting
+from maskdrop.flow import enqueue
+from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
+from maskdrop.options import Options
+from maskdrop.services import Services
+from maskdrop.settings import Interactive, Settings
+from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, ImageResponse, Invocation, Overflow
+
+BYTES_MAX = 4_000_000
+"""Maximum bytes of an image in a request and of a result in a response. In base64 they are 5.3 MB of the 6 MB that a
+Lambda payload may have; the payload of a serverless endpoint has at most 4 MB (4,194,304 bytes)."""
+
+SPENT_MAX_S = 2.0
+"""Seconds that fetching an image may take, so that a cold start of the endpoint (up to 25 s) fits into the gateway's
+timeout of 29 s."""
+
+CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
+"""Key prefix, in the results bucket, of results that are too large for a response."""
+
+
+def cut_out_now(
+    picture: bytes,
+    options: Options,
+    preset: str,
+    owner: str,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    *,
+    spent_s: float = 0.0,
+) -> ImageResponse | Job:
+    """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
+    container's errors and Unavailable."""
+    if reply := invoke_now(picture, options, settings, services, spent_s=spent_s):
+        return reply
+    source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
+    services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
+    return enqueue(queued(source, preset, options, now, owner=owner), services)
+
+
+def invoke_now(
+    picture: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
+) -> ImageResponse | None:
+    """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
+    as `cut_out_now` does."""
+    key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
+    invocation = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
+    if spent_s > SPENT_MAX_S or not _accepts(picture, invocation, settings):
+        return None
+    try:
+        return services.interactive.cut_out(picture, invocation)
+    except EndpointStarting:
+        return None
+
+
+def _accepts(picture: bytes, invocation: Invocation, settings: Settings) -> bool:
+    """Whether the interactive endpoint takes a request of this size and engine."""
+    fits = len(picture) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
+    return fits and runs_now(engine(invocation.options.engine), settings.interactive_mode)
+
+
+def runs_now(one: Engine, mode: Interactive) -> bool:
+    """Whether an interactive endpoint of this mode runs the engine."""
+    return {"serverless": one.light, "realtime": True, "off": False}[mode]
