@@ -40,7 +40,7 @@ PROSE = {
     r"(?<!IP )(?<!IPv4 )(?<!IPv6 )(?<!e-mail )\baddress(es)?\b": "URL, IP address, S3 URI, path",
     r"\banswer(s|ed|ing)?\b": "response, result, return value; responds, returns",
     r"\b(ask|asks|asking)\b": "requests, calls, reads, queries",
-    r"\bpictures?\b": "image",
+    r"(?<!`)\bpictures?\b": "image",
     r"\bwhat there is\b|\bwhat it was\b|\bwhat stands\b": "name the object",
     r"\bof one's\b|\ba while\b": "your; a duration with its unit",
 }
