@@ -23,7 +23,7 @@ from rich.table import Column, Table
 
 from cli import data, evaluate, keys, models, presets, train
 from cli.export import export
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
 from local.images import ENDED, ImageClient
@@ -79,7 +79,7 @@ def up() -> None:
 def down() -> None:
     """Stop the local stack that `up` or `run` started."""
     config = LocalConfig.from_env(os.environ)
-    with explained():
+    with print_errors():
         processes.stop(FOREGROUND, config.state, grace_s=30)
         stack.down(config)
     console.print("The local stack is stopped.")
@@ -101,7 +101,7 @@ def status() -> None:
 @contextmanager
 def _foreground() -> Iterator[LocalConfig]:
     """Allows one foreground command per state folder. Ctrl-C and SIGTERM (sent by `down`) shut it down cleanly."""
-    with explained():
+    with print_errors():
         config = LocalConfig.from_env(os.environ)
         if other := processes.find(FOREGROUND, config.state):
             raise LocalError(f"`run` or `up` is already running (pid {other.pid}). Stop it with `make down`.")

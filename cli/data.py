@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from sagemaker_model.data import backdrops, folders
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.prepare import entries_of, reasons
@@ -97,7 +97,7 @@ def prepare(
     Skips unusable records and lists them with their reasons in OUT/manifest.json. To resume an interrupted run, repeat
     the command; the result has the same bytes as an uninterrupted run.
     """
-    with explained():
+    with print_errors():
         recipe = Recipe.of(
             kind,
             classes=tuple(class_) if class_ else None,
@@ -151,7 +151,7 @@ def backgrounds(
 
     Check the strips of photos that show other people than the subject: these strips can contain people.
     """
-    with explained(), console.status("Creating backgrounds"):
+    with print_errors(), console.status("Creating backgrounds"):
         out.mkdir(parents=True, exist_ok=True)
         skipped = 0
         for entry in folders.entries(photos):

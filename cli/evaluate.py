@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
@@ -79,7 +79,7 @@ def evaluate(
     folder: Weights = None,
 ) -> None:
     """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for an image."""
-    with explained():
+    with print_errors():
         if (engine is None) == (predictions is None):
             raise LocalError("Exactly one of --engine and --predictions is required.")
         dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
@@ -113,7 +113,7 @@ def compare(
     folder: Weights = None,
 ) -> None:
     """Compare two engines or runs, image by image."""
-    with explained():
+    with print_errors():
         pair = []
         for side, name in (("a", a), ("b", b)):
             if (row := catalog.ENGINES.get(name)) is None:
@@ -151,7 +151,7 @@ def promote(
     folder: Weights = None,
 ) -> None:
     """Install weights if they are better than the current engine, and record the promotion. Exits 1 if they are not."""
-    with explained(), tempfile.TemporaryDirectory() as scratch:
+    with print_errors(), tempfile.TemporaryDirectory() as scratch:
         file = None if new in catalog.ENGINES else Path(new)
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
         name = file.name if file else new

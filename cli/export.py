@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.config import ROOT, LocalError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -41,7 +41,7 @@ def export(
     / "python",
 ) -> None:
     """Export a trained network and print how far each export differs from it on images."""
-    with explained():
+    with print_errors():
         try:
             from sagemaker_model.export import formats as exporter
         except ModuleNotFoundError as error:

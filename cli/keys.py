@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.keys import create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
 
@@ -34,7 +34,7 @@ def create(
     stage: Stage = None,
 ) -> None:
     """Create an API key and print it once."""
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         text, key = create_key(target, name, owner=owner, scope=scope, rate=rate)
     console.print(f"key             {text}", soft_wrap=True, markup=False)
     console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
@@ -48,7 +48,7 @@ def list_(stage: Stage = None) -> None:
     """List the API keys."""
     columns = ("id", "name", "owner", "scope", "requests per minute", "created")
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         for key in sorted(list_keys(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
@@ -60,6 +60,6 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Key ID, as listed by `keys list`.")], stage: Stage = None
 ) -> None:
     """Revoke an API key. Later requests with the key are rejected."""
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         revoke_key(target, key_id)
     console.print(f"Revoked key {key_id}.", markup=False)

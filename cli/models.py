@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.config import LocalConfig, LocalError
 from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.store import (
@@ -47,7 +47,7 @@ Names = Annotated[
 @app.command("list")
 def list_(folder: Folder = None) -> None:
     """List all model weights and whether each is installed."""
-    with explained():
+    with print_errors():
         weights_folder = _folder(folder)
         table = Table(
             *(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "installed", "source"))
@@ -64,7 +64,7 @@ def list_(folder: Folder = None) -> None:
 @app.command()
 def pull(names: Names, folder: Folder = None) -> None:
     """Download and verify model weights. Resumes partial downloads; skips installed files."""
-    with explained():
+    with print_errors():
         requested = [named(name) for name in names]
         for weights in requested:
             with _progress(weights.name, weights.size) as bar:
@@ -75,7 +75,7 @@ def pull(names: Names, folder: Folder = None) -> None:
 @app.command("verify")
 def verify_(folder: Folder = None) -> None:
     """Verify the SHA-256 of all installed weights. Exits 1 on a mismatch."""
-    with explained():
+    with print_errors():
         weights_folder = _folder(folder)
         mismatches = 0
         for weights in _installed(weights_folder):
@@ -97,7 +97,7 @@ def import_(
     folder: Folder = None,
 ) -> None:
     """Import weights from a file. Without --own, the SHA-256 must match the published weights."""
-    with explained():
+    with print_errors():
         path = import_file(named(name), file, _folder(folder), own=own)
         console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
 
@@ -108,7 +108,7 @@ def push(
     folder: Folder = None,
 ) -> None:
     """Upload all installed weights, uncompressed, to S3 for the endpoints. Skips unchanged files."""
-    with explained(), _s3() as s3:
+    with print_errors(), _s3() as s3:
         upload(s3, _folder(folder), *_bucket_and_prefix(to))
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.keys import Stage
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.config import LocalError
 from local.keys import deployment
 from maskdrop.errors import InvalidOptions, InvalidPreset
@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(help="Preset name: the first folder under i
 def list_(stage: Stage = None) -> None:
     """List the custom and built-in presets."""
     table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "engine", "output")))
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         custom = target.registry.list("preset")
     for name in sorted({*PRESETS, *custom}):
         try:
@@ -43,7 +43,7 @@ def list_(stage: Stage = None) -> None:
 @app.command()
 def show(name: Name, stage: Stage = None) -> None:
     """Print the options of a preset as JSON."""
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         console.print_json(data=get(target.registry, name).to_json())
 
 
@@ -58,7 +58,7 @@ def set_(
     stage: Stage = None,
 ) -> None:
     """Create or replace a preset. Example: presets set shop format=jpg crop=10% background=white"""
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         options = put(target.registry, name, fields or [], engine)
     console.print_json(data=options.to_json())
     console.print(f"Photos under inbox/{escape(name)}/ use this preset within {FRESH_S:.0f} seconds.")
@@ -67,7 +67,7 @@ def set_(
 @app.command()
 def remove(name: Name, stage: Stage = None) -> None:
     """Delete a custom preset. Restores the built-in preset with the same name, if any."""
-    with explained(), deployment(stage) as target:
+    with print_errors(), deployment(stage) as target:
         delete(target.registry, name)
     restored = " The built-in preset with this name applies again." if name in PRESETS else ""
     console.print(f"Deleted preset {escape(name)}.{restored}")

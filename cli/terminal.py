@@ -16,7 +16,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def print_errors() -> Iterator[None]:
     """Prints a MaskdropError without a traceback and exits with status 1."""
     try:
         yield

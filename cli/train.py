@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.terminal import console, explained
+from cli.terminal import console, print_errors
 from local.config import LocalError
 from sagemaker_model.training import jobs
 from sagemaker_model.training.settings import settings_of
@@ -72,7 +72,7 @@ def train(
     spot: Spot = True,
 ) -> None:
     """Train a network. Writes the best weights to OUT/best.safetensors; on SageMaker, prints the job name."""
-    with explained():
+    with print_errors():
         given = _parse_settings(settings or [])
         if on is On.local:
             folders = (Path(folder) if folder else None for folder in (val, backgrounds, start))
@@ -112,7 +112,7 @@ def tune(
     spot: Spot = True,
 ) -> None:
     """Run a hyperparameter tuning job on SageMaker and print its name."""
-    with explained():
+    with print_errors():
         given = _parse_settings(settings)
         ranges = {name: value for name, value in given.items() if jobs.is_range(value)}
         fixed = {name: value for name, value in given.items() if name not in ranges}
@@ -136,7 +136,7 @@ def blend(
     share: Annotated[float, typer.Option(help="Weight of END in the interpolation, 0 to 1.", min=0, max=1)] = 0.5,
 ) -> None:
     """Write interpolated (averaged) weights. They generalise better to images outside the training data."""
-    with explained():
+    with print_errors():
         try:
             from sagemaker_model.training.blend import blend as write_blend
         except ModuleNotFoundError as error:
