@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Literal
 
 from maskdrop.errors import MaskdropError
+
+Device = Literal["cpu", "cuda"]
 
 
 class NoGpu(MaskdropError):
@@ -13,7 +16,7 @@ class NoGpu(MaskdropError):
     code = "no_gpu"
 
 
-def choose_device(requested: str, *, require_gpu: bool) -> str:
+def choose_device(requested: str, *, require_gpu: bool) -> Device:
     """Returns "cpu" or "cuda" for the request "cpu", "cuda" or "auto" (cuda if available, else cpu).
 
     Raises NoGpu if cuda is requested or required and torch is missing, is built without CUDA, or finds no CUDA device.
