@@ -7,6 +7,8 @@ from typing import Literal
 
 from maskdrop.errors import MaskdropError
 
+Device = Literal["cpu", "cuda"]
+
 
 class NoGpu(MaskdropError):
     """A GPU is requested or required, and torch cannot use one."""
@@ -14,7 +16,7 @@ class NoGpu(MaskdropError):
     code = "no_gpu"
 
 
-def choose_device(requested: str, *, require_gpu: bool) -> Literal["cpu", "cuda"]:
+def choose_device(requested: str, *, require_gpu: bool) -> Device:
     """Returns "cpu" or "cuda" for the request "cpu", "cuda" or "auto" (cuda if available, else cpu).
 
     Raises NoGpu if cuda is requested or required and torch is missing, is built without CUDA, or finds no CUDA device.
