@@ -20,7 +20,7 @@ from infra.container import (
 )
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
-from maskdrop.flow import ANSWERS_PREFIX
+from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 CONCURRENT_BUNDLES = 2
@@ -72,7 +72,7 @@ class BulkEndpoint(Endpoint):
                     max_concurrent_invocations_per_instance=CONCURRENT_BUNDLES
                 ),
                 output_config=sagemaker.CfnEndpointConfig.AsyncInferenceOutputConfigProperty(
-                    s3_output_path=f"s3://{results}/{ANSWERS_PREFIX}",
+                    s3_output_path=f"s3://{results}/{RESPONSES_PREFIX}",
                     s3_failure_path=f"s3://{results}/{BUNDLES_PREFIX}failed/",
                     notification_config=sagemaker.CfnEndpointConfig.AsyncInferenceNotificationConfigProperty(
                         success_topic=self.completed.topic_arn, error_topic=self.failed.topic_arn

@@ -9,7 +9,7 @@ from constructs import Construct
 from infra.function import Function
 from infra.queues import INGEST_S
 from infra.shared import SharedResources
-from maskdrop.flow import MANIFESTS_PREFIX
+from maskdrop.flow import BUNDLES_PREFIX
 
 BATCH = 256
 """Messages per invocation: four full bundles."""
@@ -33,7 +33,7 @@ class Ingest(Function):
                 )
             )
         self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
-        self.allow_objects("s3:PutObject", on=shared.storage.results.arn_for_objects(f"{MANIFESTS_PREFIX}*"))
+        self.allow_objects("s3:PutObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
         self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

@@ -23,8 +23,8 @@ from infra.container import (
 from infra.image import cpu_tag
 from infra.stages import Stage
 from infra.storage import Storage
+from maskdrop.interactive import CUTOUTS_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, SENT_BACKGROUNDS_PREFIX
-from maskdrop.now import CUTOUTS_PREFIX
 
 MEMORY_MB = 6144
 """Maximum memory of a serverless endpoint in MB; vCPUs scale with it. A 48 MP image takes 0.77 GB at the peak."""

@@ -19,10 +19,10 @@ from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import CountedEvents, metrics
 from maskdrop.flow import WRITERS
-from maskdrop.guard import Policy
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.settings import Settings
+from maskdrop.ssrf import Policy
 
 CLIENT = Config(
     connect_timeout=3,

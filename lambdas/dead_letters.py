@@ -14,7 +14,7 @@ from lambdas import connect
 from lambdas.messages import one_by_one
 from lambdas.observe import logger, metrics, observed
 from maskdrop.errors import ErrorInfo
-from maskdrop.flow import bury, unsettle, waiting_in
+from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Notification
@@ -38,9 +38,9 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
             if "detail" in body:
                 _log_failed_webhook(body["detail"])
             elif "inferenceId" in body:
-                unsettle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
+                requeue_bundle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
             else:
-                bury(waiting_in(record.body, now, services.presets), REASON, services, now)
+                fail_dead_letters(parse_message(record.body, now, services.presets), REASON, services, now)
         except (ValueError, KeyError, TypeError) as error:
             # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
             logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect
 from lambdas.observe import logger, observed
 from maskdrop.errors import MaskdropError
-from maskdrop.flow import admit, waiting_in
+from maskdrop.flow import admit, parse_message
 from maskdrop.job import Job
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -32,7 +32,7 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
     failed: set[str] = set()
     for record in event["Records"]:
         try:
-            parsed = waiting_in(record["body"], now, services.presets)
+            parsed = parse_message(record["body"], now, services.presets)
         except (ValueError, KeyError, TypeError, MaskdropError) as error:
             # An unreadable message is retried until it reaches the dead-letter queue; `dead_letters` logs its body.
             logger().warning("unreadable message", extra={"message_id": record["messageId"], "error": repr(error)})

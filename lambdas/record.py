@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect
 from lambdas.messages import one_by_one
 from lambdas.observe import logger, observed
-from maskdrop.flow import settle
+from maskdrop.flow import record_bundle
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import Notification
@@ -25,7 +25,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG0
 def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
-        settle(notification, settings, services, now)
+        record_bundle(notification, settings, services, now)
         logger().info(
             "notification recorded", extra={"bundle": notification.bundle, "completed": notification.completed}
         )

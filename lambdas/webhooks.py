@@ -36,6 +36,6 @@ def process(event: dict[str, Any], services: Services, now: datetime) -> dict[st
             logger().warning(
                 "webhook retried", extra={**fields, "why": error.message, "attempt": attempt, "wait": wait}
             )
-            services.webhooks_queue.put_off(record["receiptHandle"], seconds=wait)
+            services.webhooks_queue.hide(record["receiptHandle"], seconds=wait)
             failed.append(record["messageId"])
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}

@@ -25,7 +25,7 @@ MaskdropError                 code                   status  retryable
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
-│   └── UnreadablePicture     unreadable_picture     422     no
+│   └── UnreadableImage     unreadable_picture     422     no
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
@@ -33,14 +33,14 @@ MaskdropError                 code                   status  retryable
 │   └── JobNotFound           job_not_found          404     no
 ├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
-│   ├── JobInWork             job_in_work            409     yes
+│   ├── JobInProgress             job_in_work            409     yes
 │   ├── JobNotFailed          job_not_failed         409     no
-│   └── RequestInWork         request_in_work        409     yes
+│   └── RequestInProgress         request_in_work        409     yes
 ├── IdempotencyKeyReused      idempotency_key_reused 422     no
 ├── NotAllowed                not_allowed            403     no
 ├── AuthFailed                auth_failed            403     no
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
-├── GaveUp                    gave_up                500     no
+├── AttemptsExhausted                    gave_up                500     no
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
@@ -214,7 +214,7 @@ class UnsupportedFormat(InputError):
     code, status = "unsupported_format", 415
 
 
-class UnreadablePicture(InputError):
+class UnreadableImage(InputError):
     code, status = "unreadable_picture", 422
 
 
@@ -252,7 +252,7 @@ class Conflict(MaskdropError):
     status = 409
 
 
-class JobInWork(Conflict):
+class JobInProgress(Conflict):
     code, retryable = "job_in_work", True
 
 
@@ -260,7 +260,7 @@ class JobNotFailed(Conflict):
     code = "job_not_failed"
 
 
-class RequestInWork(Conflict):
+class RequestInProgress(Conflict):
     """The first request with this idempotency key is still running."""
 
     code, retryable = "request_in_work", True
@@ -282,7 +282,7 @@ class RateLimitExceeded(MaskdropError):
     code, status, retryable = "rate_limit_exceeded", 429, True
 
 
-class GaveUp(MaskdropError):
+class AttemptsExhausted(MaskdropError):
     """The job failed after the maximum number of attempts."""
 
     code, status = "gave_up", 500

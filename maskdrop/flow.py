@@ -3,7 +3,7 @@ with parsed events; `Services` does the input and output.
 
     queued ──take──► submitted ──done──► done
       ▲ ▲                │  └────fail──► failed
-      │ └────give_back───┘                 │
+      │ └────requeue───┘                 │
       └─────────────────retry──────────────┘
 """
 
@@ -19,13 +19,13 @@ from itertools import groupby
 from typing import TypeVar
 
 from maskdrop.errors import (
+    AttemptsExhausted,
     DirectoryMarker,
     EmptyFile,
     ErrorInfo,
-    GaveUp,
     InputError,
     InvalidPreset,
-    JobInWork,
+    JobInProgress,
     JobNotFailed,
     MaskdropError,
 )
@@ -35,8 +35,8 @@ from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import (
     BUNDLE_MAX,
-    Answer,
     Bundle,
+    BundleResponse,
     JobMessage,
     Notification,
     Outcome,
@@ -45,8 +45,8 @@ from maskdrop.wire import (
     split_s3_uri,
 )
 
-MANIFESTS_PREFIX = "bundles/in/"
-ANSWERS_PREFIX = "bundles/out/"
+BUNDLES_PREFIX = "bundles/in/"
+RESPONSES_PREFIX = "bundles/out/"
 """Key prefixes of bundles and of their responses, in the results bucket."""
 
 SERVICES_USD = 1.8e-5
@@ -74,13 +74,13 @@ def bundle_size(attempts: int) -> int:
     return max(1, BUNDLE_MAX >> (3 * attempts))
 
 
-def arrivals(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
+def new_jobs(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
     """The jobs of dropped photos. Jobs of folder markers, empty files and invalid presets are in state `failed`. Raises
     TableUnavailable where the presets cannot be read."""
-    return [_arrived(source, now, presets) for source in sources]
+    return [_new_job(source, now, presets) for source in sources]
 
 
-def _arrived(source: Source, now: datetime, presets: Presets) -> Job:
+def _new_job(source: Source, now: datetime, presets: Presets) -> Job:
     try:
         job = dropped(source, now, presets)
     except InvalidPreset as error:
@@ -120,7 +120,7 @@ def retry(job: Job, services: Services, now: datetime) -> Job:
 
 
 def remove(job: Job, settings: Settings, services: Services) -> None:
-    """Deletes a job, its result and its owner's upload; a dropped photo is kept. Raises JobInWork while the job is
+    """Deletes a job, its result and its owner's upload; a dropped photo is kept. Raises JobInProgress while the job is
     submitted, since its result may still arrive.
 
     The images of a finished job are deleted before its record, so that an interrupted deletion can be repeated. Those
@@ -129,21 +129,21 @@ def remove(job: Job, settings: Settings, services: Services) -> None:
     if job.finished_at:
         _remove_images(job, settings, services)
     if job.state == "submitted" or not services.jobs.delete(job.id, state=job.state):
-        raise JobInWork("The job is submitted; delete it when it is done or failed.")
+        raise JobInProgress("The job is submitted; delete it when it is done or failed.")
     if not job.finished_at:
         _remove_images(job, settings, services)
 
 
 def _remove_images(job: Job, settings: Settings, services: Services) -> None:
     bucket, key = (job.result.bucket, job.result.key) if job.result else (settings.results, job.result_key)
-    stored = services.storage.look(bucket, key)
+    stored = services.storage.head(bucket, key)
     if stored and stored.job == job.id:  # not the result of a newer photo with the same key
         services.storage.delete(bucket, key)
     if job.owner and job.source.bucket == settings.inbox and job.source.key.startswith(uploads_of(job.owner)):
         services.storage.delete(job.source.bucket, job.source.key)
 
 
-def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
+def parse_message(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
     """The jobs of a message on the intake queue (an S3 notification) or on the jobs queue.
 
     Raises ValueError or KeyError for other messages, TableUnavailable where the presets cannot be read.
@@ -154,7 +154,7 @@ def waiting_in(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Jo
     if "job_id" in data:
         return [JobMessage.from_body(body)]
     if "Records" in data or data.get("Event") == "s3:TestEvent":
-        return [*arrivals(sources_of(data), now, presets)]
+        return [*new_jobs(sources_of(data), now, presets)]
     raise ValueError("The message must be an S3 notification or a job message.")
 
 
@@ -211,42 +211,43 @@ def _hand_over(
     """Submits one bundle. On failure its jobs are queued again and the error is returned. If queueing fails too, the
     sweep queues them."""
     try:
-        key = f"{MANIFESTS_PREFIX}{bundle}.json"
+        key = f"{BUNDLES_PREFIX}{bundle}.json"
         manifest = bundle_of(bundle, jobs, settings.results).to_bytes()
         services.storage.write(settings.results, key, manifest, "application/json")
         services.endpoint.submit(bundle, f"s3://{settings.results}/{key}")
     except MaskdropError as error:
-        in_threads(lambda job: services.jobs.give_back(job.id, bundle=bundle, now=now), jobs)
+        in_threads(lambda job: services.jobs.requeue(job.id, bundle=bundle, now=now), jobs)
         return error
     return None
 
 
-def settle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
+def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
     """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt."""
     if not notification.completed:
         reason = f"The endpoint failed: {notification.reason[:500]}"
-        unsettle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
+        requeue_bundle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
         return
-    response = Answer.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
+    response = BundleResponse.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
 
-    def settle_one(outcome: Outcome) -> Job | None:
+    def record_outcome(outcome: Outcome) -> Job | None:
         if outcome.error is None:
             return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=cost(response), now=now)
         if outcome.error.retryable:
-            return again(outcome.id, outcome.error, response.bundle, settings, services, now)
+            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
-    _publish_finished(in_threads(settle_one, response.outcomes), services)
+    _publish_finished(in_threads(record_outcome, response.outcomes), services)
 
 
-def unsettle(
+def requeue_bundle(
     notification: Notification, error: ErrorInfo, settings: Settings, services: Services, now: datetime
 ) -> None:
     """Queues every job of a failed bundle again. The container finds results that exist and does not compute them
     twice."""
     bundle = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
     _publish_finished(
-        in_threads(lambda item: again(item.id, error, bundle.id, settings, services, now), bundle.items), services
+        in_threads(lambda item: retry_or_fail(item.id, error, bundle.id, settings, services, now), bundle.items),
+        services,
     )
 
 
@@ -254,15 +255,15 @@ def _publish_finished(jobs: Iterable[Job | None], services: Services) -> None:
     services.events.publish([job for job in jobs if job and job.finished_at])
 
 
-def again(
+def retry_or_fail(
     job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
 ) -> Job | None:
     """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it."""
-    job = services.jobs.give_back(job_id, bundle=bundle, now=now)
+    job = services.jobs.requeue(job_id, bundle=bundle, now=now)
     if job is None:
         return None
     if job.attempts >= settings.max_attempts:
-        final = GaveUp(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
+        final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
         return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
     delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if job.attempts else 0
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay)
@@ -278,15 +279,17 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
     states: tuple[State, ...] = ("queued", "submitted")
     late = [job for state in states for job in services.jobs.overdue(state, since=since, limit=limit)]
     moved = [
-        job for job in in_threads(lambda job: again(job.id, error, job.bundle, settings, services, now), late) if job
+        job
+        for job in in_threads(lambda job: retry_or_fail(job.id, error, job.bundle, settings, services, now), late)
+        if job
     ]
     _publish_finished(moved, services)
     return len(moved)
 
 
-def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
+def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
     """Fails jobs whose messages reached the dead-letter queue. Submitted and finished jobs are unchanged."""
-    error = GaveUp(reason).info
+    error = AttemptsExhausted(reason).info
     failed: list[Job] = []
     for one in waiting:
         if isinstance(one, Job):
@@ -301,7 +304,7 @@ def bury(waiting: Iterable[Job | JobMessage], reason: str, services: Services, n
     services.events.publish(failed)
 
 
-def cost(response: Answer) -> float | None:
+def cost(response: BundleResponse) -> float | None:
     """Cost of one image of a bundle in US dollars: its share of the instance, and the other services. None where
     nothing is billed."""
     share = response.usd_per_item

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
 from maskdrop.presets import Presets
-from maskdrop.wire import Invocation, Outcome, Reply
+from maskdrop.wire import ImageResponse, Invocation, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Jobs(Protocol):
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
         """queued -> submitted in `bundle`, with one more attempt; also a job that was submitted before `abandoned`."""
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> queued, if its bundle is still `bundle` ("": never submitted)."""
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
@@ -81,7 +81,7 @@ class Jobs(Protocol):
 class Queue(Protocol):
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
+    def hide(self, receipt: str, *, seconds: int) -> None:
         """Sets the visibility timeout of a received message, at most 12 hours; it is redelivered after it."""
 
 
@@ -104,7 +104,7 @@ class Form:
 
 
 class Storage(Protocol):
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> Stored | None:
         """Metadata of an object; None where it does not exist."""
 
     def delete(self, bucket: str, key: str) -> None:
@@ -128,7 +128,7 @@ class Endpoint(Protocol):
 
 
 class Interactive(Protocol):
-    def cut_out(self, picture: bytes, invocation: Invocation) -> Reply:
+    def cut_out(self, picture: bytes, invocation: Invocation) -> ImageResponse:
         """Invokes the interactive endpoint with one image and waits for the response, 30 s at most. Raises the
         container's errors, EndpointStarting where no instance was ready in time, EndpointUnavailable otherwise."""
 
@@ -182,7 +182,7 @@ class Download:
 
 
 class Web(Protocol):
-    """HTTP requests to public hosts, with SSRF protection (`maskdrop.guard`). Methods raise InvalidUrl, BlockedUrl,
+    """HTTP requests to public hosts, with SSRF protection (`maskdrop.ssrf`). Methods raise InvalidUrl, BlockedUrl,
     FailedDownload (also for an unknown host or an invalid certificate) and HostUnavailable."""
 
     def fetch(self, url: str) -> Download:

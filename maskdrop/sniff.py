@@ -20,7 +20,7 @@ AVIF_BRANDS = {b"avif", b"avis"}
 """Brands in the `ftyp` box at the start of a file (ISO/IEC 14496-12; 23008-12 for HEIF; AV1 Image File Format)."""
 
 
-def picture_type(head: bytes) -> str | None:
+def image_type(head: bytes) -> str | None:
     """The content type of a file that begins with `head`, for formats that the container reads; None for others."""
     for magic, content_type in MAGIC.items():
         if head.startswith(magic):

@@ -120,7 +120,7 @@ class Facts(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ImageResponse:
     """The response for a single image. file: its bytes, or its location in S3. content_type: type of the file."""
 
     facts: Facts
@@ -189,7 +189,7 @@ class Outcome(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Record):
+class BundleResponse(Record):
     """The response to a bundle.
 
     wall_ms: milliseconds from the request to the last outcome.
@@ -213,7 +213,7 @@ class Answer(Record):
         return _dump(self.to_json())
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Answer:
+    def from_bytes(cls, body: bytes) -> BundleResponse:
         return cls.from_json(json.loads(body))
 
 

@@ -16,7 +16,7 @@ from maskdrop.presets import Presets
 from maskdrop.record import iso
 from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
-from maskdrop.wire import Answer, Bundle, Facts, Invocation, Notification, Outcome, Reply, split_s3_uri
+from maskdrop.wire import Bundle, BundleResponse, Facts, ImageResponse, Invocation, Notification, Outcome, split_s3_uri
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -69,7 +69,7 @@ class FakeJobs:
             return None
         return self._keep(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         job = self._open(job_id, ("queued", "submitted"))
         return self._keep(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
 
@@ -158,7 +158,7 @@ class FakeQueue:
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
         self.sent.extend((body, delay_s) for body in bodies)
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
+    def hide(self, receipt: str, *, seconds: int) -> None:
         self.hidden.append((receipt, seconds))
 
 
@@ -169,7 +169,7 @@ class FakeStorage:
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     jobs: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> Stored | None:
         body = self.objects.get((bucket, key))
         if body is None:
             return None
@@ -213,7 +213,7 @@ class FakeInteractive:
     result: bytes = b"a cut-out"
     broken: MaskdropError | None = None
 
-    def cut_out(self, image: bytes, invocation: Invocation) -> Reply:
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         self.requests.append((image, invocation))
         if self.broken:
             raise self.broken
@@ -231,9 +231,9 @@ class FakeInteractive:
             warnings=("a warning",),
         )
         if overflow is None or len(self.result) <= overflow.bytes_max:
-            return Reply(facts, CONTENT_TYPE[options.output.format], self.result)
+            return ImageResponse(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
-        return Reply(facts, "application/json", place)
+        return ImageResponse(facts, "application/json", place)
 
 
 @dataclass
@@ -346,7 +346,7 @@ class World:
     def completed(self, bundle: Bundle, outcomes: Sequence[Outcome], usd_per_hour: float | None = None) -> Notification:
         """Returns the notification of a bundle that the container completed with `outcomes`."""
         key = f"bundles/out/{bundle.id}.out"
-        response = Answer(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
+        response = BundleResponse(bundle.id, "cpu", 1000.0, usd_per_hour, tuple(outcomes))
         self.storage.objects["results-bucket", key] = response.to_bytes()
         return Notification(bundle.id, True, self._input(bundle), f"s3://results-bucket/{key}", "")
 

@@ -1,4 +1,4 @@
-"""Sends HTTP requests to URLs of callers, with SSRF protection by the rules of `maskdrop.guard`.
+"""Sends HTTP requests to URLs of callers, with SSRF protection by the rules of `maskdrop.ssrf`.
 
 - Each host name is resolved once. All its IP addresses are checked, and the connection uses one of them, with the name
   in SNI and `Host`. A later DNS response has no effect (DNS rebinding).
@@ -32,10 +32,10 @@ from maskdrop.errors import (
     TooManyRedirects,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy, Target, is_public, receiver, target
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.services import Download
-from maskdrop.sniff import HEAD, picture_type
+from maskdrop.sniff import HEAD, image_type
+from maskdrop.ssrf import Policy, Target, is_public, receiver, target
 
 REDIRECT_STATUSES = {301, 302, 303, 307, 308}
 RETRYABLE_STATUSES = {408, 425, 429}
@@ -138,7 +138,7 @@ class PublicWeb:
         body = bytearray(response.read(CHUNK))
         if not body:
             raise EmptyFile("The file at the URL is empty: it has 0 bytes.")
-        content_type = picture_type(bytes(body[:HEAD]))
+        content_type = image_type(bytes(body[:HEAD]))
         if content_type is None:
             raise UnsupportedFormat("The file at the URL is not an image in a supported format.")
         while chunk := response.read(CHUNK):

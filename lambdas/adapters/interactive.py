@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from lambdas.adapters.errors import code_of, translated_errors
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, ErrorInfo, MaskdropError, error_of
 from maskdrop.job import Result
-from maskdrop.wire import Facts, Invocation, Reply
+from maskdrop.wire import Facts, ImageResponse, Invocation
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
@@ -27,7 +27,7 @@ class SageMakerInteractive:
     def __init__(self, client: SageMakerRuntimeClient, name: str) -> None:
         self._client, self._name = client, name
 
-    def cut_out(self, image: bytes, invocation: Invocation) -> Reply:
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         with translated_errors(EndpointUnavailable, "Invoking the endpoint"):
             try:
                 response = self._client.invoke_endpoint(
@@ -49,8 +49,8 @@ class SageMakerInteractive:
                 raise
         facts, content_type = Facts.from_header(response["CustomAttributes"]), response["ContentType"]
         if content_type == "application/json":
-            return Reply(facts, content_type, Result.from_json(json.loads(body)["result"]))
-        return Reply(facts, content_type, body)
+            return ImageResponse(facts, content_type, Result.from_json(json.loads(body)["result"]))
+        return ImageResponse(facts, content_type, body)
 
 
 def _container_error(error: ClientError) -> MaskdropError:

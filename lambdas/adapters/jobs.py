@@ -59,7 +59,7 @@ class JobsTable:
             clauses="ADD attempts :one",
         )
 
-    def give_back(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
         values = {":queued": "queued", ":submitted": "submitted", ":bundle": bundle}
         return self._update(
             job_id, {"state": "queued"}, now, condition=f"{UNFINISHED} AND bundle = :bundle", values=values

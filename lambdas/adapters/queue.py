@@ -32,6 +32,6 @@ class SqsQueue:
             if failed := response.get("Failed"):
                 raise QueueUnavailable(f"The queue rejected {len(failed)} messages: {failed[0].get('Code')}.")
 
-    def put_off(self, receipt: str, *, seconds: int) -> None:
+    def hide(self, receipt: str, *, seconds: int) -> None:
         with translated_errors(QueueUnavailable, "Changing the visibility timeout of a message"):
             self._client.change_message_visibility(QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=seconds)

@@ -19,7 +19,7 @@ class S3Storage:
     def __init__(self, client: S3Client) -> None:
         self._client = client
 
-    def look(self, bucket: str, key: str) -> Stored | None:
+    def head(self, bucket: str, key: str) -> Stored | None:
         with translated_errors(StorageUnavailable, "Reading the metadata of an object"):
             try:
                 head = self._client.head_object(Bucket=bucket, Key=key)

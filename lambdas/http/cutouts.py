@@ -26,13 +26,13 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.http.forms import parts_of
 from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
-from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options, parsed
 from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
-from maskdrop.wire import Facts, Reply
+from maskdrop.wire import Facts, ImageResponse
 
 OPTIONS_HEADER = "X-Maskdrop-Options"
 
@@ -117,7 +117,7 @@ def decoded(encoded: str, name: str) -> bytes:
         raise InvalidOptions(f'"{name}" must be valid base64.', name) from error
 
 
-def response(reply: Reply | Job, storage: Storage, *, link_s: int) -> Response[Any]:
+def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Response[Any]:
     """Returns the HTTP response for a result or a job. link_s: lifetime of the presigned URL, in seconds."""
     if isinstance(reply, Job):
         # Relative to /v1/cutouts, because stages and custom domains add a prefix that the service does not know.

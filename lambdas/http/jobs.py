@@ -15,15 +15,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lambdas.http.cutouts import options_of
-from maskdrop.access import Caller, use
+from maskdrop.access import Caller, add_usage
 from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
 from maskdrop.flow import enqueue
-from maskdrop.guard import Policy, receiver
 from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, queued, uploads_of
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.record import iso
 from maskdrop.services import Services
 from maskdrop.settings import Settings
+from maskdrop.ssrf import Policy, receiver
 
 UPLOAD_S = 300
 """Lifetime of a presigned upload form, in seconds."""
@@ -82,7 +82,7 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     job = queued(source, preset, options, now, owner=caller.owner)
     job = enqueue(replace(job, webhook=webhook), services)
     if job.created_at == now:
-        use(services.registry, caller.owner, now, pictures=1)
+        add_usage(services.registry, caller.owner, now, pictures=1)
     return job
 
 
@@ -110,7 +110,7 @@ def _source(field: Any, caller: Caller, settings: Settings, services: Services) 
             services.storage.write(bucket, key, image.body, image.content_type)
         case _:
             raise InvalidOptions('"source" must be {"upload": …}, {"bucket": …, "key": …} or {"url": …}.')
-    stored = services.storage.look(bucket, key)
+    stored = services.storage.head(bucket, key)
     if stored is None:
         raise SourceMissing(f"{'Upload' if 'upload' in field else 'Object'} {field.get('upload', key)!r} not found.")
     if stored.bytes == 0:

@@ -32,7 +32,7 @@ from maskdrop.errors import (
     InvalidPreset,
     InvalidPrompt,
     InvalidUrl,
-    JobInWork,
+    JobInProgress,
     JobNotFailed,
     JobNotFound,
     MaskdropError,
@@ -44,7 +44,7 @@ from maskdrop.errors import (
     RateLimitExceeded,
     RegionEmpty,
     RegionOutside,
-    RequestInWork,
+    RequestInProgress,
     ResolutionTooHigh,
     SourceMissing,
     StorageUnavailable,
@@ -53,13 +53,12 @@ from maskdrop.errors import (
     UnknownCursor,
     UnknownEngine,
     UnknownPreset,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.guard import URL, URL_MAX
+from maskdrop.idempotency import IDEMPOTENCY_HEADER, KEY
 from maskdrop.job import STATES
 from maskdrop.limits import IMAGE_BYTES_MAX
-from maskdrop.once import IDEMPOTENCY_HEADER, KEY
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.schema import (
     JOB_ID,
@@ -75,6 +74,7 @@ from maskdrop.schema import (
     request,
     response_options,
 )
+from maskdrop.ssrf import URL, URL_MAX
 
 PAGE, PAGE_MAX = 50, 200
 """Jobs per page of GET /v1/jobs: default and maximum."""
@@ -88,7 +88,7 @@ Errors = tuple[type[MaskdropError], ...]
 
 ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Internal, DeadlineExceeded)
 OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine, UnknownPreset, InvalidPreset)
-IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadablePicture)
+IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
 NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
@@ -200,7 +200,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             },
             errors=(
                 *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
-                *(IdempotencyKeyReused, RequestInWork),
+                *(IdempotencyKeyReused, RequestInProgress),
             ),
         ),
         ("get", "/v1/jobs"): Operation(
@@ -244,7 +244,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             summary="Delete a job and its images",
             parameters=[job_id],
             responses={204: SuccessResponse("The job was deleted.")},
-            errors=(NotFound, JobNotFound, JobInWork, StorageUnavailable),
+            errors=(NotFound, JobNotFound, JobInProgress, StorageUnavailable),
         ),
         ("post", "/v1/jobs/{job_id}/retry"): Operation(
             tag="jobs",

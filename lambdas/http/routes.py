@@ -24,7 +24,7 @@ from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, method
 from lambdas.http.page import POLICY, page
 from lambdas.observe import logger
 from maskdrop import __version__
-from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, count_call, use, used
+from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, add_usage, count_call, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import (
     AuthFailed,
@@ -37,9 +37,9 @@ from maskdrop.errors import (
     UnknownCursor,
 )
 from maskdrop.flow import remove, retry
+from maskdrop.idempotency import IDEMPOTENCY_HEADER, once
+from maskdrop.interactive import cut_out_now, runs_now
 from maskdrop.job import STATES, Job, State
-from maskdrop.now import cut_out_now, runs_now
-from maskdrop.once import IDEMPOTENCY_HEADER, once
 from maskdrop.presets import Presets
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
@@ -85,7 +85,7 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
         window = count_call(services.registry, caller, app.context["now"])
         app.context["limits"].update(window.headers(app.context["now"]))
         if window.exceeded:
-            use(services.registry, caller.owner, app.context["now"], refused=1)
+            add_usage(services.registry, caller.owner, app.context["now"], refused=1)
         window.check()
     elif (
         event.path not in OPEN_PATHS and event.http_method != "OPTIONS"
@@ -194,7 +194,7 @@ def usage(query: dict[str, str], caller: Caller, services: Services, now: dateti
     month = query.get("month", f"{now:%Y-%m}")
     if not MONTH.fullmatch(month):
         raise InvalidOptions(f'"month" must be a month such as 2026-11; got {month!r}.')
-    return {"owner": caller.owner, "month": month, **used(services.registry, caller.owner, month)}
+    return {"owner": caller.owner, "month": month, **usage_of(services.registry, caller.owner, month)}
 
 
 def _state(text: str | None) -> State | None:
@@ -318,7 +318,7 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         image = request.image(services.web)
         spent_s = time.monotonic() - start
         reply = cut_out_now(image, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
-        use(services.registry, owner, now, pictures=1)
+        add_usage(services.registry, owner, now, pictures=1)
         return cutouts.response(reply, services.storage, link_s=settings.link_s)
 
     for dialect in DIALECTS:

@@ -280,8 +280,8 @@ class Sam:
             for start in range(0, len(same_count), step):
                 chunk = same_count[start : start + step]
                 values = np.array([points[i] for i in chunk], np.float64)
-                places, labels = (values[..., :2] * scale).astype(np.float32), values[..., 2].astype(np.int64)
-                decoded = self._network.decode(output, places, labels)
+                positions, labels = (values[..., :2] * scale).astype(np.float32), values[..., 2].astype(np.int64)
+                decoded = self._network.decode(output, positions, labels)
                 for i, mask, score in zip(chunk, *decoded, strict=True):
                     logits[i], scores[i] = mask, score
         return np.stack(logits), np.stack(scores)

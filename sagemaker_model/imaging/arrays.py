@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.lib import format as npy
 
-from maskdrop.errors import UnreadablePicture, UnsupportedFormat
+from maskdrop.errors import UnreadableImage, UnsupportedFormat
 from maskdrop.output import Output
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, with_alpha
 
@@ -40,7 +40,7 @@ def bytes_max(limits: Limits) -> int:
 def read_array(data: bytes, limits: Limits) -> DecodedImage:
     """Reads an HxWx3 uint8 image from an .npy file, without unpickling; C-ordered data is not copied.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat for other shapes and dtypes, UnreadablePicture.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat for other shapes and dtypes, UnreadableImage.
     """
     replace(limits, max_bytes=bytes_max(limits)).check_bytes(len(data))
     shape, fortran_order, dtype, offset = _header(data)
@@ -52,7 +52,7 @@ def read_array(data: bytes, limits: Limits) -> DecodedImage:
     height, width, _ = shape
     limits.check_pixels(width, height)
     if len(data) - offset != 3 * height * width:
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"The header declares {3 * height * width:,} bytes of pixels, but {len(data) - offset:,} follow; "
             "send the whole array."
         )
@@ -80,13 +80,13 @@ def write_array(
 
 
 def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Parses the header: shape, whether in Fortran order, dtype, and offset of the pixels. Raises UnreadablePicture."""
+    """Parses the header: shape, whether in Fortran order, dtype, and offset of the pixels. Raises UnreadableImage."""
     stream = io.BytesIO(data)
     try:
         version = npy.read_magic(stream)
         shape, fortran_order, dtype = _READERS[version](stream, max_header_size=HEADER_MAX)
     except Exception as error:  # a header is a Python literal: ValueError, TokenError, RecursionError, …
-        raise UnreadablePicture(
+        raise UnreadableImage(
             "The body is not an .npy file of version 1 or 2, or its header is damaged; write it with numpy.save."
         ) from error
     return shape, fortran_order, dtype, stream.tell()

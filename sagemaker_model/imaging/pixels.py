@@ -38,7 +38,7 @@ from maskdrop.errors import (
     FileTooLarge,
     InputError,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from maskdrop.output import Format, Output
@@ -136,7 +136,7 @@ class DecodedImage:
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Decodes the first frame of an image file.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadablePicture.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadableImage.
     """
     limits.check_bytes(len(data))
     _register_heif()
@@ -159,7 +159,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.resolution_message) from error
     except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
-        raise UnreadablePicture("The file is damaged or truncated and cannot be decoded; upload it again.") from error
+        raise UnreadableImage("The file is damaged or truncated and cannot be decoded; upload it again.") from error
 
 
 def _check_png(data: bytes) -> None:

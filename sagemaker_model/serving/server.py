@@ -29,7 +29,7 @@ from starlette.routing import Route
 from maskdrop.errors import FileTooLarge, Internal, QueueFull, UnsupportedFormat
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE
-from maskdrop.wire import CUSTOM_ATTRIBUTES, Answer, Bundle, Facts, Invocation, Outcome
+from maskdrop.wire import CUSTOM_ATTRIBUTES, Bundle, BundleResponse, Facts, Invocation, Outcome
 from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging import arrays
@@ -141,7 +141,7 @@ class ModelServer:
         wall_ms = (time.perf_counter() - start) * 1000
         failed = sum(outcome.error is not None for outcome in outcomes)
         log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, wall_ms)
-        body = Answer(
+        body = BundleResponse(
             bundle=bundle.id,
             device=self._settings.device,
             wall_ms=wall_ms,
@@ -180,7 +180,7 @@ def _endpoint(method: str) -> Handler:
         try:
             return await handler(request)
         except ClientDisconnect:
-            return Response(status_code=400)  # the client has gone and reads no response
+            return Response(status_code=400)  # the client has disconnected and reads no response
         except Exception as error:  # noqa: BLE001 - the boundary of a request; `_error_response` logs unknown errors
             return _error_response(error)
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from maskdrop.job import Result, Subject, dropped
-from maskdrop.wire import BUNDLE_MAX, Answer, Outcome, sources_of
+from maskdrop.wire import BUNDLE_MAX, BundleResponse, Outcome, sources_of
 
 BUNDLES = 12
 WARM = 2
@@ -111,7 +111,7 @@ def main() -> None:
     print(json.dumps({name: seconds * 1000 / images for name, seconds in spent.items()}))
 
 
-def _model_response(bundle: str, events: list[dict[str, Any]], results: str) -> Answer:
+def _model_response(bundle: str, events: list[dict[str, Any]], results: str) -> BundleResponse:
     from datetime import UTC, datetime
 
     jobs = [dropped(source, datetime.now(UTC)) for event in events for source in sources_of(event)]
@@ -127,7 +127,7 @@ def _model_response(bundle: str, events: list[dict[str, Any]], results: str) -> 
         )
         for job in jobs
     ]
-    return Answer(bundle, "cpu", 2000.0, None, tuple(outcomes))
+    return BundleResponse(bundle, "cpu", 2000.0, None, tuple(outcomes))
 
 
 if __name__ == "__main__":

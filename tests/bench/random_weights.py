@@ -1,7 +1,7 @@
-"""Fills a weights folder for the benchmarks: installed weights, and random ones (fixed seed) for the other engines.
+"""A folder of weights for the benchmarks: those that are here and, for engines without any, random ones of one seed.
 
-A network's time does not depend on its weights. The time of the later stages does: a matte of noise has no flat areas
-to skip. Needs torch and transformers; for the CPU also onnx and onnxruntime.
+What a network takes does not depend on its weights; what follows it does: a matte of noise has no flat places to skip.
+torch and transformers are needed, and for the files of the CPU onnx and onnxruntime.
 """
 
 from __future__ import annotations
@@ -17,57 +17,60 @@ from sagemaker_model.weights.store import import_file, known, named
 from tests.bench.photos import jpeg
 
 VARIANTS = {"sam": "vit_b", "sam2": "tiny"}
-"""The smallest variant of each engine."""
+"""The smallest of each."""
 
 ON_GPU = {"sam": "vit_h", "sam2": "tiny"}
 
 
-def complete(installed: Path, folder: Path, device: str) -> list[str]:
-    """Links the files of `installed` into `folder` and creates random weights for the other engines.
-
-    Returns the names of the engines with random weights. Raises ModuleNotFoundError.
-    """
-    for path in installed.iterdir() if installed.is_dir() else ():
+def complete(here: Path, folder: Path, device: str) -> list[str]:
+    """Fills `folder` with links to the files of `here` and with what is missing; the names of the engines whose weights
+    are random. Raises ModuleNotFoundError."""
+    for path in here.iterdir() if here.is_dir() else ():
         (folder / path.name).symlink_to(path.resolve())
-    random = []
+    made = []
     if not any((folder / name).exists() for name in (modnet.CHECKPOINT, modnet.ONNX, modnet.INT8)):
         make_modnet(folder)
-        random.append("modnet")
+        made.append("modnet")
     variants = VARIANTS if device == "cpu" else ON_GPU
     for engine in (Sam, Sam2):
-        files = {weights.file for weights in known().values() if weights.engine == engine.name} | set(
-            engine.folders.values()
-        )
+        files = {one.file for one in known().values() if one.engine == engine.name}
+        files |= set(engine.hugging_face_folders.values())
         if not any((folder / name).exists() for name in files):
             make_sam(engine.name, variants[engine.name], folder)
-            random.append(engine.name)
-    return random
+            made.append(engine.name)
+    return made
 
 
 def make_modnet(folder: Path) -> None:
-    """Writes modnet.ckpt in the published layout, pinned as the user's own, and the two files for ONNX Runtime."""
-    import torch
-
+    """Writes modnet.ckpt and its two files for ONNX Runtime."""
     from sagemaker_model.export import formats as export
     from sagemaker_model.imaging.pixels import decode
     from sagemaker_model.nets.modnet import MODNet
     from sagemaker_model.weights import checkpoints
+
+    net = MODNet()
+    checkpoints.load_into(net, checkpoints.modnet_state(make_modnet_checkpoint(folder)))
+    export.to_onnx(net, folder / modnet.ONNX)
+    picture = modnet.MODNet().prepare(decode(jpeg(512), ServerSettings().limits).rgb, ())
+    export.to_int8(net, folder / modnet.INT8, [picture] * export.CALIBRATION_MIN)
+
+
+def make_modnet_checkpoint(folder: Path) -> dict[str, Any]:
+    """Writes modnet.ckpt in the published layout, pinned by its own SHA-256, and returns its state dict."""
+    import torch
+
     from tests.unit.sagemaker_model.nets import published_modnet
 
     state = published_modnet.state(seed=0)
-    unpinned = folder / "random.ckpt"
+    unpinned = folder / "made.ckpt"
     torch.save(state, unpinned)
     import_file(named("modnet"), unpinned, folder, own=True)
     unpinned.unlink()
-    net = MODNet()
-    checkpoints.load_into(net, checkpoints.modnet_state(state))
-    export.to_onnx(net, folder / modnet.ONNX)
-    image = modnet.MODNet().prepare(decode(jpeg(512), ServerSettings().limits).rgb, ())
-    export.to_int8(net, folder / modnet.INT8, [image] * export.CALIBRATION_MIN)
+    return state
 
 
 def make_sam(family: Any, variant: str, folder: Path) -> None:
-    """Writes a folder in Hugging Face's layout and, for SAM 2.1, the two files for ONNX Runtime."""
+    """A folder as Hugging Face has them and, of SAM 2.1, the two files for ONNX Runtime."""
     from safetensors.torch import save_file
 
     from sagemaker_model.export import sam as export_sam
@@ -84,7 +87,7 @@ def make_sam(family: Any, variant: str, folder: Path) -> None:
 
 
 def sam_network(variant: str, device: str = "cpu") -> Any:
-    """A transformers network with random weights, in eval mode, float32."""
+    """A network of transformers in eval mode, float32."""
     import torch
     from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 

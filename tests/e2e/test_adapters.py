@@ -54,7 +54,7 @@ def test_every_operation_on_an_unknown_job_returns_none(jobs: Jobs) -> None:
     unknown = uuid.uuid4().hex
     assert jobs.get(unknown) is None
     assert jobs.take(unknown, bundle="b", now=NOW, abandoned=NOW) is None
-    assert jobs.give_back(unknown, bundle="b", now=NOW) is None
+    assert jobs.requeue(unknown, bundle="b", now=NOW) is None
     assert jobs.done(unknown, a_success(unknown), bundle="b", cost_usd=None, now=NOW) is None
     assert jobs.fail(unknown, ERROR, bundle="b", now=NOW) is None
     assert jobs.get(unknown) is None
@@ -74,7 +74,7 @@ def test_another_bundle_can_take_a_job_submitted_before_the_abandoned_time(jobs:
     jobs.claim(job)
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1))
     assert taken == replace(job, bundle="b2", attempts=2, changed_at=minutes_later(9))
-    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(9)) is None
+    assert jobs.requeue(job.id, bundle="b1", now=minutes_later(9)) is None
 
 
 def test_no_bundle_can_take_a_finished_job(jobs: Jobs) -> None:
@@ -87,8 +87,8 @@ def test_no_bundle_can_take_a_finished_job(jobs: Jobs) -> None:
 def test_only_the_current_bundle_of_a_job_can_return_it_to_the_queue(jobs: Jobs) -> None:
     job = a_job()
     jobs.claim(job)
-    assert jobs.give_back(job.id, bundle="other", now=NOW) is None
-    assert jobs.give_back(job.id, bundle="b1", now=minutes_later(1)) == replace(
+    assert jobs.requeue(job.id, bundle="other", now=NOW) is None
+    assert jobs.requeue(job.id, bundle="b1", now=minutes_later(1)) == replace(
         job, state="queued", changed_at=minutes_later(1)
     )
 
@@ -264,18 +264,18 @@ def test_reading_a_missing_object_raises_source_missing(running: Running) -> Non
 
 def test_the_metadata_of_an_object_is_read_until_it_is_deleted(running: Running) -> None:
     storage, bucket, key = S3Storage(client(running.config, "s3")), running.stack.inbox, f"uploads/{uuid.uuid4().hex}"
-    assert storage.look(bucket, key) is None
+    assert storage.head(bucket, key) is None
     storage.write(bucket, key, b"first", "image/png")
-    first = storage.look(bucket, key)
+    first = storage.head(bucket, key)
     storage.write(bucket, key, b"second", "image/png")
-    second = storage.look(bucket, key)
+    second = storage.head(bucket, key)
     assert first
     assert second
     assert (first.bytes, second.bytes, second.job) == (5, 6, "")
     assert first.version_id != second.version_id
     for _ in range(2):
         storage.delete(bucket, key)
-    assert storage.look(bucket, key) is None
+    assert storage.head(bucket, key) is None
 
 
 def test_a_missing_bucket_raises_storage_unavailable(running: Running) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lambdas.adapters.interactive import WAIT_S
 from lambdas.observe import JOB_METRICS
 from maskdrop.access import OPEN_PATHS
-from maskdrop.flow import ANSWERS_PREFIX
+from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.settings import Settings
 from maskdrop.webhook import RETRY_S
 from tests.infra.conftest import Template, synthesize
@@ -175,7 +175,7 @@ def test_the_endpoint_writes_results_and_notifications_where_the_functions_read_
     (config,) = [one for one in template.of("AWS::SageMaker::EndpointConfig").values() if "AsyncInferenceConfig" in one]
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     results = template.body["Outputs"]["ResultsBucket"]["Value"]
-    assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{ANSWERS_PREFIX}"]]}
+    assert output["S3OutputPath"] == {"Fn::Join": ["", ["s3://", results, f"/{RESPONSES_PREFIX}"]]}
     topics = {target(topic) for topic in output["NotificationConfig"].values()}
     queue = template.body["Outputs"]["ResultsQueueUrl"]["Value"]["Ref"]
     subscriptions = template.of("AWS::SNS::Subscription").values()

@@ -31,7 +31,7 @@ from maskdrop.errors import (
     MultipleSources,
     TooManyRedirects,
     UnknownForeground,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
@@ -39,7 +39,7 @@ from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Colour, Output
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.wire import Reply
+from maskdrop.wire import ImageResponse
 
 PATHS = ("/v1.0/removebg", "/v1.0/account", "/v1.0/improve")
 
@@ -92,7 +92,7 @@ CODES: dict[type[MaskdropError], str] = {
     FailedDownload: "failed_image_download",
     HostUnavailable: "failed_image_download",
     EmptyFile: "failed_to_read_image",
-    UnreadablePicture: "failed_to_read_image",
+    UnreadableImage: "failed_to_read_image",
     UnsupportedFormat: "invalid_file_type",
     InvalidBackground: "failed_bg_download",
 }
@@ -205,7 +205,7 @@ def _is_opaque(output: Output) -> bool:
     return output.background is not None
 
 
-def headers_of(reply: Reply, fields: Mapping[str, Any]) -> dict[str, str]:
+def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str]:
     """Returns the values of HEADERS as text. Raises UnknownForeground."""
     facts = reply.facts
     if facts.place is None:

@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http import cutouts, forms
-from maskdrop.access import use
+from maskdrop.access import add_usage
 from maskdrop.errors import (
     EmptyFile,
     EndpointUnavailable,
@@ -17,10 +17,10 @@ from maskdrop.errors import (
     MaskdropError,
     ResolutionTooHigh,
 )
+from maskdrop.interactive import invoke_now
 from maskdrop.job import Result
-from maskdrop.now import reply_now
 from maskdrop.options import Options
-from maskdrop.wire import Reply
+from maskdrop.wire import ImageResponse
 
 CREDITS = 1_000_000
 """Credit balance of every caller. Requests cost no credits; some clients require a positive balance."""
@@ -48,7 +48,7 @@ def text_of(name: str, value: Any) -> str:
     raise InvalidOptions(f"The field {name!r} must be text, a number or a boolean.", name)
 
 
-def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> Reply:
+def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
     """Returns the result of an image synchronously. source: the image as bytes, or its URL.
 
     Raises EmptyFile, FileTooLarge, the errors of `web.fetch` and of the container, and EndpointUnavailable if no
@@ -60,17 +60,17 @@ def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options
         raise EmptyFile("The request has no image: it has 0 bytes.")
     cutouts.check_size(image)
     # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
-    reply = reply_now(image, options, settings, services)
+    reply = invoke_now(image, options, settings, services)
     if reply is None:
         raise EndpointUnavailable(
             f"No result of the engine {options.engine!r} is available now: the endpoint is starting, or this stage has "
             "no endpoint for it. Retry later, or create a job (POST /v1/jobs)."
         )
-    use(services.registry, app.context["caller"].owner, now, pictures=1)
+    add_usage(services.registry, app.context["caller"].owner, now, pictures=1)
     return reply
 
 
-def inline_bytes(reply: Reply) -> bytes:
+def inline_bytes(reply: ImageResponse) -> bytes:
     """Returns the bytes of the result for a JSON response. Raises ResolutionTooHigh if they are too large for one."""
     if isinstance(reply.file, Result):
         raise ResolutionTooHigh(
@@ -82,7 +82,7 @@ def inline_bytes(reply: Reply) -> bytes:
 
 def response(
     app: APIGatewayRestResolver,
-    reply: Reply,
+    reply: ImageResponse,
     headers: Mapping[str, str],
     error_response: Callable[[MaskdropError], Response[Any]],
 ) -> Response[Any]:

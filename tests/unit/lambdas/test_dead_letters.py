@@ -1,7 +1,7 @@
 import json
 
 from lambdas.dead_letters import process
-from maskdrop.flow import admit, arrivals
+from maskdrop.flow import admit, new_jobs
 from tests.fakes import NOW, World, a_source
 from tests.unit.lambdas.test_ingest import S3_PUT
 from tests.unit.lambdas.test_record import body, sqs
@@ -18,7 +18,7 @@ def test_a_dead_letter_fails_its_job_with_a_reason() -> None:
 
 def test_a_dead_letter_of_a_notification_retries_its_jobs() -> None:
     world = World()
-    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
     process(sqs(body(world.failed(bundle))), world.settings, world.services, NOW)
     assert [job.state for job in world.jobs.records.values()] == ["queued"]

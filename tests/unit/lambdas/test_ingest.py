@@ -100,7 +100,7 @@ def test_with_an_unavailable_registry_photos_are_returned_and_existing_jobs_are_
     world = World()
     process(messages(put("inbox/default/old.jpg")), world.settings, world.services, NOW)
     (old,) = world.jobs.records
-    world.jobs.give_back(old, bundle=world.jobs.records[old].bundle, now=NOW)
+    world.jobs.requeue(old, bundle=world.jobs.records[old].bundle, now=NOW)
     world.registry.broken = TableUnavailable("Reading the registry failed.")
     response = process(
         messages(put("inbox/default/new.jpg"), JobMessage(old, 1).to_body()), world.settings, world.services, NOW

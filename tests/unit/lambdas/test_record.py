@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from lambdas.record import process
-from maskdrop.flow import admit, arrivals
+from maskdrop.flow import admit, new_jobs
 from maskdrop.wire import Notification
 from tests.fakes import NOW, World, a_source, a_success
 
@@ -31,7 +31,7 @@ def sqs(*bodies: str) -> dict[str, Any]:
 
 def test_a_notification_finishes_its_job() -> None:
     world = World()
-    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
     notification = world.completed(bundle, [a_success(bundle.items[0].id)])
     response = process(sqs(body(notification)), world.settings, world.services, NOW)
@@ -41,7 +41,7 @@ def test_a_notification_finishes_its_job() -> None:
 
 def test_only_notifications_without_a_readable_response_are_returned() -> None:
     world = World()
-    admit(arrivals([a_source()], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
     (bundle,) = world.bundles()
     good = world.completed(bundle, [a_success(bundle.items[0].id)])
     bad = Notification("b9", True, "s3://results-bucket/in", "s3://results-bucket/nowhere", "")

@@ -3,18 +3,18 @@ from typing import Any
 
 import pytest
 
-from maskdrop.errors import ErrorInfo, InvalidPreset, JobInWork, JobNotFailed, TableUnavailable
+from maskdrop.errors import ErrorInfo, InvalidPreset, JobInProgress, JobNotFailed, TableUnavailable
 from maskdrop.flow import (
     admit,
-    arrivals,
     bundle_size,
-    bury,
     enqueue,
+    fail_dead_letters,
+    new_jobs,
+    record_bundle,
     remove,
+    requeue_bundle,
     retry,
-    settle,
     sweep,
-    unsettle,
 )
 from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
 from maskdrop.options import Options
@@ -24,7 +24,7 @@ from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_late
 
 
 def photos(count: int) -> list[Job]:
-    return arrivals([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
+    return new_jobs([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
 
 
 def submit(world: World, jobs: list[Job]) -> None:
@@ -63,7 +63,7 @@ def test_a_photo_twice_in_one_batch_is_one_item() -> None:
 
 def test_a_new_version_of_a_photo_is_another_job() -> None:
     world = World()
-    submit(world, arrivals([a_source(version="v1"), a_source(version="v2")], NOW))
+    submit(world, new_jobs([a_source(version="v1"), a_source(version="v2")], NOW))
     assert len(world.jobs.records) == 2
 
 
@@ -76,7 +76,7 @@ def test_a_new_version_of_a_photo_is_another_job() -> None:
 )
 def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, size: int, code: str) -> None:
     world = World()
-    submit(world, arrivals([a_source(key, size=size)], NOW))
+    submit(world, new_jobs([a_source(key, size=size)], NOW))
     (record,) = world.jobs.records.values()
     assert record.state == "failed"
     assert record.error
@@ -128,7 +128,7 @@ def test_results_are_recorded_with_their_cost_and_an_event() -> None:
     submit(world, photos(2))
     (bundle,) = world.bundles()
     outcomes = [a_success(item.id) for item in bundle.items]
-    settle(world.completed(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, outcomes, usd_per_hour=3.6), world.settings, world.services, NOW)
     for outcome in outcomes:
         record = world.jobs.records[outcome.id]
         assert (record.state, record.result, record.subject) == ("done", outcome.result, outcome.subject)
@@ -141,7 +141,7 @@ def test_where_nothing_is_billed_the_cost_is_unknown_and_not_zero() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[bundle.items[0].id].cost_usd is None
 
 
@@ -151,7 +151,7 @@ def test_one_invalid_image_fails_alone() -> None:
     (bundle,) = world.bundles()
     good, bad = (item.id for item in bundle.items)
     notification = world.completed(bundle, [a_success(good), a_failure(bad, retryable=False)])
-    settle(notification, world.settings, world.services, NOW)
+    record_bundle(notification, world.settings, world.services, NOW)
     assert world.jobs.records[good].state == "done"
     assert world.jobs.records[bad].state == "failed"
     assert world.queue.sent == []
@@ -162,7 +162,7 @@ def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     submit(world, photos(1))
     (bundle,) = world.bundles()
     job_id = bundle.items[0].id
-    settle(world.completed(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
     ((body, delay),) = world.queue.sent
     assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1)
     assert delay > 0
@@ -174,7 +174,7 @@ def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
     world = World()
     submit(world, photos(3))
     (bundle,) = world.bundles()
-    settle(world.failed(bundle), world.settings, world.services, NOW)
+    record_bundle(world.failed(bundle), world.settings, world.services, NOW)
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
     assert len(world.queue.sent) == 3
 
@@ -184,7 +184,7 @@ def test_bundles_get_smaller_with_every_attempt_so_that_a_crashing_image_is_isol
     world = World()
     submit(world, photos(20))
     (bundle,) = world.bundles()
-    settle(world.failed(bundle), world.settings, world.services, NOW)
+    record_bundle(world.failed(bundle), world.settings, world.services, NOW)
     messages = [JobMessage.from_body(body) for body, _ in world.queue.sent]
     assert admit(messages, world.settings, world.services, NOW) == [None] * 20
     assert [len(again.items) for again in world.bundles()[1:]] == [8, 8, 4]
@@ -196,7 +196,7 @@ def test_a_job_fails_after_the_maximum_number_of_attempts_with_the_last_error() 
     waiting: list[Job | JobMessage] = [job]
     for _ in range(world.settings.max_attempts):
         assert admit(waiting, world.settings, world.services, NOW) == [None]
-        settle(world.failed(world.bundles()[-1], "out of memory"), world.settings, world.services, NOW)
+        record_bundle(world.failed(world.bundles()[-1], "out of memory"), world.settings, world.services, NOW)
         waiting = [JobMessage.from_body(world.queue.sent[-1][0])]
     record = world.jobs.records[job.id]
     assert record.state == "failed"
@@ -211,11 +211,13 @@ def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
-    settle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
     admit([JobMessage(old.items[0].id, 1)], world.settings, world.services, NOW)
     before = dict(world.jobs.records)
-    settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.completed(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(
+        world.completed(old, [a_failure(old.items[0].id, retryable=False)]), world.settings, world.services, NOW
+    )
     assert world.jobs.records == before
 
 
@@ -223,8 +225,8 @@ def test_a_late_result_of_an_earlier_bundle_is_recorded() -> None:
     world = World()
     submit(world, photos(1))
     (old,) = world.bundles()
-    settle(world.failed(old), world.settings, world.services, NOW)
-    settle(world.completed(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.failed(old), world.settings, world.services, NOW)
+    record_bundle(world.completed(old, [a_success(old.items[0].id)]), world.settings, world.services, NOW)
     assert world.jobs.records[old.items[0].id].state == "done"
 
 
@@ -233,8 +235,8 @@ def test_a_duplicate_notification_is_recorded_once_and_published_again() -> None
     submit(world, photos(1))
     (bundle,) = world.bundles()
     notification = world.completed(bundle, [a_success(bundle.items[0].id)])
-    settle(notification, world.settings, world.services, NOW)
-    settle(notification, world.settings, world.services, NOW)
+    record_bundle(notification, world.settings, world.services, NOW)
+    record_bundle(notification, world.settings, world.services, NOW)
     assert len(world.jobs.records) == 1
     assert [job.state for job in world.events.published] == ["done", "done"]
 
@@ -268,13 +270,13 @@ def test_the_sweep_ignores_finished_jobs() -> None:
     world = World()
     submit(world, photos(1))
     (bundle,) = world.bundles()
-    settle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
+    record_bundle(world.completed(bundle, [a_success(bundle.items[0].id)]), world.settings, world.services, NOW)
     assert sweep(world.settings, world.services, minutes_later(10_000)) == 0
 
 
 def test_a_dead_letter_of_an_unknown_photo_leaves_a_failed_record() -> None:
     world = World()
-    bury([dropped(a_source(), NOW)], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([dropped(a_source(), NOW)], "Too many deliveries.", world.services, NOW)
     (record,) = world.jobs.records.values()
     assert record.state == "failed"
     assert record.error == ErrorInfo("gave_up", "Too many deliveries.", False)
@@ -286,7 +288,7 @@ def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
     world.endpoint.unavailable = True
     (job,) = photos(1)
     admit([job], world.settings, world.services, NOW)
-    bury([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "failed"
 
 
@@ -294,7 +296,7 @@ def test_a_dead_letter_of_a_submitted_job_is_ignored() -> None:
     world = World()
     (job,) = photos(1)
     submit(world, [job])
-    bury([job], "Too many deliveries.", world.services, NOW)
+    fail_dead_letters([job], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "submitted"
     assert world.events.published == []
 
@@ -304,7 +306,7 @@ def test_a_response_that_could_not_be_recorded_queues_its_jobs_again() -> None:
     submit(world, photos(2))
     (bundle,) = world.bundles()
     error = ErrorInfo("not_recorded", "It could not be recorded.", True)
-    unsettle(world.completed(bundle, []), error, world.settings, world.services, NOW)
+    requeue_bundle(world.completed(bundle, []), error, world.settings, world.services, NOW)
     assert len(world.queue.sent) == 2
 
 
@@ -357,7 +359,7 @@ def test_a_retry_uses_the_corrected_preset_and_fails_while_it_is_invalid() -> No
     world = World()
     own: dict[str, dict[str, Any]] = {"shop": {"output": {"format": "bmp"}}}
     services = replace(world.services, presets=Presets(lambda: own, clock=iter(range(0, 1000, 100)).__next__))
-    admit(arrivals([a_source("inbox/shop/a.jpg")], NOW, services.presets), world.settings, services, NOW)
+    admit(new_jobs([a_source("inbox/shop/a.jpg")], NOW, services.presets), world.settings, services, NOW)
     (failed,) = world.jobs.records.values()
     assert failed.error
     assert failed.error.code == "invalid_preset"
@@ -397,7 +399,7 @@ def test_a_deleted_job_leaves_no_record_and_no_image(state: str) -> None:
 def test_a_submitted_job_is_not_deleted() -> None:
     world = World()
     job = an_upload(world, "submitted")
-    with pytest.raises(JobInWork):
+    with pytest.raises(JobInProgress):
         remove(job, world.settings, world.services)
     assert world.jobs.records == {job.id: job}
     assert (job.source.bucket, job.source.key) in world.storage.objects
@@ -407,7 +409,7 @@ def test_a_job_that_is_submitted_while_it_is_deleted_keeps_its_upload() -> None:
     world = World()
     job = an_upload(world)
     world.jobs.take(job.id, bundle="b", now=NOW, abandoned=NOW)
-    with pytest.raises(JobInWork):
+    with pytest.raises(JobInProgress):
         remove(job, world.settings, world.services)
     assert (job.source.bucket, job.source.key) in world.storage.objects
 

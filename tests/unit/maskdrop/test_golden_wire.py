@@ -16,7 +16,7 @@ from maskdrop.access import Caller, Key
 from maskdrop.job import Job
 from maskdrop.options import Options
 from maskdrop.webhook import event_of
-from maskdrop.wire import Answer, Bundle, Facts, Invocation, JobMessage
+from maskdrop.wire import Bundle, BundleResponse, Facts, Invocation, JobMessage
 from tests.fakes import NOW, World
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -31,8 +31,8 @@ def _event(text: str) -> str:
 
 
 ROUND_TRIPS: dict[str, Callable[[str], str]] = {
-    "answer": lambda text: Answer.from_bytes(text.encode()).to_bytes().decode(),
-    "answer-unpriced": lambda text: Answer.from_bytes(text.encode()).to_bytes().decode(),
+    "answer": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
+    "answer-unpriced": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
     "bundle": lambda text: Bundle.from_bytes(text.encode()).to_bytes().decode(),
     "event-done": _event,
     "event-failed": _event,

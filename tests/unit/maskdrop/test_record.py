@@ -9,7 +9,7 @@ import pytest
 from maskdrop.errors import InvalidOptions
 from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.record import Decimals, Inline, Record
-from maskdrop.wire import Answer, Bundle, Facts, Item, JobMessage
+from maskdrop.wire import Bundle, BundleResponse, Facts, Item, JobMessage
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -91,7 +91,7 @@ def test_fields_of_a_newer_release_are_ignored() -> None:
     assert Outer.from_json({**FULL_JSON, "added_later": 1}) == Outer.from_json(FULL_JSON)
 
 
-@pytest.mark.parametrize("kind", [Answer, Facts, Item, JobMessage])
+@pytest.mark.parametrize("kind", [BundleResponse, Facts, Item, JobMessage])
 def test_the_messages_between_processes_use_the_codec(kind: type) -> None:
     assert issubclass(kind, Record)
     assert "to_json" not in vars(kind)

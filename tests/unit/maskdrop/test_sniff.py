@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from maskdrop.sniff import HEAD, picture_type
+from maskdrop.sniff import HEAD, image_type
 
 FORMATS = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif", "TIFF": "image/tiff",
@@ -15,7 +15,7 @@ FORMATS = {
 def test_every_format_is_known_by_its_first_bytes(form: str, content_type: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, form)
-    assert picture_type(buffer.getvalue()[:HEAD]) == content_type
+    assert image_type(buffer.getvalue()[:HEAD]) == content_type
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,11 @@ def test_every_format_is_known_by_its_first_bytes(form: str, content_type: str) 
     ],
 )
 def test_a_box_of_brands_is_read_whole(brands: bytes, content_type: str | None) -> None:
-    assert picture_type((len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands) == content_type
+    assert image_type((len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands) == content_type
 
 
 @pytest.mark.parametrize(
     "head", [b"", b"B", b"\xff\xd8", b"%PDF-1.7", b"<svg/>", b"PK\3\4", b"RIFF\0\0\0\0WAVE", b"ftyp"]
 )
 def test_other_files_are_not_images(head: bytes) -> None:
-    assert picture_type(head) is None
+    assert image_type(head) is None

@@ -11,8 +11,8 @@ from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import (
     CUSTOM_ATTRIBUTES_MAX,
-    Answer,
     Bundle,
+    BundleResponse,
     Facts,
     Invocation,
     JobMessage,
@@ -78,13 +78,13 @@ def test_a_bundle_of_65_is_refused() -> None:
 
 
 def test_a_bundle_response_survives_the_wire() -> None:
-    answer = Answer("b1", "cpu", 812.5, 1.127, (a_success("1"), a_failure("2", retryable=True)))
-    assert Answer.from_bytes(answer.to_bytes()) == answer
+    answer = BundleResponse("b1", "cpu", 812.5, 1.127, (a_success("1"), a_failure("2", retryable=True)))
+    assert BundleResponse.from_bytes(answer.to_bytes()) == answer
 
 
 def test_the_cost_of_an_image_is_its_share_of_the_bundle() -> None:
-    assert Answer("b", "cpu", 3_600_000, 2.0, (a_success("1"), a_success("2"))).usd_per_item == 1.0
-    assert Answer("b", "cpu", 3_600_000, None, (a_success("1"),)).usd_per_item is None
+    assert BundleResponse("b", "cpu", 3_600_000, 2.0, (a_success("1"), a_success("2"))).usd_per_item == 1.0
+    assert BundleResponse("b", "cpu", 3_600_000, None, (a_success("1"),)).usd_per_item is None
 
 
 def test_a_completed_invocation_names_its_bundle_and_its_response() -> None:

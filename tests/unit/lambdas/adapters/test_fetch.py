@@ -28,8 +28,8 @@ from maskdrop.errors import (
     TooManyRedirects,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy
 from maskdrop.services import Web
+from maskdrop.ssrf import Policy
 from tests.web import ScriptedServer, make_certificate, served
 
 PUBLIC, PUBLIC_6 = "93.184.216.34", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"

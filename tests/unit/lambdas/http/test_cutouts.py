@@ -10,10 +10,10 @@ import pytest
 
 from lambdas.http.cutouts import BODY_MAX
 from lambdas.http.routes import process
-from maskdrop.access import Caller, used
+from maskdrop.access import Caller, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE
-from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadablePicture
-from maskdrop.now import BYTES_MAX
+from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadableImage
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Colour, Output
 from maskdrop.presets import PRESETS
@@ -149,7 +149,7 @@ def test_accepted_images_count_in_the_usage_and_rejected_ones_do_not() -> None:
     post(world, PHOTO)
     post(world, PHOTO, engine="sam")
     post(world, b"")
-    assert used(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 2
+    assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 2
 
 
 BOX = {"box": [1, 2, 30, 40]}
@@ -319,7 +319,7 @@ def test_an_invalid_query_is_rejected(query: dict[str, Any]) -> None:
 
 def test_only_retryable_errors_of_the_container_have_a_retry_after_header() -> None:
     world = World()
-    world.interactive.broken = UnreadablePicture("It is damaged.")
+    world.interactive.broken = UnreadableImage("It is damaged.")
     response = post(world, PHOTO)
     assert refusal(response) == (422, "unreadable_picture")
     assert "Retry-After" not in response["multiValueHeaders"]

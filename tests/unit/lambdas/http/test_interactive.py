@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.session import get_session
 
 from lambdas.adapters.interactive import SageMakerInteractive
-from maskdrop.errors import EndpointStarting, EndpointUnavailable, MaskdropError, UnreadablePicture
+from maskdrop.errors import EndpointStarting, EndpointUnavailable, MaskdropError, UnreadableImage
 from maskdrop.job import Result
 from maskdrop.options import Options
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation, Overflow
@@ -102,13 +102,13 @@ def test_a_result_written_to_s3_is_returned_as_its_location(facts_header: dict[s
 
 
 def test_an_error_of_the_container_keeps_its_type_and_message() -> None:
-    payload = json.dumps({"error": UnreadablePicture("It is damaged.").info.to_json()})
+    payload = json.dumps({"error": UnreadableImage("It is damaged.").info.to_json()})
     body = json.dumps(
         {"Message": "Received error 422.", "OriginalMessage": payload, "OriginalStatusCode": 422}
     ).encode()
     with (
         endpoint(424, body, x_amzn_errortype="ModelError") as (_, interactive),
-        pytest.raises(UnreadablePicture, match=r"^It is damaged\.$"),
+        pytest.raises(UnreadableImage, match=r"^It is damaged\.$"),
     ):
         interactive.cut_out(b"a photo", INVOCATION)
 

@@ -12,7 +12,7 @@ import pytest
 
 from lambdas.http.jobs import UPLOAD_S
 from lambdas.http.routes import process
-from maskdrop.access import Caller, used
+from maskdrop.access import Caller, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import QueueUnavailable
 from maskdrop.flow import admit
@@ -115,7 +115,7 @@ def test_a_job_of_an_upload_is_queued() -> None:
     assert job["source"]["version_id"]
     assert world.queue.sent == [(JobMessage(job["id"], 0).to_body(), 0)]
     assert world.jobs.records[job["id"]].result_key == f"results/jobs/{folder_of('shop')}/{job['id']}.webp"
-    assert used(world.registry, "shop", "2026-11")["pictures"] == 1
+    assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
 
 def test_the_same_object_with_the_same_options_is_one_job_and_counts_once() -> None:
@@ -126,7 +126,7 @@ def test_the_same_object_with_the_same_options_is_one_job_and_counts_once() -> N
     )
     assert (first[0], second[0]) == (202, 202)
     assert first[1] == second[1]
-    assert used(world.registry, "shop", "2026-11")["pictures"] == 1
+    assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
 
 def test_a_request_for_a_finished_job_returns_200() -> None:

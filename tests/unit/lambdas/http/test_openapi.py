@@ -12,12 +12,12 @@ from lambdas.http.page import page
 from lambdas.http.routes import routes
 from maskdrop import schema
 from maskdrop.errors import ErrorInfo
-from maskdrop.guard import URL, Policy, target
 from maskdrop.job import Job, Result, Source, Subject, Webhook, queued
 from maskdrop.options import Options
 from maskdrop.output import FIELDS, BackgroundImage, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
+from maskdrop.ssrf import URL, Policy, target
 from tests.fakes import NOW, World
 from tests.unit.lambdas.http.test_routes import OPERATOR, by, call
 

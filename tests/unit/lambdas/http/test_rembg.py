@@ -9,8 +9,8 @@ import pytest
 from lambdas.http.dialects.rembg import ENGINE_OF, PATHS
 from maskdrop.access import OPEN_PATHS
 from maskdrop.catalog import DEFAULT_ENGINE
-from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadablePicture, UnsupportedFormat
-from maskdrop.now import BYTES_MAX
+from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadableImage, UnsupportedFormat
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Colour, Output
 from maskdrop.prompt import Prompt
@@ -111,7 +111,7 @@ def test_an_invalid_colour_is_rejected(bgc: str) -> None:
     assert "bgc" in response.json["detail"]
 
 
-@pytest.mark.parametrize("error", [UnsupportedFormat, UnreadablePicture])
+@pytest.mark.parametrize("error", [UnsupportedFormat, UnreadableImage])
 def test_a_file_that_is_not_an_image_returns_400_with_the_message(error: type[MaskdropError]) -> None:
     world = World()
     world.interactive.broken = error("It is no image.")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lambdas.http.dialects.removebg import CODES, FIELD_CODES, PARAMETERS, PATHS
-from maskdrop.access import OPEN_PATHS, used
+from maskdrop.access import OPEN_PATHS, usage_of
 from maskdrop.errors import (
     EndpointStarting,
     EndpointUnavailable,
@@ -15,16 +15,16 @@ from maskdrop.errors import (
     RegionEmpty,
     RegionOutside,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.guard import Policy, target
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX
-from maskdrop.now import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.services import Download
-from maskdrop.wire import Invocation, Reply
+from maskdrop.ssrf import Policy, target
+from maskdrop.wire import ImageResponse, Invocation
 from tests.fakes import NOW, FakeInteractive, FakeWeb, World
 from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Response, call, in_json, multipart, urlencoded
 
@@ -44,7 +44,7 @@ class CheckedWeb(FakeWeb):
 class NoSubject(FakeInteractive):
     """Returns a result without a subject."""
 
-    def cut_out(self, image: bytes, invocation: Invocation) -> Reply:
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         reply = super().cut_out(image, invocation)
         return replace(reply, facts=replace(reply.facts, place=None))
 
@@ -89,7 +89,7 @@ def test_every_image_source_works_in_every_kind_of_body(body: tuple[bytes, str])
     assert (response.status, response.body, response.headers["content-type"]) == (200, b"a cut-out", "image/png")
     assert world.interactive.requests[0][0] == PHOTO
     assert world.interactive.requests[0][1].options == Options(output=Output(size="preview"))
-    assert used(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
+    assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
 
 
 def test_a_json_response_has_the_result_in_base64() -> None:
@@ -237,7 +237,7 @@ def test_a_body_that_is_neither_a_form_nor_an_object_returns_400(body: bytes, co
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
-        (UnreadablePicture, 400, "failed_to_read_image"),
+        (UnreadableImage, 400, "failed_to_read_image"),
         (UnsupportedFormat, 400, "invalid_file_type"),
         (ResolutionTooHigh, 400, "resolution_too_high"),
         (RegionOutside, 400, "roi_exceeds_bounds"),

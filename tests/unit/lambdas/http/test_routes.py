@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lambdas.http.routes import process
-from maskdrop.access import OPEN_PATHS, Caller, use
+from maskdrop.access import OPEN_PATHS, Caller, add_usage
 from maskdrop.errors import TableUnavailable
-from maskdrop.flow import admit, arrivals, settle
+from maskdrop.flow import admit, new_jobs, record_bundle
 from tests.fakes import NOW, SETTINGS, World, a_source, a_success, minutes_later
 
 OPERATOR = Caller(id="k0", owner="operator", scope="all", rate=1000)
@@ -72,10 +72,10 @@ def a_world(count: int) -> World:
     world = World()
     for number in range(count):
         now = minutes_later(number)
-        admit(arrivals([a_source(f"inbox/default/{number}.jpg")], now), world.settings, world.services, now)
+        admit(new_jobs([a_source(f"inbox/default/{number}.jpg")], now), world.settings, world.services, now)
     if count:
         first = world.bundles()[0]
-        settle(world.completed(first, [a_success(first.items[0].id)]), world.settings, world.services, NOW)
+        record_bundle(world.completed(first, [a_success(first.items[0].id)]), world.settings, world.services, NOW)
     return world
 
 
@@ -137,7 +137,7 @@ def test_the_pages_together_are_the_list_without_duplicates(state: str | None) -
 
 def test_jobs_changed_in_the_same_microsecond_are_all_listed() -> None:
     world = World()
-    admit(arrivals([a_source(f"inbox/{n}.jpg") for n in range(7)], NOW), world.settings, world.services, NOW)
+    admit(new_jobs([a_source(f"inbox/{n}.jpg") for n in range(7)], NOW), world.settings, world.services, NOW)
     _, first = get(world, "/v1/jobs", limit="4")
     _, second = get(world, "/v1/jobs", limit="4", cursor=first["cursor"])
     assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 7
@@ -275,9 +275,9 @@ def test_a_request_above_the_limit_returns_429_until_the_window_ends() -> None:
 
 def test_usage_counts_the_images_and_rejected_requests_of_a_month() -> None:
     world = World()
-    use(world.registry, "shop", NOW, pictures=2)
-    use(world.registry, "shop", NOW, pictures=1)
-    use(world.registry, "other", NOW, pictures=7)
+    add_usage(world.registry, "shop", NOW, pictures=2)
+    add_usage(world.registry, "shop", NOW, pictures=1)
+    add_usage(world.registry, "other", NOW, pictures=7)
     for _ in range(4):
         call(world, "/v1/usage", context=by(SHOP))
     response = call(world, "/v1/usage", context=by(SHOP), now=minutes_later(2))

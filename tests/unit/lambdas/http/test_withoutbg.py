@@ -12,10 +12,10 @@ from maskdrop.errors import (
     EndpointUnavailable,
     MaskdropError,
     NotAllowed,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.now import BYTES_MAX
+from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Output
 from tests.fakes import World
@@ -86,7 +86,7 @@ def test_an_unknown_output_and_a_missing_image_return_400() -> None:
         (AuthFailed, 401),
         (NotAllowed, 403),
         (UnsupportedFormat, 415),
-        (UnreadablePicture, 422),
+        (UnreadableImage, 422),
         (EndpointUnavailable, 503),
     ],
 )

@@ -22,8 +22,8 @@ def embedding(value: float) -> Embedding:
     return (np.full((1, 4, 8, 8), value, np.float16), np.full((1, 2, 16, 16), -value, np.float16))
 
 
-def value_of(found: Embedding | None) -> float | None:
-    return None if found is None else float(found[0][0, 0, 0, 0])
+def value_of(cached: Embedding | None) -> float | None:
+    return None if cached is None else float(cached[0][0, 0, 0, 0])
 
 
 def test_get_returns_the_embedding_that_was_put() -> None:
@@ -91,8 +91,8 @@ class Encoder:
         return [embedding(int(key)) for key in keys]
 
 
-def values_of(found: dict[str, Embedding]) -> dict[str, float | None]:
-    return {key: value_of(one) for key, one in found.items()}
+def values_of(cached: dict[str, Embedding]) -> dict[str, float | None]:
+    return {key: value_of(one) for key, one in cached.items()}
 
 
 class ObservedCache(EmbeddingCache):
@@ -103,10 +103,10 @@ class ObservedCache(EmbeddingCache):
         self.missed = threading.Semaphore(0)
 
     def get(self, key: str) -> Embedding | None:
-        found = super().get(key)
-        if found is None:
+        cached = super().get(key)
+        if cached is None:
             self.missed.release()
-        return found
+        return cached
 
 
 def test_only_missing_embeddings_are_computed() -> None:
@@ -168,7 +168,7 @@ def test_another_process_reads_the_embedding_from_the_folder(tmp_path: Path) -> 
         "cache.put('a', (np.full((1, 4, 8, 8), 7, np.float16), np.full((1, 2, 16, 16), -7, np.float16)))\n"
     )
     root = Path(__file__).parents[4]
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=root)  # noqa: S603 - our own program
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, cwd=root)  # noqa: S603 - a fixed program
     cache = EmbeddingCache(SIZE, tmp_path, 10**6)
     assert all(map(np.array_equal, cache.get("a") or (), embedding(7)))
     assert cache.bytes == SIZE, "the embedding is in memory too"

@@ -74,7 +74,7 @@ def recorder(request: pytest.FixtureRequest) -> FakeRecorder | None:
     return FakeRecorder() if request.param == "with graphs" else None
 
 
-def runner(network: Callable[..., list[torch.Tensor]], recorder: FakeRecorder | None = None) -> TorchRunner:
+def make_runner(network: Callable[..., list[torch.Tensor]], recorder: FakeRecorder | None = None) -> TorchRunner:
     return TorchRunner(network, "cpu", torch.float16, (lambda: recorder) if recorder else None)
 
 
@@ -82,9 +82,9 @@ def images(count: int, shape: tuple[int, ...] = SMALL) -> list[np.ndarray]:
     return [np.full(shape, number + 1, np.float32) for number in range(count)]
 
 
-def assert_doubled(found: Sequence[tuple[np.ndarray, ...]], sent: Sequence[np.ndarray]) -> None:
-    assert len(found) == len(sent)
-    for (doubled, total), image in zip(found, sent, strict=True):
+def assert_doubled(outputs: Sequence[tuple[np.ndarray, ...]], sent: Sequence[np.ndarray]) -> None:
+    assert len(outputs) == len(sent)
+    for (doubled, total), image in zip(outputs, sent, strict=True):
         assert np.array_equal(doubled, 2 * image)
         assert total == image.sum()
 
@@ -93,11 +93,11 @@ def assert_doubled(found: Sequence[tuple[np.ndarray, ...]], sent: Sequence[np.nd
 def test_every_image_gets_its_own_outputs_in_order_for_any_number_of_images(
     recorder: FakeRecorder | None, batch_max: int
 ) -> None:
-    made = runner(Doubling(), recorder)
-    made.warm_up([SMALL, WIDE], batch_max)
+    runner = make_runner(Doubling(), recorder)
+    runner.warm_up([SMALL, WIDE], batch_max)
     for count in range(1, 20):
         for shape in (SMALL, WIDE):
-            assert_doubled(made.run(images(count, shape)), images(count, shape))
+            assert_doubled(runner.run(images(count, shape)), images(count, shape))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_every_image_gets_its_own_outputs_in_order_for_any_number_of_images(
 )
 def test_a_batch_is_padded_if_at_least_three_quarters_full_and_split_otherwise(count: int, expected: list[int]) -> None:
     network, recorder = Doubling(), FakeRecorder()
-    made = runner(network, recorder)
-    made.warm_up([SMALL], 16)
+    runner = make_runner(network, recorder)
+    runner.warm_up([SMALL], 16)
     network.sizes.clear()
-    assert_doubled(made.run(images(count)), images(count))
+    assert_doubled(runner.run(images(count)), images(count))
     assert network.sizes == expected
 
 
@@ -137,33 +137,33 @@ def test_sizes_that_do_not_fit_into_memory_are_left_out_and_their_batches_are_sp
     recorder: FakeRecorder | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = Doubling(numbers_max=4 * 48)
-    made = runner(network, recorder)
-    made.warm_up([SMALL, WIDE], 16)
+    runner = make_runner(network, recorder)
+    runner.warm_up([SMALL, WIDE], 16)
     assert "16 images of (3, 4, 4) do not fit" in caplog.text
     for shape, largest in ((SMALL, 4), (WIDE, 2)):
         network.sizes.clear()
-        assert_doubled(made.run(images(13, shape)), images(13, shape))
+        assert_doubled(runner.run(images(13, shape)), images(13, shape))
         assert max(network.sizes) == largest
 
 
 def test_an_image_that_does_not_fit_raises_out_of_memory_until_it_fits(recorder: FakeRecorder | None) -> None:
     network = Doubling(numbers_max=10)
-    made = runner(network, recorder)
-    made.warm_up([SMALL], 4)
+    runner = make_runner(network, recorder)
+    runner.warm_up([SMALL], 4)
     with pytest.raises(torch.OutOfMemoryError):
-        made.run(images(1))
+        runner.run(images(1))
     network.numbers_max = 48
-    assert_doubled(made.run(images(1)), images(1))
+    assert_doubled(runner.run(images(1)), images(1))
 
 
 def test_out_of_memory_without_a_graph_leaves_the_graphs_usable() -> None:
     network = Doubling()
-    made = runner(network, FakeRecorder())
-    made.warm_up([SMALL], 4)
+    runner = make_runner(network, FakeRecorder())
+    runner.warm_up([SMALL], 4)
     network.numbers_max = 48
     with pytest.raises(torch.OutOfMemoryError):
-        made.run(images(2, WIDE))  # a shape without a graph
-    assert_doubled(made.run(images(1)), images(1))
+        runner.run(images(2, WIDE))  # a shape without a graph
+    assert_doubled(runner.run(images(1)), images(1))
 
 
 @pytest.mark.parametrize("recorded_max", [0, 3])
@@ -171,12 +171,12 @@ def test_if_a_graph_cannot_be_recorded_forward_passes_run_without_graphs(
     recorded_max: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = FakeRecorder(recorded_max=recorded_max)
-    made = runner(Doubling(), recorder)
-    made.warm_up([SMALL, WIDE], 8)
+    runner = make_runner(Doubling(), recorder)
+    runner.warm_up([SMALL, WIDE], 8)
     assert len(recorder.recorded) == recorded_max
     assert caplog.text.count("a CUDA graph cannot be recorded") == 1
     for shape in (SMALL, WIDE):
-        assert_doubled(made.run(images(7, shape)), images(7, shape))
+        assert_doubled(runner.run(images(7, shape)), images(7, shape))
 
 
 def test_an_error_of_the_network_is_raised_by_warm_up() -> None:
@@ -184,23 +184,23 @@ def test_an_error_of_the_network_is_raised_by_warm_up() -> None:
         raise RuntimeError("no kernel image is available for execution on the device")
 
     with pytest.raises(RuntimeError, match="no kernel image"):
-        runner(broken, FakeRecorder()).warm_up([SMALL], 1)
+        make_runner(broken, FakeRecorder()).warm_up([SMALL], 1)
 
 
 def test_the_largest_batch_is_recorded_first_so_that_the_others_share_its_memory() -> None:
     recorder = FakeRecorder()
-    runner(Doubling(), recorder).warm_up([SMALL, WIDE], 4)
+    make_runner(Doubling(), recorder).warm_up([SMALL, WIDE], 4)
     numbers = [doubled.numel() for doubled, _ in recorder.recorded]
     assert numbers == [4 * 96, 2 * 96, 96, 4 * 48, 2 * 48, 48]
 
 
 def test_many_threads_get_their_own_outputs(recorder: FakeRecorder | None) -> None:
-    made = runner(Doubling(), recorder)
-    made.warm_up([SMALL], 8)
+    runner = make_runner(Doubling(), recorder)
+    runner.warm_up([SMALL], 8)
 
     def run_images(seed: int) -> None:
         sent = [image * (seed + 1) for image in images(1 + seed % 9)]
-        assert_doubled(made.run(sent), sent)
+        assert_doubled(runner.run(sent), sent)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(run_images, range(100)))
@@ -208,7 +208,7 @@ def test_many_threads_get_their_own_outputs(recorder: FakeRecorder | None) -> No
 
 def test_a_shape_that_is_not_warmed_up_runs_as_one_batch() -> None:
     network = Doubling()
-    assert_doubled(runner(network).run(images(7)), images(7))
+    assert_doubled(make_runner(network).run(images(7)), images(7))
     assert network.sizes == [7]
 
 
@@ -246,9 +246,9 @@ def test_a_forward_pass_uses_tensors_of_its_device_only(name: str) -> None:
     else:
         pytest.importorskip("transformers", reason="transformers is not installed")
         from sagemaker_model.nets.sam import Encoder
-        from tests.unit.sagemaker_model.nets.test_sam_networks import SMALL as SMALL_SAM
+        from tests.unit.sagemaker_model.nets.small_sam import NETWORKS
 
-        network = SMALL_SAM[name]()
+        network = NETWORKS[name]()
         side = network.config.prompt_encoder_config.image_size
         net, shape = Encoder(network), (2, 3, side, side)
     net.to("meta")
@@ -268,17 +268,17 @@ def test_graphs_give_the_outputs_of_the_network_without_graphs() -> None:
     torch.manual_seed(0)
     net = MODNet().eval().to("cuda").to(memory_format=torch.channels_last)
     cast_weights(net, torch.float16)
-    made, plain = (TorchRunner(lambda x: (net(x)[:, 0],), "cuda", torch.float16) for _ in range(2))
+    runner, plain = (TorchRunner(lambda x: (net(x)[:, 0],), "cuda", torch.float16) for _ in range(2))
     shapes = [(3, 512, 672), (3, 672, 512), (3, 512, 512)]
-    made.warm_up(shapes, 8)
-    assert made._recorder is not None, "the graphs were recorded"
+    runner.warm_up(shapes, 8)
+    assert runner._recorder is not None, "the graphs were recorded"
     rng = np.random.default_rng(0)
     for shape in shapes:
         for count in (1, 3, 8, 13):
             sent = [rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(count)]
-            for (found,), one in zip(made.run(sent), sent, strict=True):
+            for (outputs,), one in zip(runner.run(sent), sent, strict=True):
                 ((expected,),) = plain.run([one])
-                assert np.abs(found.astype(np.float32) - expected).max() < 0.02
+                assert np.abs(outputs.astype(np.float32) - expected).max() < 0.02
 
 
 @on_a_gpu
@@ -290,9 +290,9 @@ def test_real_out_of_memory_leaves_the_graphs_usable() -> None:
             torch.empty(10**15, device=x.device)
         return [2 * x, x.sum((1, 2, 3))]
 
-    made = TorchRunner(network, "cuda", torch.float16)
-    made.warm_up([SMALL], 8)
-    assert_doubled(made.run(images(7)), images(7))
+    runner = TorchRunner(network, "cuda", torch.float16)
+    runner.warm_up([SMALL], 8)
+    assert_doubled(runner.run(images(7)), images(7))
     with pytest.raises(torch.OutOfMemoryError):
-        made.run(images(3, WIDE))
-    assert_doubled(made.run(images(7)), images(7))
+        runner.run(images(3, WIDE))
+    assert_doubled(runner.run(images(7)), images(7))

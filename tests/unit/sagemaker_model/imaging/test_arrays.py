@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdrop.errors import EmptyFile, FileTooLarge, InputError, ResolutionTooHigh, UnreadablePicture, UnsupportedFormat
+from maskdrop.errors import EmptyFile, FileTooLarge, InputError, ResolutionTooHigh, UnreadableImage, UnsupportedFormat
 from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.cutout import cut_out
@@ -84,7 +84,7 @@ def test_an_array_of_objects_is_rejected_without_unpickling(capsys: pytest.Captu
     objects[:] = PrintsWhenUnpickled()
     with pytest.raises(UnsupportedFormat):
         read_array(npy(objects, allow_pickle=True), LIMITS)
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         read_array(pickle.dumps(PrintsWhenUnpickled()), LIMITS)
     assert capsys.readouterr().out == ""
 
@@ -103,7 +103,7 @@ def test_a_header_whose_shape_is_not_an_image_is_rejected(shape: str) -> None:
 
 @pytest.mark.parametrize("body", [npy(RGB)[:-1], npy(RGB) + b"\0", npy(RGB)[:128]])
 def test_a_truncated_or_too_long_array_is_rejected(body: bytes) -> None:
-    with pytest.raises(UnreadablePicture, match="declares 3,600 bytes"):
+    with pytest.raises(UnreadableImage, match="declares 3,600 bytes"):
         read_array(body, LIMITS)
 
 
@@ -122,7 +122,7 @@ def test_a_truncated_or_too_long_array_is_rejected(body: bytes) -> None:
     ],
 )
 def test_an_invalid_header_is_rejected(body: bytes) -> None:
-    with pytest.raises(UnreadablePicture, match=r"not an \.npy file"):
+    with pytest.raises(UnreadableImage, match=r"not an \.npy file"):
         read_array(body, LIMITS)
 
 

@@ -15,7 +15,7 @@ from maskdrop.errors import (
     FileTooLarge,
     MaskdropError,
     ResolutionTooHigh,
-    UnreadablePicture,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from maskdrop.output import Channels, Format, Output
@@ -162,7 +162,7 @@ def test_data_that_is_not_an_image_is_rejected(data: bytes) -> None:
 def test_a_truncated_file_raises_an_error_that_is_not_retryable(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     data = saved(Image.fromarray(noise), kind)
-    with pytest.raises((UnreadablePicture, UnsupportedFormat)) as caught:
+    with pytest.raises((UnreadableImage, UnsupportedFormat)) as caught:
         decode(data[: len(data) // 2], LIMITS)
     assert not caught.value.retryable
 
@@ -170,14 +170,14 @@ def test_a_truncated_file_raises_an_error_that_is_not_retryable(kind: str) -> No
 def test_a_flipped_bit_in_a_png_is_detected() -> None:
     data = bytearray(saved(Image.fromarray(QUARTERS), "PNG", compress_level=0))
     data[len(data) // 2] ^= 1
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         decode(bytes(data), LIMITS)
 
 
 def test_a_text_chunk_that_decompresses_to_100_megabytes_is_rejected() -> None:
     info = PngImagePlugin.PngInfo()
     info.add(b"zTXt", b"note\0\0" + zlib.compress(b"0" * 100_000_000))
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadableImage):
         decode(saved(Image.fromarray(QUARTERS), "PNG", pnginfo=info), LIMITS)
 
 

@@ -36,14 +36,14 @@ PLAIN = {"lr_branch.conv_lr": (1, 32, 3), "hr_branch.conv_hr.1": (1, 32, 1), "f_
 def shapes() -> Shapes:
     """Returns the shapes of the 751 entries of the published file, named without "module."."""
     backbone = dict(_backbone())
-    found: Shapes = {f"{prefix}{name}": shape for prefix in ("", "lr_branch.") for name, shape in backbone.items()}
-    found |= {"lr_branch.se_block.fc.0.weight": (320, 1280), "lr_branch.se_block.fc.2.weight": (1280, 320)}
+    entries: Shapes = {f"{prefix}{name}": shape for prefix in ("", "lr_branch.") for name, shape in backbone.items()}
+    entries |= {"lr_branch.se_block.fc.0.weight": (320, 1280), "lr_branch.se_block.fc.2.weight": (1280, 320)}
     for name, (outputs, inputs, side) in (BLOCKS | PLAIN).items():
-        found[f"{name}.layers.0.weight"] = (outputs, inputs, side, side)
-        found[f"{name}.layers.0.bias"] = (outputs,)
+        entries[f"{name}.layers.0.weight"] = (outputs, inputs, side, side)
+        entries[f"{name}.layers.0.bias"] = (outputs,)
     for name, (outputs, _, _) in BLOCKS.items():
-        found |= _norm(f"{name}.layers.1.bnorm", outputs // 2)
-    return found
+        entries |= _norm(f"{name}.layers.1.bnorm", outputs // 2)
+    return entries
 
 
 def _backbone() -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -62,27 +62,27 @@ def _backbone() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _norm(name: str, channels: int) -> Shapes:
-    found: Shapes = {f"{name}.{entry}": (channels,) for entry in ("weight", "bias", "running_mean", "running_var")}
-    return found | {f"{name}.num_batches_tracked": ()}
+    entries: Shapes = {f"{name}.{entry}": (channels,) for entry in ("weight", "bias", "running_mean", "running_var")}
+    return entries | {f"{name}.num_batches_tracked": ()}
 
 
 def state(seed: int = 0) -> State:
     """Returns random tensors for all entries of the published file: "module." before each name, the backbone twice."""
     generator = torch.Generator().manual_seed(seed)
-    found: State = {}
+    entries: State = {}
     for name, shape in shapes().items():
         if name.startswith("lr_branch.backbone."):
-            found[name] = found[name.removeprefix("lr_branch.")].clone()
+            entries[name] = entries[name.removeprefix("lr_branch.")].clone()
         elif name.endswith("num_batches_tracked"):
-            found[name] = torch.tensor(1000)
+            entries[name] = torch.tensor(1000)
         elif name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
-            found[name] = 0.5 + torch.rand(shape, generator=generator)
+            entries[name] = 0.5 + torch.rand(shape, generator=generator)
         elif name.endswith("weight"):
             inputs = torch.Size(shape[1:]).numel()
-            found[name] = torch.randn(shape, generator=generator) * (2 / inputs) ** 0.5
+            entries[name] = torch.randn(shape, generator=generator) * (2 / inputs) ** 0.5
         else:
-            found[name] = 0.3 * torch.randn(shape, generator=generator)
-    return {f"module.{name}": tensor for name, tensor in found.items()}
+            entries[name] = 0.3 * torch.randn(shape, generator=generator)
+    return {f"module.{name}": tensor for name, tensor in entries.items()}
 
 
 def forward(published: State, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

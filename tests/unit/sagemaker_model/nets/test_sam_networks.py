@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Iterable
@@ -20,10 +19,10 @@ from sagemaker_model.weights.store import InvalidWeights
 torch = pytest.importorskip("torch", reason="torch is not installed: only the GPU container has it")
 pytest.importorskip("transformers", reason="transformers is not installed: only the GPU container has it")
 
-from safetensors.torch import save_file  # noqa: E402 - after the check that it is there
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel  # noqa: E402
 
 from sagemaker_model.nets import sam  # noqa: E402
+from tests.unit.sagemaker_model.nets.small_sam import NETWORKS, save_folder  # noqa: E402
 
 OFFICIAL_COUNTS = {
     "vit_b": 314,
@@ -123,68 +122,6 @@ def official(family: str, state: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
-def randomised(network: Any) -> Any:
-    """Sets large random weights from a fixed seed, so that no output is close to 0."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, value in network.state_dict().items():
-            std = 0.3 if value.ndim > 1 else 0.05
-            mean = 1.0 if "norm" in key and key.endswith("weight") else 0.0
-            value.copy_(mean + std * torch.randn(value.shape, generator=generator))
-        if isinstance(network, SamModel):  # one matrix under two names
-            network.prompt_encoder.shared_embedding.positional_embedding = (
-                network.shared_image_embedding.positional_embedding
-            )
-        else:
-            network.prompt_encoder.shared_embedding.positional_embedding.copy_(
-                network.shared_image_embedding.positional_embedding
-            )
-    return network.eval()
-
-
-DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
-
-
-def small_sam() -> Any:
-    vision = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "global_attn_indexes": [1],
-        "image_size": 64,
-        "output_channels": 32,
-        "num_pos_feats": 16,
-        "window_size": 2,
-    }
-    prompts = {"hidden_size": 32, "image_size": 64}
-    config = SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
-    return randomised(SamModel(config))
-
-
-def small_sam2() -> Any:
-    sizes = [8, 16, 32, 64]
-    backbone = {
-        "model_type": "sam2_hiera_det_model",
-        "hidden_size": 8,
-        "embed_dim_per_stage": sizes,
-        "blocks_per_stage": [1, 1, 2, 1],
-        "global_attention_blocks": [3],
-        "image_size": [64, 64],
-        "window_size_per_stage": [8, 4, 4, 2],
-        "window_positional_embedding_background_size": [4, 4],
-    }
-    vision = {
-        "backbone_config": backbone,
-        "backbone_channel_list": sizes[::-1],
-        "fpn_hidden_size": 32,
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-    }
-    prompts = {"hidden_size": 32, "image_size": 64}
-    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER)
-    return randomised(Sam2Model(config))
-
-
-SMALL = {"sam": small_sam, "sam2": small_sam2}
 ENGINES = {"sam": (Sam, "sam-vit-base", "sam-vit_b"), "sam2": (Sam2, "sam2.1-hiera-tiny", "sam2-tiny")}
 
 each_family = pytest.mark.parametrize("family", ["sam", "sam2"])
@@ -195,14 +132,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with small networks in Hugging Face folders; SAM 2.1 with a key of the video model, as
     published."""
     root = tmp_path_factory.mktemp("weights")
-    for family, make in SMALL.items():
-        network, folder = make(), root / ENGINES[family][1]
-        folder.mkdir()
-        state = {key: value.clone() for key, value in network.state_dict().items()}
-        if family == "sam2":
-            state["memory_attention.layers.0.linear1.weight"] = torch.zeros(2)
-        save_file(state, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(network.config.to_dict()))
+    for family, make in NETWORKS.items():
+        video = {"memory_attention.layers.0.linear1.weight": torch.zeros(2)} if family == "sam2" else None
+        save_folder(make(), root / ENGINES[family][1], video)
     return root
 
 
@@ -223,20 +155,20 @@ def image(width: int, height: int) -> np.ndarray:
 def test_the_official_file_of_every_variant_loads_strictly(name: str) -> None:
     family, config = sam.CONFIGS[name]
     with torch.device("meta"):
-        made = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
+        network = SamModel(SamConfig(**config)) if family == "sam" else Sam2Model(Sam2Config(**config))
     one = torch.zeros(1)
-    state = official(family, {key: one.expand(value.shape) for key, value in made.state_dict().items()})
+    state = official(family, {key: one.expand(value.shape) for key, value in network.state_dict().items()})
     assert len(state) == OFFICIAL_COUNTS[name]
     loaded = sam.from_official(name, state)
     assert {key: value.shape for key, value in loaded.state_dict().items()} == {
-        key: value.shape for key, value in made.state_dict().items()
+        key: value.shape for key, value in network.state_dict().items()
     }
     assert not any(value.is_meta for value in (*loaded.parameters(), *loaded.buffers()))
 
 
 @each_family
 def test_renamed_maps_every_official_key_to_its_key_in_transformers(family: str) -> None:
-    before = SMALL[family]().state_dict()
+    before = NETWORKS[family]().state_dict()
     after = sam.renamed(family, official(family, before))
     before.pop("shared_image_embedding.positional_embedding")
     assert after.keys() == before.keys()
@@ -261,7 +193,7 @@ TOKEN = "mask_decoder.iou_token.weight"
     ],
 )
 def test_weights_of_another_network_are_refused_and_named(family: str, change: Any, message: str) -> None:
-    network = SMALL[family]()
+    network = NETWORKS[family]()
     with pytest.raises(InvalidWeights, match=message):
         sam.from_hugging_face(family, network.config.to_dict(), change(network.state_dict()))
 
@@ -345,7 +277,7 @@ def labelled_points(*prompts: Iterable[tuple[float, float, int]]) -> tuple[Any, 
 @pytest.mark.parametrize("kind", ["points", "box", "both"])
 def test_the_decoder_gives_the_outputs_of_the_network_of_transformers(family: str, kind: str) -> None:
     """transformers takes boxes as such and returns one mask or three; the decoder takes a box as two points."""
-    network = SMALL[family]()
+    network = NETWORKS[family]()
     maps = sam.Encoder(network)(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     points = [[(9.0, 12.0, 1), (40.0, 33.0, 0)], [(5.0, 6.0, 1), (7.0, 60.0, 1)]]
     boxes = [(3.0, 4.0, 30.0, 50.0), (20.0, 10.0, 60.0, 30.0)]
@@ -395,8 +327,8 @@ def test_a_batch_gives_the_embeddings_of_its_images_on_their_own(family: str, fo
     pixels = [engine.prepare(image(*size), prompts) for size in ((20, 30), (30, 20), (64, 64))]
     together = engine.infer(pixels)
     for one, embedding in zip(pixels, together, strict=True):
-        (alone,) = again.infer([one])
-        for a, b in zip(alone, embedding, strict=True):
+        (single,) = again.infer([one])
+        for a, b in zip(single, embedding, strict=True):
             assert a.dtype == np.float16
             assert b.base is None, "a view would keep its batch in memory"
             assert np.allclose(a, b, atol=2e-2)
@@ -409,8 +341,8 @@ def test_a_warmed_up_batch_gives_the_same_embeddings(family: str, folders: Path)
     prompts = (Prompt((3, 4, 15, 16)),)
     inputs = [engine.prepare(image(20, 20 + i), prompts) for i in range(7)]
     for one, embedding in zip(inputs, engine.infer(inputs), strict=True):
-        (alone,) = again.infer([one])
-        for a, b in zip(alone, embedding, strict=True):
+        (single,) = again.infer([one])
+        for a, b in zip(single, embedding, strict=True):
             assert np.allclose(a, b, atol=2e-2)
 
 
@@ -425,7 +357,7 @@ def exported(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("onnx")
     for family, (_, _, name) in ENGINES.items():
-        network = SMALL[family]()
+        network = NETWORKS[family]()
         sam_encoder_to_onnx(network, root / f"{name}.encoder.onnx")
         sam_decoder_to_onnx(network, root / f"{name}.decoder.onnx")
     return root

@@ -193,9 +193,9 @@ def test_the_image_of_a_cancelled_caller_is_not_run() -> None:
     async def requests(batcher: Batcher) -> None:
         first = asyncio.create_task(batcher.infer("e", engine, image(0)))
         await until(lambda: len(engine.batches) == 1)
-        gone, stays = (asyncio.create_task(batcher.infer("e", engine, image(number))) for number in (1, 2))
+        cancelled, stays = (asyncio.create_task(batcher.infer("e", engine, image(number))) for number in (1, 2))
         await asyncio.sleep(0)
-        gone.cancel()
+        cancelled.cancel()
         assert engine.hold
         engine.hold.set()
         await asyncio.gather(first, stays)

@@ -24,7 +24,7 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Answer, Bundle, Destination, Item
+from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Bundle, BundleResponse, Destination, Item
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging import arrays
 from sagemaker_model.serving.runtime import in_flight_max
@@ -53,12 +53,12 @@ def send(client: TestClient, body: bytes = JPEG, **options: object) -> Response:
     return client.post("/invocations", content=body, headers=headers)
 
 
-def bundle(client: TestClient, *items: Item) -> Answer:
+def bundle(client: TestClient, *items: Item) -> BundleResponse:
     response = client.post(
         "/invocations", content=Bundle("b", items).to_bytes(), headers={"Content-Type": "application/json"}
     )
     assert response.status_code == 200, response.text
-    return Answer.from_bytes(response.content)
+    return BundleResponse.from_bytes(response.content)
 
 
 def item(number: int, storage: FakeStorage, body: bytes = JPEG) -> Item:

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 
 from maskdrop.errors import BlockedUrl, InvalidUrl
-from maskdrop.guard import Policy, is_public, target
+from maskdrop.ssrf import Policy, is_public, target
 
 OWN = Policy(trusted=frozenset({"images.corp.internal", "localhost", "10.1.2.3"}))
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from maskdrop.errors import EndpointUnavailable, IdempotencyKeyReused, InvalidOptions, RequestInWork
-from maskdrop.once import IN_WORK, KEPT, once
+from maskdrop.errors import EndpointUnavailable, IdempotencyKeyReused, InvalidOptions, RequestInProgress
+from maskdrop.idempotency import IN_WORK, KEPT, once
 from tests.fakes import NOW, FakeRegistry
 
 REQUEST = {"source": {"upload": "1"}, "engine": "selfie"}
@@ -54,7 +54,7 @@ def test_a_request_during_the_first_one_is_refused() -> None:
     registry, work = FakeRegistry(), Work()
 
     def first() -> dict[str, Any]:
-        with pytest.raises(RequestInWork):
+        with pytest.raises(RequestInProgress):
             once(registry, "shop", "k", REQUEST, NOW, work)
         with pytest.raises(IdempotencyKeyReused):
             once(registry, "shop", "k", {}, NOW, work)
@@ -71,7 +71,7 @@ def test_an_unfinished_request_may_be_repeated_after_a_minute() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         once(registry, "shop", "k", REQUEST, NOW, killed)
-    with pytest.raises(RequestInWork):
+    with pytest.raises(RequestInProgress):
         once(registry, "shop", "k", REQUEST, NOW, work)
     registry.now = NOW + IN_WORK
     assert once(registry, "shop", "k", REQUEST, registry.now, work)["call"] == 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from maskdrop.errors import IdempotencyKeyReused, InvalidOptions, MaskdropError, RequestInWork
+from maskdrop.errors import IdempotencyKeyReused, InvalidOptions, MaskdropError, RequestInProgress
 from maskdrop.job import folder_of
 from maskdrop.services import Registry
 
@@ -37,7 +37,7 @@ def once(
     """Returns the response of `process`, a JSON object, or the stored response of an earlier call with this key.
 
     An error is not stored, so that the request can be repeated. Raises InvalidOptions for a malformed key,
-    IdempotencyKeyReused where the key belongs to another request, RequestInWork while that request is running, and
+    IdempotencyKeyReused where the key belongs to another request, RequestInProgress while that request is running, and
     the errors of `process`.
     """
     if not KEY.fullmatch(key):
@@ -49,7 +49,7 @@ def once(
         if known["request"] != digest:
             raise IdempotencyKeyReused("This Idempotency-Key belongs to another request; use a new key.")
         if known["answer"] is None:
-            raise RequestInWork("The first request with this Idempotency-Key is still being processed; retry later.")
+            raise RequestInProgress("The first request with this Idempotency-Key is still running; retry later.")
         stored: dict[str, Any] = known["answer"]
         return stored
     try:

@@ -13,7 +13,7 @@ from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
 from maskdrop.options import Options
 from maskdrop.services import Services
 from maskdrop.settings import Interactive, Settings
-from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, Invocation, Overflow, Reply
+from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, ImageResponse, Invocation, Overflow
 
 BYTES_MAX = 4_000_000
 """Maximum bytes of an image in a request and of a result in a response. In base64 they are 5.3 MB of the 6 MB that a
@@ -37,19 +37,19 @@ def cut_out_now(
     now: datetime,
     *,
     spent_s: float = 0.0,
-) -> Reply | Job:
+) -> ImageResponse | Job:
     """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
     container's errors and Unavailable."""
-    if reply := reply_now(picture, options, settings, services, spent_s=spent_s):
+    if reply := invoke_now(picture, options, settings, services, spent_s=spent_s):
         return reply
     source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
     services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
     return enqueue(queued(source, preset, options, now, owner=owner), services)
 
 
-def reply_now(
+def invoke_now(
     picture: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
-) -> Reply | None:
+) -> ImageResponse | None:
     """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
     as `cut_out_now` does."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
