@@ -131,7 +131,7 @@ class _PaddedPlanes:
         """Adds the border to planes HxW."""
         height, width = planes[0].shape
         padded = cls(np.empty((len(planes), height + 2, width + 2), np.float32))
-        padded.pixels[:] = planes
+        np.stack(planes, out=padded.pixels)
         padded.extend_border()
         return padded
 
@@ -158,6 +158,7 @@ class _PaddedPlanes:
         planes[:, :, 0], planes[:, :, -1] = planes[:, :, 1], planes[:, :, -2]
 
     def _shifted(self, shift: int) -> Floats:
+        """View of the inner lines, shifted by a number of values."""
         count, height, width = self.planes.shape
         start = width + shift
         return self.planes.reshape(count, -1)[:, start : start + (height - 2) * width]
