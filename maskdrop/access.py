@@ -123,7 +123,7 @@ class Window:
         """Raises RateLimitExceeded."""
         if self.exceeded:
             raise RateLimitExceeded(
-                f"The rate limit of this key is {self.limit} calls per minute; retry after `Retry-After` seconds."
+                f"The rate limit of {self.limit} requests per minute is exceeded; retry after `Retry-After` seconds."
             )
 
 

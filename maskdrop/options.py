@@ -52,7 +52,7 @@ def parsed(data: Any) -> dict[str, Any]:
     `output`, a dictionary. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidOptions("Options must be an object.")
+        raise InvalidOptions(f"Options must be an object with the fields {', '.join(JSON_FIELDS)}; got {data!r:.80}.")
     if unknown := set(data) - set(JSON_FIELDS):
         raise InvalidOptions(
             f"Unknown option {', '.join(sorted(map(repr, unknown)))}; options are {', '.join(JSON_FIELDS)}."
@@ -64,7 +64,7 @@ def parsed(data: Any) -> dict[str, Any]:
         values["task"] = task
     if (name := data.get("engine")) is not None:
         if not isinstance(name, str):
-            raise InvalidOptions(f'"engine" must be the name of an engine; got {name!r:.80}.')
+            raise InvalidOptions(f'"engine" must be the name of an engine (a string); got {name!r:.80}.')
         values["engine"] = engine(name)
     prompts = prompts_from_json(data.get("prompt"))
     return {**values, "prompts": prompts, "output": output.parsed(data.get("output"))}

@@ -63,7 +63,7 @@ def record(properties: Mapping[str, Schema], optional: Mapping[str, Schema] | No
 
 
 def request(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
-    """An object of a request: unknown fields are refused."""
+    """An object of a request: unknown fields are rejected."""
     return {**record(required, optional), "additionalProperties": False}
 
 
@@ -73,20 +73,19 @@ def fields_of(kind: type, *omitted: str) -> dict[str, Schema]:
 
 
 def matching(pattern: str, *, empty: bool = False) -> Schema:
-    """A text that matches `pattern` as a whole. empty: also allows an empty text."""
+    """A string that matches `pattern` as a whole. empty: also allows an empty string."""
     return {"type": "string", "pattern": f"^(?:{pattern}{'|' if empty else ''})$"}
 
 
 def output_fields(*, flat: bool) -> dict[str, Schema]:
-    """Schemas of the output fields. flat: each is a text, as in a query or form, where an empty text means absent."""
+    """Schemas of the output fields. flat: each is a string, as in a query or form; an empty one means absent."""
     schemas = {}
     for name, field in FIELDS.items():
         schema = matching(field.pattern, empty=flat)
         if not flat:
             schema["type"] = ["string", "boolean", "null"] if name == "crop" else ["string", "null"]
         schemas[name] = {**schema, "description": f"{field.grammar[0].upper()}{field.grammar[1:]}."}
-    if not flat:
-        schemas["background"]["description"] += " Only presets may name an image."
+    schemas["background"]["description"] += " Only a preset may name an image."
     return schemas
 
 
@@ -139,7 +138,7 @@ def response_options() -> dict[str, Schema]:
 
 def components() -> dict[str, Schema]:
     """All named schemas."""
-    url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for some minutes."}
+    url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for 15 minutes."}
     return {
         "Prompt": _prompt(),
         "Output": {

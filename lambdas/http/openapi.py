@@ -196,7 +196,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": or_null(PUBLIC_URL)})},
             responses={
                 200: SuccessResponse("The job exists already and has finished.", job, {"Location": TEXT}, links),
-                202: SuccessResponse("The job is queued.", job, {"Location": TEXT}, links),
+                202: SuccessResponse("The job is queued or submitted.", job, {"Location": TEXT}, links),
             },
             errors=(
                 *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
@@ -279,7 +279,7 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/usage"): Operation(
             tag="service",
             name="usage",
-            summary="Get the caller's usage in a calendar month (UTC)",
+            summary="Get the usage of the caller's owner in a calendar month (UTC)",
             parameters=[
                 _parameter(
                     "query", "month", matching(MONTH.pattern), "Month as YYYY-MM; the default is the current month."
@@ -287,7 +287,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             ],
             responses={
                 200: SuccessResponse(
-                    "Counts of images and of rejected requests.",
+                    "Number of images (`pictures`) and of requests that the rate limit rejected (`refused`).",
                     {JSON: record({"owner": TEXT, "month": TEXT, "pictures": COUNT, "refused": COUNT})},
                 )
             },
@@ -334,11 +334,11 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Maskdrop",
             "version": __version__,
-            "summary": "Drop an image, get its mask.",
-            "description": "Background removal and mattes in your own AWS account. Send the API key in `X-Api-Key` or "
-            f"`Authorization: Bearer`. Callers with AWS credentials sign requests with Signature Version 4 and prefix "
-            f"every path with `{IAM_PREFIX}`. 400: the request does not match this document. 422: the request is valid "
-            "but cannot be processed. 424: the file could not be fetched from the URL in the request.",
+            "summary": "Background removal and alpha mattes, synchronously or as jobs.",
+            "description": "Background removal and alpha mattes in your own AWS account. Send the API key in "
+            "`X-Api-Key` or `Authorization: Bearer`. Callers with AWS credentials sign requests with Signature "
+            f"Version 4 and prefix every path with `{IAM_PREFIX}`. 400: the request does not match this document. 422: the "
+            "request is valid but cannot be processed. 424: the file could not be fetched from the URL in the request.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         # Relative to this document, because stages and custom domains add a prefix before /v1.
@@ -351,7 +351,7 @@ def document() -> dict[str, Any]:
                     "tags": ["jobs"],
                     "operationId": "job_ended",
                     "security": [],
-                    "summary": "Job finished; the request is signed according to Standard Webhooks",
+                    "summary": "A job finished. The request is signed as Standard Webhooks defines",
                     "requestBody": {"content": {JSON: {"schema": event}}},
                     "responses": {
                         "2XX": {"description": "The event was accepted."},
