@@ -151,7 +151,7 @@ def target(url: str, policy: Policy) -> Target:
     except ValueError as error:
         raise InvalidUrl("The URL cannot be parsed; it must have the form https://host/path.") from error
     if parts.scheme not in ("https", "http"):
-        raise InvalidUrl("A URL must begin with https://.")
+        raise InvalidUrl(f"A URL must begin with https://; got the scheme {parts.scheme!r:.20}.")
     scheme: Literal["https", "http"] = "https" if parts.scheme == "https" else "http"
     authority = AUTHORITY.fullmatch(parts.netloc)
     if authority is None:
