@@ -1,4 +1,4 @@
-"""The CDK application: `cdk deploy --all -c stage=prod -c mail=you@example.com`, or `python app.py` to synthesize."""
+"""The CDK application: `cdk deploy --all -c stage=prod -c mail=ops@example.com`, or `python app.py` to synthesize."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def application(*, outdir: str | None = None, context: dict[str, str] | None = N
     """
     app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
     get = app.node.try_get_context
-    stage = STAGES[get("stage") or "dev"]
+    name = get("stage") or "dev"
+    if name not in STAGES:
+        raise ValueError(f"The context option stage must be one of {', '.join(STAGES)}; got {name!r}.")
+    stage = STAGES[name]
     stage = replace(stage, mail=get("mail"), weights=get("weights"))
     stage = replace(stage, cors=get("cors") or stage.cors, waf=get("waf") == "true" or stage.waf)
     stage = replace(stage, interactive=get("interactive") or stage.interactive)

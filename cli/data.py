@@ -55,8 +55,8 @@ def prepare(
     subject: Annotated[
         Subject | None,
         typer.Option(
-            help="Subject of an image with several instances: all, central, or only, which skips the image (default: "
-            "central for coco, else all)."
+            help="Subject of an image with several instances: all of them, the central one, or only (skip the image) "
+            "(default: central for coco, else all)."
         ),
     ] = None,
     min_share: Annotated[
@@ -193,7 +193,7 @@ def _image_paths(folder: Path) -> list[Path]:
     """Returns the files below a folder, without hidden ones. Raises InvalidData."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not paths:
-        raise InvalidData(f"{folder} has no images.")
+        raise InvalidData(f"The folder {folder} contains no files.")
     return paths
 
 

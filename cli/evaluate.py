@@ -119,7 +119,7 @@ def compare(
             if (row := catalog.ENGINES.get(name)) is None:
                 pair.append(runs.read_run(Path(name)))
             elif data is None:
-                raise LocalError("--data is required to compare an engine.")
+                raise LocalError(f"--data is required to evaluate the engine {name}.")
             else:
                 dataset = read_dataset(data, split)
                 pair.append(
@@ -194,7 +194,10 @@ def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine
     device, threads = _device_and_threads(workers)
     engines = load([row], device, _folder(folder), threads)
     if row.name not in engines:
-        raise NotInstalled(f"{row.name} cannot be loaded: its weights or packages are not installed.")
+        raise NotInstalled(
+            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. See "
+            "`maskdrop models list`."
+        )
     return engines[row.name]
 
 

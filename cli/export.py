@@ -31,8 +31,8 @@ def export(
     compare: Annotated[
         Path,
         typer.Option(
-            help="Folder of representative images. Every second one compares each export with its network; the others "
-            "calibrate int8."
+            help="Folder of representative images. Every second image is used to compare each export with its network; "
+            "the others calibrate int8."
         ),
     ] = ROOT / "samples",
     tflite_python: Annotated[Path, typer.Option(help="Python of the environment that `make tflite` creates.")] = ROOT

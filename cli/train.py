@@ -95,7 +95,8 @@ def tune(
     settings: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=VALUE", help="Settings to tune, lr=0.001:0.1 or batch=8,16; fixed settings, steps=5000."
+            metavar="NAME=VALUE",
+            help="Settings to tune, such as lr=0.001:0.1 or batch=8,16, and fixed settings, such as steps=5000.",
         ),
     ],
     data: Data,

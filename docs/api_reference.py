@@ -69,7 +69,9 @@ def _operation(name: str, shape: Schema) -> Iterator[str]:
 
 def _parameter(parameter: Schema) -> tuple[str, ...]:
     schema = parameter["schema"] if "schema" in parameter else parameter["content"]["application/json"]["schema"]
-    return f"`{parameter['name']}`", parameter["in"], *_described(schema, required=parameter["required"])
+    kind, required, words = _described(schema, required=parameter["required"])
+    description = " ".join(filter(None, (parameter.get("description", ""), words)))
+    return f"`{parameter['name']}`", parameter["in"], kind, required, description
 
 
 def _response(status: str, response: Schema) -> tuple[str, ...]:

@@ -57,13 +57,16 @@ class Alarms(Construct):
 
         for metric, description in (
             ("JobsGivenUp", "Jobs failed after the maximum number of attempts: a component of Maskdrop fails."),
-            ("UnreadableMessages", "A dead letter is unreadable. The log of dead_letters contains its text."),
+            (
+                "UnreadableMessages",
+                "A message in a dead-letter queue cannot be parsed. The log of dead_letters contains its body.",
+            ),
         ):
             self._alarm(metric, description, sum_over_functions(metric, functions), threshold=1)
         for queue in shared.queues.dead_letters:
             self._alarm(
                 f"{queue.node.id}Age",
-                "Dead letters have been queued for an hour: dead_letters fails or is too slow.",
+                "Messages have been in a dead-letter queue for an hour: dead_letters fails or is too slow.",
                 queue.metric_approximate_age_of_oldest_message(statistic="Maximum", period=FIVE_MINUTES),
                 threshold=3600,
             )
@@ -76,13 +79,13 @@ class Alarms(Construct):
         for function in functions:
             self._alarm(
                 f"{function.node.id}Errors",
-                f"{function.name} returns errors.",
+                f"The function {function.name} fails: 3 errors in 5 minutes. Read its log.",
                 function.function.metric_errors(statistic="Sum", period=FIVE_MINUTES),
                 threshold=3,
             )
             self._alarm(
                 f"{function.node.id}Throttles",
-                f"{function.name} is throttled: the account's concurrency is exhausted.",
+                f"The function {function.name} is throttled: the account's Lambda concurrency is exhausted.",
                 function.function.metric_throttles(statistic="Sum", period=FIVE_MINUTES),
                 threshold=1,
                 periods=3,

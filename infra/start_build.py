@@ -16,7 +16,7 @@ import boto3
 def handler(event: dict[str, Any], context: object, codebuild: Any = None) -> None:  # noqa: ARG001  Lambda passes both
     """Handles a custom resource request with the properties Project and Tag."""
     if event["RequestType"] == "Delete":  # images are deleted with their repository
-        respond(event, "SUCCESS", "nothing to undo")
+        respond(event, "SUCCESS", "No resource to delete.")
         return
     properties = event["ResourceProperties"]
     variables = {"RESPONSE_URL": event["ResponseURL"], "STACK_ID": event["StackId"], "REQUEST_ID": event["RequestId"]}

@@ -123,7 +123,7 @@ class Window:
         """Raises RateLimitExceeded."""
         if self.exceeded:
             raise RateLimitExceeded(
-                f"The rate limit of this key is {self.limit} calls per minute; retry after `Retry-After` seconds."
+                f"The rate limit of {self.limit} requests per minute is exceeded; retry after `Retry-After` seconds."
             )
 
 
@@ -135,13 +135,13 @@ def count_call(registry: Registry, caller: Caller, now: datetime) -> Window:
 
 
 def add_usage(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
-    """Adds to an owner's usage of the month: images accepted, calls refused by the rate limit."""
+    """Adds to an owner's usage of the month: images accepted, calls rejected by the rate limit."""
     name = _month(owner, f"{now.astimezone(UTC):%Y-%m}")
     registry.add("usage", name, {"pictures": pictures, "refused": refused}, expires_at=now + KEPT)
 
 
 def usage_of(registry: Registry, owner: str, month: str) -> dict[str, int]:
-    """Usage of an owner in a month, such as 2026-11: numbers of images accepted and of calls refused."""
+    """Usage of an owner in a month, such as 2026-11: numbers of images accepted and of calls rejected."""
     return {"pictures": 0, "refused": 0} | (registry.get("usage", _month(owner, month)) or {})
 
 

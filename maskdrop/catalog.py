@@ -18,7 +18,7 @@ class Engine:
 
     returns: kind of the engine's output. Later steps branch on it, never on the name.
     subject: kind of subject that the engine segments.
-    prompts: supported kinds of prompts; others are refused.
+    prompts: supported kinds of prompts; others are rejected.
     factory: "module:Class" in the container; the class takes no arguments.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.

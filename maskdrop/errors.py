@@ -25,7 +25,7 @@ MaskdropError                 code                   status  retryable
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
-│   └── UnreadableImage     unreadable_picture     422     no
+│   └── UnreadableImage       unreadable_picture     422     no
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
@@ -33,14 +33,14 @@ MaskdropError                 code                   status  retryable
 │   └── JobNotFound           job_not_found          404     no
 ├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
-│   ├── JobInProgress             job_in_work            409     yes
+│   ├── JobInProgress         job_in_work            409     yes
 │   ├── JobNotFailed          job_not_failed         409     no
-│   └── RequestInProgress         request_in_work        409     yes
+│   └── RequestInProgress     request_in_work        409     yes
 ├── IdempotencyKeyReused      idempotency_key_reused 422     no
 ├── NotAllowed                not_allowed            403     no
 ├── AuthFailed                auth_failed            403     no
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
-├── AttemptsExhausted                    gave_up                500     no
+├── AttemptsExhausted         gave_up                500     no
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
@@ -54,9 +54,9 @@ MaskdropError                 code                   status  retryable
 └── Internal                  internal               500     yes
 ```
 
-Statuses of requests: 400 (413, 415) for a request that the API's description does not allow. 422 for an allowed request
+Statuses of requests: 400 (413, 415) for a request that the OpenAPI document does not allow. 422 for an allowed request
 that this image or this combination of options cannot satisfy. 424 for a URL whose host did not deliver the file: the
-failure of another host is no 5xx of this service.
+failure of another host is not a 5xx of this service.
 
 After a retryable error the job returns to its queue. After any other error it is `failed`, with the code and message.
 A message is one sentence that a caller can act on without logs or source code.

@@ -310,8 +310,8 @@ def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services
 
 
 def cost(response: BundleResponse) -> float | None:
-    """Cost of one image of a bundle in US dollars: its share of the instance, and the other services. None where
-    nothing is billed."""
+    """Cost of one image of a bundle in US dollars: its share of the instance's price, and the other services.
+    None where nothing is billed."""
     share = response.usd_per_item
     return None if share is None else share + SERVICES_USD
 

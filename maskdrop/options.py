@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from maskdrop import output
-from maskdrop.catalog import DEFAULT_ENGINE, Task, engine
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Task, engine
 from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
@@ -41,10 +41,15 @@ class Options:
             raise OptionsConflict(f"The engine {chosen.name!r} does not support the task {task!r}.")
         prompts: Prompts = values["prompts"]
         if "box" not in chosen.prompts and any(prompt.box for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} does not support boxes.")
+            raise InvalidPrompt(f"The engine {chosen.name!r} does not support boxes; use {_supporting('box')}.")
         if "points" not in chosen.prompts and any(prompt.points for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} does not support points.")
+            raise InvalidPrompt(f"The engine {chosen.name!r} does not support points; use {_supporting('points')}.")
         return cls(task=task, engine=chosen.name, prompts=prompts, output=Output(**values["output"]))
+
+
+def _supporting(kind: PromptKind) -> str:
+    """Names the engines that support a kind of prompt, for an error message."""
+    return " or ".join(engine.name for engine in ENGINES.values() if kind in engine.prompts)
 
 
 def parsed(data: Any) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def parsed(data: Any) -> dict[str, Any]:
     `output`, a dictionary. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidOptions("Options must be an object.")
+        raise InvalidOptions(f"Options must be an object with the fields {', '.join(JSON_FIELDS)}; got {data!r:.80}.")
     if unknown := set(data) - set(JSON_FIELDS):
         raise InvalidOptions(
             f"Unknown option {', '.join(sorted(map(repr, unknown)))}; options are {', '.join(JSON_FIELDS)}."
@@ -64,7 +69,7 @@ def parsed(data: Any) -> dict[str, Any]:
         values["task"] = task
     if (name := data.get("engine")) is not None:
         if not isinstance(name, str):
-            raise InvalidOptions(f'"engine" must be the name of an engine; got {name!r:.80}.')
+            raise InvalidOptions(f'"engine" must be the name of an engine (a string); got {name!r:.80}.')
         values["engine"] = engine(name)
     prompts = prompts_from_json(data.get("prompt"))
     return {**values, "prompts": prompts, "output": output.parsed(data.get("output"))}

@@ -210,7 +210,7 @@ def parsed(data: Any) -> dict[str, Any]:
     and the accepted values."""
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidOptions('"output" must be an object.')
+        raise InvalidOptions(f'"output" must be an object with the fields {", ".join(FIELDS)}; got {data!r:.80}.')
     values: dict[str, Any] = {}
     for name, value in data.items():
         if name not in FIELDS:
@@ -326,7 +326,7 @@ def _several(values: list[Any], *counts: int) -> list[Any]:
 class Field:
     """One field of an output.
 
-    grammar: accepted values, as the end of the sentence "It must be …".
+    grammar: accepted values, as the end of the sentence "The field must be …".
     pattern: a regular expression, valid in ECMA-262 too, for the OpenAPI document. `parse` accepts more: surrounding
         spaces, leading zeros, capitals, and images in S3.
     """

@@ -11,8 +11,8 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 
 MARKS_MAX = 1000
-"""Maximum of boxes and points of one image. Each may be a prompt of its own, which takes one pass of SAM's decoder:
-0.03 to 0.05 s on two cores. A thousand fit into the model server's deadline of 60 s."""
+"""Maximum number of boxes and points of one image. Each may be a separate prompt, which takes one pass of SAM's
+decoder: 0.03 to 0.05 s on two cores. A thousand fit into the model server's deadline of 60 s."""
 
 FAR = 1_000_000
 """Maximum of a coordinate, in pixels: larger than any image (a JPEG has at most 65,535 on a side)."""
@@ -96,7 +96,9 @@ def _box(data: Any) -> Box | None:
     if data is None:
         return None
     if not isinstance(data, list | tuple) or len(data) != 4 or not all(map(_is_near, data)):
-        raise InvalidPrompt(f"A box must be four numbers from -{FAR} to {FAR}: x0, y0, x1, y1 in pixels.")
+        raise InvalidPrompt(
+            f"A box must be four numbers from -{FAR} to {FAR}: x0, y0, x1, y1 in pixels; got {data!r:.80}."
+        )
     x0, y0, x1, y1 = (round(float(v), DECIMALS) for v in data)
     if x0 >= x1 or y0 >= y1:
         raise InvalidPrompt(f"The box {x0:g}, {y0:g}, {x1:g}, {y1:g} has no area: x0 < x1 and y0 < y1 are required.")
@@ -109,9 +111,9 @@ def _points(places: Any, labels: Any) -> tuple[Point, ...]:
         raise InvalidPrompt(f'"points" must be a list of pairs of numbers from -{FAR} to {FAR}: x, y in pixels.')
     labels = [1] * len(places) if labels is None else labels
     if not isinstance(labels, list | tuple) or len(labels) != len(places):
-        raise InvalidPrompt('"labels" must be a list with one label per point.')
+        raise InvalidPrompt(f'"labels" must be a list with one label per point; number of points: {len(places)}.')
     if not all(_is_near(label) and label in (0, 1) for label in labels):
-        raise InvalidPrompt("A label must be 1 (subject) or 0 (background).")
+        raise InvalidPrompt(f"A label must be 1 (subject) or 0 (background); got {labels!r:.80}.")
     return tuple(
         (round(float(x), DECIMALS), round(float(y), DECIMALS), int(label))
         for (x, y), label in zip(places, labels, strict=True)

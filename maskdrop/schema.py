@@ -22,6 +22,42 @@ Schema = dict[str, Any]
 
 JOB_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
+OPTIONS = {
+    "preset": "Name of a preset.",
+    "task": "Kind of processing.",
+    "engine": "Engine; by default that of the preset.",
+    "prompt": "Location of the subject: a prompt, or a list of prompts.",
+    "output": "Form of the result.",
+}
+"""Descriptions of the options in a request."""
+
+RESPONSES: dict[type, dict[str, str]] = {
+    Job: {
+        "owner": "Owner of the job; empty for photos of the drop folder.",
+        "warnings": "Remarks on the result, such as `no_subject`.",
+        "attempts": "Number of submissions to the endpoint.",
+        "bundle": "ID of the bundle in which the job was last submitted; empty before.",
+        "timings": "Milliseconds by processing step.",
+        "cost_usd": "Calculated cost in US dollars; null if nothing is billed.",
+        "changed_at": "Time of the last change of `state`.",
+        "finished_at": "Time at which the job was done or failed.",
+    },
+    Source: {
+        "version_id": "S3 version, or the ETag in a bucket without versions.",
+        "bytes": "Size of the file; null if unknown.",
+        "sequencer": "Order of writes to one key, as S3 reports it; empty if unknown.",
+    },
+    Result: {"width": "In pixels.", "height": "In pixels.", "bytes": "Size of the file."},
+    Subject: {
+        "box": "x0, y0, x1, y1 in pixels of the upright source; null without a subject.",
+        "coverage": "Mean opacity of the matte, 0 to 1.",
+        "score": "Mean certainty of the matte inside the box, 0 to 1.",
+    },
+    Webhook: {"url": "URL that receives the event.", "key": "Digest of the API key whose secret signs the event."},
+    ErrorInfo: {"retryable": "Whether a retry can succeed."},
+}
+"""Descriptions of the fields of a response, by dataclass. Fields whose name is clear have none."""
+
 _PLAIN: dict[Any, Schema] = {
     str: {"type": "string"},
     int: {"type": "integer"},
@@ -63,30 +99,38 @@ def record(properties: Mapping[str, Schema], optional: Mapping[str, Schema] | No
 
 
 def request(required: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Schema:
-    """An object of a request: unknown fields are refused."""
+    """An object of a request: unknown fields are rejected."""
     return {**record(required, optional), "additionalProperties": False}
 
 
 def fields_of(kind: type, *omitted: str) -> dict[str, Schema]:
     """Schemas of the fields of a dataclass, without `omitted`."""
-    return {name: of(hint) for name, hint in get_type_hints(kind).items() if name not in omitted}
+    schemas = {name: of(hint) for name, hint in get_type_hints(kind).items() if name not in omitted}
+    return described(schemas, RESPONSES.get(kind, {}))
+
+
+def described(schemas: Mapping[str, Schema], descriptions: Mapping[str, str]) -> dict[str, Schema]:
+    """Adds descriptions to the schemas of fields, by name."""
+    return {
+        name: {**schema, "description": descriptions[name]} if name in descriptions else schema
+        for name, schema in schemas.items()
+    }
 
 
 def matching(pattern: str, *, empty: bool = False) -> Schema:
-    """A text that matches `pattern` as a whole. empty: also allows an empty text."""
+    """A string that matches `pattern` as a whole. empty: also allows an empty string."""
     return {"type": "string", "pattern": f"^(?:{pattern}{'|' if empty else ''})$"}
 
 
 def output_fields(*, flat: bool) -> dict[str, Schema]:
-    """Schemas of the output fields. flat: each is a text, as in a query or form, where an empty text means absent."""
+    """Schemas of the output fields. flat: each is a string, as in a query or form; an empty one means absent."""
     schemas = {}
     for name, field in FIELDS.items():
         schema = matching(field.pattern, empty=flat)
         if not flat:
             schema["type"] = ["string", "boolean", "null"] if name == "crop" else ["string", "null"]
         schemas[name] = {**schema, "description": f"{field.grammar[0].upper()}{field.grammar[1:]}."}
-    if not flat:
-        schemas["background"]["description"] += " Only presets may name an image."
+    schemas["background"]["description"] += " Only a preset may name an image."
     return schemas
 
 
@@ -97,12 +141,12 @@ def option_fields(*, flat: bool) -> dict[str, Schema]:
     named |= {name: {"type": "string", "enum": [*values, ""] if flat else values} for name, values in enums.items()}
     prompts = [ref("Prompt"), {"type": "array", "items": ref("Prompt"), "maxItems": MARKS_MAX}]
     if flat:
-        return {**named, "prompt": {"anyOf": prompts, "default": {}}, **output_fields(flat=True)}
-    return {
-        **{name: or_null(schema) for name, schema in named.items()},
-        "prompt": {"anyOf": [*prompts, {"type": "null"}], "default": {}},
-        "output": {"anyOf": [ref("Output"), {"type": "null"}], "default": {}},
-    }
+        flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}}
+        return {**described(flat_fields, OPTIONS), **output_fields(flat=True)}
+    fields: dict[str, Schema] = {name: or_null(schema) for name, schema in named.items()}
+    fields["prompt"] = {"anyOf": [*prompts, {"type": "null"}], "default": {}}
+    fields["output"] = {"anyOf": [ref("Output"), {"type": "null"}], "default": {}}
+    return described(fields, OPTIONS)
 
 
 def _prompt() -> Schema:
@@ -139,7 +183,7 @@ def response_options() -> dict[str, Schema]:
 
 def components() -> dict[str, Schema]:
     """All named schemas."""
-    url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for some minutes."}
+    url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for 15 minutes."}
     return {
         "Prompt": _prompt(),
         "Output": {

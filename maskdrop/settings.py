@@ -58,7 +58,7 @@ def read(
             if accepted:
                 faults.append(f"{name} must be {accepted}; got {text!r}")
         elif not prefix:
-            faults.append(f"there is no setting {name!r} (there are {', '.join(wanted)})")
+            faults.append(f"{name!r} is not a setting; settings are {', '.join(wanted)}")
     for name, item in wanted.items():
         if item.default is MISSING and item.default_factory is MISSING and not texts.get(name):
             faults.append(f"{name} is not set")
@@ -87,7 +87,7 @@ def _accepted(hint: Any) -> str:
         return f"{_accepted(not_none(hint))}, or none"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
-    return {int: "a whole number", float: "a number", bool: "1, 0, true or false", Path: "a path"}.get(hint, "a text")
+    return {int: "a whole number", float: "a number", bool: "1, 0, true or false", Path: "a path"}.get(hint, "text")
 
 
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}

@@ -26,8 +26,8 @@ PORTS = {80, 443}
 """Allowed ports. Mail servers, databases and other services that accept HTTP requests listen on others."""
 
 AUTHORITY = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^][:@%]+))(?::(?P<port>[0-9]{1,5}))?")
-"""host or host:port. Refuses user-info ("@"), which disguises the host, percent-encoding ("%") and IPv6 zones, which
-disguise it from filters."""
+"""host or host:port. Rejects user-info ("@"), percent-encoding ("%") and IPv6 zones, which can hide the host from
+filters."""
 
 NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 """A host name by RFC 1123, plus the underscore, which some image hosts use."""
@@ -45,6 +45,10 @@ URL = (
 )
 """Pattern of a URL in the OpenAPI document. `target` also accepts IPv6 literals, names that are not ASCII, and the URLs
 that a policy adds."""
+
+INVALID_HOST = (
+    "The host name is not valid in DNS: each part must be 1 to 63 letters, digits, '-' or '_', without '-' at its ends."
+)
 
 AMBIGUOUS = set("ßẞς")
 """Characters that IDNA 2003 (Python) and IDNA 2008 (browsers) map to different hosts."""
@@ -145,9 +149,9 @@ def target(url: str, policy: Policy) -> Target:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidUrl("The URL cannot be parsed.") from error
+        raise InvalidUrl("The URL cannot be parsed; it must have the form https://host/path.") from error
     if parts.scheme not in ("https", "http"):
-        raise InvalidUrl("A URL must begin with https://.")
+        raise InvalidUrl(f"A URL must begin with https://; got the scheme {parts.scheme!r:.20}.")
     scheme: Literal["https", "http"] = "https" if parts.scheme == "https" else "http"
     authority = AUTHORITY.fullmatch(parts.netloc)
     if authority is None:
@@ -183,7 +187,7 @@ def _host(authority: re.Match[str]) -> tuple[str, Address | None]:
         try:
             address = IPv6Address(literal)
         except ValueError as error:
-            raise InvalidUrl(f"[{literal}] is not an IPv6 address.") from error
+            raise InvalidUrl(f"The host in brackets must be an IPv6 address; got [{literal}].") from error
         return str(address), address
     text: str = authority["name"]
     if AMBIGUOUS & set(text):
@@ -192,10 +196,10 @@ def _host(authority: re.Match[str]) -> tuple[str, Address | None]:
         # Full-width digits and dots become ASCII here, before the checks.
         name = text.lower() if text.isascii() else text.encode("idna").decode().lower()
     except UnicodeError as error:
-        raise InvalidUrl("The host name is not valid in DNS.") from error
+        raise InvalidUrl(INVALID_HOST) from error
     name = name.removesuffix(".")
     if not NAME.fullmatch(name):
-        raise InvalidUrl("The host name is not valid in DNS.")
+        raise InvalidUrl(INVALID_HOST)
     if not NUMBER.fullmatch(name.rpartition(".")[2]):
         return name, None
     try:
@@ -206,9 +210,9 @@ def _host(authority: re.Match[str]) -> tuple[str, Address | None]:
 
 def _permit(scheme: str, host: str, port: int, literal: Address | None, policy: Policy) -> None:
     if scheme == "http" and not policy.http:
-        raise BlockedUrl("Only https:// URLs are allowed.")
+        raise BlockedUrl("The URL must begin with https://; http:// is not allowed here.")
     if port not in PORTS:
         raise BlockedUrl(f"Port {port} is not allowed; use {' or '.join(map(str, sorted(PORTS)))}.")
     is_local = literal is None and ("." not in host or host.endswith(OWN_NAMES))
     if is_local or (literal is not None and not is_public(literal)):
-        raise BlockedUrl(f"{host} is not a public host.")
+        raise BlockedUrl(f"{host} is not a public host; use one whose IP addresses are all public.")

@@ -27,7 +27,7 @@ the visibility timeout of SQS is 12 hours at most."""
 SECRET_PREFIX = "whsec_"  # noqa: S105  prefix of every secret
 
 Fate = Literal["delivered", "gone", "refused", "unsigned"]
-"""Final outcome of a delivery: accepted; no longer wanted (410); URL not allowed; key revoked or without a secret."""
+"""Final outcome of a delivery: accepted; rejected permanently (410); URL not allowed; no secret, or key revoked."""
 
 
 def event_of(job: Job) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def signature(secret: str, message: str, timestamp: int, body: bytes) -> str:
 
 
 def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate:
-    """Makes one delivery attempt. Every error it raises is worth a retry, since names and certificates get repaired."""
+    """Makes one delivery attempt. The caller retries after every error that this raises: DNS and certificate errors may
+    be temporary."""
     webhook = event["data"]["webhook"]
     key = services.registry.get("key", webhook["key"])
     if not key or not key.get("webhook_secret"):

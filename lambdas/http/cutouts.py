@@ -166,7 +166,9 @@ def _check_layer(layer: Mapping[str, Any]) -> None:
     options = dict(layer)
     preset = options.pop("preset", None)
     if preset is not None and not (isinstance(preset, str) and NAME.fullmatch(preset)):
-        raise InvalidOptions(f'"preset" must be the name of a preset; got {preset!r:.80}.')
+        raise InvalidOptions(
+            f'"preset" must be the name of a preset: 1 to 64 letters, digits, "_" or "-"; got {preset!r:.80}.'
+        )
     parsed(options)
 
 

@@ -51,10 +51,12 @@ def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
             raise InvalidOptions('The body must be an object with "name" and "content_type".')
     if not NAME.fullmatch(name):
         raise InvalidOptions(
-            '"name" must be a file name of up to 128 characters without slashes, "$", braces and control characters.'
+            '"name" must be a file name of 1 to 128 characters without slashes, "$", braces and control characters.'
         )
     if not CONTENT_TYPE.fullmatch(content_type):
-        raise InvalidOptions('"content_type" must be image/… in lower case, or application/octet-stream.')
+        raise InvalidOptions(
+            f'"content_type" must be image/… in lower case, or application/octet-stream; got {content_type!r:.80}.'
+        )
     upload_id = f"{uuid.uuid4().hex}/{name}"
     key = uploads_of(caller.owner) + upload_id
     form = services.storage.form(settings.inbox, key, content_type, bytes_max=IMAGE_BYTES_MAX, seconds=UPLOAD_S)
@@ -72,7 +74,7 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     """Creates and queues a job. Returns the existing job if the owner has one for the same object and options.
 
     A new job counts in the owner's usage. Raises InvalidOptions, InvalidPrompt, UnknownEngine, InvalidPreset,
-    NotAllowed, SourceMissing, EmptyFile, Unavailable, and for URLs the errors of `guard.receiver` and `web.fetch`.
+    NotAllowed, SourceMissing, EmptyFile, Unavailable, and for URLs the errors of `ssrf.receiver` and `web.fetch`.
     """
     fields = dict(payload)
     source_field, url = fields.pop("source", None), fields.pop("webhook", None)
@@ -128,6 +130,9 @@ def _permit(bucket: str, key: str, caller: Caller, settings: Settings) -> None:
         raise InvalidOptions(f'"key" must have 1 to {KEY_MAX} characters and no control characters.')
     own = (INBOX_PREFIX, UPLOADS_PREFIX) if caller.scope == "all" else (uploads_of(caller.owner),)
     if bucket not in settings.source_buckets.split() and not (bucket == settings.inbox and key.startswith(own)):
-        raise NotAllowed("This caller may not use this S3 object.")
+        raise NotAllowed(
+            "This caller may not use this S3 object. Allowed: its own uploads and objects in `source_buckets`; with "
+            "the scope all, also the inbox."
+        )
     if len(key.encode()) > KEY_MAX:  # S3 returns 400 for such a key
         raise SourceMissing(f'"key" must have at most {KEY_MAX} bytes; there is no such object.')

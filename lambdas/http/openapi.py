@@ -138,7 +138,9 @@ def operations() -> dict[tuple[str, str], Operation]:
             "The header overrides the query; the body overrides both.",
             parameters=[
                 *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
-                _parameter("header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False))),
+                _parameter(
+                    "header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False)), "Options as JSON."
+                ),
             ],
             body=_image_bodies(),
             responses={
@@ -165,7 +167,17 @@ def operations() -> dict[tuple[str, str], Operation]:
             "`file`. The form is valid for 5 minutes. Then create a job with `upload` as its source.",
             body={
                 JSON: request(
-                    {"name": matching(_ecma(jobs.NAME)), "content_type": matching(jobs.CONTENT_TYPE.pattern)}, {}
+                    {
+                        "name": {
+                            **matching(_ecma(jobs.NAME)),
+                            "description": "File name without a path, 1 to 128 characters.",
+                        },
+                        "content_type": {
+                            **matching(jobs.CONTENT_TYPE.pattern),
+                            "description": "Content type of the file: image/… or application/octet-stream.",
+                        },
+                    },
+                    {},
                 )
             },
             responses={
@@ -192,11 +204,18 @@ def operations() -> dict[tuple[str, str], Operation]:
             summary="Create a job",
             description="The same image with the same options returns the same job. A repeated request with the same "
             "`Idempotency-Key` returns the same response for 24 hours.",
-            parameters=[_parameter("header", IDEMPOTENCY_HEADER, matching(KEY.pattern))],
-            body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": or_null(PUBLIC_URL)})},
+            parameters=[
+                _parameter(
+                    "header",
+                    IDEMPOTENCY_HEADER,
+                    matching(KEY.pattern),
+                    "1 to 255 printable ASCII characters without spaces, such as a UUID.",
+                )
+            ],
+            body={JSON: request({"source": _source()}, {**option_fields(flat=False), "webhook": _webhook()})},
             responses={
                 200: SuccessResponse("The job exists already and has finished.", job, {"Location": TEXT}, links),
-                202: SuccessResponse("The job is queued.", job, {"Location": TEXT}, links),
+                202: SuccessResponse("The job is queued or submitted.", job, {"Location": TEXT}, links),
             },
             errors=(
                 *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
@@ -208,15 +227,20 @@ def operations() -> dict[tuple[str, str], Operation]:
             name="list_jobs",
             summary="List the caller's jobs, most recently changed first",
             parameters=[
-                _parameter("query", "state", {"type": "string", "enum": [*STATES]}),
-                _parameter("query", "prefix", TEXT, "Prefix of the source's S3 key."),
+                _parameter("query", "state", {"type": "string", "enum": [*STATES]}, "Jobs in this state."),
+                _parameter("query", "prefix", TEXT, "Jobs whose source has an S3 key with this prefix."),
                 *(
                     _parameter(
-                        "query", name, {"type": "string", "format": "date-time"}, f"Jobs changed {when} this time."
+                        "query", name, {"type": "string", "format": "date-time"}, f"Jobs last changed {when} this time."
                     )
                     for name, when in (("since", "at or after"), ("until", "before"))
                 ),
-                _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}),
+                _parameter(
+                    "query",
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE},
+                    "Maximum number of jobs in the page.",
+                ),
                 _parameter("query", "cursor", matching(CURSOR.pattern), "`cursor` of the previous page."),
             ],
             responses={
@@ -233,10 +257,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             summary="Get a job, with a presigned URL of its result",
             parameters=[job_id],
             responses={200: SuccessResponse("The job.", job)},
-            errors=(
-                NotFound,
-                JobNotFound,
-            ),
+            errors=(NotFound, JobNotFound),
         ),
         ("delete", "/v1/jobs/{job_id}"): Operation(
             tag="jobs",
@@ -279,7 +300,7 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/usage"): Operation(
             tag="service",
             name="usage",
-            summary="Get the caller's usage in a calendar month (UTC)",
+            summary="Get the usage of the caller's owner in a calendar month (UTC)",
             parameters=[
                 _parameter(
                     "query", "month", matching(MONTH.pattern), "Month as YYYY-MM; the default is the current month."
@@ -287,7 +308,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             ],
             responses={
                 200: SuccessResponse(
-                    "Counts of images and of rejected requests.",
+                    "Number of images (`pictures`) and of requests that the rate limit rejected (`refused`).",
                     {JSON: record({"owner": TEXT, "month": TEXT, "pictures": COUNT, "refused": COUNT})},
                 )
             },
@@ -334,11 +355,12 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Maskdrop",
             "version": __version__,
-            "summary": "Drop an image, get its mask.",
-            "description": "Background removal and mattes in your own AWS account. Send the API key in `X-Api-Key` or "
-            f"`Authorization: Bearer`. Callers with AWS credentials sign requests with Signature Version 4 and prefix "
-            f"every path with `{IAM_PREFIX}`. 400: the request does not match this document. 422: the request is valid "
-            "but cannot be processed. 424: the file could not be fetched from the URL in the request.",
+            "summary": "Background removal and alpha mattes, synchronously or as jobs.",
+            "description": "Background removal and alpha mattes in your own AWS account. Send the API key in "
+            "`X-Api-Key` or `Authorization: Bearer`. Callers with AWS credentials sign requests with Signature "
+            f"Version 4 and prefix every path with `{IAM_PREFIX}`. 400: the request does not match this document. "
+            "422: the request is valid but cannot be processed. 424: the file could not be fetched from the URL in "
+            "the request.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         # Relative to this document, because stages and custom domains add a prefix before /v1.
@@ -351,11 +373,11 @@ def document() -> dict[str, Any]:
                     "tags": ["jobs"],
                     "operationId": "job_ended",
                     "security": [],
-                    "summary": "Job finished; the request is signed according to Standard Webhooks",
+                    "summary": "A job finished. The request is signed as Standard Webhooks defines",
                     "requestBody": {"content": {JSON: {"schema": event}}},
                     "responses": {
                         "2XX": {"description": "The event was accepted."},
-                        "410": {"description": "The event is not accepted; stop retrying."},
+                        "410": {"description": "The receiver rejects the event permanently; it is not sent again."},
                     },
                 }
             }
@@ -460,7 +482,12 @@ def _result_headers() -> dict[str, Schema]:
 def _source() -> Schema:
     s3_object = {"bucket": TEXT, "key": matching(_ecma(jobs.KEY))}
     upload = {"upload": matching(_ecma(jobs.UPLOAD))}
-    return {"oneOf": [request(upload, {}), request(s3_object, {}), request({"url": PUBLIC_URL}, {})]}
+    kinds = [request(upload, {}), request(s3_object, {}), request({"url": PUBLIC_URL}, {})]
+    return {"oneOf": kinds, "description": "An upload, an S3 object, or the URL of an image."}
+
+
+def _webhook() -> Schema:
+    return {**or_null(PUBLIC_URL), "description": "URL that receives a signed event when the job finishes."}
 
 
 def _engine() -> Schema:
