@@ -80,10 +80,13 @@ def prepare(
     ] = None,
     backgrounds: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of background images for subjects of the training split; repeatable.", exists=True),
+        typer.Option(
+            help="Folder of background images for subjects of the training split; repeatable (default: none).",
+            exists=True,
+        ),
     ] = None,
     swapped: Annotated[
-        float, typer.Option(help="Share of the training records that are also stored on another background.")
+        float, typer.Option(help="Share of the training records that are stored a second time, on another background.")
     ] = 0.5,
     licence: Annotated[str, typer.Option(help="Licence of records whose dataset states none.")] = "",
     licence_class: Annotated[
@@ -140,7 +143,8 @@ def backgrounds(
     photos: Annotated[Path, typer.Argument(help="Data folder of photos to cut strips from.")],
     out: Annotated[Path, typer.Argument(help="Output folder.")],
     panoramas: Annotated[
-        Path | None, typer.Option(help="Folder of .hdr or .exr panoramas without people, for rendered views.")
+        Path | None,
+        typer.Option(help="Folder of .hdr or .exr panoramas without people, for rendered views (default: none)."),
     ] = None,
     views: Annotated[int, typer.Option(help="Number of views per panorama.", min=1)] = 20,
     side: Annotated[int, typer.Option(help="Side of a view, in pixels.", min=64)] = 480,

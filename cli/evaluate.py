@@ -47,14 +47,17 @@ class PromptFrom(StrEnum):
 
 Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manifest.csv.", show_default=False)]
 Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
-Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable.")]
+Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable (default: all).")]
 By = Annotated[str, typer.Option(help="Manifest column with the parts.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of images (default: all).")]
 Prompted = Annotated[PromptFrom, typer.Option("--prompt", help="Prompt for the engine: none or the ground-truth box.")]
 Out = Annotated[
-    Path | None, typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report.")
+    Path | None,
+    typer.Option(file_okay=False, writable=True, help="Folder for scores, predictions and the report (default: none)."),
 ]
-IouCsv = Annotated[Path | None, typer.Option(dir_okay=False, help="Output file with lines `id,iou`, without a header.")]
+IouCsv = Annotated[
+    Path | None, typer.Option(dir_okay=False, help="Output file with lines `id,iou`, without a header (default: none).")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Number of worker threads.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 
@@ -64,9 +67,15 @@ CORES = os.cpu_count() or 1
 @app.command()
 def evaluate(
     data: Data,
-    engine: Annotated[str | None, typer.Option(help="Engine to evaluate, through the production pipeline.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Engine to evaluate, through the production pipeline; required without --predictions."),
+    ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Folder of predictions ID.png: grey mattes, or cut-outs with alpha.")
+        Path | None,
+        typer.Option(
+            help="Folder of predictions ID.png: grey mattes, or cut-outs with alpha; required without --engine."
+        ),
     ] = None,
     split: Split = "val",
     part: Parts = None,
@@ -81,7 +90,7 @@ def evaluate(
     """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for an image."""
     with print_errors():
         if (engine is None) == (predictions is None):
-            raise LocalError("Exactly one of --engine and --predictions is required.")
+            raise LocalError("Either --engine or --predictions is required, not both.")
         dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
         if predictions:
             predictor = runs.folder_predictor(predictions)

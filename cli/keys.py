@@ -1,4 +1,4 @@
-"""API keys: create, list, revoke."""
+"""Manage API keys: create, list, revoke."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create(
     rate: Annotated[int, typer.Option(min=1, help="Rate limit, in requests per minute.")] = CALLS_A_MINUTE,
     stage: Stage = None,
 ) -> None:
-    """Create an API key and print it once."""
+    """Create an API key. Prints the key and its webhook secret, which are not shown again."""
     with print_errors(), deployment(stage) as target:
         text, key = create_key(target, name, owner=owner, scope=scope, rate=rate)
     console.print(f"key             {text}", soft_wrap=True, markup=False)

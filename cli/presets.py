@@ -1,4 +1,4 @@
-"""Presets of a stage: list, show, set, remove."""
+"""Manage the presets of a stage: list, show, set, remove."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def api_page(api: Schema) -> Iterator[str]:
     yield f"# HTTP API\n\n{api['info']['description']}\n"
     yield "The OpenAPI document itself: `GET /v1/openapi.json`. How to call the API: [operations](operations.md).\n"
     named = [(f"{method.upper()} {path}", shape) for path, at in api["paths"].items() for method, shape in at.items()]
-    yield from table(("operation", "what it does"), ((f"[`{n}`](#{s['operationId']})", s["summary"]) for n, s in named))
+    yield from table(("operation", "description"), ((f"[`{n}`](#{s['operationId']})", s["summary"]) for n, s in named))
     for name, shape in named:
         yield from _operation(f"`{name}`", shape)
     for at in api["webhooks"].values():

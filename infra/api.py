@@ -48,7 +48,7 @@ remaining types use DEFAULT_4XX and DEFAULT_5XX, each of which covers several st
 
 
 class Api(Function):
-    """The API function, its routes and its permissions. The usage plan of a key limits how often it calls."""
+    """The API function, its routes and its permissions. The usage plan limits the requests of each key."""
 
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources, authorize: Authorize) -> None:
         super().__init__(scope, construct_id, name="api", shared=shared, memory_mb=1024, timeout_s=TIMEOUT_S)

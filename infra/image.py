@@ -88,8 +88,8 @@ class ImageStack(Stack):
                                 'docker build --file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:$TAG" .',
                                 'docker push "$REPOSITORY:$TAG"',
                                 # Built in every mode of the interactive endpoint: a change of mode needs no build.
-                                "docker build --file sagemaker_model/serving/Dockerfile --build-arg PACKAGES=requirements.txt "
-                                f'--tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
+                                "docker build --file sagemaker_model/serving/Dockerfile "
+                                f'--build-arg PACKAGES=requirements.txt --tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
                                 f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
                             ]
                         },

@@ -78,7 +78,13 @@ def run_worker(settings: ServerSettings, *, once: bool) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sagemaker_model", description=__doc__)
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "train", "worker", "fetch-weights"))
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="serve",
+        choices=("serve", "train", "worker", "fetch-weights"),
+        help="command to run (default: serve)",
+    )
     parser.add_argument(
         "--once", action="store_true", help="worker: end when the queue is empty (default: run until SIGTERM)"
     )

@@ -41,7 +41,7 @@ TEMPLATE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def bare(running: Running) -> Deployed:
     """A small stack of its own, without the workarounds."""
-    return deployed_bare(running, "bridges", TEMPLATE)
+    return deployed_bare(running, "workarounds", TEMPLATE)
 
 
 def deployed_bare(running: Running, name: str, template: dict[str, Any]) -> Deployed:
