@@ -16,9 +16,9 @@ class TrainingSettings:
 
     side: side of the network's square input, in pixels; a multiple of 32.
     batch: samples per step, over all processes. steps: optimiser steps; a resumed run continues to the same number.
-    lr: maximum learning rate, reached linearly after `warmup` steps. schedule: change of the rate afterwards. cosine
-    falls to a hundredth along half a cosine; steps divides it by 10 after every quarter of the run, as in MODNet's
-    training; constant keeps it.
+    lr: maximum learning rate. warmup: steps in which the rate rises linearly to it. schedule: change of the rate
+    afterwards. cosine falls to a hundredth along half a cosine; steps divides it by 10 after every quarter of the run,
+    as in MODNet's training; constant keeps it.
     optimiser: adamw (betas 0.9 and 0.99) or sgd with a momentum of 0.9. weight_decay: of the optimiser.
     clip: maximum norm of the gradients; larger gradients are scaled down, so that one bad sample cannot dominate.
     ema: decay of the exponential moving average of the weights at each step. The average is validated and written: its

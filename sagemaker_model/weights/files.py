@@ -16,7 +16,8 @@ def atomic_write(path: Path, *, concurrent: bool = False, sync: bool = True) -> 
     Readers see the previous file or the complete new one, also after a crash. An error in the block deletes the
     temporary file and keeps the previous one. The temporary file is hidden, in the same folder and with the same
     suffix; a crash leaves it there, and the next write of `path` overwrites it.
-    concurrent: several threads or processes may write `path` at the same time; temporary files get random names.
+    concurrent: several threads or processes may write `path` at the same time; temporary files get random names, so
+        that the caller must delete what a crash leaves there.
     sync: flush the file to disk first; a cache can do without.
     Raises OSError.
     """

@@ -48,6 +48,7 @@ from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
 from sagemaker_model.settings import ServerSettings
+from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.weights.store import known
 
 ROOT = Path(__file__).parents[2]
@@ -445,12 +446,12 @@ def _commands() -> dict[str, typer.core.TyperCommand]:
 
 
 @pytest.mark.parametrize("name", sorted(_commands()))
-def test_every_command_and_option_has_help(name: str) -> None:
+def test_every_command_argument_and_option_has_help(name: str) -> None:
     """The command line reference of the site is made from it."""
     command = _commands()[name]
     assert command.help
-    options = [parameter for parameter in command.params if isinstance(parameter, typer.core.TyperOption)]
-    assert [option.name for option in options if not option.help and not option.hidden] == []
+    shown = [parameter for parameter in map(vars, command.params) if not parameter["hidden"]]
+    assert [parameter["name"] for parameter in shown if not parameter.get("help")] == []
 
 
 def test_every_command_is_in_the_help_of_maskdrop() -> None:
@@ -468,7 +469,7 @@ def test_every_make_target_is_on_a_page() -> None:
 # Settings
 
 
-@pytest.mark.parametrize("kind", [Settings, ServerSettings])
+@pytest.mark.parametrize("kind", [Settings, ServerSettings, TrainingSettings])
 def test_every_setting_with_a_default_is_described_in_the_docstring(kind: type) -> None:
     optional = {field.name for field in fields(kind) if field.default is not field.default_factory}  # both MISSING
     check_rows(optional, {f"the docstring of {kind.__name__}": _described(optional, kind.__doc__ or "")})
@@ -509,6 +510,27 @@ def test_every_setting_of_a_stage_is_described_and_read() -> None:
         {
             "the docstring of Stage": _described(names, ast.get_docstring(stage) or ""),
             "the code of infra": names & _attributes_read_in("infra", besides="stages.py"),
+        },
+    )
+
+
+def test_every_network_that_can_be_trained_is_in_every_table() -> None:
+    """Parses objectives.py, because importing it needs torch."""
+    tree = ast.parse((ROOT / "sagemaker_model" / "training" / "objectives.py").read_text())
+    (objectives,) = [
+        ast.unparse(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "_NETWORKS" and node.value
+    ]
+    argument = next(parameter for parameter in _commands()["train"].params if parameter.name == "network")
+    check_rows(
+        SETTINGS,
+        {
+            "sagemaker_model.training.objectives._NETWORKS": re.findall(r"'([\w-]+)':", objectives),
+            "the help of `maskdrop train`": {
+                name for name in SETTINGS if name in re.findall(r"[\w-]+", str(vars(argument)["help"]))
+            },
+            "the networks of docs/training.md": page_rows("docs/training.md", "| network"),
         },
     )
 

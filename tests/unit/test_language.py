@@ -45,7 +45,7 @@ PROSE = {
     r"\bof one's\b|\ba while\b": "your; a duration with its unit",
 }
 
-SOURCES = ("maskdrop", "lambdas", "sagemaker_model", "infra", "local", "cli", "app.py")
+SOURCES = ("maskdrop", "lambdas", "sagemaker_model", "infra", "local", "cli", "app.py", "web")
 TEXTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "docs")
 
 
@@ -53,7 +53,7 @@ def files() -> list[str]:
     """Paths of the pages and modules that readers and users see, relative to the root."""
     roots = [ROOT / name for name in (*SOURCES, *TEXTS)]
     paths = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
-    return [str(path.relative_to(ROOT)) for path in paths if path.suffix in {".py", ".md", ".toml"}]
+    return [str(path.relative_to(ROOT)) for path in paths if path.suffix in {".py", ".md", ".toml", ".html"}]
 
 
 def prose(name: str, text: str) -> Iterator[tuple[int, str]]:
@@ -75,6 +75,11 @@ def hits(name: str) -> list[str]:
             for pattern, instead in table.items():
                 if match := re.search(pattern, line, re.IGNORECASE):
                     found.append(f"{name}:{number}: '{match.group()}': write {instead}: {line.strip()[:110]}")
+    for pattern, instead in EVERYWHERE.items():  # phrases across two lines
+        for match in re.finditer(pattern.replace(" ", r"\s*\n\s*(?:# )?"), text, re.IGNORECASE):
+            if "\n" in match.group():
+                number = text.count("\n", 0, match.start()) + 1
+                found.append(f"{name}:{number}: '{' '.join(match.group().split())}': write {instead}")
     return found
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,3 +32,30 @@ def test_a_box_that_leaves_no_background_is_the_subject() -> None:
     found = GrabCut().predict(image, (Prompt(box=(0, 0, 60, 40)),))
     assert found.values.all()
     assert [warning.partition(":")[0] for warning in found.warnings] == ["box_kept"]
+
+
+RANDOM = np.random.default_rng(0)
+TWO_COLOURS = RANDOM.integers(120, 122, (480, 480, 1), np.uint8).repeat(3, 2)
+MOSTLY_WHITE = np.full((480, 480, 3), 255, np.uint8)
+MOSTLY_WHITE[220:260, 220:260] = RANDOM.integers(0, 256, (40, 40, 3))
+MOSTLY_WHITE[:30, :30] = RANDOM.integers(0, 256, (30, 30, 3))
+GREY = RANDOM.integers(0, 256, (480, 480, 1), np.uint8).repeat(3, 2)
+
+
+@pytest.mark.parametrize(("image", "side"), [(TWO_COLOURS, 320), (MOSTLY_WHITE, 320), (GREY, 480)])
+def test_images_of_few_colours_are_processed_at_a_shorter_side(
+    image: np.ndarray, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processed: list[np.ndarray] = []
+    monkeypatch.setattr(cv2, "grabCut", lambda bgr, *_: processed.append(bgr))
+    GrabCut().predict(image, ())
+    (bgr,) = processed
+    assert bgr.shape == (side, side, 3)
+    assert np.array_equal(bgr, image[..., ::-1]) == (side == 480)
+
+
+def test_an_image_of_two_colours_has_the_same_result_twice() -> None:
+    """GrabCut takes over 20 s for this image without the measures against equal weights."""
+    first, second = (GrabCut().predict(TWO_COLOURS, ()).values for _ in range(2))
+    assert first.shape == (320, 320)
+    assert np.array_equal(first, second)

