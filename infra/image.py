@@ -85,10 +85,11 @@ class ImageStack(Stack):
                         "build": {
                             "commands": [
                                 'aws ecr get-login-password | docker login --username AWS --password-stdin "$REGISTRY"',
-                                'docker build --file sagemaker_model/Dockerfile --tag "$REPOSITORY:$TAG" .',
+                                'docker build --file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:$TAG" .',
                                 'docker push "$REPOSITORY:$TAG"',
                                 # Built in every mode of the interactive endpoint: a change of mode needs no build.
-                                "docker build --file sagemaker_model/Dockerfile --build-arg PACKAGES=requirements.txt "
+                                "docker build --file sagemaker_model/serving/Dockerfile "
+                                "--build-arg PACKAGES=requirements.txt "
                                 f'--tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
                                 f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
                             ]

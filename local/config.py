@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings, read
@@ -56,12 +57,17 @@ class LocalConfig:
     def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
         """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR and _STRICT. Raises LocalError, naming every fault
         together."""
-        try:
-            values = read(cls, env, prefix=PREFIX, only=(*PORTS, "strict"), check=_port_range)
-        except InvalidSettings as error:
-            raise LocalError(error.message) from error
+        faults: list[str] = []
+        values: dict[str, Any] = {}
+        for names in (tuple(PORTS), ("strict",)):
+            try:
+                values |= read(cls, env, prefix=PREFIX, only=names, check=_port_range)
+            except InvalidSettings as error:
+                faults.append(error.message)
         if len({values.get(name, default) for name, default in PORTS.items()}) < len(PORTS):
-            raise LocalError(f"{', '.join(PREFIX + name.upper() for name in PORTS)} must be three different ports.")
+            faults.append(f"{', '.join(PREFIX + name.upper() for name in PORTS)} must be three different ports.")
+        if faults:
+            raise LocalError(" ".join(faults))
         state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
         return cls(**values, state=state, folder=ROOT if state == cls.made_by_default() else state)
 

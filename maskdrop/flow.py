@@ -182,13 +182,18 @@ def _admit_bundle(
 ) -> list[MaskdropError | None]:
     bundle = uuid.uuid4().hex
     claims = in_threads(lambda one: _claim(one, bundle, services, now), waiting)
-    services.events.publish([job for job in claims if isinstance(job, Job) and job.state == "failed"])
-    jobs = [job for job in claims if isinstance(job, Job) and job.state == "submitted"]
-    refusal = _hand_over(bundle, jobs, settings, services, now) if jobs else None
-    return [
-        claim if isinstance(claim, MaskdropError) else refusal if claim and claim.state == "submitted" else None
-        for claim in claims
-    ]
+    jobs = [claim for claim in claims if isinstance(claim, Job)]
+    services.events.publish([job for job in jobs if job.state == "failed"])
+    submitted = [job for job in jobs if job.state == "submitted"]
+    refusal = _submit(bundle, submitted, settings, services, now) if submitted else None
+    return [_redelivery_error(claim, refusal) for claim in claims]
+
+
+def _redelivery_error(claim: Job | MaskdropError | None, refusal: MaskdropError | None) -> MaskdropError | None:
+    """The error for which the message of a claim must be redelivered. refusal: the error of the bundle's submission."""
+    if isinstance(claim, MaskdropError):
+        return claim
+    return refusal if claim and claim.state == "submitted" else None
 
 
 def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime) -> Job | MaskdropError | None:
@@ -205,7 +210,7 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
         return error
 
 
-def _hand_over(
+def _submit(
     bundle: str, jobs: Sequence[Job], settings: Settings, services: Services, now: datetime
 ) -> MaskdropError | None:
     """Submits one bundle. On failure its jobs are queued again and the error is returned. If queueing fails too, the

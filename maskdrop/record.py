@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 
 class Record:
@@ -36,6 +36,7 @@ class Record:
         Raises KeyError for a missing field without a default, TypeError or ValueError for a value of another type.
         Unknown fields are ignored, so that an older release reads the records of a newer one.
         """
+        _check_object(data)
         values = {}
         for item in _fields_of(cls):
             if isinstance(item.form, Inline):
@@ -107,14 +108,14 @@ def _written(value: Any) -> Any:
 def _reader(hint: Any) -> Callable[[Any], Any]:
     """The function that reads a JSON value as `hint`."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
+    if origin in (UnionType, Union):  # Union: of a Literal and None
         read = _reader(not_none(hint))
         return lambda value: None if value is None else read(value)
     if origin is Literal:
-        return lambda value: inner[inner.index(value)]
+        return lambda value: _choice(value, inner)
     if origin is dict:
         read = _reader(inner[1])
-        return lambda value: {name: read(each) for name, each in value.items()}
+        return lambda value: {name: read(each) for name, each in _check_object(value).items()}
     if origin is tuple and inner[-1] is Ellipsis:
         read = _reader(inner[0])
         return lambda value: tuple(read(each) for each in value)
@@ -122,6 +123,26 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         reads = [_reader(each) for each in inner]
         return lambda value: tuple(read(each) for read, each in zip(reads, value, strict=True))
     return _SCALARS.get(hint) or hint.from_json
+
+
+def _check_object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.80} is not an object")
+    return value
+
+
+def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{value!r:.80} is not one of {', '.join(choices)}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    """DynamoDB and other writers may return 3 as 3.0."""
+    try:
+        return int(value)
+    except OverflowError as error:
+        raise ValueError(f"{value!r} is not a whole number") from error
 
 
 def _text(value: Any) -> str:
@@ -132,7 +153,7 @@ def _text(value: Any) -> str:
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {
     str: _text,
-    int: int,
+    int: _whole,
     float: float,
     bool: bool,
     datetime: datetime.fromisoformat,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from maskdrop.errors import MaskdropError
 from maskdrop.record import not_none
@@ -69,21 +69,21 @@ def read(
 
 def _parse(text: str, hint: Any) -> Any:
     """Raises ValueError."""
-    if isinstance(hint, UnionType):
+    if get_origin(hint) in (UnionType, Union):
         return None if text == "none" else _parse(text, not_none(hint))
     if get_origin(hint) is Literal or hint is bool:
         choices = _BOOLEANS if hint is bool else {choice: choice for choice in get_args(hint)}
         if text not in choices:
             raise ValueError
         return choices[text]
-    if hint is int and not text.isascii():
+    if hint in (int, float) and not text.isascii():
         raise ValueError
     return hint(text)
 
 
 def _accepted(hint: Any) -> str:
     """The values that `_parse` takes, as the end of a sentence."""
-    if isinstance(hint, UnionType):
+    if get_origin(hint) in (UnionType, Union):
         return f"{_accepted(not_none(hint))}, or none"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"

@@ -177,10 +177,10 @@ def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str) -> Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Record):
-    """The outcome of one item: a result or an error."""
+    """The outcome of one item: a result or an error. engine: "" where the container did not name one."""
 
     id: str
-    engine: str
+    engine: str = ""
     result: Result | None = None
     subject: Subject | None = None
     warnings: tuple[str, ...] = ()

@@ -48,6 +48,8 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """One HTTP request."""
+
     method: str
     url: str
     body: bytes = b""
@@ -56,6 +58,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
+    """Percentiles of the latency in milliseconds."""
+
     p50_ms: float
     p95_ms: float
 
@@ -88,6 +92,7 @@ class Latencies:
 
 
 def measured(config: LocalConfig, running_stack: Stack, photo: bytes) -> list[Latencies]:
+    """Measures all kinds of calls, with each number of CLIENTS."""
     headers = {"Content-Type": "image/jpeg", "X-Api-Key": running_stack.api_key, "Accept": "*/*"}
     bare = Call("POST", f"{running_stack.model_url}/invocations", photo, headers)
     size = len(httpx2.post(bare.url, content=photo, headers=headers, timeout=TIMEOUT_S, trust_env=False).content)
@@ -168,4 +173,4 @@ def closed_loop(call: Call, clients: int, count: int) -> list[float]:
         return seconds
 
     with ThreadPoolExecutor(clients) as pool:
-        return [one for seconds in pool.map(loop, range(clients)) for one in seconds]
+        return [duration for durations in pool.map(loop, range(clients)) for duration in durations]

@@ -160,8 +160,8 @@ def _rembg(config: LocalConfig) -> Iterator[tuple[str, Path]]:
     home.mkdir(exist_ok=True)
     network = home / "portrait.onnx"
     source = weights.located(weights.named("portrait"), config.weights)
-    fold = Path(__file__).with_name("rembg_network.py")
-    subprocess.run([programs / "python", fold, source, network], check=True)  # noqa: S603
+    script = Path(__file__).with_name("rembg_network.py")
+    subprocess.run([programs / "python", script, source, network], check=True)  # noqa: S603
     (port,) = free_ports(1)
     program = Program(
         name="rembg",

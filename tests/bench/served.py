@@ -49,10 +49,10 @@ class Request:
     @classmethod
     def of_array(cls, rgb: Pixels, **options: Any) -> Request:
         """A request with an array, whose response is an array."""
-        to = io.BytesIO()
-        np.save(to, rgb, allow_pickle=False)
+        buffer = io.BytesIO()
+        np.save(buffer, rgb, allow_pickle=False)
         types = {"Content-Type": arrays.CONTENT_TYPE, "Accept": arrays.CONTENT_TYPE}
-        return cls(to.getvalue(), types | {CUSTOM_ATTRIBUTES: json.dumps(options)})
+        return cls(buffer.getvalue(), types | {CUSTOM_ATTRIBUTES: json.dumps(options)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,16 @@ class Server:
             connection.close()
             return responses
 
-        start, cpu, own = time.perf_counter(), self._cpu_s, time.process_time()
+        start, cpu, client_cpu = time.perf_counter(), self._cpu_s, time.process_time()
         with ThreadPoolExecutor(clients) as pool:
-            responses = [one for client_responses in pool.map(loop, range(clients)) for one in client_responses]
-        wall, cpu, own = time.perf_counter() - start, self._cpu_s - cpu, time.process_time() - own
-        done = [taken for status, taken in responses if status == 200]
-        p50, p95 = np.percentile(done, (50, 95)) * 1000 if done else (np.nan, np.nan)
+            responses = [response for batch in pool.map(loop, range(clients)) for response in batch]
+        wall, cpu = time.perf_counter() - start, self._cpu_s - cpu
+        client_cpu = time.process_time() - client_cpu
+        latencies = [seconds for status, seconds in responses if status == 200]
+        p50, p95 = np.percentile(latencies, (50, 95)) * 1000 if latencies else (np.nan, np.nan)
         statuses = Counter(status for status, _ in responses)
-        each = cpu / len(responses) * 1000
-        return Rate(clients, len(done) / wall, float(p50), float(p95), each, own / wall, statuses)
+        cpu_ms = cpu / len(responses) * 1000
+        return Rate(clients, len(latencies) / wall, float(p50), float(p95), cpu_ms, client_cpu / wall, statuses)
 
     def metric(self, name: str) -> float:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)

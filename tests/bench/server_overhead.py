@@ -77,10 +77,10 @@ def _compare(
     for _ in range(ROUNDS):
         served.append(running_server.rate(request, CLIENTS, SECONDS * 2))
         without_server.append(_direct_rate(direct, images, streams, SECONDS * 2))
-    shares = [one.images_s / rate for one, (rate, _) in zip(served, without_server, strict=True)]
-    middle = sorted(served, key=lambda one: one.images_s)[ROUNDS // 2]
-    rate, cpu_ms = (statistics.median(values) for values in zip(*without_server, strict=True))
-    return Overhead(engine, middle, rate, statistics.median(shares), cpu_ms)
+    shares = [rate.images_s / direct_rate for rate, (direct_rate, _) in zip(served, without_server, strict=True)]
+    median = sorted(served, key=lambda rate: rate.images_s)[ROUNDS // 2]
+    direct_images_s, cpu_ms = (statistics.median(values) for values in zip(*without_server, strict=True))
+    return Overhead(engine, median, direct_images_s, statistics.median(shares), cpu_ms)
 
 
 def _direct_rate(direct: Callable[[], Any], images: int, streams: int, seconds: float) -> tuple[float, float]:

@@ -52,7 +52,7 @@ class Round:
 
     @property
     def efficiency(self) -> float:
-        """TrainingSamples a second of the loop divided by those of the slower of loader and network."""
+        """Samples a second of the loop divided by those of the slower of loader and network."""
         return self.loop.samples_s / min(self.loader.samples_s, self.network.samples_s)
 
 
@@ -129,7 +129,7 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
     records = source(data.train, "train")
     objective = objective_of(network, settings, None, torch.float32 if device == "cpu" else torch.bfloat16)
     objective.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(objective.learned())
+    optimiser = torch.optim.AdamW(objective.trainable_parameters())
     batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
     batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
     if settings.threads:

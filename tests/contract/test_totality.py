@@ -278,11 +278,12 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
     )
 
 
-def test_every_metric_of_the_functions_is_on_the_dashboard_in_an_alarm_or_documented() -> None:
-    written = {*JOB_METRICS.values(), *_string_arguments("lambdas", "add_metric")}
-    shown = {name for name in written if any(f'"{name}"' in path.read_text() for path in (ROOT / "infra").glob("*.py"))}
-    documented = {name for name in written if f"`{name}`" in (ROOT / "docs" / "operations.md").read_text()}
-    check_rows(written, {"the alarms, the dashboard and docs/operations.md": shown | documented})
+def test_every_metric_of_the_functions_is_documented() -> None:
+    """tests/infra/test_stack.py compares the metrics of the alarms and of the dashboard."""
+    check_rows(
+        {*JOB_METRICS.values(), *_string_arguments("lambdas", "add_metric")},
+        {"docs/operations.md": code_spans(page_text("docs/operations.md", "| metrics, namespace").split("|")[2])},
+    )
 
 
 def _string_arguments(folder: str, function: str) -> Iterator[str]:
@@ -453,8 +454,9 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 def test_every_command_is_in_the_help_of_maskdrop() -> None:
-    first_words = {name.split()[0] for name in _commands()}
-    check_rows(first_words, {"the docstring of cli.app": first_words & {*re.findall(r"\w+", app.info.help or "")}})
+    """The help lists the commands and groups in parentheses."""
+    listed = re.findall(r"\w+", " ".join(re.findall(r"\((.*?)\)", app.info.help or "", re.DOTALL)))
+    check_rows({name.split()[0] for name in _commands()}, {"the docstring of cli.app": listed})
 
 
 def test_every_make_target_is_on_a_page() -> None:
@@ -544,7 +546,15 @@ def _is_in(name: str, text: str) -> bool:
     return re.search(rf"\b{name.replace('_', ' ')}\b", text, re.IGNORECASE) is not None
 
 
-# Releases
+# Contributing guide and releases
+
+
+def test_every_file_and_test_of_the_contributing_guide_exists() -> None:
+    spans = code_spans((ROOT / "CONTRIBUTING.md").read_text())
+    paths = {span for span in spans if re.fullmatch(r"[\w./-]+(/|\.py|\.toml|\.md)", span) and "NAME" not in span}
+    check_rows(paths, {"the repository": {path for path in paths if (ROOT / path).exists()}})
+    tests = {span for span in spans if re.fullmatch(r"test_\w+", span)}
+    check_rows(tests, {"tests/contract/test_totality.py": tests & {*globals()}})
 
 
 def test_the_version_is_the_same_everywhere() -> None:

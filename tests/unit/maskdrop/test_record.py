@@ -9,7 +9,7 @@ import pytest
 from maskdrop.errors import InvalidOptions
 from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.record import Decimals, Inline, Record
-from maskdrop.wire import Bundle, BundleResponse, Facts, Item, JobMessage
+from maskdrop.wire import Bundle, BundleResponse, Facts, Item, JobMessage, Outcome
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -28,6 +28,7 @@ class Outer(Record):
     inner: tuple[Inner, ...] = ()
     box: tuple[int, int] | None = None
     counts: dict[str, float] | None = None
+    side: Literal["l", "r"] | None = None
 
 
 FULL = Outer(
@@ -38,6 +39,7 @@ FULL = Outer(
     inner=(Inner(share=0.125), Inner(share=0.5)),
     box=(1, 2),
     counts={"x": 1.5},
+    side="r",
 )
 FULL_JSON: dict[str, Any] = {
     "name": "n",
@@ -50,6 +52,7 @@ FULL_JSON: dict[str, Any] = {
     "inner": [{"share": 0.12}, {"share": 0.5}],
     "box": [1, 2],
     "counts": {"x": 1.5},
+    "side": "r",
 }
 
 
@@ -75,11 +78,37 @@ def test_a_missing_or_null_field_takes_its_default() -> None:
         ({"box": [1, 2, 3]}, ValueError),
         ({"moment": "noon"}, ValueError),
         ({"inner": [{}]}, KeyError),
+        ({"inner": [[]]}, TypeError),
+        ({"box": [1, float("inf")]}, ValueError),
+        ({"counts": [1]}, TypeError),
+        ({"side": "c"}, ValueError),
     ],
 )
 def test_a_value_of_another_type_is_refused(changes: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Outer.from_json({**FULL_JSON, **changes})
+
+
+def test_whole_numbers_may_be_written_as_floats_and_the_reverse() -> None:
+    read = Outer.from_json({**FULL_JSON, "box": [1.0, 2.0], "counts": {"x": 2}})
+    assert read.box == (1, 2)
+    assert repr(read.counts) == "{'x': 2.0}"
+
+
+@pytest.mark.parametrize("data", [[], "name", None, 3])
+def test_only_an_object_is_read(data: Any) -> None:
+    with pytest.raises(TypeError, match="is not an object"):
+        Outer.from_json(data)
+
+
+def test_a_value_out_of_a_fixed_set_is_named_with_the_set() -> None:
+    with pytest.raises(ValueError, match="'c' is not one of a, b"):
+        Outer.from_json({**FULL_JSON, "kind": "c"})
+
+
+@pytest.mark.parametrize("engine", [{}, {"engine": None}])
+def test_an_outcome_without_an_engine_is_read(engine: dict[str, Any]) -> None:
+    assert Outcome.from_json({"id": "1", **engine}) == Outcome("1", "")
 
 
 def test_a_missing_field_without_a_default_is_named() -> None:
