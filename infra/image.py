@@ -89,8 +89,7 @@ class ImageStack(Stack):
                                 'docker push "$REPOSITORY:$TAG"',
                                 # Built in every mode of the interactive endpoint: a change of mode needs no build.
                                 "docker build --file sagemaker_model/serving/Dockerfile "
-                                "--build-arg PACKAGES=requirements.txt "
-                                f'--tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
+                                f'--build-arg PACKAGES=requirements.txt --tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
                                 f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
                             ]
                         },

@@ -29,12 +29,6 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def code_spans_of_typical_changes() -> list[str]:
-    """Returns the code spans of the table of typical changes in CONTRIBUTING.md."""
-    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| change | files | test |")[2].partition("\n\n")[0]
-    return re.findall(r"`([^`]+)`", table)
-
-
 def leaves(nav: Any) -> Iterator[str]:
     """Yields the pages of a navigation of MkDocs: a page is a text, a section a list, a title a mapping."""
     if isinstance(nav, str):
@@ -82,17 +76,6 @@ def test_the_local_hooks_run_commands_of_make_check() -> None:
     for hook in local["hooks"]:
         command = re.sub(r" --\S+", "", hook["entry"]).replace(".venv", "$(VENV)")
         assert re.search(rf"^\t@{re.escape(command)}\b", recipes, re.MULTILINE), command
-
-
-def test_the_typical_changes_name_existing_files_and_tests() -> None:
-    spans = code_spans_of_typical_changes()
-    tests = re.findall(r"^def (test_\w+)", (ROOT / "tests/contract/test_totality.py").read_text(), re.MULTILINE)
-    named = [span for span in spans if span.startswith("test_")]
-    assert len(named) >= 10
-    assert [name for name in named if name not in tests] == []
-    paths = [span for span in spans if re.fullmatch(r"\w+/[\w/.]+", span) and "NAME" not in span]
-    assert len(paths) >= 10
-    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_navigation_of_the_site_has_every_page_once() -> None:

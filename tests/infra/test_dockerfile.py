@@ -190,7 +190,7 @@ def test_every_package_has_a_wheel_for_the_image(image: Image, tmp_path: Path) -
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-cache-dir"),
         *("--disable-pip-version-check", "--only-binary=:all:", "--python-version", PYTHON, "--target", str(tmp_path)),
         *(word for platform in platforms for word in ("--platform", platform)),
-        *("--requirement", str(image.context / "sagemaker_model" / image.one("ARG").partition("=")[2])),
+        *("--requirement", str(image.context / "sagemaker_model" / "serving" / image.one("ARG").partition("=")[2])),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0 and OFFLINE.search(done.stderr):
