@@ -131,7 +131,7 @@ def operations() -> dict[tuple[str, str], Operation]:
     links = _links("get_job", "delete_job", "retry_job")
     return {
         ("post", "/v1/cutouts"): Operation(
-            tag="pictures",
+            tag="images",
             name="cut_out",
             summary="Cut out the subject of one image, synchronously",
             description="Options can be sent in the query, in the `X-Maskdrop-Options` header and in the body. "
@@ -160,7 +160,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             errors=(*OPTIONS, *IMAGE, *RESULT, *WEB, *NEW_JOB),
         ),
         ("post", "/v1/uploads"): Operation(
-            tag="pictures",
+            tag="images",
             name="upload",
             summary=f"Create a presigned form for uploading one file of up to {IMAGE_BYTES_MAX // 2**20} MiB",
             description="Post a multipart form to `url`: these `fields`, in this order, then the file as the field "
