@@ -304,8 +304,8 @@ def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services
                 continue
         job = services.jobs.get(one.job_id if isinstance(one, JobMessage) else one.id)
         if job and job.state == "queued":
-            buried = services.jobs.fail(job.id, error, bundle=job.bundle, now=now)
-            failed.extend([buried] if buried else [])
+            updated = services.jobs.fail(job.id, error, bundle=job.bundle, now=now)
+            failed.extend([updated] if updated else [])
     services.events.publish(failed)
 
 

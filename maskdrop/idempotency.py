@@ -16,10 +16,10 @@ from maskdrop.services import Registry
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
-KEPT = timedelta(hours=24)
+STORED_FOR = timedelta(hours=24)
 """Time for which a response is stored and repeated."""
 
-IN_WORK = timedelta(seconds=60)
+UNFINISHED_FOR = timedelta(seconds=60)
 """Time after which a request that never finished may be repeated: twice the maximum duration of a call."""
 
 KEY = re.compile(r"[!-~]{1,255}")
@@ -44,7 +44,7 @@ def once(
         raise InvalidOptions("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.")
     name = f"{folder_of(owner)}#{key}"
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-    if not registry.put_new("idempotency", name, {"request": digest, "answer": None}, expires_at=now + IN_WORK):
+    if not registry.put_new("idempotency", name, {"request": digest, "answer": None}, expires_at=now + UNFINISHED_FOR):
         known = registry.get("idempotency", name) or {"request": digest, "answer": None}
         if known["request"] != digest:
             raise IdempotencyKeyReused("This Idempotency-Key belongs to another request; use a new key.")
@@ -57,5 +57,5 @@ def once(
     except MaskdropError:
         registry.delete("idempotency", name)
         raise
-    registry.put("idempotency", name, {"request": digest, "answer": response}, expires_at=now + KEPT)
+    registry.put("idempotency", name, {"request": digest, "answer": response}, expires_at=now + STORED_FOR)
     return response

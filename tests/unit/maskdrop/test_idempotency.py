@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from maskdrop.errors import EndpointUnavailable, IdempotencyKeyReused, InvalidOptions, RequestInProgress
-from maskdrop.idempotency import IN_WORK, KEPT, once
+from maskdrop.idempotency import STORED_FOR, UNFINISHED_FOR, once
 from tests.fakes import NOW, FakeRegistry
 
 REQUEST = {"source": {"upload": "1"}, "engine": "selfie"}
@@ -45,7 +45,7 @@ def test_keys_are_scoped_to_the_owner(owner: str, key: str) -> None:
 def test_a_response_is_stored_for_a_day() -> None:
     registry, work = FakeRegistry(), Work()
     once(registry, "shop", "k", REQUEST, NOW, work)
-    for later, call in ((KEPT - timedelta(seconds=1), 1), (KEPT, 2)):
+    for later, call in ((STORED_FOR - timedelta(seconds=1), 1), (STORED_FOR, 2)):
         registry.now = NOW + later
         assert once(registry, "shop", "k", REQUEST, registry.now, work)["call"] == call
 
@@ -73,7 +73,7 @@ def test_an_unfinished_request_may_be_repeated_after_a_minute() -> None:
         once(registry, "shop", "k", REQUEST, NOW, killed)
     with pytest.raises(RequestInProgress):
         once(registry, "shop", "k", REQUEST, NOW, work)
-    registry.now = NOW + IN_WORK
+    registry.now = NOW + UNFINISHED_FOR
     assert once(registry, "shop", "k", REQUEST, registry.now, work)["call"] == 1
 
 

@@ -60,7 +60,7 @@ def test_a_thousand_points_are_the_maximum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "names"),
+    ("value", "kind", "names"),
     [
         ([], InvalidOptions, "object"),
         ({"colour": 1}, InvalidOptions, "colour"),
@@ -86,10 +86,10 @@ def test_a_thousand_points_are_the_maximum() -> None:
     ],
 )
 def test_invalid_options_are_refused_with_a_message_that_names_them(
-    said: object, kind: type[MaskdropError], names: str
+    value: object, kind: type[MaskdropError], names: str
 ) -> None:
     with pytest.raises(kind, match=names):
-        Options.from_json(said)
+        Options.from_json(value)
 
 
 @given(
@@ -103,9 +103,9 @@ def test_invalid_options_are_refused_with_a_message_that_names_them(
         ),
     )
 )
-def test_any_json_is_parsed_or_refused_with_an_input_error(said: object) -> None:
+def test_any_json_is_parsed_or_refused_with_an_input_error(value: object) -> None:
     try:
-        options: Options | MaskdropError = Options.from_json(said)
+        options: Options | MaskdropError = Options.from_json(value)
     except MaskdropError as error:
         options = error
     assert isinstance(options, Options) or (options.status in (400, 422) and not options.retryable)

@@ -27,8 +27,8 @@ from maskdrop.output import (
 from tests.fakes import a_source
 
 
-def parsed(**said: object) -> Output:
-    return Output.from_json(said)
+def parsed(**value: object) -> Output:
+    return Output.from_json(value)
 
 
 def percent(least: int, most: int) -> st.SearchStrategy[float]:
@@ -89,7 +89,7 @@ def test_aliases_of_one_result_have_one_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "output"),
+    ("value", "output"),
     [
         ({"format": "jpeg"}, Output("jpg")),
         ({"format": "zip"}, Output("zip")),
@@ -116,8 +116,8 @@ def test_aliases_of_one_result_have_one_id() -> None:
         ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
     ],
 )
-def test_documented_values_are_parsed(said: dict[str, object], output: Output) -> None:
-    assert Output.from_json(said) == output
+def test_documented_values_are_parsed(value: dict[str, object], output: Output) -> None:
+    assert Output.from_json(value) == output
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_a_long_value_is_not_repeated_in_full() -> None:
     assert len(refused.value.message) < 400
 
 
-@pytest.mark.parametrize("said", [{"background": "red"}, {"format": "zip"}])
-def test_a_matte_alone_has_no_background_and_no_zip(said: dict[str, str]) -> None:
+@pytest.mark.parametrize("value", [{"background": "red"}, {"format": "zip"}])
+def test_a_matte_alone_has_no_background_and_no_zip(value: dict[str, str]) -> None:
     with pytest.raises(InvalidOptions, match="rgba"):
-        parsed(channels="alpha", **said)
+        parsed(channels="alpha", **value)
 
 
 def test_the_names_of_colours_are_those_of_css() -> None:
