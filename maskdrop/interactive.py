@@ -28,7 +28,7 @@ CUTOUTS_PREFIX = f"{RESULTS_PREFIX}cutouts/"
 
 
 def cut_out_now(
-    picture: bytes,
+    image: bytes,
     options: Options,
     preset: str,
     owner: str,
@@ -40,31 +40,31 @@ def cut_out_now(
 ) -> ImageResponse | Job:
     """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
     container's errors and Unavailable."""
-    if reply := invoke_now(picture, options, settings, services, spent_s=spent_s):
+    if reply := invoke_now(image, options, settings, services, spent_s=spent_s):
         return reply
-    source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(picture))
-    services.storage.write(source.bucket, source.key, picture, "application/octet-stream")
+    source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(image))
+    services.storage.write(source.bucket, source.key, image, "application/octet-stream")
     return enqueue(queued(source, preset, options, now, owner=owner), services)
 
 
 def invoke_now(
-    picture: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
+    image: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
 ) -> ImageResponse | None:
     """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
     as `cut_out_now` does."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
     invocation = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
-    if spent_s > SPENT_MAX_S or not _accepts(picture, invocation, settings):
+    if spent_s > SPENT_MAX_S or not _accepts(image, invocation, settings):
         return None
     try:
-        return services.interactive.cut_out(picture, invocation)
+        return services.interactive.cut_out(image, invocation)
     except EndpointStarting:
         return None
 
 
-def _accepts(picture: bytes, invocation: Invocation, settings: Settings) -> bool:
+def _accepts(image: bytes, invocation: Invocation, settings: Settings) -> bool:
     """Whether the interactive endpoint takes a request of this size and engine."""
-    fits = len(picture) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
+    fits = len(image) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
     return fits and runs_now(engine(invocation.options.engine), settings.interactive_mode)
 
 

@@ -128,7 +128,7 @@ class Endpoint(Protocol):
 
 
 class Interactive(Protocol):
-    def cut_out(self, picture: bytes, invocation: Invocation) -> ImageResponse:
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         """Invokes the interactive endpoint with one image and waits for the response, 30 s at most. Raises the
         container's errors, EndpointStarting where no instance was ready in time, EndpointUnavailable otherwise."""
 
