@@ -3,7 +3,7 @@ with parsed events; `Services` does the input and output.
 
     queued ──take──► submitted ──done──► done
       ▲ ▲                │  └────fail──► failed
-      │ └────requeue───┘                 │
+      │ └─────requeue────┘                 │
       └─────────────────retry──────────────┘
 """
 
