@@ -99,6 +99,10 @@ class Settings:
 
     stage: the deployment's name, such as "dev".
     interactive, interactive_mode: name and kind of the endpoint for single images; "" and "off" without one.
+    bundles_queue_url: queue of the bundles that `invoke` sends to a serverless endpoint; "" where `endpoint` is
+        asynchronous.
+    bundle_max: images of a full bundle, 1 to 64.
+    backlog_max: images that may be submitted and not finished; further ones wait in SQS.
     max_attempts: submissions of an image before its job fails.
     overdue_s: seconds that a job may stay queued or submitted before the sweep queues it again. The default is 5
         minutes more than a bundle may wait in the endpoint (6 hours, SageMaker's maximum) plus 15 minutes of
@@ -123,6 +127,9 @@ class Settings:
     event_bus: str
     interactive: str = ""
     interactive_mode: Interactive = "off"
+    bundles_queue_url: str = ""
+    bundle_max: int = 64
+    backlog_max: int = 72_000
     cors_origins: str = ""
     max_attempts: int = 5
     overdue_s: int = 22_800
