@@ -28,7 +28,7 @@ import local
 import maskdrop
 import sagemaker_model
 from cli.app import app
-from infra.stages import Stage
+from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
@@ -531,8 +531,19 @@ def test_every_network_that_can_be_trained_is_in_every_table() -> None:
 
 
 def test_every_mode_of_the_interactive_endpoint_is_documented() -> None:
+    rows = page_rows("docs/operations.md", "| `interactive` | engines")
+    check_rows(get_args(Interactive), {"docs/operations.md": {row.strip('"') for row in rows}})
+
+
+def test_every_mode_of_the_bulk_endpoint_is_in_every_table() -> None:
+    rows = page_rows("docs/operations.md", "| `bulk` | engines")
     check_rows(
-        get_args(Interactive), {"docs/operations.md": page_rows("docs/operations.md", "| `--context interactive=`")}
+        get_args(Bulk),
+        {
+            "docs/operations.md": {row.strip('"') for row in rows},
+            "infra.stages.BUNDLE_MAX": BUNDLE_MAX,
+            "infra.stages.IMAGES_PER_SECOND": IMAGES_PER_SECOND,
+        },
     )
 
 
