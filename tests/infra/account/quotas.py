@@ -95,7 +95,7 @@ NEW_ACCOUNT = (
         "aws-samples/alarm-context-tool#2, DataDog/datadog-serverless-functions#621",
         reserved_concurrency,
     ),
-    Quota("Lambda: executions that queues start, of 10 in the account", 8, "2 are left for the API", event_source_concurrency),
+    Quota("Lambda: executions that queues start at the same time", 10, REPORTED, event_source_concurrency),
 )
 
 
