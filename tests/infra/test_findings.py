@@ -80,7 +80,9 @@ def test_a3_no_repository_of_a_deleted_stage_blocks_its_name(variants: Variants)
 @pytest.mark.parametrize(("old", "new"), [("gpu", "realtime"), ("realtime", "off"), ("off", "serverless")])
 def test_a4_the_mode_of_the_interactive_endpoint_changes_and_rolls_back(variants: Variants, old: str, new: str) -> None:
     for one, other in ((old, new), (new, old)):
-        refused = [str(change) for change in updates.update(variants[one], variants[other]) if change.effect == "refused"]
+        refused = [
+            str(change) for change in updates.update(variants[one], variants[other]) if change.effect == "refused"
+        ]
         assert refused == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.infra.account.assembly import Assembly
@@ -28,19 +30,24 @@ def test_a_missing_dependency_is_named(variants: dict[str, Assembly]) -> None:
 
 
 def test_the_order_follows_references_dependencies_imports_and_stacks() -> None:
-    template = {
+    template: dict[str, Any] = {
         "Resources": {
-            "A": {"Type": "T", "DependsOn": "B"},
-            "B": {"Type": "T", "Properties": {"P": {"Fn::Sub": "${C.Arn}/x"}}},
-            "C": {"Type": "T"},
+            "A": {"Type": "A::B::T", "DependsOn": "B"},
+            "B": {"Type": "A::B::T", "Properties": {"P": {"Fn::Sub": "${C.Arn}/x"}}},
+            "C": {"Type": "A::B::T"},
         },
     }
-    exporting = {
-        "Resources": {"D": {"Type": "T", "DependsOn": ["E"]}, "E": {"Type": "T"}},
+    exporting: dict[str, Any] = {
+        "Resources": {"D": {"Type": "A::B::T", "DependsOn": ["E"]}, "E": {"Type": "A::B::T"}},
         "Outputs": {"O": {"Value": {"Ref": "D"}, "Export": {"Name": "d"}}},
     }
-    importing = {"Resources": {"F": {"Type": "T", "Properties": {"P": {"Fn::ImportValue": "d"}}}}}
+    importing: dict[str, Any] = {"Resources": {"F": {"Type": "A::B::T", "Properties": {"P": {"Fn::ImportValue": "d"}}}}}
     stacks = {"one": template, "two": exporting, "three": importing}
     assembly = Assembly(stacks, {"one": set(), "two": set(), "three": {"one"}})
     assert assembly.waits_for(("one", "A")) == {("one", "B"), ("one", "C")}
-    assert assembly.waits_for(("three", "F")) == {("two", "D"), ("two", "E"), *assembly.waits_for(("one", "A")), ("one", "A")}
+    assert assembly.waits_for(("three", "F")) == {
+        ("two", "D"),
+        ("two", "E"),
+        *assembly.waits_for(("one", "A")),
+        ("one", "A"),
+    }

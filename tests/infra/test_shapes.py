@@ -9,7 +9,7 @@ import pytest
 
 from tests.infra.account.apis import APIS, WITHOUT_API
 from tests.infra.account.assembly import Assembly, Resource
-from tests.infra.account.shapes import check, faults
+from tests.infra.account.shapes import check, faults, input_shape
 from tests.infra.account.variants import VARIANTS
 
 
@@ -19,8 +19,12 @@ def test_every_resource_is_a_valid_request(variants: dict[str, Assembly], name: 
 
 
 def test_every_row_of_the_table_names_an_operation_of_its_service() -> None:
-    for kind, api in APIS.items():
-        assert [*faults(Resource("stack", "One", kind, {}, {}), {kind: api}, {})] is not None
+    for api in APIS.values():
+        assert input_shape(api.service, api.operation).type_name == "structure"
+        for target in api.moved.values():
+            first = target.removeprefix("*").partition(".")[0]
+            if first.startswith(("Put", "Update", "Attach", "Modify", "Set")):
+                assert input_shape(api.service, first).type_name == "structure"
 
 
 CONFIG = {
@@ -83,7 +87,10 @@ def test_a_renamed_property_is_checked_under_its_name_in_the_api() -> None:
 
 
 def test_each_item_of_a_list_can_be_a_request() -> None:
-    policies = [{"PolicyName": "one", "PolicyDocument": {"Statement": []}}, {"PolicyName": "t w o", "PolicyDocument": {}}]
+    policies = [
+        {"PolicyName": "one", "PolicyDocument": {"Statement": []}},
+        {"PolicyName": "t w o", "PolicyDocument": {}},
+    ]
     role = {"AssumeRolePolicyDocument": {"Statement": []}, "Policies": policies}
     (found,) = faults_of("AWS::IAM::Role", role)
     assert found.startswith("PutRolePolicy.PolicyName must match")

@@ -48,7 +48,9 @@ def endpoint(variant: dict[str, Any], *, name: str = "bulk", retain: bool = True
         "Config": {
             "Type": "AWS::SageMaker::EndpointConfig",
             "Properties": {
-                "ProductionVariants": [{"VariantName": "main", "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]}, **variant}],
+                "ProductionVariants": [
+                    {"VariantName": "main", "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]}, **variant}
+                ],
                 **config,
             },
         },
@@ -74,7 +76,7 @@ def scaled(resources: dict[str, Any]) -> dict[str, Any]:
 
 G6, G5 = ({"InstanceType": f"ml.{family}.xlarge", "InitialInstanceCount": 1} for family in ("g6", "g5"))
 SERVERLESS = {"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 2}}
-ASYNC = {"AsyncInferenceConfig": {"OutputConfig": {}}}
+ASYNC: dict[str, Any] = {"AsyncInferenceConfig": {"OutputConfig": {}}}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def index(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        (queue("Jobs", QueueName="jobs", FifoQueue=False), queue("Jobs", QueueName="jobs", FifoQueue=True), "under the same name"),
+        (queue("Jobs", QueueName="jobs"), queue("Jobs", QueueName="jobs", FifoQueue=True), "under the same name"),
         (queue("Jobs", QueueName="jobs"), queue("Work", QueueName="jobs"), "jobs exists as app/Jobs"),
         (queue("Jobs"), {}, "loses: app/Jobs"),
         ({"Photos": BUCKET}, {}, "it remains, and the way back cannot create it again"),
@@ -141,8 +143,8 @@ def test_a_reference_to_a_replaced_resource_replaces_in_turn() -> None:
 def test_an_export_in_use_can_not_be_removed() -> None:
     def stage(*, exported: bool) -> Assembly:
         output = {"Outputs": {"Name": {"Value": "one", "Export": {"Name": "name"}}}} if exported else {}
-        user = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": {"Fn::ImportValue": "name"}}}}
-        without = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "one"}}}
+        user = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Fn::ImportValue": "name"}}}}
+        without = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": "one"}}}
         templates = {"app": {"Resources": {}, **output}, "user": {"Resources": user if exported else without}}
         return Assembly(templates, {"app": set(), "user": {"app"}})
 

@@ -271,11 +271,17 @@ APIS = {
         moved={
             name: f"Attributes.{name}"
             for name in (
-                "DelaySeconds", "KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId", "MaximumMessageSize",
-                "MessageRetentionPeriod", "ReceiveMessageWaitTimeSeconds", "RedrivePolicy", "SqsManagedSseEnabled",
+                "DelaySeconds",
+                "KmsDataKeyReusePeriodSeconds",
+                "KmsMasterKeyId",
+                "MaximumMessageSize",
+                "MessageRetentionPeriod",
+                "ReceiveMessageWaitTimeSeconds",
+                "RedrivePolicy",
+                "SqsManagedSseEnabled",
                 "VisibilityTimeout",
             )
-        },  # fmt: skip
+        },
         json=("RedrivePolicy",),
         generated=("QueueName",),
     ),

@@ -62,7 +62,10 @@ class Assembly:
         artifacts = json.loads((folder / "manifest.json").read_text())["artifacts"]
         stacks = {name: one for name, one in artifacts.items() if one["type"] == "aws:cloudformation:stack"}
         return cls(
-            {name: json.loads((folder / one["properties"]["templateFile"]).read_text()) for name, one in stacks.items()},
+            {
+                name: json.loads((folder / one["properties"]["templateFile"]).read_text())
+                for name, one in stacks.items()
+            },
             {name: set(one.get("dependencies", ())) & set(stacks) for name, one in stacks.items()},
             region,
         )
@@ -165,7 +168,7 @@ class Assembly:
         return re.sub(r"\$\{([^!}]+)\}", value, text).replace("${!", "${")
 
     def physical_id(self, stack: str, logical_id: str) -> str:
-        """The value of Ref: an ARN, a URL, a generated ID or the name, as the resource reference states for the type."""
+        """The value of Ref: an ARN, a URL, a generated ID or the name, as the resource reference states."""
         kind = self.templates[stack]["Resources"][logical_id]["Type"]
         if kind in REF_IS_ARN:
             return self._arn(stack, logical_id)
@@ -211,7 +214,7 @@ class Assembly:
 
     @cached_property
     def edges(self) -> dict[Node, set[Node]]:
-        """The resources that each resource waits for directly: references, DependsOn, imports and stack dependencies."""
+        """The resources that each one waits for directly: references, DependsOn, imports and stack dependencies."""
         found: dict[Node, set[Node]] = {}
         for node, resource in self.resources.items():
             stack = resource.stack
@@ -265,7 +268,9 @@ GENERATED = {
     "AWS::EC2::SecurityGroup": "sg-0123456789abcdef0",
     "AWS::EC2::VPCEndpoint": "vpce-0123456789abcdef0",
     "AWS::EC2::InternetGateway": "igw-0123456789abcdef0",
-    "AWS::ApplicationAutoScaling::ScalableTarget": "endpoint/e/variant/main|sagemaker:variant:DesiredInstanceCount|sagemaker",
+    "AWS::ApplicationAutoScaling::ScalableTarget": (
+        "endpoint/e/variant/main|sagemaker:variant:DesiredInstanceCount|sagemaker"
+    ),
     "AWS::Lambda::EventSourceMapping": UUID,
 }
 """Types whose Ref is an ID that the service generates."""

@@ -36,8 +36,8 @@ NAMED: dict[str, tuple[str, Scope]] = {
     "AWS::ApplicationAutoScaling::ScalableTarget": ("ResourceId", "Region"),
     "AWS::WAFv2::WebACL": ("Name", "Region"),
 }
-"""Type -> path of the property that is its name, and where the name must be unique. Dashboards and budgets belong to the
-account (CloudWatch user guide, "dashboards are global"; Budgets: believed)."""
+"""Type -> path of the property that is its name, and where the name must be unique. Dashboards and budgets belong to
+the account (CloudWatch user guide, "dashboards are global"; Budgets: believed)."""
 
 NO_NAME = {
     "AWS::ApiGateway::RestApi": "its ID is generated; two APIs may have one name",

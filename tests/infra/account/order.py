@@ -49,12 +49,12 @@ def _role(assembly: Assembly, resource: Resource, *names: str) -> Node | None:
 
 
 def _with_policies(kind: str, *names: str) -> Pairs:
-    def pairs(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
+    def policies_before_user(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
         for one in assembly.of(kind):
             if role := _role(assembly, one, *names):
                 yield from ((one, policy) for policy in _policies(assembly, role))
 
-    return pairs
+    return policies_before_user
 
 
 def image_before_model(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
@@ -89,8 +89,8 @@ def log_group_before_writer(assembly: Assembly) -> Iterator[tuple[Resource, Reso
     """Of functions, builds and endpoints. The log group of an endpoint is found by its name."""
     groups = {one.properties.get("LogGroupName"): one for one in assembly.of("AWS::Logs::LogGroup")}
     for function in assembly.of("AWS::Lambda::Function"):
-        name = function.properties.get("LoggingConfig", {}).get("LogGroup")
-        yield function, groups[name]
+        if "LoggingConfig" in function.properties:
+            yield function, groups[function.properties["LoggingConfig"]["LogGroup"]]
     for project in assembly.of("AWS::CodeBuild::Project"):
         yield project, groups[project.properties["LogsConfig"]["CloudWatchLogs"]["GroupName"]]
     for endpoint in assembly.of("AWS::SageMaker::Endpoint"):
@@ -142,7 +142,10 @@ ORDERS = (
     Order("S3 validates that it may send to the queue", queue_policy_before_notification),
     Order("Lambda validates that the role may receive", policies_before_event_source),
     Order("the first invocation may be denied", _with_policies("AWS::Lambda::Function", "Role")),
-    Order("SageMaker validates the role when it creates the model", _with_policies("AWS::SageMaker::Model", "ExecutionRoleArn")),
+    Order(
+        "SageMaker validates the role when it creates the model",
+        _with_policies("AWS::SageMaker::Model", "ExecutionRoleArn"),
+    ),
     Order("the writer creates the log group, without retention, and CloudFormation fails", log_group_before_writer),
     Order("API Gateway creates the log group, without retention", execution_log_before_stage),
     Order("API Gateway refuses a logging level without a role of the account", account_before_stage),

@@ -59,7 +59,9 @@ def cpu_instances(stages: Sequence[Assembly]) -> float:
 
 
 def serverless_memory(stages: Sequence[Assembly]) -> float:
-    return max((one["ServerlessConfig"]["MemorySizeInMB"] for one in _variants(stages) if "ServerlessConfig" in one), default=0)
+    return max(
+        (one["ServerlessConfig"]["MemorySizeInMB"] for one in _variants(stages) if "ServerlessConfig" in one), default=0
+    )
 
 
 def serverless_concurrency(stages: Sequence[Assembly]) -> float:
@@ -71,7 +73,7 @@ def reserved_concurrency(stages: Sequence[Assembly]) -> float:
 
 
 def event_source_concurrency(stages: Sequence[Assembly]) -> float:
-    """Concurrent executions that work in the queues can start. Dead-letter queues are empty unless a component fails."""
+    """Concurrent executions that queues can start. Dead-letter queues are empty unless a component fails."""
     found = 0.0
     for stage in stages:
         queues = {one.logical_id: one for one in stage.of("AWS::SQS::Queue")}
@@ -110,7 +112,9 @@ def policy_characters(stages: Sequence[Assembly]) -> float:
     for stage in stages:
         for role in stage.of("AWS::IAM::Role"):
             name = stage.physical_id(*role.node)
-            sizes[name] = sizes.get(name, 0) + sum(_size(one["PolicyDocument"]) for one in role.properties.get("Policies", []))
+            sizes[name] = sizes.get(name, 0) + sum(
+                _size(one["PolicyDocument"]) for one in role.properties.get("Policies", [])
+            )
         for policy in stage.of("AWS::IAM::Policy"):
             for name in policy.properties.get("Roles", []):
                 sizes[name] = sizes.get(name, 0) + _size(policy.properties["PolicyDocument"])

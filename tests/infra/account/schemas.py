@@ -26,7 +26,7 @@ def replaced_with(resource_type: str) -> set[str]:
 
 
 def identity(resource_type: str) -> set[str]:
-    """Paths of the properties that identify the resource in its account and Region, without those that AWS generates."""
+    """Paths of the properties that identify the resource in its account and Region, except generated ones."""
     facts = schema(resource_type)
     generated = {_path(one) for one in facts.get("readOnlyProperties") or []}
     return {_path(one) for one in facts.get("primaryIdentifier") or []} - generated

@@ -1,5 +1,5 @@
-"""Converts the properties of a resource to the requests that CloudFormation sends, and checks them against the models of
-the API (botocore): names, types, required members, enums, patterns, lengths and ranges.
+"""Converts the properties of a resource to the requests that CloudFormation sends, and checks them against the models
+of the API (botocore): names, types, required members, enums, patterns, lengths and ranges.
 
 botocore's own validation checks no enum, no pattern and no maximum.
 """
@@ -173,9 +173,13 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+def _has_type(value: Any, kind: str) -> bool:
+    return isinstance(value, PYTHON_TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
 def _validate(value: Any, shape: Any, where: str, generated: tuple[str, ...] = ()) -> Iterator[str]:
     kind, limits = shape.type_name, shape.metadata
-    if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not _has_type(value, kind):
         yield f"{where} must be of type {kind}; got {value!r}"
         return
     if kind == "structure":
@@ -191,7 +195,9 @@ def _validate(value: Any, shape: Any, where: str, generated: tuple[str, ...] = (
     elif kind == "list":
         for index, item in enumerate(value):
             yield from _validate(item, shape.member, f"{where}[{index}]")
-    size = value if kind in ("integer", "long", "float", "double") else len(value) if hasattr(value, "__len__") else None
+    size = (
+        value if kind in ("integer", "long", "float", "double") else len(value) if hasattr(value, "__len__") else None
+    )
     if size is not None:
         low, high = limits.get("min"), limits.get("max")
         if (low is not None and size < low) or (high is not None and size > high):

@@ -1,7 +1,7 @@
 """What a deployment over another one does to each resource, by the rules of CloudFormation and of the services.
 
-An update first creates and changes resources, then deletes what is left over. A failed update rolls back: it changes the
-resources again, in the other direction, while the old ones still exist.
+An update first creates and changes resources, then deletes what is left over. A failed update rolls back: it changes
+the resources again, in the other direction, while the old ones still exist.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def fixed_name_on_a_replaced_resource(old: Assembly, new: Assembly, replaced: se
 
 
 def name_in_use_by_another_resource(old: Assembly, new: Assembly, _replaced: set[str]) -> Iterator[Change]:
-    """A resource with another logical ID, or in another stack, is created before the one of the same name is deleted."""
+    """A resource with another logical ID, or in another stack, is created before that of the same name is deleted."""
     existing = {name: node for node, one in old.resources.items() if (name := physical(one))}
     for node, one in new.resources.items():
         name = physical(one)
@@ -135,8 +135,8 @@ def initial_count_of_a_running_variant(old: Assembly, new: Assembly, _replaced: 
 
 
 def export_in_use(old: Assembly, new: Assembly, _replaced: set[str]) -> Iterator[Change]:
-    """CloudFormation refuses to delete or change an export that a deployed stack imports. Stacks are updated in the order
-    of their dependencies: the importing stack still has the old template."""
+    """CloudFormation refuses to delete or change an export that a deployed stack imports. Stacks are updated in the
+    order of their dependencies: the importing stack still has the old template."""
     imported = {name for template in old.templates.values() for name in _import_names(template)}
     for name, (stack, value) in old.exports.items():
         if name not in imported:
@@ -159,7 +159,7 @@ def two_changes_of_global_indexes(old: Assembly, new: Assembly, _replaced: set[s
 
 
 def data_deleted(old: Assembly, new: Assembly, replaced: set[str]) -> Iterator[Change]:
-    """A replaced or removed bucket, table or key takes its data with it, or leaves it where the stage no longer looks."""
+    """A replaced or removed bucket, table, key or queue takes its data with it, or the stage loses sight of it."""
     for node, before in old.resources.items():
         if before.type in STORES and (node not in new.resources or str(before) in replaced):
             yield Change(str(before), "", "loses", "the stored data")
@@ -190,8 +190,8 @@ STORES = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::SQS:
 
 
 def left_by_a_failed_creation(assembly: Assembly) -> list[str]:
-    """The resources that remain when the first deployment fails. The next one creates them again, and fails if they have
-    fixed names. "RetainExceptOnCreate" exists for that (CloudFormation user guide, DeletionPolicy attribute)."""
+    """The resources that remain when the first deployment fails. The next one creates them again, and fails if they
+    have fixed names. "RetainExceptOnCreate" exists for that (CloudFormation user guide, DeletionPolicy attribute)."""
     return [str(one) for one in assembly.resources.values() if one.body.get("DeletionPolicy") == "Retain"]
 
 

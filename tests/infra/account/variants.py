@@ -1,6 +1,6 @@
 """Synthesizes the stages of the tests and of `make check` into .local/variants/, unless their sources are unchanged.
 
-    python -m tests.infra.account.variants
+python -m tests.infra.account.variants
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VARIANTS = {
     **{name: Variant(name, ROOT / "stages") for name in ("dev", "prod")},
     **{path.name: Variant("shop", path) for path in sorted(STAGES.iterdir())},
 }
-"""`dev` and `prod` as users deploy them. The others are variants of one stage `shop`: an update leads from any to any."""
+"""`dev` and `prod` as users deploy them. The others are variants of one stage `shop`, between which updates lead."""
 
 
 def read(name: str) -> Assembly:
