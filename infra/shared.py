@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 
-from infra.endpoint import BulkEndpoint
-from infra.interactive import InteractiveEndpoint
+from infra.endpoints import EndpointName
 from infra.jobs_table import JobsTable
+from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.registry import Registry
 from infra.stages import Stage
@@ -19,10 +19,7 @@ from maskdrop.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedResources:
-    """Resources that every function receives, and the settings that name them.
-
-    interactive: None when the stage has interactive="off".
-    """
+    """Resources that every function receives, and the settings that name them."""
 
     stage: Stage
     code: lambda_.Code
@@ -30,9 +27,18 @@ class SharedResources:
     storage: Storage
     jobs: JobsTable
     registry: Registry
-    bulk: BulkEndpoint
-    interactive: InteractiveEndpoint | None
+    notifications: Notifications
     bus: events.EventBus
+
+    @property
+    def bulk(self) -> EndpointName:
+        return EndpointName(self.stage.bulk_endpoint)
+
+    @property
+    def interactive(self) -> EndpointName | None:
+        """None when the stage has no such endpoint."""
+        name = self.stage.interactive_endpoint
+        return EndpointName(name) if name else None
 
     @property
     def settings(self) -> Settings:
@@ -47,10 +53,13 @@ class SharedResources:
             webhooks_queue_url=self.queues.webhooks.queue_url,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
-            interactive=self.interactive.name if self.interactive else "",
+            interactive=self.stage.interactive_endpoint,
             interactive_mode=self.stage.interactive,
-            trusted_hosts=self.stage.trusted_hosts,
+            bundle_max=self.stage.bundle_max,
+            backlog_max=self.stage.backlog_max,
+            keep_days=self.stage.keep_jobs_days,
+            trusted_hosts=" ".join(self.stage.trusted_hosts),
             http_sources=int(self.stage.http_sources),
-            source_buckets=self.stage.source_buckets,
-            cors_origins=self.stage.cors,
+            source_buckets=" ".join(self.stage.source_buckets),
+            cors_origins=" ".join(self.stage.cors),
         )
