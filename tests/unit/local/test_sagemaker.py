@@ -44,7 +44,7 @@ RESOURCES = {
             }
         },
         "now-config": {},
-        "cold-config": {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 6144}}]},
+        "cold-config": {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 2}}]},
     },
 }
 
