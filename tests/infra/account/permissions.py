@@ -1,6 +1,6 @@
 """IAM statements of the roles, evaluated for the calls that the roles made in the strict mode of the local stack.
 
-calls.json has the calls by stage of the local stack. tests/e2e/test_strict.py writes it with MASKDROP_RECORD_CALLS=1.
+calls.json has the calls by stage of the local stack; tests/e2e/test_strict*.py write it with MASKDROP_RECORD_CALLS=1.
 Names of resources are stored as {stack prefix.logical ID}, generated parts of object keys as "x".
 """
 
@@ -91,8 +91,11 @@ def write(stage: str, calls: Iterable[Call]) -> None:
 
 
 def name_of(stack: str, logical_id: str) -> str:
-    """<stack prefix>.<logical ID without the hash>: the same in every stage."""
-    return f"{stack.partition('-')[0]}.{re.sub(r'[0-9A-F]{8}$', '', logical_id)}"
+    """<stack prefix>.<logical ID without the hash>: the same in every stage, whatever kind of endpoint it has."""
+    prefix, name = stack.partition("-")[0], re.sub(r"[0-9A-F]{8}$", "", logical_id)
+    if prefix in ("MaskdropBulk", "MaskdropInteractive"):
+        name = re.findall(r"[A-Z][a-z]+", name)[-1]
+    return f"{prefix}.{name}"
 
 
 def denied(assembly: Assembly, calls: Iterable[Call]) -> list[Call]:
