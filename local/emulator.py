@@ -126,16 +126,19 @@ class ResourceStore:
 
 
 CALLS_FILE = "MASKDROP_CALLS_FILE"
+PARTITION_KEYS = "maskdrop:partitionkeys"
 
 
 def record_calls(path: Path) -> None:
     """Appends each new call that a role may make: access key, role, action, resource and DynamoDB partition keys.
 
-    Tests compare the calls with the policies of the template. Calls that IAM denies are not recorded.
+    Tests compare the calls with the policies of the template. Calls that IAM denies are not recorded. MiniStack has no
+    dynamodb:LeadingKeys: it allows every partition key.
     """
-    from ministack.core import iam_evaluator
+    from ministack.core import iam_actions, iam_evaluator
 
     enforce, evaluate, lock = iam_evaluator.enforce, iam_evaluator.evaluate, threading.Lock()
+    dynamodb_context = iam_actions.dynamodb_service_context
     access_key: ContextVar[str] = ContextVar("access_key", default="")
     known: set[str] = set()
 
@@ -147,7 +150,7 @@ def record_calls(path: Path) -> None:
                 "role": context.principal_arn.split("/")[1],
                 "action": context.action,
                 "resource": context.resource_arn,
-                "leading_keys": context.service_context.get("dynamodb:leadingkeys") or [],
+                "leading_keys": context.service_context.get(PARTITION_KEYS) or [],
             }
             line = json.dumps(call) + "\n"
             with lock:
@@ -161,7 +164,18 @@ def record_calls(path: Path) -> None:
         access_key.set(access_key_id)
         return enforce(access_key_id, *arguments, **named)
 
+    def with_partition_keys(body: bytes) -> dict[str, Any]:
+        return {**dynamodb_context(body), PARTITION_KEYS: _partition_keys(json.loads(body or b"{}"))}
+
     iam_evaluator.enforce, iam_evaluator.evaluate = enforced, evaluated
+    iam_actions.dynamodb_service_context = with_partition_keys
+
+
+def _partition_keys(request: dict[str, Any]) -> list[str]:
+    """The partition keys that a request to the registry may name; for a query, all its values."""
+    item = request.get("Key") or request.get("Item")
+    values = [item.get("kind")] if item else list((request.get("ExpressionAttributeValues") or {}).values())
+    return [value["S"] for value in values if value and "S" in value]
 
 
 def _name(physical_id: str) -> str:

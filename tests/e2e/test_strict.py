@@ -300,9 +300,10 @@ def new_calls(running: Running) -> set[tuple[str, str]]:
     """Returns (role, action) of the calls that calls.json lacks; writes calls.json with MASKDROP_RECORD_CALLS=1."""
     cloudformation, stage = client(running.config, "cloudformation"), running.config.stage
     ids = {
-        one["PhysicalResourceId"].rpartition("/")[2]: permissions.name_of(name, one["LogicalResourceId"])
+        re.split("[/:]", one["PhysicalResourceId"])[-1]: permissions.name_of(name, one["LogicalResourceId"])
         for name in running.config.stacks
         for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        if one["ResourceType"] != "AWS::CloudWatch::Dashboard"  # has the name of the event bus
     }
     calls = permissions.normalized(running.config.calls_file.read_text().splitlines(), ids, get_args(Kind))
     if os.environ.get("MASKDROP_RECORD_CALLS"):

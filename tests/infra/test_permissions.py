@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import pytest
 
@@ -100,13 +102,20 @@ def test_a_permission_without_a_call_is_unused() -> None:
 
 
 def test_recorded_calls_lose_generated_names() -> None:
-    lines = [
-        '{"key": "A", "role": "api-role", "action": "s3:GetObject", "resource": "arn:aws:s3:::photos-1/uploads/operator/0a1b2c3d4e/p.jpg"}',
-        '{"key": "A", "role": "api-role", "action": "dynamodb:GetItem", "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/keys",'
-        ' "leading_keys": ["key", "0a1b2c3d4e"]}',
-        '{"key": "A", "action": "sagemaker:InvokeEndpoint", "resource": "arn:aws:sagemaker:us-east-1:000000000000:endpoint/one"}',
-        '{"key": "B", "action": "sagemaker:InvokeEndpoint", "resource": "of a caller without a role of the stack"}',
-    ]
+    endpoint = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/one"
+    records: list[dict[str, Any]] = [
+        {
+            "key": "A", "role": "api-role", "action": "s3:GetObject",
+            "resource": "arn:aws:s3:::photos-1/uploads/operator/0a1b2c3d4e/p.jpg",
+        },
+        {
+            "key": "A", "role": "api-role", "action": "dynamodb:GetItem", "leading_keys": ["key", "0a1b2c3d4e"],
+            "resource": "arn:aws:dynamodb:us-east-1:000000000000:table/keys",
+        },
+        {"key": "A", "action": "sagemaker:InvokeEndpoint", "resource": endpoint},
+        {"key": "of a caller without a role of the stack", "action": "sagemaker:InvokeEndpoint", "resource": endpoint},
+    ]  # fmt: skip
+    lines = [json.dumps(one) for one in records]
     physical = {"api-role": "Maskdrop.ApiRole", "photos-1": "Maskdrop.Photos", "keys": "Maskdrop.Keys"}
     assert sorted(normalized(lines, physical, ["key"])) == [
         Call(

@@ -53,12 +53,12 @@ def normalized(lines: Iterable[str], physical: Mapping[str, str], kinds: Iterabl
             if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
                 text = text.replace(name, f"{{{physical[name]}}}")
         text = re.sub(r":000000000000:", ":{account}:", text).replace(":us-east-1:", ":{region}:")
-        return re.sub(r"\}/(.+)$", lambda match: "}/" + _key(match[1]), text)
+        return re.sub(r"(:s3:::\{[^}]+\}/)(.+)$", lambda match: match[1] + _key(match[2]), text)
 
     return {
         Call(
             physical[roles[record["key"]]],
-            record["action"],
+            record["action"].removesuffix("Batch"),  # of SQS: IAM has one action for single and batch requests
             resource(record["resource"]),
             tuple(sorted(constant & {*record.get("leading_keys", ())})),
         )
