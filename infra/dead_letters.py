@@ -15,7 +15,13 @@ from infra.storage import BUNDLES_PREFIX
 class DeadLetters(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         super().__init__(
-            scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=DEAD_LETTERS_S
+            scope,
+            construct_id,
+            name="dead_letters",
+            shared=shared,
+            memory_mb=512,
+            timeout_s=DEAD_LETTERS_S,
+            in_vpc=True,
         )
         for queue in shared.queues.dead_letters:
             self.function.add_event_source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import ArnFormat, Aws, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import ArnFormat, Aws, CustomResource, Duration, RemovalPolicy
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
@@ -15,6 +15,7 @@ from constructs import Construct
 from infra.bundle import container_source
 from infra.nag import acknowledge, acknowledge_wildcard
 from infra.retention import log_group
+from infra.stage_stack import StageStack
 from infra.stages import Stage
 
 
@@ -36,15 +37,15 @@ RESPOND = (
 """Shell command that sends the outcome of the build, SUCCESS or FAILED, to CloudFormation."""
 
 
-class ImageStack(Stack):
+class ImageStack(StageStack):
     """The ECR repository `maskdrop-<stage>` and the build of its two images: `image_tag` and its CPU variant."""
 
     def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
-        super().__init__(scope, f"MaskdropImage-{stage.name}", description="Maskdrop: container image of the endpoints")
+        super().__init__(scope, "MaskdropImage", stage=stage, description="container image of the endpoints")
         repository = ecr.Repository(
             self,
             "Repository",
-            repository_name=f"maskdrop-{stage.name}",
+            repository_name=stage.repository,
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.MUTABLE,  # an interrupted build may push the same tag again
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
@@ -57,7 +58,7 @@ class ImageStack(Stack):
             "Image",
             resource_type="Custom::Image",
             service_token=self._starter(project, stage).function_arn,
-            properties={"Project": project.project_name, "Tag": image_tag},
+            properties={"Project": project.project_name, "Repository": stage.repository, "Tag": image_tag},
             service_timeout=Duration.minutes(BUILD_MINUTES + 5),
         )
 

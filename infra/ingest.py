@@ -21,7 +21,9 @@ MAX_CONCURRENCY = 10
 class Ingest(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         # 1,024 MB: more than half a vCPU, for the TLS of eight threads that write to the table.
-        super().__init__(scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S)
+        super().__init__(
+            scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S, in_vpc=True
+        )
         for queue in (shared.queues.intake, shared.queues.jobs):
             self.function.add_event_source(
                 sources.SqsEventSource(
