@@ -13,8 +13,6 @@ from infra import stages
 from infra.image import MEDIA_TYPE, cpu_tag
 from tests.infra.conftest import Template
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture(scope="module", params=["dev", "prod"])
 def image_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Template:
@@ -81,12 +79,26 @@ def test_the_build_ends_while_cloudformation_waits_even_if_it_was_queued(image_s
     assert (project["QueuedTimeoutInMinutes"] + project["TimeoutInMinutes"]) * 60 < waits_s
 
 
-@pytest.mark.parametrize("tag", ["$TAG", cpu_tag("$TAG")])
-def test_b8_each_image_is_built_without_attestations_and_oci_manifests(image_stack: Template, tag: str) -> None:
-    (build,) = (one for one in commands(image_stack, "build") if f'--tag "$REPOSITORY:{tag}"' in one)
-    assert {"--provenance=false", "--sbom=false"} <= set(build.split())
-    assert "type=image,oci-mediatypes=false" in build
-    assert ("PACKAGES=requirements.txt" in build) == (tag != "$TAG"), "CUDA is in the GPU image only"
+@pytest.fixture
+def tags(image_stack: Template) -> list[str]:
+    """The tags of the images that the build of this stage pushes, as shell text."""
+    pushes = (one for one in commands(image_stack, "build") if one.startswith("docker push "))
+    return [one.removeprefix('docker push "$REPOSITORY:').removesuffix('"') for one in pushes]
+
+
+def test_the_gpu_image_is_built_only_for_a_stage_with_gpu_instances(image_stack: Template, tags: list[str]) -> None:
+    built = one(image_stack, "Custom::Image")["Properties"]
+    assert [tag.replace("$TAG", built["Tag"]) for tag in tags] == built["Tags"]
+    gpu = "prod" in one(image_stack, "AWS::ECR::Repository")["Properties"]["RepositoryName"]
+    assert tags == [cpu_tag("$TAG"), "$TAG"] if gpu else [cpu_tag("$TAG")]
+
+
+def test_b8_each_image_is_built_without_attestations_and_oci_manifests(image_stack: Template, tags: list[str]) -> None:
+    for tag in tags:
+        (build,) = (one for one in commands(image_stack, "build") if f'--tag "$REPOSITORY:{tag}"' in one)
+        assert {"--provenance=false", "--sbom=false"} <= set(build.split())
+        assert "type=image,oci-mediatypes=false" in build
+        assert ("PACKAGES=requirements.txt" in build) == (tag != "$TAG"), "CUDA is in the GPU image only"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +110,7 @@ def test_b8_each_image_is_built_without_attestations_and_oci_manifests(image_sta
     ],
 )
 def test_b8_the_build_fails_if_sagemaker_would_refuse_the_pushed_manifest(
-    image_stack: Template, tmp_path: Path, media_type: str, accepted: bool
+    image_stack: Template, tags: list[str], tmp_path: Path, media_type: str, accepted: bool
 ) -> None:
     aws = tmp_path / "aws"
     aws.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho {media_type}\n')
@@ -110,7 +122,7 @@ def test_b8_the_build_fails_if_sagemaker_would_refuse_the_pushed_manifest(
         assert (done.returncode == 0) == accepted
         assert (MEDIA_TYPE in done.stdout) != accepted, "the log says what SageMaker accepts"
     calls = (tmp_path / "calls").read_text().splitlines()
+    pushed = [tag.replace("$TAG", "0123") for tag in tags]
     assert [call.split("--query")[0] for call in calls] == [
-        f"ecr describe-images --repository-name maskdrop-dev --image-ids imageTag={tag} "
-        for tag in ("0123-cpu", "0123")
+        f"ecr describe-images --repository-name maskdrop-dev --image-ids imageTag={tag} " for tag in pushed
     ]
