@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from infra.container import AMI
-from infra.image import cpu_tag
 from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import known
@@ -123,19 +122,18 @@ def pins(image: Image, name: str) -> set[tuple[str, str]]:
 
 
 def test_the_server_accepts_the_environment_of_the_image_and_of_the_models(
-    image: Image, stacks: dict[str, Template]
+    image: Image, stacks: dict[str, Template], on_gpu: dict[str, Template]
 ) -> None:
     settings = ServerSettings.from_env(image.env)
     assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
-    resources = [resource for stack in stacks.values() for resource in stack.body["Resources"].values()]
-    models = [resource["Properties"] for resource in resources if resource["Type"] == "AWS::SageMaker::Model"]
-    assert models
-    for model in models:
-        deployed = ServerSettings.from_env({**image.env, **model["PrimaryContainer"]["Environment"]})
-        assert (deployed.host, deployed.port) == (settings.host, settings.port)
-        assert deployed.weights_dir == settings.weights_dir
-        on_gpu = not model["PrimaryContainer"]["Image"]["Fn::Join"][1][-1].endswith(cpu_tag(""))
-        assert deployed.require_gpu == on_gpu, "a GPU instance must not fall back to the CPU"
+    for found, gpu in ((stacks, False), (on_gpu, True)):
+        for name in ("MaskdropBulk", "MaskdropInteractive"):
+            (model,) = found[name].of("AWS::SageMaker::Model").values()
+            deployed = ServerSettings.from_env({**image.env, **model["PrimaryContainer"]["Environment"]})
+            assert deployed.require_gpu is gpu, "a GPU instance must not fall back to the CPU"
+            assert deployed.port == int(image.one("EXPOSE"))
+            assert deployed.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
+            assert gpu or deployed.weights_dir == settings.weights_dir
 
 
 def test_the_local_model_server_uses_the_same_allocator_settings(image: Image) -> None:
