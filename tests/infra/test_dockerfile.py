@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from infra.bundle import ROOT
 from infra.container import AMI
 from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
@@ -207,6 +209,11 @@ def test_the_sbom_lists_python_packages_debian_packages_weights_and_python(image
     assert components["python"]["version"] == platform.python_version()
     assert components["portrait"]["hashes"][0]["content"] == known()["portrait"].sha256
     assert "modnet" not in components, "only weights that the image contains"
+
+
+def test_the_tests_use_the_generator_of_the_sbom_that_the_image_uses(image: Image) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {f"{name}=={version}" for name, version in pins(image, "requirements-sbom.txt")} <= set(extras["dev"])
 
 
 def test_the_generator_of_the_sbom_does_not_remain_in_the_image(image: Image) -> None:
