@@ -215,6 +215,11 @@ class Stage(_Table):
         return _endpoint(self.name, "interactive", self.gpu_instance_type if self.interactive == "realtime" else "")
 
     @property
+    def uses_gpu(self) -> bool:
+        """Whether an endpoint runs on GPU instances."""
+        return self.bulk == "gpu" or self.interactive == "realtime"
+
+    @property
     def bundle_max(self) -> int:
         """Images of a full bundle."""
         return BUNDLE_MAX[self.bulk]
