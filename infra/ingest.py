@@ -36,4 +36,10 @@ class Ingest(Function):
         self.allow_objects("s3:PutObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
         self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
+        shared.registry.allow(
+            self.role,
+            *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query"),
+            kinds=["valve"],
+        )
