@@ -15,6 +15,7 @@ from infra.firewall import Firewall
 from infra.function import Function
 from infra.jobs_table import BY_OWNER, BY_STATE
 from infra.nag import acknowledge
+from infra.retention import log_group
 from infra.shared import SharedResources
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
 from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
@@ -105,13 +106,7 @@ class Api(Function):
         self._acknowledge(waf=stage.waf)
 
     def _access_log(self, shared: SharedResources) -> logs.LogGroup:
-        return logs.LogGroup(
-            self,
-            "AccessLog",
-            log_group_name=f"/maskdrop/{shared.stage.name}/api-access",
-            retention=shared.stage.keep_logs,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        return log_group(self, "AccessLog", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/api-access")
 
     def _routes(self, shared: SharedResources, authorize: Authorize) -> None:
         """Sends every route to the function; the routes differ in authorization. API Gateway prefers the most specific
@@ -157,7 +152,7 @@ class Api(Function):
             "s3:GetObject", "s3:PutObject", "s3:DeleteObject", on=inbox.arn_for_objects(f"{UPLOADS_PREFIX}*")
         )
         self.allow_objects("s3:GetObject", "s3:DeleteObject", on=results.arn_for_objects(f"{RESULTS_PREFIX}*"))
-        for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *(one.arn_for_objects("*") for one in sources)):
+        for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *shared.storage.source_objects):
             self.allow_objects("s3:GetObject", on=readable)
         for bucket in (inbox, results, *sources):  # without it, S3 returns 403 for a missing object
             self.allow("s3:ListBucket", on=bucket.bucket_arn)

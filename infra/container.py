@@ -1,54 +1,58 @@
-"""Base construct of the SageMaker endpoints: the container's log group, IAM role and model."""
+"""Base of the stacks of the SageMaker endpoints: the container's log group, IAM role and model, and its endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import Aws, CfnWaitConditionHandle, DefaultStackSynthesizer, Stack
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from infra.endpoints import VARIANT, EndpointName
+from infra.image import cpu_tag
 from infra.nag import acknowledge_wildcard
+from infra.retention import log_group
 from infra.stages import Stage
-
-VARIANT = "main"
 
 AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 """Driver 580 with CUDA 13.0. On the default AMI, a CUDA 13 image fails with CannotStartContainerError and no log."""
 
 STARTUP_S = 600
-"""Seconds that a container may take to become ready on a GPU."""
+"""Seconds that a container may take to become ready on an instance."""
 
 
-class Endpoint(Construct):
-    """The endpoint `maskdrop-<stage>-<purpose>`."""
+class EndpointStack(Stack):
+    """One SageMaker endpoint in a stack of its own: if SageMaker refuses it, only this stack is rolled back.
 
-    def __init__(self, scope: Construct, construct_id: str, *, purpose: str, stage: Stage) -> None:
-        super().__init__(scope, construct_id)
-        self.name = f"maskdrop-{stage.name}-{purpose}"
-        self.arn = f"arn:{Aws.PARTITION}:sagemaker:{Aws.REGION}:{Aws.ACCOUNT_ID}:endpoint/{self.name}"
+    purpose: "bulk" or "interactive".
+    name: name of the endpoint; "": none, in an empty stack. The IDs of its resources contain the name, so that a new
+        name creates a second endpoint before CloudFormation deletes the first one.
+    """
+
+    def __init__(self, scope: Construct, *, purpose: str, name: str, stage: Stage, image_tag: str) -> None:
+        super().__init__(
+            scope,
+            f"Maskdrop{purpose.title()}-{stage.name}",
+            description=f"Maskdrop: endpoint {purpose}",
+            synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
+        )
+        self.endpoint = EndpointName(name)
+        self._stage = stage
+        self._image_tag = image_tag
         self._purpose = purpose
         self._repository = f"maskdrop-{stage.name}"
-        self._log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"/aws/sagemaker/Endpoints/{self.name}",
-            retention=stage.keep_logs,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
-
-    def metric(self, name: str, *, statistic: str = "Average", of_variant: bool = False) -> cloudwatch.Metric:
-        """Returns a SageMaker metric of this endpoint, with a period of 1 minute."""
-        return cloudwatch.Metric(
-            namespace="AWS/SageMaker",
-            metric_name=name,
-            dimensions_map={"EndpointName": self.name, **({"VariantName": VARIANT} if of_variant else {})},
-            statistic=statistic,
-            period=Duration.minutes(1),
+        if not name:
+            # A stack needs a resource. It stays, because `cdk deploy` would not delete a stack that the app lacks.
+            CfnWaitConditionHandle(self, "NoEndpoint")
+            return
+        self._scope = Construct(self, name.removeprefix(f"maskdrop-{stage.name}-").title().replace("-", ""))
+        self._log_group = log_group(
+            self._scope, "Logs", stage=stage, name=f"/aws/sagemaker/Endpoints/{self.endpoint.name}"
         )
 
     def _role(self, statements: Sequence[iam.PolicyStatement], *, objects: Sequence[str]) -> iam.Role:
@@ -59,7 +63,7 @@ class Endpoint(Construct):
         repository = f"arn:{Aws.PARTITION}:ecr:{Aws.REGION}:{Aws.ACCOUNT_ID}:repository/{self._repository}"
         # Inline policies exist before the model that needs them.
         role = iam.Role(
-            self,
+            self._scope,
             "Role",
             assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"),
             inline_policies={
@@ -96,20 +100,23 @@ class Endpoint(Construct):
         return role
 
     def _model(
-        self, role: iam.Role, *, image_tag: str, weights: str | None, environment: Mapping[str, str]
+        self, role: iam.Role, *, environment: Mapping[str, str], cpu: bool = False, weights: str = ""
     ) -> sagemaker.CfnModel:
         """Creates the model.
 
-        weights: s3://bucket/prefix/; None: the weights in the image.
         environment: further environment variables of the model server.
+        cpu: whether it runs the image without CUDA.
+        weights: s3://bucket/prefix/; "": the weights in the image.
         """
+        tag = cpu_tag(self._image_tag) if cpu else self._image_tag
         model = sagemaker.CfnModel(
-            self,
+            self._scope,
             "Model",
             execution_role_arn=role.role_arn,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                image=f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}/{self._repository}:{image_tag}",
+                image=f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}/{self._repository}:{tag}",
                 environment={
+                    "AWS_DEFAULT_REGION": Aws.REGION,
                     "MODEL_HOST": "0.0.0.0",  # noqa: S104  SageMaker reaches the container from outside
                     "MODEL_PORT": "8080",
                     "MODEL_WEIGHTS_DIR": "/opt/ml/model" if weights else "/opt/maskdrop/weights",
@@ -121,34 +128,108 @@ class Endpoint(Construct):
         model.node.add_dependency(role)
         return model
 
-    def _endpoint(self, config: sagemaker.CfnEndpointConfig) -> sagemaker.CfnEndpoint:
+    def _on_instances(
+        self, model: sagemaker.CfnModel, instance_type: str, *, gpu: bool, **properties: Any
+    ) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
+        """Returns the variant on instances. properties: further properties of the variant."""
+        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+            variant_name=VARIANT,
+            model_name=model.attr_model_name,
+            instance_type=instance_type,
+            inference_ami_version=AMI if gpu else None,
+            initial_instance_count=1,  # an endpoint cannot start with 0 instances; scaling removes it
+            initial_variant_weight=1,
+            container_startup_health_check_timeout_in_seconds=STARTUP_S,
+            **properties,
+        )
+
+    def _serverless(
+        self, model: sagemaker.CfnModel, *, max_concurrency: int
+    ) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
+        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+            variant_name=VARIANT,
+            model_name=model.attr_model_name,
+            initial_variant_weight=1,
+            serverless_config=sagemaker.CfnEndpointConfig.ServerlessConfigProperty(
+                memory_size_in_mb=self._stage.serverless_memory_mb, max_concurrency=max_concurrency
+            ),
+        )
+
+    def _endpoint(
+        self, variant: sagemaker.CfnEndpointConfig.ProductionVariantProperty, **configuration: Any
+    ) -> sagemaker.CfnEndpoint:
+        """Creates the endpoint. configuration: further properties of its configuration."""
+        config = sagemaker.CfnEndpointConfig(self._scope, "Config", production_variants=[variant], **configuration)
         endpoint = sagemaker.CfnEndpoint(
-            self, "Endpoint", endpoint_name=self.name, endpoint_config_name=config.attr_endpoint_config_name
+            self._scope,
+            "Endpoint",
+            endpoint_name=self.endpoint.name,
+            endpoint_config_name=config.attr_endpoint_config_name,
         )
         endpoint.node.add_dependency(self._log_group)
         return endpoint
 
-    def _instances(self, endpoint: sagemaker.CfnEndpoint, minimum: int, maximum: int) -> scaling.CfnScalableTarget:
-        """Registers the instance count of the endpoint as a scalable target."""
+    def _scale(
+        self, endpoint: sagemaker.CfnEndpoint, minimum: int, maximum: int, *, failures: cloudwatch.Metric
+    ) -> scaling.CfnScalableTarget:
+        """Registers the instance count of the endpoint as a scalable target, which an update keeps.
+
+        failures: metric that rolls an update back.
+        """
+        endpoint.retain_all_variant_properties = True  # otherwise an update sets the count to 1
+        if maximum > 1:  # a second set of instances fits into the quota
+            endpoint.deployment_config = self._replacement(failures)
         target = scaling.CfnScalableTarget(
-            self,
+            self._scope,
             "Instances",
             min_capacity=minimum,
             max_capacity=maximum,
-            resource_id=f"endpoint/{self.name}/variant/{VARIANT}",
+            resource_id=f"endpoint/{self.endpoint.name}/variant/{VARIANT}",
             scalable_dimension="sagemaker:variant:DesiredInstanceCount",
             service_namespace="sagemaker",
         )
         target.node.add_dependency(endpoint)
         return target
 
+    def _replacement(self, failures: cloudwatch.Metric) -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
+        """Replaces all instances at once, and returns to the old ones if requests fail in the next 5 minutes."""
+        alarm = cloudwatch.Alarm(
+            self._scope,
+            "UpdateFails",
+            alarm_description="Requests fail after an update of the endpoint: SageMaker returns to the old version.",
+            metric=failures,
+            threshold=3,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        config = sagemaker.CfnEndpoint
+        return config.DeploymentConfigProperty(
+            blue_green_update_policy=config.BlueGreenUpdatePolicyProperty(
+                traffic_routing_configuration=config.TrafficRoutingConfigProperty(
+                    type="ALL_AT_ONCE", wait_interval_in_seconds=300
+                ),
+                maximum_execution_timeout_in_seconds=3600,
+            ),
+            auto_rollback_configuration=config.AutoRollbackConfigProperty(
+                alarms=[config.AlarmProperty(alarm_name=alarm.alarm_name)]
+            ),
+        )
 
-def gpu_environment(stage: Stage) -> dict[str, str]:
-    """Environment of a model server on a GPU instance. It must not fall back to the CPU, which costs the same."""
-    return {"MODEL_REQUIRE_GPU": "1", "MODEL_USD_PER_HOUR": str(stage.usd_per_hour)}
+    def _environment(self, *, gpu: bool) -> dict[str, str]:
+        """Environment of a model server on an instance. On a GPU instance it must not fall back to the CPU."""
+        if gpu:
+            return {"MODEL_REQUIRE_GPU": "1", "MODEL_USD_PER_HOUR": str(self._stage.gpu_usd_per_hour)}
+        return {"MODEL_DEVICE": "cpu", "MODEL_USD_PER_HOUR": str(self._stage.cpu_usd_per_hour)}
 
 
-def weights_arns(weights: str | None) -> tuple[list[str], list[str]]:
+def objects_of(bucket: s3.Bucket, *prefixes: str) -> list[str]:
+    """Returns the ARNs of the objects under prefixes of a bucket of another stack, which end in "*"."""
+    arn = Stack.of(bucket).export_value(bucket.bucket_arn)
+    return [f"{arn}/{prefix}*" for prefix in prefixes]
+
+
+def weights_arns(weights: str) -> tuple[list[str], list[str]]:
     """Returns the ARNs of the bucket and of the objects of custom weights; two empty lists without them."""
     if not weights:
         return [], []

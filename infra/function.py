@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.nag import acknowledge, acknowledge_wildcard
+from infra.retention import log_group
 from infra.shared import SharedResources
 
 
@@ -25,13 +25,7 @@ class Function(Construct):
         super().__init__(scope, construct_id)
         self.name = name
         self.service = f"maskdrop-{name}"
-        log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"/maskdrop/{shared.stage.name}/{name}",
-            retention=shared.stage.keep_logs,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        logs = log_group(self, "Logs", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/{name}")
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         self.function = lambda_.Function(
             self,
@@ -45,7 +39,7 @@ class Function(Construct):
                 "POWERTOOLS_LOG_LEVEL": "INFO",
             },
             handler=f"lambdas.{name}.handler",
-            log_group=log_group,
+            log_group=logs,
             logging_format=lambda_.LoggingFormat.JSON,
             memory_size=memory_mb,
             role=self.role,
@@ -53,7 +47,7 @@ class Function(Construct):
             timeout=Duration.seconds(timeout_s),
             tracing=lambda_.Tracing.ACTIVE,
         )
-        self.allow("logs:CreateLogStream", "logs:PutLogEvents", on=log_group.log_group_arn)
+        self.allow("logs:CreateLogStream", "logs:PutLogEvents", on=logs.log_group_arn)
         acknowledge_wildcard(self, "*", "X-Ray has no resource-level permissions.")
         for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination"):
             acknowledge(

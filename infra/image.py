@@ -14,6 +14,7 @@ from constructs import Construct
 
 from infra.bundle import container_source
 from infra.nag import acknowledge, acknowledge_wildcard
+from infra.retention import log_group
 from infra.stages import Stage
 
 
@@ -47,8 +48,8 @@ class ImageStack(Stack):
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.MUTABLE,  # an interrupted build may push the same tag again
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
-            removal_policy=stage.removal_policy,
-            empty_on_delete=stage.removal_policy is RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.DESTROY,  # an image can be built again; a retained name blocks the next deploy
+            empty_on_delete=True,
         )
         project = self._project(repository, stage)
         CustomResource(
@@ -62,7 +63,7 @@ class ImageStack(Stack):
 
     def _project(self, repository: ecr.Repository, stage: Stage) -> codebuild.Project:
         source = container_source(self, "Source")
-        log_group = self._log_group("build", stage)
+        build_log = self._log_group("build", stage)
         project = codebuild.Project(
             self,
             "Build",
@@ -103,7 +104,7 @@ class ImageStack(Stack):
                     },
                 }
             ),
-            logging=codebuild.LoggingOptions(cloud_watch=codebuild.CloudWatchLoggingOptions(log_group=log_group)),
+            logging=codebuild.LoggingOptions(cloud_watch=codebuild.CloudWatchLoggingOptions(log_group=build_log)),
             grant_report_group_permissions=False,
             timeout=Duration.minutes(BUILD_MINUTES),
         )
@@ -125,9 +126,9 @@ class ImageStack(Stack):
         return project
 
     def _starter(self, project: codebuild.Project, stage: Stage) -> lambda_.Function:
-        log_group = self._log_group("start-build", stage)
+        start_log = self._log_group("start-build", stage)
         role = iam.Role(self, "StarterRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
-        log_group.grant_write(role)
+        start_log.grant_write(role)
         role.add_to_policy(iam.PolicyStatement(actions=["codebuild:StartBuild"], resources=[project.project_arn]))
         starter = lambda_.Function(
             self,
@@ -135,7 +136,7 @@ class ImageStack(Stack):
             architecture=lambda_.Architecture.ARM_64,
             code=lambda_.Code.from_inline(Path(__file__).with_name("start_build.py").read_text()),
             handler="index.handler",
-            log_group=log_group,
+            log_group=start_log,
             memory_size=256,
             role=role,
             runtime=lambda_.Runtime.PYTHON_3_14,
@@ -151,10 +152,5 @@ class ImageStack(Stack):
         return starter
 
     def _log_group(self, name: str, stage: Stage) -> logs.LogGroup:
-        return logs.LogGroup(
-            self,
-            f"{name.title().replace('-', '')}Logs",
-            log_group_name=f"/maskdrop/{stage.name}/{name}",
-            retention=stage.keep_logs,
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        construct_id = f"{name.title().replace('-', '')}Logs"
+        return log_group(self, construct_id, stage=stage, name=f"/maskdrop/{stage.name}/{name}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from constructs import Construct
 
+from infra.retention import data_policy
 from infra.stages import Stage
 
 BY_STATE, BY_OWNER = "by_state", "by_owner"
@@ -21,12 +21,11 @@ class JobsTable(Construct):
             "Table",
             partition_key=_text("id"),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
-            deletion_protection=stage.removal_policy is RemovalPolicy.RETAIN,
             encryption=dynamodb.TableEncryption.DEFAULT,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
-            removal_policy=stage.removal_policy,
+            removal_policy=data_policy(stage),
             time_to_live_attribute="expires_at",
         )
         for name, key in ((BY_STATE, "state"), (BY_OWNER, "owner")):

@@ -26,6 +26,8 @@ def _format_reference(reference: Any) -> str:
             return str(separator).join(_format_reference(part) for part in parts)
         case {"Fn::GetAtt": [resource, attribute]}:
             return f"<{resource}.{attribute}>"
+        case {"Fn::ImportValue": name}:
+            return str(name)
         case {"Ref": resource}:
             return f"<{resource}>"
         case _:

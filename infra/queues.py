@@ -7,6 +7,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.nag import acknowledge
+from infra.stages import Stage
 from maskdrop.webhook import RETRY_S
 
 RETENTION = Duration.days(14)
@@ -20,8 +21,8 @@ timeouts below, 100 deliveries take 6 hours and 40 minutes (intake, jobs) to 11 
 than the outages of a table or of Lambda that AWS has reported. A message that no function can read costs 100 lines in
 a log. Messages that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
-INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S = 30, 60, 60, 30
-"""Timeouts of the consuming functions, in seconds."""
+INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S, INVOKE_S = 30, 60, 60, 30, 120
+"""Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response."""
 
 
 def visibility(timeout_s: int) -> Duration:
@@ -33,10 +34,11 @@ class Queues(Construct):
     """Queues of the functions, each with a dead-letter queue.
 
     intake: S3 events. jobs: messages of new and retried jobs. results: notifications of the endpoint. webhooks: events
-    to post; the number of deliveries follows RETRY_S.
+    to post; the number of deliveries follows RETRY_S. bundles: bundles for a serverless endpoint; None for an
+    asynchronous one, which has its own queue.
     """
 
-    def __init__(self, scope: Construct, construct_id: str) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
         self.dead_letters: list[sqs.Queue] = []
         self.intake = self._queue("Intake", INGEST_S)
@@ -45,6 +47,10 @@ class Queues(Construct):
         self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
         self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[3]
         self.all = [self.intake, self.jobs, self.results, self.webhooks]
+        self.bundles: sqs.Queue | None = None
+        if stage.bulk == "serverless":
+            self.bundles = self._queue("Bundles", INVOKE_S)
+            self.all.append(self.bundles)
 
     def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
         dead = sqs.Queue(

@@ -20,7 +20,7 @@ class Record(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         super().__init__(scope, construct_id, name="record", shared=shared, memory_mb=1024, timeout_s=RECORD_S)
         results = shared.queues.results
-        for topic in (shared.bulk.completed, shared.bulk.failed):
+        for topic in (shared.notifications.completed, shared.notifications.failed):
             topic.add_subscription(
                 subscriptions.SqsSubscription(
                     results, raw_message_delivery=True, dead_letter_queue=shared.queues.results_dead

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from infra.retention import data_policy
 from infra.stages import Stage
 from maskdrop.services import Kind
 
@@ -22,12 +22,11 @@ class Registry(Construct):
             partition_key=dynamodb.Attribute(name="kind", type=dynamodb.AttributeType.STRING),
             sort_key=dynamodb.Attribute(name="name", type=dynamodb.AttributeType.STRING),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
-            deletion_protection=stage.removal_policy is RemovalPolicy.RETAIN,
             encryption=dynamodb.TableEncryption.DEFAULT,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
-            removal_policy=stage.removal_policy,
+            removal_policy=data_policy(stage),
             time_to_live_attribute="expires_at",
         )
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from aws_cdk import aws_events as events
 from aws_cdk import aws_lambda as lambda_
 
-from infra.endpoint import BulkEndpoint
-from infra.interactive import InteractiveEndpoint
+from infra.endpoints import EndpointName
 from infra.jobs_table import JobsTable
+from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.registry import Registry
 from infra.stages import Stage
@@ -19,10 +19,7 @@ from maskdrop.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedResources:
-    """Resources that every function receives, and the settings that name them.
-
-    interactive: None when the stage has interactive="off".
-    """
+    """Resources that every function receives, and the settings that name them."""
 
     stage: Stage
     code: lambda_.Code
@@ -30,13 +27,23 @@ class SharedResources:
     storage: Storage
     jobs: JobsTable
     registry: Registry
-    bulk: BulkEndpoint
-    interactive: InteractiveEndpoint | None
+    notifications: Notifications
     bus: events.EventBus
+
+    @property
+    def bulk(self) -> EndpointName:
+        return EndpointName(self.stage.bulk_endpoint)
+
+    @property
+    def interactive(self) -> EndpointName | None:
+        """None when the stage has no such endpoint."""
+        name = self.stage.interactive_endpoint
+        return EndpointName(name) if name else None
 
     @property
     def settings(self) -> Settings:
         """The settings that the functions read; CloudFormation resolves the names in them."""
+        bundles = self.queues.bundles
         return Settings(
             stage=self.stage.name,
             inbox=self.storage.inbox.bucket_name,
@@ -45,12 +52,17 @@ class SharedResources:
             registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
             webhooks_queue_url=self.queues.webhooks.queue_url,
+            bundles_queue_url=bundles.queue_url if bundles else "",
+            results_queue_url=self.queues.results.queue_url if bundles else "",
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
-            interactive=self.interactive.name if self.interactive else "",
+            interactive=self.stage.interactive_endpoint,
             interactive_mode=self.stage.interactive,
-            trusted_hosts=self.stage.trusted_hosts,
+            bundle_max=self.stage.bundle_max,
+            backlog_max=self.stage.backlog_max,
+            keep_days=self.stage.keep_jobs_days,
+            trusted_hosts=" ".join(self.stage.trusted_hosts),
             http_sources=int(self.stage.http_sources),
-            source_buckets=self.stage.source_buckets,
-            cors_origins=self.stage.cors,
+            source_buckets=" ".join(self.stage.source_buckets),
+            cors_origins=" ".join(self.stage.cors),
         )

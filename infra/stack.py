@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, DefaultStackSynthesizer, RemovalPolicy, Stack
+from aws_cdk import CfnOutput, DefaultStackSynthesizer, Stack
 from aws_cdk import aws_events as events
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from infra.alarms import Alarms
@@ -13,10 +12,10 @@ from infra.authorize import Authorize
 from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
-from infra.endpoint import BulkEndpoint
 from infra.ingest import Ingest
-from infra.interactive import InteractiveEndpoint
+from infra.invoke import Invoke
 from infra.jobs_table import JobsTable
+from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.record import Record
 from infra.registry import Registry
@@ -28,12 +27,10 @@ from infra.webhooks import Webhooks
 
 
 class MaskdropStack(Stack):
-    """All resources except the image and the budget.
+    """All resources except the image, the endpoints and the budget. The functions name the endpoints, so that the stack
+    imports nothing from another one."""
 
-    image_tag: tag of the image that the endpoints run. The stack names it and imports nothing from ImageStack.
-    """
-
-    def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
+    def __init__(self, scope: Construct, *, stage: Stage) -> None:
         super().__init__(
             scope,
             f"Maskdrop-{stage.name}",
@@ -41,7 +38,7 @@ class MaskdropStack(Stack):
             synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
         # 1. Buckets store the photos and notify the queues.
-        queues = Queues(self, "Queues")
+        queues = Queues(self, "Queues", stage=stage)
         storage = Storage(self, "Storage", stage=stage, intake=queues.intake)
 
         # 2. Tables store the jobs; the event bus publishes their events.
@@ -49,12 +46,8 @@ class MaskdropStack(Stack):
         registry = Registry(self, "Registry", stage=stage)
         bus = events.EventBus(self, "Bus", event_bus_name=f"maskdrop-{stage.name}")
 
-        # 3. Endpoints process the images. CloudWatch cannot use the AWS managed key of SNS, hence this key.
-        key = kms.Key(self, "TopicKey", enable_key_rotation=True, removal_policy=RemovalPolicy.DESTROY)
-        bulk = BulkEndpoint(self, "Bulk", stage=stage, storage=storage, topic_key=key, image_tag=image_tag)
-        interactive = None
-        if stage.interactive != "off":
-            interactive = InteractiveEndpoint(self, "Interactive", stage=stage, storage=storage, image_tag=image_tag)
+        # 3. Topics receive the notifications of the endpoint; its stack is separate.
+        notifications = Notifications(self, "Notifications")
 
         # 4. Functions pass references to images, never the images.
         shared = SharedResources(
@@ -64,24 +57,37 @@ class MaskdropStack(Stack):
             storage=storage,
             jobs=jobs,
             registry=registry,
-            bulk=bulk,
-            interactive=interactive,
+            notifications=notifications,
             bus=bus,
         )
+        self.shared = shared
         ingest = Ingest(self, "Ingest", shared=shared)
         record = Record(self, "Record", shared=shared)
         sweep = Sweep(self, "Sweep", shared=shared)
         dead_letters = DeadLetters(self, "DeadLetters", shared=shared)
         webhooks = Webhooks(self, "Webhooks", shared=shared)
+        invoke = [Invoke(self, "Invoke", shared=shared, bundles=queues.bundles)] if queues.bundles else []
 
         # 5. The API.
         authorize = Authorize(self, "Authorize", shared=shared)
         api = Api(self, "Api", shared=shared, authorize=authorize)
 
         # 6. Alarms and a dashboard for operators.
-        functions = [ingest, record, sweep, dead_letters, webhooks, authorize, api]
-        alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=key)
+        functions = [ingest, *invoke, record, sweep, dead_letters, webhooks, authorize, api]
+        alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
         Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
+
+        # The stacks of the endpoints import these. All are exported in every mode: CloudFormation refuses to remove an
+        # export while another stack imports it, which would block a change of mode.
+        for exported in (
+            storage.inbox.bucket_arn,
+            storage.results.bucket_arn,
+            storage.results.bucket_name,
+            notifications.completed.topic_arn,
+            notifications.failed.topic_arn,
+            notifications.key.key_arn,
+        ):
+            self.export_value(exported)
 
         for name, value in {
             "InboxBucket": storage.inbox.bucket_name,
@@ -92,10 +98,11 @@ class MaskdropStack(Stack):
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,
             "UsagePlanId": api.usage_plan.usage_plan_id,
-            "EndpointName": bulk.name,
+            "EndpointName": shared.bulk.name,
             "EventBusName": bus.event_bus_name,
             "IntakeQueueUrl": queues.intake.queue_url,
             "JobsQueueUrl": queues.jobs.queue_url,
             "ResultsQueueUrl": queues.results.queue_url,
+            **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

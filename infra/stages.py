@@ -1,114 +1,218 @@
-"""The stages: the settings in which deployments differ."""
+"""The stages: one file `stages/<name>.toml` for each deployment of Maskdrop, typed and validated. A new stage is a new
+file. Imports no CDK, so that the command `maskdrop` can read stages too."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import get_args
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from aws_cdk import RemovalPolicy
-from aws_cdk.aws_logs import RetentionDays
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskdrop.errors import MaskdropError
 from maskdrop.settings import Interactive
 
+FOLDER = Path(__file__).resolve().parent.parent / "stages"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Settings of one deployment of Maskdrop.
+Bulk = Literal["gpu", "cpu", "serverless"]
+"""Mode of the endpoint `bulk`, which processes jobs:
 
-    name: part of the names of its stacks and resources.
-    batching_window_s: how long photos are collected for a bundle before `ingest` runs, 1 to 300 seconds. A longer
-        window fills bundles better and delays a single photo.
-    max_instances: maximum number of GPU instances of the bulk endpoint. The quota of a new account is 1 or 2.
-    instance_type, usd_per_hour: the GPU instance, and its list price in us-east-1 (AWS Price List, August 2026).
-    keep_results_days: retention in S3 of results and of photos that were replaced or deleted, in days.
-    keep_logs: retention of every log group.
-    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The key's own rate limit
-        applies after them.
-    cors: origins whose pages may call the API, separated by spaces, or "*". "": none.
-    waf: whether AWS WAF protects the API.
-    budget_usd: monthly budget in US dollars; e-mail is sent at 50 %, 80 % and 100 % of it.
-    interactive: mode of the synchronous endpoint (infra/interactive.py). "realtime" always runs at least one GPU
-        instance.
-    interactive_at_once: maximum concurrency of a serverless endpoint, 1 to 200. All of them share a quota of the
-        account.
-    interactive_instances: maximum number of GPU instances of a real-time endpoint.
-    mail: e-mail address for alarms and budget notifications. None: no e-mail.
-    weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`. None: the weights in the image.
-    trusted_hosts: your hosts, separated by spaces, that sources and webhooks may name although they are not public.
-    source_buckets: buckets of this account and Region, separated by spaces. Any caller may create jobs from their
-        images.
-    http_sources: whether sources may use http:// URLs.
-    removal_policy: whether photos, results and jobs are deleted with the stack.
+gpu          asynchronous, 0 to `bulk_max_instances` GPU instances. Needs a quota for the instance type.
+cpu          asynchronous, 0 to `bulk_max_instances` CPU instances. Needs a quota for the instance type.
+serverless   the function `invoke` sends small bundles to a serverless endpoint on CPUs. Needs no quota.
+"""
+
+BUNDLE_MAX: dict[Bulk, int] = {"gpu": 64, "cpu": 16, "serverless": 8}
+"""Images of a bundle. A serverless endpoint has 60 s for a bundle: 8 photos of 48 MP take about 25 s on 2 vCPUs."""
+
+IMAGES_PER_SECOND: dict[Bulk, int] = {"gpu": 20, "cpu": 4, "serverless": 1}
+"""Estimated rate of one instance, or of one concurrent invocation of a serverless endpoint. Limits the backlog only."""
+
+BACKLOG_S = 3600
+"""Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, which keeps them for 14 days; the
+endpoint deletes a request after 6 hours."""
+
+KeepDays = Literal[
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
+]
+"""Retention periods of CloudWatch Logs, in days."""
+
+Host = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
+Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/([^/*?]+/)*)?$")]
+Positive = Annotated[int, Field(ge=1)]
+InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
+
+
+class InvalidStage(MaskdropError):
+    """The file of a stage is missing or invalid."""
+
+    code = "invalid_stage"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Domain(_Table):
+    """A domain name for the API.
+
+    certificate: ARN of the ACM certificate, in the same Region.
+    zone: ID of the Route 53 hosted zone in which the alias record is created; "": create the record yourself.
     """
 
-    name: str
-    batching_window_s: int
-    max_instances: int
-    keep_results_days: int
-    keep_logs: RetentionDays
-    requests_per_second: int
-    burst: int
-    requests_per_month: int
-    budget_usd: int
-    removal_policy: RemovalPolicy
-    instance_type: str = "ml.g6.xlarge"
-    usd_per_hour: float = 1.127
+    name: Host
+    certificate: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+$")]
+    zone: str = ""
+
+
+class Stage(_Table):
+    """Settings of one deployment.
+
+    name: name of the file, part of the names of stacks and resources.
+    bulk: mode of the endpoint for jobs.
+    bulk_max_instances: maximum number of instances of `bulk` in the modes gpu and cpu.
+    bulk_at_once: concurrent bundles of `bulk` in the mode serverless.
+    gpu_instance_type, gpu_usd_per_hour: the GPU instance of both endpoints, and its price.
+    cpu_instance_type, cpu_usd_per_hour: the CPU instance of `bulk` in the mode cpu, and its price. Default prices are
+        list prices of us-east-1 (AWS Price List, August 2026).
+    interactive: mode of the endpoint for single images. "realtime" always runs at least one GPU instance.
+    interactive_at_once: concurrent requests of `interactive` in the mode serverless. All serverless endpoints of an
+        account share a quota, which is 10 in a new account.
+    interactive_max_instances: maximum number of instances of `interactive` in the mode realtime.
+    serverless_memory_mb: memory of each serverless endpoint; vCPUs scale with it. New accounts may use 3,072 MB. A
+        48 MP image takes 0.77 GB at the peak.
+    batching_window_s: how long photos are collected for a bundle before `ingest` runs, in seconds. A longer window
+        fills bundles better and delays a single photo.
+    mail: e-mail address for alarms and budget notifications; "": none.
+    weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
+    cors: origins whose pages may call the API, or "*".
+    trusted_hosts: your hosts that sources and webhooks may name although they are not public.
+    source_buckets: buckets of this account and Region, or `bucket/prefix/`. Any caller may create jobs from their
+        images.
+    http_sources: whether sources may use http:// URLs.
+    waf: whether AWS WAF protects the API.
+    keep_results_days: retention of results, and of photos that were replaced or deleted.
+    keep_jobs_days: retention of the records of finished jobs, at most as long as the results.
+    keep_logs_days: retention of every log group.
+    keep_data: whether buckets and tables remain when the stack is deleted. false: they are deleted with their content.
+    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The key's own rate limit
+        applies after them.
+    budget_usd: monthly budget; e-mail is sent at 50 %, 80 % and 100 % of it.
+    budget_scope: costs that the budget counts: of the whole account, or of the stage by the cost-allocation tag
+        maskdrop:stage, which has to be activated in the billing console.
+    lambda_concurrency: concurrent Lambda executions that the stage may use: the quota of the account, or a share of it.
+        A new account has 10.
+    reserved_concurrency: function -> executions reserved for it. Needs a quota of at least 10 more.
+    kms_key: ARN of a customer managed key for buckets, tables, queues, topics and logs; "": keys of AWS.
+    vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
+    domain: domain name of the API.
+    permissions_boundary: name of the IAM policy that limits every role of the stage.
+    qualifier: qualifier of the CDK bootstrap stack; "": the default.
+    tags: further tags of every resource.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+    bulk: Bulk = "serverless"
+    bulk_max_instances: Positive = 1
+    bulk_at_once: Annotated[int, Field(ge=2, le=200)] = 2
+    gpu_instance_type: InstanceType = "ml.g6.xlarge"
+    gpu_usd_per_hour: Annotated[float, Field(gt=0)] = 1.127
+    cpu_instance_type: InstanceType = "ml.c6i.xlarge"
+    cpu_usd_per_hour: Annotated[float, Field(gt=0)] = 0.204
     interactive: Interactive = "serverless"
-    interactive_at_once: int = 10
-    interactive_instances: int = 2
-    mail: str | None = None
-    weights: str | None = None
-    cors: str = ""
-    waf: bool = False
-    trusted_hosts: str = ""
+    interactive_at_once: Annotated[int, Field(ge=1, le=200)] = 3
+    interactive_max_instances: Positive = 2
+    serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
+    batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
+    mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
+    weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
+    cors: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    trusted_hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
+    source_buckets: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     http_sources: bool = False
-    source_buckets: str = ""
+    waf: bool = False
+    keep_results_days: Positive = 30
+    keep_jobs_days: Positive = 30
+    keep_logs_days: KeepDays = 14
+    keep_data: bool = False
+    requests_per_second: Positive = 50
+    burst: Positive = 100
+    requests_per_month: Positive = 1_000_000
+    budget_usd: Positive = 50
+    budget_scope: Literal["account", "stage"] = "account"
+    lambda_concurrency: Annotated[int, Field(ge=10)] = 10
+    reserved_concurrency: dict[str, Positive] = Field(default_factory=dict)
+    kms_key: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/.+)?$")] = ""
+    vpc: bool = False
+    domain: Domain | None = None
+    permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
+    qualifier: Annotated[str, Field(pattern=r"^([a-z0-9]{1,10})?$")] = ""
+    tags: dict[str, str] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for an invalid setting, which would otherwise fail minutes into a deployment."""
-        if self.interactive not in get_args(Interactive):
-            raise ValueError(
-                f"interactive must be one of {', '.join(get_args(Interactive))}; got {self.interactive!r}."
-            )
-        if self.weights is not None and not re.fullmatch(r"s3://[^/]+/(.+/)+", self.weights):
-            raise ValueError(
-                f"weights must have the form s3://bucket/prefix/ with a trailing slash; got {self.weights!r}."
-            )
-        for host in self.trusted_hosts.split():
-            if not re.fullmatch(r"[a-z0-9_.-]+", host):
-                raise ValueError(f"trusted_hosts must be lower-case host names without a port; got {host!r}.")
-        for bucket in self.source_buckets.split():
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-                raise ValueError(f"source_buckets must be S3 bucket names; got {bucket!r}.")
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        if self.keep_jobs_days > self.keep_results_days:
+            raise ValueError("keep_jobs_days must not exceed keep_results_days: a record would name a deleted result")
+        if self.vpc and "serverless" in (self.bulk, self.interactive):
+            raise ValueError("vpc needs endpoints on instances: SageMaker runs serverless endpoints in no VPC")
+        return self
+
+    @property
+    def bulk_endpoint(self) -> str:
+        """Name of the endpoint `bulk`. SageMaker does not convert an endpoint to another kind, nor change the instance
+        type of one that scales: the name contains both, so that such a change creates a new endpoint."""
+        kinds = {"gpu": self.gpu_instance_type, "cpu": self.cpu_instance_type, "serverless": ""}
+        return _endpoint(self.name, "bulk", kinds[self.bulk])
+
+    @property
+    def interactive_endpoint(self) -> str:
+        """Name of the endpoint `interactive`; "" without one."""
+        if self.interactive == "off":
+            return ""
+        return _endpoint(self.name, "interactive", self.gpu_instance_type if self.interactive == "realtime" else "")
+
+    @property
+    def bundle_max(self) -> int:
+        """Images of a full bundle."""
+        return BUNDLE_MAX[self.bulk]
+
+    @property
+    def backlog_max(self) -> int:
+        """Images that may be submitted to `bulk` and not finished: BACKLOG_S of work."""
+        workers = self.bulk_at_once if self.bulk == "serverless" else self.bulk_max_instances
+        return IMAGES_PER_SECOND[self.bulk] * BACKLOG_S * workers
 
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            name="dev",
-            batching_window_s=1,
-            max_instances=1,
-            keep_results_days=30,
-            keep_logs=RetentionDays.TWO_WEEKS,
-            requests_per_second=50,
-            burst=100,
-            requests_per_month=1_000_000,
-            budget_usd=50,
-            removal_policy=RemovalPolicy.DESTROY,
-        ),
-        Stage(
-            name="prod",
-            batching_window_s=5,
-            max_instances=10,
-            keep_results_days=365,
-            keep_logs=RetentionDays.THREE_MONTHS,
-            requests_per_second=200,
-            burst=400,
-            requests_per_month=100_000_000,
-            budget_usd=500,
-            removal_policy=RemovalPolicy.RETAIN,
-        ),
-    )
-}
+def _endpoint(stage: str, purpose: str, instance_type: str) -> str:
+    kind = instance_type.removeprefix("ml.").replace(".", "-") or "serverless"
+    return f"maskdrop-{stage}-{purpose}-{kind}"
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """The stages that have a file."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load(name: str, folder: Path = FOLDER) -> Stage:
+    """Reads a stage. Raises InvalidStage that names every fault: an unknown stage, a malformed file, an unknown option
+    or an invalid value."""
+    path = folder / f"{name}.toml"
+    if name not in names(folder):
+        raise InvalidStage(f"There is no stage {name!r}; stages are {', '.join(names(folder))}. Add {path.name}.")
+    try:
+        options = tomllib.loads(path.read_text())
+        if "name" in options:
+            raise InvalidStage(f"stages/{path.name}: name is not an option; the name of the file is the name.")
+        return Stage(name=name, **options)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidStage(f"stages/{path.name}: {error}") from error
+    except ValidationError as error:
+        raise InvalidStage("\n".join(f"stages/{path.name}: {_fault(fault)}" for fault in error.errors())) from error
+
+
+def _fault(fault: Any) -> str:
+    option = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{option} is not an option; options are {', '.join(sorted(set(Stage.model_fields) - {'name'}))}."
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{option}: {message}; got {fault['input']!r}." if option else f"{message}."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
-from aws_cdk import Aws, Duration, Stack
+from aws_cdk import Aws, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.nag import acknowledge
+from infra.retention import data_policy
 from infra.stages import Stage
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
@@ -20,14 +21,17 @@ BUNDLES_PREFIX = "bundles/"
 class Storage(Construct):
     """The buckets of a stage. Separate buckets for photos and results ensure that no result becomes a job.
 
-    sources: existing buckets, whose images jobs may use.
+    sources: existing buckets, whose images jobs may use. source_objects: ARNs of these images, which end in "*".
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
         super().__init__(scope, construct_id)
-        self._removal_policy = stage.removal_policy
-        self.sources = [s3.Bucket.from_bucket_name(self, name, name) for name in stage.source_buckets.split()]
-        self._cors = stage.cors.split()
+        self._removal_policy = data_policy(stage)
+        folders = [source.partition("/") for source in stage.source_buckets]
+        buckets = {name: s3.Bucket.from_bucket_name(self, name, name) for name, _, _ in folders}
+        self.sources = list(buckets.values())
+        self.source_objects = [buckets[name].arn_for_objects(f"{prefix}*") for name, _, prefix in folders]
+        self._cors = list(stage.cors)
         retention = Duration.days(stage.keep_results_days)
         unfinished = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
 
@@ -74,6 +78,7 @@ class Storage(Construct):
             lifecycle_rules=rules,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=self._removal_policy,
+            auto_delete_objects=self._removal_policy is RemovalPolicy.DESTROY,
             server_access_logs_bucket=logs,
             server_access_logs_prefix=f"{name.lower()}/" if logs else None,
             versioned=versioned,

@@ -129,13 +129,23 @@ class Storage(Protocol):
 
 class Endpoint(Protocol):
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        """Invokes the asynchronous endpoint with the bundle at `input_uri` (s3://…). SNS notifies of the response."""
+        """Queues the bundle at `input_uri` (s3://…) for the endpoint. A notification follows on the results queue."""
+
+
+class Serverless(Protocol):
+    def invoke(self, bundle: bytes) -> bytes:
+        """Sends a bundle to the serverless endpoint and returns the container's response, after 60 s at most.
+
+        Raises EndpointFailed where the container failed or did not respond in time, EndpointUnavailable where the
+        endpoint did not accept the bundle.
+        """
 
 
 class Interactive(Protocol):
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         """Invokes the interactive endpoint with one image and waits for the response, 30 s at most. Raises the
-        container's errors, EndpointStarting where no instance was ready in time, EndpointUnavailable otherwise."""
+        container's errors, EndpointStarting where the endpoint does not exist yet or no instance was ready in time,
+        EndpointUnavailable otherwise."""
 
 
 class Events(Protocol):
@@ -208,4 +218,7 @@ class Services:
     interactive: Interactive
     web: Web
     webhooks_queue: Queue
+    bundles_queue: Queue
+    results_queue: Queue
+    serverless: Serverless
     presets: Presets
