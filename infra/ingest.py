@@ -41,4 +41,10 @@ class Ingest(Function):
         else:
             self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
+        shared.registry.allow(
+            self.role,
+            *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query"),
+            kinds=["valve"],
+        )

@@ -19,11 +19,11 @@ from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.observe import CountedEvents, metrics
-from maskdrop.flow import WRITERS
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.settings import Settings
 from maskdrop.ssrf import Policy
+from maskdrop.threads import WRITERS
 
 CLIENT = Config(
     connect_timeout=3,

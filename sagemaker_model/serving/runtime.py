@@ -20,7 +20,7 @@ from maskdrop.job import Result, Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompt
-from maskdrop.wire import Item, Outcome, Overflow
+from maskdrop.wire import Bundle, Item, Outcome, Overflow
 from sagemaker_model.cutout import (
     Cutout,
     CutoutRequest,
@@ -34,7 +34,7 @@ from sagemaker_model.cutout import (
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.imaging.pixels import decode, encode
 from sagemaker_model.serving.batcher import Batcher
-from sagemaker_model.serving.bundle import ResultWriter, read_source, write_overflow
+from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow
 from sagemaker_model.serving.metrics import Metrics
 from sagemaker_model.serving.storage import Storage
 from sagemaker_model.serving.workers import Workers
@@ -139,6 +139,14 @@ class Runtime:
     async def write_overflow(self, cutout: Cutout, overflow: Overflow) -> Result:
         """Writes a result that is too large for its response to S3. Raises StorageUnavailable, NotAllowed."""
         return await self.run_io(partial(write_overflow, cutout, overflow, self._storage))
+
+    async def mark_started(self, bundle: Bundle) -> None:
+        """Marks a bundle as started. Without the mark a crash costs its images no attempt, which is no reason to reject
+        the bundle: an error is only logged."""
+        try:
+            await self.run_io(partial(mark_started, bundle, self._storage))
+        except MaskdropError as error:
+            log.warning("bundle %s is processed without the mark that it has started: %s", bundle.id, error.message)
 
     async def process(self, item: Item) -> Outcome:
         """Processes one item of a bundle. Returns errors as its outcome, so that the other items go on."""

@@ -24,7 +24,15 @@ from maskdrop.job import Source
 from maskdrop.options import Options
 from maskdrop.output import BackgroundImage, Output
 from maskdrop.prompt import Prompts
-from maskdrop.wire import CUSTOM_ATTRIBUTES, CUSTOM_ATTRIBUTES_MAX, Bundle, BundleResponse, Destination, Item
+from maskdrop.wire import (
+    CUSTOM_ATTRIBUTES,
+    CUSTOM_ATTRIBUTES_MAX,
+    STARTED_PREFIX,
+    Bundle,
+    BundleResponse,
+    Destination,
+    Item,
+)
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging import arrays
 from sagemaker_model.serving.runtime import in_flight_max
@@ -326,8 +334,49 @@ def test_a_bundle_that_is_sent_twice_is_written_once_with_the_same_outcome() -> 
     storage, engine = FakeStorage(), Half()
     with running(engine, storage) as client:
         first, second = (bundle(client, item(0, storage)) for _ in range(2))
-    assert storage.writes == 1
+    assert storage.writes == 2  # the result, and the mark of the bundle
     assert first.outcomes[0].result == second.outcomes[0].result
+
+
+MARK = ("results", f"{STARTED_PREFIX}b")
+
+
+def test_a_bundle_is_marked_as_started_before_its_first_image_is_processed() -> None:
+    storage, engine = FakeStorage(), Half()
+    with running(engine, storage, workers=1) as client, ThreadPoolExecutor(1) as pool:
+        engine.hold = threading.Event()
+        sent = pool.submit(bundle, client, item(0, storage))
+        assert engine.entered.acquire(timeout=60)
+        assert storage.objects[MARK][1] == b""
+        engine.hold.set()
+        assert sent.result().outcomes[0].result
+
+
+def test_a_bundle_that_a_full_server_refuses_is_not_marked_as_started() -> None:
+    storage, engine = FakeStorage(), Half()
+    body = Bundle("b", (item(0, storage), item(1, storage))).to_bytes()
+    with running(engine, workers=1, queue_max=2) as client, ThreadPoolExecutor(1) as pool:
+        engine.hold = threading.Event()
+        waiting = pool.submit(send, client)
+        assert engine.entered.acquire(timeout=60)
+        refused = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+        engine.hold.set()
+        assert waiting.result().status_code == 200
+    assert (refused.status_code, error_code(refused)) == (503, "queue_full")
+    assert MARK not in storage.objects
+
+
+def test_a_bundle_that_cannot_be_marked_as_started_is_processed(caplog: pytest.LogCaptureFixture) -> None:
+    class Unmarked(FakeStorage):
+        def write(self, bucket: str, key: str, *rest: Any) -> bool:
+            if key.startswith(STARTED_PREFIX):
+                raise NotAllowed("The model server has no permission for this object.")
+            return super().write(bucket, key, *rest)
+
+    storage = Unmarked()
+    with running(Half(), storage) as client:
+        assert bundle(client, item(0, storage)).outcomes[0].result
+    assert "bundle b is processed without the mark" in caplog.text
 
 
 def about(response: Response) -> Any:
