@@ -69,9 +69,9 @@ NOT_CONCLUSIVE = "nothing can be compared: in float32, the network returns the s
 FLOAT32_TOLERANCE = Difference(0.002, 0.0002)
 HALF_TOLERANCE = Difference(0.25, 0.02)
 """Largest allowed differences. For float32 half a level of alpha; batches by torch differ by 1e-6 on a CPU. Half
-precision differs legitimately. Measured on a CPU with the built-in image: MODNet in float16 by 0.004 (mean 0.0002) after
-training on discs and by 0.14 (0.014) with random weights; SAM 2.1 tiny in bfloat16 by 0.014 (0.002) with random weights.
-Inputs shifted by half of the width differ by 0.65 and more."""
+precision differs legitimately. Measured on a CPU with the built-in image: MODNet in float16 by 0.004 (mean 0.0002)
+after training on discs, by 0.14 (0.014) with random weights; SAM 2.1 tiny in bfloat16 by 0.014 (0.002) with random
+weights. Results of the image and of the shifted image differ by 0.65 or more."""
 
 
 @dataclass(frozen=True, slots=True)
