@@ -24,7 +24,7 @@ class Storage(Construct):
     sources: existing buckets, whose images jobs may use. source_objects: ARNs of these images, which end in "*".
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, jobs: sqs.Queue) -> None:
         super().__init__(scope, construct_id)
         self._removal_policy = data_policy(stage)
         folders = [source.partition("/") for source in stage.source_buckets]
@@ -63,7 +63,7 @@ class Storage(Construct):
                 s3.LifecycleRule(prefix=BUNDLES_PREFIX, expiration=Duration.days(7)),
             ],
         )
-        self._notify(self.inbox, intake)
+        self._notify(self.inbox, jobs)
 
     def _bucket(self, name: str, *, rules: list[s3.LifecycleRule], versioned: bool = False) -> s3.Bucket:
         logs = None if name == "Logs" else self.logs
