@@ -654,22 +654,6 @@ def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Tem
     assert by_cloudwatch in [one["Principal"] for one in key["KeyPolicy"]["Statement"]]
 
 
-def test_s3_can_deliver_access_logs(template: Template) -> None:
-    logged = {
-        target(bucket["LoggingConfiguration"]["DestinationBucketName"])
-        for bucket in template.of("AWS::S3::Bucket").values()
-        if "LoggingConfiguration" in bucket
-    }
-    open_to = {
-        target(policy["Bucket"])
-        for policy in template.of("AWS::S3::BucketPolicy").values()
-        for one in policy["PolicyDocument"]["Statement"]
-        if one["Effect"] == "Allow" and one["Principal"] == {"Service": "logging.s3.amazonaws.com"}
-    }
-    assert len(logged) == 1
-    assert logged == open_to
-
-
 def test_there_is_one_dashboard(template: Template) -> None:
     assert len(template.of("AWS::CloudWatch::Dashboard")) == 1
 
