@@ -24,16 +24,14 @@ class Record(Function):
         results = shared.queues.results
         for topic in (shared.notifications.completed, shared.notifications.failed):
             topic.add_subscription(
-                subscriptions.SqsSubscription(
-                    results, raw_message_delivery=True, dead_letter_queue=shared.queues.results_dead
-                )
+                subscriptions.SqsSubscription(results, raw_message_delivery=True, dead_letter_queue=shared.queues.dead)
             )
         self.function.add_event_source(
             sources.SqsEventSource(
                 results,
                 batch_size=BATCH,
                 max_batching_window=Duration.seconds(1),
-                max_concurrency=10,
+                max_concurrency=shared.stage.source_concurrency,
                 report_batch_item_failures=True,
             )
         )
