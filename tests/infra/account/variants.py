@@ -35,9 +35,10 @@ class Variant:
 
 VARIANTS = {
     **{name: Variant(name, ROOT / "stages") for name in ("dev", "prod")},
-    **{path.name: Variant("shop", path) for path in sorted(STAGES.iterdir())},
+    "everything": Variant("everything", STAGES),
+    **{path.name: Variant("shop", path) for path in sorted(STAGES.iterdir()) if path.is_dir()},
 }
-"""`dev` and `prod` as users deploy them. The others are variants of one stage `shop`, between which updates lead."""
+"""`dev` and `prod` as users deploy them; a stage with every option; variants of one stage, between which updates lead."""
 
 
 def read(name: str) -> Assembly:
