@@ -10,9 +10,9 @@ from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
-from infra.bundle import container_digest
 from infra.image import ImageStack
 from infra.interactive import InteractiveStack
+from infra.sources import container_digest
 from infra.stack import MaskdropStack
 
 FLAGS = {
