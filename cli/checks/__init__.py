@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli.checks import before, deployed, endpoints
+from cli.checks import before, deployed, endpoints, options
 from cli.checks.account import Account, Line, unreadable
 
 
@@ -42,6 +42,7 @@ CHECKS = (
     Check("Lambda concurrency", before.lambda_concurrency, QUOTAS),
     Check("CodeBuild", before.code_build, f"{QUOTAS} and image builds"),
     Check("Bedrock", before.bedrock_models),
+    Check("options", options.options, "resources that options name"),
     Check("mail", before.mail, "e-mail"),
     Check("leftovers", deployed.leftovers, "tagged resources"),
     Check("stacks", deployed.stacks),

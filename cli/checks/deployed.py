@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from cli.checks.account import STACKS, Account, Level, Line
 from infra.sources import container_digest
+from local.keys import STAGE_TAG
 
 QUEUE_AGE_S = 1800
 """Age of the oldest message of a queue that is reported, in seconds: the threshold of the alarm IntakeAge."""
@@ -231,7 +232,7 @@ def budget(account: Account) -> Iterator[Line]:
             finding = f"{name} does not notify {stage.mail}."
             yield Line(name="budget", level="warning", finding=finding, remedy=account.deploy)
     if names and stage.budget_scope == "stage":
-        tags = account.client("ce").list_cost_allocation_tags(TagKeys=["maskdrop:stage"])["CostAllocationTags"]
+        tags = account.client("ce").list_cost_allocation_tags(TagKeys=[STAGE_TAG])["CostAllocationTags"]
         if all(tag["Status"] != "Active" for tag in tags):
             finding = "The cost-allocation tag maskdrop:stage is not active: the budget counts no costs."
             remedy = "https://console.aws.amazon.com/billing/home#/tags (a new tag appears there within a day)"
@@ -252,7 +253,7 @@ def leftovers(account: Account) -> Iterator[Line]:
         "resourcegroupstaggingapi",
         "get_resources",
         "ResourceTagMappingList",
-        TagFilters=[{"Key": "maskdrop:stage", "Values": [stage.name]}],
+        TagFilters=[{"Key": STAGE_TAG, "Values": [stage.name]}],
     )
     for arn in (one["ResourceARN"] for one in tagged):
         if not arn.startswith(tuple(f"arn:aws:{service}:" for service in ("logs", "ecr", "cloudformation"))):
@@ -260,7 +261,7 @@ def leftovers(account: Account) -> Iterator[Line]:
             finding = f"{arn} is left of a deleted stack. It keeps its data and its costs."
             yield Line(name="leftover", level="warning", finding=finding, remedy=_delete(account, arn))
     for key in account.pages("apigateway", "get_api_keys", "items"):
-        if key.get("tags", {}).get("maskdrop:stage") == stage.name:
+        if key.get("tags", {}).get(STAGE_TAG) == stage.name:
             found += 1
             finding = f"The API key {key['name']!r} ({key['id']}) is left of a deleted stack."
             remedy = DELETE["apigateway"].format(name=key["id"], region=account.region)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,12 @@ from botocore.validate import validate_parameters
 
 Response = Mapping[str, Any] | Callable[[dict[str, Any]], Any]
 """A response, an Error, or a function that returns one of them for the parameters of a request."""
+
+
+@cache
+def session() -> botocore.session.Session:
+    """One session for all tests, because it caches the models of services."""
+    return botocore.session.Session()
 
 
 class Error(Exception):
@@ -32,7 +39,7 @@ class FakeAws:
         self.requests: list[tuple[str, dict[str, Any]]] = []
 
     def client(self, service: str) -> Any:
-        client = botocore.session.get_session().create_client(
+        client = session().create_client(
             service, region_name=self.region, aws_access_key_id="test", aws_secret_access_key="test"
         )
 
