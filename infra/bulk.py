@@ -21,6 +21,10 @@ CONCURRENT_BUNDLES = 2
 BACKLOG_PER_INSTANCE = 4
 """Queued bundles per instance above which another instance starts: about 12 s of work at 20 images a second."""
 
+WORKER_MB = 1536
+"""Memory of a serverless endpoint per image in progress: a 48 MP image takes 0.77 GB at the peak, beside the networks.
+"""
+
 
 class BulkStack(EndpointStack):
     """On instances, it writes responses to bundles/out/ and notifies the topic `completed` or `failed`."""
@@ -30,8 +34,10 @@ class BulkStack(EndpointStack):
     ) -> None:
         super().__init__(scope, purpose="bulk", name=stage.bulk_endpoint, stage=stage, image_tag=image_tag)
         if stage.bulk == "serverless":
-            # A serverless endpoint supports no weights under a prefix, and its container processes one request a time.
-            model = self._model(self._execution_role(storage, None), environment={"MODEL_DEVICE": "cpu"}, cpu=True)
+            # A serverless endpoint supports no weights under a prefix. The number of cores that its container sees is
+            # not its share, hence the number of workers.
+            environment = {"MODEL_DEVICE": "cpu", "MODEL_WORKERS": str(stage.serverless_memory_mb // WORKER_MB)}
+            model = self._model(self._execution_role(storage, None), environment=environment, cpu=True)
             self._endpoint(self._serverless(model, max_concurrency=stage.bulk_at_once))
             return
         gpu = stage.bulk == "gpu"

@@ -29,8 +29,9 @@ STARTUP_S = 600
 class EndpointStack(Stack):
     """One SageMaker endpoint in a stack of its own: if SageMaker refuses it, only this stack is rolled back.
 
-    purpose: "bulk" or "interactive". name: name of the endpoint; "": none, in an empty stack. The IDs of its resources contain the name, so that a
-    new name creates a second endpoint before CloudFormation deletes the first one.
+    purpose: "bulk" or "interactive".
+    name: name of the endpoint; "": none, in an empty stack. The IDs of its resources contain the name, so that a new
+        name creates a second endpoint before CloudFormation deletes the first one.
     """
 
     def __init__(self, scope: Construct, *, purpose: str, name: str, stage: Stage, image_tag: str) -> None:

@@ -130,7 +130,8 @@ class Endpoint(Protocol):
 class Interactive(Protocol):
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         """Invokes the interactive endpoint with one image and waits for the response, 30 s at most. Raises the
-        container's errors, EndpointStarting where no instance was ready in time, EndpointUnavailable otherwise."""
+        container's errors, EndpointStarting where the endpoint does not exist yet or no instance was ready in time,
+        EndpointUnavailable otherwise."""
 
 
 class Events(Protocol):

@@ -44,6 +44,8 @@ class SageMakerInteractive:
             except ClientError as error:
                 if code_of(error) == "ModelNotReadyException":
                     raise EndpointStarting("The endpoint is starting. Retry later.") from error
+                if code_of(error) == "ValidationError" and "not found" in str(error):
+                    raise EndpointStarting("The endpoint does not exist yet. Retry later.") from error
                 if code_of(error) == "ModelError":
                     raise _container_error(error) from error
                 raise

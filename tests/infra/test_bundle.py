@@ -13,7 +13,7 @@ from tests.infra.conftest import Template
 @pytest.fixture(scope="module")
 def zipped(template: Template) -> zipfile.ZipFile:
     """The uploaded zip of all functions."""
-    (key,) = {function["Code"]["S3Key"] for function in template.of("AWS::Lambda::Function").values()}
+    (key,) = {function["Code"]["S3Key"] for function in template.functions}
     files = json.loads((template.folder / "Maskdrop-dev.assets.json").read_text())["files"]
     source = files[key.removesuffix(".zip")]["source"]
     assert source["packaging"] == "zip"

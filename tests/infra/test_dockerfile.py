@@ -107,15 +107,19 @@ def pins(image: Image, name: str) -> set[tuple[str, str]]:
     return found
 
 
-def test_the_server_accepts_the_environment_of_the_image_and_of_the_models(image: Image, template: Template) -> None:
+def test_the_server_accepts_the_environment_of_the_image_and_of_the_models(
+    image: Image, stacks: dict[str, Template], on_gpu: dict[str, Template]
+) -> None:
     settings = ServerSettings.from_env(image.env)
     assert settings.weights_dir.is_relative_to(image.one("WORKDIR"))
-    for name, model in template.of("AWS::SageMaker::Model").items():
-        deployed = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
-        assert deployed.require_gpu == name.startswith("Bulk"), "a GPU instance must not fall back to the CPU"
-        assert deployed.port == int(image.one("EXPOSE"))
-        assert deployed.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
-        assert deployed.weights_dir == settings.weights_dir
+    for found, gpu in ((stacks, False), (on_gpu, True)):
+        for name in ("MaskdropBulk", "MaskdropInteractive"):
+            (model,) = found[name].of("AWS::SageMaker::Model").values()
+            deployed = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
+            assert deployed.require_gpu is gpu, "a GPU instance must not fall back to the CPU"
+            assert deployed.port == int(image.one("EXPOSE"))
+            assert deployed.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
+            assert gpu or deployed.weights_dir == settings.weights_dir
 
 
 def test_the_local_model_server_uses_the_same_allocator_settings(image: Image) -> None:

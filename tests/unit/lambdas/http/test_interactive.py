@@ -121,7 +121,8 @@ def test_an_error_of_the_container_keeps_its_type_and_message() -> None:
         (429, "ModelNotReadyException", {}, EndpointStarting),
         (429, "ThrottlingException", {}, EndpointUnavailable),
         (503, "ServiceUnavailable", {}, EndpointUnavailable),
-        (400, "ValidationError", {"Message": "Endpoint now not found."}, EndpointUnavailable),
+        (400, "ValidationError", {"Message": "Endpoint now of account 1 not found."}, EndpointStarting),
+        (400, "ValidationError", {"Message": "The request is invalid."}, EndpointUnavailable),
     ],
 )
 def test_an_endpoint_failure_is_retryable_and_causes_one_request(

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.stages import InvalidStage, Stage, load, names
+
+STAGES = ("dev", "local", "local-cpu", "prod")
+
+
+def stage_file(folder: Path, text: str, name: str = "shop") -> Path:
+    (folder / f"{name}.toml").write_text(text)
+    return folder
+
+
+def test_every_file_is_a_valid_stage() -> None:
+    assert tuple(names()) == STAGES
+    assert [load(name).name for name in STAGES] == list(STAGES)
+
+
+def test_a_new_stage_is_a_new_file(tmp_path: Path) -> None:
+    stage = load("shop", stage_file(tmp_path, 'bulk = "gpu"\ncors = ["https://a.example"]\n[tags]\nteam = "shop"\n'))
+    assert (stage.name, stage.bulk, stage.cors, stage.tags) == ("shop", "gpu", ("https://a.example",), {"team": "shop"})
+
+
+def test_the_default_stage_needs_no_quota_of_a_new_account() -> None:
+    stage = Stage(name="dev")
+    assert (stage.bulk, stage.interactive) == ("serverless", "serverless")
+    assert stage.serverless_memory_mb <= 3072
+    assert 2 * (stage.bulk_at_once + stage.interactive_at_once) <= 10  # two stages share the quota of an account
+    assert stage.lambda_concurrency <= 10
+
+
+def test_prod_processes_jobs_on_gpu_instances() -> None:
+    assert load("prod").bulk == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('bulk = "tpu"', "bulk: Input should be 'gpu', 'cpu' or 'serverless'; got 'tpu'"),
+        ("waf = 1", "waf: "),
+        ('firewall = "on"', "firewall is not an option; options are batching_window_s"),
+        ('name = "dev"', "name is not an option"),
+        ("serverless_memory_mb = 3000", "serverless_memory_mb: "),
+        ("keep_results_days = 5", "keep_jobs_days must not exceed keep_results_days"),
+        ("vpc = true", "vpc needs endpoints on instances"),
+        ("bulk = ", "Invalid value"),
+        ('[domain]\nname = "images.example.com"', "domain.certificate: Field required"),
+    ],
+)
+def test_an_invalid_option_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidStage) as caught:
+        load("shop", stage_file(tmp_path, text))
+    assert message in str(caught.value)
+    assert "stages/shop.toml" in str(caught.value)
+
+
+def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidStage) as caught:
+        load("shop", stage_file(tmp_path, 'bulk = "tpu"\nbudget_usd = 0\n'))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InvalidStage, match="There is no stage 'shop'; stages are dev"):
+        load("shop")
+    with pytest.raises(InvalidStage, match="name"):
+        load("Shop-1", stage_file(tmp_path, "", "Shop-1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "bulk", "interactive"),
+    [
+        ({}, "maskdrop-dev-bulk-serverless", "maskdrop-dev-interactive-serverless"),
+        ({"bulk": "gpu", "interactive": "off"}, "maskdrop-dev-bulk-g6-xlarge", ""),
+        (
+            {"bulk": "cpu", "interactive": "realtime", "gpu_instance_type": "ml.g5.2xlarge"},
+            "maskdrop-dev-bulk-c6i-xlarge",
+            "maskdrop-dev-interactive-g5-2xlarge",
+        ),
+    ],
+)
+def test_the_name_of_an_endpoint_contains_its_mode_and_its_instance_type(
+    options: dict[str, str], bulk: str, interactive: str
+) -> None:
+    stage = Stage.model_validate({"name": "dev", **options})
+    assert (stage.bulk_endpoint, stage.interactive_endpoint) == (bulk, interactive)
+
+
+@pytest.mark.parametrize(
+    ("options", "images"),
+    [
+        ({"bulk": "gpu", "bulk_max_instances": 2}, 2 * 20 * 3600),
+        ({"bulk": "cpu"}, 4 * 3600),
+        ({"bulk": "serverless", "bulk_at_once": 3}, 3 * 3600),
+    ],
+)
+def test_the_backlog_is_limited_to_an_hour_of_work(options: dict[str, object], images: int) -> None:
+    assert Stage.model_validate({"name": "dev", **options}).backlog_max == images
