@@ -76,7 +76,7 @@ def smoke(
     synchronous cut-out. Exits 1 when a step fails; deletes the image and the result."""
     with print_errors(), _target(stage, key) as target:
         for step, seconds in process(target, image.read_bytes(), image.suffix, wait):
-            console.print(f"ok  {step:<70} {seconds:6.1f} s", markup=False, soft_wrap=True)
+            console.print(f"ok {seconds:6.1f} s  {step}", markup=False, soft_wrap=True)
 
 
 def process(target: Target, body: bytes, suffix: str, wait_s: float) -> Iterator[tuple[str, float]]:
