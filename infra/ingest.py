@@ -34,6 +34,9 @@ class Ingest(Function):
             )
         self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
         self.allow_objects("s3:PutObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
-        self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
+        if bundles := shared.queues.bundles:
+            self.allow("sqs:SendMessage", on=bundles.queue_arn)
+        else:
+            self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

@@ -7,6 +7,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.nag import acknowledge
+from infra.stages import Stage
 from maskdrop.webhook import RETRY_S
 
 RETENTION = Duration.days(14)
@@ -15,8 +16,8 @@ RETENTION = Duration.days(14)
 MAX_RECEIVES = 10
 """Deliveries of a message before it moves to the dead-letter queue: 5 for server errors, 5 more for throttling."""
 
-INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S = 30, 60, 60, 30
-"""Timeouts of the consuming functions, in seconds."""
+INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S, INVOKE_S = 30, 60, 60, 30, 120
+"""Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response."""
 
 
 def visibility(timeout_s: int) -> Duration:
@@ -28,10 +29,11 @@ class Queues(Construct):
     """Queues of the functions, each with a dead-letter queue.
 
     intake: S3 events. jobs: messages of new and retried jobs. results: notifications of the endpoint. webhooks: events
-    to post; the number of deliveries follows RETRY_S.
+    to post; the number of deliveries follows RETRY_S. bundles: bundles for a serverless endpoint; None for an
+    asynchronous one, which has its own queue.
     """
 
-    def __init__(self, scope: Construct, construct_id: str) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
         self.dead_letters: list[sqs.Queue] = []
         self.intake = self._queue("Intake", INGEST_S)
@@ -40,6 +42,10 @@ class Queues(Construct):
         self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
         self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[3]
         self.all = [self.intake, self.jobs, self.results, self.webhooks]
+        self.bundles: sqs.Queue | None = None
+        if stage.bulk == "serverless":
+            self.bundles = self._queue("Bundles", INVOKE_S)
+            self.all.append(self.bundles)
 
     def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
         dead = sqs.Queue(

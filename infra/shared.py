@@ -43,6 +43,7 @@ class SharedResources:
     @property
     def settings(self) -> Settings:
         """The settings that the functions read; CloudFormation resolves the names in them."""
+        bundles = self.queues.bundles
         return Settings(
             stage=self.stage.name,
             inbox=self.storage.inbox.bucket_name,
@@ -51,6 +52,8 @@ class SharedResources:
             registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
             webhooks_queue_url=self.queues.webhooks.queue_url,
+            bundles_queue_url=bundles.queue_url if bundles else "",
+            results_queue_url=self.queues.results.queue_url if bundles else "",
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
             interactive=self.stage.interactive_endpoint,

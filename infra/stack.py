@@ -13,6 +13,7 @@ from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
 from infra.ingest import Ingest
+from infra.invoke import Invoke
 from infra.jobs_table import JobsTable
 from infra.notifications import Notifications
 from infra.queues import Queues
@@ -37,7 +38,7 @@ class MaskdropStack(Stack):
             synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
         )
         # 1. Buckets store the photos and notify the queues.
-        queues = Queues(self, "Queues")
+        queues = Queues(self, "Queues", stage=stage)
         storage = Storage(self, "Storage", stage=stage, intake=queues.intake)
 
         # 2. Tables store the jobs; the event bus publishes their events.
@@ -65,13 +66,14 @@ class MaskdropStack(Stack):
         sweep = Sweep(self, "Sweep", shared=shared)
         dead_letters = DeadLetters(self, "DeadLetters", shared=shared)
         webhooks = Webhooks(self, "Webhooks", shared=shared)
+        invoke = [Invoke(self, "Invoke", shared=shared, bundles=queues.bundles)] if queues.bundles else []
 
         # 5. The API.
         authorize = Authorize(self, "Authorize", shared=shared)
         api = Api(self, "Api", shared=shared, authorize=authorize)
 
         # 6. Alarms and a dashboard for operators.
-        functions = [ingest, record, sweep, dead_letters, webhooks, authorize, api]
+        functions = [ingest, *invoke, record, sweep, dead_letters, webhooks, authorize, api]
         alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
         Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
 
@@ -101,5 +103,6 @@ class MaskdropStack(Stack):
             "IntakeQueueUrl": queues.intake.queue_url,
             "JobsQueueUrl": queues.jobs.queue_url,
             "ResultsQueueUrl": queues.results.queue_url,
+            **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
 from typing import Any
 
 from botocore.config import Config
 from botocore.session import Session, get_session
 
-from lambdas.adapters.endpoint import SageMakerEndpoint
+from lambdas.adapters.endpoint import RESPONSE_S, QueuedEndpoint, SageMakerEndpoint, SageMakerServerless
 from lambdas.adapters.events import EventBus
 from lambdas.adapters.fetch import PublicWeb
 from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
@@ -42,6 +43,9 @@ hours of a bucket in another Region, and the signature does not cover the new ho
 INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_max_attempts": 1}))
 """No retries, because the caller waits and can retry itself."""
 
+SERVERLESS_CLIENT = CLIENT.merge(Config(read_timeout=RESPONSE_S, retries={"total_max_attempts": 1}))
+"""No retries: `invoke` returns a refused bundle to its queue."""
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
@@ -57,17 +61,25 @@ def registry() -> Registry:
 @lru_cache(maxsize=1)
 def services() -> Services:
     config = settings()
+    bundles_queue = SqsQueue(_client("sqs"), config.bundles_queue_url)
     return Services(
         jobs=JobsTable(_client("dynamodb"), config.table, keep_days=config.keep_days),
         jobs_queue=SqsQueue(_client("sqs"), config.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
-        endpoint=SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint),
+        endpoint=(
+            QueuedEndpoint(bundles_queue, partial(datetime.now, UTC))
+            if config.bundles_queue_url
+            else SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint)
+        ),
         events=CountedEvents(EventBus(_client("events"), config.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),
         interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), config.interactive),
         web=PublicWeb(Policy.of(config)),
         webhooks_queue=SqsQueue(_client("sqs"), config.webhooks_queue_url),
+        bundles_queue=bundles_queue,
+        results_queue=SqsQueue(_client("sqs"), config.results_queue_url),
+        serverless=SageMakerServerless(_client("sagemaker-runtime", SERVERLESS_CLIENT), config.endpoint),
     )
 
 

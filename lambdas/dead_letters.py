@@ -15,15 +15,18 @@ from lambdas.messages import one_by_one
 from lambdas.observe import logger, metrics, observed
 from maskdrop.errors import ErrorInfo
 from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
+from maskdrop.serverless import failure
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.wire import Notification
+from maskdrop.wire import BundleMessage, Notification
 
 REASON = "Processing failed after the maximum number of deliveries (server error). Upload the image again."
 
 UNRECORDED = ErrorInfo(
     "not_recorded", "The response of the endpoint could not be recorded; the job is retried.", retryable=True
 )
+
+UNSENT = ErrorInfo("not_sent", "The bundle could not be sent to the endpoint; the job is retried.", retryable=True)
 
 
 @observed
@@ -39,6 +42,9 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
                 _log_failed_webhook(body["detail"])
             elif "inferenceId" in body:
                 requeue_bundle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
+            elif "bundle" in body:
+                notification = failure(BundleMessage.from_body(record.body), UNSENT.message)
+                requeue_bundle(notification, UNSENT, settings, services, now)
             else:
                 fail_dead_letters(parse_message(record.body, now, services.presets), REASON, services, now)
         except (ValueError, KeyError, TypeError) as error:

@@ -50,6 +50,7 @@ MaskdropError                 code                   status  retryable
 │   ├── QueueUnavailable      queue_unavailable      503     yes
 │   ├── EventsUnavailable     events_unavailable     503     yes
 │   ├── EndpointUnavailable   endpoint_unavailable   503     yes
+│   ├── EndpointFailed        endpoint_failed        503     yes
 │   └── EndpointStarting      endpoint_starting      503     yes
 └── Internal                  internal               500     yes
 ```
@@ -327,6 +328,12 @@ class EventsUnavailable(Unavailable):
 
 class EndpointUnavailable(Unavailable):
     code = "endpoint_unavailable"
+
+
+class EndpointFailed(Unavailable):
+    """The endpoint accepted a request, and its container failed or did not respond in time."""
+
+    code = "endpoint_failed"
 
 
 class EndpointStarting(Unavailable):

@@ -124,7 +124,16 @@ class Storage(Protocol):
 
 class Endpoint(Protocol):
     def submit(self, bundle_id: str, input_uri: str) -> None:
-        """Invokes the asynchronous endpoint with the bundle at `input_uri` (s3://…). SNS notifies of the response."""
+        """Queues the bundle at `input_uri` (s3://…) for the endpoint. A notification follows on the results queue."""
+
+
+class Serverless(Protocol):
+    def invoke(self, bundle: bytes) -> bytes:
+        """Sends a bundle to the serverless endpoint and returns the container's response, after 60 s at most.
+
+        Raises EndpointFailed where the container failed or did not respond in time, EndpointUnavailable where the
+        endpoint did not accept the bundle.
+        """
 
 
 class Interactive(Protocol):
@@ -204,4 +213,7 @@ class Services:
     interactive: Interactive
     web: Web
     webhooks_queue: Queue
+    bundles_queue: Queue
+    results_queue: Queue
+    serverless: Serverless
     presets: Presets

@@ -101,6 +101,7 @@ class Settings:
     interactive, interactive_mode: name and kind of the endpoint for single images; "" and "off" without one.
     bundles_queue_url: queue of the bundles that `invoke` sends to a serverless endpoint; "" where `endpoint` is
         asynchronous.
+    results_queue_url: queue of the notifications that `invoke` sends; "" where SageMaker sends them.
     bundle_max: images of a full bundle, 1 to 64.
     backlog_max: images that may be submitted and not finished; further ones wait in SQS.
     max_attempts: submissions of an image before its job fails.
@@ -128,6 +129,7 @@ class Settings:
     interactive: str = ""
     interactive_mode: Interactive = "off"
     bundles_queue_url: str = ""
+    results_queue_url: str = ""
     bundle_max: int = 64
     backlog_max: int = 72_000
     cors_origins: str = ""

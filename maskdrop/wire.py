@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
@@ -260,6 +261,19 @@ class Notification:
             reason=data.get("failureReason") or "",
         )
 
+    def to_body(self) -> str:
+        """The fields of SageMaker's notification that `from_body` reads."""
+        data: dict[str, Any] = {
+            "invocationStatus": "Completed" if self.completed else "Failed",
+            "requestParameters": {"inputLocation": self.input},
+            "inferenceId": self.bundle,
+        }
+        if self.completed:
+            data["responseParameters"] = {"outputLocation": self.output}
+        else:
+            data["failureReason"] = self.reason
+        return json.dumps(data)
+
 
 @dataclass(frozen=True, slots=True)
 class JobMessage(Record):
@@ -273,6 +287,28 @@ class JobMessage(Record):
 
     @classmethod
     def from_body(cls, body: str) -> JobMessage:
+        return cls.from_json(json.loads(body))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleMessage(Record):
+    """A message on the bundles queue: the bundle is to be sent to the serverless endpoint.
+
+    input: S3 URI of the bundle.
+    expires_at: time after which the bundle is not sent; its jobs return to the jobs queue.
+    refusals: how many times the endpoint has refused the bundle.
+    """
+
+    bundle: str
+    input: str
+    expires_at: datetime
+    refusals: int = 0
+
+    def to_body(self) -> str:
+        return json.dumps(self.to_json())
+
+    @classmethod
+    def from_body(cls, body: str) -> BundleMessage:
         return cls.from_json(json.loads(body))
 
 

@@ -206,6 +206,21 @@ class FakeEndpoint:
 
 
 @dataclass
+class FakeServerless:
+    """Returns `response` for every bundle. Raises `broken` if it is set."""
+
+    invoked: list[bytes] = field(default_factory=list)
+    response: bytes = b""
+    broken: MaskdropError | None = None
+
+    def invoke(self, bundle: bytes) -> bytes:
+        self.invoked.append(bundle)
+        if self.broken:
+            raise self.broken
+        return self.response
+
+
+@dataclass
 class FakeInteractive:
     """Returns `result`, or its location if it is larger than `overflow.bytes_max`. Raises `broken` if it is set."""
 
@@ -322,6 +337,9 @@ class World:
     interactive: FakeInteractive = field(default_factory=FakeInteractive)
     web: FakeWeb = field(default_factory=FakeWeb)
     webhooks_queue: FakeQueue = field(default_factory=FakeQueue)
+    bundles_queue: FakeQueue = field(default_factory=FakeQueue)
+    results_queue: FakeQueue = field(default_factory=FakeQueue)
+    serverless: FakeServerless = field(default_factory=FakeServerless)
     settings: Settings = SETTINGS
 
     @property
@@ -336,6 +354,9 @@ class World:
             interactive=self.interactive,
             web=self.web,
             webhooks_queue=self.webhooks_queue,
+            bundles_queue=self.bundles_queue,
+            results_queue=self.results_queue,
+            serverless=self.serverless,
             presets=Presets(lambda: self.registry.list("preset")),
         )
 

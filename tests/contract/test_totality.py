@@ -343,7 +343,7 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
-    "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
+    "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
 

@@ -24,9 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = {
     "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
     "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
+    "BundlesQueueUrl",
 }  # fmt: skip
 
-FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
+FUNCTIONS = ("ingest", "invoke", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 
 def target(reference: Any) -> str:
@@ -84,7 +85,7 @@ def test_every_queue_has_a_dead_letter_queue_and_retains_messages_for_14_days(te
     dead = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
     }
-    assert len(dead) == 4
+    assert len(dead) == 5
     assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
     assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())

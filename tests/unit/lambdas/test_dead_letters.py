@@ -5,6 +5,7 @@ from maskdrop.flow import admit, new_jobs
 from tests.fakes import NOW, World, a_source
 from tests.unit.lambdas.test_ingest import S3_PUT
 from tests.unit.lambdas.test_record import body, sqs
+from tests.unit.maskdrop.test_serverless import submitted
 
 
 def test_a_dead_letter_fails_its_job_with_a_reason() -> None:
@@ -30,3 +31,11 @@ def test_a_dead_letter_without_a_job_is_logged_and_not_retried(capsys) -> None: 
     assert process(sqs("gibberish é"), world.settings, world.services, NOW) == {"batchItemFailures": []}
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "unreadable" in line]
     assert [line["body"] for line in lines] == ["gibberish é"]
+
+
+def test_a_dead_letter_of_a_bundle_retries_its_jobs() -> None:
+    world = World()
+    message = submitted(world)
+    assert process(sqs(message.to_body()), world.settings, world.services, NOW) == {"batchItemFailures": []}
+    assert [job.state for job in world.jobs.records.values()] == ["queued"]
+    assert len(world.queue.sent) == 1

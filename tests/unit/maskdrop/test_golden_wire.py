@@ -16,7 +16,7 @@ from maskdrop.access import Caller, Key
 from maskdrop.job import Job
 from maskdrop.options import Options
 from maskdrop.webhook import event_of
-from maskdrop.wire import Bundle, BundleResponse, Facts, Invocation, JobMessage
+from maskdrop.wire import Bundle, BundleMessage, BundleResponse, Facts, Invocation, JobMessage, Notification
 from tests.fakes import NOW, World
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -34,6 +34,7 @@ ROUND_TRIPS: dict[str, Callable[[str], str]] = {
     "answer": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
     "answer-unpriced": lambda text: BundleResponse.from_bytes(text.encode()).to_bytes().decode(),
     "bundle": lambda text: Bundle.from_bytes(text.encode()).to_bytes().decode(),
+    "bundle-message": lambda text: BundleMessage.from_body(text).to_body(),
     "event-done": _event,
     "event-failed": _event,
     "facts": lambda text: Facts.from_header(text).to_header(),
@@ -45,6 +46,8 @@ ROUND_TRIPS: dict[str, Callable[[str], str]] = {
     "job-message": lambda text: JobMessage.from_body(text).to_body(),
     "job-queued": _json(Job),
     "key": _json(Key),
+    "notification-completed": lambda text: Notification.from_body(text).to_body(),
+    "notification-failed": lambda text: Notification.from_body(text).to_body(),
     "options": _json(Options),
 }
 
