@@ -22,7 +22,7 @@ from cli.keys import Stage
 from cli.terminal import console, print_errors
 from infra import stages
 from local import processes
-from local.config import APP_STACK, REGION, LocalConfig, LocalError
+from local.config import REGION, LocalConfig, LocalError
 from local.connect import client
 
 SEVERITY: tuple[Level, ...] = ("fails the deploy", "warning", "not checked", "ok")
@@ -50,16 +50,18 @@ def doctor(
 
 
 def account_of(stage: str | None) -> Account:
-    """Returns the account of a stage; the running local stack without a stage. Raises MaskdropError when the stage has
-    no file, or the local stack is not running."""
-    if stage:
-        return Account.in_aws(stages.load(stage))
+    """Returns the account of a stage, or the running local stack without a stage or with its own.
+
+    Raises MaskdropError when the stage has no file, or the local stack is not running.
+    """
     config = LocalConfig.from_env(os.environ)
+    if stage and stage != config.stage:
+        return Account.in_aws(stages.load(stage))
     if processes.find("emulator", config.state) is None:
         raise LocalError(
             "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
         )
-    return Account(stages.load(APP_STACK.removeprefix("Maskdrop-")), REGION, partial(client, config), local=True)
+    return Account(stages.load(config.stage), REGION, partial(client, config), local=True)
 
 
 def report(lines: Sequence[Line]) -> list[RenderableType]:

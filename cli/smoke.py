@@ -18,11 +18,11 @@ import httpx2
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cli.checks.account import client_in, region_of_environment
 from cli.keys import Stage
 from cli.terminal import console, print_errors
 from lambdas.adapters.jobs import JobsTable
 from local import stack
+from local.account import client_in, region_of_environment
 from local.config import ROOT, LocalConfig, LocalError
 from local.connect import client, tls_verify
 from local.images import ENDED

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
+from local.account import client_in, region_of_environment
 from local.config import LocalConfig, LocalError
 from local.connect import client
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
@@ -104,8 +104,8 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
     Converts errors of AWS to LocalError. Raises LocalError when the local stack is not running.
     """
     if stage:
-        # boto3-stubs type boto3.client by literal service names only.
-        stack, make_client = f"Maskdrop-{stage}", cast(Callable[[str], Any], boto3.client)
+        stack = f"Maskdrop-{stage}"
+        make_client: Callable[[str], Any] = partial(client_in, region_of_environment())
     else:
         config = LocalConfig.from_env(os.environ)
         if processes.find("emulator", config.state) is None:

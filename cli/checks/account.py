@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.stages import Stage
+from local.account import client_in, region_of_environment
 
 Level = Literal["ok", "warning", "fails the deploy", "not checked"]
 """Level of a line:
@@ -26,9 +24,6 @@ not checked        the local stack lacks the service, or the stage is not deploy
 
 CDK = "npx aws-cdk@2.1148.1"
 """The CDK command of docs/operations.md."""
-
-PRICE_LIST_REGION = "us-east-1"
-"""Region of the Price List API, which has the prices of all Regions."""
 
 STACKS = ("MaskdropImage", "Maskdrop", "MaskdropBulk", "MaskdropInteractive", "MaskdropAccount")
 """Prefixes of the names of a stage's stacks, in the order in which they are deployed."""
@@ -205,25 +200,6 @@ class Account:
     def file(self) -> str:
         """Path of the stage file."""
         return f"stages/{self.stage.name}.toml"
-
-
-def region_of_environment() -> str:
-    """Returns the Region of AWS_REGION, AWS_DEFAULT_REGION or the profile, in the order of the CDK; "" without one.
-
-    boto3 does not read AWS_REGION.
-    """
-    return os.environ.get("AWS_REGION") or boto3.session.Session().region_name or ""
-
-
-def client_in(region: str, service: str) -> Any:
-    """Creates a client of the current credentials. region: "" for that of the profile."""
-    # boto3-stubs type boto3.client by literal service names only.
-    create = cast(Callable[..., Any], boto3.client)
-    return create(
-        service,
-        region_name=PRICE_LIST_REGION if service == "pricing" else region or None,
-        config=Config(retries={"mode": "standard", "max_attempts": 8}),  # Service Quotas throttles at a few calls/s
-    )
 
 
 def unreadable(name: str, error: ClientError | BotoCoreError) -> Line:

@@ -25,10 +25,13 @@ DELETE = {
     "dynamodb": "aws dynamodb delete-table --region {region} --table-name {name}",
     "logs": "aws logs delete-log-group --region {region} --log-group-name {name}",
     "ecr": "aws ecr delete-repository --region {region} --force --repository-name {name}",
-    "kms": "aws kms schedule-key-deletion --region {region} --key-id {name}",
     "apigateway": "aws apigateway delete-api-key --region {region} --api-key {name}",
 }
 """Command that deletes a resource, by the service in its ARN."""
+
+NOT_LEFT = {"logs", "ecr", "kms", "cloudformation"}
+"""Services whose tagged resources are no leftovers: log groups and repositories are found by name, the keys of a
+deleted stack are pending deletion, and stacks are checked themselves."""
 
 
 def stacks(account: Account) -> Iterator[Line]:
@@ -256,7 +259,7 @@ def leftovers(account: Account) -> Iterator[Line]:
         TagFilters=[{"Key": STAGE_TAG, "Values": [stage.name]}],
     )
     for arn in (one["ResourceARN"] for one in tagged):
-        if not arn.startswith(tuple(f"arn:aws:{service}:" for service in ("logs", "ecr", "cloudformation"))):
+        if arn.split(":")[2] not in NOT_LEFT:
             found += 1
             finding = f"{arn} is left of a deleted stack. It keeps its data and its costs."
             yield Line(name="leftover", level="warning", finding=finding, remedy=_delete(account, arn))

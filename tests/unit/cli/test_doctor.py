@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 from cli import doctor
 from cli.app import app
 from cli.checks import before, deployed, endpoints, examine, options
-from cli.checks.account import Account, Level, Line, region_of_environment
+from cli.checks.account import CDK, Account, Level, Line
 from infra.sources import container_digest
 from infra.stages import Stage
+from local.account import client_in, region_of_environment
 from tests.unit.cli.aws import Error, FakeAws, Response, denied, new_account, quotas, settings
 
-PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "operations.md"
 ID = "111122223333"
 STACK_ID = f"arn:aws:cloudformation:us-east-1:{ID}:stack/Maskdrop-dev/1"
 CREATED = datetime(2026, 11, 29, tzinfo=UTC)
@@ -226,6 +228,11 @@ def test_the_region_is_that_of_the_cdk(
     assert region_of_environment() == region
 
 
+def test_prices_are_read_where_the_price_list_is() -> None:
+    assert client_in("ap-south-2", "pricing").meta.region_name == "us-east-1"
+    assert client_in("ap-south-2", "sqs").meta.region_name == "ap-south-2"
+
+
 def test_without_a_region_no_other_check_is_run() -> None:
     lines = list(examine(Account(Stage(name="dev"), "", FakeAws({}).client)))
     assert [(line.name, line.level) for line in lines] == [("Region", "fails the deploy")]
@@ -256,6 +263,10 @@ def test_missing_credentials_fail_the_deploy() -> None:
 
 
 # Bootstrap
+
+
+def test_the_cdk_is_the_version_of_the_readme() -> None:
+    assert f"{CDK} deploy" in (ROOT / "README.md").read_text()
 
 
 def version(text: str) -> Responses:
@@ -456,6 +467,11 @@ def test_a_quota_of_0_builds_fails_the_deploy() -> None:
     line = check(before.code_build, quotas(Concurrently_running=0))
     assert line.level == "fails the deploy"
     assert "--quota-code L-2DC20C30 --desired-value 1" in line.remedy
+
+
+def test_the_quota_is_that_of_the_build_in_the_template() -> None:
+    assert "Linux/Medium" in before.BUILDS
+    assert "ComputeType.MEDIUM" in (ROOT / "infra" / "image.py").read_text()
 
 
 def test_an_account_without_builds_may_be_refused_one() -> None:
@@ -799,6 +815,12 @@ def test_data_that_a_destroyed_stage_left_is_a_warning(arn: str, remedy: str) ->
     tagged = {"resourcegroupstaggingapi.GetResources": {"ResourceTagMappingList": [{"ResourceARN": arn}]}}
     line = check(deployed.leftovers, tagged)
     assert (line.level, line.remedy.startswith(remedy)) == ("warning", True)
+
+
+@pytest.mark.parametrize("arn", [f"arn:aws:kms:us-east-1:{ID}:key/1", STACK_ID])
+def test_a_key_pending_deletion_and_a_stack_are_no_leftovers(arn: str) -> None:
+    tagged = {"resourcegroupstaggingapi.GetResources": {"ResourceTagMappingList": [{"ResourceARN": arn}]}}
+    assert check(deployed.leftovers, tagged).level == "ok"
 
 
 def test_api_keys_that_a_destroyed_stage_left_are_a_warning() -> None:
