@@ -19,6 +19,7 @@ from local.config import ROOT, STAGE, STRICT, LocalConfig
 from maskdrop.job import Job
 from maskdrop.wire import BundleMessage
 from tests.e2e.conftest import Running, environment, started_stack, wait_until
+from tests.e2e.test_drop_folder import bundle
 
 PHOTOS = 20
 
@@ -45,7 +46,7 @@ def small(photo: bytes) -> bytes:
 def test_photos_are_processed_in_small_bundles_that_the_endpoint_does_not_throttle(
     serverless: Running, small: bytes
 ) -> None:
-    ids = [serverless.put(small) for _ in range(PHOTOS)]
+    ids = bundle(serverless, small, PHOTOS, "uploads/small/")
     assert states(serverless, ids) == {"done"}
     wait_until(serverless.queues_empty, "empty queues")
     assert '"outcome":"completed"' in outcomes(serverless)
@@ -54,7 +55,7 @@ def test_photos_are_processed_in_small_bundles_that_the_endpoint_does_not_thrott
 
 def test_every_job_finishes_after_the_model_server_is_killed(serverless: Running, photo: bytes) -> None:
     before = serverless.model()
-    ids = [serverless.put(photo) for _ in range(PHOTOS)]
+    ids = bundle(serverless, photo, PHOTOS, "uploads/killed/")
     wait_until(lambda: serverless.images_in_model() > 0, "a bundle in progress")
     before.kill()
     assert states(serverless, ids) == {"done"}
