@@ -144,7 +144,7 @@ def test_a_function_that_lost_a_permission_finishes_the_job_after_it_is_restored
 
 
 def test_sweep_retries_a_job_whose_result_could_not_be_written(strict: Running, photo: bytes) -> None:
-    with without(strict, "BulkRole", "s3:PutObject"):
+    with without(strict, "BulkG6XlargeRole", "s3:PutObject"):
         job_id = strict.put(photo)
         emulator_log = processes.log_file("sagemaker", strict.config.state)
         wait_until(lambda: "could not notify" in emulator_log.read_text(), "the denied write")
@@ -241,7 +241,7 @@ def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
     with pytest.raises(httpx2.TransportError):
         httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
     # A proxy that was reached without TLS sets X-Forwarded-Proto; the policies of buckets and queues check it.
-    s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkRole"))
+    s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkG6XlargeRole"))
     sqs = client(strict.config, "sqs", role=lambda: arn(strict, "SweepRole"))
     message = JobMessage("0" * 32, attempts=0).to_body()  # the job does not exist
     s3.put_object(Bucket=strict.stack.results, Key="results/by-tls.png", Body=photo)
@@ -314,8 +314,11 @@ def without(running: Running, role: str, action: str) -> Iterator[None]:
 
 def physical(running: Running, logical: str) -> str:
     """Returns the physical id of a resource. logical: its logical id without the 8 characters that CDK appends."""
-    resources = client(running.config, "cloudformation").describe_stack_resources(StackName=running.config.app_stack)[
-        "StackResources"
+    cloudformation = client(running.config, "cloudformation")
+    resources = [
+        one
+        for name in running.config.stacks
+        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     ]
     [found] = [
         one["PhysicalResourceId"]
