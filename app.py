@@ -17,11 +17,6 @@ from infra.interactive import InteractiveStack
 from infra.network import NetworkStack
 from infra.stack import MaskdropStack
 
-FLAGS = {
-    # S3 delivers access logs under a bucket policy. The alternative needs ACLs, which the buckets disable.
-    "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
-}
-
 
 def application(
     *, outdir: str | None = None, context: dict[str, str] | None = None, folder: Path = stages.FOLDER
@@ -31,7 +26,7 @@ def application(
     outdir: output folder; None: the folder in CDK_OUTDIR.
     folder: folder of the stage files.
     """
-    app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
+    app = cdk.App(outdir=outdir, context=context)
     stage = stages.load(app.node.try_get_context("stage") or "dev", folder)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)

@@ -90,6 +90,7 @@ class Api(Function):
         resource = cast(apigateway.CfnRestApi, self.rest.node.default_child)
         resource.security_policy = TLS_POLICY
         resource.endpoint_access_mode = "STRICT"
+        self._keep_execution_log(shared)
         self._routes(shared, authorize)
         self._gateway_responses(shared)
         self.usage_plan = self._usage_plan(shared)
@@ -110,6 +111,13 @@ class Api(Function):
 
     def _access_log(self, shared: SharedResources) -> logs.LogGroup:
         return log_group(self, "AccessLog", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/api-access")
+
+    def _keep_execution_log(self, shared: SharedResources) -> None:
+        """Creates the log group to which API Gateway writes its errors. API Gateway would create one that never
+        expires and that outlives the API."""
+        name = f"API-Gateway-Execution-Logs_{self.rest.rest_api_id}/{shared.stage.name}"
+        group = log_group(self, "ExecutionLog", stage=shared.stage, name=name)
+        self.rest.deployment_stage.node.add_dependency(group)
 
     def _routes(self, shared: SharedResources, authorize: Authorize) -> None:
         """Sends every route to the function; the routes differ in authorization. API Gateway prefers the most specific

@@ -13,6 +13,11 @@ from infra.retention import log_group
 from infra.shared import SharedResources
 
 
+def service(name: str) -> str:
+    """The value of the dimension `service` in the metrics of a function, and of `service` in its logs."""
+    return f"maskdrop-{name}"
+
+
 class Function(Construct):
     """A function that runs `lambdas.<name>.handler`.
 
@@ -34,7 +39,6 @@ class Function(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.name = name
-        self.service = f"maskdrop-{name}"
         logs = log_group(self, "Logs", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/{name}")
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         network = shared.network if in_vpc else None
@@ -47,7 +51,7 @@ class Function(Construct):
             code=shared.code,
             environment={
                 **shared.settings.to_env(),
-                "POWERTOOLS_SERVICE_NAME": self.service,
+                "POWERTOOLS_SERVICE_NAME": service(name),
                 "POWERTOOLS_METRICS_NAMESPACE": "Maskdrop",
                 "POWERTOOLS_LOG_LEVEL": "INFO",
             },

@@ -24,16 +24,14 @@ class Record(Function):
         results = shared.queues.results
         for topic in (shared.notifications.completed, shared.notifications.failed):
             topic.add_subscription(
-                subscriptions.SqsSubscription(
-                    results, raw_message_delivery=True, dead_letter_queue=shared.queues.results_dead
-                )
+                subscriptions.SqsSubscription(results, raw_message_delivery=True, dead_letter_queue=shared.queues.dead)
             )
         self.function.add_event_source(
             sources.SqsEventSource(
                 results,
                 batch_size=BATCH,
                 max_batching_window=Duration.seconds(1),
-                max_concurrency=10,
+                max_concurrency=shared.stage.source_concurrency,
                 report_batch_item_failures=True,
             )
         )
@@ -43,3 +41,4 @@ class Record(Function):
         self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
         self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        shared.registry.allow(self.role, "dynamodb:DeleteItem", kinds=["valve"])

@@ -54,6 +54,7 @@ class SharedResources:
             registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
             webhooks_queue_url=self.queues.webhooks.queue_url,
+            dead_letters_queue_url=self.queues.dead.queue_url,
             bundles_queue_url=bundles.queue_url if bundles else "",
             results_queue_url=self.queues.results.queue_url if bundles else "",
             endpoint=self.bulk.name,

@@ -36,7 +36,7 @@ class MaskdropStack(StageStack):
         super().__init__(scope, "Maskdrop", stage=stage, description="background removal in your own account")
         # 1. Buckets store the photos and notify the queues.
         queues = Queues(self, "Queues", stage=stage)
-        storage = Storage(self, "Storage", stage=stage, intake=queues.intake)
+        storage = Storage(self, "Storage", stage=stage, jobs=queues.jobs)
 
         # 2. Tables store the jobs; the event bus publishes their events.
         jobs = JobsTable(self, "Jobs", stage=stage)
@@ -99,9 +99,9 @@ class MaskdropStack(StageStack):
             "UsagePlanId": api.usage_plan.usage_plan_id,
             "EndpointName": shared.bulk.name,
             "EventBusName": bus.event_bus_name,
-            "IntakeQueueUrl": queues.intake.queue_url,
             "JobsQueueUrl": queues.jobs.queue_url,
             "ResultsQueueUrl": queues.results.queue_url,
+            "DeadLettersQueueUrl": queues.dead.queue_url,
             **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

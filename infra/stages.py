@@ -39,6 +39,15 @@ UNRESERVED_MIN = 100
 STAGE_TAG = "maskdrop:stage"
 """Tag of every resource, whose value is the name of the stage."""
 
+API_EXECUTIONS = 2
+"""Concurrent Lambda executions that event sources leave to the API. The scheduled functions use one for seconds."""
+
+SOURCES = 3
+"""Event sources of the queues jobs, results and webhooks; `bundles` has its own concurrency."""
+
+SOURCE_EXECUTIONS = 2, 10
+"""Concurrent executions of one of them: Lambda's minimum, and the maximum, which limits the load on the table."""
+
 KeepDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]
@@ -166,6 +175,11 @@ class Stage(_Table):
     def _consistent(self) -> Stage:
         if self.keep_jobs_days > self.keep_results_days:
             raise ValueError("keep_jobs_days must not exceed keep_results_days: a record would name a deleted result")
+        most = self.lambda_concurrency - API_EXECUTIONS - SOURCES * SOURCE_EXECUTIONS[0]
+        if self._bundles_at_once > most:
+            raise ValueError(
+                f"bulk_at_once must be at most {most}: the other functions take the rest of lambda_concurrency"
+            )
         if self.vpc and "serverless" in (self.bulk, self.interactive):
             raise ValueError("vpc needs endpoints on instances: SageMaker runs serverless endpoints in no VPC")
         unknown = set(self.reserved_concurrency) - set(self.functions)
@@ -215,6 +229,23 @@ class Stage(_Table):
         if self.interactive == "off":
             return ""
         return _endpoint(self.name, "interactive", self.gpu_instance_type if self.interactive == "realtime" else "")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether an endpoint runs on GPU instances."""
+        return self.bulk == "gpu" or self.interactive == "realtime"
+
+    @property
+    def source_concurrency(self) -> int:
+        """Concurrent executions of `ingest`, `record` and `webhooks` each: all of them, those of `invoke` and those of
+        the API fit into `lambda_concurrency`."""
+        free = self.lambda_concurrency - API_EXECUTIONS - self._bundles_at_once
+        return min(free // SOURCES, SOURCE_EXECUTIONS[1])
+
+    @property
+    def _bundles_at_once(self) -> int:
+        """Concurrent executions of `invoke`."""
+        return self.bulk_at_once if self.bulk == "serverless" else 0
 
     @property
     def bundle_max(self) -> int:

@@ -46,6 +46,7 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ("serverless_memory_mb = 3000", "serverless_memory_mb: "),
         ("keep_results_days = 5", "keep_jobs_days must not exceed keep_results_days"),
         ("vpc = true", "vpc needs endpoints on instances"),
+        ("bulk_at_once = 3", "bulk_at_once must be at most 2"),
         ("bulk = ", "Invalid value"),
         (
             "[reserved_concurrency]\ningst = 1",
@@ -111,7 +112,7 @@ def test_the_repository_of_another_key_is_another_one() -> None:
     [
         ({"bulk": "gpu", "bulk_max_instances": 2}, 2 * 20 * 3600),
         ({"bulk": "cpu"}, 4 * 3600),
-        ({"bulk": "serverless", "bulk_at_once": 3}, 3 * 3600),
+        ({"bulk": "serverless", "bulk_at_once": 3, "lambda_concurrency": 20}, 3 * 3600),
     ],
 )
 def test_the_backlog_is_limited_to_an_hour_of_work(options: dict[str, object], images: int) -> None:
