@@ -58,6 +58,8 @@ Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/([^/*
 Positive = Annotated[int, Field(ge=1)]
 TagKey = Annotated[str, Field(pattern=r"^[\w .:/=+@-]+$", max_length=128)]
 TagValue = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
+KEY_ID = r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:key/{KEY_ID})?$")]
 InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
@@ -162,7 +164,7 @@ class Stage(_Table):
     budget_scope: Literal["account", "stage"] = "account"
     lambda_concurrency: Annotated[int, Field(ge=10)] = 10
     reserved_concurrency: dict[str, Positive] = Field(default_factory=dict)
-    kms_key: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/.+)?$")] = ""
+    kms_key: Key = ""
     vpc: bool = False
     domain: Domain | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""

@@ -101,8 +101,8 @@ def test_the_name_of_an_endpoint_contains_its_mode_and_its_instance_type(
 
 
 def test_the_repository_of_another_key_is_another_one() -> None:
-    key = "arn:aws:kms:eu-central-1:123456789012:key/"
-    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}1", f"{key}2")}
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890a"
+    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}b", f"{key}c")}
     assert len(names) == 3
     assert "maskdrop-dev" in names
 
