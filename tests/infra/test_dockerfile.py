@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.bundle import ROOT
+from infra.sources import ROOT
 from infra.container import AMI
 from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
