@@ -59,14 +59,23 @@ class Alarms(Construct):
         self.topic = sns.Topic(self, "Topic", master_key=topic_key, enforce_ssl=True)
         # A topic with a resource policy rejects CloudWatch unless the policy names it, and so does its key.
         cloudwatch_service = iam.ServicePrincipal("cloudwatch.amazonaws.com")
-        topic_key.grant_encrypt_decrypt(cloudwatch_service)
+        of_account = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}}
+        topic_key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AllowCloudWatchAlarms",
+                actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+                principals=[cloudwatch_service],
+                resources=["*"],
+                conditions=of_account,
+            )
+        )
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="AllowCloudWatchAlarms",
                 actions=["sns:Publish"],
                 principals=[cloudwatch_service],
                 resources=[self.topic.topic_arn],
-                conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+                conditions=of_account,
             )
         )
         if stage.mail:

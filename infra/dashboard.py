@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aws_cdk import Aws
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
@@ -23,7 +24,9 @@ class Dashboard(Construct):
         alarms: Alarms,
     ) -> None:
         super().__init__(scope, construct_id)
-        board = cloudwatch.Dashboard(self, "Board", dashboard_name=f"maskdrop-{shared.stage.name}")
+        # Dashboards belong to the account, not to a Region.
+        name = f"maskdrop-{shared.stage.name}-{Aws.REGION}"
+        board = cloudwatch.Dashboard(self, "Board", dashboard_name=name)
         board.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms.all, width=24, height=4))
         board.add_widgets(
             _graph(

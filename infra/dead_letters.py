@@ -21,7 +21,9 @@ class DeadLetters(Function):
     account, and polls an empty queue 650,000 times a month."""
 
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
-        super().__init__(scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=TIMEOUT_S)
+        super().__init__(
+            scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=TIMEOUT_S, in_vpc=True
+        )
         schedule = events.Rule(
             self,
             "Schedule",
@@ -41,4 +43,5 @@ class DeadLetters(Function):
         self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
         self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        shared.registry.allow(self.role, "dynamodb:DeleteItem", kinds=["valve"])
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])

@@ -18,7 +18,9 @@ BATCH = 256
 class Ingest(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         # 1,024 MB: more than half a vCPU, for the TLS of eight threads that write to the table.
-        super().__init__(scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S)
+        super().__init__(
+            scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S, in_vpc=True
+        )
         self.function.add_event_source(
             sources.SqsEventSource(
                 shared.queues.jobs,
@@ -35,4 +37,10 @@ class Ingest(Function):
         else:
             self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
+        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
+        shared.registry.allow(
+            self.role,
+            *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query"),
+            kinds=["valve"],
+        )

@@ -13,8 +13,13 @@ from maskdrop.webhook import RETRY_S
 RETENTION = Duration.days(14)
 """Message retention: the maximum of SQS. Jobs wait in SQS, because the endpoint deletes requests after 6 hours."""
 
-MAX_RECEIVES = 10
-"""Deliveries of a message before it moves to the dead-letter queue: 5 for server errors, 5 more for throttling."""
+MAX_RECEIVES = 100
+"""Deliveries of a message before it moves to the dead-letter queue.
+
+Throttled functions cost deliveries: a new account has 10 concurrent executions for all of them. At the visibility
+timeouts below, 100 deliveries take 6 hours and 40 minutes (intake, jobs) to 11 hours and 40 minutes (results): longer
+than the outages of a table or of Lambda that AWS has reported. A message that no function can read costs 100 lines in
+a log. Messages that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
 INGEST_S, RECORD_S, WEBHOOKS_S, INVOKE_S = 30, 60, 30, 120
 """Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response."""

@@ -9,6 +9,7 @@ from aws_cdk import aws_lambda as lambda_
 
 from infra.endpoints import EndpointName
 from infra.jobs_table import JobsTable
+from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.registry import Registry
@@ -29,6 +30,7 @@ class SharedResources:
     registry: Registry
     notifications: Notifications
     bus: events.EventBus
+    network: NetworkStack | None
 
     @property
     def bulk(self) -> EndpointName:

@@ -19,10 +19,10 @@ from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.environment import settings as settings
 from lambdas.observe import CountedEndpoint, CountedEvents, metrics
-from maskdrop.flow import WRITERS
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
+from maskdrop.threads import WRITERS
 
 CLIENT = Config(
     connect_timeout=3,

@@ -16,7 +16,6 @@ HOST = "127.0.0.1"
 
 REGION = "us-east-1"
 KEY_ID = SECRET = "test"  # noqa: S105  the emulator checks neither
-APP_STACK = "Maskdrop-dev"
 
 PREFIX = "MASKDROP_LOCAL_"
 AWS_PORT = f"{PREFIX}AWS_PORT"
@@ -24,6 +23,7 @@ SAGEMAKER_PORT = f"{PREFIX}SAGEMAKER_PORT"
 MODEL_PORT = f"{PREFIX}MODEL_PORT"
 STATE_DIR = f"{PREFIX}DIR"
 STRICT = f"{PREFIX}STRICT"
+STAGE = f"{PREFIX}STAGE"
 
 PORTS = {"aws_port": 4566, "sagemaker_port": 8085, "model_port": 8080}
 """Ports of the emulator of AWS, of the emulator of SageMaker's runtime and of the model server, with defaults."""
@@ -42,6 +42,7 @@ class LocalConfig:
     made: folder of build outputs that all stacks share: the emulator's environment, weights, the synthesized template.
     state: folder of one running stack: PID files, logs, temporary files, stack.json.
     folder: parent folder of `drop/` and `results/`.
+    stage: name of the deployed stage: "local" with a GPU endpoint, "local-cpu" with serverless endpoints.
     strict: whether the emulator enforces IAM policies and accepts TLS only.
     """
 
@@ -51,15 +52,16 @@ class LocalConfig:
     made: Path = ROOT / ".local"
     state: Path = ROOT / ".local"
     folder: Path = ROOT
+    stage: str = "local"
     strict: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> LocalConfig:
-        """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR and _STRICT. Raises LocalError, naming every fault
-        together."""
+        """Reads MASKDROP_LOCAL_{AWS,SAGEMAKER,MODEL}_PORT, _DIR, _STAGE and _STRICT. Raises LocalError, naming every
+        fault together."""
         faults: list[str] = []
         values: dict[str, Any] = {}
-        for names in (tuple(PORTS), ("strict",)):
+        for names in (tuple(PORTS), ("stage", "strict")):
             try:
                 values |= read(cls, env, prefix=PREFIX, only=names, check=_port_range)
             except InvalidSettings as error:
@@ -78,6 +80,7 @@ class LocalConfig:
             SAGEMAKER_PORT: str(self.sagemaker_port),
             MODEL_PORT: str(self.model_port),
             STATE_DIR: str(self.state),
+            STAGE: self.stage,
             STRICT: str(int(self.strict)),
         }
 
@@ -104,7 +107,17 @@ class LocalConfig:
 
     @property
     def cdk_out(self) -> Path:
-        return self.made / "cdk.out"
+        return self.made / "cdk.out" / self.stage
+
+    @property
+    def app_stack(self) -> str:
+        """Name of the stack whose outputs name the buckets, tables, queues and the API."""
+        return f"Maskdrop-{self.stage}"
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Names of the deployed stacks, in the order of their imports."""
+        return (self.app_stack, f"MaskdropBulk-{self.stage}", f"MaskdropInteractive-{self.stage}")
 
     @property
     def weights(self) -> Path:

@@ -2,7 +2,8 @@
 
     python emulator.py SAGEMAKER_JSON
 
-Adds the types of SageMaker and Application Auto Scaling, and CloudWatch alarms on metric math. It runs in the
+Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
+empties a bucket before it is deleted. It runs in the
 emulator's own virtual environment and imports only MiniStack and the standard library.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
@@ -46,12 +47,18 @@ def _policy(default: str, properties: Properties) -> Provisioned:
     return arn, {"Arn": arn, "PolicyName": name}
 
 
+def _emptied_bucket(default: str, _properties: Properties) -> Provisioned:
+    """The CDK's function for this type needs the AWS SDK of Node.js. The emulator deletes buckets and their objects."""
+    return default, {"Bucket": default}
+
+
 TYPES: dict[str, Callable[[str, Properties], Provisioned]] = {
     "AWS::SageMaker::Model": _sagemaker("model", "ModelName"),
     "AWS::SageMaker::EndpointConfig": _sagemaker("endpoint-config", "EndpointConfigName"),
     "AWS::SageMaker::Endpoint": _sagemaker("endpoint", "EndpointName"),
     "AWS::ApplicationAutoScaling::ScalableTarget": _target,
     "AWS::ApplicationAutoScaling::ScalingPolicy": _policy,
+    "Custom::S3AutoDeleteObjects": _emptied_bucket,
 }
 
 

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
-from local.config import APP_STACK, LocalConfig, LocalError
+from local.config import LocalConfig, LocalError
 from local.connect import client
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
 from maskdrop.services import Registry
@@ -103,7 +103,7 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
             raise LocalError(
                 "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
             )
-        stack, make_client = APP_STACK, partial(client, config)
+        stack, make_client = config.app_stack, partial(client, config)
     try:
         yield Deployment.from_stack(stack, make_client)
     except (BotoCoreError, ClientError) as error:

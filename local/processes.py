@@ -159,6 +159,24 @@ def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
     _pid_file(name, state).unlink(missing_ok=True)
 
 
+def kill(name: str, state: Path) -> None:
+    """Kills a program without a grace period."""
+    if process := find(name, state):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def memory_mb(name: str, state: Path) -> float:
+    """Returns the memory (resident set size) of a program and its child processes in MB; 0 if it does not run."""
+    process = find(name, state)
+    if process is None:
+        return 0.0
+    try:
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 def _runs(process: psutil.Process) -> bool:
     """Returns whether the process exists and is not a zombie."""
     try:

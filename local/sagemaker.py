@@ -1,11 +1,14 @@
 """A local emulator of the SageMaker runtime API, which also runs the model server as SageMaker runs a container.
 
     POST /endpoints/{name}/async-invocations   returns 202; writes the result to S3 and notifies SNS
-    POST /endpoints/{name}/invocations         processes one image; a serverless endpoint waits for a start
+    POST /endpoints/{name}/invocations         processes one request; a serverless endpoint waits for a start
     GET  /credentials                          credentials of the model's role, for the model server in strict mode
+    GET, POST /control                         reads or changes the conditions that tests simulate, such as an outage
 
-The configuration of an endpoint (topics, S3 paths, concurrency) comes from the file that the AWS emulator writes when
-it deploys the template. Message formats: the SageMaker developer guide, "Asynchronous inference".
+The configuration of an endpoint (topics, S3 paths, concurrency, memory) comes from the file that the AWS emulator
+writes when it deploys the template. The limits of SageMaker apply: size of a request, its time in the queue, its
+duration, concurrent requests, and the memory of a serverless endpoint. Message formats: the SageMaker developer guide,
+"Asynchronous inference".
 
     python -m local.sagemaker
 """
@@ -19,8 +22,9 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +43,7 @@ from local.config import HOST, KEY_ID, MODEL_PORT, REGION, SECRET, LocalConfig
 from local.connect import assume_role, client
 from local.processes import Program
 from maskdrop.errors import MaskdropError
+from maskdrop.record import Record
 from maskdrop.wire import CUSTOM_ATTRIBUTES, split_s3_uri
 
 QUEUE_MAX = 10_000
@@ -49,13 +54,19 @@ TIMEOUT_S = 900
 """Defaults of SageMaker in seconds: time to live of a queued request, and timeout of the container."""
 
 SYNC_TIMEOUT_S = 60
-"""Timeout of SageMaker for a synchronous request, in seconds."""
+"""Timeout of SageMaker for the response to a synchronous request, in seconds."""
 
 SERVERLESS_BYTES_MAX, REALTIME_BYTES_MAX = 4 * 1024 * 1024, 6 * 1024 * 1024
 """Maximum size of a synchronous request and of its response, in bytes."""
 
 BUSY_S = 120
 """Seconds during which a request is retried while the container returns 503."""
+
+MEMORY_CHECK_S = 0.25
+"""Interval between two checks of the model server's memory, in seconds."""
+
+NO_RESPONSE = 0
+"""Status that SageMaker reports for a container that crashed or timed out."""
 
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "2",
@@ -65,6 +76,23 @@ ALLOCATOR = {
 """glibc allocator settings of the container; its Dockerfile explains them."""
 
 log = logging.getLogger("sagemaker")
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions(Record):
+    """Conditions that tests simulate.
+
+    capacity: whether the endpoints have capacity. Without it, asynchronous requests are queued until they expire, and
+        synchronous requests fail.
+    deployed: whether the endpoints exist.
+    ttl_s: maximum time to live of a queued asynchronous request, in seconds.
+    response_s: timeout of a synchronous request, in seconds.
+    """
+
+    capacity: bool = True
+    deployed: bool = True
+    ttl_s: float = TTL_S
+    response_s: float = SYNC_TIMEOUT_S
 
 
 class InvalidRequest(MaskdropError):
@@ -79,8 +107,26 @@ class PayloadTooLarge(MaskdropError):
     code, status = "413", 413
 
 
+class Throttled(MaskdropError):
+    """The serverless endpoint already processes its maximum number of concurrent requests."""
+
+    code, status = "ThrottlingException", 429
+
+
+class NotReady(MaskdropError):
+    """The resources of the serverless endpoint are not provisioned."""
+
+    code, status = "ModelNotReadyException", 429
+
+
+class ServiceUnavailable(MaskdropError):
+    """The endpoint cannot take the request."""
+
+    code, status = "ServiceUnavailable", 503
+
+
 class ContainerError(MaskdropError):
-    """The container failed or returned an invalid response."""
+    """The container failed, or did not respond in time."""
 
     code, status = "ModelError", 424
 
@@ -90,7 +136,7 @@ class Invocation:
     """One asynchronous request.
 
     input, output, failure: S3 URIs.
-    expires: time on the monotonic clock, in seconds. received: time stamp in UTC, ISO 8601.
+    received: time stamp in UTC, ISO 8601. received_at: time on the monotonic clock, in seconds.
     """
 
     id: str
@@ -101,7 +147,8 @@ class Invocation:
     output: str
     failure: str
     received: str
-    expires: float
+    received_at: float
+    ttl_s: float
     timeout_s: float
 
 
@@ -113,19 +160,21 @@ class SageMaker:
         self._config = config
         self._model = model_server(config)
         self._s3, self._sns, self._http = s3, sns, http
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self.conditions = Conditions()
+        self._running: Counter[str] = Counter()  # requests that the container processes, by endpoint
+        self._changed = asyncio.Condition()  # notified when `conditions` or `_running` change
         self.pending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
         """Runs the model server for the lifetime of the application."""
-        supervisor = asyncio.create_task(self._supervise_model_server())
+        supervisors = [asyncio.create_task(task) for task in (self._supervise_model_server(), self._supervise_memory())]
         try:
             yield
         finally:
-            for task in (supervisor, *self.pending):
+            for task in (*supervisors, *self.pending):
                 task.cancel()
-            await asyncio.gather(supervisor, *self.pending, return_exceptions=True)
+            await asyncio.gather(*supervisors, *self.pending, return_exceptions=True)
             await self._http.aclose()
             await asyncio.to_thread(processes.stop, self._model.name, self._config.state)
 
@@ -142,6 +191,33 @@ class SageMaker:
                     log.error("%s", error)
                 await asyncio.sleep(0.5)  # restarts a crashing server at most twice a second
             await asyncio.sleep(0.2)
+
+    async def _supervise_memory(self) -> None:
+        """Kills the model server when it exceeds the memory of the serverless endpoints."""
+        while True:
+            limit_mb = memory_limit_mb(self._config)
+            used_mb = processes.memory_mb(self._model.name, self._config.state)
+            if limit_mb and used_mb > limit_mb:
+                log.warning("the model server uses %.0f of %d MB: out of memory", used_mb, limit_mb)
+                processes.kill(self._model.name, self._config.state)
+            await asyncio.sleep(MEMORY_CHECK_S)
+
+    async def control(self, request: Request) -> Response:
+        """Returns the conditions, after the changes in the body of a POST. Raises InvalidRequest."""
+        if request.method == "POST":
+            try:
+                changes = await request.json()
+                if unknown := set(changes) - set(self.conditions.to_json()):
+                    raise InvalidRequest(f"There is no condition {', '.join(sorted(unknown))}.")
+                self.conditions = Conditions.from_json({**self.conditions.to_json(), **changes})
+            except (ValueError, TypeError) as error:
+                raise InvalidRequest(f"The body must be an object of conditions: {error}") from error
+            await self._notify_waiting()
+        return JSONResponse(self.conditions.to_json())
+
+    async def _notify_waiting(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     # --- asynchronous ---
 
@@ -168,7 +244,8 @@ class SageMaker:
             output=f"{output['S3OutputPath'].rstrip('/')}/{result_id}.out",
             failure=f"{(output.get('S3FailurePath') or output['S3OutputPath']).rstrip('/')}/{result_id}-error.out",
             received=_now(),
-            expires=time.monotonic() + float(header.get("X-Amzn-SageMaker-RequestTTLSeconds", TTL_S)),
+            received_at=time.monotonic(),
+            ttl_s=float(header.get("X-Amzn-SageMaker-RequestTTLSeconds", TTL_S)),
             timeout_s=float(header.get("X-Amzn-SageMaker-InvocationTimeoutSeconds", TIMEOUT_S)),
         )
         task = asyncio.create_task(self._process(invocation))
@@ -185,28 +262,49 @@ class SageMaker:
 
     async def _process(self, invocation: Invocation) -> None:
         """Processes one queued request and notifies SNS. Like SageMaker, it does not retry a failed request."""
-        concurrency = invocation.asynchronous.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", 1)
-        slots = self._slots.setdefault(invocation.endpoint, asyncio.Semaphore(concurrency))
         try:
-            async with slots:
+            try:
+                await self._until_its_turn(invocation)
                 try:
                     content_type = await self._invoke_container(invocation)
-                except (ContainerError, ClientError, BotoCoreError) as error:
-                    log.warning("%s failed: %s", invocation.id, error)
-                    await self._write(invocation.failure, str(error).encode(), "text/plain")
-                    await self._notify(invocation, "ErrorTopic", failure=str(error))
-                else:
-                    await self._notify(invocation, "SuccessTopic", content_type=content_type)
+                finally:
+                    self._running[invocation.endpoint] -= 1
+                    await self._notify_waiting()
+            except (ContainerError, ClientError, BotoCoreError) as error:
+                log.warning("%s failed: %s", invocation.id, error)
+                await self._write(invocation.failure, str(error).encode(), "text/plain")
+                await self._notify(invocation, "ErrorTopic", failure=str(error))
+            else:
+                await self._notify(invocation, "SuccessTopic", content_type=content_type)
         except (ClientError, BotoCoreError):
             log.exception("could not notify the outcome of %s", invocation.id)
+
+    async def _until_its_turn(self, invocation: Invocation) -> None:
+        """Returns when the endpoint has capacity and processes fewer requests than its concurrency, and counts the
+        request as running. Raises ContainerError when the request expires.
+        """
+        concurrency = invocation.asynchronous.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", 1)
+        async with self._changed:
+            while (remaining := self._expires(invocation) - time.monotonic()) > 0:
+                if self.conditions.capacity and self._running[invocation.endpoint] < concurrency:
+                    self._running[invocation.endpoint] += 1
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), remaining)
+        raise ContainerError("The request expired in the queue.")
+
+    def _expires(self, invocation: Invocation) -> float:
+        """Returns the time on the monotonic clock at which a queued request expires."""
+        return invocation.received_at + min(invocation.ttl_s, self.conditions.ttl_s)
 
     async def _invoke_container(self, invocation: Invocation) -> str:
         """Sends a request to the container and writes the response to S3. Returns its content type."""
         bucket, key = split_s3_uri(invocation.input)
         body = await asyncio.to_thread(lambda: self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         busy_until = None
+        expires = self._expires(invocation)
         while True:
-            await self._until_ready(invocation.expires)
+            await self._until_ready(expires)
             try:
                 response = await self._http.post(
                     "/invocations", content=body, headers=invocation.headers, timeout=invocation.timeout_s
@@ -216,7 +314,7 @@ class SageMaker:
             if response.status_code != 503:
                 break
             busy_until = busy_until or time.monotonic() + BUSY_S
-            if time.monotonic() > min(busy_until, invocation.expires):
+            if time.monotonic() > min(busy_until, expires):
                 raise ContainerError(f"The container returned 503 for more than {BUSY_S} seconds.")
             await asyncio.sleep(_retry_after(response))
         if response.status_code != 200:
@@ -228,7 +326,7 @@ class SageMaker:
     async def _until_ready(self, expires: float) -> None:
         """Returns when /ping returns 200, since SageMaker sends no requests to a container that is starting.
 
-        Raises ContainerError after `expires`, a time on the monotonic clock.
+        Raises ContainerError after `expires`, a time on the monotonic clock in seconds.
         """
         while time.monotonic() < expires:
             try:
@@ -273,28 +371,34 @@ class SageMaker:
     # --- synchronous ---
 
     async def invoke(self, request: Request) -> Response:
-        """InvokeEndpoint: processes one request. Raises InvalidRequest, PayloadTooLarge and ContainerError."""
+        """InvokeEndpoint: processes one request.
+
+        Raises InvalidRequest, PayloadTooLarge, NotReady, ServiceUnavailable, Throttled and ContainerError.
+        """
         name = request.path_params["name"]
         settings = self._endpoint(name)
         if settings.get("AsyncInferenceConfig"):
             raise InvalidRequest(f"Endpoint {name} is asynchronous and takes no synchronous requests.")
-        serverless = any("ServerlessConfig" in one for one in settings.get("ProductionVariants", ()))
+        serverless = _serverless(settings)
         bytes_max = SERVERLESS_BYTES_MAX if serverless else REALTIME_BYTES_MAX
         body = await request.body()
         if len(body) > bytes_max:
             raise PayloadTooLarge(f"HTTP content length exceeded {bytes_max} bytes.")
-        response = await self._invoke_sync(body, _to_container(request, "Content-Type", "Accept"), cold=serverless)
+        if not self.conditions.capacity:
+            raise (NotReady if serverless else ServiceUnavailable)("The endpoint has no capacity.")
+        if serverless and self._running[name] >= serverless["MaxConcurrency"]:
+            raise Throttled(f"The endpoint processes {serverless['MaxConcurrency']} requests, its maximum.")
+        self._running[name] += 1
+        try:
+            headers = _to_container(request, "Content-Type", "Accept")
+            response = await self._invoke_sync(body, headers, cold=bool(serverless))
+        finally:
+            self._running[name] -= 1
         if len(response.content) > bytes_max:
             raise ContainerError(f"The container's response exceeded {bytes_max} bytes.")
         if response.status_code != 200:
-            return JSONResponse(
-                {
-                    "Message": f"Received error {response.status_code} from the container.",
-                    "OriginalMessage": response.text,
-                    "OriginalStatusCode": response.status_code,
-                },
-                424,
-                headers={"x-amzn-errortype": "ModelError"},
+            return _model_error(
+                f"Received error {response.status_code} from the container.", response.status_code, response.text
             )
         names = [name for name in ("Content-Type", CUSTOM_ATTRIBUTES) if name in response.headers]
         headers = {name: response.headers[name] for name in names}
@@ -302,10 +406,13 @@ class SageMaker:
 
     async def _invoke_sync(self, body: bytes, headers: dict[str, str], *, cold: bool) -> httpx2.Response:
         """Returns the response of the container. cold: whether to wait for a container that is not running."""
-        deadline = time.monotonic() + SYNC_TIMEOUT_S
+        timeout_s = self.conditions.response_s
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
-                return await self._http.post("/invocations", content=body, headers=headers, timeout=SYNC_TIMEOUT_S)
+                return await self._http.post("/invocations", content=body, headers=headers, timeout=timeout_s)
+            except httpx2.TimeoutException as error:
+                raise ContainerError(f"The container did not respond within {timeout_s:g} seconds.") from error
             except httpx2.TransportError as error:
                 if not (cold and isinstance(error, httpx2.ConnectError)):
                     raise ContainerError(f"The container broke the connection ({type(error).__name__}).") from error
@@ -332,8 +439,8 @@ class SageMaker:
     def _endpoint(self, name: str) -> dict[str, Any]:
         """Returns the properties of an endpoint's configuration. Raises InvalidRequest for an unknown endpoint."""
         try:
-            resources = _resources(self._config)
-            config_name = resources["AWS::SageMaker::Endpoint"][name]["EndpointConfigName"].rpartition("/")[2]
+            resources = _resources(self._config) if self.conditions.deployed else {}
+            config_name = _name(resources["AWS::SageMaker::Endpoint"][name]["EndpointConfigName"])
             settings: dict[str, Any] = resources["AWS::SageMaker::EndpointConfig"][config_name]
         except KeyError:
             raise InvalidRequest(f"Endpoint {name} of account 000000000000 not found.") from None
@@ -341,16 +448,38 @@ class SageMaker:
 
 
 def execution_role(config: LocalConfig) -> str | None:
-    """Returns the ARN of the execution role of the asynchronous endpoint's model; None before it is deployed.
+    """Returns the ARN of the execution role of the model of the endpoint `bulk`; None before it is deployed.
 
     One model server serves both endpoints. The permissions of the other endpoint's role are a subset of this one's.
     """
     resources = _resources(config)
-    for settings in resources.get("AWS::SageMaker::EndpointConfig", {}).values():
-        if "AsyncInferenceConfig" in settings:
-            name = settings["ProductionVariants"][0]["ModelName"]
-            return str(resources["AWS::SageMaker::Model"][name]["ExecutionRoleArn"])
+    for name, endpoint in resources.get("AWS::SageMaker::Endpoint", {}).items():
+        if "bulk" in name:
+            settings = resources["AWS::SageMaker::EndpointConfig"][_name(endpoint["EndpointConfigName"])]
+            model = _name(settings["ProductionVariants"][0]["ModelName"])
+            return str(resources["AWS::SageMaker::Model"][model]["ExecutionRoleArn"])
     return None
+
+
+def memory_limit_mb(config: LocalConfig) -> int | None:
+    """Returns the memory of the smallest serverless endpoint in MB; None if an endpoint runs on instances.
+
+    One model server serves all endpoints: on instances it may use more. In AWS every concurrent request has this
+    memory for itself; here all of them share it.
+    """
+    endpoints = [_serverless(one) for one in _resources(config).get("AWS::SageMaker::EndpointConfig", {}).values()]
+    return min(int(one["MemorySizeInMB"]) for one in endpoints) if endpoints and all(endpoints) else None
+
+
+def _serverless(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the serverless configuration of an endpoint; empty if it runs on instances."""
+    variants = settings.get("ProductionVariants") or [{}]
+    serverless: dict[str, Any] = variants[0].get("ServerlessConfig", {})
+    return serverless
+
+
+def _name(arn_or_name: str) -> str:
+    return arn_or_name.rpartition("/")[2]
 
 
 def _resources(config: LocalConfig) -> dict[str, dict[str, dict[str, Any]]]:
@@ -406,6 +535,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/endpoints/{name}/async-invocations", sagemaker.invoke_async, methods=["POST"]),
             Route("/endpoints/{name}/invocations", sagemaker.invoke, methods=["POST"]),
             Route("/credentials", sagemaker.credentials),
+            Route("/control", sagemaker.control, methods=["GET", "POST"]),
             Route("/ping", _ping),
         ],
         exception_handlers={MaskdropError: _handle_error},
@@ -421,11 +551,19 @@ async def _handle_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, MaskdropError):
         raise error
     log.warning("rejected: %s", error)
+    if isinstance(error, ContainerError):
+        return _model_error(error.message, NO_RESPONSE, error.message)
     return _error(error.status, error.code, error.message)
 
 
 def _error(status: int, code: str, message: str) -> Response:
     return JSONResponse({"Message": message}, status, headers={"x-amzn-errortype": code})
+
+
+def _model_error(message: str, status: int, response: str) -> Response:
+    """status, response: the container's status, or NO_RESPONSE, and its body."""
+    body = {"Message": message, "OriginalStatusCode": status, "OriginalMessage": response}
+    return JSONResponse(body, ContainerError.status, headers={"x-amzn-errortype": ContainerError.code})
 
 
 def _to_container(request: Request, content_type: str, accept: str) -> dict[str, str]:

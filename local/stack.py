@@ -1,6 +1,6 @@
 """The local stack: builds, starts, deploys, finds and stops it.
 
-AWS emulator (MiniStack)  ──deploys──►  the same template as in AWS
+AWS emulator (MiniStack)  ──deploys──►  the same templates as in AWS
 SageMaker emulator        ──runs─────►  the model server
 """
 
@@ -21,7 +21,6 @@ from pathlib import Path
 
 from local import keys, processes, workarounds
 from local.config import (
-    APP_STACK,
     AWS_PORT,
     HOST,
     KEY_ID,
@@ -42,11 +41,8 @@ Step = Callable[[str], AbstractContextManager[None]]
 """A context manager that shows the current step, by its description."""
 
 REQUIREMENTS = ROOT / "local" / "emulator-requirements.txt"
-TEMPLATE_SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model")
+TEMPLATE_SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model", "stages")
 """Files and folders from which the template and its assets are synthesized."""
-
-CONTEXT = {"trusted_hosts": "localhost"}
-"""CDK context of the local stage: sources and webhooks may name localhost. Private IP addresses remain forbidden."""
 
 LAMBDA_CONCURRENCY = 16
 """Concurrent Lambda processes, of about 60 MB each. MiniStack's default depends on memory and can reach 1,000."""
@@ -66,11 +62,15 @@ COMMAND_TIMEOUT_S = 900
 class Stack:
     """URLs, names and credentials of a running stack, as stored in stack.json for scripts.
 
+    stage: name of the deployed stage.
     api_url: URL prefix of /v1.
     api_key: the first key, which can access all jobs.
+    bundles_queue_url: queue of a serverless endpoint for bundles; "" for an asynchronous endpoint.
+    sagemaker_url: URL of the SageMaker emulator.
     ca_bundle: path of the CA bundle that verifies certificates; None without TLS.
     """
 
+    stage: str
     endpoint_url: str
     region: str
     access_key_id: str
@@ -86,6 +86,8 @@ class Stack:
     event_bus: str
     jobs_queue_url: str
     results_queue_url: str
+    bundles_queue_url: str
+    sagemaker_url: str
     ca_bundle: str | None
 
 
@@ -110,6 +112,8 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     current = find(config)
     if current and current.endpoint_url != config.endpoint_url:
         raise LocalError(f"A stack with other ports is running at {current.endpoint_url}. Stop it with `make down`.")
+    if current and current.stage != config.stage:
+        raise LocalError(f"A stack of the stage {current.stage} is running. Stop it with `make down`.")
     running = current is not None
     if not running:
         down(config)
@@ -133,9 +137,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
                 processes.wait_until_ready(emulator, config.state, timeout_s=30)
                 processes.wait_until_ready(sagemaker, config.state, timeout_s=30)
         with step("Deploying"):
-            deployed = deploy(config, APP_STACK)
-            template = json.loads((config.cdk_out / f"{APP_STACK}.template.json").read_text())
-            workarounds.apply(config, template, deployed)
+            deployed = {name: _deploy(config, name) for name in config.stacks}[config.app_stack]
             api_key = current.api_key if current else _first_key(config, deployed)
         with step("Waiting for the model server"):
             processes.wait_until_ready(model, config.state, timeout_s=90, restarted=True)
@@ -145,6 +147,12 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     stack = _describe(config, deployed, api_key)
     _stack_file(config).write_text(json.dumps(asdict(stack), indent=1) + "\n")
     return stack
+
+
+def _deploy(config: LocalConfig, name: str) -> Deployed:
+    deployed = deploy(config, name)
+    workarounds.apply(config, json.loads((config.cdk_out / f"{name}.template.json").read_text()), deployed)
+    return deployed
 
 
 def down(config: LocalConfig) -> None:
@@ -219,17 +227,17 @@ def make_certificate(config: LocalConfig, certificate: Path) -> None:
 
 
 def synthesize(config: LocalConfig) -> None:
-    """Synthesizes the template and its assets, unless their sources are unchanged."""
+    """Synthesizes the templates of the stage and their assets, unless their sources are unchanged."""
     stamp = config.cdk_out / ".made-from"
-    digest = _digest(TEMPLATE_SOURCES)
+    digest = _digest(TEMPLATE_SOURCES, config.stage)
     with (config.made / "synthesize.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another stack of this checkout may synthesize too
         if stamp.exists() and stamp.read_text() == digest:
             return
         shutil.rmtree(config.cdk_out, ignore_errors=True)
         _command(config, sys.executable, "app.py")
-        if not (config.cdk_out / f"{APP_STACK}.template.json").exists():
-            raise LocalError(f"`python app.py` did not synthesize the stack {APP_STACK}.")
+        if not (config.cdk_out / f"{config.app_stack}.template.json").exists():
+            raise LocalError(f"`python app.py` did not synthesize the stack {config.app_stack}.")
         stamp.write_text(digest)
 
 
@@ -241,9 +249,9 @@ def _strict_env(config: LocalConfig) -> dict[str, str]:
     return {"AUTH": "true", "USE_SSL": "1", "MINISTACK_SSL_CERT": certificate, "MINISTACK_SSL_KEY": key}
 
 
-def _digest(names: tuple[str, ...]) -> str:
-    """Returns the digest of the CDK context and of the paths and contents of all files."""
-    digest = hashlib.sha256(f"{sys.version}{CONTEXT}".encode())
+def _digest(names: tuple[str, ...], stage: str) -> str:
+    """Returns the digest of the stage's name and of the paths and contents of all files."""
+    digest = hashlib.sha256(f"{sys.version}{stage}".encode())
     for path in sorted(_files(names)):
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode())
         digest.update(path.read_bytes())
@@ -265,7 +273,7 @@ def _command(config: LocalConfig, *argv: str) -> None:
     # Keep the user's pip settings (index, proxy); drop their AWS and CDK settings.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
     env |= {
-        "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
+        "CDK_CONTEXT_JSON": json.dumps({"stage": config.stage}),
         "CDK_OUTDIR": str(config.cdk_out),
         "JSII_NODE": _node(),
         "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(config.made / "jsii"),
@@ -317,6 +325,7 @@ def _first_key(config: LocalConfig, deployed: Deployed) -> str:
 def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
     out = deployed.outputs
     return Stack(
+        stage=config.stage,
         endpoint_url=config.endpoint_url,
         region=REGION,
         access_key_id=KEY_ID,
@@ -333,5 +342,7 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         event_bus=out["EventBusName"],
         jobs_queue_url=out["JobsQueueUrl"],
         results_queue_url=out["ResultsQueueUrl"],
+        bundles_queue_url=out.get("BundlesQueueUrl", ""),
+        sagemaker_url=config.sagemaker_url,
         ca_bundle=str(config.ca_bundle) if config.ca_bundle else None,
     )

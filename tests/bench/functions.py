@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local.config import APP_STACK, KEY_ID, REGION, ROOT, SECRET, LocalConfig
+from local.config import KEY_ID, REGION, ROOT, SECRET, LocalConfig
 from local.deploy import zip_folder
 from local.stack import Stack
 from maskdrop.settings import Settings
 
-FUNCTIONS = ("ingest", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
+FUNCTIONS = ("ingest", "invoke", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 IMPORTS = 7
 """New processes per function; the result is their median."""
@@ -22,8 +22,8 @@ IMPORTS = 7
 
 def bundle(config: LocalConfig) -> Path:
     """The folder that is deployed as the zip, from the template."""
-    template = json.loads((config.cdk_out / f"{APP_STACK}.template.json").read_text())
-    assets = json.loads((config.cdk_out / f"{APP_STACK}.assets.json").read_text())["files"]
+    template = json.loads((config.cdk_out / f"{config.app_stack}.template.json").read_text())
+    assets = json.loads((config.cdk_out / f"{config.app_stack}.assets.json").read_text())["files"]
     keys = {
         resource["Properties"]["Code"]["S3Key"]
         for resource in template["Resources"].values()

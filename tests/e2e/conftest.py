@@ -92,7 +92,9 @@ class Running:
     def log(self, function: str) -> str:
         """Returns the log of a function."""
         logs = client(self.config, "logs")
-        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=f"/maskdrop/dev/{function}")
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=f"/maskdrop/{self.config.stage}/{function}"
+        )
         return "\n".join(event["message"] for page in pages for event in page["events"])
 
     def send(self, queue_url: str, body: str) -> None:
@@ -105,7 +107,8 @@ class Running:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return all(
             count == "0"
-            for url in (started.jobs_queue_url, started.results_queue_url)
+            for url in (started.jobs_queue_url, started.results_queue_url, started.bundles_queue_url)
+            if url
             for count in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )
 

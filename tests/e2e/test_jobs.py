@@ -15,7 +15,6 @@ from PIL import Image
 from standardwebhooks.webhooks import Webhook as Receiver
 
 from local import keys
-from local.config import APP_STACK
 from local.connect import client
 from maskdrop.access import Key
 from maskdrop.job import folder_of, uploads_of
@@ -27,7 +26,7 @@ from tests.web import served
 def key(running: Running) -> Iterator[tuple[str, Key]]:
     """A key with its own owner: its text, and its record."""
     connected = partial(client, running.config)
-    [stack] = connected("cloudformation").describe_stacks(StackName=APP_STACK)["Stacks"]
+    [stack] = connected("cloudformation").describe_stacks(StackName=running.config.app_stack)["Stacks"]
     deployment = keys.Deployment.from_outputs(
         {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}, connected
     )

@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local import keys
-from local.config import APP_STACK, REGION, ROOT
+from local.config import REGION, ROOT
 from local.connect import client
 from maskdrop.access import Key, digest
 from maskdrop.job import Job, dropped
@@ -28,7 +28,7 @@ from tests.fakes import a_source
 
 @pytest.fixture(scope="module")
 def deployment(running: Running) -> keys.Deployment:
-    return keys.Deployment.from_stack(APP_STACK, partial(client, running.config))
+    return keys.Deployment.from_stack(running.config.app_stack, partial(client, running.config))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local import processes, stack
-from local.config import APP_STACK, ROOT, STRICT, LocalConfig, LocalError
+from local.config import ROOT, STRICT, LocalConfig, LocalError
 from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
@@ -314,7 +314,9 @@ def without(running: Running, role: str, action: str) -> Iterator[None]:
 
 def physical(running: Running, logical: str) -> str:
     """Returns the physical id of a resource. logical: its logical id without the 8 characters that CDK appends."""
-    resources = client(running.config, "cloudformation").describe_stack_resources(StackName=APP_STACK)["StackResources"]
+    resources = client(running.config, "cloudformation").describe_stack_resources(StackName=running.config.app_stack)[
+        "StackResources"
+    ]
     [found] = [
         one["PhysicalResourceId"]
         for one in resources

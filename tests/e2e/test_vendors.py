@@ -26,7 +26,7 @@ from PIL import Image
 from withoutbg import APIError, WithoutBG
 
 from local import keys
-from local.config import APP_STACK, ROOT
+from local.config import ROOT
 from local.connect import client
 from tests.e2e.conftest import Running
 from tests.e2e.test_cutouts import grainy, jpeg
@@ -78,7 +78,7 @@ def key(running: Running) -> str:
 @pytest.fixture
 def exhausted_key(running: Running) -> Iterator[str]:
     """A key with a limit of one request per minute, which is used."""
-    deployment = keys.Deployment.from_stack(APP_STACK, partial(client, running.config))
+    deployment = keys.Deployment.from_stack(running.config.app_stack, partial(client, running.config))
     text, made = keys.create_key(deployment, "a client in a hurry", rate=1)
     url = f"{running.stack.api_url}/v1.0/account"
     assert httpx2.get(url, headers={"X-Api-Key": text}, trust_env=False).status_code == 200

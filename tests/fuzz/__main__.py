@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from local import keys, stack
-from local.config import APP_STACK, ROOT, LocalConfig
+from local.config import ROOT, LocalConfig
 from local.connect import client
 from tests.fuzz.hooks import image
 from tests.web import served
@@ -51,7 +51,7 @@ def fuzz(config: LocalConfig, api_url: str, *options: str) -> subprocess.Complet
 @contextmanager
 def _callers(config: LocalConfig) -> Iterator[Path]:
     """Creates a key per caller and yields the path of a file in the format of Web Fuzzing Commons."""
-    deployment = keys.Deployment.from_stack(APP_STACK, partial(client, config))
+    deployment = keys.Deployment.from_stack(config.app_stack, partial(client, config))
     created = {name: keys.create_key(deployment, name, scope="own", rate=RATE) for name in CALLERS}
     auth = [
         {"name": name, "fixedHeaders": [{"name": "X-Api-Key", "value": text}]} for name, (text, _) in created.items()

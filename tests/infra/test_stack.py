@@ -259,10 +259,10 @@ def test_the_application_imports_no_value_of_another_stack_and_endpoints_name_th
 def test_the_build_pushes_the_image_of_every_endpoint(
     stacks: dict[str, Template], on_gpu: dict[str, Template], packages: str
 ) -> None:
-    endpoint = stacks["MaskdropBulk"] if packages else on_gpu["MaskdropBulk"]
-    (built,) = stacks["MaskdropImage"].of("Custom::Image").values()
-    (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
-    name, _, version = tag(model(endpoint)).partition(":")
+    found = stacks if packages else on_gpu
+    (built,) = found["MaskdropImage"].of("Custom::Image").values()
+    (project,) = found["MaskdropImage"].of("AWS::CodeBuild::Project").values()
+    name, _, version = tag(model(found["MaskdropBulk"])).partition(":")
     assert name == "/maskdrop-dev"
     image = f'"$REPOSITORY:{version.replace(built["Tag"], "$TAG")}"'
     commands = json.loads(project["Source"]["BuildSpec"])["phases"]["build"]["commands"]

@@ -52,6 +52,16 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ('source_buckets = ["photos/a/../b/"]', "source_buckets must not contain the parts"),
         ("bulk_at_once = 3", "bulk_at_once must be at most 2"),
         ("bulk = ", "Invalid value"),
+        (
+            "[reserved_concurrency]\ningst = 1",
+            "not a function of this stage: ingst; functions are api, authorize, dead_letters, ingest, invoke, record,",
+        ),
+        ('bulk = "gpu"\n[reserved_concurrency]\ninvoke = 1', "not a function of this stage: invoke"),
+        ("lambda_concurrency = 110\n[reserved_concurrency]\napi = 11", "lambda_concurrency must be at least 111"),
+        ('[tags]\n"maskdrop:stage" = "dev"', "tags: at most 49"),
+        ('[tags]\n"AWS:team" = "shop"', "tags: at most 49"),
+        ('[tags]\n"team" = "shop;"', "tags.team"),
+        ('kms_key = "alias/maskdrop"', "kms_key: "),
         ('[domain]\nname = "images.example.com"', "domain.certificate: Field required"),
     ],
 )
@@ -92,6 +102,13 @@ def test_the_name_of_an_endpoint_contains_its_mode_and_its_instance_type(
 ) -> None:
     stage = Stage.model_validate({"name": "dev", **options})
     assert (stage.bulk_endpoint, stage.interactive_endpoint) == (bulk, interactive)
+
+
+def test_the_repository_of_another_key_is_another_one() -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/"
+    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}1", f"{key}2")}
+    assert len(names) == 3
+    assert "maskdrop-dev" in names
 
 
 @pytest.mark.parametrize(

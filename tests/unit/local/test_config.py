@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from local.config import AWS_PORT, MODEL_PORT, ROOT, STATE_DIR, STRICT, LocalConfig, LocalError
+from local.config import AWS_PORT, MODEL_PORT, ROOT, STAGE, STATE_DIR, STRICT, LocalConfig, LocalError
 from local.stack import make_certificate
 
 
@@ -22,6 +22,14 @@ def test_a_second_stack_has_its_own_folders_and_shares_the_build_outputs(tmp_pat
 def test_the_configuration_round_trips_through_the_environment(tmp_path: Path) -> None:
     config = LocalConfig.from_env({STATE_DIR: str(tmp_path), MODEL_PORT: "9000"})
     assert LocalConfig.from_env(config.to_env()) == config
+
+
+def test_the_stage_selects_the_stacks_and_their_folder() -> None:
+    gpu, cpu = LocalConfig.from_env({}), LocalConfig.from_env({STAGE: "local-cpu"})
+    assert LocalConfig.from_env(cpu.to_env()) == cpu
+    assert gpu.stacks == ("Maskdrop-local", "MaskdropBulk-local", "MaskdropInteractive-local")
+    assert cpu.app_stack == "Maskdrop-local-cpu"
+    assert gpu.cdk_out != cpu.cdk_out
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "eighty", "-1", "٣٣٣"])

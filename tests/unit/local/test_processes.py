@@ -57,6 +57,19 @@ def test_a_program_starts_is_found_and_stops(state: Path) -> None:
     processes.require_free(one)
 
 
+def test_the_memory_of_a_program_is_that_of_its_process_until_it_is_killed(state: Path) -> None:
+    one = program("stubborn")
+    assert processes.memory_mb("server", state) == 0
+    processes.start(one, state)
+    processes.wait_until_ready(one, state, timeout_s=20)
+    assert 1 < processes.memory_mb("server", state) < 1000
+    process = processes.find("server", state)
+    assert process
+    processes.kill("server", state)
+    process.wait(10)
+    assert processes.memory_mb("server", state) == 0
+
+
 def test_a_program_does_not_inherit_the_callers_environment(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "secret")
     one = program()

@@ -21,8 +21,13 @@ from local.sagemaker import (
     SERVERLESS_BYTES_MAX,
     ContainerError,
     InvalidRequest,
+    NotReady,
     PayloadTooLarge,
     SageMaker,
+    ServiceUnavailable,
+    Throttled,
+    execution_role,
+    memory_limit_mb,
 )
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Notification
 
@@ -44,7 +49,7 @@ RESOURCES = {
             }
         },
         "now-config": {},
-        "cold-config": {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 6144}}]},
+        "cold-config": {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 2}}]},
     },
 }
 
@@ -90,6 +95,15 @@ class Harness:
         )
         await asyncio.gather(*self.sagemaker.pending)
         return response
+
+    async def control(self, **changes: Any) -> dict[str, Any]:
+        """Changes the simulated conditions and returns them."""
+        response = await self.sagemaker.control(request("", {}, json.dumps(changes).encode()))
+        conditions: dict[str, Any] = json.loads(bytes(response.body))
+        return conditions
+
+    async def invoke(self, endpoint: str) -> Response:
+        return await self.sagemaker.invoke(request(endpoint, {}, b"abc"))
 
 
 def request(endpoint: str, headers: dict[str, str], body: bytes = b"") -> Request:
@@ -270,3 +284,160 @@ def test_a_serverless_endpoint_waits_for_its_container_and_a_realtime_endpoint_f
     paths.clear()
     with pytest.raises(ContainerError, match="ConnectError"):
         asyncio.run(harness.sagemaker.invoke(request("now", {}, b"abc")))
+
+
+def blocking(started: asyncio.Event, end: asyncio.Event) -> Any:
+    """Returns a ready container that responds when `end` is set."""
+
+    async def container(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/invocations":
+            started.set()
+            await end.wait()
+        return httpx2.Response(200)
+
+    return container
+
+
+def test_a_serverless_endpoint_throttles_requests_above_its_concurrency(config: LocalConfig) -> None:
+    async def three() -> None:
+        started, end = asyncio.Event(), asyncio.Event()
+        harness = Harness(config, blocking(started, end))
+        two = [asyncio.create_task(harness.invoke("cold")) for _ in range(2)]
+        await started.wait()
+        with pytest.raises(Throttled, match="2"):
+            await harness.invoke("cold")
+        end.set()
+        assert [response.status_code for response in await asyncio.gather(*two)] == [200, 200]
+        assert (await harness.invoke("cold")).status_code == 200
+
+    asyncio.run(three())
+
+
+def test_a_synchronous_request_fails_after_the_timeout(config: LocalConfig) -> None:
+    harness = Harness(config, responding(httpx2.ReadTimeout("late")))
+    with pytest.raises(ContainerError, match="within 60 seconds"):
+        asyncio.run(harness.invoke("cold"))
+
+
+async def settle() -> None:
+    """Lets every task run until it waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_without_capacity_asynchronous_requests_wait_and_are_processed_afterwards(config: LocalConfig) -> None:
+    async def outage() -> None:
+        harness = Harness(config, responding(httpx2.Response(200)))
+        await harness.control(capacity=False)
+        waiting = [asyncio.create_task(harness.submit()) for _ in range(3)]
+        await settle()
+        assert not harness.sns.messages
+        await harness.control(capacity=True)
+        await asyncio.gather(*waiting)
+        assert [topic for topic, _ in harness.sns.messages] == ["ok"] * 3
+
+    asyncio.run(outage())
+
+
+def test_a_shorter_time_to_live_expires_requests_that_are_queued_already(config: LocalConfig) -> None:
+    async def outage() -> None:
+        harness = Harness(config, responding(httpx2.Response(200)))
+        await harness.control(capacity=False)
+        waiting = [asyncio.create_task(harness.submit()) for _ in range(3)]
+        await settle()
+        await harness.control(ttl_s=0)
+        await asyncio.gather(*waiting)
+        assert [topic for topic, _ in harness.sns.messages] == ["error"] * 3
+
+    asyncio.run(outage())
+
+
+@pytest.mark.parametrize(("endpoint", "error"), [("cold", NotReady), ("now", ServiceUnavailable)])
+def test_without_capacity_synchronous_requests_fail(config: LocalConfig, endpoint: str, error: type[Exception]) -> None:
+    async def outage() -> None:
+        harness = Harness(config, responding(httpx2.Response(200)))
+        await harness.control(capacity=False)
+        with pytest.raises(error):
+            await harness.invoke(endpoint)
+
+    asyncio.run(outage())
+
+
+def test_endpoints_that_are_not_deployed_reject_every_request(config: LocalConfig) -> None:
+    async def outage() -> None:
+        harness = Harness(config, responding(httpx2.Response(200)))
+        await harness.control(deployed=False)
+        with pytest.raises(InvalidRequest, match="not found"):
+            await harness.invoke("cold")
+        with pytest.raises(InvalidRequest, match="not found"):
+            await harness.submit()
+        await harness.control(deployed=True)
+        assert (await harness.invoke("cold")).status_code == 200
+
+    asyncio.run(outage())
+
+
+def test_an_unknown_condition_is_rejected_and_changes_nothing(config: LocalConfig) -> None:
+    async def change() -> None:
+        harness = Harness(config, responding(httpx2.Response(200)))
+        before = await harness.control()
+        with pytest.raises(InvalidRequest, match="weather"):
+            await harness.control(weather="rain", capacity=False)
+        assert await harness.control() == before
+
+    asyncio.run(change())
+
+
+def configured(path: Path, **configs: dict[str, Any]) -> LocalConfig:
+    (path / "sagemaker.json").write_text(json.dumps({"AWS::SageMaker::EndpointConfig": configs}))
+    return LocalConfig(state=path)
+
+
+SMALL = {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1}}]}
+LARGE = {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 1}}]}
+GPU = {"ProductionVariants": [{"InstanceType": "ml.g6.xlarge"}], "AsyncInferenceConfig": {}}
+
+
+@pytest.mark.parametrize(
+    ("configs", "limit_mb"), [([SMALL, LARGE], 2048), ([LARGE], 3072), ([LARGE, GPU], None), ([], None)]
+)
+def test_the_memory_is_limited_if_all_endpoints_are_serverless(
+    tmp_path: Path, configs: list[dict[str, Any]], limit_mb: int | None
+) -> None:
+    config = configured(tmp_path, **{f"config-{number}": one for number, one in enumerate(configs)})
+    assert memory_limit_mb(config) == limit_mb
+
+
+@pytest.mark.parametrize(("used_mb", "killed"), [(3073.0, ["model"]), (3072.0, [])])
+def test_a_model_server_that_exceeds_the_memory_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used_mb: float, killed: list[str]
+) -> None:
+    stopped: list[str] = []
+    harness = Harness(configured(tmp_path, config=LARGE), responding(httpx2.Response(200)))
+    monkeypatch.setattr("local.processes.memory_mb", lambda *_: used_mb)
+    monkeypatch.setattr("local.processes.kill", lambda name, _: stopped.append(name))
+
+    async def check_once() -> None:
+        supervisor = asyncio.create_task(harness.sagemaker._supervise_memory())
+        await asyncio.sleep(0)
+        supervisor.cancel()
+
+    asyncio.run(check_once())
+    assert stopped == killed
+
+
+@pytest.mark.parametrize("mode", [GPU, LARGE])
+def test_the_model_server_has_the_role_of_the_bulk_endpoint_in_every_mode(tmp_path: Path, mode: dict[str, Any]) -> None:
+    names = {"interactive": LARGE, "bulk": mode}
+    resources: dict[str, dict[str, Any]] = {
+        "AWS::SageMaker::Endpoint": {
+            f"maskdrop-local-{name}": {"EndpointConfigName": f"{name}-config"} for name in names
+        },
+        "AWS::SageMaker::EndpointConfig": {
+            f"{name}-config": {**one, "ProductionVariants": [{"ModelName": f"{name}-model"}]}
+            for name, one in names.items()
+        },
+        "AWS::SageMaker::Model": {f"{name}-model": {"ExecutionRoleArn": f"role-of-{name}"} for name in names},
+    }
+    (tmp_path / "sagemaker.json").write_text(json.dumps(resources))
+    assert execution_role(LocalConfig(state=tmp_path)) == "role-of-bulk"

@@ -1,0 +1,124 @@
+"""Tests bulk processing through a serverless endpoint, on a stack of its own with the deployed roles enforced."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from local.config import ROOT, STAGE, STRICT, LocalConfig
+from maskdrop.job import Job
+from maskdrop.wire import BundleMessage
+from tests.e2e.conftest import Running, environment, started_stack, wait_until
+
+PHOTOS = 20
+
+
+@pytest.fixture(scope="module")
+def serverless(request: pytest.FixtureRequest) -> Iterator[Running]:
+    variables = {
+        **environment(ROOT / ".local" / f"e2e-{os.getpid()}-serverless"),
+        STAGE: "local-cpu",
+        STRICT: str(int(shutil.which("openssl") is not None)),
+    }
+    with started_stack(LocalConfig.from_env(variables), request.session) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small(photo: bytes) -> bytes:
+    """A photo of 256 x 256 pixels."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(photo)).resize((256, 256)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_photos_are_processed_in_small_bundles_that_the_endpoint_does_not_throttle(
+    serverless: Running, small: bytes
+) -> None:
+    ids = [serverless.put(small) for _ in range(PHOTOS)]
+    assert states(serverless, ids) == {"done"}
+    wait_until(serverless.queues_empty, "empty queues")
+    assert '"outcome":"completed"' in outcomes(serverless)
+    assert '"outcome":"refused"' not in outcomes(serverless)
+
+
+def test_every_job_finishes_after_the_model_server_is_killed(serverless: Running, photo: bytes) -> None:
+    before = serverless.model()
+    ids = [serverless.put(photo) for _ in range(PHOTOS)]
+    wait_until(lambda: serverless.images_in_model() > 0, "a bundle in progress")
+    before.kill()
+    assert states(serverless, ids) == {"done"}
+    assert serverless.model().pid != before.pid
+    assert '"outcome":"failed"' in outcomes(serverless)
+    wait_until(serverless.queues_empty, "empty queues")
+
+
+@pytest.mark.parametrize("outage", [{"capacity": False}, {"deployed": False}], ids=["no capacity", "no endpoint"])
+def test_an_outage_spends_neither_attempts_nor_receives(
+    serverless: Running, small: bytes, outage: dict[str, bool]
+) -> None:
+    refused = outcomes(serverless).count('"outcome":"refused"')
+    with conditions(serverless, **outage):
+        ids = [serverless.put(small) for _ in range(4)]
+        wait_until(lambda: outcomes(serverless).count('"outcome":"refused"') > refused, "a refused bundle")
+        assert {job.state for job in current(serverless, ids)} <= {"submitted", "queued"}
+    jobs = serverless.wait_for_end(ids)
+    assert {(job.state, job.attempts) for job in jobs.values()} == {("done", 1)}
+    wait_until(serverless.queues_empty, "empty queues")
+
+
+def test_the_jobs_of_an_expired_bundle_are_processed_in_another_bundle(serverless: Running, small: bytes) -> None:
+    with conditions(serverless, capacity=False):
+        job_id = serverless.put(small)
+        wait_until(lambda: bool(current(serverless, [job_id])), "the job")
+        [job] = current(serverless, [job_id])
+        message = BundleMessage(
+            bundle=job.bundle,
+            input=f"s3://{serverless.stack.results}/bundles/in/{job.bundle}.json",
+            expires_at=datetime.now(UTC),
+        )
+        serverless.send(serverless.stack.bundles_queue_url, message.to_body())
+        wait_until(lambda: current(serverless, [job_id])[0].bundle != job.bundle, "another bundle")
+    [finished] = serverless.wait_for_end([job_id]).values()
+    assert finished.state == "done"
+    # The message of the first bundle is delayed; it is sent too and changes nothing.
+    wait_until(serverless.queues_empty, "empty queues")
+    [after] = current(serverless, [job_id])
+    assert replace(after, changed_at=finished.changed_at) == finished
+
+
+def current(running: Running, ids: list[str]) -> list[Job]:
+    """Returns the jobs that exist."""
+    return [job for job in map(running.jobs.get, ids) if job]
+
+
+def states(running: Running, ids: list[str]) -> set[str]:
+    """Returns the final states of the jobs."""
+    return {job.state for job in running.wait_for_end(ids).values()}
+
+
+def outcomes(running: Running) -> str:
+    """Returns the log of `invoke` without spaces."""
+    return running.log("invoke").replace(" ", "")
+
+
+@contextmanager
+def conditions(running: Running, **changes: Any) -> Iterator[None]:
+    """Simulates conditions of SageMaker."""
+    url = f"{running.stack.sagemaker_url}/control"
+    before = httpx2.get(url, trust_env=False).json()
+    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx2.post(url, json=before, trust_env=False).raise_for_status()
