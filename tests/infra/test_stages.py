@@ -46,6 +46,10 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ("serverless_memory_mb = 3000", "serverless_memory_mb: "),
         ("keep_results_days = 5", "keep_jobs_days must not exceed keep_results_days"),
         ("vpc = true", "vpc needs endpoints on instances"),
+        ('source_buckets = ["photos/my shop/"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/shop"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/${aws:username}/"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/a/../b/"]', "source_buckets must not contain the parts"),
         ("bulk_at_once = 3", "bulk_at_once must be at most 2"),
         ("bulk = ", "Invalid value"),
         (
