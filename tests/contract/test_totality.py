@@ -28,6 +28,7 @@ import local
 import maskdrop
 import sagemaker_model
 from cli.app import app
+from cli.checks import CHECKS, ESSENTIAL
 from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
@@ -51,6 +52,7 @@ from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.weights.store import known
+from tests.bench.functions import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -280,6 +282,25 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
     )
 
 
+def test_every_function_is_in_every_table() -> None:
+    """The functions are the modules of lambdas/ with a handler."""
+    handlers = {path.stem for path in (ROOT / "lambdas").glob("*.py") if "\ndef handler(" in path.read_text()}
+    constructs = {
+        name
+        for path in (ROOT / "infra").glob("*.py")
+        for name in re.findall(r'super\(\).__init__\(\s*scope, construct_id, name="(\w+)"', path.read_text())
+    }
+    words = set(re.findall(r"\w+", (ROOT / "docs" / "architecture.md").read_text()))
+    check_rows(
+        handlers,
+        {
+            "the constructs of infra": constructs,
+            "tests.bench.functions.FUNCTIONS": FUNCTIONS,
+            "docs/architecture.md": handlers & words,
+        },
+    )
+
+
 def test_every_metric_of_the_functions_is_documented() -> None:
     """tests/infra/test_stack.py compares the metrics of the alarms and of the dashboard."""
     check_rows(
@@ -459,6 +480,11 @@ def test_every_command_is_in_the_help_of_maskdrop() -> None:
     """The help lists the commands and groups in parentheses."""
     listed = re.findall(r"\w+", " ".join(re.findall(r"\((.*?)\)", app.info.help or "", re.DOTALL)))
     check_rows({name.split()[0] for name in _commands()}, {"the docstring of cli.app": listed})
+
+
+def test_every_check_of_doctor_is_documented() -> None:
+    rows = [cells[0] for cells in page_table("docs/operations.md", "| check | fails the deploy |")]
+    check_rows([check.name for check in (*ESSENTIAL, *CHECKS)], {"the table of docs/operations.md": rows})
 
 
 def test_every_make_target_is_on_a_page() -> None:
