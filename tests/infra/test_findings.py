@@ -260,11 +260,10 @@ def test_b7_alarms_watch_webhooks_interactive_throttles_and_table_throttles(vari
     assert alarmed(assembly, "WebhooksGivenUp")
     tables = {one["TableName"] for name in THROTTLES for one in alarmed(assembly, name)}
     assert {assembly.name(*one.node) for one in assembly.of("AWS::DynamoDB::Table")} - tables == set()
-    assert [one for name in BUSY for one in alarmed(assembly, name)]
+    assert alarmed(assembly, "CutoutsRefused")
 
 
 THROTTLES = ("ThrottledRequests", "ReadThrottleEvents", "WriteThrottleEvents")
-BUSY = ("Invocation4XXErrors", "InteractiveThrottles", "InteractiveBusy")
 
 
 def test_b8_base_images_are_pinned_and_contain_no_cuda() -> None:
