@@ -11,11 +11,12 @@ from infra.function import Function
 from infra.jobs_table import BY_STATE
 from infra.nag import acknowledge
 from infra.shared import SharedResources
+from maskdrop.wire import STARTED_PREFIX
 
 
 class Sweep(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
-        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120)
+        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120, in_vpc=True)
         schedule = events.Rule(
             self,
             "Schedule",
@@ -28,5 +29,9 @@ class Sweep(Function):
         )
         self.allow("dynamodb:Query", on=shared.jobs.index_arn(BY_STATE))
         self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
+        self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{STARTED_PREFIX}*"))
+        # Without it, S3 returns 403 for a missing object.
+        self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
         self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["valve"])
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)

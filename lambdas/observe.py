@@ -12,8 +12,11 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from lambdas.environment import settings
+from maskdrop.errors import EndpointStarting, Unavailable
 from maskdrop.job import Job, State
-from maskdrop.services import Events
+from maskdrop.services import Events, Interactive
+from maskdrop.wire import ImageResponse, Invocation
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
@@ -25,6 +28,8 @@ def logger() -> Logger:
 
 @lru_cache(maxsize=1)
 def metrics() -> Metrics:
+    """Metrics with the dimension `service`, and inside a handler with `stage`. Powertools gives the metric ColdStart
+    the name of the function instead, which contains the name of the stack."""
     return Metrics()
 
 
@@ -41,6 +46,7 @@ def observed(process: Handler) -> Handler:
     def instrumented() -> Handler:
         # A call that finishes no job has no metrics; this is not worth a warning.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
+        metrics().set_default_dimensions(stage=settings().stage)
         inner = logger().inject_lambda_context(process)
         counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
         traced: Handler = tracer().capture_lambda_handler(counted, capture_response=False)
@@ -51,6 +57,23 @@ def observed(process: Handler) -> Handler:
         return instrumented()(event, context)
 
     return handler
+
+
+class CountedEndpoint:
+    """Counts the requests that the interactive endpoint refuses in the metric CutoutsRefused: it is throttled, or its
+    container has a full queue. SageMaker has no metric of throttled requests. A starting endpoint does not count."""
+
+    def __init__(self, endpoint: Interactive, metrics: Metrics) -> None:
+        self._endpoint, self._metrics = endpoint, metrics
+
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        try:
+            return self._endpoint.cut_out(image, invocation)
+        except EndpointStarting:
+            raise
+        except Unavailable:
+            self._metrics.add_metric("CutoutsRefused", MetricUnit.Count, 1)
+            raise
 
 
 JOB_METRICS: dict[State, str] = {"done": "JobsDone", "failed": "JobsFailed"}

@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.stages import STAGE_TAG
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
 from local.account import client_in, region_of_environment
@@ -24,9 +25,6 @@ from maskdrop.services import Registry
 
 SECRET_BYTES = 32
 """Random bytes (256 bits) of a key and of its webhook secret."""
-
-STAGE_TAG = "maskdrop:stage"
-"""The tag that app.py sets on every resource."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,34 +9,38 @@ with parsed events; `Services` does the input and output.
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import groupby
-from typing import TypeVar
+from functools import partial
 
 from maskdrop.errors import (
     AttemptsExhausted,
     DirectoryMarker,
     EmptyFile,
+    EndpointUnavailable,
     ErrorInfo,
     InputError,
     InvalidPreset,
     JobInProgress,
     JobNotFailed,
     MaskdropError,
+    Unavailable,
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
 from maskdrop.services import Services
 from maskdrop.settings import Settings
+from maskdrop.threads import in_threads
+from maskdrop.valve import DELAY_MAX_S, Valve
 from maskdrop.wire import (
-    BUNDLE_MAX,
+    STARTED_PREFIX,
     Bundle,
     BundleResponse,
+    Item,
     JobMessage,
     Notification,
     Outcome,
@@ -53,25 +57,20 @@ SERVICES_USD = 1.8e-5
 """Cost of one image in S3, SQS, DynamoDB, Lambda and logs: $0.018 per 1,000 images in bundles of 64, at us-east-1 list
 prices of November 2026."""
 
-WRITERS = 8
-"""Concurrent writers to the table: 64 conditional writes of about 5 ms take 40 ms instead of 320 ms."""
-
 LEASE = timedelta(seconds=180)
 """Age of a submission after which a redelivered message submits its job again. `ingest` has 30 s to claim and submit;
 if it crashes between the two, SQS redelivers the message after 240 s. A late duplicate of an event looks the same: its
 image is at worst processed again, where the container does not find the existing result."""
 
 DELAY_S = (5, 30, 120, 600, 900)
-"""Seconds before the second, third … attempt. The maximum delay of SQS is 900 s."""
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+"""Seconds before the second, third … attempt."""
 
 
-def bundle_size(attempts: int) -> int:
-    """Maximum items of a bundle whose images were submitted `attempts` times before: 64, then 8, then 1. An image that
-    crashes the container fails its whole bundle; smaller bundles isolate it from the others."""
-    return max(1, BUNDLE_MAX >> (3 * attempts))
+def bundle_size(attempts: int, bundle_max: int) -> int:
+    """Maximum items of a bundle whose images were submitted `attempts` times before: 64, then 8, then 1, with a
+    `bundle_max` of 64. An image that crashes the container fails its whole bundle; smaller bundles isolate it from the
+    others."""
+    return max(1, bundle_max >> (3 * attempts))
 
 
 def new_jobs(sources: Iterable[Source], now: datetime, presets: Presets = BUILT_IN) -> list[Job]:
@@ -144,7 +143,7 @@ def _remove_images(job: Job, settings: Settings, services: Services) -> None:
 
 
 def parse_message(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
-    """The jobs of a message on the intake queue (an S3 notification) or on the jobs queue.
+    """The jobs of a message on the jobs queue: an S3 notification, or a message of one job.
 
     Raises ValueError or KeyError for other messages, TableUnavailable where the presets cannot be read.
     """
@@ -163,37 +162,127 @@ def admit(
 ) -> list[MaskdropError | None]:
     """Claims jobs and submits the claimed ones in bundles. Duplicates are skipped.
 
+    Jobs for which the endpoint has no room, or whose bundle it refuses, are queued with a new, delayed message. That
+    costs neither an attempt of the job nor a receive of a message.
+
     Returns, in the order of `waiting`, an error for each job whose message must be redelivered; None for the others.
     """
     errors: list[MaskdropError | None] = [None] * len(waiting)
-    order = sorted(range(len(waiting)), key=lambda index: waiting[index].attempts)
-    for attempts, group in groupby(order, key=lambda index: waiting[index].attempts):
-        indices, size = list(group), bundle_size(attempts)
-        for start in range(0, len(indices), size):
-            chosen = indices[start : start + size]
-            admitted = _admit_bundle([waiting[index] for index in chosen], settings, services, now)
-            for index, error in zip(chosen, admitted, strict=True):
-                errors[index] = error
+
+    def process(indices: list[int], function: Callable[[list[Job | JobMessage]], list[MaskdropError | None]]) -> None:
+        for index, error in zip(indices, function([waiting[index] for index in indices]), strict=True):
+            errors[index] = error
+
+    invalid = [index for index, one in enumerate(waiting) if isinstance(one, Job) and one.state == "failed"]
+    if invalid:
+        process(invalid, lambda jobs: _record_invalid(jobs, services))
+
+    bundles = _bundles(waiting, sorted(set(range(len(waiting))) - set(invalid)), settings)
+    valve = Valve(services.registry, settings, now)
+    delayed: list[int] = []
+    try:
+        allowed = valve.reserve({bundle: len(indices) for bundle, indices in bundles.items()})
+    except MaskdropError as error:
+        for index in itertools.chain(*bundles.values()):
+            errors[index] = error
+        return errors
+    for bundle, indices in bundles.items():
+        try:
+            if bundle in allowed:
+                process(indices, partial(_admit_bundle, bundle, valve=valve, services=services))
+            else:
+                delayed += indices
+        except EndpointUnavailable:
+            allowed.clear()
+            delayed += indices
+    if delayed:
+        process(delayed, lambda ones: _delay(ones, valve, services))
     return errors
 
 
+def _bundles(waiting: Sequence[Job | JobMessage], indices: Iterable[int], settings: Settings) -> dict[str, list[int]]:
+    """Groups the indices of waiting jobs by bundle. Jobs with different numbers of attempts do not share a bundle."""
+    bundles: dict[str, list[int]] = {}
+    for attempts, group in itertools.groupby(
+        sorted(indices, key=lambda index: waiting[index].attempts), key=lambda index: waiting[index].attempts
+    ):
+        chosen, size = list(group), bundle_size(attempts, min(settings.bundle_max, settings.backlog_max))
+        for start in range(0, len(chosen), size):
+            bundles[uuid.uuid4().hex] = chosen[start : start + size]
+    return bundles
+
+
+def _record_invalid(jobs: Iterable[Job | JobMessage], services: Services) -> list[MaskdropError | None]:
+    """Writes new jobs that have failed and publishes their events."""
+
+    def claim(job: Job | JobMessage) -> Job | MaskdropError | None:
+        try:
+            return job if isinstance(job, Job) and services.jobs.claim(job) else None
+        except MaskdropError as error:
+            return error
+
+    claims = in_threads(claim, jobs)
+    services.events.publish([claimed for claimed in claims if isinstance(claimed, Job)])
+    return [claimed if isinstance(claimed, MaskdropError) else None for claimed in claims]
+
+
+def _delay(waiting: Sequence[Job | JobMessage], valve: Valve, services: Services) -> list[MaskdropError | None]:
+    """Sends a delayed message for each job. New jobs are written first, so that their users see them."""
+
+    def write(new: Job) -> Job | None:
+        return new if services.jobs.claim(new) else services.jobs.get(new.id)
+
+    try:
+        jobs = in_threads(write, [one for one in waiting if isinstance(one, Job)])
+        messages = [one for one in waiting if isinstance(one, JobMessage)]
+        # Also of submitted jobs: `ingest` may have crashed before it submitted their bundle.
+        messages += [JobMessage(job.id, job.attempts) for job in jobs if job and not job.finished_at]
+        services.jobs_queue.send([message.to_body() for message in messages], delay_s=valve.pause())
+    except MaskdropError as error:
+        return [error] * len(waiting)
+    return [None] * len(waiting)
+
+
 def _admit_bundle(
-    waiting: Sequence[Job | JobMessage], settings: Settings, services: Services, now: datetime
+    bundle: str, waiting: Iterable[Job | JobMessage], *, valve: Valve, services: Services
 ) -> list[MaskdropError | None]:
-    bundle = uuid.uuid4().hex
-    claims = in_threads(lambda one: _claim(one, bundle, services, now), waiting)
+    """Claims jobs and submits them in one bundle. Raises EndpointUnavailable where the endpoint refuses it.
+
+    On failure the claimed jobs are queued again and get their attempt back. If that fails too, the redelivered messages
+    take them after LEASE.
+    """
+    claims = in_threads(lambda one: _claim(one, bundle, services, valve.now), waiting)
     jobs = [claim for claim in claims if isinstance(claim, Job)]
-    services.events.publish([job for job in jobs if job.state == "failed"])
-    submitted = [job for job in jobs if job.state == "submitted"]
-    refusal = _submit(bundle, submitted, settings, services, now) if submitted else None
-    return [_redelivery_error(claim, refusal) for claim in claims]
+    failure: MaskdropError | None = None
+    try:
+        if jobs:
+            _submit(bundle, jobs, valve, services)
+    except MaskdropError as error:
+        failure = _undo(bundle, jobs, valve, services) or error
+    if isinstance(failure, EndpointUnavailable):
+        raise failure
+    return [failure if isinstance(claim, Job) else claim for claim in claims]
 
 
-def _redelivery_error(claim: Job | MaskdropError | None, refusal: MaskdropError | None) -> MaskdropError | None:
-    """The error for which the message of a claim must be redelivered. refusal: the error of the bundle's submission."""
-    if isinstance(claim, MaskdropError):
-        return claim
-    return refusal if claim and claim.state == "submitted" else None
+def _submit(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> None:
+    """Raises EndpointUnavailable where the endpoint or its queue refuses the bundle, Unavailable for other errors."""
+    results, key = valve.settings.results, f"{BUNDLES_PREFIX}{bundle}.json"
+    services.storage.write(results, key, bundle_of(bundle, jobs, results).to_bytes(), "application/json")
+    valve.hold(bundle, len(jobs))
+    try:
+        services.endpoint.submit(bundle, f"s3://{results}/{key}")
+    except Unavailable as error:
+        raise EndpointUnavailable(error.message) from error
+
+
+def _undo(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> MaskdropError | None:
+    """Queues the jobs of a bundle that was not submitted, without the attempt. Returns the error where that fails."""
+    try:
+        in_threads(lambda job: services.jobs.requeue(job.id, bundle=bundle, now=valve.now, give_back=True), jobs)
+        valve.release(bundle)
+    except MaskdropError as error:
+        return error
+    return None
 
 
 def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime) -> Job | MaskdropError | None:
@@ -201,7 +290,7 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
     try:
         if isinstance(one, JobMessage):
             return services.jobs.take(one.job_id, bundle=bundle, now=now, abandoned=now - LEASE)
-        job = one if one.state == "failed" else replace(one, state="submitted", bundle=bundle, attempts=1)
+        job = replace(one, state="submitted", bundle=bundle, attempts=1)
         if services.jobs.claim(job):
             return job
         # The job exists: a duplicate event, or an earlier submission that was returned to the queue or crashed.
@@ -210,35 +299,20 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
         return error
 
 
-def _submit(
-    bundle: str, jobs: Sequence[Job], settings: Settings, services: Services, now: datetime
-) -> MaskdropError | None:
-    """Submits one bundle. On failure its jobs are queued again and the error is returned. If queueing fails too, the
-    sweep queues them."""
-    try:
-        key = f"{BUNDLES_PREFIX}{bundle}.json"
-        manifest = bundle_of(bundle, jobs, settings.results).to_bytes()
-        services.storage.write(settings.results, key, manifest, "application/json")
-        services.endpoint.submit(bundle, f"s3://{settings.results}/{key}")
-    except MaskdropError as error:
-        in_threads(lambda job: services.jobs.requeue(job.id, bundle=bundle, now=now), jobs)
-        return error
-    return None
-
-
 def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
     """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt."""
     if not notification.completed:
         reason = f"The endpoint failed: {notification.reason[:500]}"
         requeue_bundle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
         return
+    Valve(services.registry, settings, now).release(notification.bundle)
     response = BundleResponse.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
 
     def record_outcome(outcome: Outcome) -> Job | None:
         if outcome.error is None:
             return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=cost(response), now=now)
         if outcome.error.retryable:
-            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
+            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now, started=True)
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
     _publish_finished(in_threads(record_outcome, response.outcomes), services)
@@ -248,12 +322,20 @@ def requeue_bundle(
     notification: Notification, error: ErrorInfo, settings: Settings, services: Services, now: datetime
 ) -> None:
     """Queues every job of a failed bundle again. The container finds results that exist and does not compute them
-    twice."""
+    twice. A bundle that expired before a container received it costs no attempt."""
+    Valve(services.registry, settings, now).release(notification.bundle)
     bundle = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
-    _publish_finished(
-        in_threads(lambda item: retry_or_fail(item.id, error, bundle.id, settings, services, now), bundle.items),
-        services,
-    )
+    started = _has_started(bundle.id, settings, services)
+
+    def requeue(item: Item) -> Job | None:
+        return retry_or_fail(item.id, error, bundle.id, settings, services, now, started=started)
+
+    _publish_finished(in_threads(requeue, bundle.items), services)
+
+
+def _has_started(bundle: str, settings: Settings, services: Services) -> bool:
+    """Whether a container has received the bundle. False for "": the job was never submitted."""
+    return bool(bundle) and services.storage.head(settings.results, f"{STARTED_PREFIX}{bundle}") is not None
 
 
 def _publish_finished(jobs: Iterable[Job | None], services: Services) -> None:
@@ -261,33 +343,42 @@ def _publish_finished(jobs: Iterable[Job | None], services: Services) -> None:
 
 
 def retry_or_fail(
-    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime
+    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime, *, started: bool
 ) -> Job | None:
-    """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it."""
-    job = services.jobs.requeue(job_id, bundle=bundle, now=now)
+    """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it.
+
+    started: whether a container received the bundle. If not, the attempt does not count, and the delay is the maximum.
+    """
+    job = services.jobs.requeue(job_id, bundle=bundle, now=now, give_back=not started)
     if job is None:
         return None
-    if job.attempts >= settings.max_attempts:
+    if started and job.attempts >= settings.max_attempts:
         final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
         return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
-    delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if job.attempts else 0
+    delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if started else DELAY_MAX_S
     services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay)
     return job
 
 
 def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
-    """Queues jobs again whose last change is longer ago than `overdue_s`. Returns their number."""
+    """Queues jobs again whose last change is longer ago than `overdue_s`. Returns their number.
+
+    Queued jobs are left alone while their messages may be delayed: each sweep would add a message to those.
+    """
     since = now - timedelta(seconds=settings.overdue_s)
     error = ErrorInfo(
         "overdue", f"The endpoint returned no response within {settings.overdue_s} seconds.", retryable=True
     )
-    states: tuple[State, ...] = ("queued", "submitted")
+    delayed = Valve(services.registry, settings, now).has_delayed_messages()
+    states: tuple[State, ...] = ("submitted",) if delayed else ("queued", "submitted")
     late = [job for state in states for job in services.jobs.overdue(state, since=since, limit=limit)]
-    moved = [
-        job
-        for job in in_threads(lambda job: retry_or_fail(job.id, error, job.bundle, settings, services, now), late)
-        if job
-    ]
+    bundles = sorted({job.bundle for job in late})
+    started = dict(zip(bundles, in_threads(lambda one: _has_started(one, settings, services), bundles), strict=True))
+
+    def requeue(job: Job) -> Job | None:
+        return retry_or_fail(job.id, error, job.bundle, settings, services, now, started=started[job.bundle])
+
+    moved = [job for job in in_threads(requeue, late) if job]
     _publish_finished(moved, services)
     return len(moved)
 
@@ -314,9 +405,3 @@ def cost(response: BundleResponse) -> float | None:
     None where nothing is billed."""
     share = response.usd_per_item
     return None if share is None else share + SERVICES_USD
-
-
-def in_threads(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
-    """Calls `function` with each item in WRITERS threads; results in order. Raises the first error after all calls."""
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(function, items))

@@ -50,10 +50,15 @@ class Jobs(Protocol):
         """Writes a job with a new id. False where a job with this id exists."""
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
-        """queued -> submitted in `bundle`, with one more attempt; also a job that was submitted before `abandoned`."""
+        """queued -> submitted in `bundle`, with one more attempt. Also a job that was submitted before `abandoned`, in
+        the same attempt."""
 
-    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        """queued or submitted -> queued, if its bundle is still `bundle` ("": never submitted)."""
+    def requeue(self, job_id: str, *, bundle: str, now: datetime, give_back: bool = False) -> Job | None:
+        """queued or submitted -> queued, if its bundle is still `bundle` ("": never submitted). Repeatable.
+
+        give_back: whether the job gets the attempt of this submission back. A job that is queued already got it back
+        before, and keeps its attempts.
+        """
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
         """queued or submitted -> done, for a result of any bundle. Repeatable: a job that this bundle has already
@@ -148,9 +153,9 @@ class Events(Protocol):
         """Publishes the events of finished jobs."""
 
 
-Kind = Literal["preset", "key", "window", "idempotency", "usage"]
-"""Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, and
-usage per owner and month."""
+Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve"]
+"""Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, usage
+per owner and month, and bundles at the endpoint (`maskdrop.valve`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ from maskdrop.record import Decimals, Inline, Record
 BUNDLE_MAX = 64
 """Items in one bundle: about 18 kB of JSON, and 12 s of processing at 5 images a second."""
 
+STARTED_PREFIX = "bundles/started/"
+"""Key prefix of the empty objects that the container writes before it processes a bundle, in the results bucket. One
+PUT of $0.000005 for 64 images costs $0.00008 per 1,000 images."""
+
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CUSTOM_ATTRIBUTES_MAX = 1024
 """Characters that SageMaker allows in that header."""

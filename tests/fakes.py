@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 
+from lambdas.adapters.queue import Message
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
@@ -16,7 +17,17 @@ from maskdrop.presets import Presets
 from maskdrop.record import iso
 from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
-from maskdrop.wire import Bundle, BundleResponse, Facts, ImageResponse, Invocation, Notification, Outcome, split_s3_uri
+from maskdrop.wire import (
+    STARTED_PREFIX,
+    Bundle,
+    BundleResponse,
+    Facts,
+    ImageResponse,
+    Invocation,
+    Notification,
+    Outcome,
+    split_s3_uri,
+)
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -40,6 +51,7 @@ SETTINGS = Settings(
     registry="registry",
     jobs_queue_url="https://sqs/jobs",
     webhooks_queue_url="https://sqs/webhooks",
+    dead_letters_queue_url="https://sqs/dead-letters",
     endpoint="bulk",
     event_bus="bus",
     interactive="interactive",
@@ -67,11 +79,15 @@ class FakeJobs:
         job = self._job_in_state(job_id, ("queued", "submitted"))
         if job is None or (job.state == "submitted" and job.changed_at >= abandoned):
             return None
-        return self._save(replace(job, state="submitted", bundle=bundle, attempts=job.attempts + 1, changed_at=now))
+        attempts = job.attempts + (job.state == "queued")
+        return self._save(replace(job, state="submitted", bundle=bundle, attempts=attempts, changed_at=now))
 
-    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
+    def requeue(self, job_id: str, *, bundle: str, now: datetime, give_back: bool = False) -> Job | None:
         job = self._job_in_state(job_id, ("queued", "submitted"))
-        return self._save(replace(job, state="queued", changed_at=now)) if job and job.bundle == bundle else None
+        if job is None or job.bundle != bundle:
+            return None
+        back = int(give_back and job.state == "submitted")
+        return self._save(replace(job, state="queued", attempts=job.attempts - back, changed_at=now))
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
         job = self._job_in_state(job_id, ("queued", "submitted", "done"))
@@ -154,12 +170,30 @@ class FakeJobs:
 class FakeQueue:
     sent: list[tuple[str, int]] = field(default_factory=list)
     hidden: list[tuple[str, int]] = field(default_factory=list)
+    broken: MaskdropError | None = None
 
     def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+        if self.broken:
+            raise self.broken
         self.sent.extend((body, delay_s) for body in bodies)
 
     def hide(self, receipt: str, *, seconds: int) -> None:
         self.hidden.append((receipt, seconds))
+
+
+@dataclass
+class FakeDeadLetters:
+    """A dead-letter queue, which hides a message forever once it is received. deleted: bodies of deleted messages."""
+
+    bodies: list[str]
+    deleted: list[str] = field(default_factory=list)
+
+    def receive(self) -> list[Message]:
+        received, self.bodies = self.bodies[:10], self.bodies[10:]
+        return [Message(body, receipt=body) for body in received]
+
+    def delete(self, receipt: str) -> None:
+        self.deleted.append(receipt)
 
 
 @dataclass
@@ -371,8 +405,10 @@ class World:
         self.storage.objects["results-bucket", key] = response.to_bytes()
         return Notification(bundle.id, True, self._input(bundle), f"s3://results-bucket/{key}", "")
 
-    def failed(self, bundle: Bundle, reason: str = "connection reset") -> Notification:
-        """Returns the notification of a bundle for which the endpoint got no response."""
+    def failed(self, bundle: Bundle, reason: str = "connection reset", *, started: bool = True) -> Notification:
+        """Returns the notification of a bundle without a response. started: whether the container received it."""
+        if started:
+            self.storage.objects["results-bucket", f"{STARTED_PREFIX}{bundle.id}"] = b""
         return Notification(bundle.id, False, self._input(bundle), "", reason)
 
     def _input(self, bundle: Bundle) -> str:

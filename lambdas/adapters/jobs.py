@@ -50,17 +50,37 @@ class JobsTable:
         return True
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
-        return self._update(
+        changes = {"state": "submitted", "bundle": bundle}
+        queued = self._update(
             job_id,
-            {"state": "submitted", "bundle": bundle},
+            changes,
             now,
-            condition="#state = :queued OR (#state = :submitted AND #changed_at < :abandoned)",
-            values={":queued": "queued", ":submitted": "submitted", ":abandoned": iso(abandoned), ":one": 1},
+            condition="#state = :queued",
+            values={":queued": "queued", ":one": 1},
             clauses="ADD attempts :one",
         )
+        return queued or self._update(
+            job_id,
+            changes,
+            now,
+            condition="#state = :submitted AND #changed_at < :abandoned",
+            values={":submitted": "submitted", ":abandoned": iso(abandoned)},
+        )
 
-    def requeue(self, job_id: str, *, bundle: str, now: datetime) -> Job | None:
-        values = {":queued": "queued", ":submitted": "submitted", ":bundle": bundle}
+    def requeue(self, job_id: str, *, bundle: str, now: datetime, give_back: bool = False) -> Job | None:
+        values = {":submitted": "submitted", ":bundle": bundle}
+        if give_back:
+            job = self._update(
+                job_id,
+                {"state": "queued"},
+                now,
+                condition="#state = :submitted AND bundle = :bundle",
+                values={**values, ":back": -1},
+                clauses="ADD attempts :back",
+            )
+            if job:
+                return job
+        values[":queued"] = "queued"
         return self._update(
             job_id, {"state": "queued"}, now, condition=f"{UNFINISHED} AND bundle = :bundle", values=values
         )

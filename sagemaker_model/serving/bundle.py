@@ -1,4 +1,4 @@
-"""Reads the source and writes the result of one image of a bundle in S3.
+"""Marks a bundle as started, and reads the source and writes the result of each of its images in S3.
 
 Bundles may arrive more than once, late, and two at a time. So the metadata of a result hold the id of its job and the
 sequencer of its source, and every write is conditional on the object that it replaces:
@@ -15,7 +15,7 @@ import json
 from maskdrop.errors import SourceReplaced, StorageUnavailable
 from maskdrop.job import Result, Source, is_newer
 from maskdrop.output import CONTENT_TYPE
-from maskdrop.wire import RESULT_OF, Item, Outcome, Overflow
+from maskdrop.wire import RESULT_OF, STARTED_PREFIX, Bundle, Item, Outcome, Overflow
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.serving.storage import NEW, Storage, StoredObject
@@ -28,6 +28,14 @@ WARNINGS_MAX = 1000
 
 WRITES_MAX = 8
 """Conditional writes of one result that may fail in a row before StorageUnavailable is raised."""
+
+
+def mark_started(bundle: Bundle, storage: Storage) -> None:
+    """Writes an empty object for a bundle, next to its results: from now on its attempt counts, even if it crashes the
+    container. Raises StorageUnavailable, NotAllowed."""
+    if bundle.items:
+        results = bundle.items[0].result.bucket
+        storage.write(results, f"{STARTED_PREFIX}{bundle.id}", b"", "application/octet-stream", {}, NEW)
 
 
 class ResultWriter:

@@ -137,6 +137,7 @@ class ModelServer:
         start = time.perf_counter()
         bundle = await _read_bundle(request)
         with self._admission.admit(len(bundle.items)):
+            await self._runtime.mark_started(bundle)
             outcomes = await asyncio.gather(*(self._runtime.process(item) for item in bundle.items))
         wall_ms = (time.perf_counter() - start) * 1000
         failed = sum(outcome.error is not None for outcome in outcomes)

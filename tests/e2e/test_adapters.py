@@ -69,11 +69,11 @@ def test_only_one_bundle_can_take_a_queued_job(jobs: Jobs) -> None:
     assert jobs.get(job.id) == taken
 
 
-def test_another_bundle_can_take_a_job_submitted_before_the_abandoned_time(jobs: Jobs) -> None:
+def test_another_bundle_can_take_a_job_submitted_before_the_abandoned_time_in_the_same_attempt(jobs: Jobs) -> None:
     job = a_job("submitted", "b1")
     jobs.claim(job)
     taken = jobs.take(job.id, bundle="b2", now=minutes_later(9), abandoned=minutes_later(1))
-    assert taken == replace(job, bundle="b2", attempts=2, changed_at=minutes_later(9))
+    assert taken == replace(job, bundle="b2", changed_at=minutes_later(9))
     assert jobs.requeue(job.id, bundle="b1", now=minutes_later(9)) is None
 
 
@@ -91,6 +91,18 @@ def test_only_the_current_bundle_of_a_job_can_return_it_to_the_queue(jobs: Jobs)
     assert jobs.requeue(job.id, bundle="b1", now=minutes_later(1)) == replace(
         job, state="queued", changed_at=minutes_later(1)
     )
+
+
+def test_a_job_gets_the_attempt_of_a_submission_back_once(jobs: Jobs) -> None:
+    job = a_job()
+    jobs.claim(job)
+    assert jobs.requeue(job.id, bundle="other", now=NOW, give_back=True) is None
+    for minutes in (1, 2):
+        assert jobs.requeue(job.id, bundle="b1", now=minutes_later(minutes), give_back=True) == replace(
+            job, state="queued", attempts=0, changed_at=minutes_later(minutes)
+        )
+    jobs.fail(job.id, ERROR, bundle="b1", now=NOW)
+    assert jobs.requeue(job.id, bundle="b1", now=NOW, give_back=True) is None
 
 
 @pytest.mark.parametrize("cost", [None, 0.0000812, 1e-07])

@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 from lambdas.ingest import process
-from maskdrop.errors import TableUnavailable
+from maskdrop.errors import QueueUnavailable, TableUnavailable
+from maskdrop.valve import PAUSE_S
 from maskdrop.wire import JobMessage
-from tests.fakes import NOW, World
+from tests.fakes import NOW, World, minutes_later
 
 S3_PUT = (Path(__file__).parents[2] / "events" / "s3_put.json").read_text()
 S3_TEST_EVENT = (Path(__file__).parents[2] / "events" / "s3_test_event.json").read_text()
@@ -45,7 +46,7 @@ def test_new_and_retried_jobs_do_not_share_a_bundle() -> None:
     world.endpoint.unavailable = False
     (old,) = world.jobs.records
     again = JobMessage(old, attempts=2).to_body()
-    process(messages(put("inbox/default/new.jpg"), again), world.settings, world.services, NOW)
+    process(messages(put("inbox/default/new.jpg"), again), world.settings, world.services, minutes_later(1))
     assert [len(bundle.items) for bundle in world.bundles()] == [1, 1]
 
 
@@ -56,17 +57,19 @@ def test_only_unreadable_messages_are_returned() -> None:
     assert len(world.bundles()) == 1
 
 
-def test_with_an_unavailable_endpoint_only_messages_with_images_are_returned() -> None:
+def test_with_an_unavailable_endpoint_photos_get_a_delayed_message_and_no_message_is_returned() -> None:
     world = World()
     world.endpoint.unavailable = True
-    response = process(messages(S3_PUT, S3_TEST_EVENT), world.settings, world.services, NOW)
-    assert returned(response) == ["m0"]
+    assert returned(process(messages(S3_PUT, S3_TEST_EVENT), world.settings, world.services, NOW)) == []
+    (job,) = world.jobs.records.values()
+    assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), PAUSE_S)]
 
 
 def test_a_message_is_returned_if_one_of_its_photos_fails() -> None:
     world = World()
     process(messages(put("inbox/default/known.jpg")), world.settings, world.services, NOW)
     world.endpoint.unavailable = True
+    world.queue.broken = QueueUnavailable("Sending to the queue failed.")
     both = json.loads(put("inbox/default/known.jpg"))
     both["Records"] += json.loads(put("inbox/default/new.jpg"))["Records"]
     assert returned(process(messages(json.dumps(both)), world.settings, world.services, NOW)) == ["m0"]
@@ -96,17 +99,17 @@ def test_an_invalid_preset_fails_only_the_photos_that_use_it() -> None:
     assert world.events.published == [failed]
 
 
-def test_with_an_unavailable_registry_photos_are_returned_and_existing_jobs_are_processed() -> None:
+def test_with_an_unavailable_registry_messages_are_returned_and_jobs_are_unchanged() -> None:
     world = World()
     process(messages(put("inbox/default/old.jpg")), world.settings, world.services, NOW)
     (old,) = world.jobs.records
-    world.jobs.requeue(old, bundle=world.jobs.records[old].bundle, now=NOW)
+    waiting = world.jobs.requeue(old, bundle=world.jobs.records[old].bundle, now=NOW)
     world.registry.broken = TableUnavailable("Reading the registry failed.")
     response = process(
         messages(put("inbox/default/new.jpg"), JobMessage(old, 1).to_body()), world.settings, world.services, NOW
     )
-    assert returned(response) == ["m0"]
-    assert {job.state for job in world.jobs.records.values()} == {"submitted"}
+    assert returned(response) == ["m0", "m1"]
+    assert world.jobs.records == {old: waiting}
 
 
 def test_a_duplicate_event_after_a_change_of_its_preset_creates_no_second_job() -> None:

@@ -1,9 +1,20 @@
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from maskdrop.errors import ErrorInfo, InvalidPreset, JobInProgress, JobNotFailed, TableUnavailable
+from maskdrop.errors import (
+    EndpointUnavailable,
+    ErrorInfo,
+    InvalidPreset,
+    JobInProgress,
+    JobNotFailed,
+    QueueUnavailable,
+    StorageUnavailable,
+    TableUnavailable,
+)
 from maskdrop.flow import (
     admit,
     bundle_size,
@@ -19,6 +30,7 @@ from maskdrop.flow import (
 from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
 from maskdrop.options import Options
 from maskdrop.presets import Presets
+from maskdrop.valve import DELAY_MAX_S, PAUSE_S
 from maskdrop.wire import BUNDLE_MAX, JobMessage
 from tests.fakes import NOW, World, a_failure, a_source, a_success, minutes_later
 
@@ -27,7 +39,7 @@ def photos(count: int) -> list[Job]:
     return new_jobs([a_source(f"inbox/default/{number}.jpg") for number in range(count)], NOW)
 
 
-def submit(world: World, jobs: list[Job]) -> None:
+def submit(world: World, jobs: Sequence[Job | JobMessage]) -> None:
     assert admit(jobs, world.settings, world.services, NOW) == [None] * len(jobs)
 
 
@@ -85,23 +97,167 @@ def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, siz
     assert world.events.published == [record]
 
 
-def test_when_the_endpoint_refuses_a_bundle_its_messages_are_redelivered_and_its_jobs_queued() -> None:
+def test_a_refused_bundle_costs_neither_an_attempt_nor_a_receive() -> None:
     world = World()
     world.endpoint.unavailable = True
-    errors = admit(photos(3), world.settings, world.services, NOW)
-    assert [error and error.code for error in errors] == ["endpoint_unavailable"] * 3
-    assert {job.state for job in world.jobs.records.values()} == {"queued"}
+    submit(world, photos(3))
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
+    messages = [(JobMessage.from_body(body), delay) for body, delay in world.queue.sent]
+    assert sorted(messages, key=repr) == sorted(
+        ((JobMessage(job_id, 0), PAUSE_S) for job_id in world.jobs.records), key=repr
+    )
 
 
-def test_a_requeued_photo_is_submitted_when_its_message_is_redelivered() -> None:
+def test_after_a_refusal_jobs_are_not_claimed_until_the_next_trial() -> None:
     world = World()
     world.endpoint.unavailable = True
-    admit(photos(1), world.settings, world.services, NOW)
+    submit(world, photos(3))
+    before = dict(world.jobs.records)
     world.endpoint.unavailable = False
-    submit(world, photos(1))
-    (record,) = world.jobs.records.values()
-    assert record.state == "submitted"
-    assert record.attempts == 2
+    messages = [JobMessage.from_body(body) for body, _ in world.queue.sent]
+    assert admit(messages, world.settings, world.services, minutes_later(0.9)) == [None] * 3
+    assert world.jobs.records == before
+    assert len(world.queue.sent) == 6
+    assert admit(messages, world.settings, world.services, minutes_later(1)) == [None] * 3
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("submitted", 1)}
+
+
+def test_the_bundles_after_a_refused_one_are_not_tried() -> None:
+    world = World()
+    refused = []
+
+    def refuse(bundle_id: str, _: str) -> None:
+        refused.append(bundle_id)
+        raise EndpointUnavailable("Submitting to the endpoint failed: ValidationError.")
+
+    world.endpoint.submit = refuse  # type: ignore[assignment,method-assign]
+    submit(world, photos(200))
+    assert len(refused) == 1
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
+    assert len(world.queue.sent) == 200
+
+
+def test_a_retried_job_keeps_the_size_of_its_bundle_when_it_is_refused() -> None:
+    world = World()
+    world.endpoint.unavailable = True
+    retry(an_upload(world, "failed", attempts=5), world.services, NOW)
+    submit(world, [JobMessage.from_body(world.queue.sent[0][0])])
+    assert [JobMessage.from_body(body).attempts for body, _ in world.queue.sent] == [5, 5]
+
+
+def test_the_delay_grows_with_the_duration_of_an_outage() -> None:
+    world = World()
+    world.endpoint.unavailable = True
+    (job,) = photos(1)
+    at, delays = 0.0, []
+    while at < 120:
+        assert admit([job], world.settings, world.services, minutes_later(at)) == [None]
+        delays.append(world.queue.sent[-1][1])
+        at += delays[-1] / 60
+    assert delays == [60, 60, 120, 240, 480, *[DELAY_MAX_S] * (len(delays) - 5)]
+
+
+def test_where_the_delayed_message_cannot_be_sent_the_message_is_redelivered() -> None:
+    world = World()
+    world.endpoint.unavailable = True
+    world.queue.broken = QueueUnavailable("Sending to the queue failed: ServiceUnavailable.")
+    errors = admit(photos(2), world.settings, world.services, NOW)
+    assert [error and error.code for error in errors] == ["queue_unavailable"] * 2
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
+
+
+def test_when_storage_is_unavailable_messages_are_redelivered_and_cost_no_attempt() -> None:
+    world = World()
+
+    def write(*_: object) -> None:
+        raise StorageUnavailable("Writing an object failed: SlowDown.")
+
+    world.storage.write = write  # type: ignore[assignment,method-assign]
+    errors = admit(photos(2), world.settings, world.services, NOW)
+    assert [error and error.code for error in errors] == ["storage_unavailable"] * 2
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
+    assert world.queue.sent == []
+
+
+def test_above_the_limit_of_the_backlog_photos_are_queued_and_their_users_see_them() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=100)
+    submit(world, photos(150))
+    assert [len(bundle.items) for bundle in world.bundles()] == [64]
+    states = Counter((job.state, job.attempts) for job in world.jobs.records.values())
+    assert states == {("submitted", 1): 64, ("queued", 0): 86}
+    assert {delay for _, delay in world.queue.sent} == {PAUSE_S}
+    assert len(world.queue.sent) == 86
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_finished_bundle_makes_room_once(completed: bool) -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=128)
+    submit(world, photos(150))
+    first, _ = world.bundles()
+    outcomes = [a_success(item.id) for item in first.items]
+    notification = world.completed(first, outcomes) if completed else world.failed(first)
+    for _ in range(2):
+        record_bundle(notification, world.settings, world.services, NOW)
+    waiting = photos(300)[150:]
+    assert admit(waiting, world.settings, world.services, minutes_later(2)) == [None] * 150
+    assert [len(bundle.items) for bundle in world.bundles()] == [64, 64, 64]
+
+
+def test_a_bundle_whose_notification_is_lost_makes_room_when_it_has_expired() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=64)
+    submit(world, photos(64))
+    for seconds, bundles in ((world.settings.overdue_s - 1, 1), (world.settings.overdue_s, 2)):
+        world.registry.now = minutes_later(seconds / 60)
+        assert admit(photos(65)[64:], world.settings, world.services, world.registry.now) == [None]
+        world.registry.delete("valve", "pause")
+        assert len(world.bundles()) == bundles
+
+
+def test_a_bundle_is_never_larger_than_the_backlog() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=10, bundle_max=16)
+    submit(world, photos(15))
+    assert [len(bundle.items) for bundle in world.bundles()] == [10]
+
+
+def test_invalid_photos_fail_at_once_although_the_backlog_is_full() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=1)
+    submit(world, [*photos(2), *new_jobs([a_source("inbox/default/empty.jpg", size=0)], NOW)])
+    assert Counter(job.state for job in world.jobs.records.values()) == {"submitted": 1, "queued": 1, "failed": 1}
+
+
+def test_a_redelivered_photo_whose_bundle_was_lost_waits_for_room_with_a_message() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=1)
+    (job,) = photos(1)
+    submit(world, [job])
+    assert admit([job], world.settings, world.services, minutes_later(4)) == [None]
+    ((body, _),) = world.queue.sent
+    assert JobMessage.from_body(body) == JobMessage(job.id, 1)
+
+
+def test_a_duplicate_event_of_a_finished_photo_is_not_queued_while_the_backlog_is_full() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=1)
+    done, other = photos(2)
+    submit(world, [done])
+    (bundle,) = world.bundles()
+    record_bundle(world.completed(bundle, [a_success(done.id)]), world.settings, world.services, NOW)
+    submit(world, [other])
+    assert admit([done], world.settings, world.services, NOW) == [None]
+    assert world.queue.sent == []
+
+
+def test_while_the_sum_of_the_backlog_cannot_be_read_messages_are_redelivered() -> None:
+    world = World()
+    world.registry.broken = TableUnavailable("Listing the registry failed.")
+    errors = admit(photos(2), world.settings, world.services, NOW)
+    assert all(isinstance(error, TableUnavailable) for error in errors)
+    assert world.jobs.records == {}
 
 
 def test_when_ingest_crashes_between_claim_and_submission_the_redelivered_message_submits_the_photo() -> None:
@@ -177,10 +333,23 @@ def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
     record_bundle(world.failed(bundle), world.settings, world.services, NOW)
     assert {job.state for job in world.jobs.records.values()} == {"queued"}
     assert len(world.queue.sent) == 3
+    assert {job.attempts for job in world.jobs.records.values()} == {1}
+
+
+def test_a_bundle_that_no_container_received_costs_no_attempt_however_many_times_it_is_notified() -> None:
+    world = World()
+    submit(world, photos(3))
+    (bundle,) = world.bundles()
+    for _ in range(2):
+        record_bundle(world.failed(bundle, started=False), world.settings, world.services, NOW)
+    assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
+    # The second notification sends the messages again: the function may have crashed after the first.
+    assert [delay for _, delay in world.queue.sent] == [DELAY_MAX_S] * 6
 
 
 def test_bundles_get_smaller_with_every_attempt_so_that_a_crashing_image_is_isolated() -> None:
-    assert [bundle_size(attempts) for attempts in range(5)] == [BUNDLE_MAX, 8, 1, 1, 1]
+    assert [bundle_size(attempts, BUNDLE_MAX) for attempts in range(5)] == [BUNDLE_MAX, 8, 1, 1, 1]
+    assert [bundle_size(attempts, 16) for attempts in range(3)] == [16, 2, 1]
     world = World()
     submit(world, photos(20))
     (bundle,) = world.bundles()
@@ -241,6 +410,27 @@ def test_a_duplicate_notification_is_recorded_once_and_published_again() -> None
     assert [job.state for job in world.events.published] == ["done", "done"]
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_the_sweep_counts_an_attempt_only_where_a_container_received_the_bundle(started: bool) -> None:
+    world = World()
+    submit(world, photos(2))
+    (bundle,) = world.bundles()
+    world.failed(bundle, started=started)
+    assert sweep(world.settings, world.services, minutes_later(1000)) == 2
+    assert {job.attempts for job in world.jobs.records.values()} == {int(started)}
+
+
+def test_the_sweep_sends_no_second_message_for_jobs_whose_messages_may_be_delayed() -> None:
+    world = World()
+    world.settings = replace(world.settings, backlog_max=1)
+    submit(world, photos(2))
+    for minutes, swept in ((0, 1), (1000, 2)):  # the pause ended 1000 minutes before
+        world.queue.sent.clear()
+        world.registry.now = minutes_later(minutes)
+        assert sweep(world.settings, world.services, minutes_later(1000 + minutes)) == swept
+        assert len(world.queue.sent) == swept
+
+
 @pytest.mark.parametrize("state", ["queued", "submitted"])
 def test_the_sweep_queues_an_overdue_job_again(state: str) -> None:
     world = World()
@@ -261,6 +451,7 @@ def test_the_sweep_fails_a_job_after_its_last_attempt() -> None:
     submit(world, photos(1))
     (record,) = world.jobs.records.values()
     world.jobs.records[record.id] = replace(record, attempts=world.settings.max_attempts)
+    world.failed(world.bundles()[0])
     assert sweep(world.settings, world.services, minutes_later(1000)) == 1
     assert world.jobs.records[record.id].state == "failed"
     assert world.events.published == [world.jobs.records[record.id]]
@@ -352,7 +543,7 @@ def test_a_retried_job_is_submitted_in_a_bundle_as_small_as_its_attempts_require
     waiting = retry(failed, world.services, minutes_later(1))
     assert (waiting.state, waiting.attempts, waiting.finished_at) == ("queued", 0, None)
     ((body, _),) = world.queue.sent
-    assert bundle_size(JobMessage.from_body(body).attempts) == company
+    assert bundle_size(JobMessage.from_body(body).attempts, BUNDLE_MAX) == company
 
 
 def test_a_retry_uses_the_corrected_preset_and_fails_while_it_is_invalid() -> None:
