@@ -52,6 +52,7 @@ from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.weights.store import known
+from tests.bench.functions import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -277,6 +278,25 @@ def test_every_final_job_state_has_an_event_and_a_metric() -> None:
             "the webhook of the OpenAPI document": {
                 name.removeprefix("job.") for name in event["properties"]["type"]["enum"]
             },
+        },
+    )
+
+
+def test_every_function_is_in_every_table() -> None:
+    """The functions are the modules of lambdas/ with a handler."""
+    handlers = {path.stem for path in (ROOT / "lambdas").glob("*.py") if "\ndef handler(" in path.read_text()}
+    constructs = {
+        name
+        for path in (ROOT / "infra").glob("*.py")
+        for name in re.findall(r'super\(\).__init__\(\s*scope, construct_id, name="(\w+)"', path.read_text())
+    }
+    words = set(re.findall(r"\w+", (ROOT / "docs" / "architecture.md").read_text()))
+    check_rows(
+        handlers,
+        {
+            "the constructs of infra": constructs,
+            "tests.bench.functions.FUNCTIONS": FUNCTIONS,
+            "docs/architecture.md": handlers & words,
         },
     )
 

@@ -153,11 +153,11 @@ def test_every_job_finishes_after_the_model_server_is_killed(running: Running, p
     assert running.model().pid != before.pid
 
 
-def bundle(running: Running, photo: bytes, size: int) -> list[str]:
-    """Creates jobs that share a bundle: one message for photos outside the inbox prefix, which has no notifications."""
+def bundle(running: Running, photo: bytes, size: int, prefix: str = "elsewhere/") -> list[str]:
+    """Creates jobs by one message. prefix: key prefix of the photos, other than inbox/, which has notifications."""
     records, ids = [], []
     for number in range(size):
-        key = f"elsewhere/{number}.png"
+        key = f"{prefix}{number}.png"
         written = running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=photo)
         source = Source(running.stack.inbox, key, written["VersionId"], len(photo))
         records.append(created(source))
