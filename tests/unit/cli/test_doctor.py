@@ -537,7 +537,7 @@ def test_a_stage_without_bedrock_models_has_no_line() -> None:
 
 
 CERTIFICATE = f"arn:aws:acm:us-east-1:{ID}:certificate/1"
-KEY = f"arn:aws:kms:us-east-1:{ID}:key/1"
+KEY = f"arn:aws:kms:us-east-1:{ID}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 @pytest.mark.parametrize(
