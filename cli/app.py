@@ -23,6 +23,7 @@ from rich.table import Column, Table
 
 from cli import data, evaluate, keys, models, presets, train
 from cli.export import export
+from cli.redrive import redrive
 from cli.terminal import console, print_errors
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
@@ -47,6 +48,7 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.command()(export)
+app.command()(redrive)
 
 
 @app.command()

@@ -12,8 +12,9 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from maskdrop.errors import Unavailable
 from maskdrop.job import Job, State
-from maskdrop.services import Events
+from maskdrop.services import Endpoint, Events
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
@@ -73,3 +74,18 @@ class CountedEvents:
                 logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
                 if job.error.code == "gave_up":
                     self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)
+
+
+class CountedEndpoint:
+    """Submits bundles, counts the refused ones in the metric BundlesRefused and logs the reason."""
+
+    def __init__(self, endpoint: Endpoint, metrics: Metrics) -> None:
+        self._endpoint, self._metrics = endpoint, metrics
+
+    def submit(self, bundle_id: str, input_uri: str) -> None:
+        try:
+            self._endpoint.submit(bundle_id, input_uri)
+        except Unavailable as error:
+            self._metrics.add_metric("BundlesRefused", MetricUnit.Count, 1)
+            logger().warning("bundle refused", extra={"bundle": bundle_id, "code": error.code, "why": error.message})
+            raise

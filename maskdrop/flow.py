@@ -32,7 +32,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
-from maskdrop.services import Services
+from maskdrop.services import RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
 from maskdrop.valve import DELAY_MAX_S, Valve
@@ -104,7 +104,7 @@ def enqueue(job: Job, services: Services) -> Job:
     return known
 
 
-def retry(job: Job, services: Services, now: datetime) -> Job:
+def retry(job: Job, services: RetryServices, now: datetime) -> Job:
     """Queues a failed job again. Its attempts still limit the size of its bundle, since its image may have crashed the
     container. The message of a queued job is sent again. A dropped photo with an invalid preset gets the current one
     of its folder. Raises JobNotFailed, and InvalidPreset where the preset is still invalid."""
