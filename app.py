@@ -11,14 +11,11 @@ from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
 from infra.bundle import container_digest
+from infra.encryption import encrypt
 from infra.image import ImageStack
 from infra.interactive import InteractiveStack
+from infra.network import NetworkStack
 from infra.stack import MaskdropStack
-
-FLAGS = {
-    # S3 delivers access logs under a bucket policy. The alternative needs ACLs, which the buckets disable.
-    "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
-}
 
 
 def application(
@@ -29,19 +26,20 @@ def application(
     outdir: output folder; None: the folder in CDK_OUTDIR.
     folder: folder of the stage files.
     """
-    app = cdk.App(outdir=outdir, context={**FLAGS, **(context or {})})
+    app = cdk.App(outdir=outdir, context=context)
     stage = stages.load(app.node.try_get_context("stage") or "dev", folder)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
-    main = MaskdropStack(app, stage=stage)
+    network = NetworkStack(app, stage=stage) if stage.vpc else None
+    main = MaskdropStack(app, stage=stage, network=network)
     storage, notifications = main.shared.storage, main.shared.notifications
     for endpoint in (
-        BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag),
-        InteractiveStack(app, stage=stage, storage=storage, image_tag=tag),
+        BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag, network=network),
+        InteractiveStack(app, stage=stage, storage=storage, image_tag=tag, network=network),
     ):
         endpoint.add_stack_dependency(image)
     AccountStack(app, stage=stage)
-    cdk.Tags.of(app).add("maskdrop:stage", stage.name)
+    encrypt(app, stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
     return app
 

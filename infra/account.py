@@ -1,28 +1,34 @@
-"""The resources that exist once per account: the budget."""
+"""The monthly budget."""
 
 from __future__ import annotations
 
-from aws_cdk import Stack
+from aws_cdk import Aws
 from aws_cdk import aws_budgets as budgets
 from constructs import Construct
 
-from infra.stages import Stage
+from infra.stage_stack import StageStack
+from infra.stages import STAGE_TAG, Stage
 
 
-class AccountStack(Stack):
-    """A monthly budget for the account. Sends e-mail at 50 %, 80 % and 100 %, and when the forecast exceeds it."""
+class AccountStack(StageStack):
+    """A monthly budget for the account, or for the stage by its cost-allocation tag.
+
+    Sends e-mail at 50 %, 80 % and 100 %, and when the forecast exceeds it.
+    """
 
     def __init__(self, scope: Construct, *, stage: Stage) -> None:
-        super().__init__(scope, f"MaskdropAccount-{stage.name}", description="Maskdrop: monthly budget of the account")
+        super().__init__(scope, "MaskdropAccount", stage=stage, description="monthly budget")
         thresholds = [("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
         budgets.CfnBudget(
             self,
             "Monthly",
             budget=budgets.CfnBudget.BudgetDataProperty(
-                budget_name=f"maskdrop-{stage.name}",
+                # Budgets belong to the account, not to a Region.
+                budget_name=f"maskdrop-{stage.name}-{Aws.REGION}",
                 budget_type="COST",
                 time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=stage.budget_usd, unit="USD"),
+                cost_filters=_of_stage(stage) if stage.budget_scope == "stage" else None,
             ),
             notifications_with_subscribers=[
                 budgets.CfnBudget.NotificationWithSubscribersProperty(
@@ -39,3 +45,8 @@ class AccountStack(Stack):
             if stage.mail
             else [],
         )
+
+
+def _of_stage(stage: Stage) -> dict[str, list[str]]:
+    """Selects the costs of resources with the stage's tag. "user:" marks tags of the user, as opposed to "aws:"."""
+    return {"TagKeyValue": [f"user:{STAGE_TAG}${stage.name}"]}

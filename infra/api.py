@@ -11,6 +11,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra.authorize import Authorize
+from infra.domain import TLS_POLICY, ApiDomain
 from infra.firewall import Firewall
 from infra.function import Function
 from infra.jobs_table import BY_OWNER, BY_STATE
@@ -87,13 +88,16 @@ class Api(Function):
         )
         self.rest.node.try_remove_child("Endpoint")  # an output that CDK adds; the stack defines its own
         resource = cast(apigateway.CfnRestApi, self.rest.node.default_child)
-        resource.security_policy = "SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09"  # TLS 1.3 and 1.2 with forward secrecy
+        resource.security_policy = TLS_POLICY
         resource.endpoint_access_mode = "STRICT"
+        self._keep_execution_log(shared)
         self._routes(shared, authorize)
         self._gateway_responses(shared)
         self.usage_plan = self._usage_plan(shared)
         if stage.waf:
             Firewall(self, "Firewall", stage=stage, api=self.rest)
+        # The URL of API Gateway keeps working, so that callers can move to the domain name one by one.
+        self.domain = ApiDomain(self, "Domain", domain=stage.domain, api=self.rest) if stage.domain else None
         for index in (BY_STATE, BY_OWNER):
             self.allow("dynamodb:Query", on=shared.jobs.index_arn(index))
         shared.registry.allow(
@@ -107,6 +111,13 @@ class Api(Function):
 
     def _access_log(self, shared: SharedResources) -> logs.LogGroup:
         return log_group(self, "AccessLog", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/api-access")
+
+    def _keep_execution_log(self, shared: SharedResources) -> None:
+        """Creates the log group to which API Gateway writes its errors. API Gateway would create one that never
+        expires and that outlives the API."""
+        name = f"API-Gateway-Execution-Logs_{self.rest.rest_api_id}/{shared.stage.name}"
+        group = log_group(self, "ExecutionLog", stage=shared.stage, name=name)
+        self.rest.deployment_stage.node.add_dependency(group)
 
     def _routes(self, shared: SharedResources, authorize: Authorize) -> None:
         """Sends every route to the function; the routes differ in authorization. API Gateway prefers the most specific

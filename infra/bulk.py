@@ -9,6 +9,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.container import EndpointStack, objects_of, weights_arns
+from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
@@ -30,9 +31,17 @@ class BulkStack(EndpointStack):
     """On instances, it writes responses to bundles/out/ and notifies the topic `completed` or `failed`."""
 
     def __init__(
-        self, scope: Construct, *, stage: Stage, storage: Storage, notifications: Notifications, image_tag: str
+        self,
+        scope: Construct,
+        *,
+        stage: Stage,
+        storage: Storage,
+        notifications: Notifications,
+        image_tag: str,
+        network: NetworkStack | None,
     ) -> None:
-        super().__init__(scope, purpose="bulk", name=stage.bulk_endpoint, stage=stage, image_tag=image_tag)
+        name = stage.bulk_endpoint
+        super().__init__(scope, purpose="bulk", name=name, stage=stage, image_tag=image_tag, network=network)
         if stage.bulk == "serverless":
             # A serverless endpoint supports no weights under a prefix. The number of cores that its container sees is
             # not its share, hence the number of workers.

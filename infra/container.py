@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aws_cdk import Aws, CfnWaitConditionHandle, DefaultStackSynthesizer, Stack
+from aws_cdk import Aws, CfnWaitConditionHandle, Stack
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
@@ -13,10 +13,13 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from infra.encryption import key_use
 from infra.endpoints import VARIANT, EndpointName
 from infra.image import cpu_tag
 from infra.nag import acknowledge_wildcard
+from infra.network import SAGEMAKER_INTERFACES, NetworkStack
 from infra.retention import log_group
+from infra.stage_stack import StageStack
 from infra.stages import Stage
 
 AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
@@ -26,7 +29,7 @@ STARTUP_S = 600
 """Seconds that a container may take to become ready on an instance."""
 
 
-class EndpointStack(Stack):
+class EndpointStack(StageStack):
     """One SageMaker endpoint in a stack of its own: if SageMaker refuses it, only this stack is rolled back.
 
     purpose: "bulk" or "interactive".
@@ -34,18 +37,16 @@ class EndpointStack(Stack):
         name creates a second endpoint before CloudFormation deletes the first one.
     """
 
-    def __init__(self, scope: Construct, *, purpose: str, name: str, stage: Stage, image_tag: str) -> None:
-        super().__init__(
-            scope,
-            f"Maskdrop{purpose.title()}-{stage.name}",
-            description=f"Maskdrop: endpoint {purpose}",
-            synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
-        )
+    def __init__(
+        self, scope: Construct, *, purpose: str, name: str, stage: Stage, image_tag: str, network: NetworkStack | None
+    ) -> None:
+        super().__init__(scope, f"Maskdrop{purpose.title()}", stage=stage, description=f"endpoint {purpose}")
         self.endpoint = EndpointName(name)
         self._stage = stage
         self._image_tag = image_tag
+        self._network = network
         self._purpose = purpose
-        self._repository = f"maskdrop-{stage.name}"
+        self._repository = stage.repository
         if not name:
             # A stack needs a resource. It stays, because `cdk deploy` would not delete a stack that the app lacks.
             CfnWaitConditionHandle(self, "NoEndpoint")
@@ -70,6 +71,7 @@ class EndpointStack(Stack):
                 self._purpose: iam.PolicyDocument(
                     statements=[
                         *statements,
+                        *key_use(self._stage, [action for one in statements for action in one.actions]),
                         iam.PolicyStatement(
                             actions=[
                                 "ecr:BatchCheckLayerAvailability",
@@ -82,7 +84,10 @@ class EndpointStack(Stack):
                             actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
                             resources=[self._log_group.log_group_arn],
                         ),
-                        iam.PolicyStatement(actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+                        iam.PolicyStatement(
+                            actions=["ecr:GetAuthorizationToken", *(SAGEMAKER_INTERFACES if self._network else [])],
+                            resources=["*"],
+                        ),
                         iam.PolicyStatement(
                             actions=["cloudwatch:PutMetricData"],
                             resources=["*"],
@@ -95,7 +100,7 @@ class EndpointStack(Stack):
         for one in objects:
             acknowledge_wildcard(role, one, "Objects under one prefix: the endpoint reads or writes all of them.")
         acknowledge_wildcard(
-            role, "*", "GetAuthorizationToken and PutMetricData have no resources; metrics are limited by namespace."
+            role, "*", "Their actions have no resource-level permissions; metrics are limited by namespace."
         )
         return role
 
@@ -124,6 +129,7 @@ class EndpointStack(Stack):
                 },
                 model_data_source=_uncompressed(weights) if weights else None,
             ),
+            vpc_config=_vpc_config(self._network) if self._network else None,
         )
         model.node.add_dependency(role)
         return model
@@ -235,6 +241,13 @@ def weights_arns(weights: str) -> tuple[list[str], list[str]]:
         return [], []
     bucket, _, prefix = weights.removeprefix("s3://").partition("/")
     return [f"arn:{Aws.PARTITION}:s3:::{bucket}"], [f"arn:{Aws.PARTITION}:s3:::{bucket}/{prefix}*"]
+
+
+def _vpc_config(network: NetworkStack) -> sagemaker.CfnModel.VpcConfigProperty:
+    return sagemaker.CfnModel.VpcConfigProperty(
+        security_group_ids=[network.containers.security_group_id],
+        subnets=[subnet.subnet_id for subnet in network.vpc.isolated_subnets],
+    )
 
 
 def _uncompressed(weights: str) -> sagemaker.CfnModel.ModelDataSourceProperty:

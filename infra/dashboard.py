@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aws_cdk import Aws
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
@@ -23,11 +24,14 @@ class Dashboard(Construct):
         alarms: Alarms,
     ) -> None:
         super().__init__(scope, construct_id)
-        board = cloudwatch.Dashboard(self, "Board", dashboard_name=f"maskdrop-{shared.stage.name}")
+        # Dashboards belong to the account, not to a Region.
+        name = f"maskdrop-{shared.stage.name}-{Aws.REGION}"
+        board = cloudwatch.Dashboard(self, "Board", dashboard_name=name)
         board.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms.all, width=24, height=4))
         board.add_widgets(
             _graph(
-                "Images", *(sum_over_functions(name, functions) for name in ("JobsDone", "JobsFailed", "JobsGivenUp"))
+                "Images",
+                *(sum_over_functions(name, shared.stage.name) for name in ("JobsDone", "JobsFailed", "JobsGivenUp")),
             ),
             _graph(
                 "Queued messages",
@@ -38,17 +42,12 @@ class Dashboard(Construct):
             ),
             _graph(
                 "Dead letters",
-                *(
-                    queue.metric_approximate_number_of_messages_visible(label=queue.node.id)
-                    for queue in shared.queues.dead_letters
-                ),
+                shared.queues.dead.metric_approximate_number_of_messages_visible(label="messages"),
+                sum_over_functions("WebhooksGivenUp", shared.stage.name),
+                sum_over_functions("UnreadableMessages", shared.stage.name),
             ),
         )
-        board.add_widgets(
-            _graph("Bundles queued in the endpoint", shared.bulk.metric("ApproximateBacklogSize", statistic="Maximum")),
-            _graph("Bundles per instance", shared.bulk.metric("ApproximateBacklogSizePerInstance")),
-            _graph("Failed bundles", shared.bulk.metric("InvocationFailures", statistic="Sum")),
-        )
+        board.add_widgets(*_bulk(shared))
         if interactive := shared.interactive:
             board.add_widgets(
                 _graph("Synchronous requests", interactive.metric("Invocations", statistic="Sum", of_variant=True)),
@@ -71,6 +70,24 @@ class Dashboard(Construct):
                 api.rest.metric_server_error(label="5xx"),
             ),
         )
+
+
+def _bulk(shared: SharedResources) -> list[cloudwatch.IWidget]:
+    metric = shared.bulk.metric
+    if shared.stage.bulk == "serverless":
+        return [
+            _graph("Bundles", metric("Invocations", statistic="Sum", of_variant=True)),
+            _graph(
+                "Concurrency of bulk, share of its maximum",
+                metric("ServerlessConcurrentExecutionsUtilization", statistic="Maximum", of_variant=True),
+            ),
+            _graph("Refused bundles", sum_over_functions("BundlesRefused", shared.stage.name)),
+        ]
+    return [
+        _graph("Bundles queued in the endpoint", metric("ApproximateBacklogSize", statistic="Maximum")),
+        _graph("Bundles per instance", metric("ApproximateBacklogSizePerInstance")),
+        _graph("Failed bundles", metric("InvocationFailures", statistic="Sum")),
+    ]
 
 
 def _graph(title: str, *metrics: cloudwatch.IMetric) -> cloudwatch.GraphWidget:

@@ -1,32 +1,42 @@
-"""`lambdas/dead_letters.py`: fails the jobs of messages that reached a dead-letter queue, with the reason."""
+"""`lambdas/dead_letters.py`: every 5 minutes, fails the jobs of dead letters with the reason, or retries them."""
 
 from __future__ import annotations
 
 from aws_cdk import Duration
-from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from infra.function import Function
-from infra.queues import DEAD_LETTERS_S
+from infra.nag import acknowledge
 from infra.shared import SharedResources
 from infra.storage import BUNDLES_PREFIX
 
+TIMEOUT_S = 240
+"""Timeout in seconds: less than the interval of the schedule, so that one invocation runs at a time."""
+
 
 class DeadLetters(Function):
+    """Reads its queue on a schedule. An event source would take at least 2 of the 10 concurrent executions of a new
+    account, and polls an empty queue 650,000 times a month."""
+
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         super().__init__(
-            scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=DEAD_LETTERS_S
+            scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=TIMEOUT_S, in_vpc=True
         )
-        for queue in shared.queues.dead_letters:
-            self.function.add_event_source(
-                sources.SqsEventSource(
-                    queue,
-                    batch_size=10,
-                    max_batching_window=Duration.seconds(1),
-                    max_concurrency=2,
-                    report_batch_item_failures=True,
-                )
-            )
+        schedule = events.Rule(
+            self,
+            "Schedule",
+            schedule=events.Schedule.rate(Duration.minutes(5)),
+            # A failed invocation is not retried: the next scheduled one is due before the retry.
+            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
+        )
+        acknowledge(
+            schedule,
+            "Serverless-EventBusDLQ",
+            "A failed invocation loses no data: the next one finds the same messages.",
+        )
+        self.allow("sqs:ReceiveMessage", "sqs:DeleteMessage", on=shared.queues.dead.queue_arn)
         self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
         self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
         # Without it, S3 returns 403 for a missing object.

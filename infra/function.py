@@ -8,8 +8,14 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.nag import acknowledge, acknowledge_wildcard
+from infra.network import LAMBDA_INTERFACES
 from infra.retention import log_group
 from infra.shared import SharedResources
+
+
+def service(name: str) -> str:
+    """The value of the dimension `service` in the metrics of a function, and of `service` in its logs."""
+    return f"maskdrop-{name}"
 
 
 class Function(Construct):
@@ -17,16 +23,27 @@ class Function(Construct):
 
     memory_mb: memory in MB. 1,769 MB correspond to one vCPU; a function that waits for the network needs less.
     timeout_s: timeout in seconds. The visibility timeout of the queue that it consumes is at least six times that.
+    in_vpc: whether it runs in the VPC of a stage that has one, where it reaches only the services in infra/network.py.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, name: str, shared: SharedResources, memory_mb: int, timeout_s: int
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        shared: SharedResources,
+        memory_mb: int,
+        timeout_s: int,
+        in_vpc: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
         self.name = name
-        self.service = f"maskdrop-{name}"
         logs = log_group(self, "Logs", stage=shared.stage, name=f"/maskdrop/{shared.stage.name}/{name}")
         self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        network = shared.network if in_vpc else None
+        if network:
+            self.allow(*LAMBDA_INTERFACES, on="*")
         self.function = lambda_.Function(
             self,
             "Function",
@@ -34,7 +51,7 @@ class Function(Construct):
             code=shared.code,
             environment={
                 **shared.settings.to_env(),
-                "POWERTOOLS_SERVICE_NAME": self.service,
+                "POWERTOOLS_SERVICE_NAME": service(name),
                 "POWERTOOLS_METRICS_NAMESPACE": "Maskdrop",
                 "POWERTOOLS_LOG_LEVEL": "INFO",
             },
@@ -42,13 +59,16 @@ class Function(Construct):
             log_group=logs,
             logging_format=lambda_.LoggingFormat.JSON,
             memory_size=memory_mb,
+            reserved_concurrent_executions=shared.stage.reserved_concurrency.get(name),
             role=self.role,
             runtime=lambda_.Runtime.PYTHON_3_14,
             timeout=Duration.seconds(timeout_s),
             tracing=lambda_.Tracing.ACTIVE,
+            vpc=network.vpc if network else None,
+            security_groups=[network.functions] if network else None,
         )
         self.allow("logs:CreateLogStream", "logs:PutLogEvents", on=logs.log_group_arn)
-        acknowledge_wildcard(self, "*", "X-Ray has no resource-level permissions.")
+        acknowledge_wildcard(self, "*", "X-Ray and network interfaces have no resource-level permissions.")
         for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination"):
             acknowledge(
                 self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aws_cdk import ArnFormat, Aws, CustomResource, Duration, RemovalPolicy, Stack
+from aws_cdk import ArnFormat, Aws, CustomResource, Duration, RemovalPolicy
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
@@ -15,6 +15,7 @@ from constructs import Construct
 from infra.bundle import container_source
 from infra.nag import acknowledge, acknowledge_wildcard
 from infra.retention import log_group
+from infra.stage_stack import StageStack
 from infra.stages import Stage
 
 
@@ -23,9 +24,19 @@ def cpu_tag(image_tag: str) -> str:
     return f"{image_tag}-cpu"
 
 
-BUILD_MINUTES = 55
-"""Timeout of the build in minutes. A build takes about 20 minutes (estimated), for 3 GB of packages. CloudFormation
-waits for at most one hour."""
+QUEUE_MINUTES = 15
+"""Time in minutes that the build may wait for another build of the account to end. The quota of concurrent builds is 1
+in a new account."""
+
+BUILD_MINUTES = 40
+"""Timeout of the build in minutes. Estimated: 4 minutes for the CPU image, 15 with the GPU image and its 2.9 GB of
+packages."""
+
+RESPONSE_MINUTES = 60
+"""Time in minutes that CloudFormation waits for the build: its maximum."""
+
+MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+"""Media type of the manifests that SageMaker accepts. It refuses OCI manifests and image indexes in CreateModel."""
 
 RESPOND = (
     """jq -n --arg status "$1" '{Status: $status, Reason: ("See the log of build " + env.CODEBUILD_BUILD_ID), """
@@ -36,15 +47,34 @@ RESPOND = (
 """Shell command that sends the outcome of the build, SUCCESS or FAILED, to CloudFormation."""
 
 
-class ImageStack(Stack):
-    """The ECR repository `maskdrop-<stage>` and the build of its two images: `image_tag` and its CPU variant."""
+def build_commands(tag: str, option: str = "") -> list[str]:
+    """Returns the shell commands that build an image, push it, and fail if SageMaker would refuse its manifest.
+
+    tag: shell text. option: further option of `docker build`.
+    """
+    return [
+        # With attestations the image would be an index. The option of --output is for Docker's newer image store.
+        f"docker build --provenance=false --sbom=false --output type=image,oci-mediatypes=false {option} "
+        f'--file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:{tag}" .',
+        f'docker push "$REPOSITORY:{tag}"',
+        f'test {MEDIA_TYPE} = "$(aws ecr describe-images --repository-name "${{REPOSITORY#*/}}" '
+        f"--image-ids imageTag={tag} --query 'imageDetails[0].imageManifestMediaType' --output text)\" "
+        f'|| {{ echo "SageMaker accepts only manifests of the type {MEDIA_TYPE}"; false; }}',
+    ]
+
+
+class ImageStack(StageStack):
+    """The ECR repository `maskdrop-<stage>` and the build of its images.
+
+    They are the CPU variant of `image_tag`, and `image_tag` itself if an endpoint of the stage runs on a GPU.
+    """
 
     def __init__(self, scope: Construct, *, stage: Stage, image_tag: str) -> None:
-        super().__init__(scope, f"MaskdropImage-{stage.name}", description="Maskdrop: container image of the endpoints")
+        super().__init__(scope, "MaskdropImage", stage=stage, description="container image of the endpoints")
         repository = ecr.Repository(
             self,
             "Repository",
-            repository_name=f"maskdrop-{stage.name}",
+            repository_name=stage.repository,
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.MUTABLE,  # an interrupted build may push the same tag again
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
@@ -52,14 +82,21 @@ class ImageStack(Stack):
             empty_on_delete=True,
         )
         project = self._project(repository, stage)
-        CustomResource(
+        images = CustomResource(
             self,
             "Image",
             resource_type="Custom::Image",
-            service_token=self._starter(project, stage).function_arn,
-            properties={"Project": project.project_name, "Tag": image_tag},
-            service_timeout=Duration.minutes(BUILD_MINUTES + 5),
+            service_token=self._starter(project, repository, stage).function_arn,
+            properties={
+                "Project": project.project_name,
+                "Repository": repository.repository_name,
+                "Tag": image_tag,
+                "Tags": [cpu_tag(image_tag), *([image_tag] if stage.uses_gpu else [])],
+                "MediaType": MEDIA_TYPE,
+            },
+            service_timeout=Duration.minutes(RESPONSE_MINUTES),
         )
+        images.node.add_dependency(project)  # with the policy of its role, without which the build cannot push
 
     def _project(self, repository: ecr.Repository, stage: Stage) -> codebuild.Project:
         source = container_source(self, "Source")
@@ -86,12 +123,8 @@ class ImageStack(Stack):
                         "build": {
                             "commands": [
                                 'aws ecr get-login-password | docker login --username AWS --password-stdin "$REGISTRY"',
-                                'docker build --file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:$TAG" .',
-                                'docker push "$REPOSITORY:$TAG"',
-                                # Built in every mode of the interactive endpoint: a change of mode needs no build.
-                                "docker build --file sagemaker_model/serving/Dockerfile "
-                                f'--build-arg PACKAGES=requirements.txt --tag "$REPOSITORY:{cpu_tag("$TAG")}" .',
-                                f'docker push "$REPOSITORY:{cpu_tag("$TAG")}"',
+                                *build_commands(cpu_tag("$TAG"), "--build-arg PACKAGES=requirements.txt"),
+                                *(build_commands("$TAG") if stage.uses_gpu else []),
                             ]
                         },
                         "post_build": {
@@ -106,9 +139,11 @@ class ImageStack(Stack):
             ),
             logging=codebuild.LoggingOptions(cloud_watch=codebuild.CloudWatchLoggingOptions(log_group=build_log)),
             grant_report_group_permissions=False,
+            queued_timeout=Duration.minutes(QUEUE_MINUTES),
             timeout=Duration.minutes(BUILD_MINUTES),
         )
         repository.grant_pull_push(project)
+        repository.grant(project, "ecr:DescribeImages")
         acknowledge(
             project, "AwsSolutions-CB3", "Docker inside CodeBuild needs privileged mode; the source is this repository."
         )
@@ -125,11 +160,12 @@ class ImageStack(Stack):
         acknowledge_wildcard(project, "*", "GetAuthorizationToken has no resource-level permissions.")
         return project
 
-    def _starter(self, project: codebuild.Project, stage: Stage) -> lambda_.Function:
+    def _starter(self, project: codebuild.Project, repository: ecr.Repository, stage: Stage) -> lambda_.Function:
         start_log = self._log_group("start-build", stage)
         role = iam.Role(self, "StarterRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         start_log.grant_write(role)
         role.add_to_policy(iam.PolicyStatement(actions=["codebuild:StartBuild"], resources=[project.project_arn]))
+        repository.grant(role, "ecr:DescribeImages")
         starter = lambda_.Function(
             self,
             "Starter",

@@ -1,4 +1,4 @@
-"""`lambdas/ingest.py`: claims the jobs queued in `intake` and `jobs`, bundles them and submits the bundles."""
+"""`lambdas/ingest.py`: claims the photos and jobs queued in `jobs`, bundles them and submits the bundles."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from maskdrop.flow import BUNDLES_PREFIX
 BATCH = 256
 """Messages per invocation: four full bundles."""
 
-MAX_CONCURRENCY = 10
-"""Concurrent invocations per queue. Limits the load on the table and the endpoint to 2,560 images."""
-
 
 class Ingest(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         # 1,024 MB: more than half a vCPU, for the TLS of eight threads that write to the table.
-        super().__init__(scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S)
-        for queue in (shared.queues.intake, shared.queues.jobs):
-            self.function.add_event_source(
-                sources.SqsEventSource(
-                    queue,
-                    batch_size=BATCH,
-                    max_batching_window=Duration.seconds(shared.stage.batching_window_s),
-                    max_concurrency=MAX_CONCURRENCY,
-                    report_batch_item_failures=True,
-                )
+        super().__init__(
+            scope, construct_id, name="ingest", shared=shared, memory_mb=1024, timeout_s=INGEST_S, in_vpc=True
+        )
+        self.function.add_event_source(
+            sources.SqsEventSource(
+                shared.queues.jobs,
+                batch_size=BATCH,
+                max_batching_window=Duration.seconds(shared.stage.batching_window_s),
+                max_concurrency=shared.stage.source_concurrency,
+                report_batch_item_failures=True,
             )
+        )
         self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
         self.allow_objects("s3:PutObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
         if bundles := shared.queues.bundles:

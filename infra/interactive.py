@@ -13,6 +13,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.container import EndpointStack, objects_of, weights_arns
+from infra.network import NetworkStack
 from infra.stages import Stage
 from infra.storage import Storage
 from maskdrop.interactive import CUTOUTS_PREFIX
@@ -26,9 +27,11 @@ decode and encode."""
 class InteractiveStack(EndpointStack):
     """Receives an image and returns its result; writes a result that is too large to results/cutouts/."""
 
-    def __init__(self, scope: Construct, *, stage: Stage, storage: Storage, image_tag: str) -> None:
+    def __init__(
+        self, scope: Construct, *, stage: Stage, storage: Storage, image_tag: str, network: NetworkStack | None
+    ) -> None:
         name = stage.interactive_endpoint
-        super().__init__(scope, purpose="interactive", name=name, stage=stage, image_tag=image_tag)
+        super().__init__(scope, purpose="interactive", name=name, stage=stage, image_tag=image_tag, network=network)
         if stage.interactive == "off":
             return
         if stage.interactive == "serverless":

@@ -1,4 +1,4 @@
-"""SQS queues, each with a dead-letter queue."""
+"""The SQS queues and their dead-letter queue."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ timeouts below, 100 deliveries take 6 hours and 40 minutes (intake, jobs) to 11 
 throttling, or an outage of a table, of some hours fails no photo. A message that no function can parse costs 100 lines
 of a log. Messages of photos that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
-INGEST_S, RECORD_S, DEAD_LETTERS_S, WEBHOOKS_S, INVOKE_S = 30, 60, 60, 30, 120
+INGEST_S, RECORD_S, WEBHOOKS_S, INVOKE_S = 30, 60, 30, 120
 """Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response."""
+
+DEAD_LETTER_HIDDEN = Duration.minutes(5)
+"""Time after which a dead letter that could not be processed is received again."""
 
 
 def visibility(timeout_s: int) -> Duration:
@@ -31,38 +34,31 @@ def visibility(timeout_s: int) -> Duration:
 
 
 class Queues(Construct):
-    """Queues of the functions, each with a dead-letter queue.
+    """Queues of the functions. All have the same dead-letter queue: the form of a message shows which one it is from.
 
-    intake: S3 events. jobs: messages of new and retried jobs. results: notifications of the endpoint. webhooks: events
-    to post; the number of deliveries follows RETRY_S. bundles: bundles for a serverless endpoint; None for an
-    asynchronous one, which has its own queue.
+    jobs: S3 events of dropped photos, and messages of new and retried jobs. results: notifications of the endpoint.
+    webhooks: events to post; the number of deliveries follows RETRY_S. bundles: bundles for a serverless endpoint; None
+    for an asynchronous one, which has its own queue.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
         super().__init__(scope, construct_id)
-        self.dead_letters: list[sqs.Queue] = []
-        self.intake = self._queue("Intake", INGEST_S)
-        self.jobs = self._queue("Jobs", INGEST_S)
-        self.results = self._queue("Results", RECORD_S)
-        self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
-        self.results_dead, self.webhooks_dead = self.dead_letters[2], self.dead_letters[3]
-        self.all = [self.intake, self.jobs, self.results, self.webhooks]
-        self.bundles: sqs.Queue | None = None
-        if stage.bulk == "serverless":
-            self.bundles = self._queue("Bundles", INVOKE_S)
-            self.all.append(self.bundles)
-
-    def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
-        dead = sqs.Queue(
+        self.dead = sqs.Queue(
             self,
-            f"{name}Dead",
+            "Dead",
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
             retention_period=RETENTION,
-            visibility_timeout=visibility(DEAD_LETTERS_S),
+            visibility_timeout=DEAD_LETTER_HIDDEN,
         )
-        acknowledge(dead, "Serverless-SQSRedrivePolicy", "This is the dead-letter queue of another queue.")
-        self.dead_letters.append(dead)
+        acknowledge(self.dead, "Serverless-SQSRedrivePolicy", "This is the dead-letter queue of the other queues.")
+        self.jobs = self._queue("Jobs", INGEST_S)
+        self.results = self._queue("Results", RECORD_S)
+        self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
+        self.bundles = self._queue("Bundles", INVOKE_S) if stage.bulk == "serverless" else None
+        self.all = [self.jobs, self.results, self.webhooks, *([self.bundles] if self.bundles else [])]
+
+    def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:
         return sqs.Queue(
             self,
             name,
@@ -70,5 +66,5 @@ class Queues(Construct):
             enforce_ssl=True,
             retention_period=RETENTION,
             visibility_timeout=visibility(timeout_s),
-            dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=max_receives),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead, max_receive_count=max_receives),
         )

@@ -18,20 +18,20 @@ BATCH = 10
 
 class Record(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
-        super().__init__(scope, construct_id, name="record", shared=shared, memory_mb=1024, timeout_s=RECORD_S)
+        super().__init__(
+            scope, construct_id, name="record", shared=shared, memory_mb=1024, timeout_s=RECORD_S, in_vpc=True
+        )
         results = shared.queues.results
         for topic in (shared.notifications.completed, shared.notifications.failed):
             topic.add_subscription(
-                subscriptions.SqsSubscription(
-                    results, raw_message_delivery=True, dead_letter_queue=shared.queues.results_dead
-                )
+                subscriptions.SqsSubscription(results, raw_message_delivery=True, dead_letter_queue=shared.queues.dead)
             )
         self.function.add_event_source(
             sources.SqsEventSource(
                 results,
                 batch_size=BATCH,
                 max_batching_window=Duration.seconds(1),
-                max_concurrency=10,
+                max_concurrency=shared.stage.source_concurrency,
                 report_batch_item_failures=True,
             )
         )

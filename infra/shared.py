@@ -9,6 +9,7 @@ from aws_cdk import aws_lambda as lambda_
 
 from infra.endpoints import EndpointName
 from infra.jobs_table import JobsTable
+from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.registry import Registry
@@ -29,6 +30,7 @@ class SharedResources:
     registry: Registry
     notifications: Notifications
     bus: events.EventBus
+    network: NetworkStack | None
 
     @property
     def bulk(self) -> EndpointName:
@@ -52,6 +54,7 @@ class SharedResources:
             registry=self.registry.table.table_name,
             jobs_queue_url=self.queues.jobs.queue_url,
             webhooks_queue_url=self.queues.webhooks.queue_url,
+            dead_letters_queue_url=self.queues.dead.queue_url,
             bundles_queue_url=bundles.queue_url if bundles else "",
             results_queue_url=self.queues.results.queue_url if bundles else "",
             endpoint=self.bulk.name,

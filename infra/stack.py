@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, DefaultStackSynthesizer, Stack
+from aws_cdk import CfnOutput
 from aws_cdk import aws_events as events
 from constructs import Construct
 
@@ -15,31 +15,28 @@ from infra.dead_letters import DeadLetters
 from infra.ingest import Ingest
 from infra.invoke import Invoke
 from infra.jobs_table import JobsTable
+from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.queues import Queues
 from infra.record import Record
 from infra.registry import Registry
 from infra.shared import SharedResources
+from infra.stage_stack import StageStack
 from infra.stages import Stage
 from infra.storage import Storage
 from infra.sweep import Sweep
 from infra.webhooks import Webhooks
 
 
-class MaskdropStack(Stack):
+class MaskdropStack(StageStack):
     """All resources except the image, the endpoints and the budget. The functions name the endpoints, so that the stack
     imports nothing from another one."""
 
-    def __init__(self, scope: Construct, *, stage: Stage) -> None:
-        super().__init__(
-            scope,
-            f"Maskdrop-{stage.name}",
-            description="Maskdrop: background removal in your own account",
-            synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
-        )
+    def __init__(self, scope: Construct, *, stage: Stage, network: NetworkStack | None) -> None:
+        super().__init__(scope, "Maskdrop", stage=stage, description="background removal in your own account")
         # 1. Buckets store the photos and notify the queues.
         queues = Queues(self, "Queues", stage=stage)
-        storage = Storage(self, "Storage", stage=stage, intake=queues.intake)
+        storage = Storage(self, "Storage", stage=stage, jobs=queues.jobs)
 
         # 2. Tables store the jobs; the event bus publishes their events.
         jobs = JobsTable(self, "Jobs", stage=stage)
@@ -59,6 +56,7 @@ class MaskdropStack(Stack):
             registry=registry,
             notifications=notifications,
             bus=bus,
+            network=network,
         )
         self.shared = shared
         ingest = Ingest(self, "Ingest", shared=shared)
@@ -95,14 +93,15 @@ class MaskdropStack(Stack):
             "JobsTable": jobs.table.table_name,
             "RegistryTable": registry.table.table_name,
             "ApiUrl": api.rest.url,
+            **({"ApiDomain": api.domain.url} if api.domain else {}),
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,
             "UsagePlanId": api.usage_plan.usage_plan_id,
             "EndpointName": shared.bulk.name,
             "EventBusName": bus.event_bus_name,
-            "IntakeQueueUrl": queues.intake.queue_url,
             "JobsQueueUrl": queues.jobs.queue_url,
             "ResultsQueueUrl": queues.results.queue_url,
+            "DeadLettersQueueUrl": queues.dead.queue_url,
             **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

@@ -4,6 +4,7 @@ file. Imports no CDK, so that the command `maskdrop` can read stages too."""
 from __future__ import annotations
 
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,21 @@ BACKLOG_S = 3600
 """Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, which keeps them for 14 days; the
 endpoint deletes a request after 6 hours."""
 
+UNRESERVED_MIN = 100
+"""Lambda executions that AWS keeps unreserved in an account. An account whose quota is lower can reserve none."""
+
+STAGE_TAG = "maskdrop:stage"
+"""Tag of every resource, whose value is the name of the stage."""
+
+API_EXECUTIONS = 2
+"""Concurrent Lambda executions that event sources leave to the API. The scheduled functions use one for seconds."""
+
+SOURCES = 3
+"""Event sources of the queues jobs, results and webhooks; `bundles` has its own concurrency."""
+
+SOURCE_EXECUTIONS = 2, 10
+"""Concurrent executions of one of them: Lambda's minimum, and the maximum, which limits the load on the table."""
+
 KeepDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]
@@ -40,6 +56,8 @@ KeepDays = Literal[
 Host = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
 Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/([^/*?]+/)*)?$")]
 Positive = Annotated[int, Field(ge=1)]
+TagKey = Annotated[str, Field(pattern=r"^[\w .:/=+@-]+$", max_length=128)]
+TagValue = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
 InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
@@ -102,13 +120,15 @@ class Stage(_Table):
         maskdrop:stage, which has to be activated in the billing console.
     lambda_concurrency: concurrent Lambda executions that the stage may use: the quota of the account, or a share of it.
         A new account has 10.
-    reserved_concurrency: function -> executions reserved for it. Needs a quota of at least 10 more.
-    kms_key: ARN of a customer managed key for buckets, tables, queues, topics and logs; "": keys of AWS.
+    reserved_concurrency: function -> executions reserved for it, and its maximum. At least 100 of
+        `lambda_concurrency` must remain: AWS reserves no more.
+    kms_key: ARN of a customer managed key in the Region of the stage, which encrypts all data (infra/encryption.py);
+        "": keys of AWS. Key policy: docs/security.md.
     vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
     domain: domain name of the API.
-    permissions_boundary: name of the IAM policy that limits every role of the stage.
+    permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
-    tags: further tags of every resource.
+    tags: further tags of every resource, at most 49.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
@@ -147,15 +167,52 @@ class Stage(_Table):
     domain: Domain | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
     qualifier: Annotated[str, Field(pattern=r"^([a-z0-9]{1,10})?$")] = ""
-    tags: dict[str, str] = Field(default_factory=dict)
+    tags: dict[TagKey, TagValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if self.keep_jobs_days > self.keep_results_days:
             raise ValueError("keep_jobs_days must not exceed keep_results_days: a record would name a deleted result")
+        most = self.lambda_concurrency - API_EXECUTIONS - SOURCES * SOURCE_EXECUTIONS[0]
+        if self._bundles_at_once > most:
+            raise ValueError(
+                f"bulk_at_once must be at most {most}: the other functions take the rest of lambda_concurrency"
+            )
         if self.vpc and "serverless" in (self.bulk, self.interactive):
             raise ValueError("vpc needs endpoints on instances: SageMaker runs serverless endpoints in no VPC")
+        unknown = set(self.reserved_concurrency) - set(self.functions)
+        if unknown:
+            raise ValueError(
+                f"reserved_concurrency: not a function of this stage: {', '.join(sorted(unknown))}; "
+                f"functions are {', '.join(self.functions)}"
+            )
+        reserved = sum(self.reserved_concurrency.values())
+        if reserved and reserved + UNRESERVED_MIN > self.lambda_concurrency:
+            raise ValueError(
+                f"reserved_concurrency: {reserved} executions are reserved and AWS keeps {UNRESERVED_MIN} unreserved; "
+                f"lambda_concurrency must be at least {reserved + UNRESERVED_MIN}, got {self.lambda_concurrency}"
+            )
+        taken = [key for key in self.tags if key.lower().startswith("aws:") or key == STAGE_TAG]
+        if taken or len(self.all_tags) > 50:
+            raise ValueError(f"tags: at most 49, without {STAGE_TAG} and keys that start with aws:, which are reserved")
         return self
+
+    @property
+    def repository(self) -> str:
+        """Name of the ECR repository. Its key cannot be changed: another key creates another repository."""
+        key = f"-{sha256(self.kms_key.encode()).hexdigest()[:8]}" if self.kms_key else ""
+        return f"maskdrop-{self.name}{key}"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of the functions in lambdas/ that the stage deploys."""
+        invoke = ("invoke",) if self.bulk == "serverless" else ()
+        return ("api", "authorize", "dead_letters", "ingest", *invoke, "record", "sweep", "webhooks")
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """Tags of every resource."""
+        return {STAGE_TAG: self.name, **self.tags}
 
     @property
     def bulk_endpoint(self) -> str:
@@ -170,6 +227,23 @@ class Stage(_Table):
         if self.interactive == "off":
             return ""
         return _endpoint(self.name, "interactive", self.gpu_instance_type if self.interactive == "realtime" else "")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether an endpoint runs on GPU instances."""
+        return self.bulk == "gpu" or self.interactive == "realtime"
+
+    @property
+    def source_concurrency(self) -> int:
+        """Concurrent executions of `ingest`, `record` and `webhooks` each: all of them, those of `invoke` and those of
+        the API fit into `lambda_concurrency`."""
+        free = self.lambda_concurrency - API_EXECUTIONS - self._bundles_at_once
+        return min(free // SOURCES, SOURCE_EXECUTIONS[1])
+
+    @property
+    def _bundles_at_once(self) -> int:
+        """Concurrent executions of `invoke`."""
+        return self.bulk_at_once if self.bulk == "serverless" else 0
 
     @property
     def bundle_max(self) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import cast
 
-from aws_cdk import Aws, Duration, RemovalPolicy, Stack
+from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.nag import acknowledge
-from infra.retention import data_policy
+from infra.retention import data_policy, log_group
 from infra.stages import Stage
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 BUNDLES_PREFIX = "bundles/"
+
+EMPTYING = "AutoDeleteObjectsCustomResource"
+"""ID of the custom resource that the CDK adds to a bucket with auto_delete_objects. Its deletion empties the bucket."""
 
 
 class Storage(Construct):
@@ -24,7 +27,7 @@ class Storage(Construct):
     sources: existing buckets, whose images jobs may use. source_objects: ARNs of these images, which end in "*".
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, intake: sqs.Queue) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, stage: Stage, jobs: sqs.Queue) -> None:
         super().__init__(scope, construct_id)
         self._removal_policy = data_policy(stage)
         folders = [source.partition("/") for source in stage.source_buckets]
@@ -40,6 +43,15 @@ class Storage(Construct):
             self.logs,
             "AwsSolutions-S1",
             "The bucket of access logs: logging access to it would create logs without end.",
+        )
+        self.logs.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AllowAccessLogs",
+                actions=["s3:PutObject"],
+                principals=[iam.ServicePrincipal("logging.s3.amazonaws.com")],
+                resources=[self.logs.arn_for_objects("*")],
+                conditions=self._from_own_buckets(),
+            )
         )
         self.inbox = self._bucket(
             "Inbox",
@@ -63,11 +75,14 @@ class Storage(Construct):
                 s3.LifecycleRule(prefix=BUNDLES_PREFIX, expiration=Duration.days(7)),
             ],
         )
-        self._notify(self.inbox, intake)
+        self._notify(self.inbox, jobs)
+        if not stage.keep_data:
+            self._empty_logs_last()
+            self._log_emptying(stage)
 
     def _bucket(self, name: str, *, rules: list[s3.LifecycleRule], versioned: bool = False) -> s3.Bucket:
         logs = None if name == "Logs" else self.logs
-        return s3.Bucket(
+        bucket = s3.Bucket(
             self,
             name,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
@@ -79,10 +94,45 @@ class Storage(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=self._removal_policy,
             auto_delete_objects=self._removal_policy is RemovalPolicy.DESTROY,
-            server_access_logs_bucket=logs,
-            server_access_logs_prefix=f"{name.lower()}/" if logs else None,
             versioned=versioned,
         )
+        if logs:
+            # Not by the CDK property: it adds a policy that names this bucket, which would have to exist before it.
+            resource = cast(s3.CfnBucket, bucket.node.default_child)
+            resource.logging_configuration = s3.CfnBucket.LoggingConfigurationProperty(
+                destination_bucket_name=logs.bucket_name, log_file_prefix=f"{name.lower()}/"
+            )
+            resource.node.add_dependency(cast(Construct, logs.policy))
+        return bucket
+
+    def _from_own_buckets(self) -> dict[str, dict[str, str]]:
+        """Conditions for requests of S3 on behalf of every bucket name that this stack can generate. A policy that
+        names a bucket could not exist before it."""
+        names = f"arn:{Aws.PARTITION}:s3:::{Stack.of(self).stack_name.lower()}-*"
+        return {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}, "ArnLike": {"aws:SourceArn": names}}
+
+    def _empty_logs_last(self) -> None:
+        """Makes CloudFormation delete the other buckets before it empties the bucket of access logs: their deletion is
+        logged too. S3 delivers later logs to no bucket without a policy."""
+        for bucket in (self.inbox, self.results):
+            bucket.node.add_dependency(self.logs.node.find_child(EMPTYING))
+
+    def _log_emptying(self, stage: Stage) -> None:
+        """Gives the function that empties the buckets a log group. The CDK would let Lambda create one that stays."""
+        provider = Stack.of(self).node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider")
+        group = log_group(self, "EmptyingLogs", stage=stage, name=f"/maskdrop/{stage.name}/empty-buckets")
+        cast(CfnResource, provider.node.find_child("Handler")).add_property_override(
+            "LoggingConfig", {"LogGroup": group.log_group_name}
+        )
+        role = cast(CfnResource, provider.node.find_child("Role"))
+        role.add_property_deletion_override("ManagedPolicyArns")
+        statement = {
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": group.log_group_arn,
+        }
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        role.add_property_override("Policies", [{"PolicyName": "Logs", "PolicyDocument": document}])
 
     def _cors_rules(self) -> list[s3.CorsRule] | None:
         """Allows the origins of the API to use its presigned upload forms and result URLs. None without origins."""
@@ -96,17 +146,13 @@ class Storage(Construct):
         Set on the CloudFormation resource: the CDK method adds a function that runs at deployment. The queue policy
         must exist before the bucket, so it allows every bucket name that this stack can generate.
         """
-        names = f"arn:{Aws.PARTITION}:s3:::{Stack.of(self).stack_name.lower()}-*"
         queue.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="AllowS3Notifications",
                 actions=["sqs:SendMessage"],
                 principals=[iam.ServicePrincipal("s3.amazonaws.com")],
                 resources=[queue.queue_arn],
-                conditions={
-                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
-                    "ArnLike": {"aws:SourceArn": names},
-                },
+                conditions=self._from_own_buckets(),
             )
         )
         resource = cast(s3.CfnBucket, bucket.node.default_child)

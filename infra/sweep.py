@@ -16,7 +16,7 @@ from maskdrop.wire import STARTED_PREFIX
 
 class Sweep(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
-        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120)
+        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120, in_vpc=True)
         schedule = events.Rule(
             self,
             "Schedule",

@@ -12,9 +12,6 @@ from infra.function import Function
 from infra.queues import WEBHOOKS_S
 from infra.shared import SharedResources
 
-MAX_CONCURRENCY = 10
-"""Concurrent deliveries. Each invocation has one message, so that a slow receiver delays only its own delivery."""
-
 
 class Webhooks(Function):
     """Delivers the events of the bus, so that the functions that finish jobs do not handle webhooks."""
@@ -29,14 +26,14 @@ class Webhooks(Function):
             event_pattern=events.EventPattern(
                 source=["maskdrop"], detail={"data": {"webhook": {"url": events.Match.exists()}}}
             ),
-            targets=[targets.SqsQueue(queues.webhooks, dead_letter_queue=queues.webhooks_dead)],
+            targets=[targets.SqsQueue(queues.webhooks, dead_letter_queue=queues.dead)],
         )
         self.function.add_event_source(
             sources.SqsEventSource(
                 queues.webhooks,
-                batch_size=1,
+                batch_size=1,  # a slow receiver delays only its own delivery
                 max_batching_window=Duration.seconds(0),
-                max_concurrency=MAX_CONCURRENCY,
+                max_concurrency=shared.stage.source_concurrency,
                 report_batch_item_failures=True,
             )
         )

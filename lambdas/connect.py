@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -15,13 +14,13 @@ from lambdas.adapters.events import EventBus
 from lambdas.adapters.fetch import PublicWeb
 from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
 from lambdas.adapters.jobs import JobsTable
-from lambdas.adapters.queue import SqsQueue
+from lambdas.adapters.queue import DeadLetterQueue, SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
-from lambdas.observe import CountedEndpoint, CountedEvents, metrics
+from lambdas.environment import settings as settings
+from lambdas.observe import CountedEndpoint, CountedEvents, CountedSubmissions, metrics
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
-from maskdrop.settings import Settings
 from maskdrop.ssrf import Policy
 from maskdrop.threads import WRITERS
 
@@ -48,14 +47,14 @@ SERVERLESS_CLIENT = CLIENT.merge(Config(read_timeout=RESPONSE_S, retries={"total
 
 
 @lru_cache(maxsize=1)
-def settings() -> Settings:
-    return Settings.from_env(os.environ)
-
-
-@lru_cache(maxsize=1)
 def registry() -> Registry:
     """Returns the registry alone, for the authorizer: the other clients would add 60 ms to its cold start."""
     return DynamoDBRegistry(_client("dynamodb"), settings().registry)
+
+
+@lru_cache(maxsize=1)
+def dead_letters() -> DeadLetterQueue:
+    return DeadLetterQueue(_client("sqs"), settings().dead_letters_queue_url)
 
 
 @lru_cache(maxsize=1)
@@ -71,11 +70,13 @@ def services() -> Services:
         jobs=JobsTable(_client("dynamodb"), config.table, keep_days=config.keep_days),
         jobs_queue=SqsQueue(_client("sqs"), config.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
-        endpoint=CountedEndpoint(endpoint, metrics()),
+        endpoint=CountedSubmissions(endpoint, metrics()),
         events=CountedEvents(EventBus(_client("events"), config.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),
-        interactive=SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), config.interactive),
+        interactive=CountedEndpoint(
+            SageMakerInteractive(_client("sagemaker-runtime", INTERACTIVE_CLIENT), config.interactive), metrics()
+        ),
         web=PublicWeb(Policy.of(config)),
         webhooks_queue=SqsQueue(_client("sqs"), config.webhooks_queue_url),
         bundles_queue=bundles_queue,

@@ -1,17 +1,17 @@
-"""Processes the dead-letter queues: fails the jobs whose messages reached the maximum number of receives."""
+"""Runs every 5 minutes: fails or retries the jobs of messages that reached the maximum number of receives."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
-from lambdas.messages import one_by_one
+from lambdas.adapters.queue import Message
 from lambdas.observe import logger, metrics, observed
 from maskdrop.errors import ErrorInfo
 from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
@@ -29,30 +29,64 @@ UNRECORDED = ErrorInfo(
 UNSENT = ErrorInfo("not_sent", "The bundle could not be sent to the endpoint; the job is retried.", retryable=True)
 
 
+MARGIN_MS = 15_000
+"""Time that an invocation keeps for the messages it has received, in milliseconds."""
+
+
+class Queue(Protocol):
+    def receive(self) -> Sequence[Message]: ...
+
+    def delete(self, receipt: str) -> None: ...
+
+
 @observed
-def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG001  Lambda passes two
-    return process(event, connect.settings(), connect.services(), datetime.now(UTC))
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001  Lambda passes two
+    return process(
+        connect.dead_letters(),
+        connect.settings(),
+        connect.services(),
+        datetime.now(UTC),
+        has_time=lambda: context.get_remaining_time_in_millis() > MARGIN_MS,
+    )
 
 
-def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
-    def one(record: SQSRecord) -> None:
-        try:
-            body = json.loads(record.body)
-            if "detail" in body:
-                _log_failed_webhook(body["detail"])
-            elif "inferenceId" in body:
-                requeue_bundle(Notification.from_body(record.body), UNRECORDED, settings, services, now)
-            elif "bundle" in body:
-                notification = failure(BundleMessage.from_body(record.body), UNSENT.message)
-                requeue_bundle(notification, UNSENT, settings, services, now)
+def process(
+    queue: Queue, settings: Settings, services: Services, now: datetime, *, has_time: Callable[[], bool] = lambda: True
+) -> dict[str, int]:
+    """Processes the messages of the queue while there is time. Returns the number of those that it deleted, and of
+    those that failed: they stay in the queue."""
+    deleted = failed = 0
+    while has_time() and (messages := queue.receive()):
+        for message in messages:
+            try:
+                _process(message.body, settings, services, now)
+                queue.delete(message.receipt)
+            except Exception:  # noqa: BLE001  one message must not hold up the others
+                logger().exception("dead letter kept")
+                failed += 1
             else:
-                fail_dead_letters(parse_message(record.body, now, services.presets), REASON, services, now)
-        except (ValueError, KeyError, TypeError) as error:
-            # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
-            logger().error("unreadable dead letter", extra={"body": record.body, "error": repr(error)})
-            metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
+                deleted += 1
+    logger().info("dead letters processed", extra={"deleted": deleted, "failed": failed})
+    return {"deleted": deleted, "failed": failed}
 
-    return one_by_one(event, one)
+
+def _process(text: str, settings: Settings, services: Services, now: datetime) -> None:
+    """Raises Unavailable."""
+    try:
+        body = json.loads(text)
+        if "detail" in body:
+            _log_failed_webhook(body["detail"])
+        elif "inferenceId" in body:
+            requeue_bundle(Notification.from_body(text), UNRECORDED, settings, services, now)
+        elif "bundle" in body:
+            notification = failure(BundleMessage.from_body(text), UNSENT.message)
+            requeue_bundle(notification, UNSENT, settings, services, now)
+        else:
+            fail_dead_letters(parse_message(text, now, services.presets), REASON, services, now)
+    except (ValueError, KeyError, TypeError) as error:
+        # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
+        logger().error("unreadable dead letter", extra={"body": text, "error": repr(error)})
+        metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 
 
 def _log_failed_webhook(event: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Processes the SQS queues intake (S3 events) and jobs (new and retried jobs): claims, bundles and submits jobs."""
+"""Processes the SQS queue jobs (S3 events, new and retried jobs): claims, bundles and submits jobs."""
 
 from __future__ import annotations
 

@@ -12,9 +12,11 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from maskdrop.errors import Unavailable
+from lambdas.environment import settings
+from maskdrop.errors import EndpointStarting, Unavailable
 from maskdrop.job import Job, State
-from maskdrop.services import Endpoint, Events
+from maskdrop.services import Endpoint, Events, Interactive
+from maskdrop.wire import ImageResponse, Invocation
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
@@ -26,6 +28,8 @@ def logger() -> Logger:
 
 @lru_cache(maxsize=1)
 def metrics() -> Metrics:
+    """Metrics with the dimension `service`, and inside a handler with `stage`. Powertools gives the metric ColdStart
+    the name of the function instead, which contains the name of the stack."""
     return Metrics()
 
 
@@ -42,6 +46,7 @@ def observed(process: Handler) -> Handler:
     def instrumented() -> Handler:
         # A call that finishes no job has no metrics; this is not worth a warning.
         warnings.filterwarnings("ignore", message="No application metrics to publish")
+        metrics().set_default_dimensions(stage=settings().stage)
         inner = logger().inject_lambda_context(process)
         counted: Handler = metrics().log_metrics(inner, capture_cold_start_metric=True)
         traced: Handler = tracer().capture_lambda_handler(counted, capture_response=False)
@@ -52,6 +57,23 @@ def observed(process: Handler) -> Handler:
         return instrumented()(event, context)
 
     return handler
+
+
+class CountedEndpoint:
+    """Counts the requests that the interactive endpoint refuses in the metric CutoutsRefused: it is throttled, or its
+    container has a full queue. SageMaker has no metric of throttled requests. A starting endpoint does not count."""
+
+    def __init__(self, endpoint: Interactive, metrics: Metrics) -> None:
+        self._endpoint, self._metrics = endpoint, metrics
+
+    def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        try:
+            return self._endpoint.cut_out(image, invocation)
+        except EndpointStarting:
+            raise
+        except Unavailable:
+            self._metrics.add_metric("CutoutsRefused", MetricUnit.Count, 1)
+            raise
 
 
 JOB_METRICS: dict[State, str] = {"done": "JobsDone", "failed": "JobsFailed"}
@@ -76,8 +98,9 @@ class CountedEvents:
                     self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)
 
 
-class CountedEndpoint:
-    """Submits bundles, counts the refused ones in the metric BundlesRefused and logs the reason."""
+class CountedSubmissions:
+    """Counts the bundles that the asynchronous endpoint refuses in the metric SubmissionsRefused, and logs the reason:
+    it does not exist, or is throttled."""
 
     def __init__(self, endpoint: Endpoint, metrics: Metrics) -> None:
         self._endpoint, self._metrics = endpoint, metrics
@@ -86,6 +109,6 @@ class CountedEndpoint:
         try:
             self._endpoint.submit(bundle_id, input_uri)
         except Unavailable as error:
-            self._metrics.add_metric("BundlesRefused", MetricUnit.Count, 1)
+            self._metrics.add_metric("SubmissionsRefused", MetricUnit.Count, 1)
             logger().warning("bundle refused", extra={"bundle": bundle_id, "code": error.code, "why": error.message})
             raise

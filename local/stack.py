@@ -84,7 +84,6 @@ class Stack:
     model_url: str
     endpoint: str
     event_bus: str
-    intake_queue_url: str
     jobs_queue_url: str
     results_queue_url: str
     bundles_queue_url: str
@@ -341,7 +340,6 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         model_url=config.model_url,
         endpoint=out["EndpointName"],
         event_bus=out["EventBusName"],
-        intake_queue_url=out["IntakeQueueUrl"],
         jobs_queue_url=out["JobsQueueUrl"],
         results_queue_url=out["ResultsQueueUrl"],
         bundles_queue_url=out.get("BundlesQueueUrl", ""),

@@ -143,7 +143,7 @@ def _remove_images(job: Job, settings: Settings, services: Services) -> None:
 
 
 def parse_message(body: str, now: datetime, presets: Presets = BUILT_IN) -> list[Job | JobMessage]:
-    """The jobs of a message on the intake queue (an S3 notification) or on the jobs queue.
+    """The jobs of a message on the jobs queue: an S3 notification, or a message of one job.
 
     Raises ValueError or KeyError for other messages, TableUnavailable where the presets cannot be read.
     """

@@ -124,6 +124,7 @@ class Settings:
     registry: str
     jobs_queue_url: str
     webhooks_queue_url: str
+    dead_letters_queue_url: str
     endpoint: str
     event_bus: str
     interactive: str = ""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 
+from lambdas.adapters.queue import Message
 from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
 from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
@@ -50,6 +51,7 @@ SETTINGS = Settings(
     registry="registry",
     jobs_queue_url="https://sqs/jobs",
     webhooks_queue_url="https://sqs/webhooks",
+    dead_letters_queue_url="https://sqs/dead-letters",
     endpoint="bulk",
     event_bus="bus",
     interactive="interactive",
@@ -177,6 +179,21 @@ class FakeQueue:
 
     def hide(self, receipt: str, *, seconds: int) -> None:
         self.hidden.append((receipt, seconds))
+
+
+@dataclass
+class FakeDeadLetters:
+    """A dead-letter queue, which hides a message forever once it is received. deleted: bodies of deleted messages."""
+
+    bodies: list[str]
+    deleted: list[str] = field(default_factory=list)
+
+    def receive(self) -> list[Message]:
+        received, self.bodies = self.bodies[:10], self.bodies[10:]
+        return [Message(body, receipt=body) for body in received]
+
+    def delete(self, receipt: str) -> None:
+        self.deleted.append(receipt)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
+from sagemaker_model.engines.verification import Comparison
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.weights.store import NotInstalled
 
@@ -72,10 +73,12 @@ class BatchedEngine(Engine, Protocol):
     On a GPU the server batches the images of all requests; `predict` runs the three steps for one image.
     """
 
-    def warm_up(self, batch_max: int) -> None:
-        """Prepares a GPU for batches of up to `batch_max` images, before the server is ready.
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
+        """Prepares a GPU for batches of up to `batch_max` images, before the server is ready. Called once.
 
-        Spends the time and memory that the first batches of each shape and size would take.
+        Spends the time and memory that the first batches of each shape and size would take. Compares each optimisation
+        with float32, one image at a time, and switches off those that differ; returns the comparisons. Before it is
+        called, no optimisation is on. Raises EngineUnavailable.
         """
 
     def prepare(self, rgb: Pixels, prompts: Prompts) -> Prepared:

@@ -11,6 +11,7 @@ steps of the small mask.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -28,6 +29,15 @@ from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.embeddings import Embedding, EmbeddingCache
 from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.engines.verification import (
+    FLOAT32_TOLERANCE,
+    INFINITE,
+    NOT_CONCLUSIVE,
+    Comparison,
+    difference,
+    is_conclusive,
+    network_inputs,
+)
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled, Weights, digest, known, verify
@@ -45,8 +55,8 @@ ENCODER_BATCH_MAX = 4
 """Images that a GPU encodes together. One image of 1024x1024 keeps it busy, so larger batches gain little. vit_h's
 attention takes more than 0.5 GB for each image: 16 heads of 4096x4096 numbers."""
 
-CPU_PROMPTS_AT_ONCE = 4
-"""Prompts that the CPU decodes together: four take 28 ms each on two cores; sixteen take 44 ms each, as they exceed the
+GPU_PROMPTS_AT_ONCE, CPU_PROMPTS_AT_ONCE = 64, 4
+"""Prompts that are decoded together. On two cores four take 28 ms each; sixteen take 44 ms each, as they exceed the
 CPU's cache."""
 
 EMBEDDING_BYTES = 512 * 1024 * 1024
@@ -84,7 +94,7 @@ class Network(Protocol):
     side: int
     prompts_at_once: int
 
-    def warm_up(self, batch_max: int) -> None:
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
         """See `BatchedEngine.warm_up`."""
 
     def encode(self, images: Sequence[Floats]) -> list[Embedding]:
@@ -169,8 +179,8 @@ class Sam:
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
         return self.finish(self.infer([self.prepare(rgb, prompts)])[0], rgb, prompts)
 
-    def warm_up(self, batch_max: int) -> None:
-        self._network.warm_up(batch_max)
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
+        return self._network.warm_up(batch_max)
 
     def prepare(self, rgb: Pixels, prompts: Prompts) -> EncoderInput:
         """Raises InvalidPrompt if there is no prompt."""
@@ -352,8 +362,11 @@ class TorchNetwork:
     def __init__(self, network: Any, device: str, threads: int = 1) -> None:
         import torch
 
-        from sagemaker_model.engines.torch_runner import TorchRunner, cast_weights
+        from sagemaker_model.engines.torch_runner import Forward, Half, TorchRunner, cast_weights
         from sagemaker_model.nets.sam import Decoder, Encoder
+
+        def embedding_by(encoder: torch.nn.Module) -> Forward:
+            return lambda x: [part.half() for part in encoder(x)]
 
         self._device = device
         encoder, self._decoder = Encoder(network).to(device), Decoder(network).to(device)
@@ -361,10 +374,13 @@ class TorchNetwork:
         if device == "cpu":
             torch.set_num_threads(threads)
             self.prompts_at_once = CPU_PROMPTS_AT_ONCE
+            self._encoder = TorchRunner(embedding_by(encoder), device)
         else:
+            self.prompts_at_once = GPU_PROMPTS_AT_ONCE
+            exact = copy.deepcopy(encoder)
             cast_weights(network.vision_encoder, torch.bfloat16)
-            self.prompts_at_once = 64
-        self._encoder = TorchRunner(lambda x: [part.half() for part in encoder(x)], device, torch.bfloat16)
+            half = Half(embedding_by(encoder), torch.bfloat16)
+            self._encoder = TorchRunner(embedding_by(exact), device, half)
 
     @classmethod
     def from_official(cls, variant: str, path: Path, device: str, threads: int = 1) -> TorchNetwork:
@@ -388,8 +404,30 @@ class TorchNetwork:
             ) from error
         return cls(sam.from_hugging_face(family, config, load_checkpoint(path)), device, threads)
 
-    def warm_up(self, batch_max: int) -> None:
-        self._encoder.warm_up([(3, self.side, self.side)], min(batch_max, ENCODER_BATCH_MAX))
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
+        encoder = self._encoder.warm_up([(3, self.side, self.side)], min(batch_max, ENCODER_BATCH_MAX))
+        prompts = self._compare_prompts()
+        if not prompts.passed:
+            self.prompts_at_once = 1
+        return (*encoder, prompts)
+
+    def _compare_prompts(self) -> Comparison:
+        """Compares prompts that are decoded together with the same prompts alone, one point each."""
+        import torch
+
+        count = self.prompts_at_once
+        (embedding,) = self.encode(network_inputs((3, self.side, self.side), 1))
+        points = np.random.default_rng(0).uniform(0, self.side, (count, 2, 2)).astype(np.float32)
+        labels = np.tile(np.array([1, _PADDING]), (count, 1))
+        alone = [self.decode(embedding, points[[i]], labels[[i]]) for i in range(count)]
+        if not is_conclusive(alone, FLOAT32_TOLERANCE):
+            return Comparison("prompts", INFINITE, FLOAT32_TOLERANCE, NOT_CONCLUSIVE)
+        try:
+            logits, scores = self.decode(embedding, points, labels)
+        except torch.OutOfMemoryError:
+            return Comparison("prompts", INFINITE, FLOAT32_TOLERANCE, f"{count} prompts do not fit into the memory")
+        together = [(logits[[i]], scores[[i]]) for i in range(count)]
+        return Comparison("prompts", difference(together, alone), FLOAT32_TOLERANCE)
 
     def encode(self, images: Sequence[Floats]) -> list[Embedding]:
         # Copies: a cached view would keep its whole batch in memory.
@@ -415,8 +453,9 @@ class OnnxNetwork:
         self.side: int = self._encoder.get_inputs()[0].shape[-1]
         self._inputs = [node.name for node in self._decoder.get_inputs()]
 
-    def warm_up(self, batch_max: int) -> None:
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:  # noqa: ARG002 - one contract for all networks
         """Does nothing: the first run takes no longer than the others."""
+        return ()
 
     def encode(self, images: Sequence[Floats]) -> list[Embedding]:
         embeddings = []

@@ -1,5 +1,8 @@
 """Runs a torch network on batches of images.
 
+Whatever makes it faster than float32, one image at a time, is compared with that first, and switched off if it differs
+(verification.py).
+
 On a GPU by CUDA graphs: the hundreds of small kernels of a forward pass are recorded once and launched together. A
 graph replays its kernels on the same memory. So each shape and batch size has its own graph, the graphs share their
 working memory, and one batch runs at a time. Graphs are recorded before the server is ready, not while it serves.
@@ -18,14 +21,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from sagemaker_model.engines.verification import (
+    FLOAT32_TOLERANCE,
+    HALF_TOLERANCE,
+    INFINITE,
+    NOT_CONCLUSIVE,
+    Comparison,
+    Maps,
+    Optimisation,
+    difference,
+    is_conclusive,
+    network_inputs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +57,8 @@ but 9 as 8 and 1: as 16 they would take almost twice as long."""
 WARM_UPS = 2
 """Forward passes before a graph is recorded. The first loads kernels and allocates the workspaces of cuBLAS and cuDNN,
 which must not happen while recording; the second runs as the graph will."""
+
+NOT_COMPARED = "no comparison fits into the GPU's memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,90 +108,152 @@ class CudaGraphs:
         return replay
 
 
-class TorchRunner:
-    """Runs `forward` on batches of images. Safe to call from many threads.
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A network in half precision: its weights are cast to `dtype`, and it runs under autocast to `dtype`."""
 
-    forward: takes Nx3xhxw float32 on the device, in the memory format channels_last, and returns one tensor or more of
-    length N. On a GPU it runs under autocast to `dtype`, on the CPU in float32.
-    Before `warm_up`, and in shapes that `warm_up` did not get, batches run without a graph. Warmed-up shapes run one
-    batch at a time.
+    forward: Forward
+    dtype: torch.dtype
+
+
+class TorchRunner:
+    """Runs a network on batches of images. Safe to call from many threads.
+
+    exact: the network in float32; takes Nx3xhxw float32 on the device, in the memory format channels_last, and returns
+    one tensor or more of length N. half: the same network in half precision, for a GPU.
+    Before `warm_up`, every image runs alone through `exact`. `warm_up` switches on what gives the same results. Shapes
+    that it did not get run one image at a time, others one batch at a time.
     """
 
     def __init__(
-        self, forward: Forward, device: str, dtype: torch.dtype, recorder: Callable[[], Recorder] | None = None
+        self, exact: Forward, device: str, half: Half | None = None, recorder: Callable[[], Recorder] | None = None
     ) -> None:
-        self._forward, self._device, self._dtype = forward, torch.device(device), dtype
+        self._exact, self._half, self._device = exact, half, torch.device(device)
         self._on_gpu = self._device.type == "cuda"
-        if recorder is None and self._on_gpu:
-            recorder = CudaGraphs
-        self._recorder = recorder() if recorder else None
+        if self._on_gpu:
+            recorder = recorder or CudaGraphs
+            torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 have the precision of float16
+        self._new_recorder = recorder
+        self._forward, self._dtype = exact, torch.float32
         self._batches: dict[Shape, dict[int, PreparedBatch]] = {}
         self._one_batch = threading.Lock()
 
-    def warm_up(self, shapes: Iterable[Shape], batch_max: int) -> None:
-        """Prepares batches of 1, 2, 4 … up to `batch_max` in each shape, 3xhxw.
+    def warm_up(self, shapes: Iterable[Shape], batch_max: int) -> tuple[Comparison, ...]:
+        """Prepares batches of 1, 2, 4 … up to `batch_max` in each shape, 3xhxw. Call it once.
 
-        Sizes that do not fit into the memory are left out: larger batches are then split. If recording fails, forward
-        passes run without graphs.
-        Estimated, not measured: for MODNet's 21 shapes and batches up to 16, which are 105 graphs, half a minute and 3
-        GB of an L4's 24 GB: the working memory of the largest batch, and 0.5 GB of outputs.
+        Returns how half precision, batches and graphs compare with `exact` (verification.py), those that are in use.
+        After the first that differs, all is prepared again without it, at most three times. Sizes that do not fit into
+        the memory are left out: larger batches are then split. Raises EngineUnavailable.
+        Estimated, not measured: for MODNet's 21 shapes and batches up to 16, which are 105 graphs, a minute, half of it
+        for the comparisons, and 3 GB of an L4's 24 GB: the working memory of the largest batch, and 0.5 GB of outputs.
+        Until it returns, both networks are in memory: for SAM's vit_h 3.8 GB instead of 1.3 GB of weights.
         """
         start, free = time.perf_counter(), self._free_bytes()
         sizes = [2**power for power in range(batch_max.bit_length())]
         ordered = sorted(shapes, key=math.prod, reverse=True)  # the other batches use the largest one's memory
-        with torch.inference_mode():
-            memory = torch.zeros(sizes[-1] * math.prod(ordered[0]), device=self._device)
-        for shape in ordered:
-            ready = {size: self._prepare(memory, size, shape) for size in reversed(sizes)}
-            self._batches[shape] = {size: batch for size, batch in ready.items() if batch is not None}
+        offered: dict[Optimisation, object] = {
+            "half": self._half,
+            "batch": batch_max > 1,
+            "graph": self._new_recorder,
+        }
+        on = [name for name, available in offered.items() if available]
+        failed: list[Comparison] = []
+        while True:
+            worst: dict[Optimisation, Comparison] = {}
+            for new in self._prepare(ordered, sizes, on):
+                old = worst.get(new.optimisation, new)
+                worst[new.optimisation] = replace(new, difference=new.difference | old.difference)
+                if not new.passed:
+                    break
+            missing = [Comparison(one, INFINITE, HALF_TOLERANCE, NOT_COMPARED) for one in on if one not in worst]
+            cause = next((one for one in (*worst.values(), *missing) if not one.passed), None)
+            if cause is None:
+                break
+            failed.append(cause)
+            on.remove(cause.optimisation)
+        del self._exact, self._half  # frees the memory of the one that is not in use
         log.info(
-            "ready for %d shapes with %d batch sizes in total, with%s graphs: %.1f s, %.0f MB of GPU memory",
+            "ready for %d shapes with %d batch sizes in total: %.1f s, %.0f MB of GPU memory",
             len(self._batches),
             sum(len(batches) for batches in self._batches.values()),
-            "" if self._recorder else "out",
             time.perf_counter() - start,
             (free - self._free_bytes()) / 1e6,
         )
+        return (*worst.values(), *failed)
 
-    def run(self, images: Sequence[Floats]) -> list[tuple[NDArray[Any], ...]]:
-        """Returns the outputs of `forward` for each image, 3xhxw of one shape, in order.
+    def run(self, images: Sequence[Floats]) -> list[Maps]:
+        """Returns the outputs of the network for each image, 3xhxw of one shape, in order.
 
         Each array is a view of its batch's array. Raises torch.OutOfMemoryError.
         """
-        count, batches = len(images), self._batches.get(images[0].shape)
+        batches = self._batches.get(images[0].shape)
         if not batches:
-            with inference_context(self._device, self._dtype):
-                return self._fetch(self._forward_pass(self._stage(images, count).to(self._device)), count)
-        outputs: list[tuple[NDArray[Any], ...]] = []
-        with self._one_batch, inference_context(self._device, self._dtype):
-            for part, size in split_batch(count, batches):
-                staged = self._stage(images[len(outputs) : len(outputs) + part], size)
-                batches[size].pixels.copy_(staged, non_blocking=True)
-                outputs += self._fetch(batches[size].run(), part)
+            return [self._run_alone(image, self._forward, self._dtype) for image in images]
+        outputs: list[Maps] = []
+        with self._one_batch:
+            for part, size in split_batch(len(images), batches):
+                outputs += self._run_batch(batches[size], images[len(outputs) : len(outputs) + part])
         return outputs
 
-    def _prepare(self, memory: Tensor, size: int, shape: Shape) -> PreparedBatch | None:
-        """Returns the prepared batch; None if it does not fit into the memory."""
-        pixels = memory[: size * math.prod(shape)].view(size, *shape)
-        run = partial(self._forward_pass, pixels)
-        try:
-            with inference_context(self._device, self._dtype):
-                if self._recorder:
-                    try:
-                        return PreparedBatch(pixels, self._recorder.record(run))
-                    except CannotRecord:
-                        log.warning(
-                            "a CUDA graph cannot be recorded: forward passes run without graphs, slower", exc_info=True
-                        )
-                        self._recorder = None
-                run()
-        except torch.OutOfMemoryError:
-            log.warning("%d images of %s do not fit into the GPU's memory: such batches are split", size, shape)
-            return None
-        return PreparedBatch(pixels, run)
+    def _prepare(
+        self, shapes: Sequence[Shape], sizes: Sequence[int], on: Sequence[Optimisation]
+    ) -> Iterator[Comparison]:
+        """Prepares all batches with these optimisations, and yields each comparison with `exact`."""
+        self._batches = {}  # before new graphs are recorded: frees the memory of the old ones
+        self._forward, self._dtype = self._exact, torch.float32
+        if self._half and "half" in on:
+            self._forward, self._dtype = self._half.forward, self._half.dtype
+        recorder = self._new_recorder() if self._new_recorder and "graph" in on else None
+        sizes = sizes if "batch" in on else sizes[:1]
+        tolerance = FLOAT32_TOLERANCE if self._dtype == torch.float32 else HALF_TOLERANCE
+        with torch.inference_mode():
+            memory = torch.zeros(sizes[-1] * math.prod(shapes[0]), device=self._device)
+        for shape in shapes:
+            images = network_inputs(shape, max(2, sizes[-1]))
+            try:
+                exact = [self._run_alone(image, self._exact, torch.float32) for image in images]
+                if not is_conclusive(exact, tolerance):
+                    for one in on:
+                        yield Comparison(one, INFINITE, tolerance, NOT_CONCLUSIVE)
+                if "half" in on:
+                    half = [self._run_alone(image, self._forward, self._dtype) for image in images]
+                    yield Comparison("half", difference(half, exact), tolerance)
+            except torch.OutOfMemoryError:
+                log.warning("an image of %s does not fit into the GPU's memory", shape)
+                continue
+            self._batches[shape] = {}
+            for size in reversed(sizes):
+                pixels = memory[: size * math.prod(shape)].view(size, *shape)
+                batch = PreparedBatch(pixels, partial(self._forward_pass, self._forward, pixels))
+                try:
+                    results = self._run_batch(batch, images[:size])
+                    if size > 1:
+                        yield Comparison("batch", difference(results, exact[:size]), tolerance)
+                    if recorder:
+                        with inference_context(self._device, self._dtype):
+                            batch = PreparedBatch(pixels, recorder.record(batch.run))
+                        # In another order than the images on which it was recorded: else an old result would pass.
+                        results = self._run_batch(batch, images[: -size - 1 : -1])
+                        yield Comparison("graph", difference(results, exact[: -size - 1 : -1]), tolerance)
+                    self._batches[shape][size] = batch
+                except torch.OutOfMemoryError:
+                    log.warning("%d images of %s do not fit into the GPU's memory: such batches are split", size, shape)
+                except CannotRecord as error:
+                    yield Comparison("graph", INFINITE, tolerance, f"it cannot be recorded: {error}")
 
-    def _forward_pass(self, pixels: Tensor) -> Sequence[Tensor]:
-        return self._forward(pixels.contiguous(memory_format=torch.channels_last))
+    def _run_alone(self, image: Floats, forward: Forward, dtype: torch.dtype) -> Maps:
+        with inference_context(self._device, dtype):
+            return self._fetch(self._forward_pass(forward, self._stage([image], 1).to(self._device)), 1)[0]
+
+    def _run_batch(self, batch: PreparedBatch, images: Sequence[Floats]) -> list[Maps]:
+        """Runs at most as many images as the batch has places."""
+        with inference_context(self._device, self._dtype):
+            batch.pixels.copy_(self._stage(images, len(batch.pixels)), non_blocking=True)
+            return self._fetch(batch.run(), len(images))
+
+    @staticmethod
+    def _forward_pass(forward: Forward, pixels: Tensor) -> Sequence[Tensor]:
+        return forward(pixels.contiguous(memory_format=torch.channels_last))
 
     def _stage(self, images: Sequence[Floats], size: int) -> Tensor:
         """Returns the batch in host memory, padded with zeros; for a GPU in pinned memory, which torch reuses."""
@@ -182,7 +262,7 @@ class TorchRunner:
         staged[len(images) :] = 0
         return staged
 
-    def _fetch(self, outputs: Sequence[Tensor], count: int) -> list[tuple[NDArray[Any], ...]]:
+    def _fetch(self, outputs: Sequence[Tensor], count: int) -> list[Maps]:
         """Returns the outputs of the first `count` images, copied before the next batch overwrites them.
 
         From a GPU they are copied to pinned memory.
@@ -199,12 +279,13 @@ class TorchRunner:
 
 @contextmanager
 def inference_context(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """The context of every forward pass: inference mode, default device and, on a GPU, autocast.
+    """The context of every forward pass: inference mode, default device and, for half precision, autocast to `dtype`.
 
     The default device is needed because SAM 1 of transformers creates tensors on it, and a copy from the CPU cannot be
     recorded. Autocast keeps no cache: it would pass tensors of one graph to another.
     """
-    autocast = torch.autocast("cuda", dtype, cache_enabled=False) if device.type == "cuda" else nullcontext()
+    half = dtype != torch.float32
+    autocast = torch.autocast(device.type, dtype, cache_enabled=False) if half else nullcontext()
     with torch.inference_mode(), device, autocast:
         yield
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from maskdrop.wire import Outcome
+from sagemaker_model.engines.verification import Comparison
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -40,6 +43,18 @@ class Metrics:
         self._stuck = Gauge(
             "maskdrop_workers_stuck", "Workers that exceeded the deadline and still run.", registry=self._registry
         )
+        self._optimisations = Gauge(
+            "maskdrop_optimisation",
+            "1 if the optimisation of the engine is on, 0 if it differed from float32 and is switched off.",
+            ["engine", "optimisation"],
+            registry=self._registry,
+        )
+        self._engines = Gauge(
+            "maskdrop_engine_available",
+            "0 if the engine returns NaN or infinity for the built-in image.",
+            ["engine"],
+            registry=self._registry,
+        )
         Gauge("maskdrop_device_info", "The device of the engines.", ["device"], registry=self._registry).labels(
             device
         ).set(1)
@@ -48,6 +63,12 @@ class Metrics:
         self._images.labels(outcome.engine, outcome.error.code if outcome.error else "done").inc()
         for stage, ms in outcome.timings.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def engine(self, engine: str, comparisons: Iterable[Comparison] | None) -> None:
+        """Records an engine that is ready, with the comparisons of its optimisations, or unavailable (None)."""
+        self._engines.labels(engine).set(comparisons is not None)
+        for one in comparisons or ():
+            self._optimisations.labels(engine, one.optimisation).set(one.passed)
 
     def batch(self, engine: str, size: int) -> None:
         self._batches.labels(engine).observe(size)

@@ -32,6 +32,7 @@ from sagemaker_model.cutout import (
     render,
 )
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
+from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
 from sagemaker_model.imaging.pixels import decode, encode
 from sagemaker_model.serving.batcher import Batcher
 from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow
@@ -59,6 +60,7 @@ class Runtime:
     def __init__(self, settings: ServerSettings, engines: Mapping[str, Engine], storage: Storage) -> None:
         self._settings = settings
         self._engines = engines
+        self._unavailable: dict[str, EngineUnavailable] = {}
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s)
         self._in_flight = asyncio.Semaphore(in_flight_max(settings.workers))
@@ -68,18 +70,37 @@ class Runtime:
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Sends one image through every engine and every worker; on a GPU, first prepares every batch size."""
+        """Sends one image through every engine and every worker; on a GPU, first prepares and verifies its batches.
+
+        An engine that returns NaN or infinity is unavailable from here on; the other engines are served.
+        """
         image = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
         for name, engine in self._engines.items():
-            if self._on_gpu(engine):
-                await asyncio.to_thread(engine.warm_up, self._settings.batch_max)  # without a deadline
+            try:
+                comparisons = await self._prepare(engine)
+            except EngineUnavailable as error:
+                log.error("engine %s is unavailable: %s", name, error)
+                self._unavailable[name] = error
+                self.metrics.engine(name, None)
+                continue
+            for one in comparisons:
+                if one.passed:
+                    log.info("engine %s: %s is on: %s", name, one.optimisation, one)
+                else:
+                    log.warning("%s: %s of the engine %s: %s", SWITCHED_OFF, one.optimisation, name, one)
+            self.metrics.engine(name, comparisons)
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
         self._warm = True
-        log.info(
-            "ready on device %s: %s; %d workers", self._settings.device, ", ".join(self._engines), self._workers.count
-        )
+        available = ", ".join(name for name in self._engines if name not in self._unavailable)
+        log.info("ready on device %s: %s; %d workers", self._settings.device, available, self._workers.count)
+
+    async def _prepare(self, engine: Engine) -> tuple[Comparison, ...]:
+        """Prepares and verifies the batches of an engine on a GPU, without a deadline. Raises EngineUnavailable."""
+        if not self._on_gpu(engine):
+            return ()
+        return await asyncio.to_thread(engine.warm_up, self._settings.batch_max)
 
     def close(self) -> None:
         self._workers.close()
@@ -176,7 +197,9 @@ class Runtime:
         return outcome
 
     def _engine(self, name: str) -> Engine:
-        """Raises UnknownEngine for an engine of the catalogue that is not installed on this server."""
+        """Raises UnknownEngine for an engine that is not installed on this server, EngineUnavailable."""
+        if error := self._unavailable.get(name):
+            raise EngineUnavailable(f"The engine {name!r} is unavailable on this server. {error}")
         try:
             return self._engines[name]
         except KeyError:

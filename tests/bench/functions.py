@@ -79,6 +79,7 @@ def cpu_ms(config: LocalConfig, running_stack: Stack) -> dict[str, float]:
         registry=running_stack.registry,
         jobs_queue_url=running_stack.jobs_queue_url,
         webhooks_queue_url="none",  # none of these jobs has a webhook
+        dead_letters_queue_url="none",
         endpoint="bench",
         event_bus=running_stack.event_bus,
     )

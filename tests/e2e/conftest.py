@@ -107,12 +107,7 @@ class Running:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         return all(
             count == "0"
-            for url in (
-                started.intake_queue_url,
-                started.jobs_queue_url,
-                started.results_queue_url,
-                started.bundles_queue_url,
-            )
+            for url in (started.jobs_queue_url, started.results_queue_url, started.bundles_queue_url)
             if url
             for count in sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )

@@ -88,7 +88,7 @@ def test_dropping_the_same_photo_twice_creates_two_jobs(running: Running, photo:
 def test_a_duplicate_s3_event_causes_no_second_attempt(running: Running, photo: bytes) -> None:
     job_id = running.put(photo)
     job = running.wait_for_end([job_id])[job_id]
-    running.send(running.stack.intake_queue_url, json.dumps({"Records": [created(job.source)]}))
+    running.send(running.stack.jobs_queue_url, json.dumps({"Records": [created(job.source)]}))
     wait_until(running.queues_empty, "empty queues")
     assert running.jobs.get(job_id) == job
 
@@ -162,7 +162,7 @@ def bundle(running: Running, photo: bytes, size: int) -> list[str]:
         source = Source(running.stack.inbox, key, written["VersionId"], len(photo))
         records.append(created(source))
         ids.append(dropped(source, datetime.now(UTC)).id)
-    running.send(running.stack.intake_queue_url, json.dumps({"Records": records}))
+    running.send(running.stack.jobs_queue_url, json.dumps({"Records": records}))
     return ids
 
 

@@ -122,7 +122,7 @@ def test_an_invalid_image_fails_with_its_error_code(strict: Running) -> None:
 @pytest.mark.parametrize(
     ("name", "action", "queue", "state"),
     [
-        ("ingest", "dynamodb:PutItem", "intake_queue_url", None),
+        ("ingest", "dynamodb:PutItem", "jobs_queue_url", None),
         ("record", "dynamodb:UpdateItem", "results_queue_url", "submitted"),
     ],
 )
@@ -175,22 +175,22 @@ def test_sweep_fails_without_permission_to_query_the_index(strict: Running) -> N
 
 def test_a_readable_dead_letter_fails_its_job_and_an_unreadable_one_is_logged(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/dead.jpg", "1", 1)
-    dead = physical(strict, "QueuesIntakeDead")
+    dead = physical(strict, "QueuesDead")
     strict.send(dead, "no JSON")
     strict.send(dead, json.dumps({"Records": [created(source)]}))
-    job_id = dropped(source, datetime.now(UTC)).id
-    job = strict.wait_for_end([job_id])[job_id]
+    assert invoke(strict, "DeadLettersFunction", {}) == {"deleted": 2, "failed": 0}
+    job = strict.jobs.get(dropped(source, datetime.now(UTC)).id)
+    assert job
     assert job.error
     assert (job.state, job.error.code) == ("failed", "gave_up")
     wait_until(lambda: "unreadable dead letter" in strict.log("dead_letters"), "the log line of the unreadable message")
 
 
-def test_dead_letters_returns_a_message_that_it_cannot_record(strict: Running) -> None:
+def test_dead_letters_keeps_a_message_that_it_cannot_record(strict: Running) -> None:
     source = Source(strict.stack.inbox, "inbox/default/as-dead.jpg", "1", 1)
-    record = {"messageId": "1", "eventSource": "aws:sqs", "body": json.dumps({"Records": [created(source)]})}
+    strict.send(physical(strict, "QueuesDead"), json.dumps({"Records": [created(source)]}))
     with without(strict, "DeadLettersRole", "dynamodb:PutItem"):
-        response = invoke(strict, "DeadLettersFunction", {"Records": [record]})
-    assert response == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+        assert invoke(strict, "DeadLettersFunction", {}) == {"deleted": 0, "failed": 1}
     assert strict.jobs.get(dropped(source, datetime.now(UTC)).id) is None
 
 

@@ -49,12 +49,17 @@ class Template:
 
 def synthesize(folder: Path, stage: str, **options: Any) -> dict[str, Template]:
     """Synthesizes a stage of the repository with other options. Returns its stacks by name without the stage."""
-    from app import application
-
     stages = folder / "stages"
     stages.mkdir(exist_ok=True)
     written = tomllib.loads((FOLDER / f"{stage}.toml").read_text()) | {"mail": "operator@example.com"} | options
     (stages / f"{stage}.toml").write_text("".join(f"{name} = {_toml(value)}\n" for name, value in written.items()))
+    return synthesize_file(folder, stage, stages)
+
+
+def synthesize_file(folder: Path, stage: str, stages: Path) -> dict[str, Template]:
+    """Synthesizes `stage` of the folder `stages`."""
+    from app import application
+
     application(outdir=str(folder), context={"stage": stage}, folder=stages).synth()
     return {
         path.name.removesuffix(f"-{stage}.template.json"): Template(json.loads(path.read_text()), folder)

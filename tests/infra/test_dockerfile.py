@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from infra.bundle import ROOT
 from infra.container import AMI
 from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
+from sagemaker_model.weights.store import known
 from tests.infra.conftest import Template
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 
-PYTHON, GLIBC = "3.13", 34
-"""Versions in the base image: Python, and glibc 2.34 of Amazon Linux 2023."""
+PYTHON, GLIBC = "3.13", 41
+"""Versions in the base image: Python, and glibc 2.41 of Debian 13."""
 
 OFFLINE = re.compile(
     r"Failed to establish|Temporary failure|Name or service not known|Connection(Refused|Reset|.*timed out)"
@@ -69,9 +74,20 @@ def test_the_container_runs_as_root_which_sagemaker_requires(image: Image) -> No
     assert image.all("USER") == []
 
 
-def test_the_cuda_version_matches_the_driver_of_the_ami(image: Image) -> None:
-    assert re.search(r":runtime-cu130\b", image.one("FROM"))
-    assert "inference-gpu-4" in AMI  # driver 580, CUDA 13.0
+def test_b8_both_images_have_one_base_without_cuda_pinned_by_its_digest(image: Image) -> None:
+    pattern = rf"public\.ecr\.aws/docker/library/python:{re.escape(PYTHON)}\.\d+-slim-trixie@sha256:[0-9a-f]{{64}}"
+    assert re.fullmatch(pattern, image.one("FROM"))
+
+
+def test_the_host_mounts_its_nvidia_driver(image: Image) -> None:
+    assert image.env["NVIDIA_VISIBLE_DEVICES"] == "all"
+    assert set(image.env["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}
+
+
+def test_a_published_port_reaches_the_server_without_further_settings(image: Image) -> None:
+    settings = ServerSettings.from_env(image.env)
+    assert settings.host == "0.0.0.0"  # noqa: S104 - `docker run -p` and SageMaker connect from outside
+    assert settings.port == int(image.one("EXPOSE"))
 
 
 def test_the_build_context_contains_every_copied_file(image: Image) -> None:
@@ -81,11 +97,11 @@ def test_the_build_context_contains_every_copied_file(image: Image) -> None:
 
 
 def test_packages_are_installed_before_code_is_copied(image: Image) -> None:
-    (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "pip install" in arguments]
+    (install,) = [at for at, (_, arguments) in enumerate(image.steps) if "${PACKAGES}" in arguments]
     copied = [arguments.split()[0] for name, arguments in image.steps[:install] if name == "COPY"]
     assert copied == ["sagemaker_model/serving/requirements.txt"]
     assert re.search(r'--requirement "sagemaker_model/serving/\$\{PACKAGES\}"', image.steps[install][1])
-    assert "--no-cache-dir" in image.steps[install][1]
+    assert {"--no-cache-dir", "--only-binary=:all:"} <= set(image.steps[install][1].split())  # the base has no compiler
 
 
 def test_the_default_build_installs_torch_and_the_cpu_build_does_not(image: Image) -> None:
@@ -115,7 +131,7 @@ def test_the_server_accepts_the_environment_of_the_image_and_of_the_models(
     for found, gpu in ((stacks, False), (on_gpu, True)):
         for name in ("MaskdropBulk", "MaskdropInteractive"):
             (model,) = found[name].of("AWS::SageMaker::Model").values()
-            deployed = ServerSettings.from_env(model["PrimaryContainer"]["Environment"])
+            deployed = ServerSettings.from_env({**image.env, **model["PrimaryContainer"]["Environment"]})
             assert deployed.require_gpu is gpu, "a GPU instance must not fall back to the CPU"
             assert deployed.port == int(image.one("EXPOSE"))
             assert deployed.host == "0.0.0.0"  # noqa: S104 - SageMaker reaches the container from outside
@@ -133,7 +149,7 @@ def test_the_build_steps_run_with_the_build_context_only(
 ) -> None:
     shutil.copytree(weights_dir, tmp_path / "weights")  # instead of a download by `fetch-weights`
     for step in image.all("RUN"):
-        if step.startswith("python3 -m sagemaker_model"):
+        if step.startswith("python3 -m sagemaker_model "):
             env = {**image.env, "MODEL_WEIGHTS_DIR": str(tmp_path / "weights")}
             command = [sys.executable, *step.split()[1:]]
             subprocess.run(command, cwd=image.context, env=env, check=True)  # noqa: S603
@@ -166,6 +182,46 @@ for engine in ENGINES.values():
     subprocess.run([sys.executable, "-c", script], cwd=image.context, env=image.env, check=True)  # noqa: S603
 
 
+def test_the_sbom_lists_python_packages_debian_packages_weights_and_python(image: Image, tmp_path: Path) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="cyclonedx-bom is not installed")
+    schema = pytest.importorskip("cyclonedx.schema")
+    dpkg = tmp_path / "dpkg-query"
+    dpkg.write_text(
+        "#!/bin/sh\nprintf 'libstdc++6\\t14.2.0-19\\tamd64\\nzlib1g\\t1:1.3.dfsg+really1.3.1-1\\tamd64\\n'\n"
+    )
+    dpkg.chmod(0o755)
+    (step,) = (one for one in image.all("RUN") if "cyclonedx-py" in one)
+    generate, complete = (one for one in step.split(" && ") if "sbom.cdx.json" in one)
+    sbom = tmp_path / "sbom.cdx.json"
+    for command in (generate, complete):
+        words = command.replace("/tmp/sbom/bin/cyclonedx-py", "python3 -m cyclonedx_py").split()  # noqa: S108
+        words = [{"python3": sys.executable, "/usr/local/bin/python3": sys.executable}.get(one, one) for one in words]
+        words = [str(sbom) if one == sbom.name else one for one in words]
+        env = {**image.env, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        subprocess.run(words, cwd=image.context, env=env, check=True)  # noqa: S603
+    assert validation.JsonStrictValidator(schema.SchemaVersion.V1_6).validate_str(sbom.read_text()) is None
+    components = {one["name"]: one for one in json.loads(sbom.read_text())["components"]}
+    assert components["numpy"]["purl"] == f"pkg:pypi/numpy@{metadata.version('numpy')}"
+    assert re.fullmatch(
+        r"pkg:deb/debian/libstdc%2B%2B6@14\.2\.0-19\?arch=amd64&distro=debian-\d+", components["libstdc++6"]["purl"]
+    )
+    assert "@1%3A1.3.dfsg%2Breally1.3.1-1?" in components["zlib1g"]["purl"]
+    assert components["python"]["version"] == platform.python_version()
+    assert components["portrait"]["hashes"][0]["content"] == known()["portrait"].sha256
+    assert "modnet" not in components, "only weights that the image contains"
+
+
+def test_the_tests_use_the_generator_of_the_sbom_that_the_image_uses(image: Image) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {f"{name}=={version}" for name, version in pins(image, "requirements-sbom.txt")} <= set(extras["dev"])
+
+
+def test_the_generator_of_the_sbom_does_not_remain_in_the_image(image: Image) -> None:
+    (step,) = (one for one in image.all("RUN") if "cyclonedx-py" in one)
+    assert step.split(" && ")[-1].split() == ["rm", "-r", "/tmp/sbom"]  # noqa: S108
+    assert not any(name.startswith("cyclonedx") for name, _ in pins(image, image.one("ARG").partition("=")[2]))
+
+
 def _with_dependencies(names: list[str]) -> set[str]:
     """Returns these packages and their dependencies, according to the installed metadata."""
     found: set[str] = set()
@@ -187,19 +243,26 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_every_package_has_a_wheel_for_the_image(image: Image, tmp_path: Path) -> None:
+def test_every_package_has_a_wheel_for_the_image_and_cuda_matches_the_driver(image: Image, tmp_path: Path) -> None:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, GLIBC + 1)]
     platforms += [f"{name}_x86_64" for name in ("manylinux1", "manylinux2010", "manylinux2014")]
+    report = tmp_path / "report.json"
     command = [
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-cache-dir"),
         *("--disable-pip-version-check", "--only-binary=:all:", "--python-version", PYTHON, "--target", str(tmp_path)),
-        *(word for platform in platforms for word in ("--platform", platform)),
+        *(word for one in platforms for word in ("--platform", one)),
+        *("--report", str(report)),
         *("--requirement", str(image.context / "sagemaker_model" / "serving" / image.one("ARG").partition("=")[2])),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0 and OFFLINE.search(done.stderr):
         pytest.skip("the package index is not reachable")
     assert done.returncode == 0, done.stderr
+    installed = {
+        one["metadata"]["name"]: one["metadata"]["version"] for one in json.loads(report.read_text())["install"]
+    }
+    assert installed["nvidia-cuda-runtime"].startswith("13.0.")
+    assert "inference-gpu-4" in AMI  # driver 580, CUDA 13.0
 
 
 def test_hadolint_reports_no_finding(image: Image) -> None:

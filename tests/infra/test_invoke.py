@@ -40,15 +40,6 @@ def test_invoke_takes_one_bundle_at_a_time_from_its_queue(serverless: Template) 
     assert serverless.of("AWS::SQS::Queue")[queue]["VisibilityTimeout"] == 6 * function["Timeout"] + 60
 
 
-def test_dead_letters_consumes_the_dead_bundles(serverless: Template) -> None:
-    consumed = {
-        target(one["EventSourceArn"])
-        for one in serverless.of("AWS::Lambda::EventSourceMapping").values()
-        if target(one["FunctionName"]).startswith("DeadLetters")
-    }
-    assert any(queue.startswith("QueuesBundlesDead") for queue in consumed)
-
-
 def test_invoke_may_only_read_bundles_invoke_the_endpoint_and_notify(serverless: Template) -> None:
     allowed = permissions(serverless, "Invoke")
     assert "endpoint/maskdrop-local-cpu-bulk-serverless" in allowed["sagemaker:InvokeEndpoint"]

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import tomllib
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +11,6 @@ import pytest
 
 from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
-from lambdas.observe import JOB_METRICS
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.settings import Settings
@@ -23,8 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
     "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
-    "EndpointName", "EventBusName", "IntakeQueueUrl", "JobsQueueUrl", "ResultsQueueUrl",
-    "BundlesQueueUrl",
+    "EndpointName", "EventBusName", "JobsQueueUrl", "ResultsQueueUrl", "BundlesQueueUrl", "DeadLettersQueueUrl",
 }  # fmt: skip
 
 FUNCTIONS = ("ingest", "invoke", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
@@ -77,28 +74,53 @@ def test_the_visibility_timeout_is_at_least_six_times_the_function_timeout(templ
     queues, functions = template.of("AWS::SQS::Queue"), template.of("AWS::Lambda::Function")
     for mapping in template.of("AWS::Lambda::EventSourceMapping").values():
         queue, function = queues[target(mapping["EventSourceArn"])], functions[target(mapping["FunctionName"])]
-        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + mapping["MaximumBatchingWindowInSeconds"]
+        assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + mapping.get("MaximumBatchingWindowInSeconds", 0)
 
 
-def test_every_queue_has_a_dead_letter_queue_and_retains_messages_for_14_days(template: Template) -> None:
+def test_all_queues_have_the_same_dead_letter_queue_and_retain_messages_for_14_days(template: Template) -> None:
     queues = template.of("AWS::SQS::Queue")
-    dead = {
+    (dead,) = {
         target(queue["RedrivePolicy"]["deadLetterTargetArn"]) for queue in queues.values() if "RedrivePolicy" in queue
     }
-    assert len(dead) == 5
-    assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
+    assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == {dead}
     assert {queue["MessageRetentionPeriod"] for queue in queues.values()} == {14 * 24 * 3600}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
 
 
-def test_a_function_consumes_every_dead_letter_queue(template: Template) -> None:
-    dead = {
-        target(queue["RedrivePolicy"]["deadLetterTargetArn"])
-        for queue in template.of("AWS::SQS::Queue").values()
-        if "RedrivePolicy" in queue
-    }
+def test_a_function_reads_the_dead_letter_queue_every_5_minutes(template: Template) -> None:
+    """An event source would take 2 of 10 concurrent executions."""
+    dead = template.body["Outputs"]["DeadLettersQueueUrl"]["Value"]["Ref"]
     read = {target(mapping["EventSourceArn"]) for mapping in template.of("AWS::Lambda::EventSourceMapping").values()}
-    assert dead <= read
+    assert dead not in read
+    (rule,) = [one for name, one in template.of("AWS::Events::Rule").items() if name.startswith("DeadLetters")]
+    assert rule["ScheduleExpression"] == "rate(5 minutes)"
+    assert target(rule["Targets"][0]["Arn"]).startswith("DeadLettersFunction")
+    allowed = permissions(template, "DeadLettersRole")
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage"):
+        assert dead in allowed[action]
+
+
+@pytest.mark.parametrize(
+    ("options", "concurrency", "each"),
+    [
+        ({}, 10, 2),
+        ({"bulk": "gpu"}, 10, 2),
+        ({"lambda_concurrency": 20, "bulk_at_once": 6}, 20, 4),
+        ({"lambda_concurrency": 100}, 100, 10),
+        ({"lambda_concurrency": 1000, "bulk_at_once": 100}, 1000, 10),
+    ],
+)
+def test_the_event_sources_leave_concurrent_executions_to_the_api(
+    tmp_path: Path, options: dict[str, Any], concurrency: int, each: int
+) -> None:
+    template = synthesize(tmp_path, "dev", **options)["Maskdrop"]
+    limits = {
+        target(mapping["EventSourceArn"]).removeprefix("Queues")[:-8]: mapping["ScalingConfig"]["MaximumConcurrency"]
+        for mapping in template.of("AWS::Lambda::EventSourceMapping").values()
+    }
+    assert limits.pop("Bundles", 0) == (0 if options.get("bulk") else options.get("bulk_at_once", 2))
+    assert limits == {"Jobs": each, "Results": each, "Webhooks": each}
+    assert sum(limits.values()) + options.get("bulk_at_once", 2) <= concurrency - 2  # the API and its authorizer
 
 
 def test_every_queue_consumer_reports_batch_item_failures(template: Template) -> None:
@@ -137,21 +159,19 @@ def test_topics_are_encrypted(template: Template) -> None:
     assert all(topic["KmsMasterKeyId"] for topic in template.of("AWS::SNS::Topic").values())
 
 
-def test_the_inbox_notifies_the_intake_queue_and_depends_on_its_policy(template: Template) -> None:
+def test_the_inbox_notifies_the_jobs_queue_and_depends_on_its_policy(template: Template) -> None:
     inbox = template.body["Outputs"]["InboxBucket"]["Value"]["Ref"]
-    intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
+    jobs = template.body["Outputs"]["JobsQueueUrl"]["Value"]["Ref"]
     (notification,) = template.of("AWS::S3::Bucket")[inbox]["NotificationConfiguration"]["QueueConfigurations"]
-    assert target(notification["Queue"]) == intake
+    assert target(notification["Queue"]) == jobs
     assert notification["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
-    (policy,) = [
-        name for name, one in template.of("AWS::SQS::QueuePolicy").items() if target(one["Queues"][0]) == intake
-    ]
+    (policy,) = [name for name, one in template.of("AWS::SQS::QueuePolicy").items() if target(one["Queues"][0]) == jobs]
     assert policy in template.body["Resources"][inbox]["DependsOn"]
 
 
-def test_the_policy_of_the_intake_queue_matches_the_generated_name_of_the_inbox(template: Template) -> None:
-    intake = template.body["Outputs"]["IntakeQueueUrl"]["Value"]["Ref"]
-    (policy,) = [one for one in template.of("AWS::SQS::QueuePolicy").values() if target(one["Queues"][0]) == intake]
+def test_the_policy_of_the_jobs_queue_matches_the_generated_name_of_the_inbox(template: Template) -> None:
+    jobs = template.body["Outputs"]["JobsQueueUrl"]["Value"]["Ref"]
+    (policy,) = [one for one in template.of("AWS::SQS::QueuePolicy").values() if target(one["Queues"][0]) == jobs]
     (allowed,) = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
     pattern = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Join"][1][-1]
     # CloudFormation names an unnamed bucket <stack>-<logical ID>-<random>, in lower case.
@@ -238,10 +258,10 @@ def test_the_application_imports_no_value_of_another_stack_and_endpoints_name_th
 def test_the_build_pushes_the_image_of_every_endpoint(
     stacks: dict[str, Template], on_gpu: dict[str, Template], packages: str
 ) -> None:
-    endpoint = stacks["MaskdropBulk"] if packages else on_gpu["MaskdropBulk"]
-    (built,) = stacks["MaskdropImage"].of("Custom::Image").values()
-    (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
-    name, _, version = tag(model(endpoint)).partition(":")
+    found = stacks if packages else on_gpu
+    (built,) = found["MaskdropImage"].of("Custom::Image").values()
+    (project,) = found["MaskdropImage"].of("AWS::CodeBuild::Project").values()
+    name, _, version = tag(model(found["MaskdropBulk"])).partition(":")
     assert name == "/maskdrop-dev"
     image = f'"$REPOSITORY:{version.replace(built["Tag"], "$TAG")}"'
     commands = json.loads(project["Source"]["BuildSpec"])["phases"]["build"]["commands"]
@@ -620,37 +640,6 @@ def test_the_stack_has_its_outputs(template: Template) -> None:
     assert {name for name, one in template.body["Outputs"].items() if "Export" not in one} == OUTPUTS
 
 
-def test_every_alarm_of_the_application_notifies_the_operator(template: Template) -> None:
-    emails = [one for one in template.of("AWS::SNS::Subscription").values() if one["Protocol"] == "email"]
-    (topic,) = [target(one["TopicArn"]) for one in emails]
-    notifying = [
-        one for one in template.of("AWS::CloudWatch::Alarm").values() if one["AlarmActions"] == [{"Ref": topic}]
-    ]
-    assert len(notifying) == len(template.of("AWS::CloudWatch::Alarm"))
-
-
-def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(template: Template) -> None:
-    """A metric that nothing writes never triggers its alarm."""
-    alarms = json.dumps(template.of("AWS::CloudWatch::Alarm"))
-    read = set(re.findall(r'"MetricName": "(\w+)", "Namespace": "Maskdrop"', alarms))
-    read |= set(
-        re.findall(r'\["Maskdrop","(\w+)"', json.dumps(template.of("AWS::CloudWatch::Dashboard")).replace("\\", ""))
-    )
-    code = "\n".join(path.read_text() for path in (ROOT / "lambdas").rglob("*.py"))
-    written = {*JOB_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
-    assert {"JobsGivenUp", "JobsDone"} <= read <= written
-
-
-def test_every_alarm_has_a_row_in_the_operations_page(template: Template) -> None:
-    """A row may be a pattern, such as `*Errors`."""
-    page = (ROOT / "docs" / "operations.md").read_text().partition("| alarm |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `([\w*]+)` \|", page, re.MULTILINE)
-    logical_ids = [name for name in template.of("AWS::CloudWatch::Alarm") if name.startswith("Alarms")]
-    names = [name.removeprefix("Alarms")[:-8] for name in logical_ids]
-    assert [name for name in names if not any(fnmatchcase(name, row) for row in rows)] == []
-    assert [row for row in rows if not any(fnmatchcase(name, row) for name in names)] == []
-
-
 def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:
     by_cloudwatch = {"Service": "cloudwatch.amazonaws.com"}
     open_to = [
@@ -665,22 +654,6 @@ def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Tem
     assert open_to == alarm_topics
     (key,) = template.of("AWS::KMS::Key").values()
     assert by_cloudwatch in [one["Principal"] for one in key["KeyPolicy"]["Statement"]]
-
-
-def test_s3_can_deliver_access_logs(template: Template) -> None:
-    logged = {
-        target(bucket["LoggingConfiguration"]["DestinationBucketName"])
-        for bucket in template.of("AWS::S3::Bucket").values()
-        if "LoggingConfiguration" in bucket
-    }
-    open_to = {
-        target(policy["Bucket"])
-        for policy in template.of("AWS::S3::BucketPolicy").values()
-        for one in policy["PolicyDocument"]["Statement"]
-        if one["Effect"] == "Allow" and one["Principal"] == {"Service": "logging.s3.amazonaws.com"}
-    }
-    assert len(logged) == 1
-    assert logged == open_to
 
 
 def test_there_is_one_dashboard(template: Template) -> None:

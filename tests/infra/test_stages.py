@@ -46,7 +46,18 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ("serverless_memory_mb = 3000", "serverless_memory_mb: "),
         ("keep_results_days = 5", "keep_jobs_days must not exceed keep_results_days"),
         ("vpc = true", "vpc needs endpoints on instances"),
+        ("bulk_at_once = 3", "bulk_at_once must be at most 2"),
         ("bulk = ", "Invalid value"),
+        (
+            "[reserved_concurrency]\ningst = 1",
+            "not a function of this stage: ingst; functions are api, authorize, dead_letters, ingest, invoke, record,",
+        ),
+        ('bulk = "gpu"\n[reserved_concurrency]\ninvoke = 1', "not a function of this stage: invoke"),
+        ("lambda_concurrency = 110\n[reserved_concurrency]\napi = 11", "lambda_concurrency must be at least 111"),
+        ('[tags]\n"maskdrop:stage" = "dev"', "tags: at most 49"),
+        ('[tags]\n"AWS:team" = "shop"', "tags: at most 49"),
+        ('[tags]\n"team" = "shop;"', "tags.team"),
+        ('kms_key = "alias/maskdrop"', "kms_key: "),
         ('[domain]\nname = "images.example.com"', "domain.certificate: Field required"),
     ],
 )
@@ -89,12 +100,19 @@ def test_the_name_of_an_endpoint_contains_its_mode_and_its_instance_type(
     assert (stage.bulk_endpoint, stage.interactive_endpoint) == (bulk, interactive)
 
 
+def test_the_repository_of_another_key_is_another_one() -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/"
+    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}1", f"{key}2")}
+    assert len(names) == 3
+    assert "maskdrop-dev" in names
+
+
 @pytest.mark.parametrize(
     ("options", "images"),
     [
         ({"bulk": "gpu", "bulk_max_instances": 2}, 2 * 20 * 3600),
         ({"bulk": "cpu"}, 4 * 3600),
-        ({"bulk": "serverless", "bulk_at_once": 3}, 3 * 3600),
+        ({"bulk": "serverless", "bulk_at_once": 3, "lambda_concurrency": 20}, 3 * 3600),
     ],
 )
 def test_the_backlog_is_limited_to_an_hour_of_work(options: dict[str, object], images: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.image import MEDIA_TYPE
 from infra.start_build import handler
 from tests.infra.conftest import Template
 
@@ -44,6 +45,26 @@ class CodeBuild:
         self.started.append(request)
 
 
+class ImageNotFoundException(Exception): ...
+
+
+class Ecr:
+    """A repository with these images. images: tag -> media type of the manifest."""
+
+    class exceptions:  # noqa: N801  as in boto3
+        ImageNotFoundException = ImageNotFoundException
+
+    def __init__(self, images: dict[str, str] | None = None) -> None:
+        self.images = images or {}
+
+    def describe_images(self, *, repositoryName: str, imageIds: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+        assert repositoryName == "maskdrop-dev"
+        tags = [image["imageTag"] for image in imageIds]
+        if not set(tags) <= set(self.images):
+            raise ImageNotFoundException
+        return {"imageDetails": [{"imageManifestMediaType": self.images[tag]} for tag in tags]}
+
+
 @pytest.fixture
 def cloudformation() -> Any:
     server = ResponseServer()
@@ -62,13 +83,19 @@ def event(kind: str, cloudformation: ResponseServer) -> dict[str, Any]:
         "StackId": "stack",
         "RequestId": "request",
         "LogicalResourceId": "Image",
-        "ResourceProperties": {"Project": "project", "Tag": "0123"},
+        "ResourceProperties": {
+            "Project": "project",
+            "Repository": "maskdrop-dev",
+            "Tag": "0123",
+            "Tags": ["0123", "0123-cpu"],
+            "MediaType": MEDIA_TYPE,
+        },
     }
 
 
 def test_the_build_receives_the_response_url_and_the_ids_of_the_request(cloudformation: ResponseServer) -> None:
     codebuild = CodeBuild()
-    handler(event("Create", cloudformation), None, codebuild)
+    handler(event("Create", cloudformation), None, codebuild, Ecr())
     (request,) = codebuild.started
     variables = {one["name"]: one["value"] for one in request["environmentVariablesOverride"]}
     assert request["projectName"] == "project"
@@ -84,16 +111,43 @@ def test_the_build_receives_the_response_url_and_the_ids_of_the_request(cloudfor
 
 
 def test_a_build_that_does_not_start_is_reported_at_once(cloudformation: ResponseServer) -> None:
-    handler(event("Create", cloudformation), None, CodeBuild(RuntimeError("too many builds")))
+    handler(event("Create", cloudformation), None, CodeBuild(RuntimeError("too many builds")), Ecr())
     (response,) = cloudformation.responses
     assert response["Status"] == "FAILED"
     assert "too many builds" in response["Reason"]
+    assert "docs/operations.md" in response["Reason"]
     assert response["RequestId"] == "request"
+
+
+def test_a_rollback_to_images_that_exist_starts_no_build(cloudformation: ResponseServer) -> None:
+    codebuild, ecr = CodeBuild(), Ecr({"0123": MEDIA_TYPE, "0123-cpu": MEDIA_TYPE})
+    handler({**event("Update", cloudformation), "PhysicalResourceId": "4567"}, None, codebuild, ecr)
+    assert codebuild.started == []
+    (response,) = cloudformation.responses
+    assert (response["Status"], response["PhysicalResourceId"]) == ("SUCCESS", "0123")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {},
+        {"0123-cpu": MEDIA_TYPE},
+        {"0123": "application/vnd.oci.image.index.v1+json", "0123-cpu": MEDIA_TYPE},
+    ],
+    ids=["none", "an interrupted build", "a manifest that SageMaker refuses"],
+)
+def test_images_are_built_unless_all_exist_and_suit_sagemaker(
+    cloudformation: ResponseServer, images: dict[str, str]
+) -> None:
+    codebuild = CodeBuild()
+    handler(event("Update", cloudformation), None, codebuild, Ecr(images))
+    assert len(codebuild.started) == 1
+    assert cloudformation.responses == []
 
 
 def test_deleting_the_stack_starts_no_build(cloudformation: ResponseServer) -> None:
     codebuild = CodeBuild()
-    handler({**event("Delete", cloudformation), "PhysicalResourceId": "old"}, None, codebuild)
+    handler({**event("Delete", cloudformation), "PhysicalResourceId": "old"}, None, codebuild, Ecr())
     assert codebuild.started == []
     (response,) = cloudformation.responses
     assert (response["Status"], response["PhysicalResourceId"]) == ("SUCCESS", "old")
@@ -108,7 +162,7 @@ def test_a_build_reports_its_outcome_to_cloudformation(
     (project,) = stacks["MaskdropImage"].of("AWS::CodeBuild::Project").values()
     (script,) = json.loads(project["Source"]["BuildSpec"])["phases"]["post_build"]["commands"]
     codebuild = CodeBuild()
-    handler(event("Create", cloudformation), None, codebuild)
+    handler(event("Create", cloudformation), None, codebuild, Ecr())
     variables = {one["name"]: one["value"] for one in codebuild.started[0]["environmentVariablesOverride"]}
     env = {
         **variables,

@@ -5,7 +5,7 @@ from lambdas import dead_letters
 from lambdas.webhooks import process
 from maskdrop.errors import HostUnavailable
 from maskdrop.webhook import RETRY_S, event_of
-from tests.fakes import NOW
+from tests.fakes import NOW, FakeDeadLetters
 from tests.unit.lambdas.test_record import sqs
 from tests.unit.maskdrop.test_webhook import URL, a_done_job, a_world
 
@@ -39,7 +39,8 @@ def test_a_failed_webhook_is_retried_with_backoff_until_the_dead_letter_queue() 
 def test_a_dead_letter_of_a_webhook_is_logged_and_fails_no_job(capsys) -> None:  # type: ignore[no-untyped-def]
     world = a_world()
     body = webhook_message(9)["Records"][0]["body"]
-    assert dead_letters.process(sqs(body), world.settings, world.services, NOW) == {"batchItemFailures": []}
+    queue = FakeDeadLetters([body])
+    assert dead_letters.process(queue, world.settings, world.services, NOW) == {"deleted": 1, "failed": 0}
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "webhook failed" in line]
     assert (line["job_id"], line["url"]) == (a_done_job().id, URL)
     assert world.jobs.records == {}

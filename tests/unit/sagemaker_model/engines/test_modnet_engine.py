@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,14 +18,35 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
+from starlette.testclient import TestClient  # noqa: E402
+
+from maskdrop.options import Options  # noqa: E402
+from maskdrop.output import Output  # noqa: E402
+from maskdrop.wire import CUSTOM_ATTRIBUTES  # noqa: E402
+from sagemaker_model.cutout import cut_out  # noqa: E402
 from sagemaker_model.engines import modnet  # noqa: E402
 from sagemaker_model.engines.onnx_session import run_matting  # noqa: E402
+from sagemaker_model.engines.torch_runner import Pass  # noqa: E402
 from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
+from sagemaker_model.serving.server import create_app  # noqa: E402
+from sagemaker_model.settings import ServerSettings  # noqa: E402
 from sagemaker_model.weights.store import MANIFEST, InvalidWeights, NotInstalled, import_file, named  # noqa: E402
+from tests.unit.sagemaker_model.engines.fake_recorder import FakeRecorder  # noqa: E402
+from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage  # noqa: E402
 
 SIDE = 64
+
+MATTE = {"channels": "alpha"}
+
+
+class ShiftedRecorder(FakeRecorder):
+    """Replays return the outputs shifted by four pixels."""
+
+    def record(self, run: Pass) -> Pass:
+        replay = super().record(run)
+        return lambda: [output.roll(4, -1) for output in replay()]
 
 
 def disc(rng: np.random.Generator, width: int = SIDE, height: int = SIDE) -> tuple[Pixels, np.ndarray]:
@@ -214,6 +236,27 @@ def test_every_shape_of_prepare_is_warmed_up(folder: Path, tmp_path: Path) -> No
 
 def test_warm_up_of_an_exported_file_does_nothing(folder: Path, tmp_path: Path) -> None:
     engine(folder, modnet.ONNX, tmp_path=tmp_path).warm_up(16)
+
+
+def test_with_wrong_graphs_the_server_returns_the_mattes_of_float32(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modnet, "SIZES", ((SIDE, SIDE),))
+    reference = engine(folder, modnet.CHECKPOINT, tmp_path=tmp_path)
+    verified = engine(folder, modnet.CHECKPOINT, tmp_path=tmp_path)
+    assert verified._runner is not None
+    verified._runner._new_recorder = ShiftedRecorder
+    settings = ServerSettings(device="cuda", workers=2, batch_max=4)
+    rgb, _ = disc(np.random.default_rng(0))
+    image = cv2.imencode(".png", rgb)[1].tobytes()
+    headers = {"Content-Type": "image/png", CUSTOM_ATTRIBUTES: json.dumps({"engine": "modnet", "output": MATTE})}
+    with TestClient(create_app(settings, {"modnet": verified}, FakeStorage)) as client:
+        response = client.post("/invocations", content=image, headers=headers)
+        metrics = client.get("/metrics").text
+    options = Options(engine="modnet", output=Output.from_json(MATTE))
+    assert response.content == cut_out(image, options, reference, settings.limits).data
+    assert 'maskdrop_optimisation{engine="modnet",optimisation="graph"} 0.0' in metrics
+    assert 'maskdrop_optimisation{engine="modnet",optimisation="batch"} 1.0' in metrics
 
 
 # Sizes

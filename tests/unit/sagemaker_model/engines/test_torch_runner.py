@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,16 +17,16 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from sagemaker_model.engines.torch_runner import (  # noqa: E402
     FILLED_MIN,
-    CannotRecord,
-    Pass,
+    Half,
     TorchRunner,
     cast_weights,
     inference_context,
     split_batch,
 )
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
+from tests.unit.sagemaker_model.engines.fake_recorder import FakeRecorder  # noqa: E402
 
-SMALL, WIDE = (3, 4, 4), (3, 4, 8)
+SMALL, WIDE = (3, 1, 16), (3, 1, 32)
 
 
 @dataclass
@@ -42,40 +43,13 @@ class Doubling:
         return [2 * x, x.sum((1, 2, 3))]
 
 
-@dataclass
-class FakeRecorder:
-    """Replays recorded passes into the same outputs. Each replay overwrites the outputs of the others with NaN.
-
-    Real graphs share their memory in the same way. recorded_max: passes after which recording fails.
-    """
-
-    recorded_max: int = 10**6
-    recorded: list[Sequence[torch.Tensor]] = field(default_factory=list)
-
-    def record(self, run: Pass) -> Pass:
-        if len(self.recorded) >= self.recorded_max:
-            raise CannotRecord("operation not permitted when stream is capturing")
-        outputs = run()
-        self.recorded.append(outputs)
-
-        def replay() -> Sequence[torch.Tensor]:
-            for others in self.recorded:
-                for other in others:
-                    other.fill_(torch.nan)
-            for output, new in zip(outputs, run(), strict=True):
-                output.copy_(new)
-            return outputs
-
-        return replay
-
-
 @pytest.fixture(params=["with graphs", "without graphs"])
 def recorder(request: pytest.FixtureRequest) -> FakeRecorder | None:
     return FakeRecorder() if request.param == "with graphs" else None
 
 
 def make_runner(network: Callable[..., list[torch.Tensor]], recorder: FakeRecorder | None = None) -> TorchRunner:
-    return TorchRunner(network, "cpu", torch.float16, (lambda: recorder) if recorder else None)
+    return TorchRunner(network, "cpu", recorder=(lambda: recorder) if recorder else None)
 
 
 def images(count: int, shape: tuple[int, ...] = SMALL) -> list[np.ndarray]:
@@ -139,7 +113,7 @@ def test_sizes_that_do_not_fit_into_memory_are_left_out_and_their_batches_are_sp
     network = Doubling(numbers_max=4 * 48)
     runner = make_runner(network, recorder)
     runner.warm_up([SMALL, WIDE], 16)
-    assert "16 images of (3, 4, 4) do not fit" in caplog.text
+    assert "16 images of (3, 1, 16) do not fit" in caplog.text
     for shape, largest in ((SMALL, 4), (WIDE, 2)):
         network.sizes.clear()
         assert_doubled(runner.run(images(13, shape)), images(13, shape))
@@ -162,19 +136,17 @@ def test_out_of_memory_without_a_graph_leaves_the_graphs_usable() -> None:
     runner.warm_up([SMALL], 4)
     network.numbers_max = 48
     with pytest.raises(torch.OutOfMemoryError):
-        runner.run(images(2, WIDE))  # a shape without a graph
+        runner.run(images(1, WIDE))  # a shape without a graph
     assert_doubled(runner.run(images(1)), images(1))
 
 
 @pytest.mark.parametrize("recorded_max", [0, 3])
-def test_if_a_graph_cannot_be_recorded_forward_passes_run_without_graphs(
-    recorded_max: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_if_a_graph_cannot_be_recorded_forward_passes_run_without_graphs(recorded_max: int) -> None:
     recorder = FakeRecorder(recorded_max=recorded_max)
     runner = make_runner(Doubling(), recorder)
-    runner.warm_up([SMALL, WIDE], 8)
+    comparisons = runner.warm_up([SMALL, WIDE], 8)
     assert len(recorder.recorded) == recorded_max
-    assert caplog.text.count("a CUDA graph cannot be recorded") == 1
+    assert not next(one for one in comparisons if one.optimisation == "graph").passed
     for shape in (SMALL, WIDE):
         assert_doubled(runner.run(images(7, shape)), images(7, shape))
 
@@ -206,10 +178,10 @@ def test_many_threads_get_their_own_outputs(recorder: FakeRecorder | None) -> No
         list(pool.map(run_images, range(100)))
 
 
-def test_a_shape_that_is_not_warmed_up_runs_as_one_batch() -> None:
+def test_a_shape_that_is_not_warmed_up_runs_one_image_at_a_time() -> None:
     network = Doubling()
     assert_doubled(make_runner(network).run(images(7)), images(7))
-    assert network.sizes == [7]
+    assert network.sizes == [1] * 7
 
 
 def test_cast_weights_casts_convolutions_and_keeps_norms() -> None:
@@ -252,7 +224,7 @@ def test_a_forward_pass_uses_tensors_of_its_device_only(name: str) -> None:
         side = network.config.prompt_encoder_config.image_size
         net, shape = Encoder(network), (2, 3, side, side)
     net.to("meta")
-    with Devices() as devices, inference_context(torch.device("meta"), torch.float16):
+    with Devices() as devices, inference_context(torch.device("meta"), torch.float32):
         output = net(torch.empty(shape))
     assert devices.on_other_devices == set()
     assert len(output) > 0
@@ -267,11 +239,13 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is a
 def test_graphs_give_the_outputs_of_the_network_without_graphs() -> None:
     torch.manual_seed(0)
     net = MODNet().eval().to("cuda").to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(net)
     cast_weights(net, torch.float16)
-    runner, plain = (TorchRunner(lambda x: (net(x)[:, 0],), "cuda", torch.float16) for _ in range(2))
+    half = Half(lambda x: (net(x)[:, 0],), torch.float16)
+    runner, plain = (TorchRunner(lambda x: (exact(x)[:, 0],), "cuda", half) for _ in range(2))
     shapes = [(3, 512, 672), (3, 672, 512), (3, 512, 512)]
-    runner.warm_up(shapes, 8)
-    assert runner._recorder is not None, "the graphs were recorded"
+    comparisons = runner.warm_up(shapes, 8)
+    assert {one.optimisation: one.passed for one in comparisons} == {"half": True, "batch": True, "graph": True}
     rng = np.random.default_rng(0)
     for shape in shapes:
         for count in (1, 3, 8, 13):
@@ -279,6 +253,17 @@ def test_graphs_give_the_outputs_of_the_network_without_graphs() -> None:
             for (outputs,), one in zip(runner.run(sent), sent, strict=True):
                 ((expected,),) = plain.run([one])
                 assert np.abs(outputs.astype(np.float32) - expected).max() < 0.02
+
+
+@on_a_gpu
+def test_a_graph_that_differs_is_switched_off() -> None:
+    def shifted_in_graphs(x: torch.Tensor) -> list[torch.Tensor]:
+        return [2 * (x.roll(1, -1) if torch.cuda.is_current_stream_capturing() else x), x.sum((1, 2, 3))]
+
+    runner = TorchRunner(shifted_in_graphs, "cuda")
+    comparisons = runner.warm_up([SMALL, WIDE], 8)
+    assert {one.optimisation: one.passed for one in comparisons} == {"batch": True, "graph": False}
+    assert_doubled(runner.run(images(7)), images(7))
 
 
 @on_a_gpu
@@ -290,9 +275,7 @@ def test_real_out_of_memory_leaves_the_graphs_usable() -> None:
             torch.empty(10**15, device=x.device)
         return [2 * x, x.sum((1, 2, 3))]
 
-    runner = TorchRunner(network, "cuda", torch.float16)
+    runner = TorchRunner(network, "cuda")
     runner.warm_up([SMALL], 8)
-    assert_doubled(runner.run(images(7)), images(7))
-    with pytest.raises(torch.OutOfMemoryError):
-        runner.run(images(3, WIDE))
+    assert max(runner._batches[SMALL]) == 2
     assert_doubled(runner.run(images(7)), images(7))

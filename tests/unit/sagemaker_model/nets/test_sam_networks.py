@@ -348,6 +348,31 @@ def test_a_warmed_up_batch_gives_the_same_embeddings(family: str, folders: Path)
             assert np.allclose(a, b, atol=2e-2)
 
 
+class MixedUp(torch.nn.Module):
+    """Returns the results of the prompts in the wrong order."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, *inputs: Any) -> tuple[Any, ...]:
+        return tuple(result.flip(0) for result in self.decoder(*inputs))
+
+
+@each_family
+@pytest.mark.parametrize("fault", [False, True])
+def test_prompts_that_differ_when_decoded_together_are_decoded_alone(fault: bool, family: str, folders: Path) -> None:
+    engine, reference = load_engine(family, folders), load_engine(family, folders)
+    if fault:
+        engine._network._decoder = MixedUp(engine._network._decoder)
+    (prompts,) = [one for one in engine.warm_up(4) if one.optimisation == "prompts"]
+    assert prompts.passed is not fault
+    assert engine._network.prompts_at_once == (1 if fault else reference._network.prompts_at_once)
+    rgb, sent = image(64, 64), tuple(Prompt(points=((x, 20.0, 1),)) for x in (5.0, 30.0, 60.0))
+    (found,), (expected,) = ([one.masks(one.embed(rgb), (64, 64), sent)] for one in (engine, reference))
+    assert np.array_equal(found.masks, expected.masks)
+
+
 # ONNX
 
 

@@ -15,6 +15,7 @@ import pytest
 from maskdrop.errors import DeadlineExceeded, Internal
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.verification import Comparison
 from sagemaker_model.serving.batcher import Batcher, OutOfMemory
 
 
@@ -35,7 +36,8 @@ class Doubling:
     def predict(self, rgb: np.ndarray, prompts: Prompts) -> Alpha:
         raise AssertionError("predict of a batched engine must not be called")
 
-    def warm_up(self, batch_max: int) -> None: ...
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
+        return ()
 
     def prepare(self, rgb: np.ndarray, prompts: Prompts) -> np.ndarray:
         return np.zeros((3, 2, 2), np.float32)

@@ -34,6 +34,7 @@ from maskdrop.wire import (
     Item,
 )
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.verification import Comparison, Difference, EngineUnavailable
 from sagemaker_model.imaging import arrays
 from sagemaker_model.serving.runtime import in_flight_max
 from sagemaker_model.serving.server import BUNDLE_BYTES_MAX, RETRY_AFTER_S, create_app
@@ -543,9 +544,11 @@ class Batched(Half):
     sizes: list[int] = field(default_factory=list)
     warm_ups: list[int] = field(default_factory=list)
     prepared: int = 0
+    comparisons: tuple[Comparison, ...] = ()
 
-    def warm_up(self, batch_max: int) -> None:
+    def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
         self.warm_ups.append(batch_max)
+        return self.comparisons
 
     def prepare(self, rgb: np.ndarray, prompts: Prompts) -> np.ndarray:
         self.prepared += 1
@@ -568,11 +571,54 @@ def test_on_a_gpu_the_engine_is_warmed_up_before_the_first_image() -> None:
 
 def test_an_error_in_warm_up_stops_the_server() -> None:
     class Unready(Batched):
-        def warm_up(self, batch_max: int) -> None:
+        def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
             raise RuntimeError("no kernel image is available")
 
     with pytest.raises(RuntimeError, match="no kernel image"), running(Unready(), device="cuda"):
         pass
+
+
+def test_an_optimisation_that_differs_is_a_warning_and_a_metric(caplog: pytest.LogCaptureFixture) -> None:
+    tolerance = Difference(0.25, 0.02)
+    on, off = (
+        Comparison("half", Difference(0.1, 0.01), tolerance),
+        Comparison("graph", Difference(0.7, 0.01), tolerance),
+    )
+    with running(Batched(comparisons=(on, off)), device="cuda") as client:
+        metrics = client.get("/metrics").text
+        assert send(client).status_code == 200
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        f"optimisation switched off: graph of the engine {DEFAULT}: "
+        "the largest difference is 0.7 (mean 0.01), the tolerance 0.25 (mean 0.02)"
+    )
+    assert f'maskdrop_optimisation{{engine="{DEFAULT}",optimisation="half"}} 1.0' in metrics
+    assert f'maskdrop_optimisation{{engine="{DEFAULT}",optimisation="graph"}} 0.0' in metrics
+    assert f'maskdrop_engine_available{{engine="{DEFAULT}"}} 1.0' in metrics
+
+
+def test_an_engine_that_is_wrong_in_float32_is_unavailable_and_the_others_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+
+    class Wrong(Batched):
+        def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
+            raise EngineUnavailable("The network returns NaN.")
+
+    engines = {"modnet": Wrong(), DEFAULT: Batched()}
+    settings = replace(SETTINGS, device="cuda")
+    with TestClient(create_app(settings, engines, FakeStorage)) as client:
+        assert client.get("/ping").status_code == 200
+        refused, done = send(client, engine="modnet"), send(client)
+        metrics = client.get("/metrics").text
+    assert done.status_code == 200
+    assert (refused.status_code, error_code(refused)) == (503, "engine_unavailable")
+    message = "The engine 'modnet' is unavailable on this server. The network returns NaN."
+    assert refused.json()["error"]["message"] == message
+    assert "engine modnet is unavailable: The network returns NaN." in caplog.text
+    assert 'maskdrop_engine_available{engine="modnet"} 0.0' in metrics
+    assert f"ready on device cuda: {DEFAULT};" in caplog.text
 
 
 def test_on_the_cpu_the_engine_is_not_warmed_up() -> None:
