@@ -64,13 +64,13 @@ def services() -> Services:
     endpoint = (
         QueuedEndpoint(bundles_queue, partial(datetime.now, UTC))
         if config.bundles_queue_url
-        else SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint)
+        else CountedSubmissions(SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint), metrics())
     )
     return Services(
         jobs=JobsTable(_client("dynamodb"), config.table, keep_days=config.keep_days),
         jobs_queue=SqsQueue(_client("sqs"), config.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
-        endpoint=CountedSubmissions(endpoint, metrics()),
+        endpoint=endpoint,
         events=CountedEvents(EventBus(_client("events"), config.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),
