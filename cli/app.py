@@ -1,5 +1,6 @@
-"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), model weights (models),
-data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model export (export)."""
+"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), failed jobs (redrive), model
+weights (models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model
+export (export)."""
 
 from __future__ import annotations
 

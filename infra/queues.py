@@ -17,7 +17,7 @@ MAX_RECEIVES = 100
 """Deliveries of a message before it moves to the dead-letter queue.
 
 Throttled functions cost deliveries: a new account has 10 concurrent executions for all of them. At the visibility
-timeouts below, 100 deliveries take 6 hours and 40 minutes (intake, jobs) to 11 hours and 40 minutes (results), so that
+timeouts below, 100 deliveries take 6 hours and 40 minutes (jobs) to 11 hours and 40 minutes (results), so that
 throttling, or an outage of a table, of some hours fails no photo. A message that no function can parse costs 100 lines
 of a log. Messages of photos that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
