@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -119,6 +120,18 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_s: float
         if time.monotonic() > deadline:
             pytest.fail(f"{description}: not within {timeout_s:.0f} s")
         time.sleep(0.1)
+
+
+@contextmanager
+def conditions(running: Running, **changes: Any) -> Iterator[None]:
+    """Simulates conditions of SageMaker."""
+    url = f"{running.stack.sagemaker_url}/control"
+    before = httpx2.get(url, trust_env=False).json()
+    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx2.post(url, json=before, trust_env=False).raise_for_status()
 
 
 def environment(state: Path) -> dict[str, str]:

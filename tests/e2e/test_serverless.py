@@ -7,17 +7,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-import httpx2
 import pytest
 from PIL import Image
 
 from local.config import ROOT, STAGE, STRICT, LocalConfig
 from maskdrop.job import Job
 from maskdrop.wire import BundleMessage
-from tests.e2e.conftest import Running, environment, started_stack, wait_until
+from tests.e2e.conftest import Running, conditions, environment, started_stack, wait_until
 from tests.e2e.test_drop_folder import bundle
 
 PHOTOS = 20
@@ -110,15 +109,3 @@ def states(running: Running, ids: list[str]) -> set[str]:
 def outcomes(running: Running) -> str:
     """Returns the log of `invoke` without spaces."""
     return running.log("invoke").replace(" ", "")
-
-
-@contextmanager
-def conditions(running: Running, **changes: Any) -> Iterator[None]:
-    """Simulates conditions of SageMaker."""
-    url = f"{running.stack.sagemaker_url}/control"
-    before = httpx2.get(url, trust_env=False).json()
-    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
-    try:
-        yield
-    finally:
-        httpx2.post(url, json=before, trust_env=False).raise_for_status()
