@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from aws_cdk import Aws
 from aws_cdk import aws_budgets as budgets
 from constructs import Construct
@@ -23,8 +25,9 @@ class AccountStack(StageStack):
             self,
             "Monthly",
             budget=budgets.CfnBudget.BudgetDataProperty(
-                # Budgets belong to the account, not to a Region.
-                budget_name=f"maskdrop-{stage.name}-{Aws.REGION}",
+                # Budgets belong to the account, not to a Region. A change of the subscriber replaces the budget: it
+                # needs another name, since CloudFormation creates the new one first.
+                budget_name=f"maskdrop-{stage.name}-{Aws.REGION}{_suffix(stage.mail)}",
                 budget_type="COST",
                 time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=stage.budget_usd, unit="USD"),
@@ -45,6 +48,10 @@ class AccountStack(StageStack):
             if stage.mail
             else [],
         )
+
+
+def _suffix(mail: str) -> str:
+    return f"-{hashlib.sha256(mail.encode()).hexdigest()[:6]}" if mail else ""
 
 
 def _of_stage(stage: Stage) -> dict[str, list[str]]:

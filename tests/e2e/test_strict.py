@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,6 +104,16 @@ def test_the_api_creates_retries_and_deletes_jobs_with_the_deployed_roles(strict
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "source_missing")
 
 
+def test_the_api_creates_a_job_once_for_an_idempotency_key(strict: Running, photo: bytes) -> None:
+    http, bucket, key = strict.images.http, strict.stack.inbox, f"inbox/default/{uuid.uuid4().hex}.jpg"
+    request, headers = {"source": {"bucket": bucket, "key": key}}, {"Idempotency-Key": uuid.uuid4().hex}
+    assert http.post("/v1/jobs", json=request, headers=headers).status_code == 404
+    strict.images.s3.put_object(Bucket=bucket, Key=key, Body=photo)
+    responses = [http.post("/v1/jobs", json=request, headers=headers) for _ in range(2)]
+    assert [one.status_code for one in responses] == [202, 202], responses[0].text
+    assert len({one.json()["id"] for one in responses}) == 1
+
+
 def test_a_job_with_a_deleted_source_fails_as_source_missing(strict: Running, photo: bytes) -> None:
     with strict.model_suspended():
         job_id = strict.put(photo)
@@ -166,8 +177,10 @@ def test_sweep_retries_a_job_whose_result_could_not_be_written(strict: Running, 
         ExpressionAttributeValues={":ages_ago": {"S": AGES_AGO}},
     )
     assert invoke(strict, "SweepFunction", {}) == {"moved": 1}
+    # No container could mark the bundle as started: the attempt does not count, and the message waits for 15 minutes.
+    strict.send(strict.stack.jobs_queue_url, JobMessage(job_id, attempts=0).to_body())
     job = strict.wait_for_end([job_id])[job_id]
-    assert (job.state, job.attempts) == ("done", 2)
+    assert (job.state, job.attempts) == ("done", 1)
 
 
 def test_sweep_fails_without_permission_to_query_the_index(strict: Running) -> None:
@@ -234,6 +247,7 @@ def test_a_signed_request_needs_permission_to_invoke_the_api(strict: Running) ->
     iam.put_role_policy(RoleName="machine", PolicyName="call", PolicyDocument=json.dumps({"Statement": [statement]}))
     response = signed(strict, strict.images.http, "/iam/v1/usage", credentials)
     assert (response.status_code, response.json()["owner"]) == (200, f"iam:arn:aws:sts::{ACCOUNT}:assumed-role/machine")
+    assert signed(strict, strict.images.http, "/iam/v1/jobs", credentials).json()["jobs"] == []
 
     forged = Credentials(credentials.access_key, "not the secret", credentials.token)
     response = signed(strict, strict.images.http, "/iam/v1/usage", forged)

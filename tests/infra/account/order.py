@@ -48,13 +48,10 @@ def _role(assembly: Assembly, resource: Resource, *names: str) -> Node | None:
     return None
 
 
-def _with_policies(kind: str, *names: str) -> Pairs:
-    def policies_before_user(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
-        for one in assembly.of(kind):
-            if role := _role(assembly, one, *names):
-                yield from ((one, policy) for policy in _policies(assembly, role))
-
-    return policies_before_user
+def policies_before_user(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
+    for one in assembly.of("AWS::Lambda::Function", "AWS::SageMaker::Model"):
+        if role := _role(assembly, one, "Role", "ExecutionRoleArn"):
+            yield from ((one, policy) for policy in _policies(assembly, role))
 
 
 def image_before_model(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
@@ -141,11 +138,7 @@ ORDERS = (
     Order("the build starts at once and is denied", policies_before_build),
     Order("S3 validates that it may send to the queue", queue_policy_before_notification),
     Order("Lambda validates that the role may receive", policies_before_event_source),
-    Order("the first invocation may be denied", _with_policies("AWS::Lambda::Function", "Role")),
-    Order(
-        "SageMaker validates the role when it creates the model",
-        _with_policies("AWS::SageMaker::Model", "ExecutionRoleArn"),
-    ),
+    Order("the service validates the role, or the first call is denied", policies_before_user),
     Order("the writer creates the log group, without retention, and CloudFormation fails", log_group_before_writer),
     Order("API Gateway creates the log group, without retention", execution_log_before_stage),
     Order("API Gateway refuses a logging level without a role of the account", account_before_stage),

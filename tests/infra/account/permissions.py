@@ -99,12 +99,15 @@ def name_of(stack: str, logical_id: str) -> str:
 
 
 def denied(assembly: Assembly, calls: Iterable[Call]) -> list[Call]:
-    """The calls that the roles of a stage may not make. Calls of roles that the stage lacks are not checked."""
+    """The calls that the roles of a stage may not make. Calls of roles, and to endpoints, that the stage lacks are not
+    checked."""
     statements = _statements(assembly)
     return [
         call
         for call in sorted(calls)
-        if call.role in statements and not any(_allows(one, call, assembly) for one in statements[call.role])
+        if call.role in statements
+        and "{MaskdropInteractive." not in _concrete(assembly, call.resource)
+        and not any(_allows(one, call, assembly) for one in statements[call.role])
     ]
 
 

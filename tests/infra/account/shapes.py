@@ -28,7 +28,7 @@ class Api:
         operation. "[]" at the end: the only item of a list. "*" at the start: one request per item.
     json: property paths whose objects the API takes as JSON text.
     omitted: property path -> why the API has no such member.
-    generated: required members that CloudFormation generates or takes from the created resource.
+    generated: paths of required members that CloudFormation generates, defaults or takes from the created resource.
     """
 
     service: str
@@ -187,7 +187,8 @@ def _validate(value: Any, shape: Any, where: str, generated: tuple[str, ...] = (
             if name not in value and name not in generated:
                 yield f"{where}.{name} is required"
         for name, item in value.items():
-            yield from _validate(item, shape.members[name], f"{where}.{name}")
+            inner = tuple(one.removeprefix(f"{name}.") for one in generated if one.startswith(f"{name}."))
+            yield from _validate(item, shape.members[name], f"{where}.{name}", inner)
     elif kind == "map":
         for name, item in value.items():
             yield from _validate(name, shape.key, f"{where} key")

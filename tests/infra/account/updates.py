@@ -7,6 +7,7 @@ the resources again, in the other direction, while the old ones still exist.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -161,6 +162,8 @@ def two_changes_of_global_indexes(old: Assembly, new: Assembly, _replaced: set[s
 def data_deleted(old: Assembly, new: Assembly, replaced: set[str]) -> Iterator[Change]:
     """A replaced or removed bucket, table, key or queue takes its data with it, or the stage loses sight of it."""
     for node, before in old.resources.items():
+        if re.fullmatch(REBUILT, before.logical_id):
+            continue
         if before.type in STORES and (node not in new.resources or str(before) in replaced):
             yield Change(str(before), "", "loses", "the stored data")
 
@@ -187,6 +190,10 @@ RULES: tuple[Rule, ...] = (
 
 STORES = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::SQS::Queue")
 """Types that hold data of users: photos, results, jobs, waiting messages, and the key that decrypts them."""
+
+
+REBUILT = r"QueuesBundles[0-9A-F]{8}"
+"""Logical IDs of stores whose content is derived: the sweep queues the jobs of a lost bundle again."""
 
 
 def left_by_a_failed_creation(assembly: Assembly) -> list[str]:

@@ -38,7 +38,7 @@ VARIANTS = {
     "everything": Variant("everything", STAGES),
     **{path.name: Variant("shop", path) for path in sorted(STAGES.iterdir()) if path.is_dir()},
 }
-"""`dev` and `prod` as users deploy them; a stage with every option; variants of one stage, between which updates lead."""
+"""`dev` and `prod` as users deploy them, a stage with every option, and variants of one stage, to test updates."""
 
 
 def read(name: str) -> Assembly:
