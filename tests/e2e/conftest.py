@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -88,6 +89,17 @@ class Running:
             yield
         finally:
             process.resume()
+
+    @contextmanager
+    def conditions(self, **changes: Any) -> Iterator[None]:
+        """Simulates conditions of SageMaker (local.sagemaker.Conditions)."""
+        url = f"{self.stack.sagemaker_url}/control"
+        before = httpx2.get(url, trust_env=False).json()
+        httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+        try:
+            yield
+        finally:
+            httpx2.post(url, json=before, trust_env=False).raise_for_status()
 
     def log(self, function: str) -> str:
         """Returns the log of a function."""
