@@ -14,7 +14,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-fast test-models coverage fuzz compare-published check check-models fix load bench bench-engines bench-peers bench-train docs tflite clean help
+.PHONY: run up down test test-fast test-models coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-train docs tflite clean help
 
 ##@ Run
 
@@ -63,12 +63,16 @@ compare-published: $(MODELS) ## Compare our SAM with the classes that its author
 
 ##@ Check
 
-check: $(DEV) ## Check lint, format, types and import contracts
+check: $(DEV) ## Check lint, format, types, import contracts and the synthesized templates
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
-	@$(MAKE) --no-print-directory check-models
+	@$(MAKE) --no-print-directory check-templates check-models
+
+check-templates: $(DEV) ## Synthesize the stages of the tests and check their templates with cdk-nag and cfn-lint
+	@$(VENV)/bin/python -m tests.infra.account.variants
+	@$(VENV)/bin/cfn-lint
 
 check-models: $(MODELS) ## Check the types of sagemaker_model, in the environment with torch
 	@$(VENV)-models/bin/mypy --strict --package sagemaker_model

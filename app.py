@@ -10,11 +10,11 @@ from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
-from infra.bundle import container_digest
 from infra.encryption import encrypt
 from infra.image import ImageStack
 from infra.interactive import InteractiveStack
 from infra.network import NetworkStack
+from infra.sources import container_digest
 from infra.stack import MaskdropStack
 
 

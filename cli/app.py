@@ -1,5 +1,6 @@
 """Manages the local stack (run, up, down, status), API keys (keys), presets (presets), model weights (models),
-data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model export (export)."""
+data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model export (export).
+Checks an account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from cli import data, evaluate, keys, models, presets, train
+from cli.doctor import doctor
 from cli.export import export
+from cli.smoke import smoke
 from cli.terminal import console, print_errors
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
@@ -47,6 +50,8 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.command()(export)
+app.command()(doctor)
+app.command()(smoke)
 
 
 @app.command()

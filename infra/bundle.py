@@ -6,12 +6,11 @@ the packages change. Assets are built under `.local/build/`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aws_cdk import AssetHashType
@@ -19,21 +18,16 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / ".local" / "build"
+from infra.sources import PURE_PYTHON, ROOT, container_digest, container_files, digest, files_of
 
-PURE_PYTHON = (
-    *("--no-deps", "--no-compile", "--only-binary=:all:"),
-    *("--platform", "any", "--implementation", "py", "--abi", "none", "--python-version", "3.14"),
-)
-"""pip options that select wheels without compiled code: one zip runs on arm64, x86 and every supported Python."""
+BUILD = ROOT / ".local" / "build"
 
 
 def lambda_code() -> lambda_.Code:
     """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.txt. The runtime provides boto3."""
     requirements = ROOT / "lambdas" / "requirements.txt"
-    files = [*_sources("maskdrop"), *_sources("lambdas")]
-    digest = _digest([requirements, *files])
+    files = [*files_of("maskdrop"), *files_of("lambdas")]
+    name = digest([requirements, *files])
 
     def install(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PURE_PYTHON]
@@ -42,41 +36,19 @@ def lambda_code() -> lambda_.Code:
         shutil.rmtree(folder / "bin", ignore_errors=True)
 
     def fill(folder: Path) -> None:
-        shutil.copytree(_prepared(f"packages-{_digest([requirements])}", install), folder, dirs_exist_ok=True)
+        shutil.copytree(_prepared(f"packages-{digest([requirements])}", install), folder, dirs_exist_ok=True)
         _copy(files, folder)
 
-    folder = _prepared(f"lambdas-{digest}", fill)
-    return lambda_.Code.from_asset(str(folder), asset_hash=digest, asset_hash_type=AssetHashType.CUSTOM)
-
-
-def container_digest() -> str:
-    """Returns the tag of the image: 16 hexadecimal digits of the digest of its source files."""
-    return _digest(_container_files())[:16]
+    folder = _prepared(f"lambdas-{name}", fill)
+    return lambda_.Code.from_asset(str(folder), asset_hash=name, asset_hash_type=AssetHashType.CUSTOM)
 
 
 def container_source(scope: Construct, construct_id: str) -> s3_assets.Asset:
     """Returns the source of the image as a zip asset in S3."""
-    folder = _prepared(f"container-{container_digest()}", lambda folder: _copy(_container_files(), folder))
+    folder = _prepared(f"container-{container_digest()}", lambda folder: _copy(container_files(), folder))
     return s3_assets.Asset(
         scope, construct_id, path=str(folder), asset_hash=container_digest(), asset_hash_type=AssetHashType.CUSTOM
     )
-
-
-def _container_files() -> list[Path]:
-    return [*_sources("maskdrop"), *_sources("sagemaker_model")]
-
-
-def _sources(folder: str) -> Iterator[Path]:
-    """Yields the files of a top-level folder in sorted order, without __pycache__."""
-    return (path for path in sorted((ROOT / folder).rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-
-
-def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(" ".join(PURE_PYTHON).encode())
-    for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(ROOT).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def _copy(files: Sequence[Path], folder: Path) -> None:

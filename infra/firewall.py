@@ -10,9 +10,18 @@ from constructs import Construct
 
 from infra.stages import Stage
 
-COUNTED = ("SizeRestrictions_BODY", "CrossSiteScripting_BODY", "GenericRFI_BODY")
-"""Rules of AWSManagedRulesCommonRuleSet that only count here. They would block bodies over 8 KB, byte patterns that
-images contain by chance, and bodies that contain a source URL."""
+COUNTED = {
+    "NoUserAgent_HEADER": "programs and devices call the API without the header User-Agent",
+    "SizeRestrictions_QUERYSTRING": "a prompt, or the presigned URL of GET /api/remove, can exceed 2,048 bytes",
+    "SizeRestrictions_BODY": "an image exceeds 8 KB",
+    "CrossSiteScripting_BODY": "an image contains the byte patterns by chance, or markup in its metadata",
+    "GenericLFI_BODY": "the metadata of an image contain file paths",
+    "GenericRFI_BODY": "a body contains the URL of a source or webhook",
+    "GenericRFI_QUERYARGUMENTS": "GET /api/remove has the URL of a source, whose host may be an IP address",
+}
+"""Rules of AWSManagedRulesCommonRuleSet that only count here: rule -> the valid request that it would block. The others
+block, since no valid request matches them: it has no cookies, scripts or paths of the instance metadata service in its
+URL or query, and its path is short and ends in no file extension of configuration files."""
 
 WINDOW_S = 300
 """Window of the rate-based rule, in seconds."""

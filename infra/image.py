@@ -96,7 +96,7 @@ class ImageStack(StageStack):
             },
             service_timeout=Duration.minutes(RESPONSE_MINUTES),
         )
-        images.node.add_dependency(project)  # with the policy of its role, without which the build cannot push
+        images.node.add_dependency(project.node.find_child("Role"))  # and its policy, without which no build can push
 
     def _project(self, repository: ecr.Repository, stage: Stage) -> codebuild.Project:
         source = container_source(self, "Source")
@@ -179,7 +179,7 @@ class ImageStack(StageStack):
             timeout=Duration.seconds(30),
             tracing=lambda_.Tracing.ACTIVE,
         )
-        starter.node.add_dependency(role)
+        starter.node.add_dependency(role.node.find_child("DefaultPolicy"))
         for rule in ("LambdaDLQ", "LambdaAsyncFailureDestination", "LambdaLatestVersion"):
             acknowledge(
                 starter, f"Serverless-{rule}", "CloudFormation invokes it once per deployment and waits for it."

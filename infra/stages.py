@@ -54,10 +54,12 @@ KeepDays = Literal[
 """Retention periods of CloudWatch Logs, in days."""
 
 Host = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
-Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/([^/*?]+/)*)?$")]
+Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/([^/*?$\s\x00-\x1f\x7f]+/)*)?$")]
 Positive = Annotated[int, Field(ge=1)]
 TagKey = Annotated[str, Field(pattern=r"^[\w .:/=+@-]+$", max_length=128)]
 TagValue = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
+KEY_ID = r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:key/{KEY_ID})?$")]
 InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
@@ -92,7 +94,7 @@ class Stage(_Table):
     bulk_at_once: concurrent bundles of `bulk` in the mode serverless.
     gpu_instance_type, gpu_usd_per_hour: the GPU instance of both endpoints, and its price.
     cpu_instance_type, cpu_usd_per_hour: the CPU instance of `bulk` in the mode cpu, and its price. Default prices are
-        list prices of us-east-1 (AWS Price List, August 2026).
+        list prices of us-east-1 (AWS Price List, August 2026); set those of your Region. They only affect `cost_usd`.
     interactive: mode of the endpoint for single images. "realtime" always runs at least one GPU instance.
     interactive_at_once: concurrent requests of `interactive` in the mode serverless. All serverless endpoints of an
         account share a quota, which is 10 in a new account.
@@ -105,8 +107,8 @@ class Stage(_Table):
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
     cors: origins whose pages may call the API, or "*".
     trusted_hosts: your hosts that sources and webhooks may name although they are not public.
-    source_buckets: buckets of this account and Region, or `bucket/prefix/`. Any caller may create jobs from their
-        images.
+    source_buckets: buckets of this account and Region, or `bucket/prefix/` without spaces. Any caller may create jobs
+        from their images.
     http_sources: whether sources may use http:// URLs.
     waf: whether AWS WAF protects the API.
     keep_results_days: retention of results, and of photos that were replaced or deleted.
@@ -162,7 +164,7 @@ class Stage(_Table):
     budget_scope: Literal["account", "stage"] = "account"
     lambda_concurrency: Annotated[int, Field(ge=10)] = 10
     reserved_concurrency: dict[str, Positive] = Field(default_factory=dict)
-    kms_key: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/.+)?$")] = ""
+    kms_key: Key = ""
     vpc: bool = False
     domain: Domain | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
@@ -173,6 +175,8 @@ class Stage(_Table):
     def _consistent(self) -> Stage:
         if self.keep_jobs_days > self.keep_results_days:
             raise ValueError("keep_jobs_days must not exceed keep_results_days: a record would name a deleted result")
+        if any({".", ".."} & {*source.split("/")} for source in self.source_buckets):
+            raise ValueError('source_buckets must not contain the parts "." and ".."')
         most = self.lambda_concurrency - API_EXECUTIONS - SOURCES * SOURCE_EXECUTIONS[0]
         if self._bundles_at_once > most:
             raise ValueError(

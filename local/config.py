@@ -129,6 +129,11 @@ class LocalConfig:
         return self.state / "sagemaker.json"
 
     @property
+    def calls_file(self) -> Path:
+        """Path of the calls that IAM roles made in strict mode, one JSON object per line."""
+        return self.state / "calls.jsonl"
+
+    @property
     def drop(self) -> Path:
         return self.folder / "drop"
 

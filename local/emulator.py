@@ -14,9 +14,11 @@ environment.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,59 @@ class ResourceStore:
         return {**builtin, "create": create, "update": update}
 
 
+CALLS_FILE = "MASKDROP_CALLS_FILE"
+PARTITION_KEYS = "maskdrop:partitionkeys"
+
+
+def record_calls(path: Path) -> None:
+    """Appends each new call that a role may make: access key, role, action, resource and DynamoDB partition keys.
+
+    Tests compare the calls with the policies of the template. Calls that IAM denies are not recorded. MiniStack has no
+    dynamodb:LeadingKeys: it allows every partition key.
+    """
+    from ministack.core import iam_actions, iam_evaluator
+
+    enforce, evaluate, lock = iam_evaluator.enforce, iam_evaluator.evaluate, threading.Lock()
+    dynamodb_context = iam_actions.dynamodb_service_context
+    access_key: ContextVar[str] = ContextVar("access_key", default="")
+    known: set[str] = set()
+
+    def evaluated(context: Any, *policies: Any) -> Any:
+        result = evaluate(context, *policies)
+        if result.decision == "Allow" and ":assumed-role/" in context.principal_arn:
+            call = {
+                "key": access_key.get(),
+                "role": context.principal_arn.split("/")[1],
+                "action": context.action,
+                "resource": context.resource_arn,
+                "leading_keys": context.service_context.get(PARTITION_KEYS) or [],
+            }
+            line = json.dumps(call) + "\n"
+            with lock:
+                if line not in known:
+                    known.add(line)
+                    with path.open("a") as file:
+                        file.write(line)
+        return result
+
+    def enforced(access_key_id: str, *arguments: Any, **named: Any) -> Any:
+        access_key.set(access_key_id)
+        return enforce(access_key_id, *arguments, **named)
+
+    def with_partition_keys(body: bytes) -> dict[str, Any]:
+        return {**dynamodb_context(body), PARTITION_KEYS: _partition_keys(json.loads(body or b"{}"))}
+
+    iam_evaluator.enforce, iam_evaluator.evaluate = enforced, evaluated
+    iam_actions.dynamodb_service_context = with_partition_keys
+
+
+def _partition_keys(request: dict[str, Any]) -> list[str]:
+    """The partition keys that a request to the registry may name; for a query, all its values."""
+    item = request.get("Key") or request.get("Item")
+    values = [item.get("kind")] if item else list((request.get("ExpressionAttributeValues") or {}).values())
+    return [value["S"] for value in values if value and "S" in value]
+
+
 def _name(physical_id: str) -> str:
     """Returns the resource name of a physical ID, which is an ARN or the name itself."""
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
@@ -139,6 +194,8 @@ def main() -> None:
     handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     app._port_is_bindable = lambda _host, _port: False
+    if calls := os.environ.get(CALLS_FILE):
+        record_calls(Path(calls))
     app.main()
 
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
+from local.account import client_in, region_of_environment
 from local.config import LocalConfig, LocalError
 from local.connect import client
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
@@ -25,14 +25,21 @@ from maskdrop.services import Registry
 SECRET_BYTES = 32
 """Random bytes (256 bits) of a key and of its webhook secret."""
 
+STAGE_TAG = "maskdrop:stage"
+"""The tag that app.py sets on every resource."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The stores of the API keys of one deployment: its registry, and API Gateway with its usage plan."""
+    """The stores of the API keys of one deployment: its registry, and API Gateway with its usage plan.
+
+    stage: name of the stage, by which `maskdrop doctor` finds its keys after the stage was destroyed.
+    """
 
     registry: Registry
     gateway: Any  # a client of API Gateway
     usage_plan: str
+    stage: str
 
     @classmethod
     def from_stack(cls, stack: str, make_client: Callable[[str], Any]) -> Deployment:
@@ -45,7 +52,7 @@ class Deployment:
     def from_outputs(cls, outputs: dict[str, str], make_client: Callable[[str], Any]) -> Deployment:
         """outputs: outputs of the stack by name. make_client: returns the client of an AWS service."""
         registry = DynamoDBRegistry(make_client("dynamodb"), outputs["RegistryTable"])
-        return cls(registry, make_client("apigateway"), outputs["UsagePlanId"])
+        return cls(registry, make_client("apigateway"), outputs["UsagePlanId"], outputs["ApiStage"])
 
 
 def create_key(
@@ -58,7 +65,9 @@ def create_key(
     """
     text = f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
     # API Gateway stores only the digest, which the authorizer returns. The digest does not authenticate a request.
-    gateway_key = target.gateway.create_api_key(name=name, value=digest(text), enabled=True)
+    gateway_key = target.gateway.create_api_key(
+        name=name, value=digest(text), enabled=True, tags={STAGE_TAG: target.stage}
+    )
     target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=gateway_key["id"], keyType="API_KEY")
     key = Key(
         id=gateway_key["id"],
@@ -95,8 +104,8 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
     Converts errors of AWS to LocalError. Raises LocalError when the local stack is not running.
     """
     if stage:
-        # boto3-stubs type boto3.client by literal service names only.
-        stack, make_client = f"Maskdrop-{stage}", cast(Callable[[str], Any], boto3.client)
+        stack = f"Maskdrop-{stage}"
+        make_client: Callable[[str], Any] = partial(client_in, region_of_environment())
     else:
         config = LocalConfig.from_env(os.environ)
         if processes.find("emulator", config.state) is None:

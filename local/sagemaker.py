@@ -28,12 +28,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -41,6 +44,7 @@ from starlette.routing import Route
 from local import processes
 from local.config import HOST, KEY_ID, MODEL_PORT, REGION, SECRET, LocalConfig
 from local.connect import assume_role, client
+from local.deploy import ACCOUNT
 from local.processes import Program
 from maskdrop.errors import MaskdropError
 from maskdrop.record import Record
@@ -540,7 +544,21 @@ def app(config: LocalConfig) -> Starlette:
         ],
         exception_handlers={MaskdropError: _handle_error},
         lifespan=sagemaker.running,
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=partial(_record, config.calls_file))] if role else [],
     )
+
+
+async def _record(path: Path, request: Request, respond: RequestResponseEndpoint) -> Response:
+    """Appends an invocation to the calls that the AWS emulator records in strict mode (local/emulator.py)."""
+    _, found, rest = request.headers.get("Authorization", "").partition("Credential=")
+    name = request.url.path.split("/")[2] if request.url.path.startswith("/endpoints/") else ""
+    if found and name:
+        action = "InvokeEndpointAsync" if "async" in request.url.path else "InvokeEndpoint"
+        resource = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/{name}"
+        call = {"key": rest.split("/")[0], "action": f"sagemaker:{action}", "resource": resource}
+        with path.open("a") as file:
+            file.write(json.dumps(call) + "\n")
+    return await respond(request)
 
 
 async def _ping(_request: Request) -> Response:

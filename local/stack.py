@@ -34,6 +34,7 @@ from local.config import (
 )
 from local.connect import client
 from local.deploy import Deployed, deploy
+from local.emulator import CALLS_FILE
 from local.processes import Program
 from local.sagemaker import model_server
 
@@ -162,6 +163,7 @@ def down(config: LocalConfig) -> None:
     processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S)
     _stack_file(config).unlink(missing_ok=True)
     config.sagemaker_file.unlink(missing_ok=True)
+    config.calls_file.unlink(missing_ok=True)
     shutil.rmtree(config.state / "tmp", ignore_errors=True)
 
 
@@ -246,7 +248,13 @@ def _strict_env(config: LocalConfig) -> dict[str, str]:
     if config.ca_bundle is None:
         return {}
     certificate, key = str(config.ca_bundle), str(config.ca_bundle.with_suffix(".key"))
-    return {"AUTH": "true", "USE_SSL": "1", "MINISTACK_SSL_CERT": certificate, "MINISTACK_SSL_KEY": key}
+    return {
+        "AUTH": "true",
+        "USE_SSL": "1",
+        "MINISTACK_SSL_CERT": certificate,
+        "MINISTACK_SSL_KEY": key,
+        CALLS_FILE: str(config.calls_file),
+    }
 
 
 def _digest(names: tuple[str, ...], stage: str) -> str:

@@ -113,7 +113,8 @@ class Settings:
     keep_days: days for which the record of a finished job is kept.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
-    source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, separated by spaces.
+    source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,
+        separated by spaces.
     http_sources: 1 fetches sources by plain http too, 0 by https only.
     """
 
@@ -146,6 +147,12 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Reads MASKDROP_<FIELD>. Raises InvalidSettings that names every fault."""
         return cls(**read(cls, env, prefix=PREFIX))
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """Bucket and key prefix of each entry of `source_buckets`. The prefix is "", or ends with "/"."""
+        entries = [entry.partition("/") for entry in self.source_buckets.split()]
+        return [(bucket, prefix) for bucket, _, prefix in entries]
 
     def to_env(self) -> dict[str, str]:
         """The environment that `from_env` reads; empty values are omitted."""

@@ -123,16 +123,24 @@ def _source(field: Any, caller: Caller, settings: Settings, services: Services) 
 def _permit(bucket: str, key: str, caller: Caller, settings: Settings) -> None:
     """Checks that the caller may use an S3 object, because the endpoint reads it with its own permissions.
 
-    All callers may use the buckets in `source_buckets`, and the uploads of their owner in the inbox. Callers with the
+    All callers may use the objects in `source_buckets`, and the uploads of their owner in the inbox. Callers with the
     scope "all" may use the whole inbox. Raises NotAllowed, InvalidOptions, SourceMissing.
     """
     if not KEY.fullmatch(key):
         raise InvalidOptions(f'"key" must have 1 to {KEY_MAX} characters and no control characters.')
     own = (INBOX_PREFIX, UPLOADS_PREFIX) if caller.scope == "all" else (uploads_of(caller.owner),)
-    if bucket not in settings.source_buckets.split() and not (bucket == settings.inbox and key.startswith(own)):
+    allowed = [*settings.sources, *((settings.inbox, prefix) for prefix in own)]
+    if not any(bucket == open_bucket and _is_under(prefix, key) for open_bucket, prefix in allowed):
         raise NotAllowed(
             "This caller may not use this S3 object. Allowed: its own uploads and objects in `source_buckets`; with "
             "the scope all, also the inbox."
         )
     if len(key.encode()) > KEY_MAX:  # S3 returns 400 for such a key
         raise SourceMissing(f'"key" must have at most {KEY_MAX} bytes; there is no such object.')
+
+
+def _is_under(prefix: str, key: str) -> bool:
+    """Returns whether a key begins with a prefix, which ends with "/" or is "". S3 compares bytes: "é" as one character
+    and as two are different keys. Below a prefix, keys with the parts "." and ".." are refused: they are ordinary names
+    for S3, but a program on the way that treats the key as a path would leave the prefix."""
+    return not prefix or (key.startswith(prefix) and not {".", ".."} & {*key.split("/")})

@@ -28,6 +28,7 @@ import local
 import maskdrop
 import sagemaker_model
 from cli.app import app
+from cli.checks import CHECKS, ESSENTIAL
 from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
@@ -479,6 +480,11 @@ def test_every_command_is_in_the_help_of_maskdrop() -> None:
     """The help lists the commands and groups in parentheses."""
     listed = re.findall(r"\w+", " ".join(re.findall(r"\((.*?)\)", app.info.help or "", re.DOTALL)))
     check_rows({name.split()[0] for name in _commands()}, {"the docstring of cli.app": listed})
+
+
+def test_every_check_of_doctor_is_documented() -> None:
+    rows = [cells[0] for cells in page_table("docs/operations.md", "| check | fails the deploy |")]
+    check_rows([check.name for check in (*ESSENTIAL, *CHECKS)], {"the table of docs/operations.md": rows})
 
 
 def test_every_make_target_is_on_a_page() -> None:

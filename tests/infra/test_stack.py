@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from infra.firewall import COUNTED
 from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
 from maskdrop.access import OPEN_PATHS
@@ -622,16 +623,30 @@ def test_cors_is_off_by_default_and_allows_the_origins_of_the_stage(template: Te
         assert function["Environment"]["Variables"]["MASKDROP_CORS_ORIGINS"] == "https://a.example https://b.example"
 
 
-def test_waf_is_off_by_default_and_does_not_block_large_bodies(template: Template, tmp_path: Path) -> None:
+def test_waf_is_off_by_default_and_only_counts_rules_that_valid_requests_match(
+    template: Template, tmp_path: Path
+) -> None:
     assert "AWS::WAFv2" not in json.dumps(template.body)
     protected = synthesize(tmp_path, "dev", waf=True)["Maskdrop"]
     (acl,) = protected.of("AWS::WAFv2::WebACL").values()
     common, rate = acl["Rules"]
     counted = common["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
-    assert {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}} in counted
+    assert {one["Name"]: one["ActionToUse"] for one in counted} == {
+        f"{name}_{part}": {"Count": {}}
+        for name, part in (
+            ("NoUserAgent", "HEADER"), ("SizeRestrictions", "QUERYSTRING"), ("SizeRestrictions", "BODY"),
+            ("CrossSiteScripting", "BODY"), ("GenericLFI", "BODY"), ("GenericRFI", "BODY"),
+            ("GenericRFI", "QUERYARGUMENTS"),
+        )
+    }  # fmt: skip
     assert rate["Statement"]["RateBasedStatement"]["Limit"] == 50 * 300
     (association,) = protected.of("AWS::WAFv2::WebACLAssociation").values()
     assert "/restapis/" in json.dumps(association["ResourceArn"])
+
+
+def test_every_rule_of_waf_that_only_counts_is_documented() -> None:
+    page = (ROOT / "docs" / "security.md").read_text().partition("## AWS WAF")[2].partition("\n## ")[0]
+    assert {*re.findall(r"`(\w+_[A-Z]+)`", page)} == {*COUNTED}
 
 
 def test_the_stack_has_its_outputs(template: Template) -> None:

@@ -46,6 +46,10 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ("serverless_memory_mb = 3000", "serverless_memory_mb: "),
         ("keep_results_days = 5", "keep_jobs_days must not exceed keep_results_days"),
         ("vpc = true", "vpc needs endpoints on instances"),
+        ('source_buckets = ["photos/my shop/"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/shop"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/${aws:username}/"]', "source_buckets.0: "),
+        ('source_buckets = ["photos/a/../b/"]', "source_buckets must not contain the parts"),
         ("bulk_at_once = 3", "bulk_at_once must be at most 2"),
         ("bulk = ", "Invalid value"),
         (
@@ -101,8 +105,8 @@ def test_the_name_of_an_endpoint_contains_its_mode_and_its_instance_type(
 
 
 def test_the_repository_of_another_key_is_another_one() -> None:
-    key = "arn:aws:kms:eu-central-1:123456789012:key/"
-    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}1", f"{key}2")}
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890a"
+    names = {Stage(name="dev", kms_key=one).repository for one in ("", f"{key}b", f"{key}c")}
     assert len(names) == 3
     assert "maskdrop-dev" in names
 

@@ -22,7 +22,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
 
     @contextmanager
     def deployment(_: str | None) -> Iterator[Deployment]:
-        yield Deployment(fake, None, "")
+        yield Deployment(fake, None, "", "dev")
 
     monkeypatch.setattr(presets, "deployment", deployment)
     return fake

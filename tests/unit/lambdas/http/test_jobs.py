@@ -182,6 +182,53 @@ def test_a_caller_can_use_source_buckets_and_its_own_uploads_and_scope_all_the_i
     assert allowed(OPERATOR) == {"open", "own", "theirs", "dropped"}
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("shop/2026/a.jpg", True),
+        ("shop/2026/summer/a b.jpg", True),
+        ("shop/2026/é.jpg", True),
+        ("shop/2026/a..jpg", True),
+        ("shop/2026", False),
+        ("shop/2026-old/a.jpg", False),
+        ("shop/a.jpg", False),
+        ("Shop/2026/a.jpg", False),
+        ("/shop/2026/a.jpg", False),
+        ("shop//2026/a.jpg", False),
+        ("shop/2026/../secret/a.jpg", False),
+        ("shop/2026/..", False),
+        ("shop/2026/./a.jpg", False),
+        ("shop%2F2026/a.jpg", False),
+        ("shop\uff0f2026/a.jpg", False),  # a full-width solidus
+        ("other/shop/2026/a.jpg", False),
+    ],
+)
+def test_a_caller_can_use_only_the_keys_below_a_prefix_of_a_source_bucket(key: str, *, allowed: bool) -> None:
+    world = World(settings=replace(SETTINGS, source_buckets="photos/shop/2026/ archive"))
+    world.storage.write("photos", key, PHOTO, "image/jpeg")
+    response = new_job(world, source={"bucket": "photos", "key": key})
+    if allowed:
+        assert response[0] == 202
+    else:
+        assert code(response) == (403, "not_allowed")
+
+
+def test_a_prefix_with_an_accent_is_compared_as_s3_does() -> None:
+    composed, decomposed = "caf\u00e9/a.jpg", "cafe\u0301/a.jpg"
+    world = World(settings=replace(SETTINGS, source_buckets="photos/caf\u00e9/"))
+    for key in (composed, decomposed):
+        world.storage.write("photos", key, PHOTO, "image/jpeg")
+    assert new_job(world, source={"bucket": "photos", "key": composed})[0] == 202
+    assert code(new_job(world, source={"bucket": "photos", "key": decomposed})) == (403, "not_allowed")
+
+
+def test_a_caller_cannot_leave_its_own_uploads_by_a_relative_path() -> None:
+    world = World()
+    key = f"{uploads_of('shop')}../{folder_of('other')}/a.jpg"
+    world.storage.write("inbox-bucket", key, PHOTO, "image/jpeg")
+    assert code(new_job(world, SHOP, source={"bucket": "inbox-bucket", "key": key})) == (403, "not_allowed")
+
+
 def test_an_upload_of_another_owner_is_missing() -> None:
     world = World()
     foreign = uploaded(world, OTHER)
