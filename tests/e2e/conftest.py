@@ -90,6 +90,17 @@ class Running:
         finally:
             process.resume()
 
+    @contextmanager
+    def conditions(self, **changes: Any) -> Iterator[None]:
+        """Simulates conditions of SageMaker (local.sagemaker.Conditions)."""
+        url = f"{self.stack.sagemaker_url}/control"
+        before = httpx2.get(url, trust_env=False).json()
+        httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+        try:
+            yield
+        finally:
+            httpx2.post(url, json=before, trust_env=False).raise_for_status()
+
     def log(self, function: str) -> str:
         """Returns the log of a function."""
         logs = client(self.config, "logs")

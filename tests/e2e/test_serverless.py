@@ -65,7 +65,7 @@ def test_an_outage_spends_neither_attempts_nor_receives(
     serverless: Running, small: bytes, outage: dict[str, bool]
 ) -> None:
     refused = outcomes(serverless).count('"outcome":"refused"')
-    with conditions(serverless, **outage):
+    with serverless.conditions(**outage):
         ids = [serverless.put(small) for _ in range(4)]
         wait_until(lambda: outcomes(serverless).count('"outcome":"refused"') > refused, "a refused bundle")
         assert {job.state for job in current(serverless, ids)} <= {"submitted", "queued"}
@@ -77,7 +77,7 @@ def test_an_outage_spends_neither_attempts_nor_receives(
 def test_a_job_of_an_expired_bundle_is_queued_and_a_late_response_still_finishes_it(
     serverless: Running, small: bytes
 ) -> None:
-    with conditions(serverless, capacity=False):
+    with serverless.conditions(capacity=False):
         job_id = serverless.put(small)
         wait_until(lambda: bool(current(serverless, [job_id])), "the job")
         [job] = current(serverless, [job_id])
