@@ -14,7 +14,7 @@ from PIL import Image
 from local.config import ROOT, STAGE, STRICT, LocalConfig
 from maskdrop.job import Job
 from maskdrop.wire import BundleMessage
-from tests.e2e.conftest import Running, conditions, environment, started_stack, wait_until
+from tests.e2e.conftest import Running, environment, started_stack, wait_until
 from tests.e2e.test_drop_folder import bundle
 
 PHOTOS = 20
