@@ -1,6 +1,6 @@
-"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), model weights (models),
-data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model export (export).
-Checks an account and a deployed stage (doctor, smoke)."""
+"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), failed jobs (redrive), model
+weights (models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model
+export (export). Checks an account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rich.table import Column, Table
 from cli import data, evaluate, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
+from cli.redrive import redrive
 from cli.smoke import smoke
 from cli.terminal import console, print_errors
 from local import processes, stack
@@ -52,6 +53,7 @@ app.add_typer(evaluate.app)
 app.command()(export)
 app.command()(doctor)
 app.command()(smoke)
+app.command()(redrive)
 
 
 @app.command()

@@ -31,6 +31,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "WebhooksGivenUp": ("dead_letters",),
     "CutoutsRefused": ("api",),
     "BundlesRefused": ("invoke",),
+    "BundlesFailed": ("record",),
+    "SubmissionsRefused": ("ingest",),
 }
 """Metrics of namespace Maskdrop, and the functions that send each of them. An alarm costs $0.10 a month for each."""
 
@@ -134,6 +136,14 @@ class Alarms(Construct):
                     below=True,
                     read="sweep",
                 )
+        self._metric(
+            "BundlesFailed",
+            "Bundles fail or expire for an hour; their photos are retried. Usual causes: the container crashes or "
+            "rejects them, or no instance starts.",
+            periods=4,
+            minutes=15,  # a bundle that fails at once is retried after at most 15 minutes
+            read="record",
+        )
         if shared.queues.bundles:
             self._metric(
                 "BundlesRefused",
@@ -144,6 +154,13 @@ class Alarms(Construct):
                 read="invoke",
             )
         else:
+            self._metric(
+                "SubmissionsRefused",
+                "The endpoint has refused bundles for 30 minutes; photos wait. Usual cause: it does not exist.",
+                periods=2,
+                minutes=15,  # a refused photo is submitted again after at most 15 minutes
+                read="ingest",
+            )
             self._alarm(
                 "NoCapacity",
                 "Bundles have been queued for 30 minutes and no instance started; photos wait. Usual causes: quota or "

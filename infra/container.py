@@ -15,10 +15,10 @@ from constructs import Construct
 
 from infra.encryption import key_use
 from infra.endpoints import VARIANT, EndpointName
-from infra.image import cpu_tag
 from infra.nag import acknowledge_wildcard
 from infra.network import SAGEMAKER_INTERFACES, NetworkStack
 from infra.retention import log_group
+from infra.sources import cpu_tag
 from infra.stage_stack import StageStack
 from infra.stages import Stage
 

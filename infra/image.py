@@ -15,14 +15,9 @@ from constructs import Construct
 from infra.bundle import container_source
 from infra.nag import acknowledge, acknowledge_wildcard
 from infra.retention import log_group
+from infra.sources import cpu_tag
 from infra.stage_stack import StageStack
 from infra.stages import Stage
-
-
-def cpu_tag(image_tag: str) -> str:
-    """Returns the tag of the CPU image: the files of `image_tag` without torch and the CUDA libraries."""
-    return f"{image_tag}-cpu"
-
 
 QUEUE_MINUTES = 15
 """Time in minutes that the build may wait for another build of the account to end. The quota of concurrent builds is 1

@@ -17,9 +17,9 @@ MAX_RECEIVES = 100
 """Deliveries of a message before it moves to the dead-letter queue.
 
 Throttled functions cost deliveries: a new account has 10 concurrent executions for all of them. At the visibility
-timeouts below, 100 deliveries take 6 hours and 40 minutes (intake, jobs) to 11 hours and 40 minutes (results): longer
-than the outages of a table or of Lambda that AWS has reported. A message that no function can read costs 100 lines in
-a log. Messages that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
+timeouts below, 100 deliveries take 6 hours and 40 minutes (jobs) to 11 hours and 40 minutes (results), so that
+throttling, or an outage of a table, of some hours fails no photo. A message that no function can parse costs 100 lines
+of a log. Messages of photos that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
 INGEST_S, RECORD_S, WEBHOOKS_S, INVOKE_S = 30, 60, 30, 120
 """Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response."""

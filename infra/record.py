@@ -41,4 +41,6 @@ class Record(Function):
         self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
         self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
-        shared.registry.allow(self.role, "dynamodb:DeleteItem", kinds=["valve"])
+        shared.registry.allow(
+            self.role, *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"), kinds=["valve"]
+        )

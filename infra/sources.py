@@ -20,6 +20,11 @@ def container_digest() -> str:
     return digest(container_files())[:16]
 
 
+def cpu_tag(image_tag: str) -> str:
+    """Returns the tag of the CPU image: the files of `image_tag` without torch and the CUDA libraries."""
+    return f"{image_tag}-cpu"
+
+
 def container_files() -> list[Path]:
     return [*files_of("maskdrop"), *files_of("sagemaker_model")]
 

@@ -18,7 +18,7 @@ from lambdas.adapters.queue import DeadLetterQueue, SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.environment import settings as settings
-from lambdas.observe import CountedEndpoint, CountedEvents, metrics
+from lambdas.observe import CountedEndpoint, CountedEvents, CountedSubmissions, metrics
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
@@ -61,15 +61,16 @@ def dead_letters() -> DeadLetterQueue:
 def services() -> Services:
     config = settings()
     bundles_queue = SqsQueue(_client("sqs"), config.bundles_queue_url)
+    endpoint = (
+        QueuedEndpoint(bundles_queue, partial(datetime.now, UTC))
+        if config.bundles_queue_url
+        else CountedSubmissions(SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint), metrics())
+    )
     return Services(
         jobs=JobsTable(_client("dynamodb"), config.table, keep_days=config.keep_days),
         jobs_queue=SqsQueue(_client("sqs"), config.jobs_queue_url),
         storage=S3Storage(_client("s3", S3_CLIENT)),
-        endpoint=(
-            QueuedEndpoint(bundles_queue, partial(datetime.now, UTC))
-            if config.bundles_queue_url
-            else SageMakerEndpoint(_client("sagemaker-runtime"), config.endpoint)
-        ),
+        endpoint=endpoint,
         events=CountedEvents(EventBus(_client("events"), config.event_bus), metrics()),
         registry=registry(),
         presets=Presets(partial(registry().list, "preset")),

@@ -15,7 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas.environment import settings
 from maskdrop.errors import EndpointStarting, Unavailable
 from maskdrop.job import Job, State
-from maskdrop.services import Events, Interactive
+from maskdrop.services import Endpoint, Events, Interactive
 from maskdrop.wire import ImageResponse, Invocation
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
@@ -96,3 +96,19 @@ class CountedEvents:
                 logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
                 if job.error.code == "gave_up":
                     self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)
+
+
+class CountedSubmissions:
+    """Counts the bundles that the asynchronous endpoint refuses in the metric SubmissionsRefused, and logs the reason:
+    it does not exist, or is throttled."""
+
+    def __init__(self, endpoint: Endpoint, metrics: Metrics) -> None:
+        self._endpoint, self._metrics = endpoint, metrics
+
+    def submit(self, bundle_id: str, input_uri: str) -> None:
+        try:
+            self._endpoint.submit(bundle_id, input_uri)
+        except Unavailable as error:
+            self._metrics.add_metric("SubmissionsRefused", MetricUnit.Count, 1)
+            logger().warning("bundle refused", extra={"bundle": bundle_id, "code": error.code, "why": error.message})
+            raise

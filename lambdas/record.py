@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
 from lambdas.messages import one_by_one
-from lambdas.observe import logger, observed
+from lambdas.observe import logger, metrics, observed
 from maskdrop.flow import record_bundle
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -26,6 +27,9 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
         record_bundle(notification, settings, services, now)
+        if not notification.completed:
+            metrics().add_metric("BundlesFailed", MetricUnit.Count, 1)
+            logger().warning("bundle failed", extra={"bundle": notification.bundle, "why": notification.reason})
         logger().info(
             "notification recorded", extra={"bundle": notification.bundle, "completed": notification.completed}
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.stages import STAGE_TAG
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
 from local.account import client_in, region_of_environment
@@ -24,9 +25,6 @@ from maskdrop.services import Registry
 
 SECRET_BYTES = 32
 """Random bytes (256 bits) of a key and of its webhook secret."""
-
-STAGE_TAG = "maskdrop:stage"
-"""The tag that app.py sets on every resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,7 @@ class Deployment:
     @classmethod
     def from_stack(cls, stack: str, make_client: Callable[[str], Any]) -> Deployment:
         """Reads the outputs of a CloudFormation stack. make_client: returns the client of an AWS service."""
-        (description,) = make_client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
-        return cls.from_outputs(outputs, make_client)
+        return cls.from_outputs(outputs_of(stack, make_client), make_client)
 
     @classmethod
     def from_outputs(cls, outputs: dict[str, str], make_client: Callable[[str], Any]) -> Deployment:
@@ -103,6 +99,16 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
 
     Converts errors of AWS to LocalError. Raises LocalError when the local stack is not running.
     """
+    with connection(stage) as (outputs, make_client):
+        yield Deployment.from_outputs(outputs, make_client)
+
+
+@contextmanager
+def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Callable[[str], Any]]]:
+    """Yields the outputs of a stage's stack, and a function that returns the client of an AWS service.
+
+    stage, errors: as for `deployment`.
+    """
     if stage:
         stack = f"Maskdrop-{stage}"
         make_client: Callable[[str], Any] = partial(client_in, region_of_environment())
@@ -114,6 +120,12 @@ def deployment(stage: str | None) -> Iterator[Deployment]:
             )
         stack, make_client = config.app_stack, partial(client, config)
     try:
-        yield Deployment.from_stack(stack, make_client)
+        yield outputs_of(stack, make_client), make_client
     except (BotoCoreError, ClientError) as error:
         raise LocalError(f"AWS request failed: {error}") from error
+
+
+def outputs_of(stack: str, make_client: Callable[[str], Any]) -> dict[str, str]:
+    """Returns the outputs of a CloudFormation stack by name."""
+    (description,) = make_client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}

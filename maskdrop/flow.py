@@ -32,7 +32,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
-from maskdrop.services import Services
+from maskdrop.services import RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
 from maskdrop.valve import DELAY_MAX_S, Valve
@@ -104,7 +104,7 @@ def enqueue(job: Job, services: Services) -> Job:
     return known
 
 
-def retry(job: Job, services: Services, now: datetime) -> Job:
+def retry(job: Job, services: RetryServices, now: datetime) -> Job:
     """Queues a failed job again. Its attempts still limit the size of its bundle, since its image may have crashed the
     container. The message of a queued job is sent again. A dropped photo with an invalid preset gets the current one
     of its folder. Raises JobNotFailed, and InvalidPreset where the preset is still invalid."""
@@ -312,7 +312,7 @@ def record_bundle(notification: Notification, settings: Settings, services: Serv
         if outcome.error is None:
             return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=cost(response), now=now)
         if outcome.error.retryable:
-            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now, started=True)
+            return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
     _publish_finished(in_threads(record_outcome, response.outcomes), services)
@@ -322,13 +322,18 @@ def requeue_bundle(
     notification: Notification, error: ErrorInfo, settings: Settings, services: Services, now: datetime
 ) -> None:
     """Queues every job of a failed bundle again. The container finds results that exist and does not compute them
-    twice. A bundle that expired before a container received it costs no attempt."""
-    Valve(services.registry, settings, now).release(notification.bundle)
+    twice.
+
+    A bundle that no container received costs no attempt. Like a refusal it pauses submissions, so that an endpoint that
+    fails at once does not get all its bundles again at once.
+    """
+    valve = Valve(services.registry, settings, now)
+    valve.release(notification.bundle)
     bundle = Bundle.from_bytes(services.storage.read(*split_s3_uri(notification.input)))
-    started = _has_started(bundle.id, settings, services)
+    unstarted_delay_s = None if _has_started(bundle.id, settings, services) else valve.pause()
 
     def requeue(item: Item) -> Job | None:
-        return retry_or_fail(item.id, error, bundle.id, settings, services, now, started=started)
+        return retry_or_fail(item.id, error, bundle.id, settings, services, now, unstarted_delay_s)
 
     _publish_finished(in_threads(requeue, bundle.items), services)
 
@@ -343,20 +348,26 @@ def _publish_finished(jobs: Iterable[Job | None], services: Services) -> None:
 
 
 def retry_or_fail(
-    job_id: str, error: ErrorInfo, bundle: str, settings: Settings, services: Services, now: datetime, *, started: bool
+    job_id: str,
+    error: ErrorInfo,
+    bundle: str,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    unstarted_delay_s: int | None = None,
 ) -> Job | None:
     """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it.
 
-    started: whether a container received the bundle. If not, the attempt does not count, and the delay is the maximum.
+    unstarted_delay_s: delay in seconds where no container received the bundle. The attempt does not count then.
     """
-    job = services.jobs.requeue(job_id, bundle=bundle, now=now, give_back=not started)
+    job = services.jobs.requeue(job_id, bundle=bundle, now=now, give_back=unstarted_delay_s is not None)
     if job is None:
         return None
-    if started and job.attempts >= settings.max_attempts:
+    if unstarted_delay_s is None and job.attempts >= settings.max_attempts:
         final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
         return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
-    delay = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if started else DELAY_MAX_S
-    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay)
+    delay_s = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if unstarted_delay_s is None else unstarted_delay_s
+    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay_s)
     return job
 
 
@@ -376,7 +387,8 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
     started = dict(zip(bundles, in_threads(lambda one: _has_started(one, settings, services), bundles), strict=True))
 
     def requeue(job: Job) -> Job | None:
-        return retry_or_fail(job.id, error, job.bundle, settings, services, now, started=started[job.bundle])
+        delay_s = None if started[job.bundle] else DELAY_MAX_S
+        return retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
 
     moved = [job for job in in_threads(requeue, late) if job]
     _publish_finished(moved, services)

@@ -92,7 +92,7 @@ class Job(Record):
 
     owner: who may see the job: the owner of the API key that created it; "" for a photo dropped into the inbox.
     bundle: id of the bundle that it was last submitted in.
-    attempts: number of submissions.
+    attempts: number of submissions. One that no container received does not count.
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.
     changed_at: time of the last change of `state`.

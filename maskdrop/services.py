@@ -222,3 +222,16 @@ class Services:
     results_queue: Queue
     serverless: Serverless
     presets: Presets
+
+
+class RetryServices(Protocol):
+    """The services that retry a job: those of a function, or those of the command line."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+
+    @property
+    def jobs_queue(self) -> Queue: ...
+
+    @property
+    def presets(self) -> Presets: ...

@@ -103,8 +103,8 @@ class Settings:
         asynchronous.
     results_queue_url: queue of the notifications that `invoke` sends; "" where SageMaker sends them.
     bundle_max: images of a full bundle, 1 to 64.
-    backlog_max: images that may be submitted and not finished; further ones wait in SQS.
-    max_attempts: submissions of an image before its job fails.
+    backlog_max: images that may be submitted and not finished; further ones wait in SQS (`maskdrop.valve`).
+    max_attempts: submissions of an image, received by a container, before its job fails.
     overdue_s: seconds that a job may stay queued or submitted before the sweep queues it again. The default is 5
         minutes more than a bundle may wait in the endpoint (6 hours, SageMaker's maximum) plus 15 minutes of
         processing.

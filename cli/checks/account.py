@@ -25,8 +25,9 @@ not checked        the local stack lacks the service, or the stage is not deploy
 CDK = "npx aws-cdk@2.1148.1"
 """The CDK command of docs/operations.md."""
 
-STACKS = ("MaskdropImage", "Maskdrop", "MaskdropBulk", "MaskdropInteractive", "MaskdropAccount")
-"""Prefixes of the names of a stage's stacks, in the order in which they are deployed."""
+NETWORK = "MaskdropNetwork"
+STACKS = ("MaskdropImage", NETWORK, "Maskdrop", "MaskdropBulk", "MaskdropInteractive", "MaskdropAccount")
+"""Prefixes of the names of a stage's stacks, in the order in which they are deployed. NETWORK: only with `vpc`."""
 
 DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"}
 """Error codes of a missing IAM permission."""

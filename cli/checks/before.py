@@ -8,17 +8,13 @@ from collections.abc import Iterator, Sequence
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.checks.account import CDK, Account, Line
+from infra.stages import UNRESERVED_MIN
 
 BOOTSTRAP_VERSION = 6
 """Oldest bootstrap stack that the templates accept: the rule CheckBootstrapVersion that CDK writes into them."""
 
 QUALIFIER = "hnb659fds"
 """Qualifier of a bootstrap stack without `--qualifier`."""
-
-UNRESERVED_MIN = 10
-"""Executions that Lambda keeps unreserved in a new account; it rejects a reservation that leaves fewer. Other accounts
-have a higher minimum, up to UNRESERVED_USUAL."""
-UNRESERVED_USUAL = 100
 
 BUILDS = "Concurrently running builds for Linux/Medium environment"
 """Name of the quota of CodeBuild for the environment in infra/image.py."""
@@ -100,15 +96,12 @@ def lambda_concurrency(account: Account) -> Iterator[Line]:
         return
     name, wanted = "reserved concurrency", sum(stage.reserved_concurrency.values())
     rest = limits["UnreservedConcurrentExecutions"] + _reserved(account) - wanted
-    page = account.console("servicequotas/home/services/lambda/quotas")
     finding = f"The reservations of the stage ({wanted}) leave {rest} unreserved executions to the account."
-    remedy = f"lower [reserved_concurrency] in {account.file}\nor request a higher Lambda quota: {page}"
     if rest < UNRESERVED_MIN:
         finding += f" Lambda rejects fewer than {UNRESERVED_MIN}."
+        page = account.console("servicequotas/home/services/lambda/quotas")
+        remedy = f"lower [reserved_concurrency] in {account.file}\nor request a higher Lambda quota: {page}"
         yield Line(name=name, level="fails the deploy", finding=finding, remedy=remedy)
-    elif rest < UNRESERVED_USUAL:
-        finding += f" Lambda keeps {UNRESERVED_MIN} to {UNRESERVED_USUAL}, depending on the account."
-        yield Line(name=name, level="warning", finding=finding, remedy=remedy)
     else:
         yield Line(name=name, level="ok", finding=finding)
 

@@ -10,15 +10,12 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from cli.checks.account import STACKS, Account, Level, Line
-from infra.sources import container_digest
-from local.keys import STAGE_TAG
+from cli.checks.account import NETWORK, STACKS, Account, Level, Line
+from infra.sources import container_digest, cpu_tag
+from infra.stages import BACKLOG_S, STAGE_TAG
 
-QUEUE_AGE_S = 1800
-"""Age of the oldest message of a queue that is reported, in seconds: the threshold of the alarm IntakeAge."""
-
-BUILD_MINUTES = 20
-"""Duration of an image build in minutes (estimated)."""
+QUEUE_AGE_S = 2 * BACKLOG_S
+"""Age of the oldest message of a queue that is reported, in seconds: the highest threshold of the alarms on queues."""
 
 DELETE = {
     "s3": "aws s3 rb --force s3://{name}",
@@ -44,7 +41,8 @@ def stacks(account: Account) -> Iterator[Line]:
             reason = _first_failure(account, name) or stack.get("StackStatusReason", "")
             finding = f"{status}: {reason}" if reason else finding
         yield Line(name=name, level=level, finding=finding, remedy=remedy)
-    names = [f"{prefix}-{account.stage.name}" for prefix in STACKS]
+    expected = [prefix for prefix in STACKS if prefix != NETWORK or account.stage.vpc]
+    names = [f"{prefix}-{account.stage.name}" for prefix in expected]
     missing = [name for name in names if name not in account.stacks]
     if missing and not account.local:
         finding = f"Not deployed: {', '.join(missing)}."
@@ -90,23 +88,24 @@ def _first_failure(account: Account, name: str) -> str:
 def image(account: Account) -> Iterator[Line]:
     """The images of this version exist, and the last build succeeded."""
     name, tag = "image", container_digest()
+    tags = [cpu_tag(tag), *([tag] if account.stage.uses_gpu else [])]
     try:
-        repository = f"maskdrop-{account.stage.name}"
-        account.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+        which = {"repositoryName": account.stage.repository, "imageIds": [{"imageTag": one} for one in tags]}
+        account.client("ecr").describe_images(**which)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("ImageNotFoundException", "RepositoryNotFoundException"):
             raise
-        finding = f"The image of this version ({tag}) does not exist; the next deploy builds it."
+        finding = f"The image of this version ({' or '.join(tags)}) does not exist; the next deploy builds it."
         yield Line(name=name, level="warning", finding=finding, remedy=account.deploy)
     else:
-        yield Line(name=name, level="ok", finding=f"The image of this version ({tag}) exists.")
+        yield Line(name=name, level="ok", finding=f"The image of this version exists ({', '.join(tags)}).")
     build = _last_build(account)
     if build and build["buildStatus"] in ("FAILED", "FAULT", "TIMED_OUT"):
         finding = f"The last build, {build['id']}, ended as {build['buildStatus']} in the phase {_phase(build)}."
         remedy = build.get("logs", {}).get("deepLink") or account.console("codesuite/codebuild/builds")
         yield Line(name="image build", level="warning", finding=finding, remedy=remedy)
     elif build and build["buildStatus"] == "IN_PROGRESS":
-        finding = f"{build['id']} is in progress; it takes about {BUILD_MINUTES} minutes."
+        finding = f"{build['id']} is in progress."
         remedy = build.get("logs", {}).get("deepLink", "")
         yield Line(name="image build", level="warning", finding=finding, remedy=remedy)
 
@@ -164,7 +163,7 @@ def queues(account: Account) -> Iterator[Line]:
         count, age = int(one["ApproximateNumberOfMessages"]), ages.get(_name(one), 0)
         page = account.console(f"sqs/v3/home?region={account.region}#/queues/{quote(one['Url'], safe='')}")
         if one["QueueArn"] in dead and count:
-            finding = f"{_name(one)} has {count} dead letters; the function dead_letters has not consumed them."
+            finding = f"{_name(one)} has {count} dead letters; the function dead_letters reads them every 5 minutes."
             remedy = f"read the log /maskdrop/{account.stage.name}/dead_letters\nqueue: {page}"
         elif one["QueueArn"] not in dead and age >= QUEUE_AGE_S:
             finding = f"The oldest of {count} messages in {_name(one)} is {timedelta(seconds=round(age))} old."
@@ -280,7 +279,7 @@ def _fixed_names(account: Account) -> Iterator[str]:
         for group in account.pages("logs", "describe_log_groups", "logGroups", logGroupNamePrefix=prefix):
             yield group["arn"].removesuffix(":*")
     try:
-        response = account.client("ecr").describe_repositories(repositoryNames=[f"maskdrop-{stage}"])
+        response = account.client("ecr").describe_repositories(repositoryNames=[account.stage.repository])
     except ClientError as error:
         if error.response["Error"]["Code"] != "RepositoryNotFoundException":
             raise

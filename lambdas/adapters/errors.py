@@ -14,7 +14,7 @@ from maskdrop.errors import Unavailable
 def translated_errors(kind: type[Unavailable], action: str) -> Iterator[None]:
     """Raises `kind` for every botocore error of the block. action: start of the error message, such as "Listing jobs".
 
-    Every such error is retryable, also a missing permission: an operator may add it before the last of 10 deliveries.
+    Every such error is retryable, also a missing permission: an operator may add it before the last delivery.
     """
     try:
         yield

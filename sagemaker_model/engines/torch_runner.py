@@ -1,7 +1,6 @@
 """Runs a torch network on batches of images.
 
-Whatever makes it faster than float32, one image at a time, is compared with that first, and switched off if it differs
-(verification.py).
+Half precision, batches and graphs are used after a comparison with float32, one image at a time (verification.py).
 
 On a GPU by CUDA graphs: the hundreds of small kernels of a forward pass are recorded once and launched together. A
 graph replays its kernels on the same memory. So each shape and batch size has its own graph, the graphs share their

@@ -27,8 +27,8 @@ Optimisation = Literal["half", "batch", "graph", "prompts"]
 """half: half precision. batch: several images in one forward pass. graph: CUDA graphs. prompts: several prompts on one
 image in one pass of SAM's decoder."""
 
-SWITCHED_OFF = "optimisation switched off"
-"""Start of the warning, for a metric filter of CloudWatch."""
+SWITCHED_OFF = "switched off:"
+"""In the log of every optimisation and engine that is switched off: the pattern for a metric filter of CloudWatch."""
 
 IMAGE = Path(__file__).with_name("verification.jpg")
 """The built-in image: samples/default/astronaut.png (NASA, public domain) at 192x192. A network for people returns an

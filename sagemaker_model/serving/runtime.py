@@ -79,7 +79,7 @@ class Runtime:
             try:
                 comparisons = await self._prepare(engine)
             except EngineUnavailable as error:
-                log.error("engine %s is unavailable: %s", name, error)
+                log.error("engine %s %s: %s", SWITCHED_OFF, name, error)
                 self._unavailable[name] = error
                 self.metrics.engine(name, None)
                 continue
@@ -87,7 +87,7 @@ class Runtime:
                 if one.passed:
                     log.info("engine %s: %s is on: %s", name, one.optimisation, one)
                 else:
-                    log.warning("%s: %s of the engine %s: %s", SWITCHED_OFF, one.optimisation, name, one)
+                    log.warning("optimisation %s %s of the engine %s: %s", SWITCHED_OFF, one.optimisation, name, one)
             self.metrics.engine(name, comparisons)
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))

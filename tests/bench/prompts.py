@@ -32,6 +32,8 @@ class Prompts:
 def measured(name: str, engine: Sam, device: str, weights: Path) -> Prompts:
     """Measures one engine. Raises InvalidWeights, and NotInstalled if the folder has no weights for it."""
     engine.setup(device, weights, cores())
+    if device == "cuda":
+        engine.warm_up(1)  # no optimisation is on before
     rgb = decode(jpeg(SIDE), ServerSettings().limits).rgb
     firsts: list[float] = []
     while len(firsts) < RUNS_MIN:

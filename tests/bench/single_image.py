@@ -16,7 +16,7 @@ from maskdrop.catalog import ENGINES
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from sagemaker_model.cutout import cut_out
-from sagemaker_model.engines.base import Engine, load
+from sagemaker_model.engines.base import BatchedEngine, Engine, load
 from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.settings import ServerSettings
 from tests.bench.measure import peak_mb, reset_peak, runs
@@ -65,6 +65,9 @@ def _measured(name: str, device: str, weights: Path) -> list[EngineTiming]:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     engines = load([ENGINES[name]], device, weights)
+    for engine in engines.values():
+        if device == "cuda" and isinstance(engine, BatchedEngine):
+            engine.warm_up(1)  # no optimisation is on before
     rows: list[EngineTiming] = []
     for side in SIDES if engines else ():
         rows.append(_at_size(name, engines[name], side))

@@ -46,6 +46,7 @@ from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive, Settings
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, no_conversion
+from sagemaker_model.engines.verification import Optimisation
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
@@ -299,6 +300,13 @@ def test_every_function_is_in_every_table() -> None:
             "docs/architecture.md": handlers & words,
         },
     )
+
+
+def test_every_optimisation_and_engine_is_in_the_table_of_optimisations_on_a_gpu() -> None:
+    header, start = page_text("docs/models.md", "| engine | `half`"), "| engine | `half`"
+    check_rows(get_args(Optimisation), {"docs/models.md, columns": code_spans(header)})
+    engines = {name for cells in page_table("docs/models.md", start) for name in code_spans(cells[0])}
+    check_rows(ENGINES, {"docs/models.md, rows": engines})
 
 
 def test_every_metric_of_the_functions_is_documented() -> None:

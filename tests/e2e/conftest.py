@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import httpx2
 import psutil
@@ -93,6 +93,17 @@ class Running:
         finally:
             process.resume()
 
+    @contextmanager
+    def conditions(self, **changes: Any) -> Iterator[None]:
+        """Simulates conditions of SageMaker (local.sagemaker.Conditions)."""
+        url = f"{self.stack.sagemaker_url}/control"
+        before = httpx2.get(url, trust_env=False).json()
+        httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+        try:
+            yield
+        finally:
+            httpx2.post(url, json=before, trust_env=False).raise_for_status()
+
     def log(self, function: str) -> str:
         """Returns the log of a function."""
         logs = client(self.config, "logs")
@@ -123,6 +134,18 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_s: float
         if time.monotonic() > deadline:
             pytest.fail(f"{description}: not within {timeout_s:.0f} s")
         time.sleep(0.1)
+
+
+@contextmanager
+def conditions(running: Running, **changes: Any) -> Iterator[None]:
+    """Simulates conditions of SageMaker."""
+    url = f"{running.stack.sagemaker_url}/control"
+    before = httpx2.get(url, trust_env=False).json()
+    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx2.post(url, json=before, trust_env=False).raise_for_status()
 
 
 def environment(state: Path) -> dict[str, str]:

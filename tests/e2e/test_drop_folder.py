@@ -13,7 +13,7 @@ import pytest
 
 from maskdrop.errors import JobNotFound
 from maskdrop.job import Source, dropped
-from tests.e2e.conftest import Running, inbox_key, wait_until
+from tests.e2e.conftest import Running, conditions, inbox_key, wait_until
 
 LONG = "default/" + "/".join(["ü" * 60] * 8) + "/a.jpg"
 
@@ -181,3 +181,20 @@ def test_the_api_requires_a_key_except_for_the_health_check(api: httpx2.Client) 
 def test_an_unknown_job_returns_404(running: Running) -> None:
     response = running.images.http.get(f"/v1/jobs/{'0' * 32}")
     assert (response.status_code, response.json()["error"]["code"]) == (404, JobNotFound.code)
+
+
+def test_photos_that_arrive_while_the_endpoint_does_not_exist_are_processed_when_it_does(
+    running: Running, photo: bytes
+) -> None:
+    with conditions(running, deployed=False):
+        ids = [running.put(photo) for _ in range(3)]
+        wait_until(lambda: all(queued_again(running, job_id) for job_id in ids), "queued jobs")
+    # Submissions pause for a minute, and the messages are delayed by one or two.
+    jobs = running.wait_for_end(ids)
+    assert {(job.state, job.attempts) for job in jobs.values()} == {("done", 1)}
+
+
+def queued_again(running: Running, job_id: str) -> bool:
+    """Returns whether a job is queued and has its attempt back."""
+    job = running.jobs.get(job_id)
+    return job is not None and (job.state, job.attempts) == ("queued", 0)

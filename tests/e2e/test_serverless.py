@@ -6,11 +6,8 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
-import httpx2
 import pytest
 from PIL import Image
 
@@ -68,7 +65,7 @@ def test_an_outage_spends_neither_attempts_nor_receives(
     serverless: Running, small: bytes, outage: dict[str, bool]
 ) -> None:
     refused = outcomes(serverless).count('"outcome":"refused"')
-    with conditions(serverless, **outage):
+    with serverless.conditions(**outage):
         ids = [serverless.put(small) for _ in range(4)]
         wait_until(lambda: outcomes(serverless).count('"outcome":"refused"') > refused, "a refused bundle")
         assert {job.state for job in current(serverless, ids)} <= {"submitted", "queued"}
@@ -80,7 +77,7 @@ def test_an_outage_spends_neither_attempts_nor_receives(
 def test_a_job_of_an_expired_bundle_is_queued_and_a_late_response_still_finishes_it(
     serverless: Running, small: bytes
 ) -> None:
-    with conditions(serverless, capacity=False):
+    with serverless.conditions(capacity=False):
         job_id = serverless.put(small)
         wait_until(lambda: bool(current(serverless, [job_id])), "the job")
         [job] = current(serverless, [job_id])
@@ -122,15 +119,3 @@ def states(running: Running, ids: list[str]) -> set[str]:
 def outcomes(running: Running) -> str:
     """Returns the log of `invoke` without spaces."""
     return running.log("invoke").replace(" ", "")
-
-
-@contextmanager
-def conditions(running: Running, **changes: Any) -> Iterator[None]:
-    """Simulates conditions of SageMaker."""
-    url = f"{running.stack.sagemaker_url}/control"
-    before = httpx2.get(url, trust_env=False).json()
-    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
-    try:
-        yield
-    finally:
-        httpx2.post(url, json=before, trust_env=False).raise_for_status()

@@ -65,11 +65,15 @@ def test_every_alarm_has_a_row_in_the_operations_page(template: Template, on_gpu
     assert [row for row in rows if not any(fnmatchcase(name, row) for name in names)] == []
 
 
-def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(template: Template) -> None:
+def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(
+    template: Template, on_gpu: dict[str, Template]
+) -> None:
     """A metric that no function writes never triggers its alarm."""
-    read = {one["MetricName"] for alarm in alarms(template).values() for one in metrics(alarm)
-            if one["Namespace"] == "Maskdrop"}  # fmt: skip
-    read |= {one[1] for one in widget_metrics(template) if one[0] == "Maskdrop"}
+    read = set()
+    for stack in (template, on_gpu["Maskdrop"]):
+        read |= {one["MetricName"] for alarm in alarms(stack).values() for one in metrics(alarm)
+                 if one["Namespace"] == "Maskdrop"}  # fmt: skip
+        read |= {one[1] for one in widget_metrics(stack) if one[0] == "Maskdrop"}
     code = "\n".join(path.read_text() for path in (ROOT / "lambdas").rglob("*.py"))
     written = {*JOB_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
     assert read == {*METRICS}
@@ -81,7 +85,7 @@ def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(t
 def test_every_metric_of_ours_has_the_dimensions_service_and_stage(template: Template) -> None:
     """Without the stage, a job of `dev` would raise the alarm of `prod`."""
     ours = [one for alarm in alarms(template).values() for one in metrics(alarm) if one["Namespace"] == "Maskdrop"]
-    assert len(ours) == 7
+    assert len(ours) == 8
     for metric in ours:
         assert dimensions(metric).keys() == {"service", "stage"}
         assert dimensions(metric)["stage"] == "dev"
@@ -131,6 +135,7 @@ def test_photos_that_wait_for_the_endpoint_raise_an_alarm_in_every_mode(
     serverless, gpu = alarms(template), alarms(on_gpu["Maskdrop"])
     assert ("BundlesRefused" in serverless, "NoCapacity" in serverless) == (True, False)
     assert ("BundlesRefused" in gpu, "NoCapacity" in gpu) == (False, True)
+    assert ("SubmissionsRefused" in serverless, "SubmissionsRefused" in gpu) == (False, True)
     assert dimensions(gpu["NoCapacity"]) == {"EndpointName": "maskdrop-dev-bulk-g6-xlarge"}
 
 

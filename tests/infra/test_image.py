@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra import stages
-from infra.image import MEDIA_TYPE, cpu_tag
+from infra.image import MEDIA_TYPE
+from infra.sources import cpu_tag
 from tests.infra.conftest import Template
 
 

@@ -498,8 +498,10 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
     )  # fmt: skip
     keeps = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
     assert on_registry == {
-        "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one}, "Ingest": {"preset": reads_all},
-        "DeadLetters": {"preset": reads_all},
+        "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one},
+        "Ingest": {"preset": reads_all, "valve": keeps | reads_all},
+        "DeadLetters": {"preset": reads_all, "valve": keeps},
+        "Record": {"valve": keeps}, "Sweep": {"valve": reads_one},
         "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all},
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from cli import doctor
 from cli.app import app
 from cli.checks import before, deployed, endpoints, examine, options
 from cli.checks.account import CDK, Account, Level, Line
-from infra.sources import container_digest
+from infra.sources import container_digest, cpu_tag
 from infra.stages import Stage
 from local.account import client_in, region_of_environment
 from tests.unit.cli.aws import Error, FakeAws, Response, denied, new_account, quotas, settings
@@ -419,11 +419,15 @@ def test_fewer_lambda_executions_than_the_stage_expects_are_a_warning(allowed: i
 
 
 @pytest.mark.parametrize(
-    ("allowed", "level"), [(10, "fails the deploy"), (14, "fails the deploy"), (15, "warning"), (1000, "ok")]
+    ("allowed", "level"), [(10, "fails the deploy"), (104, "fails the deploy"), (105, "ok"), (1000, "ok")]
 )
-def test_a_reservation_leaves_at_least_10_executions(allowed: int, level: Level) -> None:
+def test_a_reservation_leaves_at_least_100_executions(allowed: int, level: Level) -> None:
     responses = {"lambda.GetAccountSettings": settings(allowed)}
-    lines = list(before.lambda_concurrency(account(responses, reserved_concurrency={"api": 3, "ingest": 2})))
+    lines = list(
+        before.lambda_concurrency(
+            account(responses, lambda_concurrency=105, reserved_concurrency={"api": 3, "ingest": 2})
+        )
+    )
     assert (lines[-1].name, lines[-1].level) == ("reserved concurrency", level)
 
 
@@ -431,10 +435,10 @@ def test_what_the_deployed_stage_reserves_counts_as_free() -> None:
     responses = {
         **with_resources(("AWS::Lambda::Function", "api")),
         "lambda.GetFunctionConcurrency": {"ReservedConcurrentExecutions": 5},
-        "lambda.GetAccountSettings": settings(200, unreserved=95),
+        "lambda.GetAccountSettings": settings(200, unreserved=195),
     }
-    lines = list(before.lambda_concurrency(account(responses, reserved_concurrency={"api": 5})))
-    assert "95 unreserved" in lines[-1].finding
+    lines = list(before.lambda_concurrency(account(responses, lambda_concurrency=105, reserved_concurrency={"api": 5})))
+    assert "195 unreserved" in lines[-1].finding
 
 
 def builds(*statuses: str) -> dict[str, Response | Error]:
@@ -533,7 +537,7 @@ def test_a_stage_without_bedrock_models_has_no_line() -> None:
 
 
 CERTIFICATE = f"arn:aws:acm:us-east-1:{ID}:certificate/1"
-KEY = f"arn:aws:kms:us-east-1:{ID}:key/1"
+KEY = f"arn:aws:kms:us-east-1:{ID}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 @pytest.mark.parametrize(
@@ -684,15 +688,28 @@ def test_missing_stacks_are_named() -> None:
     assert lines[-1].finding == "Not deployed: MaskdropBulk-dev, MaskdropInteractive-dev, MaskdropAccount-dev."
 
 
+def test_a_stage_with_a_vpc_has_a_stack_more() -> None:
+    lines = list(deployed.stacks(account(stacks(**ALL), vpc=True, bulk="gpu", interactive="off")))
+    assert lines[-1].finding == "Not deployed: MaskdropNetwork-dev."
+
+
 IMAGE = {"ecr.DescribeImages": {"imageDetails": [{"imageTags": [container_digest()]}]}}
 
 
-def test_the_image_of_this_version_exists() -> None:
+@pytest.mark.parametrize(
+    ("stage", "tags"),
+    [
+        (Stage(name="dev"), [cpu_tag(container_digest())]),
+        (Stage(name="dev", bulk="gpu"), [cpu_tag(container_digest()), container_digest()]),
+    ],
+    ids=["serverless", "gpu"],
+)
+def test_the_images_of_this_version_exist(stage: Stage, tags: list[str]) -> None:
     aws = FakeAws({**new_account(), **IMAGE})
-    (line,) = deployed.image(Account(Stage(name="dev"), "us-east-1", aws.client))
+    (line,) = deployed.image(Account(stage, "us-east-1", aws.client))
     assert line.level == "ok"
     (request,) = [request for name, request in aws.requests if name == "ecr.DescribeImages"]
-    assert request == {"repositoryName": "maskdrop-dev", "imageIds": [{"imageTag": container_digest()}]}
+    assert request == {"repositoryName": "maskdrop-dev", "imageIds": [{"imageTag": tag} for tag in tags]}
 
 
 @pytest.mark.parametrize("code", ["ImageNotFoundException", "RepositoryNotFoundException"])

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from lambdas import environment
-from lambdas.observe import CountedEndpoint, metrics, observed
+from lambdas.observe import CountedEndpoint, CountedSubmissions, metrics, observed
 from maskdrop.errors import EmptyFile, EndpointStarting, EndpointUnavailable, MaskdropError
 from maskdrop.options import Options
 from maskdrop.wire import Invocation
-from tests.fakes import SETTINGS
+from tests.fakes import SETTINGS, FakeEndpoint
 
 CONTEXT: Any = SimpleNamespace(
     function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn:aws:lambda:r:1:function:f", aws_request_id="r"
@@ -62,6 +62,20 @@ def test_a_refused_synchronous_request_is_counted(error: MaskdropError, counted:
     with pytest.raises(type(error)):
         CountedEndpoint(endpoint, counter).cut_out(b"photo", Invocation(Options()))
     assert names == ["CutoutsRefused"] * counted
+
+
+def test_a_refused_submission_is_counted_and_its_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    names: list[str] = []
+    counter: Any = SimpleNamespace(add_metric=lambda name, *_: names.append(name))
+    endpoint = FakeEndpoint()
+    CountedSubmissions(endpoint, counter).submit("b1", "s3://bucket/b1")
+    assert (len(endpoint.submitted), names) == (1, [])
+    endpoint.unavailable = True
+    with pytest.raises(EndpointUnavailable):
+        CountedSubmissions(endpoint, counter).submit("b2", "s3://bucket/b2")
+    assert names == ["SubmissionsRefused"]
+    (line,) = [line for line in caplog.records if line.message == "bundle refused"]
+    assert "ThrottlingException" in line.why  # type: ignore[attr-defined]
 
 
 def _raiser(error: MaskdropError) -> Callable[..., None]:

@@ -194,6 +194,27 @@ def test_an_outage_of_48_hours_fails_no_photo(outage: Callable[[Deployment], Cal
     assert {job.attempts for job in jobs} == {1}
 
 
+def test_an_image_that_crashes_the_container_fails_alone_after_an_outage() -> None:
+    deployment = Deployment()
+    deployment.drop(20)
+    deployment.run(OUTAGE, no_capacity(deployment))
+    poison = min(deployment.world.jobs.records)
+
+    def work() -> None:
+        for bundle_id, (bundle, _) in list(deployment.endpoint.waiting.items()):
+            if poison in {item.id for item in bundle.items}:
+                deployment.world.failed(bundle, "The container crashed.")  # after it marked the bundle as started
+                deployment.notify(bundle_id, completed=False)
+            else:
+                deployment.notify(bundle_id, completed=True)
+
+    deployment.run(timedelta(hours=3), work)
+    jobs = deployment.world.jobs.records
+    assert {job.id for job in jobs.values() if job.state == "failed"} == {poison}
+    assert {job.state for job in jobs.values()} == {"done", "failed"}
+    assert jobs[poison].attempts == deployment.world.settings.max_attempts
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_lost_and_duplicate_notifications_and_messages_fail_no_photo(seed: int) -> None:
     deployment = Deployment(seed)

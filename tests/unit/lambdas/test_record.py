@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from lambdas.observe import metrics
 from lambdas.record import process
 from maskdrop.flow import admit, new_jobs
 from maskdrop.wire import Notification
@@ -37,6 +38,18 @@ def test_a_notification_finishes_its_job() -> None:
     response = process(sqs(body(notification)), world.settings, world.services, NOW)
     assert response == {"batchItemFailures": []}
     assert [job.state for job in world.jobs.records.values()] == ["done"]
+
+
+def test_a_failed_bundle_is_counted_and_its_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
+    (bundle,) = world.bundles()
+    metrics().clear_metrics()
+    process(sqs(body(world.failed(bundle, "connection reset"))), world.settings, world.services, NOW)
+    assert list(metrics().metric_set) == ["BundlesFailed"]
+    metrics().clear_metrics()
+    (line,) = [line for line in caplog.records if line.message == "bundle failed"]
+    assert line.why == "connection reset"  # type: ignore[attr-defined]
 
 
 def test_only_notifications_without_a_readable_response_are_returned() -> None:

@@ -344,7 +344,25 @@ def test_a_bundle_that_no_container_received_costs_no_attempt_however_many_times
         record_bundle(world.failed(bundle, started=False), world.settings, world.services, NOW)
     assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
     # The second notification sends the messages again: the function may have crashed after the first.
-    assert [delay for _, delay in world.queue.sent] == [DELAY_MAX_S] * 6
+    assert [delay for _, delay in world.queue.sent] == [PAUSE_S] * 6
+
+
+def test_while_bundles_fail_before_a_container_receives_them_the_next_ones_wait_longer() -> None:
+    world = World()
+    (job,) = photos(1)
+    waiting: list[Job | JobMessage] = [job]
+    at, delays = 0.0, []
+    while at < 60:
+        assert admit(waiting, world.settings, world.services, minutes_later(at)) == [None]
+        record_bundle(
+            world.failed(world.bundles()[-1], started=False), world.settings, world.services, minutes_later(at)
+        )
+        body, delay = world.queue.sent[-1]
+        waiting = [JobMessage.from_body(body)]
+        delays.append(delay)
+        at += delay / 60
+    assert delays[:6] == [60, 60, 120, 240, 480, DELAY_MAX_S]
+    assert world.jobs.records[job.id].attempts == 0
 
 
 def test_bundles_get_smaller_with_every_attempt_so_that_a_crashing_image_is_isolated() -> None:

@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutE
 from botocore.session import get_session
 
 from lambdas import connect
-from lambdas.adapters.endpoint import RESPONSE_S, WAIT_S, QueuedEndpoint, SageMakerEndpoint, SageMakerServerless
+from lambdas.adapters.endpoint import RESPONSE_S, WAIT_S, QueuedEndpoint, SageMakerServerless
+from lambdas.observe import CountedSubmissions
 from maskdrop.errors import EndpointFailed, EndpointUnavailable
 from maskdrop.flow import DELAY_S
 from maskdrop.wire import BundleMessage
@@ -141,7 +142,7 @@ def test_a_bundle_expires_and_is_delayed_at_most_within_the_time_of_the_sweep() 
     assert SETTINGS.overdue_s > WAIT_S + max(DELAY_S)
 
 
-@pytest.mark.parametrize(("url", "kind"), [("https://sqs/bundles", QueuedEndpoint), ("", SageMakerEndpoint)])
+@pytest.mark.parametrize(("url", "kind"), [("https://sqs/bundles", QueuedEndpoint), ("", CountedSubmissions)])
 def test_the_queue_of_bundles_selects_the_endpoint(
     url: str, kind: type, requests: list[AWSRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:

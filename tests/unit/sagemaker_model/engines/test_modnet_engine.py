@@ -27,6 +27,7 @@ from sagemaker_model.cutout import cut_out  # noqa: E402
 from sagemaker_model.engines import modnet  # noqa: E402
 from sagemaker_model.engines.onnx_session import run_matting  # noqa: E402
 from sagemaker_model.engines.torch_runner import Pass  # noqa: E402
+from sagemaker_model.engines.verification import HALF_TOLERANCE  # noqa: E402
 from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.modnet import MODNet  # noqa: E402
@@ -257,6 +258,18 @@ def test_with_wrong_graphs_the_server_returns_the_mattes_of_float32(
     assert response.content == cut_out(image, options, reference, settings.limits).data
     assert 'maskdrop_optimisation{engine="modnet",optimisation="graph"} 0.0' in metrics
     assert 'maskdrop_optimisation{engine="modnet",optimisation="batch"} 1.0' in metrics
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is available")
+def test_on_a_gpu_every_optimisation_is_on(folder: Path) -> None:
+    loaded, reference = modnet.MODNet(), modnet.MODNet()
+    for each in (loaded, reference):
+        each.setup("cuda", folder)
+    comparisons = loaded.warm_up(16)
+    assert {one.optimisation: one.passed for one in comparisons} == {"half": True, "batch": True, "graph": True}
+    batch = [reference.prepare(disc(np.random.default_rng(seed), 200, 150)[0], ()) for seed in range(13)]
+    for matte, image in zip(loaded.infer(batch), batch, strict=True):
+        assert np.abs(matte.astype(np.float32) - reference.infer([image])[0]).max() < HALF_TOLERANCE.largest
 
 
 # Sizes

@@ -373,6 +373,15 @@ def test_prompts_that_differ_when_decoded_together_are_decoded_alone(fault: bool
     assert np.array_equal(found.masks, expected.masks)
 
 
+@each_family
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is available")
+def test_on_a_gpu_every_optimisation_is_on(family: str, folders: Path) -> None:
+    engine = ENGINES[family][0]()
+    engine.setup("cuda", folders)
+    passed = {one.optimisation: one.passed for one in engine.warm_up(4)}
+    assert passed == {"half": True, "batch": True, "graph": True, "prompts": True}
+
+
 # ONNX
 
 

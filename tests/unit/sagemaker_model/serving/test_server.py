@@ -616,7 +616,7 @@ def test_an_engine_that_is_wrong_in_float32_is_unavailable_and_the_others_are_se
     assert (refused.status_code, error_code(refused)) == (503, "engine_unavailable")
     message = "The engine 'modnet' is unavailable on this server. The network returns NaN."
     assert refused.json()["error"]["message"] == message
-    assert "engine modnet is unavailable: The network returns NaN." in caplog.text
+    assert "engine switched off: modnet: The network returns NaN." in caplog.text
     assert 'maskdrop_engine_available{engine="modnet"} 0.0' in metrics
     assert f"ready on device cuda: {DEFAULT};" in caplog.text
 
