@@ -1,7 +1,7 @@
 """IAM statements of the roles, evaluated for the calls that the roles made in the strict mode of the local stack.
 
 calls.json has the calls by stage of the local stack. test_strict.py and test_serverless.py in tests/e2e write it with
-MASKDROP_RECORD_CALLS=1. Names of resources are stored as {stack prefix.logical ID}, generated parts of object keys as "x".
+MASKDROP_RECORD_CALLS=1. Names of resources are stored as {stack prefix.logical ID}, generated parts of keys as "x".
 """
 
 from __future__ import annotations
