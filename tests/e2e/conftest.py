@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import time
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import psutil
@@ -25,7 +26,9 @@ from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, 
 from local.connect import client
 from local.images import ENDED, ImageClient
 from maskdrop.job import INBOX_PREFIX, Job
+from maskdrop.services import Kind
 from maskdrop.valve import PAUSE
+from tests.infra.account import permissions
 from tests.ports import free_ports
 
 END_S = 180.0
@@ -181,3 +184,19 @@ def api(running: Running) -> Iterator[httpx2.Client]:
 
 def inbox_key(name: str) -> str:
     return INBOX_PREFIX + name
+
+
+def new_calls(running: Running) -> set[tuple[str, str]]:
+    """Returns (role, action) of the calls that calls.json lacks; writes calls.json with MASKDROP_RECORD_CALLS=1."""
+    cloudformation, stage = client(running.config, "cloudformation"), running.config.stage
+    ids = {
+        re.split("[/:]", one["PhysicalResourceId"])[-1]: permissions.name_of(name, one["LogicalResourceId"])
+        for name in running.config.stacks
+        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        if one["ResourceType"] != "AWS::CloudWatch::Dashboard"  # has the name of the event bus
+    }
+    calls = permissions.normalized(running.config.calls_file.read_text().splitlines(), ids, get_args(Kind))
+    if os.environ.get("MASKDROP_RECORD_CALLS"):
+        permissions.write(stage, calls)
+    recorded = {(one.role, one.action) for one in permissions.read().get(stage, ())}
+    return {(one.role, one.action) for one in calls} - recorded
