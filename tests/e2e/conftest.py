@@ -20,12 +20,14 @@ import pytest
 from PIL import Image
 
 from lambdas.adapters.jobs import JobsTable
+from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
 from local.images import ENDED, ImageClient
 from maskdrop.job import INBOX_PREFIX, Job
 from maskdrop.services import Kind
+from maskdrop.valve import PAUSE
 from tests.infra.account import permissions
 from tests.ports import free_ports
 
@@ -103,6 +105,11 @@ class Running:
             yield
         finally:
             httpx2.post(url, json=before, trust_env=False).raise_for_status()
+            self.end_pause()
+
+    def end_pause(self) -> None:
+        """Ends the pause of submissions after a refused or expired bundle; otherwise they continue after a minute."""
+        DynamoDBRegistry(client(self.config, "dynamodb"), self.stack.registry).delete("valve", PAUSE)
 
     def log(self, function: str) -> str:
         """Returns the log of a function."""
@@ -134,18 +141,6 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_s: float
         if time.monotonic() > deadline:
             pytest.fail(f"{description}: not within {timeout_s:.0f} s")
         time.sleep(0.1)
-
-
-@contextmanager
-def conditions(running: Running, **changes: Any) -> Iterator[None]:
-    """Simulates conditions of SageMaker."""
-    url = f"{running.stack.sagemaker_url}/control"
-    before = httpx2.get(url, trust_env=False).json()
-    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
-    try:
-        yield
-    finally:
-        httpx2.post(url, json=before, trust_env=False).raise_for_status()
 
 
 def environment(state: Path) -> dict[str, str]:
