@@ -29,7 +29,7 @@ import maskdrop
 import sagemaker_model
 from cli.app import app
 from cli.checks import CHECKS, ESSENTIAL
-from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
+from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage, load
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
@@ -541,6 +541,24 @@ def test_every_setting_of_a_stage_is_described_and_read() -> None:
             "the code of infra and cli": names & (used | set(re.findall(r"self\.(\w+)", properties))),
         },
     )
+
+
+def test_every_option_of_a_stage_is_documented_with_its_default_and_the_value_of_prod() -> None:
+    rows = page_rows("docs/operations.md", "| option | effect | default | `prod` |")
+    check_rows({*Stage.model_fields} - {"name"}, {"the options of docs/operations.md": rows})
+    unset, prod = Stage(name="prod"), load("prod")
+    for option, (_, default, in_prod) in rows.items():
+        assert _toml(default) == _plain(getattr(unset, option)), option
+        assert (_toml(in_prod) if in_prod else _plain(getattr(unset, option))) == _plain(getattr(prod, option)), option
+
+
+def _toml(cell: str) -> Any:
+    """The value of a table cell: a code span in TOML, or "none"."""
+    return None if cell == "none" else tomllib.loads(f"value = {cell.strip('`')}")["value"]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def test_every_network_that_can_be_trained_is_in_every_table() -> None:
