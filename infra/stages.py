@@ -147,8 +147,8 @@ class Stage(_Table):
     keep_jobs_days: retention of the records of finished jobs, at most as long as the results.
     keep_logs_days: retention of every log group.
     keep_data: whether buckets and tables remain when the stack is deleted. false: they are deleted with their content.
-    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The key's own rate limit
-        applies after them.
+    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The first two also limit all
+        callers together, on each route. The key's own rate limit applies after them.
     budget_usd: monthly budget; e-mail is sent at 50 %, 80 % and 100 % of it.
     budget_scope: costs that the budget counts: of the whole account, or of the stage by the cost-allocation tag
         maskdrop:stage, which has to be activated in the billing console.
