@@ -317,7 +317,7 @@ def test_the_domain_name_has_the_tls_policy_of_the_api_and_no_path(everything: S
     assert "BasePath" not in mapping
     (stage,) = template.of("AWS::ApiGateway::Stage")
     assert mapping["Stage"] == {"Ref": stage}
-    assert template.body["Outputs"]["ApiDomain"]["Value"] == "https://images.example.com/"
+    assert template.body["Outputs"]["ApiDomain"]["Value"] == "https://images.example.com"
 
 
 def test_the_firewall_protects_the_domain_name_too(everything: Stacks) -> None:

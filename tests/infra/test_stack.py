@@ -656,6 +656,12 @@ def test_the_stack_has_its_outputs(template: Template) -> None:
     assert {name for name, one in template.body["Outputs"].items() if "Export" not in one} == OUTPUTS
 
 
+def test_the_url_of_the_api_has_no_slash_at_the_end(template: Template) -> None:
+    """Callers append "/v1/…"; API Gateway returns 403 for two slashes."""
+    last = template.body["Outputs"]["ApiUrl"]["Value"]["Fn::Join"][1][-1]
+    assert isinstance(last, dict), f"the URL ends with {last!r} instead of the name of the stage"
+
+
 def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:
     by_cloudwatch = {"Service": "cloudwatch.amazonaws.com"}
     open_to = [
