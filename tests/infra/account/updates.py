@@ -37,7 +37,11 @@ class Change:
 
 
 def update(old: Assembly, new: Assembly) -> list[Change]:
-    """All changes of an update, and the rules that refuse it."""
+    """All changes of an update, and the rules that refuse it.
+
+    A stack that `new` lacks stays as it is: `cdk deploy` deletes no stack.
+    """
+    new = _with_stacks_that_stay(old, new)
     changes = [*_changes(old, new)]
     replaced = {one.resource for one in changes if one.effect == "replacement"}
     for rule in RULES:
@@ -176,6 +180,17 @@ def retained_under_a_fixed_name(old: Assembly, new: Assembly, replaced: set[str]
             yield Change(str(before), "", "refused", "it remains, and the way back cannot create it again")
 
 
+def emptied_without_permission(old: Assembly, new: Assembly, _replaced: set[str]) -> Iterator[Change]:
+    """The function that empties a bucket first reads a tag of it, and empties only a bucket with the tag. If the bucket
+    stays, its policy and its tag change before CloudFormation calls the function (aws-cdk#14649, aws-cdk#37303)."""
+    for node, before in old.resources.items():
+        if before.type != "Custom::S3AutoDeleteObjects" or node in new.resources:
+            continue
+        roles = [one for one in old.of("AWS::IAM::Role") if "S3AutoDelete" in one.logical_id]
+        if "s3:GetBucketTagging" not in json.dumps([one.properties.get("Policies") for one in roles]):
+            yield Change(str(before), "", "refused", "its function may not read the tag of the bucket")
+
+
 RULES: tuple[Rule, ...] = (
     fixed_name_on_a_replaced_resource,
     name_in_use_by_another_resource,
@@ -186,6 +201,7 @@ RULES: tuple[Rule, ...] = (
     two_changes_of_global_indexes,
     data_deleted,
     retained_under_a_fixed_name,
+    emptied_without_permission,
 )
 
 STORES = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::SQS::Queue")
@@ -200,6 +216,12 @@ def left_by_a_failed_creation(assembly: Assembly) -> list[str]:
     """The resources that remain when the first deployment fails. The next one creates them again, and fails if they
     have fixed names. "RetainExceptOnCreate" exists for that (CloudFormation user guide, DeletionPolicy attribute)."""
     return [str(one) for one in assembly.resources.values() if one.body.get("DeletionPolicy") == "Retain"]
+
+
+def _with_stacks_that_stay(old: Assembly, new: Assembly) -> Assembly:
+    stay = {name: template for name, template in old.templates.items() if name not in new.templates}
+    dependencies = {name: old.dependencies[name] & stay.keys() for name in stay}
+    return Assembly({**stay, **new.templates}, {**dependencies, **new.dependencies}, new.region)
 
 
 def kind(assembly: Assembly, endpoint: Resource) -> str:
