@@ -39,6 +39,9 @@ UNRESERVED_MIN = 100
 STAGE_TAG = "maskdrop:stage"
 """Tag of every resource, whose value is the name of the stage."""
 
+TAGS_MAX = 46
+"""Tags of a stage besides STAGE_TAG. AWS allows 50 for a resource, and the CDK adds up to 3 of its own, to subnets."""
+
 API_EXECUTIONS = 2
 """Concurrent Lambda executions that event sources leave to the API. The scheduled functions use one for seconds."""
 
@@ -130,7 +133,7 @@ class Stage(_Table):
     domain: domain name of the API.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
-    tags: further tags of every resource, at most 49.
+    tags: further tags of every resource, at most 46. IAM does not distinguish keys by upper and lower case.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
@@ -196,9 +199,19 @@ class Stage(_Table):
                 f"reserved_concurrency: {reserved} executions are reserved and AWS keeps {UNRESERVED_MIN} unreserved; "
                 f"lambda_concurrency must be at least {reserved + UNRESERVED_MIN}, got {self.lambda_concurrency}"
             )
-        taken = [key for key in self.tags if key.lower().startswith("aws:") or key == STAGE_TAG]
-        if taken or len(self.all_tags) > 50:
-            raise ValueError(f"tags: at most 49, without {STAGE_TAG} and keys that start with aws:, which are reserved")
+        for function, number in self.reserved_concurrency.items():
+            if number < self.executions_by_queue.get(function, 0):
+                raise ValueError(
+                    f"reserved_concurrency: {function} has at least {self.executions_by_queue[function]} executions, "
+                    f"which its queue starts, got {number}: Lambda would throttle the others"
+                )
+        keys = [key.lower() for key in self.tags]
+        if any(key.startswith("aws:") or key == STAGE_TAG for key in keys) or len(keys) > TAGS_MAX:
+            raise ValueError(
+                f"tags: at most {TAGS_MAX}, without {STAGE_TAG} and keys that start with aws:, which are reserved"
+            )
+        if len(keys) > len(set(keys)):
+            raise ValueError("tags: two keys differ only by upper and lower case, which IAM does not distinguish")
         return self
 
     @property
@@ -243,6 +256,13 @@ class Stage(_Table):
         the API fit into `lambda_concurrency`."""
         free = self.lambda_concurrency - API_EXECUTIONS - self._bundles_at_once
         return min(free // SOURCES, SOURCE_EXECUTIONS[1])
+
+    @property
+    def executions_by_queue(self) -> dict[str, int]:
+        """Concurrent executions of the functions that queues start. A function whose reserved concurrency is lower is
+        throttled, and each throttled message loses one of its deliveries."""
+        found = dict.fromkeys(("ingest", "record", "webhooks"), self.source_concurrency)
+        return found | ({"invoke": self.bulk_at_once} if self.bulk == "serverless" else {})
 
     @property
     def _bundles_at_once(self) -> int:
