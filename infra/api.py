@@ -131,8 +131,6 @@ class Api(Function):
             identity_sources=[],
             results_cache_ttl=Duration.seconds(0),
         )
-        # The CDK sends "" for no source. API Gateway documents only that the property may be absent.
-        cast(apigateway.CfnAuthorizer, authorizer.node.default_child).identity_source = None
         proxy = self.rest.root.add_resource("{proxy+}")
         # The usage plan counts only if a key is required; the authorizer returns the name of the key.
         proxy.add_method(
