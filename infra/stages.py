@@ -129,6 +129,8 @@ class Stage(_Table):
         `lambda_concurrency` must remain: AWS reserves no more.
     kms_key: ARN of a customer managed key in the Region of the stage, which encrypts all data (infra/encryption.py);
         "": keys of AWS. Key policy: docs/security.md.
+    former_kms_keys: ARNs of keys that were `kms_key` before. Objects and messages keep the key that encrypted them;
+        the stage may still read them.
     vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
     domain: domain name of the API.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
@@ -168,6 +170,7 @@ class Stage(_Table):
     lambda_concurrency: Annotated[int, Field(ge=10)] = 10
     reserved_concurrency: dict[str, Positive] = Field(default_factory=dict)
     kms_key: Key = ""
+    former_kms_keys: Annotated[tuple[Key, ...], Field(strict=False)] = ()
     vpc: bool = False
     domain: Domain | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""

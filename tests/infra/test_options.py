@@ -164,6 +164,19 @@ def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
     assert used - without_data <= set(KEY_USE)
 
 
+def test_data_under_a_former_key_can_be_read_but_not_written(tmp_path: Path) -> None:
+    stacks = synthesize(tmp_path, "dev", former_kms_keys=[KEY])
+    uses = {
+        (action, one["Condition"]["StringEquals"]["kms:ViaService"]["Fn::Join"][1][0])
+        for statements in statements_by_role(stacks).values()
+        for one in statements
+        if KEY in json.dumps(one["Resource"])
+        for action in listed(one["Action"])
+    }
+    assert uses == {("kms:Decrypt", service) for service in ("dynamodb.", "s3.", "sqs.")}
+    assert all(KEY not in json.dumps(one) for _, one in resources(stacks) if one["Type"] in KEY_OF)
+
+
 def test_another_repository_is_filled_by_a_build(everything: Stacks, stacks: Stacks) -> None:
     names = []
     for template in (everything["MaskdropImage"], stacks["MaskdropImage"]):
