@@ -78,6 +78,7 @@ FORMS = {
     "gpu_instance_type": "a type with an NVIDIA GPU, such as ml.g6.xlarge",
     "cpu_instance_type": "a type with x86 processors, not a GPU or Graviton, such as ml.c6i.xlarge",
     "kms_key": "the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID; an alias is not accepted",
+    "former_kms_keys": "ARNs of keys, arn:aws:kms:REGION:ACCOUNT:key/ID",
     "domain.name": "a host name in lower case, such as images.example.com",
     "domain.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
     "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
