@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra.stages import FOLDER, FORMS, InvalidStage, Stage, load, names
+from infra import stages
+from infra.stages import FORMS, InvalidStage, Stage, load, names
 
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("dev", "local", "local-cpu", "prod")
 
 
@@ -167,7 +169,7 @@ def test_the_backlog_is_limited_to_an_hour_of_work(options: dict[str, object], i
     assert Stage.model_validate({"name": "dev", **options}).backlog_max == images
 
 
-def test_the_cdk_shows_a_fault_of_a_stage_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CDK_CONTEXT_JSON", '{"stage": "nowhere"}')
+def test_the_cdk_shows_a_fault_of_a_stage_without_a_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stages, "load", lambda *_: load("nowhere", tmp_path))
     with pytest.raises(SystemExit, match="There is no stage 'nowhere'"):
-        runpy.run_path(str(FOLDER.parent / "app.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
