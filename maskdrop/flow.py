@@ -386,7 +386,8 @@ def retry_or_fail(
 
 
 def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
-    """Queues jobs again whose last change is longer ago than `overdue_s`. Returns their number.
+    """Queues jobs again whose last change is longer ago than `overdue_s`, the oldest first, at most `limit` of each
+    state. Returns their number.
 
     Queued jobs are left alone while their messages may be delayed: each sweep would add a message to those.
     """
@@ -402,11 +403,11 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
 
     def requeue(job: Job) -> Job | None:
         delay_s = None if started[job.bundle] else DELAY_MAX_S
-        return retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
+        moved = retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
+        _publish_finished([moved], services)  # at once: no later sweep finds a failed job
+        return moved
 
-    moved = [job for job in in_threads(requeue, late) if job]
-    _publish_finished(moved, services)
-    return len(moved)
+    return sum(job is not None for job in in_threads(requeue, late))
 
 
 def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
