@@ -37,14 +37,18 @@ def redrive(
         except KeyboardInterrupt:
             interrupted = True
     if dry_run:
-        console.print(f"{progress.matched} jobs would be retried.")
+        console.print(f"{_jobs(progress.matched)} would be retried.")
     else:
-        console.print(f"Retried {progress.retried} of {progress.matched} jobs.")
+        console.print(f"Retried {progress.retried} of {_jobs(progress.matched)}.")
     for reason, count in progress.skipped.most_common():
         console.print(f"Skipped {count}: {reason}", markup=False, soft_wrap=True)
     if interrupted:
         console.print("Interrupted: repeat the command to retry the other jobs.")
         raise typer.Exit(130)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -169,11 +169,23 @@ class Alarms(Construct):
                 threshold=1,
                 periods=6,
             )
+        for name, endpoint, gpu in (
+            ("Bulk", shared.bulk, stage.bulk == "gpu"),
+            ("Interactive", shared.interactive, stage.interactive == "realtime"),
+        ):
+            if gpu and endpoint:
+                self._alarm(
+                    f"{name}SwitchedOff",
+                    "A container has switched off an optimisation or an engine whose results differ from float32: it "
+                    f"is slower, or lacks the engine. Its log: aws logs tail {endpoint.log_group} --since 1h.",
+                    endpoint.switched_off,
+                    threshold=1,
+                )
         if shared.interactive:
             self._alarm(
                 "InteractiveFaults",
                 "The interactive endpoint fails: its container crashes, or SageMaker cannot start it. Its log: "
-                f"aws logs tail /aws/sagemaker/Endpoints/{shared.interactive.name} --since 1h.",
+                f"aws logs tail {shared.interactive.log_group} --since 1h.",
                 shared.interactive.metric("Invocation5XXErrors", statistic="Sum", of_variant=True).with_(
                     period=FIVE_MINUTES
                 ),

@@ -9,6 +9,7 @@ from aws_cdk import Aws, CfnWaitConditionHandle, Stack
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
@@ -24,6 +25,9 @@ from infra.stages import Stage
 
 AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 """Driver 580 with CUDA 13.0. On the default AMI, a CUDA 13 image fails with CannotStartContainerError and no log."""
+
+SWITCHED_OFF = "switched off:"
+"""Part of the container's log line for an optimisation or engine that differs from eager float32 at start."""
 
 STARTUP_S = 600
 """Seconds that a container may take to become ready on an instance."""
@@ -52,9 +56,7 @@ class EndpointStack(StageStack):
             CfnWaitConditionHandle(self, "NoEndpoint")
             return
         self._scope = Construct(self, name.removeprefix(f"maskdrop-{stage.name}-").title().replace("-", ""))
-        self._log_group = log_group(
-            self._scope, "Logs", stage=stage, name=f"/aws/sagemaker/Endpoints/{self.endpoint.name}"
-        )
+        self._log_group = log_group(self._scope, "Logs", stage=stage, name=self.endpoint.log_group)
 
     def _role(self, statements: Sequence[iam.PolicyStatement], *, objects: Sequence[str]) -> iam.Role:
         """Creates the execution role: `statements`, and the permissions that every container needs.
@@ -138,6 +140,16 @@ class EndpointStack(StageStack):
         self, model: sagemaker.CfnModel, instance_type: str, *, gpu: bool, **properties: Any
     ) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
         """Returns the variant on instances. properties: further properties of the variant."""
+        if gpu:
+            metric = self.endpoint.switched_off
+            logs.MetricFilter(
+                self._scope,
+                "SwitchedOff",
+                log_group=self._log_group,
+                filter_pattern=logs.FilterPattern.literal(f'"{SWITCHED_OFF}"'),
+                metric_namespace=metric.namespace,
+                metric_name=metric.metric_name,
+            )
         return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
             variant_name=VARIANT,
             model_name=model.attr_model_name,

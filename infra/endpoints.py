@@ -20,6 +20,16 @@ class EndpointName:
     def arn(self) -> str:
         return f"arn:{Aws.PARTITION}:sagemaker:{Aws.REGION}:{Aws.ACCOUNT_ID}:endpoint/{self.name}"
 
+    @property
+    def log_group(self) -> str:
+        return f"/aws/sagemaker/Endpoints/{self.name}"
+
+    @property
+    def switched_off(self) -> cloudwatch.Metric:
+        """Counts log lines of the container that an optimisation or an engine is switched off."""
+        name = f"SwitchedOff-{self.name}"
+        return cloudwatch.Metric(namespace="Maskdrop", metric_name=name, statistic="Sum", period=Duration.minutes(5))
+
     def metric(self, name: str, *, statistic: str = "Average", of_variant: bool = False) -> cloudwatch.Metric:
         """Returns a SageMaker metric of this endpoint, with a period of 1 minute."""
         return cloudwatch.Metric(

@@ -34,9 +34,12 @@ meanwhile messages are delayed without an access to their jobs."""
 DELAY_MAX_S = 900
 """Maximum delay of an SQS message in seconds."""
 
+MARGIN_S = 300
+"""Seconds that the function may need to receive a message after its delay: a visibility timeout of 240 s, and 60 s."""
+
 REMEMBERED_S = 1800
-"""Seconds for which a pause is remembered; another pause within them continues it. The messages that it delayed are
-received before: the pause of 60 s, the delay of 900 s, a visibility timeout of 240 s after a crash, and a margin."""
+"""Seconds for which a pause is remembered. The messages that it delayed are
+received before: the pause of 60 s, the delay of 900 s, MARGIN_S, and as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ class Valve:
         at least PAUSE_S and at most DELAY_MAX_S.
         """
         now, last = int(self.now.timestamp()), self.registry.get("valve", PAUSE)
-        since = int(last["since"]) if last else now
+        # The messages of a pause are delayed by at most its duration; the first trial after them continues it.
+        continued = last is not None and now <= 2 * last["until"] - last["since"] + MARGIN_S
+        since = int(last["since"]) if last and continued else now
         if not self._paused(last):
             value = {"since": since, "until": now + PAUSE_S}
             self.registry.put("valve", PAUSE, value, expires_at=self.now + timedelta(seconds=REMEMBERED_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import time
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import psutil
@@ -19,11 +20,15 @@ import pytest
 from PIL import Image
 
 from lambdas.adapters.jobs import JobsTable
+from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
 from local.images import ENDED, ImageClient
 from maskdrop.job import INBOX_PREFIX, Job
+from maskdrop.services import Kind
+from maskdrop.valve import PAUSE
+from tests.infra.account import permissions
 from tests.ports import free_ports
 
 END_S = 180.0
@@ -100,6 +105,11 @@ class Running:
             yield
         finally:
             httpx2.post(url, json=before, trust_env=False).raise_for_status()
+            self.end_pause()
+
+    def end_pause(self) -> None:
+        """Ends the pause of submissions after a refused or expired bundle; otherwise they continue after a minute."""
+        DynamoDBRegistry(client(self.config, "dynamodb"), self.stack.registry).delete("valve", PAUSE)
 
     def log(self, function: str) -> str:
         """Returns the log of a function."""
@@ -131,18 +141,6 @@ def wait_until(condition: Callable[[], bool], description: str, timeout_s: float
         if time.monotonic() > deadline:
             pytest.fail(f"{description}: not within {timeout_s:.0f} s")
         time.sleep(0.1)
-
-
-@contextmanager
-def conditions(running: Running, **changes: Any) -> Iterator[None]:
-    """Simulates conditions of SageMaker."""
-    url = f"{running.stack.sagemaker_url}/control"
-    before = httpx2.get(url, trust_env=False).json()
-    httpx2.post(url, json=changes, trust_env=False).raise_for_status()
-    try:
-        yield
-    finally:
-        httpx2.post(url, json=before, trust_env=False).raise_for_status()
 
 
 def environment(state: Path) -> dict[str, str]:
@@ -186,3 +184,19 @@ def api(running: Running) -> Iterator[httpx2.Client]:
 
 def inbox_key(name: str) -> str:
     return INBOX_PREFIX + name
+
+
+def new_calls(running: Running) -> set[tuple[str, str]]:
+    """Returns (role, action) of the calls that calls.json lacks; writes calls.json with MASKDROP_RECORD_CALLS=1."""
+    cloudformation, stage = client(running.config, "cloudformation"), running.config.stage
+    ids = {
+        re.split("[/:]", one["PhysicalResourceId"])[-1]: permissions.name_of(name, one["LogicalResourceId"])
+        for name in running.config.stacks
+        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        if one["ResourceType"] != "AWS::CloudWatch::Dashboard"  # has the name of the event bus
+    }
+    calls = permissions.normalized(running.config.calls_file.read_text().splitlines(), ids, get_args(Kind))
+    if os.environ.get("MASKDROP_RECORD_CALLS"):
+        permissions.write(stage, calls)
+    recorded = {(one.role, one.action) for one in permissions.read().get(stage, ())}
+    return {(one.role, one.action) for one in calls} - recorded

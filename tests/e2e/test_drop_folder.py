@@ -13,7 +13,7 @@ import pytest
 
 from maskdrop.errors import JobNotFound
 from maskdrop.job import Source, dropped
-from tests.e2e.conftest import Running, conditions, inbox_key, wait_until
+from tests.e2e.conftest import Running, inbox_key, wait_until
 
 LONG = "default/" + "/".join(["ü" * 60] * 8) + "/a.jpg"
 
@@ -186,7 +186,7 @@ def test_an_unknown_job_returns_404(running: Running) -> None:
 def test_photos_that_arrive_while_the_endpoint_does_not_exist_are_processed_when_it_does(
     running: Running, photo: bytes
 ) -> None:
-    with conditions(running, deployed=False):
+    with running.conditions(deployed=False):
         ids = [running.put(photo) for _ in range(3)]
         wait_until(lambda: all(queued_again(running, job_id) for job_id in ids), "queued jobs")
     # Submissions pause for a minute, and the messages are delayed by one or two.

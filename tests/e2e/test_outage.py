@@ -38,6 +38,7 @@ def expired(running: Running, ids: list[str], bundles: set[str]) -> list[Job]:
 
 
 def submit_now(running: Running, ids: list[str]) -> None:
-    """Sends the messages of the jobs again: those of an expired bundle are delayed by 15 minutes."""
+    """Ends the pause after an expired bundle, and sends the messages of the jobs again: theirs are delayed."""
+    running.end_pause()
     for job_id in ids:
         assert running.images.http.post(f"/v1/jobs/{job_id}/retry").status_code == 202

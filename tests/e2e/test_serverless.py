@@ -14,7 +14,7 @@ from PIL import Image
 from local.config import ROOT, STAGE, STRICT, LocalConfig
 from maskdrop.job import Job
 from maskdrop.wire import BundleMessage
-from tests.e2e.conftest import Running, environment, started_stack, wait_until
+from tests.e2e.conftest import Running, environment, new_calls, started_stack, wait_until
 from tests.e2e.test_drop_folder import bundle
 
 PHOTOS = 20
@@ -92,6 +92,18 @@ def test_a_job_of_an_expired_bundle_is_queued_and_a_late_response_still_finishes
     assert finished.state == "done"
     wait_until(serverless.queues_empty, "empty queues")
     assert current(serverless, [job_id]) == [finished]
+
+
+def test_a_synchronous_request_is_processed_with_the_deployed_roles(serverless: Running, photo: bytes) -> None:
+    headers = {"Content-Type": "image/jpeg"}
+    response = serverless.images.http.post("/v1/cutouts", content=photo, headers=headers, timeout=60)
+    assert response.status_code == 200
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
+def test_the_calls_of_the_roles_are_those_that_tests_compare_with_the_policies(serverless: Running) -> None:
+    """If this fails, record the calls: MASKDROP_RECORD_CALLS=1 python -m pytest tests/e2e/test_serverless.py"""
+    assert new_calls(serverless) == set()
 
 
 def current(running: Running, ids: list[str]) -> list[Job]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 import httpx2
 import psutil
@@ -24,15 +24,13 @@ from local.config import ROOT, STRICT, LocalConfig, LocalError
 from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
-from maskdrop.services import Kind
 from maskdrop.wire import JobMessage
-from tests.e2e.conftest import Running, environment, started_stack, wait_until
+from tests.e2e.conftest import Running, environment, new_calls, started_stack, wait_until
 from tests.e2e.test_cutouts import grainy
 from tests.e2e.test_drop_folder import created
 from tests.e2e.test_jobs import a_job
 from tests.e2e.test_keys import signed
 from tests.e2e.test_webhooks import a_key, job_with_webhook, submit, verified
-from tests.infra.account import permissions
 from tests.web import served
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")
@@ -306,24 +304,8 @@ def test_the_mode_of_a_running_stack_cannot_be_changed(strict: Running) -> None:
 
 
 def test_the_calls_of_the_roles_are_those_that_tests_compare_with_the_policies(strict: Running) -> None:
-    """If this fails, record the calls: MASKDROP_RECORD_CALLS=1 python -m pytest tests/e2e/test_strict*.py"""
+    """If this fails, record the calls: MASKDROP_RECORD_CALLS=1 python -m pytest tests/e2e/test_strict.py"""
     assert new_calls(strict) == set()
-
-
-def new_calls(running: Running) -> set[tuple[str, str]]:
-    """Returns (role, action) of the calls that calls.json lacks; writes calls.json with MASKDROP_RECORD_CALLS=1."""
-    cloudformation, stage = client(running.config, "cloudformation"), running.config.stage
-    ids = {
-        re.split("[/:]", one["PhysicalResourceId"])[-1]: permissions.name_of(name, one["LogicalResourceId"])
-        for name in running.config.stacks
-        for one in cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-        if one["ResourceType"] != "AWS::CloudWatch::Dashboard"  # has the name of the event bus
-    }
-    calls = permissions.normalized(running.config.calls_file.read_text().splitlines(), ids, get_args(Kind))
-    if os.environ.get("MASKDROP_RECORD_CALLS"):
-        permissions.write(stage, calls)
-    recorded = {(one.role, one.action) for one in permissions.read().get(stage, ())}
-    return {(one.role, one.action) for one in calls} - recorded
 
 
 @contextmanager

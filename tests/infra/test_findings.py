@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from infra import stages
 from lambdas import ingest, record, sweep
 from maskdrop.flow import admit
 from maskdrop.job import dropped
@@ -371,6 +372,13 @@ def test_b10_source_buckets_can_be_limited_to_a_prefix(variants: Variants) -> No
     text = json.dumps([one.properties for one in variants["everything"].of("AWS::IAM::Policy", "AWS::IAM::Role")])
     assert "arn:aws:s3:::archive/2026/*" in text
     assert "arn:aws:s3:::archive/*" not in text
+
+
+def test_b10_the_writes_of_the_largest_stage_fit_in_one_partition_of_the_index_by_state() -> None:
+    """Why one partition per state stays: a partition takes 1,000 write units a second (DynamoDB developer guide). A job
+    enters a state and leaves it: 2 writes of at most 2 KB, 2 units each."""
+    for name in stages.names():
+        assert 4 * stages.load(name).backlog_max / stages.BACKLOG_S <= 1000, name
 
 
 def sqs_event(body: str) -> dict[str, Any]:

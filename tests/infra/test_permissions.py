@@ -23,7 +23,7 @@ NOT_CALLED = (
     (r".*", r"s3:ListBucket", MISSING),
     (r"Maskdrop\..*", r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes|GetQueueUrl)", BY_LAMBDA),
     (r"Maskdrop\..*", r"sqs:ChangeMessageVisibility", BY_LAMBDA),
-    (r"Maskdrop\.(Ingest|Record|Sweep|DeadLetters)Role", r"dynamodb:(GetItem|UpdateItem|DeleteItem)", FAULT),
+    (r"Maskdrop\.(Ingest|Record|Sweep|DeadLetters)Role", r"dynamodb:(GetItem|PutItem|UpdateItem|DeleteItem)", FAULT),
     (r"Maskdrop\.(Ingest|Sweep)Role", r"events:PutEvents", FAULT),
     (r"Maskdrop\.(Ingest|Record|DeadLetters|Invoke)Role", r"sqs:SendMessage", FAULT),
     (r"Maskdrop\.DeadLettersRole", r"s3:GetObject", FAULT),

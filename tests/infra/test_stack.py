@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from infra.container import SWITCHED_OFF
 from infra.firewall import COUNTED
 from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
@@ -666,6 +667,12 @@ def test_the_stack_has_its_outputs(template: Template) -> None:
     assert {name for name, one in template.body["Outputs"].items() if "Export" not in one} == OUTPUTS
 
 
+def test_the_url_of_the_api_has_no_slash_at_the_end(template: Template) -> None:
+    """Callers append "/v1/…"; API Gateway returns 403 for two slashes."""
+    last = template.body["Outputs"]["ApiUrl"]["Value"]["Fn::Join"][1][-1]
+    assert isinstance(last, dict), f"the URL ends with {last!r} instead of the name of the stage"
+
+
 def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:
     by_cloudwatch = {"Service": "cloudwatch.amazonaws.com"}
     open_to = [
@@ -740,3 +747,20 @@ def test_the_requirements_files_match_the_extras_of_pyproject() -> None:
     assert pins("requirements-models.txt") == sorted(not_in_dev)
     (torch,) = (pin for pin in extras["gpu"] if pin.startswith("torch=="))
     assert torch in pins("requirements-tflite.txt")  # the converter reads files that torch wrote
+
+
+def test_a_container_that_switches_off_an_optimisation_raises_an_alarm(on_gpu: dict[str, Template]) -> None:
+    alarms = on_gpu["Maskdrop"].of("AWS::CloudWatch::Alarm").values()
+    watched = {one["MetricName"] for one in alarms if one.get("Namespace") == "Maskdrop"}
+    for name in ("Bulk", "Interactive"):
+        (counted,) = on_gpu[f"Maskdrop{name}"].of("AWS::Logs::MetricFilter").values()
+        assert counted["FilterPattern"] == f'"{SWITCHED_OFF}"'
+        (metric,) = counted["MetricTransformations"]
+        assert (metric["MetricNamespace"], metric["MetricValue"]) == ("Maskdrop", "1")
+        assert metric["MetricName"] in watched
+
+
+def test_infra_counts_the_log_line_that_the_container_writes() -> None:
+    """Parses the module, because importing it needs torch."""
+    text = (ROOT / "sagemaker_model" / "engines" / "verification.py").read_text()
+    assert f'SWITCHED_OFF = "{SWITCHED_OFF}"' in text

@@ -84,7 +84,16 @@ def event_source_concurrency(stages: Sequence[Assembly]) -> float:
     return found
 
 
-REPORTED = "reported by users of new accounts, shared/facts/aws-first-deploy.md"
+def builds(stages: Sequence[Assembly]) -> float:
+    """Builds that one deployment starts at the same time."""
+    return max(sum(one.type == "Custom::Image" for one in stage.resources.values()) for stage in stages)
+
+
+def networks(stages: Sequence[Assembly]) -> float:
+    return len([*_each(stages, "AWS::EC2::VPC")])
+
+
+REPORTED = "reported by users of new accounts"
 
 NEW_ACCOUNT = (
     Quota("SageMaker: GPU instances for endpoint usage", 0, REPORTED, gpu_instances),
@@ -98,6 +107,10 @@ NEW_ACCOUNT = (
         reserved_concurrency,
     ),
     Quota("Lambda: executions that queues start at the same time", 10, REPORTED, event_source_concurrency),
+    Quota("CodeBuild: concurrent builds", 1, "CodeBuild user guide, quotas: new accounts may have less", builds),
+    Quota(
+        "EC2: VPCs of a Region", 5, "VPC user guide, quotas; one exists by default", lambda stages: 1 + networks(stages)
+    ),
 )
 
 

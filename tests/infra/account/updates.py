@@ -37,7 +37,8 @@ class Change:
 
 
 def update(old: Assembly, new: Assembly) -> list[Change]:
-    """All changes of an update, and the rules that refuse it."""
+    """All changes of an update, and the rules that refuse it. `cdk deploy --all` leaves a stack that the new assembly
+    lacks as it is."""
     changes = [*_changes(old, new)]
     replaced = {one.resource for one in changes if one.effect == "replacement"}
     for rule in RULES:
@@ -60,8 +61,12 @@ def _changes(old: Assembly, new: Assembly) -> Iterator[Change]:
             break
         replaced = found
     yield from (change for _, change in changes)
-    for node in sorted(old.resources.keys() - new.resources.keys()):
+    for node in sorted(_removed(old, new)):
         yield Change(str(old.resources[node]), "", "deleted")
+
+
+def _removed(old: Assembly, new: Assembly) -> set[Node]:
+    return {node for node in old.resources.keys() - new.resources.keys() if node[0] in new.templates}
 
 
 def _of_resource(old: Assembly, new: Assembly, node: Node, replaced: set[Node]) -> Iterator[tuple[Node, Change]]:
@@ -140,7 +145,7 @@ def export_in_use(old: Assembly, new: Assembly, _replaced: set[str]) -> Iterator
     order of their dependencies: the importing stack still has the old template."""
     imported = {name for template in old.templates.values() for name in _import_names(template)}
     for name, (stack, value) in old.exports.items():
-        if name not in imported:
+        if name not in imported or stack not in new.templates:
             continue
         if name not in new.exports or new.resolve(new.exports[name][0], new.exports[name][1]) != old.resolve(
             stack, value
@@ -161,18 +166,20 @@ def two_changes_of_global_indexes(old: Assembly, new: Assembly, _replaced: set[s
 
 def data_deleted(old: Assembly, new: Assembly, replaced: set[str]) -> Iterator[Change]:
     """A replaced or removed bucket, table, key or queue takes its data with it, or the stage loses sight of it."""
+    removed = _removed(old, new)
     for node, before in old.resources.items():
         if re.fullmatch(REBUILT, before.logical_id):
             continue
-        if before.type in STORES and (node not in new.resources or str(before) in replaced):
+        if before.type in STORES and (node in removed or str(before) in replaced):
             yield Change(str(before), "", "loses", "the stored data")
 
 
 def retained_under_a_fixed_name(old: Assembly, new: Assembly, replaced: set[str]) -> Iterator[Change]:
     """A removed resource that is retained blocks the deployment that creates it again: the way back fails."""
-    for node, before in old.resources.items():
+    for node in sorted(_removed(old, new)):
+        before = old.resources[node]
         policy = before.body.get("DeletionPolicy", "Delete")
-        if node not in new.resources and policy.startswith("Retain") and physical(before):
+        if policy.startswith("Retain") and physical(before):
             yield Change(str(before), "", "refused", "it remains, and the way back cannot create it again")
 
 

@@ -46,7 +46,7 @@ def test_redrive_prints_why_jobs_were_skipped(world: World) -> None:
     world.registry.put("preset", "shop", {"output": {"format": "bmp"}})
     put(world, "shop/a.jpg", code="invalid_preset")
     lines = run().stdout.splitlines()
-    assert lines[0] == "Retried 0 of 1 jobs."
+    assert lines[0] == "Retried 0 of 1 job."
     assert lines[1].startswith("Skipped 1: ")
 
 

@@ -52,10 +52,10 @@ def test_a_pause_stops_all_reservations_and_is_not_extended_by_waiting_callers()
     assert a_valve(registry, PAUSE_S / 60).reserve({"a": 1}) == {"a"}
 
 
-def test_a_pause_soon_after_another_continues_it_with_a_longer_delay() -> None:
+def test_a_pause_continues_the_last_one_with_a_longer_delay_unless_submissions_resumed() -> None:
     registry = FakeRegistry()
-    delays = [a_valve(registry, minutes).pause() for minutes in (0, 5, 20, 100)]
-    assert delays == [PAUSE_S, 300, DELAY_MAX_S, PAUSE_S]
+    delays = [a_valve(registry, minutes).pause() for minutes in (0, 5, 12, 27, 42, 75, 100)]
+    assert delays == [PAUSE_S, 300, 720, DELAY_MAX_S, DELAY_MAX_S, PAUSE_S, PAUSE_S]
 
 
 def test_messages_may_be_delayed_until_the_pause_is_no_longer_remembered() -> None:
