@@ -410,9 +410,10 @@ WITHOUT_TAGS = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::Authorizer", "AWS::ApiGateway::BasePathMapping",
     "AWS::ApiGateway::Deployment", "AWS::ApiGateway::GatewayResponse", "AWS::ApiGateway::Method",
     "AWS::ApiGateway::Resource", "AWS::ApplicationAutoScaling::ScalingPolicy", "AWS::EC2::SecurityGroupIngress",
-    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::Permission", "AWS::Logs::MetricFilter",
-    "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy",
-    "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation", "AWS::CDK::Metadata", "Custom::Image",
+    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Permission", "AWS::Logs::MetricFilter", "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
+    "AWS::CDK::Metadata", "Custom::Image",
 }  # fmt: skip
 
 
