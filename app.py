@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -17,6 +18,10 @@ from infra.network import NetworkStack
 from infra.sources import container_digest
 from infra.stack import MaskdropStack
 
+REFERENCES = "@aws-cdk/core:defaultCrossStackReferences"
+"""How a stack reads values of another one. "strong": by exports, so that CloudFormation deletes neither a bucket nor a
+topic that an endpoint uses. Without a value the CDK prints a warning."""
+
 
 def application(
     *, outdir: str | None = None, context: dict[str, str] | None = None, folder: Path = stages.FOLDER
@@ -26,7 +31,7 @@ def application(
     outdir: output folder; None: the folder in CDK_OUTDIR.
     folder: folder of the stage files.
     """
-    app = cdk.App(outdir=outdir, context=context)
+    app = cdk.App(outdir=outdir, context={REFERENCES: "strong", **(context or {})})
     stage = stages.load(app.node.try_get_context("stage") or "dev", folder)
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
@@ -45,4 +50,7 @@ def application(
 
 
 if __name__ == "__main__":
-    application().synth()
+    try:
+        application().synth()
+    except stages.InvalidStage as error:
+        sys.exit(str(error))

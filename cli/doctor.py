@@ -54,7 +54,7 @@ def account_of(stage: str | None) -> Account:
 
     Raises MaskdropError when the stage has no file, or the local stack is not running.
     """
-    config = LocalConfig.from_env(os.environ)
+    config = LocalConfig.of_running_stack(os.environ)
     if stage and stage != config.stage:
         return Account.in_aws(stages.load(stage))
     if processes.find("emulator", config.state) is None:

@@ -161,7 +161,7 @@ def _cutout(target: Target, body: bytes, wait_s: float) -> str:
 @contextmanager
 def _target(stage: str | None, key: str) -> Iterator[Target]:
     """Yields a stage in AWS, or the running local stack with its own key. Converts errors of AWS to SmokeFailed."""
-    config = LocalConfig.from_env(os.environ)
+    config = LocalConfig.of_running_stack(os.environ)
     try:
         if stage:
             make_client = partial(client_in, region_of_environment())
@@ -183,6 +183,9 @@ def _target(stage: str | None, key: str) -> Iterator[Target]:
         with http:
             yield Target(make_client("s3"), jobs, inbox, http, key)
     except (BotoCoreError, ClientError) as error:
-        raise SmokeFailed(f"AWS request failed: {error}") from error
+        check = f"maskdrop doctor --stage {stage}" if stage else "maskdrop doctor"
+        raise SmokeFailed(
+            f"AWS request failed: {str(error).rstrip('.')}. Check the account and the stage: {check}"
+        ) from error
     except httpx2.TransportError as error:
         raise SmokeFailed(f"The API did not respond: {error}") from error

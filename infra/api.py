@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import cast
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -86,6 +86,9 @@ class Api(Function):
                 tracing_enabled=True,
             ),
         )
+        # Callers append "/v1/…": the URL of the CDK ends with a slash, and API Gateway knows no path with two.
+        host = f"{self.rest.rest_api_id}.execute-api.{Aws.REGION}.{Aws.URL_SUFFIX}"
+        self.url = f"https://{host}/{self.rest.deployment_stage.stage_name}"
         self.rest.node.try_remove_child("Endpoint")  # an output that CDK adds; the stack defines its own
         resource = cast(apigateway.CfnRestApi, self.rest.node.default_child)
         resource.security_policy = TLS_POLICY

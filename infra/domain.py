@@ -13,14 +13,14 @@ TLS_POLICY = "SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09"
 
 
 class ApiDomain(Construct):
-    """Serves a stage of the API at https://<name>/, without the name of the stage in the path.
+    """Serves a stage of the API at https://<name>, without the name of the stage in the path.
 
     With a hosted zone, adds the alias record.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, domain: Domain, api: apigateway.RestApi) -> None:
         super().__init__(scope, construct_id)
-        self.url = f"https://{domain.name}/"
+        self.url = f"https://{domain.name}"
         name = apigateway.CfnDomainName(
             self,
             "Name",

@@ -92,7 +92,7 @@ class MaskdropStack(StageStack):
             "ResultsBucket": storage.results.bucket_name,
             "JobsTable": jobs.table.table_name,
             "RegistryTable": registry.table.table_name,
-            "ApiUrl": api.rest.url,
+            "ApiUrl": api.url,
             **({"ApiDomain": api.domain.url} if api.domain else {}),
             "ApiId": api.rest.rest_api_id,
             "ApiStage": api.rest.deployment_stage.stage_name,

@@ -4,6 +4,7 @@ file. Imports no CDK, so that the command `maskdrop` can read stages too."""
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,7 +64,39 @@ TagKey = Annotated[str, Field(pattern=r"^[\w .:/=+@-]+$", max_length=128)]
 TagValue = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
 KEY_ID = r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:key/{KEY_ID})?$")]
-InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
+GpuInstance = Annotated[str, Field(pattern=r"^ml\.[gp]\d[a-z0-9-]*\.[a-z0-9-]+$")]
+CpuInstance = Annotated[str, Field(pattern=r"^ml\.[cmrt]\d+([a-fh-z][a-z0-9-]*)?\.[a-z0-9-]+$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+)$")]
+
+FORMS = {
+    "name": "a name of at most 16 lower-case letters, digits and hyphens that starts with a letter (name of the file)",
+    "mail": 'one e-mail address, or ""',
+    "weights": "s3://BUCKET/PREFIX/ with a slash at the end",
+    "cors": 'an origin without a path and a slash at the end, such as "https://a.example", or "*"',
+    "trusted_hosts": 'a host name in lower case without https:// and port, such as "images.corp"',
+    "source_buckets": '"BUCKET" or "BUCKET/PREFIX/", without s3://, spaces and wildcards',
+    "gpu_instance_type": "a type with an NVIDIA GPU, such as ml.g6.xlarge",
+    "cpu_instance_type": "a type with x86 processors, not a GPU or Graviton, such as ml.c6i.xlarge",
+    "kms_key": "the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID; an alias is not accepted",
+    "former_kms_keys": "ARNs of keys, arn:aws:kms:REGION:ACCOUNT:key/ID",
+    "domain.name": "a host name in lower case, such as images.example.com",
+    "domain.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
+    "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
+    "qualifier": "at most 10 lower-case letters and digits",
+    "tags": "letters, digits, spaces and _ . : / = + - @",
+}
+"""What is accepted, for each option whose values have a pattern."""
+
+TYPES = {
+    "string_type": "text in quotes",
+    "bool_type": "true or false, without quotes",
+    "int_type": "a whole number, without quotes",
+    "float_type": "a number, without quotes",
+    "tuple_type": 'a list of texts, such as ["a", "b"]',
+    "dict_type": "a table",
+    "model_type": "a table, such as [domain] with its options on the lines below",
+}
+"""What is accepted, for each type error of pydantic that a TOML value can cause."""
 
 
 class InvalidStage(MaskdropError):
@@ -118,8 +151,8 @@ class Stage(_Table):
     keep_jobs_days: retention of the records of finished jobs, at most as long as the results.
     keep_logs_days: retention of every log group.
     keep_data: whether buckets and tables remain when the stack is deleted. false: they are deleted with their content.
-    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The key's own rate limit
-        applies after them.
+    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The first two also limit all
+        callers together, on each route. The key's own rate limit applies after them.
     budget_usd: monthly budget; e-mail is sent at 50 %, 80 % and 100 % of it.
     budget_scope: costs that the budget counts: of the whole account, or of the stage by the cost-allocation tag
         maskdrop:stage, which has to be activated in the billing console.
@@ -142,9 +175,9 @@ class Stage(_Table):
     bulk: Bulk = "serverless"
     bulk_max_instances: Positive = 1
     bulk_at_once: Annotated[int, Field(ge=2, le=200)] = 2
-    gpu_instance_type: InstanceType = "ml.g6.xlarge"
+    gpu_instance_type: GpuInstance = "ml.g6.xlarge"
     gpu_usd_per_hour: Annotated[float, Field(gt=0)] = 1.127
-    cpu_instance_type: InstanceType = "ml.c6i.xlarge"
+    cpu_instance_type: CpuInstance = "ml.c6i.xlarge"
     cpu_usd_per_hour: Annotated[float, Field(gt=0)] = 0.204
     interactive: Interactive = "serverless"
     interactive_at_once: Annotated[int, Field(ge=1, le=200)] = 3
@@ -153,7 +186,7 @@ class Stage(_Table):
     batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
-    cors: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    cors: Annotated[tuple[Origin, ...], Field(strict=False)] = ()
     trusted_hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
     source_buckets: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     http_sources: bool = False
@@ -180,13 +213,17 @@ class Stage(_Table):
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if self.keep_jobs_days > self.keep_results_days:
-            raise ValueError("keep_jobs_days must not exceed keep_results_days: a record would name a deleted result")
+            raise ValueError(
+                "keep_jobs_days must not exceed keep_results_days: a record would name a deleted result; "
+                f"got {self.keep_jobs_days} and {self.keep_results_days}"
+            )
         if any({".", ".."} & {*source.split("/")} for source in self.source_buckets):
             raise ValueError('source_buckets must not contain the parts "." and ".."')
         most = self.lambda_concurrency - API_EXECUTIONS - SOURCES * SOURCE_EXECUTIONS[0]
         if self._bundles_at_once > most:
             raise ValueError(
-                f"bulk_at_once must be at most {most}: the other functions take the rest of lambda_concurrency"
+                f"bulk_at_once must be at most {most}: the other functions take the rest of lambda_concurrency "
+                f"({self.lambda_concurrency}); got {self.bulk_at_once}"
             )
         if self.vpc and "serverless" in (self.bulk, self.interactive):
             raise ValueError("vpc needs endpoints on instances: SageMaker runs serverless endpoints in no VPC")
@@ -202,6 +239,9 @@ class Stage(_Table):
                 f"reserved_concurrency: {reserved} executions are reserved and AWS keeps {UNRESERVED_MIN} unreserved; "
                 f"lambda_concurrency must be at least {reserved + UNRESERVED_MIN}, got {self.lambda_concurrency}"
             )
+        misplaced = [key for key in self.tags if key in set(Stage.model_fields) - {"domain"}]
+        if misplaced:
+            raise ValueError(f"tags: {', '.join(misplaced)} is an option of the stage; options precede [tags]")
         for function, number in self.reserved_concurrency.items():
             if number < self.executions_by_queue.get(function, 0):
                 raise ValueError(
@@ -297,23 +337,46 @@ def names(folder: Path = FOLDER) -> list[str]:
 def load(name: str, folder: Path = FOLDER) -> Stage:
     """Reads a stage. Raises InvalidStage that names every fault: an unknown stage, a malformed file, an unknown option
     or an invalid value."""
-    path = folder / f"{name}.toml"
     if name not in names(folder):
-        raise InvalidStage(f"There is no stage {name!r}; stages are {', '.join(names(folder))}. Add {path.name}.")
+        raise InvalidStage(
+            f"There is no stage {name!r}; stages are {', '.join(names(folder))}. "
+            f"A new stage is a new file: stages/{name.removesuffix('.toml')}.toml."
+        )
+    file = f"stages/{name}.toml"
     try:
-        options = tomllib.loads(path.read_text())
-        if "name" in options:
-            raise InvalidStage(f"stages/{path.name}: name is not an option; the name of the file is the name.")
-        return Stage(name=name, **options)
+        options = tomllib.loads((folder / f"{name}.toml").read_text())
     except tomllib.TOMLDecodeError as error:
-        raise InvalidStage(f"stages/{path.name}: {error}") from error
+        raise InvalidStage(
+            f"{file}: {error}. Text needs quotes, true and false need none, and an option may occur once."
+        ) from error
+    if "name" in options:
+        raise InvalidStage(f"{file}: name is not an option; the name of the file is the name.")
+    try:
+        return Stage(name=name, **options)
     except ValidationError as error:
-        raise InvalidStage("\n".join(f"stages/{path.name}: {_fault(fault)}" for fault in error.errors())) from error
+        raise InvalidStage("\n".join(f"{file}: {_fault(fault)}" for fault in error.errors())) from error
 
 
 def _fault(fault: Any) -> str:
-    option = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"{option} is not an option; options are {', '.join(sorted(set(Stage.model_fields) - {'name'}))}."
+    """Returns what is wrong and what is accepted, for an error of pydantic."""
+    path = [part for part in fault["loc"] if part != "[key]"]
+    option = ".".join(str(part) for part in path)
+    kind, value = fault["type"], fault["input"]
+    if kind == "extra_forbidden":
+        return _unknown(option, table=path[0] if len(path) > 1 else None)
+    if kind in TYPES:
+        return f"{option} must be {TYPES[kind]}; got {value!r}."
+    if kind == "string_pattern_mismatch":
+        return f"{option} must be {FORMS.get(option) or FORMS[path[0]]}; got {value!r}."
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{option}: {message}; got {fault['input']!r}." if option else f"{message}."
+    return f"{option}: {message}; got {value!r}." if option else f"{message}."
+
+
+def _unknown(option: str, table: str | None) -> str:
+    if table:
+        known, place = sorted(Domain.model_fields), f" Options of the stage precede [{table}]."
+    else:
+        known, place = sorted(set(Stage.model_fields) - {"name"}), ""
+    similar = get_close_matches(option, known, n=1)
+    options = f"did you mean {similar[0]}? Options" if similar else "options"
+    return f"{option} is not an option; {options} are {', '.join(known)}.{place}"

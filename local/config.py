@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings, read
@@ -73,6 +75,25 @@ class LocalConfig:
         state = Path(env.get(STATE_DIR) or cls.made_by_default()).resolve()
         return cls(**values, state=state, folder=ROOT if state == cls.made_by_default() else state)
 
+    @classmethod
+    def of_running_stack(cls, env: Mapping[str, str]) -> LocalConfig:
+        """Returns the configuration of the stack that runs in the state folder: stack.json names its stage and ports,
+        so that another shell does not need the variables with which it was started. Without it: `from_env`."""
+        config = cls.from_env(env)
+        try:
+            stack = json.loads(config.stack_file.read_text())
+            urls = {name: urlsplit(stack[f"{name}_url"]) for name in ("endpoint", "sagemaker", "model")}
+            return replace(
+                config,
+                stage=stack["stage"],
+                strict=urls["endpoint"].scheme == "https",
+                aws_port=urls["endpoint"].port,
+                sagemaker_port=urls["sagemaker"].port,
+                model_port=urls["model"].port,
+            )
+        except (FileNotFoundError, ValueError, KeyError):
+            return config
+
     def to_env(self) -> dict[str, str]:
         """Returns the environment variables that `from_env` reads."""
         return {
@@ -122,6 +143,11 @@ class LocalConfig:
     @property
     def weights(self) -> Path:
         return self.made / "weights"
+
+    @property
+    def stack_file(self) -> Path:
+        """Path of the description of the running stack (local.stack.Stack), as JSON."""
+        return self.state / "stack.json"
 
     @property
     def sagemaker_file(self) -> Path:

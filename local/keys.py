@@ -113,7 +113,7 @@ def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Callable[[st
         stack = f"Maskdrop-{stage}"
         make_client: Callable[[str], Any] = partial(client_in, region_of_environment())
     else:
-        config = LocalConfig.from_env(os.environ)
+        config = LocalConfig.of_running_stack(os.environ)
         if processes.find("emulator", config.state) is None:
             raise LocalError(
                 "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
@@ -122,7 +122,10 @@ def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Callable[[st
     try:
         yield outputs_of(stack, make_client), make_client
     except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"AWS request failed: {error}") from error
+        check = f"maskdrop doctor --stage {stage}" if stage else "maskdrop doctor"
+        raise LocalError(
+            f"AWS request failed: {str(error).rstrip('.')}. Check the account and the stage: {check}"
+        ) from error
 
 
 def outputs_of(stack: str, make_client: Callable[[str], Any]) -> dict[str, str]:

@@ -97,7 +97,7 @@ def find(config: LocalConfig) -> Stack | None:
     if any(processes.find(name, config.state) is None for name in ("emulator", "sagemaker")):
         return None
     try:
-        return Stack(**json.loads(_stack_file(config).read_text()))
+        return Stack(**json.loads(config.stack_file.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
@@ -146,7 +146,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
         down(config)
         raise
     stack = _describe(config, deployed, api_key)
-    _stack_file(config).write_text(json.dumps(asdict(stack), indent=1) + "\n")
+    config.stack_file.write_text(json.dumps(asdict(stack), indent=1) + "\n")
     return stack
 
 
@@ -161,7 +161,7 @@ def down(config: LocalConfig) -> None:
     for name in ("sagemaker", "model"):
         processes.stop(name, config.state)
     processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S)
-    _stack_file(config).unlink(missing_ok=True)
+    config.stack_file.unlink(missing_ok=True)
     config.sagemaker_file.unlink(missing_ok=True)
     config.calls_file.unlink(missing_ok=True)
     shutil.rmtree(config.state / "tmp", ignore_errors=True)
@@ -318,10 +318,6 @@ def _node() -> str:
 
 def _python(config: LocalConfig) -> Path:
     return config.made / "emulator" / "bin" / "python"
-
-
-def _stack_file(config: LocalConfig) -> Path:
-    return config.state / "stack.json"
 
 
 def _first_key(config: LocalConfig, deployed: Deployed) -> str:

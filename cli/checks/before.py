@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import ConnectionError as NoConnection
 
 from cli.checks.account import CDK, Account, Line
 from infra.stages import UNRESERVED_MIN
@@ -45,12 +46,21 @@ def credentials(account: Account) -> Iterator[Line]:
     """The credentials are valid."""
     try:
         identity = account.identity
-    except (BotoCoreError, ClientError) as error:
+    except NoConnection as error:
         yield Line(
             name="credentials",
             level="fails the deploy",
-            finding=f"AWS does not accept the credentials: {error}",
-            remedy="aws configure sso\nthen export AWS_PROFILE=…",
+            finding=f"AWS is not reachable: {error}",
+            remedy=f"check the network, a proxy, and the name of the Region: {account.region}",
+        )
+        return
+    except (BotoCoreError, ClientError) as error:
+        missing = isinstance(error, NoCredentialsError)
+        yield Line(
+            name="credentials",
+            level="fails the deploy",
+            finding="No credentials are configured." if missing else f"AWS does not accept the credentials: {error}",
+            remedy="aws configure sso\nthen export AWS_PROFILE=…, or AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…",
         )
         return
     yield Line(name="credentials", level="ok", finding=f"Account {identity['Account']}, {identity['Arn']}.")

@@ -543,6 +543,22 @@ def test_every_setting_of_a_stage_is_described_and_read() -> None:
     )
 
 
+def test_every_option_of_a_stage_is_documented_with_its_default() -> None:
+    rows = page_rows("docs/operations.md", "| option | effect | default |")
+    check_rows({*Stage.model_fields} - {"name"}, {"the options of docs/operations.md": rows})
+    defaults = {option: _plain(getattr(Stage(name="dev"), option)) for option in rows}
+    assert {option: _toml(cells[1]) for option, cells in rows.items()} == defaults
+
+
+def _toml(cell: str) -> Any:
+    """The value of a table cell: a code span in TOML, or "none"."""
+    return None if cell == "none" else tomllib.loads(f"value = {cell.strip('`')}")["value"]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def test_every_network_that_can_be_trained_is_in_every_table() -> None:
     """Parses objectives.py, because importing it needs torch."""
     tree = ast.parse((ROOT / "sagemaker_model" / "training" / "objectives.py").read_text())

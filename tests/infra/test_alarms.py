@@ -160,3 +160,11 @@ def test_a_stage_without_mail_is_deployed_with_a_warning(tmp_path: Path, mail: s
     metadata = json.loads((tmp_path / artifact["additionalMetadataFile"]).read_text())
     found = [entry for entries in metadata.values() for entry in entries if entry["type"] == "aws:cdk:warning"]
     assert any("notify nobody: set `mail`" in entry["data"] for entry in found) is warned
+
+
+def test_the_idle_costs_count_every_metric_of_an_alarm(template: Template) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    documented = re.findall(r"^\| (\d+) metrics of (\d+) alarms at 0.10 \| (\S+) \|", page, re.MULTILINE)
+    every = list(template.of("AWS::CloudWatch::Alarm").values())
+    number = sum(len(metrics(alarm)) for alarm in every)
+    assert documented == [(str(number), str(len(every)), f"{number / 10:.2f}")]

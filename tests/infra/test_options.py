@@ -345,7 +345,7 @@ def test_the_domain_name_has_the_tls_policy_of_the_api_and_no_path(everything: S
     assert "BasePath" not in mapping
     (stage,) = template.of("AWS::ApiGateway::Stage")
     assert mapping["Stage"] == {"Ref": stage}
-    assert template.body["Outputs"]["ApiDomain"]["Value"] == "https://images.example.com/"
+    assert template.body["Outputs"]["ApiDomain"]["Value"] == "https://images.example.com"
 
 
 def test_the_firewall_protects_the_domain_name_too(everything: Stacks) -> None:
@@ -419,9 +419,10 @@ WITHOUT_TAGS = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::Authorizer", "AWS::ApiGateway::BasePathMapping",
     "AWS::ApiGateway::Deployment", "AWS::ApiGateway::GatewayResponse", "AWS::ApiGateway::Method",
     "AWS::ApiGateway::Resource", "AWS::ApplicationAutoScaling::ScalingPolicy", "AWS::EC2::SecurityGroupIngress",
-    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::Permission", "AWS::Logs::MetricFilter",
-    "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy",
-    "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation", "AWS::CDK::Metadata", "Custom::Image",
+    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Permission", "AWS::Logs::MetricFilter", "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
+    "AWS::CDK::Metadata", "Custom::Image",
 }  # fmt: skip
 
 

@@ -131,6 +131,17 @@ def test_every_queue_consumer_reports_batch_item_failures(template: Template) ->
         assert mapping["ScalingConfig"]["MaximumConcurrency"] >= 2
 
 
+def test_a_failed_or_throttled_scheduled_function_does_not_run_beside_the_next_one(template: Template) -> None:
+    rules = [rule for rule in template.of("AWS::Events::Rule").values() if "ScheduleExpression" in rule]
+    scheduled = {target["Arn"]["Fn::GetAtt"][0] for rule in rules for target in rule["Targets"]}
+    assert len(scheduled) == 2
+    limits = {
+        one["FunctionName"]["Ref"]: (one["MaximumRetryAttempts"], one["MaximumEventAgeInSeconds"])
+        for one in template.of("AWS::Lambda::EventInvokeConfig").values()
+    }
+    assert limits == dict.fromkeys(scheduled, (0, 300))
+
+
 def test_every_bucket_blocks_public_access_and_is_encrypted(template: Template) -> None:
     for bucket in template.of("AWS::S3::Bucket").values():
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
@@ -654,6 +665,12 @@ def test_every_rule_of_waf_that_only_counts_is_documented() -> None:
 
 def test_the_stack_has_its_outputs(template: Template) -> None:
     assert {name for name, one in template.body["Outputs"].items() if "Export" not in one} == OUTPUTS
+
+
+def test_the_url_of_the_api_has_no_slash_at_the_end(template: Template) -> None:
+    """Callers append "/v1/…"; API Gateway returns 403 for two slashes."""
+    last = template.body["Outputs"]["ApiUrl"]["Value"]["Fn::Join"][1][-1]
+    assert isinstance(last, dict), f"the URL ends with {last!r} instead of the name of the stage"
 
 
 def test_cloudwatch_can_publish_to_the_alarm_topic_and_use_its_key(template: Template) -> None:

@@ -259,7 +259,18 @@ def test_missing_credentials_fail_the_deploy() -> None:
 
     lines = list(examine(Account(Stage(name="dev"), "us-east-1", client)))
     assert lines[-1].level == "fails the deploy"
+    assert lines[-1].finding == "No credentials are configured."
     assert "aws configure" in lines[-1].remedy
+
+
+def test_an_unreachable_aws_is_not_reported_as_invalid_credentials() -> None:
+    def client(_: str) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://sts.us-east1.amazonaws.com/")
+
+    lines = list(examine(Account(Stage(name="dev"), "us-east1", client)))
+    assert lines[-1].level == "fails the deploy"
+    assert lines[-1].finding.startswith("AWS is not reachable")
+    assert "us-east1" in lines[-1].remedy
 
 
 # Bootstrap

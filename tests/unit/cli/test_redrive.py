@@ -46,8 +46,13 @@ def test_redrive_prints_why_jobs_were_skipped(world: World) -> None:
     world.registry.put("preset", "shop", {"output": {"format": "bmp"}})
     put(world, "shop/a.jpg", code="invalid_preset")
     lines = run().stdout.splitlines()
-    assert lines[0] == "Retried 0 of 1 jobs."
+    assert lines[0] == "Retried 0 of 1 job."
     assert lines[1].startswith("Skipped 1: ")
+
+
+def test_an_unknown_code_is_reported_with_a_similar_one(world: World) -> None:
+    assert "did you mean gave_up?" in run("--code", "give_up").stdout
+    assert "not an error code" not in run("--code", "gave_up").stdout
 
 
 def test_times_are_in_utc(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

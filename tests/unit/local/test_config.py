@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,20 @@ def test_the_stage_selects_the_stacks_and_their_folder() -> None:
     assert gpu.stacks == ("Maskdrop-local", "MaskdropBulk-local", "MaskdropInteractive-local")
     assert cpu.app_stack == "Maskdrop-local-cpu"
     assert gpu.cdk_out != cpu.cdk_out
+
+
+def test_another_shell_finds_the_running_stack_without_the_variables_that_started_it(tmp_path: Path) -> None:
+    env = {STATE_DIR: str(tmp_path)}
+    assert LocalConfig.of_running_stack(env) == LocalConfig.from_env(env)  # no stack runs
+
+    started = LocalConfig.from_env({**env, STAGE: "local-cpu", AWS_PORT: "5000", MODEL_PORT: "9000", STRICT: "1"})
+    urls = {
+        "endpoint_url": started.endpoint_url,
+        "sagemaker_url": started.sagemaker_url,
+        "model_url": started.model_url,
+    }
+    started.stack_file.write_text(json.dumps({"stage": started.stage, **urls}))
+    assert LocalConfig.of_running_stack(env) == started
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "eighty", "-1", "٣٣٣"])
