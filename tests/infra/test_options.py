@@ -221,6 +221,15 @@ def test_the_documented_key_policy_limits_every_service_to_the_account() -> None
             assert "ACCOUNT" in json.dumps(statement["Condition"])
 
 
+def test_services_that_send_to_a_queue_are_limited_by_the_queue() -> None:
+    """EventBridge sends no aws:SourceAccount to KMS for a target, so that the condition would lose every event."""
+    (statement,) = [one for one in key_policy() if "s3.amazonaws.com" in json.dumps(one["Principal"])]
+    assert statement["Principal"]["Service"] == ["s3.amazonaws.com", "sns.amazonaws.com", "events.amazonaws.com"]
+    queues = "arn:aws:sqs:REGION:ACCOUNT:Maskdrop-*"
+    assert statement["Condition"] == {"ArnLike": {"kms:EncryptionContext:aws:sqs:arn": queues}}
+    assert "kms:DescribeKey" not in statement["Action"]  # has no encryption context
+
+
 def test_the_documented_key_policy_encrypts_the_log_groups_of_the_stage(everything: Stacks) -> None:
     (pattern,) = [
         one["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
