@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra.stages import FOLDER, FORMS, InvalidStage, Stage, load, names
+from infra import stages
+from infra.stages import FORMS, InvalidStage, Stage, load, names
 
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("dev", "local", "local-cpu", "prod")
 
 
@@ -78,8 +80,18 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ),
         ('bulk = "gpu"\n[reserved_concurrency]\ninvoke = 1', "not a function of this stage: invoke"),
         ("lambda_concurrency = 110\n[reserved_concurrency]\napi = 11", "lambda_concurrency must be at least 111"),
-        ('[tags]\n"maskdrop:stage" = "dev"', "tags: at most 49"),
-        ('[tags]\n"AWS:team" = "shop"', "tags: at most 49"),
+        (
+            "lambda_concurrency = 200\n[reserved_concurrency]\ningest = 2",
+            "reserved_concurrency: ingest has at least 10 executions, which its queue starts, got 2",
+        ),
+        (
+            "lambda_concurrency = 200\nbulk_at_once = 5\n[reserved_concurrency]\ninvoke = 4",
+            "reserved_concurrency: invoke has at least 5 executions",
+        ),
+        ('[tags]\n"Maskdrop:Stage" = "dev"', "tags: at most 46"),
+        ('[tags]\n"AWS:team" = "shop"', "tags: at most 46"),
+        ("[tags]\n" + "".join(f'"key-{number}" = ""\n' for number in range(47)), "tags: at most 46"),
+        ('[tags]\nteam = "shop"\nTeam = "shop"', "tags: two keys differ only by upper and lower case"),
         ('[tags]\n"team" = "shop;"', "tags.team"),
         ('kms_key = "alias/maskdrop"', "kms_key must be the ARN of a key"),
         ('[domain]\nname = "images.example.com"', "domain.certificate: Field required"),
@@ -167,7 +179,7 @@ def test_the_backlog_is_limited_to_an_hour_of_work(options: dict[str, object], i
     assert Stage.model_validate({"name": "dev", **options}).backlog_max == images
 
 
-def test_the_cdk_shows_a_fault_of_a_stage_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CDK_CONTEXT_JSON", '{"stage": "nowhere"}')
+def test_the_cdk_shows_a_fault_of_a_stage_without_a_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stages, "load", lambda *_: load("nowhere", tmp_path))
     with pytest.raises(SystemExit, match="There is no stage 'nowhere'"):
-        runpy.run_path(str(FOLDER.parent / "app.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "app.py"), run_name="__main__")

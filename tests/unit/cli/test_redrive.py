@@ -50,6 +50,11 @@ def test_redrive_prints_why_jobs_were_skipped(world: World) -> None:
     assert lines[1].startswith("Skipped 1: ")
 
 
+def test_an_unknown_code_is_reported_with_a_similar_one(world: World) -> None:
+    assert "did you mean gave_up?" in run("--code", "give_up").stdout
+    assert "not an error code" not in run("--code", "gave_up").stdout
+
+
 def test_times_are_in_utc(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     selections = []
 
