@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect
 from lambdas.adapters.queue import Message
 from lambdas.observe import logger, metrics, observed
-from maskdrop.errors import ErrorInfo
+from maskdrop.errors import ErrorInfo, SourceMissing
 from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
 from maskdrop.serverless import failure
 from maskdrop.services import Services
@@ -83,8 +83,9 @@ def _process(text: str, settings: Settings, services: Services, now: datetime) -
             requeue_bundle(notification, UNSENT, settings, services, now)
         else:
             fail_dead_letters(parse_message(text, now, services.presets), REASON, services, now)
-    except (ValueError, KeyError, TypeError) as error:
-        # A message without a job cannot be retried: logs its body; the metric triggers an alarm.
+    except (ValueError, KeyError, TypeError, SourceMissing) as error:
+        # A message without a job, or whose bundle is deleted after 7 days, cannot be retried: logs its body; the metric
+        # triggers an alarm. The sweep finds the jobs of the bundle.
         logger().error("unreadable dead letter", extra={"body": text, "error": repr(error)})
         metrics().add_metric("UnreadableMessages", MetricUnit.Count, 1)
 

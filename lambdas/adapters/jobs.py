@@ -7,6 +7,7 @@ by_owner does not contain such jobs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from heapq import merge
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.errors import condition_failed, translated_errors
-from maskdrop.errors import ErrorInfo, TableUnavailable
+from maskdrop.errors import ErrorInfo, MaskdropError, TableUnavailable
 from maskdrop.job import STATES, Job, State
 from maskdrop.record import iso
 from maskdrop.services import Page, Selection
@@ -29,6 +30,10 @@ QUERIES_MAX = 8
 
 UNFINISHED = "#state IN (:queued, :submitted)"
 """Condition: the job is queued or submitted."""
+
+
+class UnreadableJob(TableUnavailable):
+    """The record of a job is from a newer version. Its messages are redelivered, those of other jobs are processed."""
 
 
 class JobsTable:
@@ -162,7 +167,9 @@ class JobsTable:
                 PaginationConfig={"MaxItems": limit},
             )
             for page in pages:
-                jobs.extend(_job(item) for item in page["Items"])
+                for item in page["Items"]:
+                    with suppress(UnreadableJob):  # the oldest job must not hold up the others
+                        jobs.append(_job(item))
         return jobs
 
     def _partition_page(self, index: str, key: str, selection: Selection, before: str, limit: int) -> Page:
@@ -261,4 +268,9 @@ def _query(index: str, key: str, selection: Selection, before: str, limit: int) 
 
 
 def _job(item: Mapping[str, Any]) -> Job:
-    return Job.from_json({"owner": "", **dynamodb_json.read(item)})
+    """Raises UnreadableJob: after a roll back, records may have values that only the newer version knows."""
+    record = dynamodb_json.read(item)
+    try:
+        return Job.from_json({"owner": "", **record})
+    except (ValueError, KeyError, TypeError, MaskdropError) as error:
+        raise UnreadableJob(f"This version of Maskdrop cannot read the job {record['id']}: {error}") from error

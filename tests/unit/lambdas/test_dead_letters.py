@@ -42,6 +42,13 @@ def test_a_dead_letter_of_a_bundle_retries_its_jobs() -> None:
     assert len(world.queue.sent) == 1
 
 
+def test_a_dead_letter_whose_bundle_no_longer_exists_is_logged_and_deleted() -> None:
+    world = World()
+    text = submitted(world).to_body()
+    world.storage.objects.clear()
+    assert processed(world, text) == {"deleted": 1, "failed": 0}
+
+
 def test_a_dead_letter_without_a_job_is_logged_and_not_retried(capsys) -> None:  # type: ignore[no-untyped-def]
     assert processed(World(), "gibberish é") == {"deleted": 1, "failed": 0}
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "unreadable" in line]

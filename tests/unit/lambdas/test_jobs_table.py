@@ -1,10 +1,15 @@
-"""Tests the maximum number of queries of a page, which the emulator cannot reach."""
+"""Tests what the emulator cannot reach: the maximum number of queries of a page, and records of a newer version."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from lambdas.adapters import dynamodb_json
-from lambdas.adapters.jobs import QUERIES_MAX, JobsTable
+from lambdas.adapters.jobs import QUERIES_MAX, JobsTable, UnreadableJob
+from maskdrop.job import dropped
 from maskdrop.services import Selection
+from tests.fakes import NOW, a_source
 
 
 class Endless:
@@ -25,3 +30,28 @@ def test_a_page_stops_after_the_maximum_number_of_queries_and_the_next_continues
     page = jobs.page(Selection(owner="shop", prefix="nothing/"), before="", limit=10)
     assert table.queries == QUERIES_MAX
     assert (page.jobs, page.before) == ([], str(QUERIES_MAX))
+
+
+class Newer:
+    """A table with a job of a newer version, whose engine is unknown, and a job of this version."""
+
+    known = dropped(a_source(), NOW)
+    records = ({**known.to_json(), "id": "newer", "engine": "unknown"}, known.to_json())
+
+    def get_item(self, *, Key: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: N803  botocore's name
+        wanted = dynamodb_json.read(Key)["id"]
+        return {"Item": dynamodb_json.write(next(one for one in self.records if one["id"] == wanted))}
+
+    def get_paginator(self, _: str) -> "Newer":
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+        yield {"Items": [dynamodb_json.write(one) for one in self.records]}
+
+
+def test_a_job_of_a_newer_version_is_unavailable_and_does_not_hold_up_the_sweep_of_others() -> None:
+    table = Newer()
+    jobs = JobsTable(table, "jobs", keep_days=1)  # type: ignore[arg-type]
+    with pytest.raises(UnreadableJob, match="newer"):
+        jobs.get("newer")
+    assert jobs.overdue("queued", since=NOW, limit=10) == [jobs.get(table.known.id)] == [table.known]
