@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 import typer
@@ -11,6 +12,7 @@ from cli.keys import Stage
 from cli.terminal import console, print_errors
 from local.redrive import Progress, job_services
 from local.redrive import redrive as redrive_jobs
+from maskdrop.errors import error_kinds
 from maskdrop.services import Selection
 
 
@@ -40,6 +42,9 @@ def redrive(
         console.print(f"{_jobs(progress.matched)} would be retried.")
     else:
         console.print(f"Retried {progress.retried} of {_jobs(progress.matched)}.")
+    if not progress.matched and code not in error_kinds():
+        for similar in get_close_matches(code, error_kinds(), n=1):
+            console.print(f"No job has the code {code}; did you mean {similar}?", markup=False)
     for reason, count in progress.skipped.most_common():
         console.print(f"Skipped {count}: {reason}", markup=False, soft_wrap=True)
     if interrupted:

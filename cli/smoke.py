@@ -184,6 +184,8 @@ def _target(stage: str | None, key: str) -> Iterator[Target]:
             yield Target(make_client("s3"), jobs, inbox, http, key)
     except (BotoCoreError, ClientError) as error:
         check = f"maskdrop doctor --stage {stage}" if stage else "maskdrop doctor"
-        raise SmokeFailed(f"AWS request failed: {error}. Check the account and the stage: {check}") from error
+        raise SmokeFailed(
+            f"AWS request failed: {str(error).rstrip('.')}. Check the account and the stage: {check}"
+        ) from error
     except httpx2.TransportError as error:
         raise SmokeFailed(f"The API did not respond: {error}") from error

@@ -123,7 +123,9 @@ def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Callable[[st
         yield outputs_of(stack, make_client), make_client
     except (BotoCoreError, ClientError) as error:
         check = f"maskdrop doctor --stage {stage}" if stage else "maskdrop doctor"
-        raise LocalError(f"AWS request failed: {error}. Check the account and the stage: {check}") from error
+        raise LocalError(
+            f"AWS request failed: {str(error).rstrip('.')}. Check the account and the stage: {check}"
+        ) from error
 
 
 def outputs_of(stack: str, make_client: Callable[[str], Any]) -> dict[str, str]:

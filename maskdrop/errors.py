@@ -350,8 +350,12 @@ class Internal(MaskdropError):
 
 def error_of(info: ErrorInfo) -> MaskdropError:
     """The exception for an ErrorInfo; Internal, with the same message, for an unknown code."""
+    return error_kinds().get(info.code, Internal)(info.message)
+
+
+def error_kinds() -> dict[str, type[MaskdropError]]:
+    """The exceptions by code. Classes that only group others have no code of their own."""
     kinds = MaskdropError.__subclasses__()
     for kind in kinds:
         kinds += kind.__subclasses__()
-    # Classes that only group others have no code of their own.
-    return next((kind for kind in kinds if vars(kind).get("code") == info.code), Internal)(info.message)
+    return {vars(kind)["code"]: kind for kind in reversed(kinds) if "code" in vars(kind)}
