@@ -78,7 +78,7 @@ class BulkStack(EndpointStack):
                 endpoint,
                 0,
                 stage.bulk_max_instances,
-                failures=self.endpoint.metric("InvocationFailures", statistic="Sum"),
+                failures=self.endpoint.metric("InvocationFailures", statistic="Sum", of_variant=True),
             )
         )
 

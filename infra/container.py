@@ -57,9 +57,10 @@ class EndpointStack(StageStack):
             return
         self._scope = Construct(self, name.removeprefix(f"maskdrop-{stage.name}-").title().replace("-", ""))
         self._log_group = log_group(self._scope, "Logs", stage=stage, name=self.endpoint.log_group)
+        self._execution: iam.Role
 
     def _role(self, statements: Sequence[iam.PolicyStatement], *, objects: Sequence[str]) -> iam.Role:
-        """Creates the execution role: `statements`, and the permissions that every container needs.
+        """Creates the execution role: `statements`, and the permissions that every endpoint needs.
 
         objects: the ARNs in `statements` that end in "*".
         """
@@ -104,6 +105,7 @@ class EndpointStack(StageStack):
         acknowledge_wildcard(
             role, "*", "Their actions have no resource-level permissions; metrics are limited by namespace."
         )
+        self._execution = role
         return role
 
     def _model(
@@ -220,6 +222,10 @@ class EndpointStack(StageStack):
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        # SageMaker reads the alarm in the name of the role.
+        self._execution.add_to_policy(
+            iam.PolicyStatement(actions=["cloudwatch:DescribeAlarms"], resources=[alarm.alarm_arn])
         )
         config = sagemaker.CfnEndpoint
         return config.DeploymentConfigProperty(

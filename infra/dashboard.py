@@ -86,7 +86,7 @@ def _bulk(shared: SharedResources) -> list[cloudwatch.IWidget]:
     return [
         _graph("Bundles queued in the endpoint", metric("ApproximateBacklogSize", statistic="Maximum")),
         _graph("Bundles per instance", metric("ApproximateBacklogSizePerInstance")),
-        _graph("Failed bundles", metric("InvocationFailures", statistic="Sum")),
+        _graph("Failed bundles", metric("InvocationFailures", statistic="Sum", of_variant=True)),
         _graph("Refused bundles", sum_over_functions("SubmissionsRefused", shared.stage.name)),
     ]
 

@@ -24,11 +24,12 @@ class DeadLetters(Function):
         super().__init__(
             scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=TIMEOUT_S, in_vpc=True
         )
+        # Lambda would retry a failed invocation twice, beside the next scheduled one.
+        self.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(5))
         schedule = events.Rule(
             self,
             "Schedule",
             schedule=events.Schedule.rate(Duration.minutes(5)),
-            # A failed invocation is not retried: the next scheduled one is due before the retry.
             targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
         )
         acknowledge(

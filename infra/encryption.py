@@ -16,6 +16,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
+from constructs import IConstruct
 
 from infra.stages import Stage
 
@@ -43,56 +44,60 @@ encrypts it, and SageMaker has refused a key for it."""
 
 
 def encrypt(app: App, stage: Stage) -> None:
-    """Sets `kms_key` on every resource that stores data, and allows the roles in `app` to use it.
+    """Sets `kms_key` on every resource that stores data, and allows the roles in `app` to use it, and to read data of
+    `former_kms_keys`.
 
-    Has to run after all stacks are defined. Without a key it changes nothing.
+    Has to run after all stacks are defined. Without keys it changes nothing.
     """
-    key = stage.kms_key
-    if not key:
-        return
     for node in app.node.find_all():
-        match node:
-            case s3.CfnBucket() if node.logging_configuration:  # S3 writes no access logs to a bucket with SSE-KMS
-                node.bucket_encryption = _bucket_encryption(key)
-            case dynamodb.CfnTable():
-                node.sse_specification = dynamodb.CfnTable.SSESpecificationProperty(
-                    sse_enabled=True, sse_type="KMS", kms_master_key_id=key
-                )
-            case sqs.CfnQueue():
-                node.kms_master_key_id, node.sqs_managed_sse_enabled = key, None
-            case sns.CfnTopic():
-                node.kms_master_key_id = key
-            case logs.CfnLogGroup():
-                node.kms_key_id = key
-            case events.CfnEventBus():
-                node.kms_key_identifier = key
-            case ecr.CfnRepository():
-                node.encryption_configuration = ecr.CfnRepository.EncryptionConfigurationProperty(
-                    encryption_type="KMS", kms_key=key
-                )
-            case codebuild.CfnProject():
-                node.encryption_key = key
-            case sagemaker.CfnEndpointConfig():
-                _encrypt_endpoint(node, key)
-            case iam.Policy():
-                actions = [action for one in _statements(node.document) for action in _list(one["Action"])]
-                node.add_statements(*key_use(stage, actions))
+        if stage.kms_key:
+            _set_key(node, stage.kms_key)
+        if isinstance(node, iam.Policy):
+            actions = [action for one in _statements(node.document) for action in _list(one["Action"])]
+            node.add_statements(*key_use(stage, actions))
+
+
+def _set_key(node: IConstruct, key: str) -> None:
+    match node:
+        case s3.CfnBucket() if node.logging_configuration:  # S3 writes no access logs to a bucket with SSE-KMS
+            node.bucket_encryption = _bucket_encryption(key)
+        case dynamodb.CfnTable():
+            node.sse_specification = dynamodb.CfnTable.SSESpecificationProperty(
+                sse_enabled=True, sse_type="KMS", kms_master_key_id=key
+            )
+        case sqs.CfnQueue():
+            node.kms_master_key_id, node.sqs_managed_sse_enabled = key, None
+        case sns.CfnTopic():
+            node.kms_master_key_id = key
+        case logs.CfnLogGroup():
+            node.kms_key_id = key
+        case events.CfnEventBus():
+            node.kms_key_identifier = key
+        case ecr.CfnRepository():
+            node.encryption_configuration = ecr.CfnRepository.EncryptionConfigurationProperty(
+                encryption_type="KMS", kms_key=key
+            )
+        case codebuild.CfnProject():
+            node.encryption_key = key
+        case sagemaker.CfnEndpointConfig():
+            _encrypt_endpoint(node, key)
 
 
 def key_use(stage: Stage, actions: Iterable[str]) -> list[iam.PolicyStatement]:
-    """Returns the permissions on the key of the stage that `actions` need: each only through the service that is
-    called. Empty without a key."""
+    """Returns the permissions on the key of the stage, and on its former ones, that `actions` need: each only through
+    the service that is called. Empty without a key."""
     services: dict[str, set[str]] = {}
     for action in actions:
         services.setdefault(action.partition(":")[0], set()).update(KEY_USE.get(action, ()))
     return [
         iam.PolicyStatement(
-            actions=sorted(used),
-            resources=[stage.kms_key],
+            actions=sorted(allowed),
+            resources=keys,
             conditions={"StringEquals": {"kms:ViaService": f"{service}.{Aws.REGION}.{Aws.URL_SUFFIX}"}},
         )
         for service, used in sorted(services.items())
-        if stage.kms_key and used
+        for keys, allowed in (([stage.kms_key], used), ([*stage.former_kms_keys], used & {READ}))
+        if any(keys) and allowed
     ]
 
 

@@ -40,6 +40,9 @@ UNRESERVED_MIN = 100
 STAGE_TAG = "maskdrop:stage"
 """Tag of every resource, whose value is the name of the stage."""
 
+TAGS_MAX = 46
+"""Tags of a stage besides STAGE_TAG. AWS allows 50 for a resource, and the CDK adds up to 3 of its own, to subnets."""
+
 API_EXECUTIONS = 2
 """Concurrent Lambda executions that event sources leave to the API. The scheduled functions use one for seconds."""
 
@@ -75,6 +78,7 @@ FORMS = {
     "gpu_instance_type": "a type with an NVIDIA GPU, such as ml.g6.xlarge",
     "cpu_instance_type": "a type with x86 processors, not a GPU or Graviton, such as ml.c6i.xlarge",
     "kms_key": "the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID; an alias is not accepted",
+    "former_kms_keys": "ARNs of keys, arn:aws:kms:REGION:ACCOUNT:key/ID",
     "domain.name": "a host name in lower case, such as images.example.com",
     "domain.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
     "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
@@ -158,11 +162,13 @@ class Stage(_Table):
         `lambda_concurrency` must remain: AWS reserves no more.
     kms_key: ARN of a customer managed key in the Region of the stage, which encrypts all data (infra/encryption.py);
         "": keys of AWS. Key policy: docs/security.md.
+    former_kms_keys: ARNs of keys that were `kms_key` before. Objects and messages keep the key that encrypted them;
+        the stage may still read them.
     vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
     domain: domain name of the API.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
-    tags: further tags of every resource, at most 49.
+    tags: further tags of every resource, at most 46. IAM does not distinguish keys by upper and lower case.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
@@ -197,6 +203,7 @@ class Stage(_Table):
     lambda_concurrency: Annotated[int, Field(ge=10)] = 10
     reserved_concurrency: dict[str, Positive] = Field(default_factory=dict)
     kms_key: Key = ""
+    former_kms_keys: Annotated[tuple[Key, ...], Field(strict=False)] = ()
     vpc: bool = False
     domain: Domain | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
@@ -235,9 +242,19 @@ class Stage(_Table):
         misplaced = [key for key in self.tags if key in set(Stage.model_fields) - {"domain"}]
         if misplaced:
             raise ValueError(f"tags: {', '.join(misplaced)} is an option of the stage; options precede [tags]")
-        taken = [key for key in self.tags if key.lower().startswith("aws:") or key == STAGE_TAG]
-        if taken or len(self.all_tags) > 50:
-            raise ValueError(f"tags: at most 49, without {STAGE_TAG} and keys that start with aws:, which are reserved")
+        for function, number in self.reserved_concurrency.items():
+            if number < self.executions_by_queue.get(function, 0):
+                raise ValueError(
+                    f"reserved_concurrency: {function} has at least {self.executions_by_queue[function]} executions, "
+                    f"which its queue starts, got {number}: Lambda would throttle the others"
+                )
+        keys = [key.lower() for key in self.tags]
+        if any(key.startswith("aws:") or key == STAGE_TAG for key in keys) or len(keys) > TAGS_MAX:
+            raise ValueError(
+                f"tags: at most {TAGS_MAX}, without {STAGE_TAG} and keys that start with aws:, which are reserved"
+            )
+        if len(keys) > len(set(keys)):
+            raise ValueError("tags: two keys differ only by upper and lower case, which IAM does not distinguish")
         return self
 
     @property
@@ -282,6 +299,13 @@ class Stage(_Table):
         the API fit into `lambda_concurrency`."""
         free = self.lambda_concurrency - API_EXECUTIONS - self._bundles_at_once
         return min(free // SOURCES, SOURCE_EXECUTIONS[1])
+
+    @property
+    def executions_by_queue(self) -> dict[str, int]:
+        """Concurrent executions of the functions that queues start. A function whose reserved concurrency is lower is
+        throttled, and each throttled message loses one of its deliveries."""
+        found = dict.fromkeys(("ingest", "record", "webhooks"), self.source_concurrency)
+        return found | ({"invoke": self.bulk_at_once} if self.bulk == "serverless" else {})
 
     @property
     def _bundles_at_once(self) -> int:

@@ -78,7 +78,7 @@ class Storage(Construct):
         self._notify(self.inbox, jobs)
         if not stage.keep_data:
             self._empty_logs_last()
-            self._log_emptying(stage)
+            self._limit_emptying(stage)
 
     def _bucket(self, name: str, *, rules: list[s3.LifecycleRule], versioned: bool = False) -> s3.Bucket:
         logs = None if name == "Logs" else self.logs
@@ -108,8 +108,12 @@ class Storage(Construct):
     def _from_own_buckets(self) -> dict[str, dict[str, str]]:
         """Conditions for requests of S3 on behalf of every bucket name that this stack can generate. A policy that
         names a bucket could not exist before it."""
-        names = f"arn:{Aws.PARTITION}:s3:::{Stack.of(self).stack_name.lower()}-*"
-        return {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}, "ArnLike": {"aws:SourceArn": names}}
+        return {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}, "ArnLike": {"aws:SourceArn": self._own_buckets}}
+
+    @property
+    def _own_buckets(self) -> str:
+        """ARN of every bucket name that this stack can generate."""
+        return f"arn:{Aws.PARTITION}:s3:::{Stack.of(self).stack_name.lower()}-*"
 
     def _empty_logs_last(self) -> None:
         """Makes CloudFormation delete the other buckets before it empties the bucket of access logs: their deletion is
@@ -117,8 +121,12 @@ class Storage(Construct):
         for bucket in (self.inbox, self.results):
             bucket.node.add_dependency(self.logs.node.find_child(EMPTYING))
 
-    def _log_emptying(self, stage: Stage) -> None:
-        """Gives the function that empties the buckets a log group. The CDK would let Lambda create one that stays."""
+    def _limit_emptying(self, stage: Stage) -> None:
+        """Gives the function that empties the buckets a log group. The CDK would let Lambda create one that stays.
+
+        It first reads the tag that allows it to empty a bucket. When `keep_data` is set, the bucket's policy loses that
+        permission before the function is called, which would then fail: its role has the permission too.
+        """
         provider = Stack.of(self).node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider")
         group = log_group(self, "EmptyingLogs", stage=stage, name=f"/maskdrop/{stage.name}/empty-buckets")
         cast(CfnResource, provider.node.find_child("Handler")).add_property_override(
@@ -126,13 +134,16 @@ class Storage(Construct):
         )
         role = cast(CfnResource, provider.node.find_child("Role"))
         role.add_property_deletion_override("ManagedPolicyArns")
-        statement = {
-            "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": group.log_group_arn,
-        }
-        document = {"Version": "2012-10-17", "Statement": [statement]}
-        role.add_property_override("Policies", [{"PolicyName": "Logs", "PolicyDocument": document}])
+        statements = [
+            {
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": group.log_group_arn,
+            },
+            {"Effect": "Allow", "Action": ["s3:GetBucketTagging"], "Resource": self._own_buckets},
+        ]
+        document = {"Version": "2012-10-17", "Statement": statements}
+        role.add_property_override("Policies", [{"PolicyName": "Emptying", "PolicyDocument": document}])
 
     def _cors_rules(self) -> list[s3.CorsRule] | None:
         """Allows the origins of the API to use its presigned upload forms and result URLs. None without origins."""

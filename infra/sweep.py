@@ -16,12 +16,14 @@ from maskdrop.wire import STARTED_PREFIX
 
 class Sweep(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
-        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=512, timeout_s=120, in_vpc=True)
+        # 1,024 MB: more than half a vCPU, for about 100 jobs a second.
+        super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=1024, timeout_s=120, in_vpc=True)
+        # Lambda would retry a failed invocation twice, beside the next scheduled one.
+        self.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(5))
         schedule = events.Rule(
             self,
             "Schedule",
             schedule=events.Schedule.rate(Duration.minutes(5)),
-            # A failed invocation is not retried: the next scheduled one is due before the retry.
             targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
         )
         acknowledge(

@@ -28,6 +28,7 @@ from maskdrop.errors import (
     JobInProgress,
     JobNotFailed,
     MaskdropError,
+    StorageUnavailable,
     Unavailable,
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
@@ -63,7 +64,12 @@ if it crashes between the two, SQS redelivers the message after 240 s. A late du
 image is at worst processed again, where the container does not find the existing result."""
 
 DELAY_S = (5, 30, 120, 600, 900)
-"""Seconds before the second, third … attempt."""
+"""Seconds before the second, third … attempt. The last one is the maximum delay of an SQS message."""
+
+STORAGE_ATTEMPTS = 30
+"""Attempts of a job whose last error is that the container could not read or write S3: with the delays above, 6 hours
+and 30 minutes, as long as messages are redelivered while S3 or the table is unavailable. 5 attempts would take 13
+minutes."""
 
 
 def bundle_size(attempts: int, bundle_max: int) -> int:
@@ -212,18 +218,21 @@ def _bundles(waiting: Sequence[Job | JobMessage], indices: Iterable[int], settin
     return bundles
 
 
-def _record_invalid(jobs: Iterable[Job | JobMessage], services: Services) -> list[MaskdropError | None]:
-    """Writes new jobs that have failed and publishes their events."""
+def _record_invalid(jobs: Sequence[Job | JobMessage], services: Services) -> list[MaskdropError | None]:
+    """Writes new jobs that have failed and publishes their events; again for a redelivered message, whose first
+    delivery may have ended in between."""
+    try:
+        failed = in_threads(lambda job: _fail_new(job, services), [job for job in jobs if isinstance(job, Job)])
+        services.events.publish([job for job in failed if job])
+    except MaskdropError as error:
+        return [error for _ in jobs]
+    return [None for _ in jobs]
 
-    def claim(job: Job | JobMessage) -> Job | MaskdropError | None:
-        try:
-            return job if isinstance(job, Job) and services.jobs.claim(job) else None
-        except MaskdropError as error:
-            return error
 
-    claims = in_threads(claim, jobs)
-    services.events.publish([claimed for claimed in claims if isinstance(claimed, Job)])
-    return [claimed if isinstance(claimed, MaskdropError) else None for claimed in claims]
+def _fail_new(job: Job, services: Services) -> Job | None:
+    """Writes a new job that has failed. Also returns a job that has failed with the same error before."""
+    known = job if services.jobs.claim(job) else services.jobs.get(job.id)
+    return known if known and known.error == job.error else None
 
 
 def _delay(waiting: Sequence[Job | JobMessage], valve: Valve, services: Services) -> list[MaskdropError | None]:
@@ -252,7 +261,7 @@ def _admit_bundle(
     take them after LEASE.
     """
     claims = in_threads(lambda one: _claim(one, bundle, services, valve.now), waiting)
-    jobs = [claim for claim in claims if isinstance(claim, Job)]
+    jobs = list({claim.id: claim for claim in claims if isinstance(claim, Job)}.values())  # a job may have two messages
     failure: MaskdropError | None = None
     try:
         if jobs:
@@ -293,7 +302,8 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
         job = replace(one, state="submitted", bundle=bundle, attempts=1)
         if services.jobs.claim(job):
             return job
-        # The job exists: a duplicate event, or an earlier submission that was returned to the queue or crashed.
+        # The job exists: a duplicate event, an earlier submission that was returned to the queue or crashed, or this
+        # very claim, whose response the SDK did not receive.
         return services.jobs.take(job.id, bundle=bundle, now=now, abandoned=now - LEASE)
     except MaskdropError as error:
         return error
@@ -358,12 +368,16 @@ def retry_or_fail(
 ) -> Job | None:
     """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it.
 
+    Repeatable: a job that this bundle has already failed is returned again.
+
     unstarted_delay_s: delay in seconds where no container received the bundle. The attempt does not count then.
     """
     job = services.jobs.requeue(job_id, bundle=bundle, now=now, give_back=unstarted_delay_s is not None)
     if job is None:
-        return None
-    if unstarted_delay_s is None and job.attempts >= settings.max_attempts:
+        known = services.jobs.get(job_id)
+        return known if known and known.state == "failed" and known.bundle == bundle else None
+    attempts_max = STORAGE_ATTEMPTS if error.code == StorageUnavailable.code else settings.max_attempts
+    if unstarted_delay_s is None and job.attempts >= attempts_max:
         final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
         return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
     delay_s = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if unstarted_delay_s is None else unstarted_delay_s
@@ -372,7 +386,8 @@ def retry_or_fail(
 
 
 def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
-    """Queues jobs again whose last change is longer ago than `overdue_s`. Returns their number.
+    """Queues jobs again whose last change is longer ago than `overdue_s`, the oldest first, at most `limit` of each
+    state. Returns their number.
 
     Queued jobs are left alone while their messages may be delayed: each sweep would add a message to those.
     """
@@ -388,17 +403,20 @@ def sweep(settings: Settings, services: Services, now: datetime, *, limit: int =
 
     def requeue(job: Job) -> Job | None:
         delay_s = None if started[job.bundle] else DELAY_MAX_S
-        return retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
+        moved = retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
+        _publish_finished([moved], services)  # at once: no later sweep finds a failed job
+        return moved
 
-    moved = [job for job in in_threads(requeue, late) if job]
-    _publish_finished(moved, services)
-    return len(moved)
+    return sum(job is not None for job in in_threads(requeue, late))
 
 
 def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services: Services, now: datetime) -> None:
-    """Fails jobs whose messages reached the dead-letter queue. Submitted and finished jobs are unchanged."""
+    """Fails jobs whose messages reached the dead-letter queue. Submitted and finished jobs are unchanged.
+
+    Repeatable: the event of a job that has failed for this reason is published again.
+    """
     error = AttemptsExhausted(reason).info
-    failed: list[Job] = []
+    failed: list[Job | None] = []
     for one in waiting:
         if isinstance(one, Job):
             dead = replace(one, state="failed", error=error, finished_at=now)
@@ -406,10 +424,9 @@ def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services
                 failed.append(dead)
                 continue
         job = services.jobs.get(one.job_id if isinstance(one, JobMessage) else one.id)
-        if job and job.state == "queued":
-            updated = services.jobs.fail(job.id, error, bundle=job.bundle, now=now)
-            failed.extend([updated] if updated else [])
-    services.events.publish(failed)
+        if job and (job.state == "queued" or job.error == error):
+            failed.append(services.jobs.fail(job.id, error, bundle=job.bundle, now=now))
+    _publish_finished(failed, services)
 
 
 def cost(response: BundleResponse) -> float | None:

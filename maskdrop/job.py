@@ -91,7 +91,7 @@ class Job(Record):
     """One image, one set of options, one result.
 
     owner: who may see the job: the owner of the API key that created it; "" for a photo dropped into the inbox.
-    bundle: id of the bundle that it was last submitted in.
+    bundle: id of the bundle that it was last submitted in, or that finished it.
     attempts: number of submissions. One that no container received does not count.
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.

@@ -51,7 +51,7 @@ class Jobs(Protocol):
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
         """queued -> submitted in `bundle`, with one more attempt. Also a job that was submitted before `abandoned`, in
-        the same attempt."""
+        the same attempt. Repeatable: the AWS SDK sends a request again when its response is lost."""
 
     def requeue(self, job_id: str, *, bundle: str, now: datetime, give_back: bool = False) -> Job | None:
         """queued or submitted -> queued, if its bundle is still `bundle` ("": never submitted). Repeatable.
@@ -61,8 +61,8 @@ class Jobs(Protocol):
         """
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
-        """queued or submitted -> done, for a result of any bundle. Repeatable: a job that this bundle has already
-        finished is returned again."""
+        """queued or submitted -> done, for a result of any bundle, which becomes the job's. Repeatable: a job that this
+        bundle has already finished is returned again."""
 
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> failed, if its bundle is still `bundle`. Repeatable."""

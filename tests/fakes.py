@@ -77,7 +77,7 @@ class FakeJobs:
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
         job = self._job_in_state(job_id, ("queued", "submitted"))
-        if job is None or (job.state == "submitted" and job.changed_at >= abandoned):
+        if job is None or (job.state == "submitted" and job.changed_at >= abandoned and job.bundle != bundle):
             return None
         attempts = job.attempts + (job.state == "queued")
         return self._save(replace(job, state="submitted", bundle=bundle, attempts=attempts, changed_at=now))
@@ -97,6 +97,7 @@ class FakeJobs:
             replace(
                 job,
                 state="done",
+                bundle=bundle,
                 result=outcome.result,
                 subject=outcome.subject,
                 warnings=outcome.warnings,
@@ -288,8 +289,11 @@ class FakeInteractive:
 @dataclass
 class FakeEvents:
     published: list[Job] = field(default_factory=list)
+    broken: MaskdropError | None = None
 
     def publish(self, jobs: Sequence[Job]) -> None:
+        if self.broken:
+            raise self.broken
         self.published.extend(jobs)
 
 

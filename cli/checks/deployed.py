@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -125,8 +126,10 @@ def _phase(build: dict[str, Any]) -> str:
 
 
 def endpoints(account: Account) -> Iterator[Line]:
-    """The endpoints of the stage are in service."""
-    for name in filter(None, (account.stage.bulk_endpoint, account.stage.interactive_endpoint)):
+    """The endpoints of the stage are in service, and none of an earlier mode is left."""
+    names = [name for name in (account.stage.bulk_endpoint, account.stage.interactive_endpoint) if name]
+    yield from _earlier_endpoints(account, names)
+    for name in names:
         try:
             endpoint = account.client("sagemaker").describe_endpoint(EndpointName=name)
         except ClientError as error:
@@ -148,6 +151,20 @@ def endpoints(account: Account) -> Iterator[Line]:
             yield Line(name=name, level="fails the deploy", finding=finding, remedy=remedy)
         else:
             yield Line(name=name, level="warning", finding=f"{status}.", remedy=f"wait; log: {log}")
+
+
+def _earlier_endpoints(account: Account, current: list[str]) -> Iterator[Line]:
+    """SageMaker refuses to delete an endpoint while it scales. After three attempts, CloudFormation leaves the endpoint
+    behind, and its instances keep running."""
+    prefix = f"maskdrop-{account.stage.name}-"
+    kind = r"(serverless|(?!bulk|interactive)[a-z0-9]+-\w+)"  # not of a stage "<name>-bulk"
+    for one in account.pages("sagemaker", "list_endpoints", "Endpoints", NameContains=prefix):
+        name = one["EndpointName"]
+        ours = re.fullmatch(rf"{prefix}(bulk|interactive)-{kind}", name)
+        if ours and name not in current and one["EndpointStatus"] != "Deleting":
+            remedy = f"aws sagemaker delete-endpoint --region {account.region} --endpoint-name {name}"
+            finding = f"{one['EndpointStatus']}, of an earlier mode of the stage. Its instances cost money."
+            yield Line(name=name, level="warning", finding=finding, remedy=f"after a deploy: {remedy}")
 
 
 def queues(account: Account) -> Iterator[Line]:

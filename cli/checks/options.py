@@ -60,7 +60,8 @@ def _key(account: Account, arn: str) -> tuple[str, str]:
 
 
 def _boundary(account: Account, name: str) -> tuple[str, str]:
-    account.client("iam").get_policy(PolicyArn=f"arn:aws:iam::{account.identity['Account']}:policy/{name}")
+    partition = account.identity["Arn"].split(":")[1]  # aws-us-gov in AWS GovCloud (US)
+    account.client("iam").get_policy(PolicyArn=f"arn:{partition}:iam::{account.identity['Account']}:policy/{name}")
     return "", ""
 
 

@@ -63,8 +63,8 @@ class JobsTable:
             job_id,
             changes,
             now,
-            condition="#state = :submitted AND #changed_at < :abandoned",
-            values={":submitted": "submitted", ":abandoned": iso(abandoned)},
+            condition="#state = :submitted AND (#changed_at < :abandoned OR bundle = :bundle)",
+            values={":submitted": "submitted", ":abandoned": iso(abandoned), ":bundle": bundle},
         )
 
     def requeue(self, job_id: str, *, bundle: str, now: datetime, give_back: bool = False) -> Job | None:
@@ -90,7 +90,7 @@ class JobsTable:
         changes = {name: record[name] for name in ("result", "subject", "warnings", "timings")}
         return self._update(
             job_id,
-            {"state": "done", "error": None, "cost_usd": cost_usd, **changes},
+            {"state": "done", "bundle": bundle, "error": None, "cost_usd": cost_usd, **changes},
             now,
             condition=f"{UNFINISHED} OR (#state = :done AND bundle = :bundle)",
             values={":queued": "queued", ":submitted": "submitted", ":done": "done", ":bundle": bundle},

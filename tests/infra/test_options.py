@@ -154,8 +154,27 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
     text = "".join(path.read_text() for path in (SECURITY.parents[1] / "infra").glob("*.py"))
     used = set(re.findall(r'"((?:s3|dynamodb|sqs|sns):[A-Za-z]+)"', text))
-    without_data = {"s3:DeleteObject", "s3:ListBucket", "sqs:DeleteMessage", "dynamodb:LeadingKeys"}
+    without_data = {
+        "s3:DeleteObject",
+        "s3:ListBucket",
+        "sqs:DeleteMessage",
+        "dynamodb:LeadingKeys",
+        "s3:GetBucketTagging",
+    }
     assert used - without_data <= set(KEY_USE)
+
+
+def test_data_under_a_former_key_can_be_read_but_not_written(tmp_path: Path) -> None:
+    stacks = synthesize(tmp_path, "dev", former_kms_keys=[KEY])
+    uses = {
+        (action, one["Condition"]["StringEquals"]["kms:ViaService"]["Fn::Join"][1][0])
+        for statements in statements_by_role(stacks).values()
+        for one in statements
+        if KEY in json.dumps(one["Resource"])
+        for action in listed(one["Action"])
+    }
+    assert uses == {("kms:Decrypt", service) for service in ("dynamodb.", "s3.", "sqs.")}
+    assert all(KEY not in json.dumps(one) for _, one in resources(stacks) if one["Type"] in KEY_OF)
 
 
 def test_another_repository_is_filled_by_a_build(everything: Stacks, stacks: Stacks) -> None:
@@ -391,9 +410,10 @@ WITHOUT_TAGS = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::Authorizer", "AWS::ApiGateway::BasePathMapping",
     "AWS::ApiGateway::Deployment", "AWS::ApiGateway::GatewayResponse", "AWS::ApiGateway::Method",
     "AWS::ApiGateway::Resource", "AWS::ApplicationAutoScaling::ScalingPolicy", "AWS::EC2::SecurityGroupIngress",
-    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::Permission", "AWS::Logs::MetricFilter",
-    "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy",
-    "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation", "AWS::CDK::Metadata", "Custom::Image",
+    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Permission", "AWS::Logs::MetricFilter", "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
+    "AWS::CDK::Metadata", "Custom::Image",
 }  # fmt: skip
 
 

@@ -131,6 +131,17 @@ def test_every_queue_consumer_reports_batch_item_failures(template: Template) ->
         assert mapping["ScalingConfig"]["MaximumConcurrency"] >= 2
 
 
+def test_a_failed_or_throttled_scheduled_function_does_not_run_beside_the_next_one(template: Template) -> None:
+    rules = [rule for rule in template.of("AWS::Events::Rule").values() if "ScheduleExpression" in rule]
+    scheduled = {target["Arn"]["Fn::GetAtt"][0] for rule in rules for target in rule["Targets"]}
+    assert len(scheduled) == 2
+    limits = {
+        one["FunctionName"]["Ref"]: (one["MaximumRetryAttempts"], one["MaximumEventAgeInSeconds"])
+        for one in template.of("AWS::Lambda::EventInvokeConfig").values()
+    }
+    assert limits == dict.fromkeys(scheduled, (0, 300))
+
+
 def test_every_bucket_blocks_public_access_and_is_encrypted(template: Template) -> None:
     for bucket in template.of("AWS::S3::Bucket").values():
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}

@@ -153,6 +153,23 @@ def test_an_export_in_use_can_not_be_removed() -> None:
     assert problems(stage(exported=True), stage(exported=True)) == []
 
 
+def test_a_stack_that_the_application_lacks_stays() -> None:
+    user = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Fn::ImportValue": "name"}}}}
+    without = {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": "one"}}}
+    output = {"Outputs": {"Name": {"Value": "one", "Export": {"Name": "name"}}}}
+    templates = {"network": {"Resources": queue("Jobs"), **output}, "user": {"Resources": user}}
+    old = Assembly(templates, {"network": set(), "user": {"network"}})
+    new = Assembly({"user": {"Resources": without}}, {"user": set()})
+    assert [one.effect for one in update(old, new)] == ["in place"]
+
+
+def test_a_function_that_may_not_read_the_tag_of_a_bucket_is_named(variants: dict[str, Assembly]) -> None:
+    old, new = variants["realtime"], variants["company"]
+    found = problems(old.edited("s3:GetBucketTagging", "s3:GetObject"), new)
+    assert len(found) == 3
+    assert "StorageInboxAutoDelete" in " ".join(found)
+
+
 def test_a_failed_creation_leaves_resources_with_the_policy_retain() -> None:
     kept = {"Photos": BUCKET, "Better": {**BUCKET, "DeletionPolicy": "RetainExceptOnCreate"}}
     assert left_by_a_failed_creation(stacks(kept)) == ["app/Photos (AWS::S3::Bucket)"]

@@ -133,6 +133,19 @@ def topic_policy_before_async_endpoint(assembly: Assembly) -> Iterator[tuple[Res
                     yield config, topic
 
 
+def stage_before_firewall(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
+    for association in assembly.of("AWS::WAFv2::WebACLAssociation"):
+        yield from ((association, stage) for stage in assembly.of("AWS::ApiGateway::Stage"))
+
+
+def policy_before_emptying(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
+    """A stack is deleted in the reverse order: the policy goes after the bucket was emptied."""
+    for emptying in (one for one in assembly.resources.values() if one.type == "Custom::S3AutoDeleteObjects"):
+        for policy in assembly.of("AWS::S3::BucketPolicy"):
+            if policy.properties["Bucket"] == emptying.properties["BucketName"]:
+                yield emptying, policy
+
+
 ORDERS = (
     Order("SageMaker reads the manifest of the image when it creates the model", image_before_model),
     Order("the build starts at once and is denied", policies_before_build),
@@ -144,5 +157,7 @@ ORDERS = (
     Order("API Gateway refuses a logging level without a role of the account", account_before_stage),
     Order("the variant must exist", endpoint_before_scaling),
     Order("SageMaker refuses an unknown alarm", rollback_alarm_before_endpoint),
+    Order("AWS WAF refuses a stage that does not exist (aws-samples/serverless-patterns#2173)", stage_before_firewall),
+    Order("the function may not empty a bucket without its policy", policy_before_emptying),
     Order("SageMaker refuses a topic that does not exist", topic_policy_before_async_endpoint),
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from infra.stages import TAGS_MAX
 from tests.infra.account.assembly import Assembly, Resource
 
 Use = Callable[[Sequence[Assembly]], float]
@@ -164,6 +165,20 @@ def targets_of_a_rule(stages: Sequence[Assembly]) -> float:
     return max(len(one.properties.get("Targets", [])) for one in _each(stages, "AWS::Events::Rule"))
 
 
+def tags_of_a_resource(stages: Sequence[Assembly]) -> float:
+    """The most tags of a resource, if each stage had as many tags of its own as a stage may have."""
+    used = []
+    for stage in stages:
+        own = {key for one in stage.of("AWS::Lambda::Function") for key in _tags(one)}
+        used += [len(_tags(one) - own) + 1 + TAGS_MAX for one in stage.resources.values() if _tags(one)]
+    return max(used)
+
+
+def _tags(resource: Resource) -> set[str]:
+    tags = resource.properties.get("Tags", [])
+    return {*tags} if isinstance(tags, dict) else {one["Key"] for one in tags if isinstance(one, dict)}
+
+
 LIMITS = (
     Quota("IAM: characters of the inline policies of a role", 10_240, "IAM user guide, quotas", policy_characters),
     Quota("Lambda: bytes of environment variables", 4_096, "Lambda developer guide, quotas", environment_bytes),
@@ -172,6 +187,7 @@ LIMITS = (
     Quota("CloudFormation: resources of a template", 500, "CloudFormation user guide, quotas", resources),
     Quota("CloudFormation: outputs of a template", 200, "CloudFormation user guide, quotas", outputs),
     Quota("CloudWatch: metrics of an alarm on metric math", 10, "CloudWatch user guide, alarms", metrics_of_an_alarm),
+    Quota("AWS: tags of a resource", 50, "S3, IAM and EC2 user guides: 50 tags for each", tags_of_a_resource),
     Quota("EventBridge: targets of a rule", 5, "EventBridge user guide, quotas", targets_of_a_rule),
 )
 """Limits that no request raises."""

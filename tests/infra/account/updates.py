@@ -183,6 +183,17 @@ def retained_under_a_fixed_name(old: Assembly, new: Assembly, replaced: set[str]
             yield Change(str(before), "", "refused", "it remains, and the way back cannot create it again")
 
 
+def emptied_without_permission(old: Assembly, new: Assembly, _replaced: set[str]) -> Iterator[Change]:
+    """The function that empties a bucket first reads a tag of it, and empties only a bucket with the tag. If the bucket
+    stays, its policy and its tag change before CloudFormation calls the function (aws-cdk#14649, aws-cdk#37303)."""
+    for node in _removed(old, new):
+        if old.resources[node].type != "Custom::S3AutoDeleteObjects":
+            continue
+        roles = [one for one in old.of("AWS::IAM::Role") if "S3AutoDelete" in one.logical_id]
+        if "s3:GetBucketTagging" not in json.dumps([one.properties.get("Policies") for one in roles]):
+            yield Change(str(old.resources[node]), "", "refused", "its function may not read the tag of the bucket")
+
+
 RULES: tuple[Rule, ...] = (
     fixed_name_on_a_replaced_resource,
     name_in_use_by_another_resource,
@@ -193,6 +204,7 @@ RULES: tuple[Rule, ...] = (
     two_changes_of_global_indexes,
     data_deleted,
     retained_under_a_fixed_name,
+    emptied_without_permission,
 )
 
 STORES = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::SQS::Queue")

@@ -436,7 +436,7 @@ def test_a_reservation_leaves_at_least_100_executions(allowed: int, level: Level
     responses = {"lambda.GetAccountSettings": settings(allowed)}
     lines = list(
         before.lambda_concurrency(
-            account(responses, lambda_concurrency=105, reserved_concurrency={"api": 3, "ingest": 2})
+            account(responses, lambda_concurrency=105, reserved_concurrency={"api": 3, "sweep": 2})
         )
     )
     assert (lines[-1].name, lines[-1].level) == ("reserved concurrency", level)
@@ -758,6 +758,16 @@ def test_a_successful_build_has_no_line() -> None:
 def test_an_endpoint_is_in_service(response: Any, level: Level, words: str) -> None:
     line = check(deployed.endpoints, {"sagemaker.DescribeEndpoint": response}, interactive="off")
     assert (line.name, line.level, words in line.finding) == ("maskdrop-dev-bulk-serverless", level, True)
+
+
+def test_an_endpoint_of_an_earlier_mode_is_a_warning() -> None:
+    names = ["maskdrop-dev-bulk-g6-xlarge", "maskdrop-dev-bulk-bulk-serverless", "maskdrop-dev-bulk-serverless"]
+    left = [*(listed(name) for name in names), listed("maskdrop-dev-interactive-g5-2xlarge", "Deleting")]
+    responses = {"sagemaker.ListEndpoints": {"Endpoints": left}, "sagemaker.DescribeEndpoint": described("e")}
+    first, *others = deployed.endpoints(account(responses, interactive="off"))
+    assert (first.name, first.level) == ("maskdrop-dev-bulk-g6-xlarge", "warning")
+    assert "delete-endpoint --region us-east-1 --endpoint-name maskdrop-dev-bulk-g6-xlarge" in first.remedy
+    assert [one.name for one in others] == ["maskdrop-dev-bulk-serverless"]
 
 
 def test_a_failed_endpoint_links_to_its_log() -> None:

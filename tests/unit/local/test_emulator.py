@@ -1,11 +1,13 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from local.emulator import TYPES, ResourceStore
+from local.emulator import TYPES, ResourceStore, record_calls
 
 CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -54,3 +56,34 @@ def test_every_added_type_can_be_created_and_deleted(tmp_path: Path, kind: str) 
     assert attributes
     handlers["delete"](physical_id, properties)
     assert json.loads((tmp_path / "sagemaker.json").read_text()) == {kind: {}}
+
+
+def test_allowed_calls_of_roles_are_recorded_once_with_their_partition_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(context: Any, *_: Any) -> Any:
+        return SimpleNamespace(decision="ImplicitDeny" if context.action == "s3:PutObject" else "Allow")
+
+    def enforce(_key: str, action: str, principal: str, body: bytes = b"") -> Any:
+        keys = {name.lower(): value for name, value in core.iam_actions.dynamodb_service_context(body).items()}
+        context = SimpleNamespace(principal_arn=principal, action=action, resource_arn="table", service_context=keys)
+        return core.iam_evaluator.evaluate(context, [])
+
+    core: Any = ModuleType("ministack.core")
+    core.iam_evaluator = SimpleNamespace(enforce=enforce, evaluate=evaluate)
+    core.iam_actions = SimpleNamespace(dynamodb_service_context=lambda _body: {})
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.core", core)
+    file = tmp_path / "calls.jsonl"
+    record_calls(file)
+    role = "arn:aws:sts::000000000000:assumed-role/api/session"
+    for body in (b'{"Key": {"kind": {"S": "key"}, "name": {"S": "a"}}}', b'{"Key": {"kind": {"S": "key"}}}'):
+        assert core.iam_evaluator.enforce("A", "dynamodb:GetItem", role, body).decision == "Allow"
+    core.iam_evaluator.enforce("A", "dynamodb:Query", role, b'{"ExpressionAttributeValues": {":k": {"S": "preset"}}}')
+    core.iam_evaluator.enforce("A", "s3:PutObject", role)
+    core.iam_evaluator.enforce("B", "dynamodb:GetItem", "arn:aws:iam::000000000000:root")
+    calls = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(call["key"], call["role"], call["action"], call["leading_keys"]) for call in calls] == [
+        ("A", "api", "dynamodb:GetItem", ["key"]),
+        ("A", "api", "dynamodb:Query", ["preset"]),
+    ]

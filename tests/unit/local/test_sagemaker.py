@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from local.sagemaker import (
     SageMaker,
     ServiceUnavailable,
     Throttled,
+    app,
     execution_role,
     memory_limit_mb,
 )
@@ -441,3 +443,20 @@ def test_the_model_server_has_the_role_of_the_bulk_endpoint_in_every_mode(tmp_pa
     }
     (tmp_path / "sagemaker.json").write_text(json.dumps(resources))
     assert execution_role(LocalConfig(state=tmp_path)) == "role-of-bulk"
+
+
+def test_an_invocation_with_a_signature_is_recorded_in_strict_mode(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    signature = {"Authorization": "AWS4-HMAC-SHA256 Credential=ASIA1/20261129/us-east-1/sagemaker/aws4_request, ..."}
+
+    async def post(strict: LocalConfig) -> None:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app(strict)), base_url="http://local") as http:
+            await http.post("/endpoints/bulk/async-invocations", headers=signature)
+            await http.post("/endpoints/bulk/invocations")
+
+    asyncio.run(post(config))
+    assert not config.calls_file.exists()
+    asyncio.run(post(replace(config, strict=True)))
+    [call] = [json.loads(line) for line in config.calls_file.read_text().splitlines()]
+    assert (call["key"], call["action"]) == ("ASIA1", "sagemaker:InvokeEndpointAsync")
+    assert call["resource"].endswith(":endpoint/bulk")

@@ -8,6 +8,7 @@ import pytest
 from maskdrop.errors import (
     EndpointUnavailable,
     ErrorInfo,
+    EventsUnavailable,
     InvalidPreset,
     JobInProgress,
     JobNotFailed,
@@ -16,6 +17,7 @@ from maskdrop.errors import (
     TableUnavailable,
 )
 from maskdrop.flow import (
+    STORAGE_ATTEMPTS,
     admit,
     bundle_size,
     enqueue,
@@ -73,6 +75,28 @@ def test_a_photo_twice_in_one_batch_is_one_item() -> None:
     assert [len(bundle.items) for bundle in world.bundles()] == [1]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_claim_that_the_sdk_sends_twice_is_submitted(known: bool) -> None:
+    world = World()
+    (job,) = photos(1)
+    if known:
+        world.jobs.claim(job)
+    claim, take = world.jobs.claim, world.jobs.take
+
+    def claim_twice(job: Job) -> bool:
+        claim(job)
+        return claim(job)
+
+    def take_twice(*args: Any, **options: Any) -> Job | None:
+        take(*args, **options)
+        return take(*args, **options)
+
+    world.jobs.claim, world.jobs.take = claim_twice, take_twice  # type: ignore[method-assign]
+    submit(world, [job])
+    assert [item.id for bundle in world.bundles() for item in bundle.items] == [job.id]
+    assert world.jobs.records[job.id].attempts == 1
+
+
 def test_a_new_version_of_a_photo_is_another_job() -> None:
     world = World()
     submit(world, new_jobs([a_source(version="v1"), a_source(version="v2")], NOW))
@@ -95,6 +119,18 @@ def test_folder_markers_and_empty_files_fail_at_once_with_an_event(key: str, siz
     assert record.error.code == code
     assert world.bundles() == []
     assert world.events.published == [record]
+
+
+def test_where_the_event_of_an_invalid_photo_cannot_be_published_it_is_redelivered_and_others_are_submitted() -> None:
+    world = World()
+    invalid = new_jobs([a_source("inbox/default/empty.jpg", size=0)], NOW)
+    world.events.broken = EventsUnavailable("Publishing events failed.")
+    errors = admit([*invalid, *photos(1)], world.settings, world.services, NOW)
+    assert [error and error.code for error in errors] == ["events_unavailable", None]
+    assert len(world.bundles()) == 1
+    world.events.broken = None
+    submit(world, invalid)
+    assert [job.id for job in world.events.published] == [invalid[0].id]
 
 
 def test_a_refused_bundle_costs_neither_an_attempt_nor_a_receive() -> None:
@@ -326,6 +362,21 @@ def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     assert world.events.published == []
 
 
+def test_a_job_fails_later_where_the_container_cannot_reach_s3() -> None:
+    world = World()
+    (job,) = photos(1)
+    waiting: list[Job | JobMessage] = [job]
+    delays = 0
+    while world.jobs.records.get(job.id, job).state != "failed":
+        assert admit(waiting, world.settings, world.services, NOW) == [None]
+        notification = world.completed(world.bundles()[-1], [a_failure(job.id, retryable=True)])
+        record_bundle(notification, world.settings, world.services, NOW)
+        body, delay = world.queue.sent[-1]
+        waiting, delays = [JobMessage.from_body(body)], delays + delay
+    assert world.jobs.records[job.id].attempts == STORAGE_ATTEMPTS
+    assert 6 * 3600 < delays < 7 * 3600
+
+
 def test_a_failed_invocation_queues_its_whole_bundle_again() -> None:
     world = World()
     submit(world, photos(3))
@@ -392,6 +443,33 @@ def test_a_job_fails_after_the_maximum_number_of_attempts_with_the_last_error() 
     assert "out of memory" in record.error.message
     assert len(world.queue.sent) == world.settings.max_attempts - 1
     assert world.events.published == [record]
+
+
+def test_the_event_of_a_job_that_failed_is_published_by_the_redelivered_notification() -> None:
+    world = World()
+    world.settings = replace(world.settings, max_attempts=1)
+    submit(world, photos(1))
+    notification = world.failed(world.bundles()[0])
+    world.events.broken = EventsUnavailable("Publishing events failed.")
+    with pytest.raises(EventsUnavailable):
+        record_bundle(notification, world.settings, world.services, NOW)
+    world.events.broken = None
+    record_bundle(notification, world.settings, world.services, NOW)
+    assert [job.state for job in world.events.published] == ["failed"]
+
+
+def test_the_event_of_a_result_of_an_earlier_bundle_is_published_by_the_redelivered_notification() -> None:
+    world = World()
+    submit(world, photos(1))
+    (old,) = world.bundles()
+    assert admit(photos(1), world.settings, world.services, minutes_later(4)) == [None]  # a late duplicate event
+    notification = world.completed(old, [a_success(old.items[0].id)])
+    world.events.broken = EventsUnavailable("Publishing events failed.")
+    with pytest.raises(EventsUnavailable):
+        record_bundle(notification, world.settings, world.services, NOW)
+    world.events.broken = None
+    record_bundle(notification, world.settings, world.services, NOW)
+    assert [job.state for job in world.events.published] == ["done"]
 
 
 def test_a_late_failure_of_an_earlier_bundle_is_ignored() -> None:
@@ -499,6 +577,20 @@ def test_a_dead_letter_of_a_queued_job_fails_it() -> None:
     admit([job], world.settings, world.services, NOW)
     fail_dead_letters([JobMessage(job.id, 1)], "Too many deliveries.", world.services, NOW)
     assert world.jobs.records[job.id].state == "failed"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_event_of_a_dead_letter_is_published_when_the_dead_letter_is_received_again(known: bool) -> None:
+    world = World()
+    (job,) = photos(1)
+    if known:
+        world.jobs.claim(job)
+    world.events.broken = EventsUnavailable("Publishing events failed.")
+    with pytest.raises(EventsUnavailable):
+        fail_dead_letters([job], "Too many deliveries.", world.services, NOW)
+    world.events.broken = None
+    fail_dead_letters([job], "Too many deliveries.", world.services, NOW)
+    assert [one.state for one in world.events.published] == ["failed"]
 
 
 def test_a_dead_letter_of_a_submitted_job_is_ignored() -> None:

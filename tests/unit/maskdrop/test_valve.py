@@ -66,6 +66,15 @@ def test_messages_may_be_delayed_until_the_pause_is_no_longer_remembered() -> No
     assert not a_valve(registry, REMEMBERED_S / 60).has_delayed_messages()
 
 
+def test_bundles_of_an_endpoint_that_a_change_of_the_mode_has_deleted_take_no_room() -> None:
+    registry = FakeRegistry()
+    before = a_valve(registry)
+    before.hold("a", LIMIT)
+    after = replace(before, settings=replace(before.settings, endpoint="maskdrop-test-bulk-serverless"))
+    assert after.reserve({"b": LIMIT}) == {"b"}
+    assert after.reserve({"c": 1}) == set()
+
+
 def test_a_bundle_can_be_released_twice() -> None:
     registry = FakeRegistry()
     valve = a_valve(registry)
