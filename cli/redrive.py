@@ -42,10 +42,9 @@ def redrive(
         console.print(f"{_jobs(progress.matched)} would be retried.")
     else:
         console.print(f"Retried {progress.retried} of {_jobs(progress.matched)}.")
-    if code and code not in error_kinds():
-        similar = get_close_matches(code, error_kinds(), n=1)
-        guess = f"; did you mean {similar[0]}?" if similar else ". All codes: maskdrop/errors.py."
-        console.print(f"{code} is not an error code of this version{guess}", markup=False)
+    if not progress.matched and code not in error_kinds():
+        for similar in get_close_matches(code, error_kinds(), n=1):
+            console.print(f"No job has the code {code}; did you mean {similar}?", markup=False)
     for reason, count in progress.skipped.most_common():
         console.print(f"Skipped {count}: {reason}", markup=False, soft_wrap=True)
     if interrupted:

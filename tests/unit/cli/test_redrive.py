@@ -50,9 +50,11 @@ def test_redrive_prints_why_jobs_were_skipped(world: World) -> None:
     assert lines[1].startswith("Skipped 1: ")
 
 
-def test_an_unknown_code_is_reported_with_a_similar_one(world: World) -> None:
-    assert "did you mean gave_up?" in run("--code", "give_up").stdout
-    assert "not an error code" not in run("--code", "gave_up").stdout
+def test_a_code_that_no_job_has_is_reported_with_a_similar_one(world: World) -> None:
+    assert "No job has the code give_up; did you mean gave_up?" in run("--code", "give_up").stdout
+    put(world, "a.jpg", code="engine_unavailable")
+    for code in ("", "gave_up", "engine_unavailable"):
+        assert "did you mean" not in run("--code", code, "--dry-run").stdout
 
 
 def test_times_are_in_utc(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
