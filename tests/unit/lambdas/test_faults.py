@@ -318,7 +318,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MODES: tuple[Mode, ...] = ("serverless", "gpu")
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def a_deployment(seed: int, mode: Mode) -> Deployment:
