@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local.config import ROOT, STAGE
+from local.config import ROOT, STAGE, STATE_DIR
 from tests.e2e.conftest import Running
 
 
@@ -23,7 +23,9 @@ def run(running: Running, *arguments: str, account: bool = False) -> subprocess.
             "AWS_ACCESS_KEY_ID": running.stack.access_key_id,
             "AWS_SECRET_ACCESS_KEY": running.stack.secret_access_key,
             "AWS_REGION": running.stack.region,
-            STAGE: "local-cpu" if running.config.stage == "local" else "local",  # another than the stage of the account
+            # A machine without a running stack, and with another stage than that of the account.
+            STATE_DIR: str(running.config.state / "none"),
+            STAGE: "local-cpu" if running.config.stage == "local" else "local",
         }
     argv = [sys.executable, "-m", "cli", *arguments]
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
