@@ -38,12 +38,13 @@ def application(
     network = NetworkStack(app, stage=stage) if stage.vpc else None
     main = MaskdropStack(app, stage=stage, network=network)
     storage, notifications = main.shared.storage, main.shared.notifications
-    for endpoint in (
-        BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag, network=network),
-        InteractiveStack(app, stage=stage, storage=storage, image_tag=tag, network=network),
-    ):
+    interactive = InteractiveStack(app, stage=stage, storage=storage, image_tag=tag, network=network)
+    bulk = BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag, network=network)
+    for endpoint in (interactive, bulk):
         endpoint.add_stack_dependency(image)
-    AccountStack(app, stage=stage)
+    # `cdk deploy --all` stops at a stack that fails. Most likely that is `bulk`, for a lack of GPUs: it comes last.
+    for earlier in (AccountStack(app, stage=stage), interactive):
+        bulk.add_stack_dependency(earlier)
     encrypt(app, stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
     return app

@@ -11,6 +11,9 @@ from constructs import Construct
 from infra.stage_stack import StageStack
 from infra.stages import STAGE_TAG, Stage
 
+THRESHOLDS = (("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100))
+"""Kind of cost and percentage of the budget at which e-mail is sent."""
+
 
 class AccountStack(StageStack):
     """A monthly budget for the account, or for the stage by its cost-allocation tag.
@@ -20,12 +23,11 @@ class AccountStack(StageStack):
 
     def __init__(self, scope: Construct, *, stage: Stage) -> None:
         super().__init__(scope, "MaskdropAccount", stage=stage, description="monthly budget")
-        thresholds = [("ACTUAL", 50), ("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
         budgets.CfnBudget(
             self,
             "Monthly",
             budget=budgets.CfnBudget.BudgetDataProperty(
-                # Budgets belong to the account, not to a Region. A change of the subscriber replaces the budget: it
+                # Budgets belong to the account, not to a Region. A change of the notifications replaces the budget: it
                 # needs another name, since CloudFormation creates the new one first.
                 budget_name=f"maskdrop-{stage.name}-{Aws.REGION}{_suffix(stage.mail)}",
                 budget_type="COST",
@@ -43,7 +45,7 @@ class AccountStack(StageStack):
                     ),
                     subscribers=[budgets.CfnBudget.SubscriberProperty(address=stage.mail, subscription_type="EMAIL")],
                 )
-                for kind, percent in thresholds
+                for kind, percent in THRESHOLDS
             ]
             if stage.mail
             else [],
@@ -51,7 +53,8 @@ class AccountStack(StageStack):
 
 
 def _suffix(mail: str) -> str:
-    return f"-{hashlib.sha256(mail.encode()).hexdigest()[:6]}" if mail else ""
+    """Returns a suffix that differs for other notifications."""
+    return f"-{hashlib.sha256(f'{mail}{THRESHOLDS}'.encode()).hexdigest()[:6]}" if mail else ""
 
 
 def _of_stage(stage: Stage) -> dict[str, list[str]]:

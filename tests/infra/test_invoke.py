@@ -15,7 +15,7 @@ from tests.infra.test_stack import permissions, prefixes, target
 
 @pytest.fixture(scope="module")
 def serverless(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return synthesize(tmp_path_factory.mktemp("cdk.out"), "local-cpu")["Maskdrop"]
+    return synthesize(tmp_path_factory.mktemp("cdk.out"), "dev")["Maskdrop"]
 
 
 def environments(template: Template) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def test_invoke_takes_one_bundle_at_a_time_from_its_queue(serverless: Template) 
     ]
     assert queue.startswith("QueuesBundles")
     assert mapping["BatchSize"] == 1
-    assert mapping["ScalingConfig"]["MaximumConcurrency"] == stages.load("local-cpu").bulk_at_once
+    assert mapping["ScalingConfig"]["MaximumConcurrency"] == stages.Stage(name="dev").bulk_at_once
     function = serverless.of("AWS::Lambda::Function")[target(mapping["FunctionName"])]
     assert function["Timeout"] > RESPONSE_S
     assert serverless.of("AWS::SQS::Queue")[queue]["VisibilityTimeout"] == 6 * function["Timeout"] + 60
@@ -42,7 +42,7 @@ def test_invoke_takes_one_bundle_at_a_time_from_its_queue(serverless: Template) 
 
 def test_invoke_may_only_read_bundles_invoke_the_endpoint_and_notify(serverless: Template) -> None:
     allowed = permissions(serverless, "Invoke")
-    assert "endpoint/maskdrop-local-cpu-bulk-serverless" in allowed["sagemaker:InvokeEndpoint"]
+    assert "endpoint/maskdrop-dev-bulk-serverless" in allowed["sagemaker:InvokeEndpoint"]
     assert prefixes(allowed["s3:GetObject"]) == {"bundles/in"}
     assert prefixes(allowed["s3:PutObject"]) == {"bundles/out"}
     assert "QueuesBundles" in allowed["sqs:SendMessage"]
@@ -63,7 +63,7 @@ def test_every_function_gets_the_urls_of_both_queues(serverless: Template) -> No
 
 
 def test_an_asynchronous_endpoint_has_no_queue_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> None:
-    template = synthesize(tmp_path_factory.mktemp("cdk.out"), "local")["Maskdrop"]
+    template = synthesize(tmp_path_factory.mktemp("cdk.out"), "dev", bulk="gpu")["Maskdrop"]
     text = json.dumps(template.body)
     assert "QueuesBundles" not in text
     assert "lambdas.invoke" not in text

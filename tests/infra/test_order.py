@@ -51,3 +51,11 @@ def test_the_order_follows_references_dependencies_imports_and_stacks() -> None:
         *assembly.waits_for(("one", "A")),
         ("one", "A"),
     }
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_bulk_endpoint_is_deployed_last(variants: dict[str, Assembly], name: str) -> None:
+    """`cdk deploy --all` stops at the first stack that fails, and an account may lack the quota of this endpoint."""
+    stacks = variants[name].dependencies
+    (bulk,) = [stack for stack in stacks if stack.startswith("MaskdropBulk-")]
+    assert stacks[bulk] >= {stack for stack in stacks if not stack.startswith(("MaskdropBulk-", "MaskdropNetwork-"))}

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 STAGES = ROOT / "tests" / "infra" / "stages"
 FOLDER = ROOT / ".local" / "variants"
 
-SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model", "stages", "tests/infra/stages")
+SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model", "tests/infra/stages")
 """Files and folders from which the templates and their assets are synthesized."""
 
 
@@ -34,11 +34,10 @@ class Variant:
 
 
 VARIANTS = {
-    **{name: Variant(name, ROOT / "stages") for name in ("dev", "prod")},
-    "everything": Variant("everything", STAGES),
+    **{name: Variant(name, STAGES) for name in ("dev", "prod", "everything")},
     **{path.name: Variant("shop", path) for path in sorted(STAGES.iterdir()) if path.is_dir()},
 }
-"""`dev` and `prod` as users deploy them, a stage with every option, and variants of one stage, to test updates."""
+"""`dev` and `prod` as they are shipped, a stage with every option, and variants of one stage, to test updates."""
 
 
 def read(name: str) -> Assembly:
