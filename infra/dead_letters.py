@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from infra.function import Function
-from infra.nag import acknowledge
 from infra.shared import SharedResources
 from infra.storage import BUNDLES_PREFIX
 
@@ -24,19 +20,7 @@ class DeadLetters(Function):
         super().__init__(
             scope, construct_id, name="dead_letters", shared=shared, memory_mb=512, timeout_s=TIMEOUT_S, in_vpc=True
         )
-        # Lambda would retry a failed invocation twice, beside the next scheduled one.
-        self.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(5))
-        schedule = events.Rule(
-            self,
-            "Schedule",
-            schedule=events.Schedule.rate(Duration.minutes(5)),
-            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
-        )
-        acknowledge(
-            schedule,
-            "Serverless-EventBusDLQ",
-            "A failed invocation loses no data: the next one finds the same messages.",
-        )
+        self.run_every(minutes=5)
         self.allow("sqs:ReceiveMessage", "sqs:DeleteMessage", on=shared.queues.dead.queue_arn)
         self.allow("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
         self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
@@ -83,6 +85,18 @@ class Function(Construct):
         acknowledge(
             self, "Serverless-LambdaLatestVersion", "All functions are deployed together, at their latest version."
         )
+
+    def run_every(self, minutes: int) -> None:
+        """Invokes the function on a schedule. A failed invocation is not retried: the next one finds the same work."""
+        # Lambda would retry it twice, beside the next scheduled one.
+        self.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(minutes))
+        schedule = events.Rule(
+            self,
+            "Schedule",
+            schedule=events.Schedule.rate(Duration.minutes(minutes)),
+            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
+        )
+        acknowledge(schedule, "Serverless-EventBusDLQ", "A failed invocation loses no data: the next one repeats it.")
 
     def allow(self, *actions: str, on: str) -> None:
         """Allows actions on one resource. `on`: its ARN."""

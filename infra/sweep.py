@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from constructs import Construct
 
 from infra.function import Function
 from infra.jobs_table import BY_STATE
-from infra.nag import acknowledge
 from infra.shared import SharedResources
 from maskdrop.wire import STARTED_PREFIX
 
@@ -18,17 +14,7 @@ class Sweep(Function):
     def __init__(self, scope: Construct, construct_id: str, *, shared: SharedResources) -> None:
         # 1,024 MB: more than half a vCPU, for about 100 jobs a second.
         super().__init__(scope, construct_id, name="sweep", shared=shared, memory_mb=1024, timeout_s=120, in_vpc=True)
-        # Lambda would retry a failed invocation twice, beside the next scheduled one.
-        self.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(5))
-        schedule = events.Rule(
-            self,
-            "Schedule",
-            schedule=events.Schedule.rate(Duration.minutes(5)),
-            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
-        )
-        acknowledge(
-            schedule, "Serverless-EventBusDLQ", "A failed invocation loses no data: the next one finds the same jobs."
-        )
+        self.run_every(minutes=5)
         self.allow("dynamodb:Query", on=shared.jobs.index_arn(BY_STATE))
         self.allow("dynamodb:GetItem", "dynamodb:UpdateItem", on=shared.jobs.table.table_arn)
         self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{STARTED_PREFIX}*"))

@@ -19,7 +19,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 import time
 import uuid
 from collections import Counter
@@ -42,10 +41,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from local import processes
-from local.config import HOST, KEY_ID, MODEL_PORT, REGION, SECRET, LocalConfig
+from local.config import HOST, REGION, LocalConfig
 from local.connect import assume_role, client
 from local.deploy import ACCOUNT
-from local.processes import Program
+from local.model_server import (
+    deployed_resources,
+    execution_role,
+    kill_when_out_of_memory,
+    model_server,
+    resource_name,
+    restart_when_it_exits,
+    serverless_config,
+)
 from maskdrop.errors import MaskdropError
 from maskdrop.record import Record
 from maskdrop.wire import CUSTOM_ATTRIBUTES, split_s3_uri
@@ -66,18 +73,8 @@ SERVERLESS_BYTES_MAX, REALTIME_BYTES_MAX = 4 * 1024 * 1024, 6 * 1024 * 1024
 BUSY_S = 120
 """Seconds during which a request is retried while the container returns 503."""
 
-MEMORY_CHECK_S = 0.25
-"""Interval between two checks of the model server's memory, in seconds."""
-
 NO_RESPONSE = 0
 """Status that SageMaker reports for a container that crashed or timed out."""
-
-ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_TRIM_THRESHOLD_": "67108864",
-    "MALLOC_MMAP_THRESHOLD_": "16777216",
-}
-"""glibc allocator settings of the container; its Dockerfile explains them."""
 
 log = logging.getLogger("sagemaker")
 
@@ -172,7 +169,10 @@ class SageMaker:
     @asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
         """Runs the model server for the lifetime of the application."""
-        supervisors = [asyncio.create_task(task) for task in (self._supervise_model_server(), self._supervise_memory())]
+        supervisors = [
+            asyncio.create_task(supervise(self._model, self._config))
+            for supervise in (restart_when_it_exits, kill_when_out_of_memory)
+        ]
         try:
             yield
         finally:
@@ -181,30 +181,6 @@ class SageMaker:
             await asyncio.gather(*supervisors, *self.pending, return_exceptions=True)
             await self._http.aclose()
             await asyncio.to_thread(processes.stop, self._model.name, self._config.state)
-
-    async def _supervise_model_server(self) -> None:
-        """Starts the model server and restarts it whenever it exits."""
-        while True:
-            # In strict mode, the container starts once the model is deployed, since it needs the role of the model.
-            needed = not self._config.strict or execution_role(self._config)
-            if needed and processes.find(self._model.name, self._config.state) is None:
-                log.warning("starting the model server")
-                try:
-                    await asyncio.to_thread(processes.start, self._model, self._config.state)
-                except MaskdropError as error:
-                    log.error("%s", error)
-                await asyncio.sleep(0.5)  # restarts a crashing server at most twice a second
-            await asyncio.sleep(0.2)
-
-    async def _supervise_memory(self) -> None:
-        """Kills the model server when it exceeds the memory of the serverless endpoints."""
-        while True:
-            limit_mb = memory_limit_mb(self._config)
-            used_mb = processes.memory_mb(self._model.name, self._config.state)
-            if limit_mb and used_mb > limit_mb:
-                log.warning("the model server uses %.0f of %d MB: out of memory", used_mb, limit_mb)
-                processes.kill(self._model.name, self._config.state)
-            await asyncio.sleep(MEMORY_CHECK_S)
 
     async def control(self, request: Request) -> Response:
         """Returns the conditions, after the changes in the body of a POST. Raises InvalidRequest."""
@@ -383,7 +359,7 @@ class SageMaker:
         settings = self._endpoint(name)
         if settings.get("AsyncInferenceConfig"):
             raise InvalidRequest(f"Endpoint {name} is asynchronous and takes no synchronous requests.")
-        serverless = _serverless(settings)
+        serverless = serverless_config(settings)
         bytes_max = SERVERLESS_BYTES_MAX if serverless else REALTIME_BYTES_MAX
         body = await request.body()
         if len(body) > bytes_max:
@@ -443,88 +419,12 @@ class SageMaker:
     def _endpoint(self, name: str) -> dict[str, Any]:
         """Returns the properties of an endpoint's configuration. Raises InvalidRequest for an unknown endpoint."""
         try:
-            resources = _resources(self._config) if self.conditions.deployed else {}
-            config_name = _name(resources["AWS::SageMaker::Endpoint"][name]["EndpointConfigName"])
+            resources = deployed_resources(self._config) if self.conditions.deployed else {}
+            config_name = resource_name(resources["AWS::SageMaker::Endpoint"][name]["EndpointConfigName"])
             settings: dict[str, Any] = resources["AWS::SageMaker::EndpointConfig"][config_name]
         except KeyError:
             raise InvalidRequest(f"Endpoint {name} of account 000000000000 not found.") from None
         return settings
-
-
-def execution_role(config: LocalConfig) -> str | None:
-    """Returns the ARN of the execution role of the model of the endpoint `bulk`; None before it is deployed.
-
-    One model server serves both endpoints. The permissions of the other endpoint's role are a subset of this one's.
-    """
-    resources = _resources(config)
-    for name, endpoint in resources.get("AWS::SageMaker::Endpoint", {}).items():
-        if "bulk" in name:
-            settings = resources["AWS::SageMaker::EndpointConfig"][_name(endpoint["EndpointConfigName"])]
-            model = _name(settings["ProductionVariants"][0]["ModelName"])
-            return str(resources["AWS::SageMaker::Model"][model]["ExecutionRoleArn"])
-    return None
-
-
-def memory_limit_mb(config: LocalConfig) -> int | None:
-    """Returns the memory of the smallest serverless endpoint in MB; None if an endpoint runs on instances.
-
-    One model server serves all endpoints: on instances it may use more. In AWS every concurrent request has this
-    memory for itself; here all of them share it.
-    """
-    endpoints = [_serverless(one) for one in _resources(config).get("AWS::SageMaker::EndpointConfig", {}).values()]
-    return min(int(one["MemorySizeInMB"]) for one in endpoints) if endpoints and all(endpoints) else None
-
-
-def _serverless(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the serverless configuration of an endpoint; empty if it runs on instances."""
-    variants = settings.get("ProductionVariants") or [{}]
-    serverless: dict[str, Any] = variants[0].get("ServerlessConfig", {})
-    return serverless
-
-
-def _name(arn_or_name: str) -> str:
-    return arn_or_name.rpartition("/")[2]
-
-
-def _resources(config: LocalConfig) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns {resource type: {name: properties}}; empty before the first deployment."""
-    try:
-        resources: dict[str, dict[str, dict[str, Any]]] = json.loads(config.sagemaker_file.read_text())
-    except FileNotFoundError:
-        return {}
-    return resources
-
-
-def model_server(config: LocalConfig) -> Program:
-    """Returns the model server as a program; the SageMaker emulator starts it."""
-    return Program(
-        name="model",
-        title="the model server",
-        argv=(sys.executable, "-m", "sagemaker_model", "serve"),
-        port=config.model_port,
-        port_setting=MODEL_PORT,
-        health="/ping",
-        env={
-            "MODEL_HOST": HOST,
-            "MODEL_PORT": str(config.model_port),
-            "MODEL_WEIGHTS_DIR": str(config.weights),
-            **ALLOCATOR,
-            "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
-            "AWS_ENDPOINT_URL": config.endpoint_url,
-            "AWS_DEFAULT_REGION": REGION,
-            **_credentials_env(config),
-        },
-    )
-
-
-def _credentials_env(config: LocalConfig) -> dict[str, str]:
-    """Returns the credential variables of the model server. In strict mode, it fetches credentials of its role."""
-    if config.ca_bundle is None:
-        return {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
-    return {
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{config.sagemaker_url}/credentials",
-        "AWS_CA_BUNDLE": str(config.ca_bundle),
-    }
 
 
 def app(config: LocalConfig) -> Starlette:

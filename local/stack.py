@@ -35,8 +35,8 @@ from local.config import (
 from local.connect import client
 from local.deploy import Deployed, deploy
 from local.emulator import CALLS_FILE
+from local.model_server import model_server
 from local.processes import Program
-from local.sagemaker import model_server
 
 Step = Callable[[str], AbstractContextManager[None]]
 """A context manager that shows the current step, by its description."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 import cv2
 
 from local.config import ROOT
-from local.sagemaker import ALLOCATOR
+from local.model_server import ALLOCATOR
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import MaskdropError
 from sagemaker_model.device import choose_device

@@ -31,8 +31,8 @@ from PIL import Image
 
 from local import processes
 from local.config import HOST, ROOT, LocalConfig
+from local.model_server import ALLOCATOR
 from local.processes import Program
-from local.sagemaker import ALLOCATOR
 from local.stack import Stack
 from sagemaker_model.evaluation.metrics import iou
 from sagemaker_model.imaging.pixels import Pixels

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from local.config import ROOT
-from local.sagemaker import ALLOCATOR
+from local.model_server import ALLOCATOR
 from maskdrop.wire import CUSTOM_ATTRIBUTES
 from sagemaker_model.imaging import arrays
 from sagemaker_model.imaging.pixels import Pixels

@@ -16,7 +16,7 @@ from PIL import Image
 
 from local import processes, stack
 from local.config import AWS_PORT, ROOT, SAGEMAKER_PORT, LocalConfig
-from local.sagemaker import model_server
+from local.model_server import model_server
 from tests.e2e.conftest import environment, wait_until
 
 LOCAL = (sys.executable, "-m", "cli")

@@ -18,7 +18,7 @@ import pytest
 
 from infra.container import AMI
 from infra.sources import ROOT
-from local.sagemaker import ALLOCATOR
+from local.model_server import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import known
 from tests.infra.conftest import Template

@@ -28,8 +28,6 @@ from local.sagemaker import (
     ServiceUnavailable,
     Throttled,
     app,
-    execution_role,
-    memory_limit_mb,
 )
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Notification
 
@@ -390,63 +388,7 @@ def test_an_unknown_condition_is_rejected_and_changes_nothing(config: LocalConfi
     asyncio.run(change())
 
 
-def configured(path: Path, **configs: dict[str, Any]) -> LocalConfig:
-    (path / "sagemaker.json").write_text(json.dumps({"AWS::SageMaker::EndpointConfig": configs}))
-    return LocalConfig(state=path)
-
-
-SMALL = {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1}}]}
-LARGE = {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 3072, "MaxConcurrency": 1}}]}
-GPU = {"ProductionVariants": [{"InstanceType": "ml.g6.xlarge"}], "AsyncInferenceConfig": {}}
-
-
-@pytest.mark.parametrize(
-    ("configs", "limit_mb"), [([SMALL, LARGE], 2048), ([LARGE], 3072), ([LARGE, GPU], None), ([], None)]
-)
-def test_the_memory_is_limited_if_all_endpoints_are_serverless(
-    tmp_path: Path, configs: list[dict[str, Any]], limit_mb: int | None
-) -> None:
-    config = configured(tmp_path, **{f"config-{number}": one for number, one in enumerate(configs)})
-    assert memory_limit_mb(config) == limit_mb
-
-
-@pytest.mark.parametrize(("used_mb", "killed"), [(3073.0, ["model"]), (3072.0, [])])
-def test_a_model_server_that_exceeds_the_memory_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used_mb: float, killed: list[str]
-) -> None:
-    stopped: list[str] = []
-    harness = Harness(configured(tmp_path, config=LARGE), responding(httpx2.Response(200)))
-    monkeypatch.setattr("local.processes.memory_mb", lambda *_: used_mb)
-    monkeypatch.setattr("local.processes.kill", lambda name, _: stopped.append(name))
-
-    async def check_once() -> None:
-        supervisor = asyncio.create_task(harness.sagemaker._supervise_memory())
-        await asyncio.sleep(0)
-        supervisor.cancel()
-
-    asyncio.run(check_once())
-    assert stopped == killed
-
-
-@pytest.mark.parametrize("mode", [GPU, LARGE])
-def test_the_model_server_has_the_role_of_the_bulk_endpoint_in_every_mode(tmp_path: Path, mode: dict[str, Any]) -> None:
-    names = {"interactive": LARGE, "bulk": mode}
-    resources: dict[str, dict[str, Any]] = {
-        "AWS::SageMaker::Endpoint": {
-            f"maskdrop-local-{name}": {"EndpointConfigName": f"{name}-config"} for name in names
-        },
-        "AWS::SageMaker::EndpointConfig": {
-            f"{name}-config": {**one, "ProductionVariants": [{"ModelName": f"{name}-model"}]}
-            for name, one in names.items()
-        },
-        "AWS::SageMaker::Model": {f"{name}-model": {"ExecutionRoleArn": f"role-of-{name}"} for name in names},
-    }
-    (tmp_path / "sagemaker.json").write_text(json.dumps(resources))
-    assert execution_role(LocalConfig(state=tmp_path)) == "role-of-bulk"
-
-
-def test_an_invocation_with_a_signature_is_recorded_in_strict_mode(tmp_path: Path) -> None:
-    config = configured(tmp_path)
+def test_an_invocation_with_a_signature_is_recorded_in_strict_mode(config: LocalConfig) -> None:
     signature = {"Authorization": "AWS4-HMAC-SHA256 Credential=ASIA1/20261129/us-east-1/sagemaker/aws4_request, ..."}
 
     async def post(strict: LocalConfig) -> None:
