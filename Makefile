@@ -34,11 +34,12 @@ test: $(DEV) ## Run all tests: unit, contract, infra, end to end, then the tests
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
 	@$(MAKE) --no-print-directory test-models
 
-# The two files that it leaves out take half of the CPU time of the unit and contract tests: the conformance tests of
-# every engine, and the tests that evaluate engines from the command line. `make test` runs them.
-test-fast: $(DEV) ## Run unit and contract tests without torch and the local stack, in less than a minute
+# The files that it leaves out take more than half of the CPU time of the unit and contract tests: the conformance tests of
+# every engine, the tests that evaluate engines from the command line, and simulations of outages. `make test` runs them.
+test-fast: $(DEV) ## Run unit and contract tests without torch and the local stack, in about a minute
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract \
-		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py
+		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py \
+		--ignore tests/unit/lambdas/test_faults.py --ignore-glob 'tests/unit/lambdas/test_outage*.py'
 
 test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
