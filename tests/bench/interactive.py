@@ -27,6 +27,7 @@ import httpx2
 import numpy as np
 from botocore.session import get_session
 
+from infra.stages import load
 from lambdas.adapters.interactive import SageMakerInteractive
 from lambdas.http.routes import process
 from local.config import KEY_ID, REGION, SECRET, LocalConfig
@@ -35,7 +36,7 @@ from maskdrop.access import Caller
 from tests.bench.echo import echo
 from tests.fakes import NOW, World
 
-ENDPOINT = "maskdrop-dev-interactive"
+ENDPOINT = load("local").interactive_endpoint
 CALLER = Caller(id="bench", owner="bench", scope="own", rate=1_000_000)
 
 CLIENTS = (1, 4, 8)
