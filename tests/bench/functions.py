@@ -21,13 +21,13 @@ IMPORTS = 7
 
 
 def bundle(config: LocalConfig) -> Path:
-    """The folder that is deployed as the zip, from the template."""
+    """The folder that is deployed as the zip of our functions, from the template."""
     template = json.loads((config.cdk_out / f"{config.app_stack}.template.json").read_text())
     assets = json.loads((config.cdk_out / f"{config.app_stack}.assets.json").read_text())["files"]
     keys = {
         resource["Properties"]["Code"]["S3Key"]
         for resource in template["Resources"].values()
-        if resource["Type"] == "AWS::Lambda::Function" and "S3Key" in resource["Properties"]["Code"]
+        if resource["Type"] == "AWS::Lambda::Function" and resource["Properties"]["Handler"].startswith("lambdas.")
     }
     (path,) = {
         file["source"]["path"]
