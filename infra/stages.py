@@ -31,7 +31,7 @@ IMAGES_PER_SECOND: dict[Bulk, int] = {"gpu": 20, "cpu": 4, "serverless": 1}
 """Estimated rate of one instance, or of one concurrent invocation of a serverless endpoint. Limits the backlog only."""
 
 BACKLOG_S = 3600
-"""Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, which keeps them for 14 days; the
+"""Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, where their messages are renewed; the
 endpoint deletes a request after 6 hours."""
 
 UNRESERVED_MIN = 100
