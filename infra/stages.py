@@ -31,8 +31,8 @@ IMAGES_PER_SECOND: dict[Bulk, int] = {"gpu": 20, "cpu": 4, "serverless": 1}
 """Estimated rate of one instance, or of one concurrent invocation of a serverless endpoint. Limits the backlog only."""
 
 BACKLOG_S = 3600
-"""Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, where their messages are renewed; the
-endpoint deletes a request after 6 hours."""
+"""Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, where their messages are renewed;
+the endpoint deletes a request after 6 hours."""
 
 UNRESERVED_MIN = 100
 """Lambda executions that AWS keeps unreserved in an account. An account whose quota is lower can reserve none."""
