@@ -1,0 +1,1 @@
+"""Detectors: labelled boxes of an image, by our own networks, by the user's, or by Amazon Rekognition."""
