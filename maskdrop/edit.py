@@ -35,6 +35,70 @@ PROMPT_MAX, SEED_MAX = 10_000, 4_294_967_294
 """Maximum characters of a prompt, and the largest seed, of Stability's models on Amazon Bedrock."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditorModel:
+    """The model of an editor, and the limits of its requests.
+
+    model: ID of the foundation model on Amazon Bedrock; "" for an editor that is not a model.
+    profile: ID of the inference profile that requests must name instead of the model; "" where they name the model.
+    regions: Regions from which the model can be called; () where the Region does not matter.
+    pixels_max, side_max, side_min: limits of the image and its mask, in pixels.
+    prompt_max: maximum characters of a prompt. seed_max: largest seed.
+    usd_per_image: list price of one generated image in US dollars.
+    """
+
+    model: str = ""
+    profile: str = ""
+    regions: tuple[str, ...] = ()
+    pixels_max: int
+    side_max: int
+    side_min: int
+    prompt_max: int
+    seed_max: int
+    usd_per_image: float
+
+
+EDITORS: dict[EditorName, EditorModel] = {
+    # 1 MP: a backdrop is smooth, and the standard library writes its PNG in less than a second.
+    "local": EditorModel(
+        pixels_max=1_048_576, side_max=8192, side_min=1, prompt_max=PROMPT_MAX, seed_max=SEED_MAX, usd_per_image=0.0
+    ),
+    "stability": EditorModel(
+        model="stability.stable-image-inpaint-v1:0",
+        profile="us.stability.stable-image-inpaint-v1:0",
+        regions=("us-east-1", "us-east-2", "us-west-2"),
+        pixels_max=9_437_184,
+        side_max=9_437_184 // 64,
+        side_min=64,
+        prompt_max=PROMPT_MAX,
+        seed_max=SEED_MAX,
+        usd_per_image=0.07,
+    ),
+    "titan": EditorModel(
+        model="amazon.titan-image-generator-v2:0",
+        regions=("us-east-1", "us-west-2"),
+        pixels_max=1408 * 1408,
+        side_max=1408,
+        side_min=256,
+        prompt_max=512,
+        seed_max=2_147_483_646,
+        usd_per_image=0.008,
+    ),
+    "nova": EditorModel(
+        model="amazon.nova-canvas-v1:0",
+        regions=("us-east-1", "eu-west-1", "ap-northeast-1"),
+        pixels_max=4_194_304,
+        side_max=4096,
+        side_min=320,
+        prompt_max=1024,
+        seed_max=858_993_459,
+        usd_per_image=0.08,
+    ),
+    "off": EditorModel(pixels_max=1_048_576, side_max=8192, side_min=1, prompt_max=0, seed_max=0, usd_per_image=0.0),
+}
+"""The editors by the setting `editor`. Titan and Nova Canvas have passed their end of life for new accounts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """The images to generate: one candidate for each prompt and seed, in the order of the prompts.
