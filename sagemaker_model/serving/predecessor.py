@@ -46,10 +46,10 @@ def parse(data: Mapping[str, Any]) -> tuple[bytes, Options]:
 MASK_OUTPUT = Output(channels="alpha")
 
 
-def write_mask(
-    rgb: Pixels,
+def write_mask(  # its signature is that of an ImageWriter
+    rgb: Pixels,  # noqa: ARG001
     alpha: Pixels,
-    output: Output,  # noqa: ARG001 - the signature of an ImageWriter
+    output: Output,  # noqa: ARG001
     dpi: tuple[float, float] | None,
     provenance: Mapping[str, str],
 ) -> bytes:
