@@ -281,7 +281,7 @@ ENCODED = base64.b64encode(PHOTO).decode()
         ({"image_base64": ENCODED, "preset": "none"}, (422, "unknown_preset")),
         ({"image_base64": ENCODED, "engine": 7}, (400, "invalid_options")),
         ({"image_base64": ENCODED, "engine": "none"}, (400, "unknown_engine")),
-        ({"image_base64": ENCODED, "prompt": BOX}, (422, "invalid_prompt")),
+        ({"image_base64": ENCODED, "engine": "selfie", "prompt": BOX}, (422, "invalid_prompt")),
         ({"image_base64": ENCODED, "colour": "red"}, (400, "invalid_options")),
     ],
 )
