@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,7 +126,7 @@ def test_ignored_labels_are_removed_from_the_detections() -> None:
     ]
 
 
-EDIT = {"task": "replace", "prompt": {"label": "face"}}
+EDIT: dict[str, Any] = {"task": "replace", "prompt": {"label": "face"}}
 
 
 def test_an_edit_prepares_alpha_image_and_mask_within_the_limits_of_the_editor() -> None:
