@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from maskdrop import __version__, catalog
+from maskdrop.background import BackgroundImage
 from maskdrop.errors import InputError, InvalidBackground
 from maskdrop.job import Subject
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Format, Output, Region
+from maskdrop.output import Format, Output, Region
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.imaging.foreground import estimate_foreground

@@ -25,11 +25,11 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.http.forms import parts_of
+from maskdrop.background import BackgroundImage
 from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
 from maskdrop.options import Options, parsed
-from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
 from maskdrop.wire import Facts, ImageResponse

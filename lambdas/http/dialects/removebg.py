@@ -16,6 +16,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import check_size, decoded
 from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of, text_of
+from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import engine
 from maskdrop.errors import (
     BlockedUrl,
@@ -36,7 +37,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Colour, Output
+from maskdrop.output import Output
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import ImageResponse

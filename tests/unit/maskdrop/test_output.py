@@ -9,21 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageColor
 
+from maskdrop.background import BackgroundImage, Blur, Colour, Position
 from maskdrop.colours import NAMES
 from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
 from maskdrop.job import job_id
 from maskdrop.options import Options
-from maskdrop.output import (
-    FIELDS,
-    BackgroundImage,
-    Blur,
-    Colour,
-    Length,
-    Margins,
-    Output,
-    Position,
-    Region,
-)
+from maskdrop.output import FIELDS, Length, Margins, Output, Region
 from tests.fakes import a_source
 
 

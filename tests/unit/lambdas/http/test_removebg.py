@@ -7,6 +7,7 @@ import pytest
 
 from lambdas.http.dialects.removebg import CODES, FIELD_CODES, PARAMETERS, PATHS
 from maskdrop.access import OPEN_PATHS, usage_of
+from maskdrop.background import BackgroundImage
 from maskdrop.errors import (
     EndpointStarting,
     EndpointUnavailable,
@@ -21,7 +22,7 @@ from maskdrop.errors import (
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.services import Download
 from maskdrop.ssrf import Policy, target
 from maskdrop.wire import ImageResponse, Invocation

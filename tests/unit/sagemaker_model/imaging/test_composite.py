@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
+from sagemaker_model.imaging.composite import layer, over, resized_cutout, resized_matte
 
 RNG = np.random.default_rng(7)
 
@@ -29,8 +29,7 @@ def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back:
     colours, alpha = over(
         full((1, 1), front, front, front),
         np.array([[a]], np.uint8),
-        full((1, 1), back, back, back),
-        np.array([[b]], np.uint8),
+        layer(full((1, 1), back, back, back), np.array([[b]], np.uint8)),
     )
     shown = a / 255 + (1 - a / 255) * b / 255
     assert abs(int(alpha[0, 0]) - 255 * shown) <= 0.51
@@ -41,7 +40,7 @@ def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back:
 def test_opaque_pixels_hide_the_background_and_empty_pixels_show_it_exactly() -> None:
     front, back, half = noise(130, 20, 3), noise(130, 20, 3), np.zeros((130, 20), np.uint8)
     half[:, :10] = 255
-    colours, alpha = over(front, half, back, np.full_like(half, 255))
+    colours, alpha = over(front, half, layer(back, np.full_like(half, 255)))
     assert np.array_equal(colours, np.where(half[..., None] == 255, front, back))
     assert (alpha == 255).all()
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from maskdrop.output import PIXELS_MAX, Blur, Output
+from maskdrop.background import Blur
+from maskdrop.output import PIXELS_MAX, Output
 from sagemaker_model.imaging.layout import Layout, lay_out, plan, visible_box
 from sagemaker_model.imaging.pixels import DecodedImage
 from tests.unit.maskdrop.test_output import OUTPUTS
