@@ -269,12 +269,9 @@ def _studio(name: str) -> Studio:
 
 
 BACKGROUND_GRAMMAR = (
-    "a colour (3, 4, 6 or 8 hexadecimal digits, or a CSS colour name), "
-    f'"gradient COLOUR COLOUR" with {STOPS_MIN} to {STOPS_MAX} opaque colours, each with an optional place such as '
-    '30%, and "radial" or an angle such as 90deg in front of them, '
-    f'"studio NAME" ({", ".join(BACKDROPS)}), '
-    f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}, with '
-    '"fit" (cover, contain), "position" (such as 50% 100%) and, for contain, "fill" (a colour)'
+    f'a colour (hexadecimal digits or a CSS name), "gradient COLOUR COLOUR" ({STOPS_MIN} to {STOPS_MAX} colours; '
+    f'"radial" or "90deg" before them), "studio" and one of {", ".join(BACKDROPS)}, '
+    f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}'
 )
 
 OPAQUE_PATTERN = rf"(?:#?(?:[0-9a-fA-F]{{3}}|[0-9a-fA-F]{{6}})|{'|'.join(NAMES)})"

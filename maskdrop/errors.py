@@ -12,6 +12,7 @@ MaskdropError                 code                   status  retryable
 │   │   ├── InvalidBackground invalid_background     422     no
 │   │   └── InvalidPreset     invalid_preset         422     no
 │   ├── InvalidPrompt         invalid_prompt         422     no
+│   ├── NotGeneratable        text_not_supported     422     no
 │   ├── MissingSource         missing_source         400     no
 │   ├── MultipleSources       multiple_sources       400     no
 │   ├── UnknownForeground     unknown_foreground     400     no
@@ -153,6 +154,12 @@ class InvalidPreset(InvalidOptions):
 
 class InvalidPrompt(InputError):
     code, status = "invalid_prompt", 422
+
+
+class NotGeneratable(InputError):
+    """The text describes a background that the stage's editor cannot generate."""
+
+    code, status = "text_not_supported", 422
 
 
 class MissingSource(InputError):

@@ -84,9 +84,8 @@ def _rest(shadow: Shadow, opacity: float) -> str:
 
 
 SHADOW_GRAMMAR = (
-    '"none", "drop", "drop X Y BLUR" (percent of the longer side of the subject, such as 0% 2% 3%: '
-    f'X and Y from -{OFFSET_MAX:g}% to {OFFSET_MAX:g}%, BLUR at most {BLUR_MAX:g}%) or "contact", '
-    "each followed by an optional opacity such as 40% and an optional opaque colour"
+    f'"none", "drop", "drop X Y BLUR" (X and Y from -{OFFSET_MAX:g}% to {OFFSET_MAX:g}%, BLUR at most {BLUR_MAX:g}%) '
+    'or "contact", each with an optional opacity such as 40% and an optional opaque colour after it'
 )
 
 _TO_50 = rf"(?:50(?:\.0{{1,3}})?|[1-4]?[0-9]{DECIMALS})"

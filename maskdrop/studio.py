@@ -42,5 +42,11 @@ BACKDROPS: dict[str, Backdrop] = {
 }
 """Name -> recipe, from light to dark and then by colour."""
 
-ALIASES: dict[str, str] = {"gray": "grey", "lightgray": "lightgrey", "darkgrey": "charcoal", "darkgray": "charcoal"}
+ALIASES: dict[str, str] = {
+    "gray": "grey",
+    "lightgray": "lightgrey",
+    "darkgrey": "charcoal",
+    "darkgray": "charcoal",
+    "pink": "blush",
+}
 """Other names of backdrops."""

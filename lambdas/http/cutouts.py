@@ -183,7 +183,7 @@ def _merged(preset: Options, layers: Sequence[Mapping[str, Any]]) -> Options:
     overridden = any("background" in (layer.get("output") or {}) for layer in layers)
     if overridden and isinstance(merged.output.background, BackgroundImage):
         raise InvalidOptions(
-            '"output.background" must be a colour or "blur"; only a preset can name an image.', "background"
+            '"output.background" must not be an image here; only a preset can name an image.', "background"
         )
     return merged
 
