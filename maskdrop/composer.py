@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from maskdrop.background import DOWN, STOPS_MAX, Background, Blur, Colour, Studio, colour, gradient_of
+from maskdrop.background import DOWN, STOPS_MAX, Colour, Gradient, Studio, colour, gradient_of
 from maskdrop.colours import NAMES
-from maskdrop.errors import NotGeneratable
+from maskdrop.errors import TextNotSupported
 from maskdrop.studio import ALIASES, BACKDROPS
+
+Drawn = Colour | Gradient | Studio
+"""The backgrounds that can be drawn without an image."""
 
 FILLERS = frozenset(
     {"a", "an", "the", "on", "in", "plain", "simple", "clean", "solid", "uniform", "seamless", "paper"}
@@ -31,19 +34,19 @@ NAME_WORDS_MAX = 4
 
 GENERATED = (
     'a colour of CSS ("white background"), a gradient of them ("blue gradient", "radial white to grey gradient"), '
-    f'a studio backdrop ("white studio"; {", ".join(BACKDROPS)}), or "blurred background"'
+    f'or a studio backdrop ("white studio"; {", ".join(BACKDROPS)})'
 )
 """What the composer draws, as the end of the sentence "This stage draws …"."""
 
 
-def backdrop_of(text: str) -> Background:
+def backdrop_of(text: str) -> Drawn:
     """Returns the background that a text such as "a plain light grey studio backdrop" describes.
 
     Capitals, hyphens and punctuation have no effect. A gradient of one colour begins with a tint half way to white.
-    Raises NotGeneratable for a text with an unknown word, or without exactly one background.
+    Raises TextNotSupported for a text with an unknown word, or without exactly one background.
     """
     words = [word for word in re.sub(r"[-,.;:!]", " ", text.lower()).split() if word not in FILLERS]
-    kinds = {word for word in words if word in ("studio", "gradient", "blurred")}
+    kinds = {word for word in words if word in ("studio", "gradient")}
     rest = [word for word in words if word not in kinds]
     if kinds == {"studio"}:
         names = _names(rest, {*BACKDROPS, *ALIASES}, text)
@@ -56,24 +59,22 @@ def backdrop_of(text: str) -> Background:
         if 1 <= len(colours) <= STOPS_MAX and len(angles) <= 1:
             stops = [_tint(colours[0]), *colours] if len(colours) == 1 else colours
             return gradient_of(stops, *angles)
-    elif kinds == {"blurred"} and not rest:
-        return Blur()
     elif not kinds:
         names = _names(rest, NAMES, text)
         if len(names) == 1:
             return colour(names[0])
-    raise _not_generatable(text, "it does not describe exactly one background")
+    raise _not_supported(text, "it does not describe exactly one background")
 
 
 def _names(words: list[str], table: Collection[str], text: str) -> list[str]:
-    """The names in a text, longest first: "light grey" is lightgrey. Raises NotGeneratable for an unknown word."""
+    """The names in a text, longest first: "light grey" is lightgrey. Raises TextNotSupported for an unknown word."""
     names = []
     while words:
         for count in range(min(len(words), NAME_WORDS_MAX), 0, -1):
             if (name := "".join(words[:count])) in table:
                 break
         else:
-            raise _not_generatable(text, f"the word {words[0]!r:.40} is unknown here")
+            raise _not_supported(text, f"the word {words[0]!r:.40} is unknown here")
         names.append(name)
         words = words[count:]
     return names
@@ -84,5 +85,5 @@ def _tint(full: Colour) -> Colour:
     return Colour(*((channel + 255) // 2 for channel in (full.red, full.green, full.blue)))
 
 
-def _not_generatable(text: str, reason: str) -> NotGeneratable:
-    return NotGeneratable(f"The background {text!r:.80} cannot be drawn: {reason}. This stage draws {GENERATED}.")
+def _not_supported(text: str, reason: str) -> TextNotSupported:
+    return TextNotSupported(f"The background {text!r:.80} cannot be drawn: {reason}. This stage draws {GENERATED}.")
