@@ -42,6 +42,8 @@ def over(rgb: Pixels, alpha: Pixels, *layers: Rows) -> tuple[Pixels, Pixels]:
         behind = strips.pop()
         while len(strips) > 1:
             front = strips.pop()
+            if not front[1].any():
+                continue
             behind = _strip_over(front, behind, np.empty(front[0].shape, np.uint8), np.empty(front[1].shape, np.uint8))
         _strip_over(strips[0], behind, colours[rows], result_alpha[rows])
     return colours, result_alpha

@@ -94,9 +94,13 @@ class CastShadow:
         def draw(rows: slice) -> tuple[Pixels, Pixels]:
             upper, lower = self.plane[above[rows]].astype(np.float32), self.plane[below[rows]].astype(np.float32)
             lines = (upper + (lower - upper) * down[rows, None]) * share
-            values = lines.take(left, axis=1)
-            values += (lines.take(right, axis=1) - values) * across
-            return np.broadcast_to(colour, (*values.shape, 3)), dithered(values, rows)
+            if lines.any():
+                values = lines.take(left, axis=1)
+                values += (lines.take(right, axis=1) - values) * across
+                opacity = dithered(values, rows)
+            else:
+                opacity = np.broadcast_to(np.uint8(0), (len(lines), size[0]))
+            return np.broadcast_to(colour, (*opacity.shape, 3)), opacity
 
         return draw
 
