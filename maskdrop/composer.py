@@ -6,13 +6,18 @@ list of what can be drawn.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from itertools import cycle, repeat, starmap
 
 from maskdrop.background import DOWN, STOPS_MAX, Colour, Gradient, Studio, colour, gradient_of
 from maskdrop.colours import NAMES
+from maskdrop.drawing import bayer, colours_along, lit, place_along
 from maskdrop.errors import TextNotSupported
-from maskdrop.studio import ALIASES, BACKDROPS
+from maskdrop.studio import ALIASES, BACKDROPS, Backdrop
 
 Drawn = Colour | Gradient | Studio
 """The backgrounds that can be drawn without an image."""
@@ -31,6 +36,14 @@ DIRECTIONS: dict[str, float | None] = {"vertical": DOWN, "horizontal": 90.0, "di
 
 NAME_WORDS_MAX = 4
 """Words of the longest colour name of CSS, such as light golden rod yellow."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+TABLE = 1024
+"""Colours that are computed along a gradient, for each threshold of the dithering."""
+
+LEVELS = (*range(256), *[255] * 256)
+"""A level by the whole number below it: light above 255 is white."""
 
 GENERATED = (
     'a colour of CSS ("white background"), a gradient of them ("blue gradient", "radial white to grey gradient"), '
@@ -64,6 +77,53 @@ def backdrop_of(text: str) -> Drawn:
         if len(names) == 1:
             return colour(names[0])
     raise _not_supported(text, "it does not describe exactly one background")
+
+
+def draw_png(background: Drawn, width: int, height: int) -> bytes:
+    """Draws an opaque background as a PNG of 8-bit RGB: 1 MP takes less than a second on one core."""
+    if isinstance(background, Colour):
+        line = bytes((background.red, background.green, background.blue)) * width
+        rows: Iterable[bytes] = repeat(line, height)
+    elif isinstance(background, Gradient):
+        rows = _gradient_rows(background, width, height)
+    else:
+        rows = _studio_rows(BACKDROPS[background.name], width, height)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))  # each row begins with its filter: none
+    return PNG_SIGNATURE + b"".join(starmap(_chunk, ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))))
+
+
+def _gradient_rows(gradient: Gradient, width: int, height: int) -> Iterator[bytes]:
+    across, down = place_along(gradient, width, height)
+    last, radial = TABLE - 1, gradient.angle is None
+    tables = {
+        threshold: [bytes(int(level + threshold) for level in levels) for levels in colours_along(gradient, TABLE)]
+        for line in bayer()
+        for threshold in line
+    }
+    lines = cycle([[tables[threshold] for threshold in line] for line in bayer()])
+    for start, line in zip(down, lines, strict=False):
+        places = [place + start for place in across]
+        if radial:
+            places = [*map(math.sqrt, places)]
+        yield b"".join([table[int(place * last + 0.5)] for table, place in zip(cycle(line), places, strict=False)])
+
+
+def _studio_rows(backdrop: Backdrop, width: int, height: int) -> Iterator[bytes]:
+    light = lit(backdrop, width, height)
+    columns = [*zip(light.lamp_x, light.corner_x, strict=True)]
+    lines = [[line[x % len(line)] for x in range(width)] for line in bayer()]
+    for y, (lamp, corner, paper) in enumerate(zip(light.lamp_y, light.corner_y, light.paper, strict=True)):
+        shining = [lamp * lamp_x + corner_x + corner for lamp_x, corner_x in columns]
+        row = bytearray(3 * width)
+        for channel, level in enumerate(paper):
+            pairs = zip(shining, lines[y % len(lines)], strict=True)
+            row[channel::3] = bytes([LEVELS[int(level * share + threshold)] for share, threshold in pairs])
+        yield bytes(row)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _names(words: list[str], table: Collection[str], text: str) -> list[str]:

@@ -6,36 +6,24 @@ needs no array of its size.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 
-from maskdrop.background import Colour, Gradient, colour
+from maskdrop.background import Gradient
+from maskdrop.drawing import colours_along, lit, place_along
 from maskdrop.studio import Backdrop
 from sagemaker_model.imaging.composite import Floats, Pixels, Rows, dithered
 
 TABLE = 4096
 """Colours that are computed along a gradient. Between white and black two of them differ by 1/16 of a level."""
 
-SQRT2 = math.sqrt(2)
-
-CURVE_SHADE = 0.025
-"""Darkening where seamless paper bends from the wall to the floor, as a share of the colour."""
-
 
 def gradient_layer(gradient: Gradient, size: tuple[int, int]) -> Rows:
     """Draws a gradient on a canvas of `size` (width, height). Opaque."""
-    width, height = size
-    table = _table(gradient)
-    # coordinates of the pixels' centres from the centre of the canvas, in pixels
-    x, y = _centres(width) - np.float32(width / 2), _centres(height) - np.float32(height / 2)
-    if gradient.angle is None:
-        across, down = np.square(x * np.float32(SQRT2 / width)), np.square(y * np.float32(SQRT2 / height))
-    else:
-        sine, cosine = math.sin(math.radians(gradient.angle)), math.cos(math.radians(gradient.angle))
-        length = width * abs(sine) + height * abs(cosine)
-        across, down = x * np.float32(sine / length) + np.float32(0.5), y * np.float32(-cosine / length)
+    across, down = map(_floats, place_along(gradient, *size))
+    table = [_floats(plane) for plane in zip(*colours_along(gradient, TABLE), strict=True)]
 
     def draw(rows: slice) -> tuple[Pixels, Pixels]:
         along = down[rows, None] + across
@@ -50,50 +38,21 @@ def gradient_layer(gradient: Gradient, size: tuple[int, int]) -> Rows:
 
 def studio_layer(backdrop: Backdrop, size: tuple[int, int]) -> Rows:
     """Draws a studio backdrop on a canvas of `size` (width, height). Opaque."""
-    width, height = size
-    x, y = _shares(width), _shares(height)
-    step = np.clip((y - backdrop.horizon) / backdrop.curve + 0.5, 0, 1)
-    floor = step * step * (3 - 2 * step)
-    wall_colour, floor_colour = _levels(colour(backdrop.wall)), _levels(colour(backdrop.floor))
-    paper = wall_colour[:, None] + (floor_colour - wall_colour)[:, None] * floor
-    # the light is 1 + glow of the lamp - shade of the curve - vignette; each part is one function of x and one of y
-    lamp_x, lamp_y = _bell(x, 0.5, 0.3), backdrop.glow * _bell(y, 0.42, 0.28)
-    corner_x = -backdrop.vignette / 2 * (2 * x - 1) ** 2
-    shade = CURVE_SHADE * _bell(y, backdrop.horizon, backdrop.curve / 3)
-    corner_y = 1 - backdrop.vignette / 2 * (2 * y - 1) ** 2 - shade
+    light = lit(backdrop, *size)
+    lamp_x, corner_x, lamp_y, corner_y = map(_floats, (light.lamp_x, light.corner_x, light.lamp_y, light.corner_y))
+    paper = [_floats(plane) for plane in zip(*light.paper, strict=True)]
 
     def draw(rows: slice) -> tuple[Pixels, Pixels]:
-        light = lamp_y[rows, None] * lamp_x
-        light += corner_x
-        light += corner_y[rows, None]
-        return _merged([np.minimum(plane[rows, None] * light, 255) for plane in paper], rows)
+        shining = lamp_y[rows, None] * lamp_x
+        shining += corner_x
+        shining += corner_y[rows, None]
+        return _merged([np.minimum(plane[rows, None] * shining, 255) for plane in paper], rows)
 
     return draw
 
 
-def _table(gradient: Gradient) -> Floats:
-    """Colours along a gradient, 3 x TABLE."""
-    places = [stop.at / 100 for stop in gradient.stops]
-    colours = np.array([_levels(stop.colour) for stop in gradient.stops])
-    along = np.linspace(0, 1, TABLE)
-    return np.array([np.interp(along, places, channel) for channel in colours.T], np.float32)
-
-
-def _centres(length: int) -> Floats:
-    """Coordinates of the pixels' centres on a line of `length` pixels."""
-    return np.arange(length, dtype=np.float32) + np.float32(0.5)
-
-
-def _shares(length: int) -> Floats:
-    return np.asarray(_centres(length) / length, np.float32)
-
-
-def _levels(colour: Colour) -> Floats:
-    return np.array((colour.red, colour.green, colour.blue), np.float32)
-
-
-def _bell(values: Floats, centre: float, deviation: float) -> Floats:
-    return np.asarray(np.exp(-0.5 * ((values - centre) / deviation) ** 2), np.float32)
+def _floats(values: Iterable[float]) -> Floats:
+    return np.fromiter(values, np.float32)
 
 
 def _merged(planes: list[Floats], rows: slice) -> tuple[Pixels, Pixels]:

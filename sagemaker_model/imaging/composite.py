@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdrop.drawing import bayer
+
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -72,15 +74,7 @@ def dithered(values: Floats, rows: slice) -> Pixels:
     return np.asarray(values + threshold, np.uint8)
 
 
-def _bayer(levels: int) -> Floats:
-    """Thresholds between 0 and 1 of ordered dithering (Bayer, 1973), 2**levels square."""
-    order = np.zeros((1, 1), np.float32)
-    for _ in range(levels):
-        order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
-    return ((order + 0.5) / order.size).astype(np.float32)
-
-
-BAYER = _bayer(3)
+BAYER = np.array(bayer(), np.float32)
 
 
 def resized_cutout(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:

@@ -62,10 +62,10 @@ PARAMETERS: dict[str, str] = {
 }
 """Parameter of remove.bg -> field of the output options with the same grammar."""
 
-KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency", "add_shadow"}
 """The parameters that are parsed."""
 
-IGNORED = ("add_shadow", "shadow_method")
+IGNORED = ("shadow_method",)
 """Documented parameters that are accepted without effect, as any unknown parameter is."""
 
 FIELD_CODES = {
@@ -187,6 +187,8 @@ def output_of(fields: Mapping[str, Any]) -> Output:
         raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
     values = {"size": "preview"} | {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
     values["crop"] = fields.get("crop_margin", "true") if fields.get("crop") == "true" else None
+    if fields.get("add_shadow") == "true" and fields.get("type") == "car" and values.get("channels") != "alpha":
+        values["shadow"] = "contact"
     if values.get("format") == "auto":
         del values["format"]
     output = Output.from_json(values)

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import string
+from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from maskdrop.background import Background, Colour, Studio, gradient_of
 from maskdrop.colours import NAMES
-from maskdrop.composer import CONNECTORS, DIRECTIONS, FILLERS, backdrop_of
+from maskdrop.composer import CONNECTORS, DIRECTIONS, FILLERS, backdrop_of, draw_png
 from maskdrop.errors import TextNotSupported
 from maskdrop.output import Output
 from maskdrop.studio import ALIASES, BACKDROPS
+from sagemaker_model.imaging.layout import lay_out, plan
+from sagemaker_model.imaging.pixels import DecodedImage
 
 WHITE, GREY, BLUE = Colour(255, 255, 255), Colour(128, 128, 128), Colour(0, 0, 255)
 KNOWN = {*FILLERS, *CONNECTORS, *DIRECTIONS, *NAMES, *BACKDROPS, *ALIASES, "studio", "gradient"}
@@ -80,3 +85,18 @@ def test_every_background_of_a_text_can_be_written_as_an_output(words: list[str]
     except TextNotSupported:
         return
     assert Output.from_json({"background": str(background)}).background == background
+
+
+@pytest.mark.parametrize(
+    "text", ["tomato", "blue gradient", "radial red to lime gradient", "white studio", "black studio"]
+)
+@pytest.mark.parametrize("size", [(1, 1), (70, 3), (33, 90)])
+def test_the_png_of_a_text_has_the_pixels_that_the_container_draws(text: str, size: tuple[int, int]) -> None:
+    background = backdrop_of(text)
+    drawn = Image.open(BytesIO(draw_png(background, *size)))
+    drawn.load()
+    alpha = np.zeros(size[::-1], np.uint8)
+    rgb, output = np.zeros((*alpha.shape, 3), np.uint8), Output(background=background)
+    expected, _ = lay_out(rgb, alpha, output, plan(output, alpha), DecodedImage(rgb), None)
+    assert (drawn.mode, drawn.size) == ("RGB", size)
+    assert np.abs(np.asarray(drawn).astype(int) - expected).max() <= 1

@@ -157,6 +157,9 @@ def test_x_type_is_the_requested_type_and_type_level_none_omits_it(
         ({"scale": "original", "position": "center"}, {"position": "center", "size": "preview"}),
         ({"position": "20% 30%"}, {"position": "20% 30%", "size": "preview"}),
         ({"add_shadow": "true", "shadow_method": "latest", "semitransparency": "false"}, {"size": "preview"}),
+        ({"add_shadow": "true", "type": "car"}, {"shadow": "contact", "size": "preview"}),
+        ({"add_shadow": "false", "type": "car"}, {"size": "preview"}),
+        ({"add_shadow": "true", "type": "car", "channels": "alpha"}, {"channels": "alpha", "size": "preview"}),
     ],
 )
 def test_parameters_are_translated_to_output_options(fields: dict[str, str], expected: dict[str, str]) -> None:
