@@ -5,7 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from maskdrop.background import Blur
@@ -107,6 +107,7 @@ def test_a_line_of_a_million_pixels_is_limited_too() -> None:
         assert 1 <= width * height <= 250_000
 
 
+@settings(deadline=None)  # margins of 500 pixels make canvases of 1 MP
 @given(
     OUTPUTS,
     st.integers(1, 90),
