@@ -124,7 +124,9 @@ def union(parts: Iterable[Alpha]) -> Alpha:
     """The larger value of several alphas at each pixel, at the size of the largest one."""
     found = list(parts)
     height, width = max((one.values.shape for one in found), key=lambda shape: shape[0] * shape[1])
-    values = [one.values if one.values.shape == (height, width) else resized(one.values, (width, height)) for one in found]
+    values = [
+        one.values if one.values.shape == (height, width) else resized(one.values, (width, height)) for one in found
+    ]
     warnings = dict.fromkeys(warning for one in found for warning in one.warnings)
     return Alpha(np.maximum.reduce(values), tuple(warnings))
 
