@@ -209,7 +209,8 @@ def formats(tflite_python: Path) -> dict[str, Format]:
 def to_onnx(net: nn.Module, path: Path) -> None:
     """Exports to ONNX in float32: from INPUT_NAME Nx3xHxW to OUTPUT_NAME Nx1xHxW, with variable N, H and W.
 
-    N is 1 for Mask R-CNN. Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be quantised.
+    N is 1 for Mask R-CNN. Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be
+    quantised.
     """
     free = {2: "h", 3: "w"} if _accepts_one_image(net) else {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():

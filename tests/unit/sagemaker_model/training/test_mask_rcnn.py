@@ -37,14 +37,14 @@ from tests.unit.sagemaker_model.training.conftest import write, write_manifest  
 
 ROOT = Path(__file__).parents[4]
 
-SIDE, TRAIN, VAL = 64, 12, 4
+SIDE, TRAIN, VAL = 64, 8, 4
 
 SMALL = replace(
-    SETTINGS["mask-rcnn"], side=SIDE, steps=20, schedule="constant", clip=20.0, validate_every=10, log_every=1,
+    SETTINGS["mask-rcnn"], side=SIDE, lr=0.01, steps=20, schedule="constant", clip=20.0, validate_every=10, log_every=1,
     workers=0, threads=1,
 )  # fmt: skip
-"""The recipe (SGD, 0.005, batches of 1) on small images. The heads start from random weights, not from published ones:
-gradients are larger."""
+"""The recipe (SGD, batches of 1) on small images. The heads start from random weights instead of published ones, so
+that gradients are larger; rate and limit are, too."""
 
 
 def disc(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -70,13 +70,13 @@ def published_names(state: dict[str, Any]) -> dict[str, Any]:
     old = {}
     for name, tensor in state.items():
         for new_part, old_part in replaced.items():
-            name = name.replace(new_part, old_part)  # noqa: PLW2901
+            name = name.replace(new_part, old_part)
         old[name] = tensor
     return old
 
 
 def random_weights() -> dict[str, Any]:
-    """Returns weights of torchvision's network for 91 classes, whose random features have the mean 0 and deviation 1."""
+    """Returns weights of torchvision's network for 91 classes: random, with features of the mean 0 and deviation 1."""
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_a_killed_run_is_resumed_and_ends_with_the_weights_of_an_uninterrupted_o
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
     )
     for line in process.stdout or ():
-        if json.loads(line)["step"] >= 13:
+        if json.loads(line)["step"] >= 12:
             process.send_signal(signal.SIGKILL)
             break
     with process:
@@ -177,14 +177,16 @@ def test_a_training_run_is_evaluated_to_a_file_of_ious(history: list[dict[str, A
     assert list(ious) == [f"disc{number}" for number in range(TRAIN, TRAIN + VAL)]
     best = max(line["iou"] for line in history if "iou" in line)
     assert mean(ious.values()) == pytest.approx(best, abs=0.02)  # mattes of validation are not rounded to 8 bits
-    assert best > 0.45  # a mask of the whole image has 0.25
+    assert best > 0.35  # a mask of the whole image has 0.25
 
 
 def test_the_exported_onnx_file_agrees_with_the_network_at_any_size(
     history: list[dict[str, Any]], folder: Path
 ) -> None:
-    weights = folder / "run" / BEST
-    maskdrop("export", "mask-rcnn", weights, "--to", "onnx", "--out", folder, "--compare", folder / "data" / "images")
+    weights, compared = folder / "run" / BEST, folder / "compared"
+    compared.mkdir()
+    shutil.copy(folder / "data" / "images" / "disc0.png", compared)
+    maskdrop("export", "mask-rcnn", weights, "--to", "onnx", "--out", folder, "--compare", compared)
     session, net = onnx_session(folder / "mask-rcnn.onnx", threads=1), formats.load("mask-rcnn", weights)
     for number, (height, width) in enumerate(((SIDE, SIDE), (96, 80), (51, 70)), TRAIN):
         image = cv2.resize(disc(number)[0], (width, height))

@@ -38,7 +38,7 @@ def import_torchvision() -> None:
         sys.modules["torchvision.ops.roi_align"]._has_ops = lambda: True
     network = sys.modules["torchvision.models.detection"].MaskRCNN
     network.__init__ = partialmethod(
-        network.__init__, box_batch_size_per_image=32, rpn_post_nms_top_n_train=50, rpn_post_nms_top_n_test=50
+        network.__init__, box_batch_size_per_image=16, rpn_post_nms_top_n_train=50, rpn_post_nms_top_n_test=50
     )
 
 
