@@ -14,7 +14,7 @@ from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging import composite
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, lay_out, plan, visible_box
-from sagemaker_model.imaging.pixels import DecodedImage
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode, encode
 from tests.unit.maskdrop.test_output import OUTPUTS
 
 RED, GREEN, BLUE = (250, 10, 20), (0, 255, 0), (10, 20, 250)
@@ -275,8 +275,10 @@ def test_every_opaque_pixel_of_the_subject_keeps_its_value(background: str, shad
     alpha = soft(scene(130, 150, (30, 40, 100, 120))[1])
     image = DecodedImage(rng.integers(0, 256, (60, 200, 3), np.uint8))
     foreground = estimate_foreground(source, alpha)
-    colours, alpha_out = laid_out(foreground, alpha, image, background=background, shadow=shadow)
-    assert (alpha_out == 255).all()
+    laid = laid_out(foreground, alpha, image, background=background, shadow=shadow)
+    png = decode(encode(*laid, Output(), None, {}), Limits(10**6, 10**6))
+    colours = png.rgb
+    assert png.alpha is None, "an opaque PNG"
     assert np.array_equal(colours[alpha == 255], source[alpha == 255])
     assert 1000 < np.count_nonzero(alpha == 255) < np.count_nonzero(alpha)
 
