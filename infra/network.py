@@ -10,6 +10,7 @@ from constructs import Construct
 from infra.retention import log_group
 from infra.stage_stack import StageStack
 from infra.stages import Stage
+from maskdrop.edit import EDITORS
 
 SERVICES = {
     "Sqs": ec2.InterfaceVpcEndpointAwsService.SQS,
@@ -82,7 +83,7 @@ class NetworkStack(StageStack):
             allow_all_outbound=False,
         )
         services.add_ingress_rule(self.functions, ec2.Port.tcp(443), "HTTPS from the functions")
-        for name, service in SERVICES.items():
+        for name, service in _services(stage).items():
             self.vpc.add_interface_endpoint(name, service=service, open=False, security_groups=[services])
 
     def _group(self, name: str, description: str) -> ec2.SecurityGroup:
@@ -91,6 +92,12 @@ class NetworkStack(StageStack):
         group = ec2.SecurityGroup(self, name, vpc=self.vpc, description=description, allow_all_outbound=False)
         group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "HTTPS, to endpoints of AWS services")
         return group
+
+
+def _services(stage: Stage) -> dict[str, ec2.InterfaceVpcEndpointAwsService]:
+    """Services with an interface endpoint: that of Bedrock only where the stage's editor is a model of it."""
+    bedrock = {"BedrockRuntime": ec2.InterfaceVpcEndpointAwsService.BEDROCK_RUNTIME}
+    return SERVICES | (bedrock if EDITORS[stage.editor].model else {})
 
 
 def _own_account() -> iam.PolicyStatement:

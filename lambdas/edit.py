@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import connect
 from lambdas.messages import one_by_one
-from lambdas.observe import logger, metrics, observed
+from lambdas.observe import logger, observed
 from maskdrop.editing import CALL_S, edit_job
 from maskdrop.services import Services
 from maskdrop.settings import Settings
@@ -46,7 +45,5 @@ def process(
         message = JobMessage.from_body(record.body)
         progress = edit_job(message, settings, services, clock, has_time=has_time)
         logger().info("edit processed", extra={"job_id": message.job_id, "progress": progress})
-        if progress == "delayed":
-            metrics().add_metric("EditsDelayed", MetricUnit.Count, 1)
 
     return one_by_one(event, one)

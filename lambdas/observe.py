@@ -80,8 +80,12 @@ JOB_METRICS: dict[State, str] = {"done": "JobsDone", "failed": "JobsFailed"}
 """The metric that counts the jobs of each final state."""
 
 
+ERROR_METRICS = {"gave_up": "JobsGivenUp", "spending_cap_reached": "SpendingCapsReached"}
+"""The metric that counts the jobs with an error, by its code."""
+
+
 class CountedEvents:
-    """Publishes events, counts them in the metrics JobsDone, JobsFailed and JobsGivenUp, and logs each failure."""
+    """Publishes events, counts them in JOB_METRICS and ERROR_METRICS, and logs each failure."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events, self._metrics = events, metrics
@@ -94,8 +98,8 @@ class CountedEvents:
         for job in jobs:
             if job.error:
                 logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
-                if job.error.code == "gave_up":
-                    self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)
+                if metric := ERROR_METRICS.get(job.error.code):
+                    self._metrics.add_metric(metric, MetricUnit.Count, 1)
 
 
 class CountedSubmissions:

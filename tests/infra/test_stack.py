@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
     "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
-    "EndpointName", "EventBusName", "JobsQueueUrl", "ResultsQueueUrl", "BundlesQueueUrl", "DeadLettersQueueUrl",
+    "EndpointName", "EventBusName", "JobsQueueUrl", "ResultsQueueUrl", "BundlesQueueUrl", "EditsQueueUrl", "DeadLettersQueueUrl",
 }  # fmt: skip
 
-FUNCTIONS = ("ingest", "invoke", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
+FUNCTIONS = ("ingest", "invoke", "edit", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 
 def target(reference: Any) -> str:
@@ -120,6 +120,7 @@ def test_the_event_sources_leave_concurrent_executions_to_the_api(
         target(mapping["EventSourceArn"]).removeprefix("Queues")[:-8]: mapping["ScalingConfig"]["MaximumConcurrency"]
         for mapping in template.of("AWS::Lambda::EventSourceMapping").values()
     }
+    assert limits.pop("Edits") == 2  # of those left to the API where there are only 10
     assert limits.pop("Bundles", 0) == (0 if options.get("bulk") else options.get("bulk_at_once", 2))
     assert limits == {"Jobs": each, "Results": each, "Webhooks": each}
     assert sum(limits.values()) + options.get("bulk_at_once", 2) <= concurrency - 2  # the API and its authorizer

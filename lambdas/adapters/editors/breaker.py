@@ -37,7 +37,7 @@ class SafeEditor:
         return image
 
     @cached_property
-    def _call(self) -> Callable[[EditRequest], Any]:
+    def _call(self) -> Any:
         from aws_lambda_powertools.utilities.circuit_breaker import CircuitBreakerConfig, circuit_breaker
 
         config = CircuitBreakerConfig(
