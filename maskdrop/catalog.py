@@ -27,6 +27,7 @@ class Engine:
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.
     everything: whether it segments all objects of an image where there is no prompt.
+    paid: whether each image costs money at another service; used only where the stage allows it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Engine:
     prompts: frozenset[PromptKind] = frozenset()
     light: bool = False
     everything: bool = False
+    paid: bool = False
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
@@ -82,7 +84,7 @@ ENGINES: dict[str, Engine] = {
         ),
         Engine(
             "rekognition", ("detect",), "boxes", "any label of Amazon Rekognition",
-            "sagemaker_model.detectors.rekognition:Rekognition", frozenset({"label"}), light=True,
+            "sagemaker_model.detectors.rekognition:Rekognition", frozenset({"label"}), light=True, paid=True,
         ),
     )
 }  # fmt: skip

@@ -129,6 +129,8 @@ def prompts_from_json(data: Any) -> Prompts:
     marks = sum(len(prompt.points) + bool(prompt.box or prompt.label) for prompt in prompts)
     if marks > MARKS_MAX:
         raise InvalidPrompt(f"An image must have at most {MARKS_MAX:,} boxes, points and labels; got {marks:,}.")
+    if prompts and all(prompt.mode == "ignore" for prompt in prompts):
+        raise InvalidPrompt('One prompt needs the mode "keep".')
     return prompts
 
 
