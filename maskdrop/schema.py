@@ -228,7 +228,8 @@ def _edit() -> Schema:
 def response_options() -> dict[str, Schema]:
     """Schemas of the options in a job or preset of a response."""
     output: dict[str, Schema] = {name: of(str) for name in FIELDS}
-    place = record({"bucket": of(str), "key": of(str)})
+    options = {name: of(str) for name in ("fit", "position", "fill")}
+    place = record({"bucket": of(str), "key": of(str)}, options)
     output["background"] = {"anyOf": [of(str), place]}
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}

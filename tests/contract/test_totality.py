@@ -145,6 +145,7 @@ OUTPUT_VALUES = {
     "crop": "10%",
     "scale": "50%",
     "position": "0% 100%",
+    "shadow": "drop 40%",
     "background": "blur 5%",
 }
 """A value of each output field that is not its default."""
