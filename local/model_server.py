@@ -42,6 +42,7 @@ def model_server(config: LocalConfig) -> Program:
             **ALLOCATOR,
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
+            **config.ai_endpoints,
             "AWS_DEFAULT_REGION": REGION,
             **_credentials_env(config),
         },
