@@ -68,9 +68,8 @@ async def parameters(model: OperationModel, request: Request) -> dict[str, Any]:
         try:
             found |= _read(json.loads(body), shape)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ServiceError(
-                "SerializationException", f"The body is not the JSON of the operation: {error}"
-            ) from None
+            message = f"The body is not the JSON of the operation: {error}"
+            raise ServiceError("ValidationException", message) from None
     if faults := list(_faults(found, shape)):
         noun = "error" if len(faults) == 1 else "errors"
         raise ServiceError("ValidationException", f"{len(faults)} validation {noun} detected: {'; '.join(faults)}")
