@@ -70,17 +70,17 @@ async def parameters(model: OperationModel, request: Request) -> dict[str, Any]:
         except (ValueError, TypeError, AttributeError) as error:
             message = f"The body is not the JSON of the operation: {error}"
             raise ServiceError("ValidationException", message) from None
-    if faults := list(_faults(found, shape)):
-        noun = "error" if len(faults) == 1 else "errors"
-        raise ServiceError("ValidationException", f"{len(faults)} validation {noun} detected: {'; '.join(faults)}")
+    if wrong := list(faults(found, shape)):
+        noun = "error" if len(wrong) == 1 else "errors"
+        raise ServiceError("ValidationException", f"{len(wrong)} validation {noun} detected: {'; '.join(wrong)}")
     return found
 
 
 def response(model: OperationModel, result: dict[str, Any]) -> Response:
     """Returns the response for a result as boto3 names it. Raises InvalidResult unless the output shape allows it."""
     shape = _structure(model.output_shape)
-    if faults := list(_faults(result, shape)):
-        raise InvalidResult(f"{model.name}: {'; '.join(faults)}")
+    if wrong := list(faults(result, shape)):
+        raise InvalidResult(f"{model.name}: {'; '.join(wrong)}")
     headers = {
         member.serialization["name"]: result[name]
         for name, member in shape.members.items()
@@ -134,7 +134,7 @@ def _written(value: Any) -> Any:
     return value
 
 
-def _faults(value: dict[str, Any], shape: Shape) -> Iterator[str]:
+def faults(value: dict[str, Any], shape: Shape) -> Iterator[str]:
     """Yields what botocore's validator finds, and the limits that it leaves to the service."""
     if report := ParamValidator().validate(value, shape).generate_report():
         yield from report.splitlines()

@@ -33,7 +33,7 @@ class RunningAi:
 
     def control(self, **changes: Any) -> httpx2.Response:
         """Changes the conditions (local.ai.Conditions)."""
-        return httpx2.post(f"{self.config.ai_url}/control", json=changes, trust_env=False)
+        return _http().post(f"{self.config.ai_url}/control", json=changes)
 
     def reset(self) -> None:
         self.control(script={}, lifecycle={}, labels={}).raise_for_status()
@@ -51,8 +51,13 @@ class RunningAi:
         return _client(service, region, self.config.ai_endpoints[name], read_timeout)
 
     def _usage(self) -> dict[str, Any]:
-        usage: dict[str, Any] = httpx2.get(f"{self.config.ai_url}/usage", trust_env=False).json()
+        usage: dict[str, Any] = _http().get(f"{self.config.ai_url}/usage").json()
         return usage
+
+
+@cache
+def _http() -> httpx2.Client:
+    return httpx2.Client(trust_env=False)
 
 
 @cache
