@@ -20,17 +20,15 @@ from botocore.validate import ParamValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from maskdrop.errors import MaskdropError
-
 JSON_1_1 = "application/x-amz-json-1.1"
 
 
-class ServiceError(MaskdropError):
-    """The service rejects the request. code: name of the error in the service's model."""
+class ServiceError(Exception):
+    """The service rejects the request. code: name of the error in the service's model, such as ThrottlingException."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]  # the codes are those of the service, not of Maskdrop
+        self.code, self.message = code, message
 
 
 class InvalidResult(Exception):
