@@ -159,14 +159,9 @@ class Segmenter:
 def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReader = decode) -> CutoutRequest:
     """Decodes an image, and checks prompts and region of interest.
 
-    Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image or a missing prompt, and
-    RegionOutside or RegionEmpty for the region of interest.
+    Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image, and RegionOutside or
+    RegionEmpty for the region of interest.
     """
-    if catalog.engine(options.engine).everything and not options.prompts and options.task != "mask":
-        raise InvalidPrompt(
-            f"The engine {options.engine!r} needs a box or points: give at least one for the subject. Without a prompt "
-            'it supports the task "mask", which returns all objects.'
-        )
     timings = Timings()
     with timings.stage("decode"):
         image = read(data, limits)
@@ -178,11 +173,18 @@ def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReade
 
 
 def with_targets(request: CutoutRequest, detector: Detector) -> CutoutRequest:
-    """Resolves the prompts of a request to targets. Without SAM, points select the person that they mark. Raises what
-    `detector.detect` raises."""
-    prompts, rgb = request.prompts, request.image.rgb
+    """Resolves the prompts of a request to targets. Without SAM, points select the person that they mark.
+
+    Raises what `detector.detect` raises, and InvalidPrompt where the engine needs a prompt and there is none.
+    """
+    prompts, rgb, options = request.prompts, request.image.rgb, request.options
+    if catalog.engine(options.engine).everything and not prompts and options.task != "mask":
+        raise InvalidPrompt(
+            f"The engine {options.engine!r} needs a box or points: give at least one for the subject. Without a prompt "
+            'it supports the task "mask", which returns all objects.'
+        )
     # SAM segments boxes and points better than a detector does; other engines take the detector's boxes and masks.
-    by_detector = not catalog.engine(request.options.engine).everything
+    by_detector = not catalog.engine(options.engine).everything
     if by_detector and knows(detector, PERSON):
         prompts = tuple(
             replace(one, label=PERSON) if one.points and not (one.box or one.label) else one for one in prompts

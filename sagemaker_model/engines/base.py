@@ -109,7 +109,7 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) 
         try:
             engine.setup(device, weights_dir, threads)
         except NotInstalled as error:
-            if row.name in DEFAULT_ENGINE.values():
+            if row.name in (DEFAULT_ENGINE[task] for task in row.tasks):
                 raise
             log.info("engine %s is not installed: %s", row.name, error)
             continue
