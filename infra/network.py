@@ -21,6 +21,12 @@ SERVICES = {
 Availability Zones, $14.60 a month (us-east-1, autumn 2026). Lambda and SageMaker deliver logs, metrics and traces, poll
 the queues and pull the image outside the VPC."""
 
+REKOGNITION = {"Rekognition": ec2.InterfaceVpcEndpointAwsService.REKOGNITION}
+"""The service that the containers call in a stage with `rekognition`, at the same price."""
+
+BEDROCK = {"BedrockRuntime": ec2.InterfaceVpcEndpointAwsService.BEDROCK_RUNTIME}
+"""The service that the function `edit` calls in a stage whose editor is a model on Amazon Bedrock, at the same price."""
+
 LAMBDA_INTERFACES = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -83,6 +89,8 @@ class NetworkStack(StageStack):
             allow_all_outbound=False,
         )
         services.add_ingress_rule(self.functions, ec2.Port.tcp(443), "HTTPS from the functions")
+        if stage.rekognition:
+            services.add_ingress_rule(self.containers, ec2.Port.tcp(443), "HTTPS from the endpoints")
         for name, service in _services(stage).items():
             self.vpc.add_interface_endpoint(name, service=service, open=False, security_groups=[services])
 
@@ -95,9 +103,12 @@ class NetworkStack(StageStack):
 
 
 def _services(stage: Stage) -> dict[str, ec2.InterfaceVpcEndpointAwsService]:
-    """Services with an interface endpoint: that of Bedrock only where the stage's editor is a model of it."""
-    bedrock = {"BedrockRuntime": ec2.InterfaceVpcEndpointAwsService.BEDROCK_RUNTIME}
-    return SERVICES | (bedrock if EDITORS[stage.editor].model else {})
+    """Services with an interface endpoint. That of Bedrock exists only where the editor of the stage is a model."""
+    return {
+        **SERVICES,
+        **(REKOGNITION if stage.rekognition else {}),
+        **(BEDROCK if EDITORS[stage.editor].model else {}),
+    }
 
 
 def _own_account() -> iam.PolicyStatement:
