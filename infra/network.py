@@ -25,7 +25,7 @@ REKOGNITION = {"Rekognition": ec2.InterfaceVpcEndpointAwsService.REKOGNITION}
 """The service that the containers call in a stage with `rekognition`, at the same price."""
 
 BEDROCK = {"BedrockRuntime": ec2.InterfaceVpcEndpointAwsService.BEDROCK_RUNTIME}
-"""The service that the function `edit` calls in a stage whose editor is a model on Amazon Bedrock, at the same price."""
+"""The service that `edit` calls in a stage whose editor is a model on Amazon Bedrock, at the same price."""
 
 LAMBDA_INTERFACES = [
     "ec2:AssignPrivateIpAddresses",
