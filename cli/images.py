@@ -31,7 +31,7 @@ from cli.processing import Made, Paint, Processor, load_processor, paint_of
 from cli.terminal import console, messages, print_errors
 from local.config import LocalConfig, LocalError
 from maskdrop.edit import Change, EditorName
-from maskdrop.errors import MaskdropError
+from maskdrop.errors import MaskdropError, SourceMissing
 from maskdrop.job import item_key
 from maskdrop.options import Options
 from sagemaker_model.cutout import Cutout, Part
@@ -196,11 +196,11 @@ def weights_folder(folder: Path | None) -> Path:
 
 
 def read_file(path: Path) -> bytes:
-    """Raises LocalError for a file that cannot be read."""
+    """Raises SourceMissing for a file that cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise LocalError(f"{path} cannot be read: {error.strerror}.") from error
+        raise SourceMissing(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def print_price(paint: Paint, price: float) -> None:

@@ -189,7 +189,16 @@ class EditRequest:
     def of(cls, edit: Edit, image: bytes, mask: bytes) -> EditRequest:
         """The request of an edit, without prompt and seed. Raises UnreadableImage for a mask that is not a PNG."""
         width, height = png_size(mask)
-        return cls(image, mask, width, height, edit.change, prompt="", negative_prompt=edit.negative_prompt, seed=0)
+        return cls(
+            image=image,
+            mask=mask,
+            width=width,
+            height=height,
+            change=edit.change,
+            prompt="",
+            negative_prompt=edit.negative_prompt,
+            seed=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
