@@ -27,6 +27,7 @@ from cli import data, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
+from cli.repaint import repaint
 from cli.smoke import smoke
 from cli.terminal import console, print_errors
 from local import processes, stack
@@ -52,6 +53,7 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(images.app)
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
+app.command()(repaint)
 app.command()(export)
 app.command()(doctor)
 app.command()(smoke)

@@ -97,7 +97,7 @@ def mask(
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
         options = options_of("mask", prompts, engine=engine, output=output or (), instances=instances)
-        _check_names(photos)
+        check_out(photos, out)
         processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
         _process(photos, options, processor, out, as_json=as_json)
 
@@ -123,7 +123,7 @@ def detect(
     with print_errors():
         prompts = _prompts(label, None, point, select, min_confidence, ignore, prompt)
         options = options_of("detect", prompts, engine=engine)
-        _check_names(photos)
+        check_out(photos, out)
         processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
         _process(photos, options, processor, out, as_json=as_json)
 
@@ -181,12 +181,12 @@ def replace(
             edit=edit if text else None,
             background=f"{words}s3://{FILE_BUCKET}/{path}" if file else background,
         )
-        _check_names(photos)
+        check_out(photos, out)
         image = read_file(Path(path)) if file else b""
         paint = None
         if options.edit:
             paint = paint_of(editor, max_usd, region)
-            print_price(paint, paint.check(options.edit, len(photos)))
+            print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos)))
         processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
         _process(photos, options, processor, out, image, as_json=as_json)
 
@@ -211,13 +211,21 @@ def print_price(paint: Paint, price: float) -> None:
 
 def write_results(made: Made, result: Path) -> list[Path]:
     """Writes the results of one photo; the numbered ones into a folder, as in S3. Returns their paths, the main one
-    first."""
+    first. Raises LocalError."""
     files = {result: made.cutout.data}
     files |= {Path(item_key(str(result), number)): part.data for number, part in enumerate(made.cutout.parts, 1)}
     for path, data in files.items():
+        write_file(path, data)
+    return list(files)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file and its folders. Raises LocalError."""
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return list(files)
+    except OSError as error:
+        raise LocalError(f"{path} cannot be written: {error.strerror}. Use another --out.") from error
 
 
 def _prompts(
@@ -240,11 +248,16 @@ def _prompts(
     )
 
 
-def _check_names(photos: Sequence[Path]) -> None:
-    """Raises LocalError for photos whose results would have the same name."""
+def check_out(photos: Sequence[Path], out: Path | None) -> None:
+    """Raises LocalError for photos whose results would replace each other, or a photo."""
     repeated = [name for name, count in Counter(photo.name for photo in photos).items() if count > 1]
     if repeated:
-        raise LocalError(f"Several photos are named {repeated[0]}: their results would overwrite each other.")
+        raise LocalError(f"Several photos are named {repeated[0]}: their results would replace each other.")
+    for photo in photos:
+        if out and photo.parent.resolve() == out.resolve():
+            raise LocalError(
+                f"--out must not be the folder of {photo}: its folder of numbered results has the name of the photo."
+            )
 
 
 def _process(

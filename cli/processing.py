@@ -6,7 +6,7 @@ The stages are those of the container (`sagemaker_model.installed`) and of the f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -60,14 +60,13 @@ class Paint:
     usd_max: float
     sleep: Callable[[float], None] = time.sleep
 
-    def check(self, edit: Edit, photos: int) -> float:
-        """Returns the price of an edit of several photos in US dollars, before anything is paid.
+    def check(self, prompts: Iterable[str], images: int) -> float:
+        """Returns the price of that many images in US dollars, before anything is paid.
 
         Raises TextNotSupported, and SpendingCapReached for a price above `usd_max`.
         """
-        for prompt in edit.prompts:
+        for prompt in prompts:
             self.editor.check(prompt)
-        images = len(edit.candidates) * photos
         price = images * self.editor.usd_per_image
         if price > self.usd_max:
             raise SpendingCapReached(
@@ -108,33 +107,28 @@ class Processor:
     paint: Paint | None = None
 
     def process(self, data: bytes, options: Options, background: bytes = b"") -> Made:
-        """Processes one image. background: content of the file of a background image.
+        """Processes one image, with all stages of an edit. background: content of the file of a background image.
 
-        Raises what `Installed.process` and `Editor.edit` raise, and EditFiltered where no candidate is left.
+        Raises what `segment` and `generate` raise.
         """
+        segmented = self.segment(data, options, background)
+        return self.generate(data, options, segmented) if segmented.edit else Made(segmented)
+
+    def segment(self, data: bytes, options: Options, background: bytes = b"") -> Cutout:
+        """Runs the first stage. Raises what `Installed.process` raises."""
         model = self.paint.model if self.paint else None
-        cutout = self.installed.process(data, options, self.limits, background=background, editor=model)
-        if self.paint is None or cutout.edit is None or options.edit is None:
-            return Made(cutout)
-        images, refusal = self.paint.generate(cutout.edit, options.edit)
-        return self.compose(data, options, cutout, cutout.edit, images, refusal)
+        return self.installed.process(data, options, self.limits, background=background, editor=model)
 
-    def compose(
-        self,
-        data: bytes,
-        options: Options,
-        segmented: Cutout,
-        files: EditFiles,
-        images: Sequence[EditedImage | None],
-        refusal: str,
-    ) -> Made:
-        """Composes the generated images of an edit with their source. images, refusal: of `Paint.generate`.
+    def generate(self, data: bytes, options: Options, segmented: Cutout) -> Made:
+        """Generates the candidates of an edit and composes them with their source. segmented: of `segment`.
 
-        Raises EditFiltered where the content filter refused every candidate.
+        Raises what `Editor.edit` and `Installed.compose` raise, and EditFiltered where the content filter refused every
+        candidate.
         """
-        edit = options.edit
-        if edit is None:
-            raise ValueError("The options have no edit.")
+        edit, files = options.edit, segmented.edit
+        if edit is None or files is None or self.paint is None:
+            raise ValueError("Candidates need options with an edit, a segmented image and an editor.")
+        images, refusal = self.paint.generate(files, edit)
         kept = [(one, image) for one, image in zip(edit.candidates, images, strict=True) if image]
         refused = f"The content filter refused {len(images) - len(kept)} of {len(images)} candidates. {refusal}"
         if not kept:
@@ -143,15 +137,13 @@ class Processor:
         warnings = dict.fromkeys((*segmented.warnings, *composed.warnings))
         if len(kept) < len(images):
             warnings[f"edit_filtered: {refused}"] = None
-        return Made(
-            replace(
-                composed,
-                warnings=tuple(warnings),
-                timings={**segmented.timings, **composed.timings},
-                cost_usd=segmented.cost_usd + sum(image.cost_usd for _, image in kept),
-            ),
-            tuple(one for one, _ in kept),
+        cutout = replace(
+            composed,
+            warnings=tuple(warnings),
+            timings={**segmented.timings, **composed.timings},
+            cost_usd=segmented.cost_usd + sum(image.cost_usd for _, image in kept),
         )
+        return Made(cutout, tuple(one for one, _ in kept))
 
 
 def load_processor(
