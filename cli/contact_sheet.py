@@ -51,7 +51,7 @@ def _drawn(group: Group, width: int) -> Image.Image:
     thumbnails = [(text, _thumbnail(data)) for text, data in group.images]
     columns = width // (CELL + GAP)
     rows = [thumbnails[start : start + columns] for start in range(0, len(thumbnails), columns)]
-    top = GAP + len(lines) * (HEADING + 6)
+    top = GAP + len(lines) * (HEADING + 6) + 4
     heights = [max(image.height for _, image in row) + CAPTION + 2 * GAP for row in rows]
     block = Image.new("RGB", (width, top + sum(heights)), "white")
     draw = ImageDraw.Draw(block)

@@ -15,22 +15,27 @@ from rich.table import Column, Table
 
 from cli.options import (
     BoxFlag,
+    ChangeFlag,
     ConfidenceFlag,
     EngineFlag,
     IgnoreFlag,
     InstancesFlag,
     LabelFlag,
+    NegativeTextFlag,
     OutputFlag,
     PointFlag,
     PromptFlag,
     PromptFlags,
+    SeedFlag,
     SelectFlag,
+    TextFlag,
+    edit_of,
     options_of,
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
 from cli.terminal import console, messages, print_errors
 from local.config import LocalConfig, LocalError
-from maskdrop.edit import Change, EditorName
+from maskdrop.edit import EditorName
 from maskdrop.errors import MaskdropError, SourceMissing
 from maskdrop.job import item_key
 from maskdrop.options import Options
@@ -138,19 +143,10 @@ def replace(
             '"cover file://beach.jpg".',
         ),
     ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(help="Text from which the editor generates the background; repeatable.")
-    ] = None,
-    seed: Annotated[
-        list[int] | None,
-        typer.Option(help="Seed of the editor; repeatable: one candidate for each text and seed.", show_default="0"),
-    ] = None,
-    negative_text: Annotated[
-        str | None, typer.Option(help="Text that the images must not show (default: none).")
-    ] = None,
-    change: Annotated[
-        Change, typer.Option(help="Part that the editor generates; the other part keeps its pixels.")
-    ] = "background",
+    text: TextFlag = None,
+    seed: SeedFlag = None,
+    negative_text: NegativeTextFlag = None,
+    change: ChangeFlag = "background",
     editor: EditorFlag = "local",
     region: Region = None,
     max_usd: UsdMax = USD_MAX,
@@ -172,13 +168,12 @@ def replace(
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
         words, file, path = (background or "").partition(FILE)
-        edit = {"prompts": text, "negative_prompt": negative_text, "seeds": seed or [0], "change": change}
         options = options_of(
             "replace",
             prompts,
             engine=engine,
             output=output or (),
-            edit=edit if text else None,
+            edit=edit_of(text, seed, negative_text, change),
             background=f"{words}s3://{FILE_BUCKET}/{path}" if file else background,
         )
         check_out(photos, out)

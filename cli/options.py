@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from maskdrop.catalog import ENGINES, Task
+from maskdrop.edit import Change
 from maskdrop.errors import InvalidOptions, InvalidPrompt
 from maskdrop.options import Instances, Options
 from maskdrop.output import FIELDS
@@ -59,6 +60,22 @@ EngineFlag = Annotated[
 OutputFlag = Annotated[
     list[str] | None,
     typer.Option("--output", metavar="FIELD=VALUE", help=f"Output option: {', '.join(FIELDS)}; repeatable."),
+]
+
+TextFlag = Annotated[
+    list[str] | None, typer.Option("--text", help="Text from which the editor generates the background; repeatable.")
+]
+SeedFlag = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed", help="Seed of the editor; repeatable: one candidate for each text and seed.", show_default="0"
+    ),
+]
+NegativeTextFlag = Annotated[
+    str | None, typer.Option("--negative-text", help="Text that the images must not show (default: none).")
+]
+ChangeFlag = Annotated[
+    Change, typer.Option("--change", help="Part that the editor generates; the other part keeps its pixels.")
 ]
 
 
@@ -138,6 +155,17 @@ def options_of(
             "edit": edit,
         }
     )
+
+
+def edit_of(
+    texts: Sequence[str] | None, seeds: Sequence[int] | None, negative_text: str | None, change: Change
+) -> dict[str, Any] | None:
+    """Returns the object "edit"; None without texts. Raises InvalidOptions for the other flags without a text."""
+    if texts:
+        return {"prompts": [*texts], "negative_prompt": negative_text, "seeds": [*(seeds or (0,))], "change": change}
+    if seeds or negative_text or change != "background":
+        raise InvalidOptions("--seed, --negative-text and --change need --text.")
+    return None
 
 
 def output_of(fields: Sequence[str]) -> dict[str, Any]:
