@@ -48,7 +48,7 @@ def list_(stage: Stage = None) -> None:
         try:
             options = parsed(name, custom[name]) if name in custom else PRESETS[name]
             output = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
-            task, engine = options.task, options.engine
+            task, engine = str(options.task), options.engine
         except InvalidPreset as error:
             task, engine, output = "", "", error.message
         table.add_row(escape(name), "custom" if name in custom else "built-in", task, engine, escape(output))

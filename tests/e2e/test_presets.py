@@ -85,7 +85,8 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
 def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_image(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
-    presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
+    options = options_of("cutout", PromptFlags(), output=["format=jpg", f"background={wall}"])
+    presets.put(registry, "shop", options)
     restart(running, "api")
 
     def post(**query: str) -> httpx2.Response:
