@@ -37,6 +37,7 @@ class FakeSdk:
         """Returns the only request, which botocore's model of the operation accepts."""
         request = json.loads(self.file.read_text())
         model = botocore.session.Session().get_service_model("sagemaker").operation_model(operation)
+        assert model.input_shape
         validate_parameters(request, model.input_shape)
         return dict(request)
 
