@@ -74,6 +74,8 @@ class SageMakerApi:
         model = self._model.operation_model(operation)
         if faults := _faults(parameters, model.input_shape):
             return 400, {"__type": "ValidationException", "message": faults}
+        if Call(operation, parameters) in self.calls and operation.startswith("Create"):
+            return 400, {"__type": "ResourceInUse", "message": "The name of the job exists."}
         self.calls.append(Call(operation, parameters))
         response = self._response(operation, parameters)
         faults = _faults(response, model.output_shape)
