@@ -50,7 +50,7 @@ def test_the_container_parses_the_settings_of_the_request(tmp_path: Path) -> Non
 
 def test_a_spot_job_stores_checkpoints_and_waits_for_instances() -> None:
     request = training_job("one", "portrait", {}, CONFIG)
-    assert request["CheckpointConfig"] == {"S3Uri": "s3://mine/runs/checkpoints/one/"}
+    assert request["CheckpointConfig"]["S3Uri"] == "s3://mine/runs/checkpoints/one/"
     assert request["EnableManagedSpotTraining"]
     assert request["StoppingCondition"]["MaxWaitTimeInSeconds"] > request["StoppingCondition"]["MaxRuntimeInSeconds"]
 
@@ -62,11 +62,15 @@ def test_an_on_demand_job_has_no_wait_time() -> None:
     assert "MaxWaitTimeInSeconds" not in request["StoppingCondition"]
 
 
-def test_sagemaker_metrics_match_every_key_of_the_history() -> None:
+def metrics_in(text: str) -> dict[str, list[float]]:
+    """Returns the metrics that SageMaker extracts from a job's log, by name."""
     expressions = training_job("one", "portrait", {}, CONFIG)["AlgorithmSpecification"]["MetricDefinitions"]
+    return {each["Name"]: [float(value) for value in re.findall(each["Regex"], text)] for each in expressions}
+
+
+def test_sagemaker_metrics_match_numbers_of_every_size() -> None:
     line = json.dumps({"step": 20, **{key: 10.0 ** -(5 * at + 1) for at, key in enumerate(METRICS.values())}})
-    found = {each["Name"]: float(re.findall(each["Regex"], line)[0]) for each in expressions}
-    assert found == {name: json.loads(line)[key] for name, key in METRICS.items()}
+    assert metrics_in(line) == {name: [json.loads(line)[key]] for name, key in METRICS.items()}
 
 
 def test_tuning_searches_ranges_and_choices() -> None:
@@ -85,6 +89,17 @@ def test_tuning_searches_ranges_and_choices() -> None:
     }
     metrics = found["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
     assert config["HyperParameterTuningJobObjective"]["MetricName"] in [each["Name"] for each in metrics]
+
+
+def test_hyperband_counts_validations_and_has_no_early_stopping() -> None:
+    fixed = {"steps": "950", "validate_every": "100"}
+    request = tuning_job(
+        "one", "portrait", fixed, {"lr": "0.1:1"}, CONFIG, runs=6, at_once=2, strategy="Hyperband", seed=7
+    )
+    config = request["HyperParameterTuningJobConfig"]
+    limits = config["StrategyConfig"]["HyperbandStrategyConfig"]
+    assert limits == {"MinResource": 1, "MaxResource": 10}  # the last validation is that of step 950
+    assert (config["TrainingJobEarlyStoppingType"], config["RandomSeed"]) == ("Off", 7)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +135,9 @@ def test_data_and_results_must_be_s3_prefixes(prefix: str) -> None:
         JobConfig(image="", role="", out="s3://mine/runs/", channels={"train": prefix})
 
 
-def test_a_job_copies_its_results_to_the_model_folder_of_sagemaker(data: Path, tmp_path: Path) -> None:
+def test_a_job_logs_its_metrics_and_copies_its_results_to_the_model_folder_of_sagemaker(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     root = tmp_path / "ml"
     given = {name: str(getattr(TINY, name)) for name in ("side", "batch", "warmup", "workers", "threads", "filters")}
@@ -128,6 +145,10 @@ def test_a_job_copies_its_results_to_the_model_folder_of_sagemaker(data: Path, t
     request["InputDataConfig"].pop()  # the channel `start`
     create_container_files(root, request, data)
     assert main([], root) == 0
+    history = [json.loads(line) for line in (root / "model" / "history.jsonl").read_text().splitlines()]
+    expected = {name: [line[key] for line in history if key in line] for name, key in METRICS.items()}
+    assert metrics_in(capsys.readouterr().out) == expected
+    assert all(expected.values())
     files = {path.name for path in (root / "model").iterdir()}
     assert {"best.safetensors", "history.jsonl", "training.json"} <= files
     assert "last.pt" not in files
