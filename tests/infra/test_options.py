@@ -148,7 +148,7 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
                 found[service.removesuffix(".")] = set(listed(one["Action"]))
         assert found == expected, role
         users += bool(found)
-    assert users == 9  # seven functions and two endpoints
+    assert users == 10  # eight functions and two endpoints
 
 
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
@@ -253,7 +253,7 @@ def test_the_key_of_the_topics_allows_cloudwatch_for_this_account_only(stacks: S
 
 # ---- vpc
 
-IN_VPC = {"ingest", "record", "sweep", "dead_letters"}
+IN_VPC = {"ingest", "edit", "record", "sweep", "dead_letters"}
 
 
 def test_the_network_has_no_way_to_the_internet(everything: Stacks) -> None:
@@ -307,7 +307,7 @@ def test_roles_in_the_network_may_create_network_interfaces(everything: Stacks) 
         if "ec2:CreateNetworkInterface" in actions_of(statements)
     }
     functions = {re.sub(r"Role[0-9A-F]{8}$", "", role) for role in allowed}
-    assert functions == {"Ingest", "Record", "Sweep", "DeadLetters", "BulkG6Xlarge", "InteractiveG6Xlarge"}
+    assert functions == {"Ingest", "Edit", "Record", "Sweep", "DeadLetters", "BulkG6Xlarge", "InteractiveG6Xlarge"}
 
 
 def test_the_network_has_an_endpoint_of_every_service_that_is_called_from_it(everything: Stacks) -> None:
@@ -317,7 +317,7 @@ def test_the_network_has_an_endpoint_of_every_service_that_is_called_from_it(eve
     outside = {"logs", "xray", "kms", "ec2", "ecr", "cloudwatch", "sns"}
     called = set()
     for role, statements in statements_by_role(everything).items():
-        if role.startswith(("Ingest", "Record", "Sweep", "DeadLetters", "Bulk", "Interactive")):
+        if role.startswith(("Ingest", "Edit", "Record", "Sweep", "DeadLetters", "Bulk", "Interactive")):
             called |= {action.partition(":")[0] for action in actions_of(statements)} - outside
     assert {service.partition(".")[0] for service in services} == called
     assert "sagemaker.runtime" in services
