@@ -1,0 +1,128 @@
+"""HTML reports of detectors: tables, and images with boxes coloured by class; two detectors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import cv2
+import numpy as np
+
+from sagemaker_model.data.detection import DetectionRecord
+from sagemaker_model.evaluation.detection import Found
+from sagemaker_model.evaluation.detection_run import (
+    MATCH_SCORE,
+    DetectionComparison,
+    DetectionRun,
+    tables,
+)
+from sagemaker_model.evaluation.report import figure, html_table, page, thumbnail, unscored_list
+from sagemaker_model.imaging.pixels import Pixels
+
+SIDE = 310
+"""Pixels of an image's longer side: three fit in a row of the page."""
+
+FIGURES_MAX = 12
+"""Number of images of each kind in a report."""
+
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (120, 94, 240),
+)  # fmt: skip
+"""Colours of classes, red, green, blue: those of Okabe and Ito, which colour-blind readers can distinguish, without
+black, and a violet. Class n has the colour n modulo 8; a class is also named beside its colour."""
+
+CROWD = (150, 150, 150)
+
+
+def run_page(run: DetectionRun) -> str:
+    """Returns the report of one run as HTML. Raises BadRecord for an image that is missing."""
+    info = run.info
+    worst = sorted(range(len(run.found)), key=run.f1)[:FIGURES_MAX]
+    figures = [
+        _figure(run.data.records[number], run.data.names, [run.found[number]], f"F1 {run.f1(number):.3f}")
+        for number in worst
+    ]
+    parts = [
+        f"<p>{escape(info.detector)} on {escape(info.data)}, split {escape(info.split)}.</p>",
+        f'<p class="note">Weights {info.weights_sha256 or "none"}<br>Data {info.data_sha256}</p>',
+        *map(html_table, tables(run)),
+        *unscored_list(run.unscored),
+        f"<h2>Lowest F1</h2><p>True boxes, detections. {_legend()}</p>",
+        *figures,
+    ]
+    return page(f"{info.detector}: evaluation", parts)
+
+
+def comparison_page(comparison: DetectionComparison) -> str:
+    """Returns a comparison of two runs as HTML, with the images that differ most.
+    Raises BadRecord for an image that is missing."""
+    a, b = comparison.a, comparison.b
+    names = [escape(name) for name in comparison.names]
+    gains = comparison.gains()
+    chosen = {
+        "B is better": [pair for pair in gains if pair[0] > 0][:FIGURES_MAX],
+        "A is better": [pair for pair in gains[::-1] if pair[0] < 0][:FIGURES_MAX],
+        "Equal F1": [pair for pair in gains if pair[0] == 0][:FIGURES_MAX],
+    }
+    parts = [
+        f"<p>A is {names[0]}, B is {names[1]}, on {escape(a.info.data)}, split {escape(a.info.split)}.</p>",
+        *map(html_table, comparison.tables()),
+        *(part for run in (a, b) for part in unscored_list(run.unscored)),
+        f"<p>True boxes, A and B. {_legend()}</p>",
+    ]
+    for title, pairs in chosen.items():
+        figures = [
+            _figure(
+                a.data.records[number],
+                a.data.names,
+                [a.found[number], b.found[number]],
+                f"F1 {a.f1(number):.3f} and {b.f1(number):.3f}",
+            )
+            for _, number in pairs
+        ]
+        parts += [f"<h2>{title}</h2>", *figures] if figures else []
+    return page(f"{comparison.names[0]} and {comparison.names[1]}", parts)
+
+
+def _legend() -> str:
+    return f"Detections have a score of {MATCH_SCORE} or more; grey boxes are crowds, which do not count."
+
+
+def _figure(record: DetectionRecord, names: Sequence[str], found: Sequence[Found], text: str) -> str:
+    """Returns an image with its true boxes and with those of each detector, under a caption with the classes."""
+    image = thumbnail(record.read(), SIDE)
+    scale = image.shape[1] / record.width, image.shape[0] / record.height
+    drawn = [image.copy()]
+    for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True):
+        _draw_box(drawn[0], box * np.array(scale * 2), CROWD if crowd else _colour(int(label)), "")
+    shown = set(record.labels.tolist())
+    for one in found:
+        drawn.append(image.copy())
+        for at in np.flatnonzero(one.scores >= MATCH_SCORE)[::-1]:  # the highest score is drawn last, on top
+            shown.add(int(one.labels[at]))
+            score = f"{one.scores[at]:.2f}"
+            _draw_box(drawn[-1], one.boxes[at] * np.array(scale * 2), _colour(int(one.labels[at])), score)
+    classes = " ".join(
+        f'<span style="border-bottom:3px solid rgb{_colour(label)}">{escape(names[label])}</span>'
+        for label in sorted(shown)
+    )
+    classes = " ".join(_class(label, names[label]) for label in sorted(shown))
+    return figure(f"{escape(record.file.name)} · {text} · {classes}", drawn)
+
+
+def _class(label: int, name: str) -> str:
+    return f'<span style="border-bottom:3px solid rgb{_colour(label)}">{escape(name)}</span>'
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    return COLOURS[label % len(COLOURS)]
+
+
+def _draw_box(image: Pixels, box: np.ndarray, colour: tuple[int, int, int], text: str) -> None:
+    """Draws a box, x0, y0, x1, y1 in pixels, with a text at its top left corner, on HxWx3 uint8 in place."""
+    x0, y0, x1, y1 = (round(float(value)) for value in box)
+    cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
+    if text:
+        cv2.rectangle(image, (x0, y0), (x0 + 7 * len(text) + 4, y0 + 12), colour, cv2.FILLED)
+        cv2.putText(image, text, (x0 + 2, y0 + 10), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 0, 0), 1, cv2.LINE_AA)
