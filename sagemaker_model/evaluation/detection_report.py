@@ -8,7 +8,7 @@ from html import escape
 import cv2
 import numpy as np
 
-from sagemaker_model.data.detection import DetectionRecord
+from sagemaker_model.data.detection import DetectionRecord, Floats
 from sagemaker_model.evaluation.detection import Found
 from sagemaker_model.evaluation.detection_run import (
     MATCH_SCORE,
@@ -25,12 +25,14 @@ SIDE = 310
 FIGURES_MAX = 12
 """Number of images of each kind in a report."""
 
-COLOURS = (
+Colour = tuple[int, int, int]
+
+COLOURS: tuple[Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
     (120, 94, 240),
 )  # fmt: skip
 """Colours of classes, red, green, blue: those of Okabe and Ito, which colour-blind readers can distinguish, without
-black, and a violet. Class n has the colour n modulo 8; a class is also named beside its colour."""
+black, and a violet."""
 
 CROWD = (150, 150, 150)
 
@@ -92,37 +94,41 @@ def _legend() -> str:
 def _figure(record: DetectionRecord, names: Sequence[str], found: Sequence[Found], text: str) -> str:
     """Returns an image with its true boxes and with those of each detector, under a caption with the classes."""
     image = thumbnail(record.read(), SIDE)
-    scale = image.shape[1] / record.width, image.shape[0] / record.height
-    drawn = [image.copy()]
+    scale = np.array((image.shape[1] / record.width, image.shape[0] / record.height) * 2)
+    sure = [np.flatnonzero(one.scores >= MATCH_SCORE)[::-1] for one in found]  # the highest score is drawn last, on top
+    labels = {
+        *record.labels.tolist(),
+        *(label for one, at in zip(found, sure, strict=True) for label in one.labels[at]),
+    }
+    colours = _colours(sorted(labels))
+    drawn = [image.copy() for _ in range(1 + len(found))]
     for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True):
-        _draw_box(drawn[0], box * np.array(scale * 2), CROWD if crowd else _colour(int(label)), "")
-    shown = set(record.labels.tolist())
-    for one in found:
-        drawn.append(image.copy())
-        for at in np.flatnonzero(one.scores >= MATCH_SCORE)[::-1]:  # the highest score is drawn last, on top
-            shown.add(int(one.labels[at]))
-            score = f"{one.scores[at]:.2f}"
-            _draw_box(drawn[-1], one.boxes[at] * np.array(scale * 2), _colour(int(one.labels[at])), score)
+        _draw_box(drawn[0], box * scale, CROWD if crowd else colours[label])
+    for canvas, one, numbers in zip(drawn[1:], found, sure, strict=True):
+        for at in numbers:
+            _draw_box(canvas, one.boxes[at] * scale, colours[one.labels[at]], f"{one.scores[at]:.2f}")
     classes = " ".join(
-        f'<span style="border-bottom:3px solid rgb{_colour(label)}">{escape(names[label])}</span>'
-        for label in sorted(shown)
+        f'<span style="border-bottom:3px solid rgb{colour}">{escape(names[label])}</span>'
+        for label, colour in colours.items()
     )
-    classes = " ".join(_class(label, names[label]) for label in sorted(shown))
     return figure(f"{escape(record.file.name)} · {text} · {classes}", drawn)
 
 
-def _class(label: int, name: str) -> str:
-    return f'<span style="border-bottom:3px solid rgb{_colour(label)}">{escape(name)}</span>'
+def _colours(labels: Sequence[int]) -> dict[int, Colour]:
+    """Returns the colour of each class of one image: colour n modulo 8 for class n, else the next free one."""
+    colours: dict[int, Colour] = {}
+    for label in labels:
+        cycle = [COLOURS[(label + step) % len(COLOURS)] for step in range(len(COLOURS))]
+        colours[label] = next((colour for colour in cycle if colour not in colours.values()), cycle[0])
+    return colours
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    return COLOURS[label % len(COLOURS)]
-
-
-def _draw_box(image: Pixels, box: np.ndarray, colour: tuple[int, int, int], text: str) -> None:
-    """Draws a box, x0, y0, x1, y1 in pixels, with a text at its top left corner, on HxWx3 uint8 in place."""
+def _draw_box(image: Pixels, box: Floats, colour: Colour, text: str = "") -> None:
+    """Draws a box, x0, y0, x1, y1 in pixels, on HxWx3 uint8 in place. text: at the top left corner of a box that is
+    large enough for it."""
     x0, y0, x1, y1 = (round(float(value)) for value in box)
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
-    if text:
-        cv2.rectangle(image, (x0, y0), (x0 + 7 * len(text) + 4, y0 + 12), colour, cv2.FILLED)
+    width, height = 7 * len(text) + 4, 12
+    if text and x1 - x0 >= width and y1 - y0 >= 2 * height:
+        cv2.rectangle(image, (x0, y0), (x0 + width, y0 + height), colour, cv2.FILLED)
         cv2.putText(image, text, (x0 + 2, y0 + 10), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 0, 0), 1, cv2.LINE_AA)
