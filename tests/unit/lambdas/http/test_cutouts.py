@@ -175,7 +175,7 @@ def test_the_body_overrides_the_header_which_overrides_the_query() -> None:
     assert requested_options(world) == Options(output=Output("webp", "alpha", size="hd"))
 
 
-@pytest.mark.parametrize("query", [{"task": "mask"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
+@pytest.mark.parametrize("query", [{"task": "paint"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
 def test_an_invalid_option_is_rejected_even_if_another_overrides_it(query: dict[str, Any]) -> None:
     options = {"task": "cutout", "preset": "matte", "prompt": {}, "output": {"size": "hd"}}
     body = json.dumps({"image_base64": ENCODED, **options}).encode()
@@ -312,7 +312,7 @@ def test_a_body_without_an_image_is_rejected(body: bytes, content_type: str | No
     assert world.interactive.requests == []
 
 
-@pytest.mark.parametrize("query", [{"task": "mask"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
+@pytest.mark.parametrize("query", [{"task": "paint"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
 def test_an_invalid_query_is_rejected(query: dict[str, Any]) -> None:
     assert refusal(post(World(), PHOTO, **query)) == (400, "invalid_options")
 

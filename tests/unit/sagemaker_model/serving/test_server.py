@@ -174,7 +174,7 @@ def test_invalid_options_are_refused(header: str, code: str) -> None:
 
 
 def test_a_prompt_that_the_engine_cannot_use_is_refused() -> None:
-    header = json.dumps({"prompt": {"box": [0, 0, 1, 1]}})
+    header = json.dumps({"engine": "portrait", "prompt": {"box": [0, 0, 1, 1]}})
     with running(Half()) as client:
         response = client.post(
             "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}
