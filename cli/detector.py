@@ -22,7 +22,7 @@ from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detector, load_detectors
 from sagemaker_model.evaluation import detection_report, detection_run
 from sagemaker_model.evaluation import promote as promotion
-from sagemaker_model.evaluation.detection_run import DetectionInfo, DetectionRun
+from sagemaker_model.evaluation.detection_run import MATCH_SCORE, DetectionInfo, DetectionRun
 from sagemaker_model.weights.store import NotInstalled, import_file
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -39,6 +39,9 @@ Data = Annotated[
 Split = Annotated[str, typer.Option(help="Split to evaluate: train, val or test.")]
 Classes = Annotated[
     list[str] | None, typer.Option("--class", help="Evaluate only this class; repeatable (default: all of the data).")
+]
+Score = Annotated[
+    float, typer.Option(min=0, max=1, help="Score from which precision, recall and images count a detection.")
 ]
 Out = Annotated[
     Path | None,
@@ -57,6 +60,7 @@ def evaluate(
     data: Data,
     split: Split = "val",
     class_: Classes = None,
+    score: Score = MATCH_SCORE,
     out: Out = None,
     workers: Workers = CORES,
     folder: Weights = None,
@@ -64,7 +68,7 @@ def evaluate(
     """Evaluate a detector by COCO's mAP, precision and recall. Exits 1 if the detector fails on an image."""
     with print_errors():
         selection = detection_run.read_data(data, split, class_ or ())
-        run = _evaluate(detector, data, split, selection, workers, folder, out)
+        run = _evaluate(detector, data, split, selection, score, workers, folder, out)
         print_tables(detection_run.tables(run))
         if out:
             write_page(out / "report.html", detection_report.run_page(run))
@@ -85,6 +89,7 @@ def compare(
     ] = None,
     split: Split = "val",
     class_: Classes = None,
+    score: Score = MATCH_SCORE,
     out: Out = None,
     workers: Workers = CORES,
     folder: Weights = None,
@@ -99,7 +104,7 @@ def compare(
                 raise LocalError(f"--data is required to evaluate the detector {name}.")
             else:
                 selection = detection_run.read_data(data, split, class_ or ())
-                pair.append(_evaluate(name, data, split, selection, workers, folder, out and out / side))
+                pair.append(_evaluate(name, data, split, selection, score, workers, folder, out and out / side))
         for run in pair:
             _print_faults(run)
         comparison = detection_run.compare(*pair)
@@ -149,13 +154,14 @@ def _evaluate(
     data: Path,
     split: str,
     selection: tuple[DetectionSet, str],
+    score: float,
     workers: int,
     folder: Path | None,
     out: Path | None,
 ) -> DetectionRun:
     """Evaluates a detector of the catalogue or a weights file, and stores the run in `out`, if given."""
     with tempfile.TemporaryDirectory() as scratch:
-        run = _run(_detector(name, Path(scratch), workers, folder), name, data, split, selection, workers)
+        run = _run(_detector(name, Path(scratch), workers, folder), name, data, split, selection, workers, score)
     if out:
         detection_run.write_run(run, out)
     return run
@@ -176,7 +182,13 @@ def _detector(name: str, scratch: Path, workers: int, folder: Path | None) -> De
 
 
 def _run(
-    detector: Detector, name: str, data: Path, split: str, selection: tuple[DetectionSet, str], workers: int
+    detector: Detector,
+    name: str,
+    data: Path,
+    split: str,
+    selection: tuple[DetectionSet, str],
+    workers: int,
+    score: float = MATCH_SCORE,
 ) -> DetectionRun:
     """Evaluates a detector with a progress bar."""
     cv2.setNumThreads(1)  # the workers share the cores, as in the server
@@ -188,6 +200,7 @@ def _run(
         split=split,
         classes=records.names,
         data_sha256=sha256,
+        score=score,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = detection_run.evaluate(detector, records, workers=workers)

@@ -8,10 +8,8 @@ from html import escape
 import cv2
 import numpy as np
 
-from sagemaker_model.data.detection import DetectionRecord, Floats
-from sagemaker_model.evaluation.detection import Found
+from sagemaker_model.data.detection import Floats
 from sagemaker_model.evaluation.detection_run import (
-    MATCH_SCORE,
     DetectionComparison,
     DetectionRun,
     tables,
@@ -41,10 +39,7 @@ def run_page(run: DetectionRun) -> str:
     """Returns the report of one run as HTML. Raises BadRecord for an image that is missing."""
     info = run.info
     worst = sorted(range(len(run.found)), key=run.f1)[:FIGURES_MAX]
-    figures = [
-        _figure(run.data.records[number], run.data.names, [run.found[number]], f"F1 {run.f1(number):.3f}")
-        for number in worst
-    ]
+    figures = [_figure(number, [run], f"F1 {run.f1(number):.3f}") for number in worst]
     parts = [
         f"<p>{escape(info.detector)} on {escape(info.data)}, split {escape(info.split)}.</p>",
         f'<p class="note">Weights {info.weights_sha256 or "none"}<br>Data {info.data_sha256}</p>',
@@ -74,38 +69,28 @@ def comparison_page(comparison: DetectionComparison) -> str:
         f"<p>True boxes, A and B. {_legend()}</p>",
     ]
     for title, pairs in chosen.items():
-        figures = [
-            _figure(
-                a.data.records[number],
-                a.data.names,
-                [a.found[number], b.found[number]],
-                f"F1 {a.f1(number):.3f} and {b.f1(number):.3f}",
-            )
-            for _, number in pairs
-        ]
+        figures = [_figure(number, [a, b], f"F1 {a.f1(number):.3f} and {b.f1(number):.3f}") for _, number in pairs]
         parts += [f"<h2>{title}</h2>", *figures] if figures else []
     return page(f"{comparison.names[0]} and {comparison.names[1]}", parts)
 
 
 def _legend() -> str:
-    return f"Detections have a score of {MATCH_SCORE} or more; grey boxes are crowds, which do not count."
+    return "Detections have the score of the second table or more. Grey boxes are crowds, which do not count."
 
 
-def _figure(record: DetectionRecord, names: Sequence[str], found: Sequence[Found], text: str) -> str:
-    """Returns an image with its true boxes and with those of each detector, under a caption with the classes."""
+def _figure(number: int, runs: Sequence[DetectionRun], text: str) -> str:
+    """Returns a record's image with its true boxes and with those of each run, under a caption with the classes."""
+    record, names = runs[0].data.records[number], runs[0].data.names
+    found = [run.found[number].from_score(run.info.score) for run in runs]
     image = thumbnail(record.read(), SIDE)
     scale = np.array((image.shape[1] / record.width, image.shape[0] / record.height) * 2)
-    sure = [np.flatnonzero(one.scores >= MATCH_SCORE)[::-1] for one in found]  # the highest score is drawn last, on top
-    labels = {
-        *record.labels.tolist(),
-        *(label for one, at in zip(found, sure, strict=True) for label in one.labels[at]),
-    }
-    colours = _colours(sorted(labels))
+    labels = np.concatenate([record.labels, *(one.labels for one in found)])
+    colours = _colours(np.unique(labels).tolist())
     drawn = [image.copy() for _ in range(1 + len(found))]
     for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True):
         _draw_box(drawn[0], box * scale, CROWD if crowd else colours[label])
-    for canvas, one, numbers in zip(drawn[1:], found, sure, strict=True):
-        for at in numbers:
+    for canvas, one in zip(drawn[1:], found, strict=True):
+        for at in np.argsort(one.scores):  # the highest score is drawn last, on top
             _draw_box(canvas, one.boxes[at] * scale, colours[one.labels[at]], f"{one.scores[at]:.2f}")
     classes = " ".join(
         f'<span style="border-bottom:3px solid rgb{colour}">{escape(names[label])}</span>'

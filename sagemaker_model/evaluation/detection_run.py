@@ -40,7 +40,7 @@ LOWEST_SCORE = 0.001
 threshold ends it early."""
 
 MATCH_IOU, MATCH_SCORE = 0.5, 0.5
-"""IoU and score of precision and recall, and of the images in reports."""
+"""IoU of precision, recall and F1, and the default of their score, which the images of reports have too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class DetectionInfo:
     """Detector and data of a run. Names are keys of run.json.
 
     detector: its name, or the file name of its weights. weights_sha256: "" without weights. data: path of the data set.
-    classes: that count. data_sha256: see `digest`.
+    classes: that count. data_sha256: see `digest`. score: from which precision, recall and F1 count a detection.
     """
 
     detector: str
@@ -57,6 +57,7 @@ class DetectionInfo:
     split: str
     classes: tuple[str, ...]
     data_sha256: str
+    score: float = MATCH_SCORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ class DetectionRun:
 
     @cached_property
     def counts(self) -> dict[str, Counts]:
-        """Correct, missed and extra boxes by class at MATCH_IOU and MATCH_SCORE."""
-        return count_matches(self.data.records, self.found, self.data.names, iou=MATCH_IOU, score=MATCH_SCORE)
+        """Correct, missed and extra boxes by class at MATCH_IOU and the score of the run."""
+        return count_matches(self.data.records, self.found, self.data.names, iou=MATCH_IOU, score=self.info.score)
 
     def f1(self, number: int) -> float:
-        """Returns the F1 score of one image at MATCH_IOU and MATCH_SCORE, 0..1; 1 for nothing to find and nothing
-        found."""
+        """Returns the F1 score of one image at MATCH_IOU and the score of the run, 0..1; 1 for nothing to find and
+        nothing found."""
         one = (self.data.records[number],), (self.found[number],), self.data.names
-        counts = total(count_matches(*one, iou=MATCH_IOU, score=MATCH_SCORE))
+        counts = total(count_matches(*one, iou=MATCH_IOU, score=self.info.score))
         boxes = 2 * counts.correct + counts.missed + counts.extra
         return 2 * counts.correct / boxes if boxes else 1.0
 
@@ -178,6 +179,7 @@ def write_run(run: DetectionRun, folder: Path) -> None:
         "about": asdict(run.info),
         "seconds": run.seconds,
         "scores": scores_json(run.scores),
+        "matches": asdict(total(run.counts)),
         "faults": [asdict(one) for one in run.unscored],
     }
     (folder / RUN).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -248,10 +250,11 @@ def _counts_table(runs: dict[str, DetectionRun]) -> Table:
         counts = total(run.counts)
         boxes = (str(counts.correct), str(counts.missed), str(counts.extra))
         shares = (rounded(counts.precision), rounded(counts.recall))
-        rows.append((name, str(len(run.found)), *boxes, *shares, f"{run.seconds * 1000:.0f}"))
+        before, after = (str(len(run.found)), f"{run.info.score:g}"), f"{run.seconds * 1000:.0f}"
+        rows.append((name, *before, *boxes, *shares, after))
     return Table(
-        f"Boxes at IoU {MATCH_IOU} and score {MATCH_SCORE}",
-        ("detector", "images", "correct", "missed", "extra", "precision", "recall", "ms per image"),
+        f"Boxes at IoU {MATCH_IOU}",
+        ("detector", "images", "score", "correct", "missed", "extra", "precision", "recall", "ms per image"),
         rows,
     )
 
