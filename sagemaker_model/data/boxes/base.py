@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from sagemaker_model.data.records import BadRecord, read_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif")
 
@@ -56,6 +59,20 @@ def split_of(file: Path) -> str:
     """Returns the split that a file name states, train, val or test; "" without one."""
     match = SPLIT.fullmatch(file.stem)
     return match[1].lower() if match else ""
+
+
+def read_inside(root: Path, *paths: Path) -> bytes:
+    """Reads the first of these files that can be read. root: folder that no path may leave by `..`; links may.
+    Raises BadRecord for the first path."""
+    errors = []
+    for path in paths:
+        try:
+            if not Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(root.absolute())):
+                raise BadRecord(f"file outside the data set: {path}")
+            return read_file(path)
+        except BadRecord as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def images_by_stem(folder: Path) -> dict[str, list[Path]]:

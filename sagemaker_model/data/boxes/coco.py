@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing, split_of
+from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing, read_inside, split_of
 from sagemaker_model.data.coco import image_folder
 from sagemaker_model.data.detection import ANNOTATIONS
-from sagemaker_model.data.records import SPLITS, InvalidData, read_file
+from sagemaker_model.data.records import SPLITS, InvalidData
 
 
 def listing(source: Path) -> Listing:
@@ -40,27 +40,27 @@ def _file_listing(file: Path) -> Listing:
     for annotation in annotations:
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
         boxes[str(image_id)].append(_box(annotation, names))
-    folder = image_folder(file, file.stem.removeprefix("instances").removeprefix("_"))
-    entries = [_entry(row, number, folder, split_of(file), boxes) for number, row in enumerate(images)]
+    entries = [_entry(row, number, file, boxes) for number, row in enumerate(images)]
     for image_id, rows in boxes.items():  # those that no image has taken
         fault = f"image not listed: {len(rows)} annotations of {image_id}"
         entries.append(BoxedEntry(name=f"{file.name}-{image_id}", load=bytes, fault=fault))
     return Listing(entries, tuple(names.values()))
 
 
-def _entry(row: Any, number: int, folder: Path, split: str, boxes: dict[str, list[Box | str]]) -> BoxedEntry:
+def _entry(row: Any, number: int, file: Path, boxes: dict[str, list[Box | str]]) -> BoxedEntry:
     try:
         name, size = str(row["file_name"]), (int(row["width"]), int(row["height"]))
         stated = str(row.get("split", ""))
         rows = boxes.pop(str(row["id"]), [])
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return BoxedEntry(name=f"image {number}", load=bytes, fault=f"bad row: {type(error).__name__} {error}")
+    folder = image_folder(file, file.stem.removeprefix("instances").removeprefix("_"))
     return BoxedEntry(
         name=name,
-        load=partial(read_file, folder / name),
+        load=partial(read_inside, folder.parent, folder / name),
         boxes=rows,
         size=size,
-        split=stated if stated in SPLITS else split,
+        split=stated if stated in SPLITS else split_of(file),
     )
 
 

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing
-from sagemaker_model.data.records import BadRecord, InvalidData, read_file
+from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing, read_inside
+from sagemaker_model.data.records import BadRecord, InvalidData
 
 Corners = tuple[float, float, float, float]
 
@@ -45,18 +45,16 @@ def _entries(source: Path, file: Path) -> list[BoxedEntry]:
         return [BoxedEntry(name=file.relative_to(source).as_posix(), load=bytes, fault=fault)]
 
 
-def _load(source: Path, file: Path, path: str, data: str | None) -> bytes:
+def _load(source: Path, file: Path, path: str, data: Any) -> bytes:
     """Reads the image at its path, else beside the JSON, else from the JSON. Raises BadRecord."""
-    stated = (file.parent / path).resolve()
-    beside = file.parent / Path(path).name
-    for image in (stated, beside):
-        if image.is_relative_to(source.resolve()) and image.is_file():
-            return read_file(image)
-    if not data:
-        raise BadRecord(f"missing file: {path}")
+    try:
+        return read_inside(source, file.parent / path, file.parent / Path(path).name)
+    except BadRecord:
+        if not data:
+            raise
     try:
         return base64.b64decode(data)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadRecord(f"unreadable image: imageData of {file.name} is not base64") from error
 
 

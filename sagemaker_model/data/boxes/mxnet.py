@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing, split_of
-from sagemaker_model.data.records import BadRecord, InvalidData, read_file
+from sagemaker_model.data.boxes.base import Box, BoxedEntry, Listing, read_inside, split_of
+from sagemaker_model.data.records import BadRecord, InvalidData
 
 MAGIC = 0xCED7230A
 PART = struct.Struct("<II")
@@ -69,9 +69,8 @@ def _line_entry(file: Path, number: int, line: str, names: Sequence[str]) -> Box
     except (BadRecord, ValueError) as error:
         reason = error.message if isinstance(error, BadRecord) else f"bad row: line {number} of {file.name} ({error})"
         return BoxedEntry(name=path, load=bytes, fault=reason)
-    images = [folder / path for folder in (file.parent, file.parent / "images")]
-    image = next((image for image in images if image.is_file()), images[0])
-    return BoxedEntry(name=path, load=partial(read_file, image), boxes=boxes, unit="shares", split=split_of(file))
+    load = partial(read_inside, file.parent, file.parent / path, file.parent / "images" / path)
+    return BoxedEntry(name=path, load=load, boxes=boxes, unit="shares", split=split_of(file))
 
 
 def _boxes(labels: Sequence[float], names: Sequence[str]) -> list[Box | str]:

@@ -44,16 +44,14 @@ def _file_entries(file: Path, names: dict[str, str], images: dict[str, list[Path
         of_image = boxes[row.get("ImageID", "")]
         if row.get("ImageID") in images:  # the published file has 14.6 million rows, of images that few people all have
             of_image.append(_box(row, names))
-    return [
-        BoxedEntry(
-            name=images[id_][0].name if id_ in images else f"{id_}.jpg",
-            load=partial(read_file, images[id_][0] if id_ in images else file.with_name(f"{id_}.jpg")),
-            boxes=rows_of,
-            unit="shares",
-            split=split_of(file),
-        )
-        for id_, rows_of in boxes.items()
-    ]
+    return [_entry(id_, rows_of, images.get(id_, []), split_of(file)) for id_, rows_of in boxes.items()]
+
+
+def _entry(id_: str, boxes: list[Box | str], images: list[Path], split: str) -> BoxedEntry:
+    if not images:
+        return BoxedEntry(name=f"{id_}.jpg", load=bytes, fault=f"missing file: {id_}.jpg")
+    load = partial(read_file, images[0])
+    return BoxedEntry(name=images[0].name, load=load, boxes=boxes, unit="shares", split=split)
 
 
 def _box(row: dict[str, str], names: dict[str, str]) -> Box | str:

@@ -168,13 +168,24 @@ def test_a_folder_with_a_data_set_is_not_overwritten_and_a_source_without_images
         prepared(coco_set(tmp_path / "broken", [{"bbox": [1, 2, 3, 0]}]), "coco", tmp_path / "other")
 
 
-def test_file_names_cannot_leave_the_folder(tmp_path: Path) -> None:
+def test_file_names_cannot_leave_the_data_set(tmp_path: Path) -> None:
     source = coco_set(tmp_path / "coco", [{"bbox": [1, 2, 3, 4]}])
     path = source / "annotations" / "instances_val2017.json"
-    path.write_text(path.read_text().replace("a.png", "../../b/a.png"))
-    write(tmp_path / "b" / "a.png", png())
+    path.write_text(path.read_text().replace("a.png", "../../secret.png"))
+    write(tmp_path / "secret.png", png())
+    write(source / "a.lst", "0\t" + "\t".join(map(str, LABELS)) + "\t../secret.png\n")
+    for kind in ("coco", "lst"):
+        with pytest.raises(InvalidData, match="no usable image"):
+            prepared(source, kind, tmp_path / "out")
+        assert "file outside the data set" in (tmp_path / "out" / "problems.csv").read_text()
+
+
+def test_images_in_folders_get_flat_names(tmp_path: Path) -> None:
+    images = [{"id": 2, "file_name": "b/a.png", "width": WIDTH, "height": HEIGHT}]
+    source = coco_set(tmp_path / "coco", [{"bbox": [1, 2, 3, 4], "image_id": 2}], images)
     result = prepared(source, "coco", tmp_path / "out")
-    assert [record.file.parent for record in result.data.records] == [tmp_path / "out" / "images"]
+    assert [record.file for record in result.data.records] == [tmp_path / "out" / "images" / "b_a.png"]
+    assert read_set(tmp_path / "out").records[0].read().shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("kind", ["coco", "open-images", "voc", "labelme", "lst", "rec"])
@@ -302,7 +313,7 @@ def test_labelme_reads_the_image_in_the_json_but_none_outside_the_folder(tmp_pat
     result = prepared(tmp_path / "source", "labelme", tmp_path / "out")
     assert [record.file.name for record in result.data.records] == ["a.png"]
     assert reasons(result) == {
-        ("image skipped", "missing file"): 1,
+        ("image skipped", "file outside the data set"): 1,
         ("image skipped", "unreadable annotation"): 1,
     }
 
