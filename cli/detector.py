@@ -171,11 +171,10 @@ def _detector(name: str, scratch: Path, workers: int, folder: Path | None) -> De
     """Loads a detector of the catalogue, or a weights file. Raises InvalidWeights, NotInstalled, LocalError."""
     device, threads = device_and_threads(workers)
     names = [row.name for row in catalog.ENGINES.values() if row.returns == "boxes"]
+    if name == catalog.DEFAULT_ENGINE["detect"]:
+        return load_detectors(device, weights_folder(folder), threads)[name]  # sends labels to the others
     if name in names:
-        detectors = load_detectors(device, weights_folder(folder), threads, paid=catalog.engine(name).paid)
-        if name in detectors:
-            return detectors[name]
-        raise NotInstalled(f"The detector {name} cannot be loaded: its weights or packages are not installed.")
+        return load_detector(catalog.engine(name), device, weights_folder(folder), threads)
     if not Path(name).is_file():
         raise LocalError(f"{name} is neither a detector ({', '.join(names)}) nor a weights file.")
     return promotion.load_detector_candidate(Path(name), catalog.engine(TRAINED), scratch, device, threads)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from cli import detector as commands
 from cli.app import app
+from maskdrop.catalog import Engine as Row
 from sagemaker_model.data.detection import ANNOTATIONS, read_set
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.evaluation import promote as promotion
@@ -35,14 +36,13 @@ def detectors(monkeypatch: pytest.MonkeyPatch) -> dict[str, Detector]:
     """The installed detectors, by name; `mine.onnx` and the installed weights are `candidate` and `detector`."""
     installed: dict[str, Detector] = {"faces": ColourDetector(labels=("car",)), "people": ColourDetector()}
 
-    def load_one(row: object, device: str, weights_dir: Path, threads: int = 1) -> Detector:
-        name = "candidate" if (weights_dir / "mine.onnx").exists() else "detector"
+    def load_one(row: Row, device: str, weights_dir: Path, threads: int = 1) -> Detector:
+        name = "candidate" if (weights_dir / "mine.onnx").exists() else row.name
         if name not in installed:
-            raise NotInstalled("detector.onnx is missing.")
+            raise NotInstalled(f"The weights of {name} are missing.")
         return installed[name]
 
     weights = Weights(name="detector", engine="detector", file="mine.onnx", licence="", home="")
-    monkeypatch.setattr(commands, "load_detectors", lambda *_, **_paid: installed)
     monkeypatch.setattr(commands, "load_detector", load_one)
     monkeypatch.setattr(promotion, "load_detector", load_one)
     monkeypatch.setattr(promotion, "known", lambda: {"detector": weights})
@@ -107,6 +107,12 @@ def test_two_runs_are_compared_without_evaluating_again(
     assert "+1.000" in result.output
     assert "B is better" in (tmp_path / "both" / "comparison.html").read_text()
     assert "--data is required" in run("detector", "compare", "faces", "people").output
+
+
+def test_a_detector_that_is_not_installed_is_named(data: Path, detectors: dict[str, Detector]) -> None:
+    result = run("detector", "evaluate", "detector", "--data", data)
+    assert result.exit_code == 1
+    assert "The weights of detector are missing." in result.output
 
 
 def test_an_unknown_detector_is_refused_with_the_known_ones(data: Path) -> None:
