@@ -20,6 +20,9 @@ SERVICES = {
 Availability Zones, $14.60 a month (us-east-1, autumn 2026). Lambda and SageMaker deliver logs, metrics and traces, poll
 the queues and pull the image outside the VPC."""
 
+REKOGNITION = {"Rekognition": ec2.InterfaceVpcEndpointAwsService.REKOGNITION}
+"""The service that the containers call in a stage with `rekognition`, at the same price."""
+
 LAMBDA_INTERFACES = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -82,7 +85,9 @@ class NetworkStack(StageStack):
             allow_all_outbound=False,
         )
         services.add_ingress_rule(self.functions, ec2.Port.tcp(443), "HTTPS from the functions")
-        for name, service in SERVICES.items():
+        if stage.rekognition:
+            services.add_ingress_rule(self.containers, ec2.Port.tcp(443), "HTTPS from the endpoints")
+        for name, service in (SERVICES | (REKOGNITION if stage.rekognition else {})).items():
             self.vpc.add_interface_endpoint(name, service=service, open=False, security_groups=[services])
 
     def _group(self, name: str, description: str) -> ec2.SecurityGroup:

@@ -137,6 +137,8 @@ class Stage(_Table):
     interactive_max_instances: maximum number of instances of `interactive` in the mode realtime.
     serverless_memory_mb: memory of each serverless endpoint; vCPUs scale with it. New accounts may use 3,072 MB. A
         48 MP image takes 0.77 GB at the peak.
+    rekognition: whether the endpoints may send images to Amazon Rekognition, for labels that no own detector knows.
+        A call costs $0.001 (us-east-1, autumn 2026).
     batching_window_s: how long photos are collected for a bundle before `ingest` runs, in seconds. A longer window
         fills bundles better and delays a single photo.
     mail: e-mail address for alarms and budget notifications; "": none.
@@ -183,6 +185,7 @@ class Stage(_Table):
     interactive_at_once: Annotated[int, Field(ge=1, le=200)] = 3
     interactive_max_instances: Positive = 2
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
+    rekognition: bool = False
     batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""

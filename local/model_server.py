@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import Any
 
+from infra.stages import load
 from local import processes
 from local.config import HOST, KEY_ID, MODEL_PORT, REGION, SECRET, LocalConfig
 from local.processes import Program
@@ -42,6 +43,8 @@ def model_server(config: LocalConfig) -> Program:
             **ALLOCATOR,
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
+            **config.ai_endpoints,
+            "MODEL_REKOGNITION": str(int(load(config.stage).rekognition)),
             "AWS_DEFAULT_REGION": REGION,
             **_credentials_env(config),
         },

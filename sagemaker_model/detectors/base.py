@@ -25,6 +25,7 @@ class Detections:
     labels: N labels.
     masks: the alpha of each instance over the whole image, or () for a detector that returns boxes only.
     cost_usd: price of the call to a paid service in US dollars.
+    warnings: what the result lacks, each as "code: sentence".
     """
 
     boxes: Floats
@@ -32,6 +33,7 @@ class Detections:
     labels: tuple[str, ...]
     masks: tuple[Alpha, ...] = ()
     cost_usd: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 class Detector(Protocol):

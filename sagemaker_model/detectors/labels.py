@@ -92,6 +92,7 @@ def merged(parts: Iterable[Detections]) -> Detections:
         tuple(labels[index] for index in order),
         tuple(masks[index] for index in order) if len(masks) == len(labels) else (),
         sum(part.cost_usd for part in found),
+        tuple(warning for part in found for warning in part.warnings),
     )
 
 

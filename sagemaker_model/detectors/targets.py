@@ -49,11 +49,12 @@ class Targets:
 def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool = False) -> Targets:
     """Returns the targets of `rgb`, HxWx3 uint8: labels become the boxes that `detector` finds.
 
-    masks: also asks the detector for masks, for engines that segment a box badly. Raises what `detector.detect` raises.
+    masks: also requests masks, for engines that segment a box badly. Raises what `detector.detect` raises.
     """
-    found, cost_usd = _detect(rgb, prompts, detector, masks=masks)
+    found = _detect(rgb, prompts, detector, masks=masks)
     targets: dict[str, list[Target]] = {"keep": [], "ignore": []}
-    warnings: list[str] = []
+    warnings = [warning for one in found.values() for warning in one.warnings]
+    cost_usd = sum(one.cost_usd for one in found.values())
     for prompt in prompts:
         instances = _instances(prompt, found[prompt.min_confidence]) if prompt.label else [Target(prompt)]
         if not instances:
@@ -67,10 +68,8 @@ def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bo
     return Targets(tuple(targets["keep"]), tuple(targets["ignore"]), bool(prompts), tuple(warnings), cost_usd)
 
 
-def _detect(
-    rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool
-) -> tuple[dict[float | None, Detections], float]:
-    """Returns the detections by `min_confidence`, and their price: one call finds all labels of one confidence."""
+def _detect(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool) -> dict[float | None, Detections]:
+    """Returns the detections by `min_confidence`: one call finds all labels of one confidence."""
     labels: dict[float | None, list[str]] = defaultdict(list)
     for prompt in prompts:
         if prompt.label and prompt.label not in labels[prompt.min_confidence]:
@@ -80,7 +79,7 @@ def _detect(
         if wanted:
             lowest = 0.0 if percent is None else max(percent / 100, CONFIDENCE_MIN)
             found[percent] = detector.detect(rgb, wanted, lowest, masks=masks)
-    return found, sum(one.cost_usd for one in found.values())
+    return found
 
 
 def _instances(prompt: Prompt, found: Detections) -> list[Target]:
