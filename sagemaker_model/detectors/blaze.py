@@ -1,0 +1,159 @@
+"""Single-shot detectors of MediaPipe's BlazeFace family: input, anchors, decoding and weighted non-maximum suppression.
+
+The numbers of each network are those of MediaPipe's graphs (github.com/google-ai-edge/mediapipe,
+`modules/face_detection/*_common.pbtxt` and `modules/pose_detection/pose_detection_cpu.pbtxt`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagemaker_model.engines.onnx_session import onnx_session
+from sagemaker_model.imaging.pixels import Pixels
+from sagemaker_model.imaging.resize import resized
+from sagemaker_model.weights import store as weights
+from sagemaker_model.weights.store import InvalidWeights
+from sagemaker_model.weights.tflite import NotSupported, to_onnx
+
+Floats = NDArray[np.float32]
+
+LOGIT_MAX = 100.0
+"""Largest absolute value of a logit before the sigmoid: `score_clipping_thresh`."""
+
+OVERLAP_MIN = 0.3
+"""IoU from which two candidates are one instance: `min_suppression_threshold`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One network. side: pixels of the square input. strides: pixels between anchors, by layer. points: keypoints of a
+    candidate."""
+
+    side: int
+    strides: tuple[int, ...]
+    points: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Boxes of one network, the highest score first.
+
+    boxes: Nx4 float32, x0, y0, x1, y1 in pixels of the image; may reach beyond it. scores: N float32 in 0..1.
+    points: NxKx2 float32, x, y of each keypoint.
+    """
+
+    boxes: Floats
+    scores: Floats
+    points: Floats
+
+    def shifted(self, x: int, y: int) -> Candidates:
+        offset = np.array([x, y], np.float32)
+        return Candidates(self.boxes + np.tile(offset, 2), self.scores, self.points + offset)
+
+
+def tflite_session(name: str, weights_dir: Path, threads: int) -> Any:
+    """Opens the .tflite file of an entry of weights.toml as a session of ONNX Runtime.
+
+    Raises NotInstalled if the file is missing, InvalidWeights if it cannot be used.
+    """
+    entry = weights.named(name)
+    data = weights.read(entry, weights_dir)
+    try:
+        return onnx_session(to_onnx(data), threads)
+    except NotSupported as error:
+        raise InvalidWeights(f"{weights.located(entry, weights_dir)} cannot be used: {error}.") from error
+
+
+class BlazeNet:
+    """One network with its anchors."""
+
+    def __init__(self, session: Any, layout: Layout) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._layout = layout
+        self._anchors = anchors(layout)
+
+    def detect(self, rgb: Pixels, score_min: float) -> Candidates:
+        """Returns all candidates in `rgb`, HxWx3 uint8, with at least this score, before suppression."""
+        side = self._layout.side
+        height, width = rgb.shape[:2]
+        scale = side / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        left, top = (side - size[0]) // 2, (side - size[1]) // 2
+        square = np.zeros((side, side, 3), np.uint8)
+        square[top : top + size[1], left : left + size[0]] = resized(rgb, size)
+        planes = square.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(127.5) - np.float32(1)
+        values, logits = (output[0] for output in self._session.run(None, {self._input: planes}))
+        scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -LOGIT_MAX, LOGIT_MAX)))
+        kept = np.flatnonzero(scores >= score_min)
+        kept = kept[np.argsort(-scores[kept], kind="stable")]
+        # Values are offsets from the anchor in pixels of the square: centre and size of the box, then the keypoints.
+        pairs = values[kept].reshape(len(kept), -1, 2)
+        pairs[:, [0, *range(2, pairs.shape[1])]] += self._anchors[kept, None]
+        pairs -= np.where(np.arange(pairs.shape[1]) == 1, 0, 1)[None, :, None] * np.array([left, top], np.float32)
+        pairs *= np.array([width / size[0], height / size[1]], np.float32)
+        centres, sizes = pairs[:, 0], np.abs(pairs[:, 1])
+        boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+        return Candidates(boxes, scores[kept].astype(np.float32), pairs[:, 2 : 2 + self._layout.points])
+
+
+def anchors(layout: Layout) -> Floats:
+    """Returns the centres of the anchors, Nx2 float32, x, y in pixels of the square, in the order of the outputs.
+
+    Each cell has two anchors of each layer, at its middle. Adjacent layers of one stride share the cells. MediaPipe adds
+    the second anchor where `interpolated_scale_aspect_ratio` is 1; the full-range network, of one layer, has one.
+    """
+    parts = []
+    for stride in dict.fromkeys(layout.strides):
+        cells = -(-layout.side // stride)
+        count = layout.strides.count(stride) * (2 if len(layout.strides) > 1 else 1)
+        y, x = np.mgrid[:cells, :cells]
+        centres = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * (layout.side / cells)
+        parts.append(np.repeat(centres, count, axis=0))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def merged(parts: list[Candidates]) -> Candidates:
+    """Joins candidates of several passes, the highest score first."""
+    boxes, scores, points = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "points")
+    )
+    order = np.argsort(-scores, kind="stable")
+    return Candidates(boxes[order], scores[order], points[order])
+
+
+def suppressed(candidates: Candidates, overlap_min: float = OVERLAP_MIN) -> Candidates:
+    """Returns one candidate for each instance: the means of those that overlap, weighted by their scores.
+
+    The score is the highest of them. The candidates must be in the order of their scores.
+    """
+    rest = np.arange(len(candidates.scores))
+    boxes, scores, points = [], [], []
+    while len(rest):
+        same = iou(candidates.boxes[rest[:1]], candidates.boxes[rest])[0] > overlap_min
+        same[0] = True  # a box without area has no overlap with itself
+        group = rest[same]
+        weight = candidates.scores[group] / candidates.scores[group].sum()
+        boxes.append(np.tensordot(weight, candidates.boxes[group], 1))
+        points.append(np.tensordot(weight, candidates.points[group], 1))
+        scores.append(candidates.scores[group[0]])
+        rest = rest[~same]
+    return Candidates(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(points, np.float32).reshape(-1, *candidates.points.shape[1:]),
+    )
+
+
+def iou(one: Floats, other: Floats) -> Floats:
+    """Returns the IoU of each box of `one`, Nx4, with each of `other`, Mx4: NxM."""
+    start, end = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    common = np.clip(end - start, 0, None).prod(-1)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1][None] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
