@@ -6,6 +6,7 @@ The numbers of each network are those of MediaPipe's graphs (github.com/google-a
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_model.detectors.base import Detections, Floats
+from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights import store as weights
 from sagemaker_model.weights.store import InvalidWeights
 from sagemaker_model.weights.tflite import NotSupported, to_onnx
-
-Floats = NDArray[np.float32]
 
 LOGIT_MAX = 100.0
 """Largest absolute value of a logit before the sigmoid: `score_clipping_thresh`."""
@@ -51,7 +52,14 @@ class Candidates:
     scores: Floats
     points: Floats
 
+    def only(self, kept: NDArray[np.bool_]) -> Candidates:
+        return Candidates(self.boxes[kept], self.scores[kept], self.points[kept])
+
+    def first(self, count: int) -> Candidates:
+        return self.only(np.arange(len(self.scores)) < count)
+
     def shifted(self, x: int, y: int) -> Candidates:
+        """Returns the candidates of a crop in pixels of the image. x, y: position of the crop."""
         offset = np.array([x, y], np.float32)
         return Candidates(self.boxes + np.tile(offset, 2), self.scores, self.points + offset)
 
@@ -93,13 +101,13 @@ class BlazeNet:
         kept = np.flatnonzero(scores >= score_min)
         kept = kept[np.argsort(-scores[kept], kind="stable")]
         # Values are offsets from the anchor in pixels of the square: centre and size of the box, then the keypoints.
-        pairs = values[kept].reshape(len(kept), -1, 2)
+        pairs = values[kept].reshape(len(kept), 2 + self._layout.points, 2)
         pairs[:, [0, *range(2, pairs.shape[1])]] += self._anchors[kept, None]
         pairs -= np.where(np.arange(pairs.shape[1]) == 1, 0, 1)[None, :, None] * np.array([left, top], np.float32)
         pairs *= np.array([width / size[0], height / size[1]], np.float32)
         centres, sizes = pairs[:, 0], np.abs(pairs[:, 1])
         boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
-        return Candidates(boxes, scores[kept].astype(np.float32), pairs[:, 2 : 2 + self._layout.points])
+        return Candidates(boxes, scores[kept].astype(np.float32), pairs[:, 2:])
 
 
 def anchors(layout: Layout) -> Floats:
@@ -118,8 +126,8 @@ def anchors(layout: Layout) -> Floats:
     return np.concatenate(parts).astype(np.float32)
 
 
-def merged(parts: list[Candidates]) -> Candidates:
-    """Joins candidates of several passes, the highest score first."""
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Returns the candidates of several passes, the highest score first. parts: at least one."""
     boxes, scores, points = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "points")
     )
@@ -157,3 +165,24 @@ def iou(one: Floats, other: Floats) -> Floats:
     areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1][None] - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def wanted(label: str, labels: Collection[str]) -> bool:
+    """Returns whether the caller wants this label. labels: empty for all; in any letter case."""
+    return not labels or label in {one.casefold() for one in labels}
+
+
+def to_detections(
+    label: str, boxes: Floats, scores: Floats, rgb: Pixels, score_min: float, masks: Sequence[Alpha] = ()
+) -> Detections:
+    """Returns the instances with at least this score, clipped to the image, the highest score first.
+
+    Instances outside the image are dropped. masks: one for each instance, or none.
+    """
+    height, width = rgb.shape[:2]
+    boxes = np.clip(boxes, 0, np.tile(np.array([width, height], np.float32), 2))
+    kept = np.flatnonzero((scores >= score_min) & (boxes[:, :2] < boxes[:, 2:]).all(1))
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    return Detections(
+        boxes[kept], scores[kept], (label,) * len(kept), tuple(masks[number] for number in kept) if masks else ()
+    )
