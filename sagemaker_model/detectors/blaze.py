@@ -29,6 +29,15 @@ LOGIT_MAX = 100.0
 OVERLAP_MIN = 0.3
 """IoU from which two candidates are one instance: `min_suppression_threshold`."""
 
+TILE = 1 / 2.25
+"""Side of a tile as a share of the image's long side: 3 x 2 or 3 x 3 tiles for usual aspect ratios."""
+
+TILE_OVERLAP = 1 / 3
+"""Share of a tile that the next one covers at least."""
+
+TILED_FROM = 288
+"""Pixels of the long side from which an image is tiled. The tiles of smaller ones would be enlarged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -97,7 +106,7 @@ class BlazeNet:
         square[top : top + size[1], left : left + size[0]] = resized(rgb, size)
         planes = square.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(127.5) - np.float32(1)
         values, logits = (output[0] for output in self._session.run(None, {self._input: planes}))
-        scores = 1 / (1 + np.exp(-np.clip(logits[:, 0].astype(np.float64), -LOGIT_MAX, LOGIT_MAX)))
+        scores = sigmoid(logits[:, 0])
         kept = np.flatnonzero(scores >= score_min)
         kept = kept[np.argsort(-scores[kept], kind="stable")]
         # Values are offsets from the anchor in pixels of the square: centre and size of the box, then the keypoints.
@@ -107,14 +116,19 @@ class BlazeNet:
         pairs *= np.array([width / size[0], height / size[1]], np.float32)
         centres, sizes = pairs[:, 0], np.abs(pairs[:, 1])
         boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
-        return Candidates(boxes, scores[kept].astype(np.float32), pairs[:, 2:])
+        return Candidates(boxes, scores[kept], pairs[:, 2:])
+
+
+def sigmoid(logits: Floats) -> Floats:
+    values: Floats = (1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -LOGIT_MAX, LOGIT_MAX)))).astype(np.float32)
+    return values
 
 
 def anchors(layout: Layout) -> Floats:
     """Returns the centres of the anchors, Nx2 float32, x, y in pixels of the square, in the order of the outputs.
 
-    Each cell has two anchors of each layer, at its middle. Adjacent layers of one stride share the cells. MediaPipe adds
-    the second anchor where `interpolated_scale_aspect_ratio` is 1; the full-range network, of one layer, has one.
+    Each cell has two anchors of each layer, at its middle. Layers of one stride share the cells. MediaPipe adds the
+    second anchor where `interpolated_scale_aspect_ratio` is 1; the full-range network, of one layer, has one.
     """
     parts = []
     for stride in dict.fromkeys(layout.strides):
@@ -164,7 +178,33 @@ def iou(one: Floats, other: Floats) -> Floats:
     common = np.clip(end - start, 0, None).prod(-1)
     areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1][None] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    ratios: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return ratios
+
+
+def tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Returns the boxes of the overlapping square tiles of an image: x0, y0, x1, y1 in pixels.
+
+    The side is TILE of the long side or, for elongated images, the short side, but at least an eighth of the long side.
+    Images of at most TILED_FROM pixels have none.
+    """
+    long, short = max(width, height), min(width, height)
+    if long <= TILED_FROM:
+        return []
+    side = max(1, round(min(long * TILE, max(short, long / 8))))
+    return [
+        (x, y, min(x + side, width), min(y + side, height))
+        for y in _starts(height, side)
+        for x in _starts(width, side)
+    ]  # fmt: skip
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Returns the first pixels of the tiles along one axis."""
+    if side >= length:
+        return [0]
+    count = int(np.ceil((length - side) / (side * (1 - TILE_OVERLAP)))) + 1
+    return [round(start) for start in np.linspace(0, length - side, count)]
 
 
 def wanted(label: str, labels: Collection[str]) -> bool:
@@ -184,5 +224,8 @@ def to_detections(
     kept = np.flatnonzero((scores >= score_min) & (boxes[:, :2] < boxes[:, 2:]).all(1))
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     return Detections(
-        boxes[kept], scores[kept], (label,) * len(kept), tuple(masks[number] for number in kept) if masks else ()
+        boxes[kept],
+        scores[kept],
+        (label,) * len(kept),
+        tuple(masks[number] for number in kept.tolist()) if masks else (),
     )

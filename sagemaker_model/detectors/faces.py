@@ -1,7 +1,7 @@
 """Faces by MediaPipe's BlazeFace (Apache-2.0), the networks for short and full range, on ONNX Runtime.
 
-The full-range network proposes faces in the whole image and in overlapping tiles; the short-range network proposes in the
-whole image, and confirms each proposal in a crop around it. Measured: docs/models.md, "Detectors".
+The full-range network proposes faces in the whole image and in overlapping tiles. The short-range network proposes in
+the whole image and confirms each proposal in a crop around it. Measured: docs/models.md, "Detectors".
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_model.detectors.base import Detections
+from sagemaker_model.detectors.base import Detections, Floats
 from sagemaker_model.detectors.blaze import (
     BlazeNet,
     Candidates,
-    Floats,
     Layout,
     iou,
     joined,
     suppressed,
     tflite_session,
+    tiles,
     to_detections,
     wanted,
 )
@@ -36,7 +36,8 @@ PROPOSAL_MIN = 0.4
 """Lowest score of a proposal of the full-range network."""
 
 SHORT_PROPOSAL_MIN = 0.8
-"""Lowest score of a proposal of the short-range network in the whole image. At 0.5 it adds 37 false faces to 257 images."""
+"""Lowest score of a proposal of the short-range network in the whole image. At 0.5 it adds 37 false faces to 249
+images."""
 
 PROPOSALS_MAX = 100
 """Proposals that are confirmed, the highest scores first: it bounds the time for one image."""
@@ -49,12 +50,6 @@ CONFIRMATION = 1 / 3
 
 CROP = 2.5
 """Side of the crop for the confirmation, in sides of the proposal's box."""
-
-TILE = 1 / 2.25
-"""Side of a tile as a share of the image's long side: 3 x 2 or 3 x 3 tiles for usual aspect ratios."""
-
-TILE_OVERLAP = 1 / 3
-"""Share of a tile that the next one covers at least."""
 
 TILE_FACE_MAX = 0.5
 """Largest face of a tile as a share of its side. The whole image shows larger ones better."""
@@ -92,8 +87,6 @@ class Faces:
         yield self._full.detect(rgb, PROPOSAL_MIN)
         yield self._short.detect(rgb, SHORT_PROPOSAL_MIN)
         height, width = rgb.shape[:2]
-        if max(width, height) <= TILED_FROM:
-            return
         for x0, y0, x1, y1 in tiles(width, height):
             found = self._full.detect(rgb[y0:y1, x0:x1], PROPOSAL_MIN)
             # A face that reaches beyond the tile is whole in another tile, or in the image.
@@ -115,28 +108,6 @@ class Faces:
                 boxes[number] = (box + found.boxes[same[0]]) / 2
                 scores[number] += np.float32(CONFIRMATION) * found.scores[same[0]]
         return boxes, scores
-
-
-def tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Returns the boxes of the overlapping square tiles of an image: x0, y0, x1, y1 in pixels.
-
-    The side is TILE of the long side or, for elongated images, the short side, but at least an eighth of the long side.
-    """
-    long, short = max(width, height), min(width, height)
-    side = max(1, round(min(long * TILE, max(short, long / 8))))
-    return [
-        (x, y, min(x + side, width), min(y + side, height))
-        for y in _starts(height, side)
-        for x in _starts(width, side)
-    ]  # fmt: skip
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Returns the first pixels of the tiles along one axis."""
-    if side >= length:
-        return [0]
-    count = int(np.ceil((length - side) / (side * (1 - TILE_OVERLAP)))) + 1
-    return [round(start) for start in np.linspace(0, length - side, count)]
 
 
 def _crop(rgb: Pixels, box: Floats) -> tuple[Pixels, int, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ IDENTIFIER = b"TFL3"
 IR_VERSION, OPSET = 8, 17
 """Versions of ONNX. In opset 17 pads are an input of Pad and Resize has the modes of TensorFlow Lite."""
 
-DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
+DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
 """Dtype of a tensor by its number in TensorType."""
 
-INDEX_DTYPES = {1: np.dtype("<i4"), 2: np.dtype("<u2"), 3: np.dtype("u1")}
+INDEX_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<i4"), 2: np.dtype("<u2"), 3: np.dtype("u1")}
 """Dtype of the indices of a sparse tensor by their number in SparseIndexVector."""
 
 ONNX_DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
@@ -37,7 +37,7 @@ RELU, RELU6 = 1, 3
 PADDINGS = {0: b"SAME_UPPER", 1: b"VALID"}
 """Attribute auto_pad by the number in Padding."""
 
-Values = NDArray[np.generic]
+Values = NDArray[Any]
 Attribute = int | bytes | Sequence[int]
 
 
@@ -111,7 +111,7 @@ class _Converter:
         options = operator.table(4)
         names = [_name(inputs[0]), self._initializer(f"{output}k", kernel.astype(np.float32))]
         names.append(self._initializer(f"{output}b", self._values(inputs[2]).astype(np.float32)))
-        attributes = {
+        attributes: dict[str, Attribute] = {
             "group": group,
             "strides": [options.integer(2, "<i"), options.integer(1, "<i")],
             "auto_pad": PADDINGS[options.integer(0, "b")],
@@ -120,7 +120,7 @@ class _Converter:
 
     def _max_pool(self, operator: _Table, inputs: list[int], output: int) -> None:
         options = operator.table(4)
-        attributes = {
+        attributes: dict[str, Attribute] = {
             "kernel_shape": [options.integer(4, "<i"), options.integer(3, "<i")],
             "strides": [options.integer(2, "<i"), options.integer(1, "<i")],
             "auto_pad": PADDINGS[options.integer(0, "b")],
@@ -141,11 +141,11 @@ class _Converter:
         else:
             mode = b"half_pixel" if options.integer(3, "b") else b"asymmetric"
         sizes = self._initializer(f"{output}s", np.array(self._shape(output), np.int64))
-        attributes = {"mode": b"linear", "coordinate_transformation_mode": mode}
+        attributes: dict[str, Attribute] = {"mode": b"linear", "coordinate_transformation_mode": mode}
         self._node("Resize", [_name(inputs[0]), "", "", sizes], output, attributes)
 
     def _depth_to_space(self, operator: _Table, inputs: list[int], output: int) -> None:
-        attributes = {"blocksize": operator.table(4).integer(0, "<i"), "mode": b"DCR"}
+        attributes: dict[str, Attribute] = {"blocksize": operator.table(4).integer(0, "<i"), "mode": b"DCR"}
         self._node("DepthToSpace", [_name(inputs[0])], output, attributes)
 
     def _reshape(self, _operator: _Table, inputs: list[int], output: int) -> None:
@@ -203,7 +203,9 @@ class _Converter:
         else:
             raise NotSupported(f"the activation {activation} is not supported")
 
-    def _node(self, kind: str, inputs: list[str], output: int, attributes: Mapping[str, Attribute] | None = None) -> None:
+    def _node(
+        self, kind: str, inputs: list[str], output: int, attributes: Mapping[str, Attribute] | None = None
+    ) -> None:
         self.nodes.append(_node(kind, inputs, _name(output), attributes or {}))
 
     def _initializer(self, name: str, values: Values) -> str:
@@ -279,7 +281,7 @@ class _Table:
         for number in range(int(struct.unpack_from("<I", self.file, start)[0])):
             yield _Table(self.file, _indirect(self.file, start + 4 + 4 * number))
 
-    def vector(self, field: int, dtype: str | np.dtype[np.generic]) -> Values:
+    def vector(self, field: int, dtype: str | np.dtype[Any]) -> Values:
         """The numbers of a vector; an empty one for the default."""
         if not self.has(field):
             return np.empty(0, dtype)
