@@ -152,7 +152,7 @@ class People:
             np.float32,
         )
         box = mask_box(mask)
-        return None if box is None else _Person(mask, box, score * float(presence[0, 0]))
+        return None if box is None else _Person(mask, box, float(np.float32(score * presence[0, 0])))
 
     def _refined(self, image: Pixels, person: _Person) -> Floats:
         """Returns the mean of the person's mask and that of `portrait` on the padded box, where the two agree."""

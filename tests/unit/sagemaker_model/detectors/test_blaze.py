@@ -27,7 +27,7 @@ def test_the_anchors_are_at_the_middle_of_their_cells() -> None:
 
 def test_overlapping_candidates_become_their_mean_weighted_by_score() -> None:
     found = suppressed(_candidates((0, 0, 10, 10, 0.75), (1, 0, 11, 10, 0.25), (50, 50, 60, 60, 0.2)))
-    np.testing.assert_allclose(found.boxes, [[0.25, 0, 10.25, 10], [50, 50, 60, 60]])
+    np.testing.assert_allclose(found.boxes, [[0.25, 0.0, 10.25, 10.0], [50.0, 50.0, 60.0, 60.0]])
     np.testing.assert_allclose(found.scores, [0.75, 0.2])
 
 
@@ -38,7 +38,7 @@ def test_a_candidate_without_area_does_not_stop_the_suppression() -> None:
 
 def test_the_iou_of_boxes_is_the_shared_part_of_their_union() -> None:
     boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]], np.float32)
-    np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(iou(boxes, boxes), [[1.0, 1 / 3, 0.0], [1 / 3, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 @pytest.mark.parametrize(

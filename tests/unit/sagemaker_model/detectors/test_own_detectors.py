@@ -135,7 +135,7 @@ def test_a_higher_confidence_drops_instances(detector: Detector, two: Pixels) ->
 
 
 def test_many_threads_get_the_same_detections(detector: Detector, astronaut: Pixels, two: Pixels) -> None:
-    images = [astronaut, two] * 3
+    images = [astronaut, two, astronaut]
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(detector.detect, images))
     for image, one in zip(images, found, strict=True):

@@ -11,13 +11,12 @@ from sagemaker_model.weights.store import located, named
 from sagemaker_model.weights.tflite import NotSupported, to_onnx
 
 
-@pytest.mark.parametrize(("name", "side"), [("faces-short", 128), ("people-landmark", 256)])
-def test_a_converted_network_has_the_outputs_of_opencv(weights_dir: Path, name: str, side: int) -> None:
-    data = located(named(name), weights_dir).read_bytes()
-    planes = np.random.default_rng(0).random((1, 3, side, side), np.float32)
+def test_a_converted_network_has_the_outputs_of_opencv(weights_dir: Path) -> None:
+    data = located(named("faces-short"), weights_dir).read_bytes()
+    planes = np.random.default_rng(0).random((1, 3, 128, 128), np.float32)
     session = onnx_session(to_onnx(data), 1)
     outputs = session.run(None, {session.get_inputs()[0].name: planes})
-    net = cv2.dnn.readNetFromTFLite(np.frombuffer(data, np.uint8))  # lacks two operators of the other files
+    net = cv2.dnn.readNetFromTFLite(np.frombuffer(data, np.uint8))  # reads none of the other files correctly
     net.setInput(planes)
     expected = {one.size: one.ravel() for one in net.forward(net.getUnconnectedOutLayersNames())}
     assert len(expected) == len(outputs)
