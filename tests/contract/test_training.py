@@ -70,7 +70,6 @@ def test_an_engine_trained_from_photos_and_masks_serves_requests(folder: Path, w
     maskdrop("data", "prepare", "folders", folder, shards, "--min-side", 64)
     small = ("side=160", "batch=4", "steps=80", "lr=0.003", "warmup=5", "ema=0.9", "validate_every=40", "workers=0")
     maskdrop("train", "portrait", *small, "--data", shards, "--out", run, "--start", weights / named("selfie").file)
-    maskdrop("evaluate", "--trained", run, "--data", folder)
     maskdrop("export", "portrait", run / "best.safetensors", "--to", "onnx", "--out", exported)
     maskdrop("promote", exported / "portrait.onnx", "--data", folder, "--folder", weights, "--record", tmp_path / "log")
     maskdrop("evaluate", "--engine", "portrait", "--data", folder, "--folder", weights, "--iou-csv", ious)
