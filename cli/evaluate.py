@@ -185,7 +185,7 @@ def promote(
 
         promotion.promote(pair[1], pair[0], record, install, datetime.now(UTC))
         console.print(f"{escape(name)} replaces {over}; recorded in {escape(str(record))}.", soft_wrap=True)
-        if row.name != catalog.DEFAULT_ENGINE[row.task]:
+        if row.name != catalog.DEFAULT_ENGINE[row.tasks[0]]:
             console.print(f"To make {row.name} the default, set DEFAULT_ENGINE in maskdrop/catalog.py.")
 
 

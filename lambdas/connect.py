@@ -9,6 +9,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import Session, get_session
 
+from lambdas.adapters.editors import NoEditor
 from lambdas.adapters.endpoint import RESPONSE_S, QueuedEndpoint, SageMakerEndpoint, SageMakerServerless
 from lambdas.adapters.events import EventBus
 from lambdas.adapters.fetch import PublicWeb
@@ -81,6 +82,8 @@ def services() -> Services:
         webhooks_queue=SqsQueue(_client("sqs"), config.webhooks_queue_url),
         bundles_queue=bundles_queue,
         results_queue=SqsQueue(_client("sqs"), config.results_queue_url),
+        edits_queue=SqsQueue(_client("sqs"), config.edits_queue_url),
+        editor=NoEditor(),
         serverless=SageMakerServerless(_client("sagemaker-runtime", SERVERLESS_CLIENT), config.endpoint),
     )
 

@@ -28,10 +28,11 @@ KEEP_DAYS = 90
 
 @dataclass(frozen=True, slots=True)
 class JobServices:
-    """The table and the queue of the jobs of one deployment, and its presets."""
+    """The table and the queues of the jobs of one deployment, and its presets."""
 
     jobs: Jobs
     jobs_queue: Queue
+    edits_queue: Queue
     presets: Presets
 
 
@@ -93,5 +94,6 @@ def job_services(stage: str | None) -> Iterator[JobServices]:
         yield JobServices(
             JobsTable(dynamodb, outputs["JobsTable"], keep_days=KEEP_DAYS),
             SqsQueue(make_client("sqs"), outputs["JobsQueueUrl"]),
+            SqsQueue(make_client("sqs"), outputs["EditsQueueUrl"]),
             Presets(lambda: registry.list("preset")),
         )

@@ -7,54 +7,98 @@ from typing import Literal
 
 from maskdrop.errors import UnknownEngine
 
-Task = Literal["cutout"]
+Task = Literal["cutout", "mask", "detect", "replace"]
+"""cutout: the subject with transparency. mask: a binary mask of it. detect: labelled boxes. replace: the subject before
+another background, or another subject before the same background."""
+
 Returns = Literal["alpha", "masks", "boxes", "image"]
-PromptKind = Literal["box", "points"]
+PromptKind = Literal["box", "points", "label"]
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """One row of the catalogue.
 
+    tasks: supported tasks; the first is the main one.
     returns: kind of the engine's output. Later steps branch on it, never on the name.
-    subject: kind of subject that the engine segments.
+    subject: kind of subject that the engine segments or detects.
     prompts: supported kinds of prompts; others are rejected.
     factory: "module:Class" in the container; the class takes no arguments.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.
+    everything: whether it segments all objects of an image where there is no prompt.
+    paid: whether each image costs money at another service; used only where the stage allows it.
     """
 
     name: str
-    task: Task
+    tasks: tuple[Task, ...]
     returns: Returns
     subject: str
     factory: str
     prompts: frozenset[PromptKind] = frozenset()
     light: bool = False
+    everything: bool = False
+    paid: bool = False
 
+
+SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
+"""The tasks of an engine that returns alpha."""
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("selfie", "cutout", "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
-        Engine("portrait", "cutout", "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
+        Engine("selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
+        Engine("portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
         Engine(
-            "grabcut", "cutout", "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
-            frozenset({"box"}), light=True,
+            "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
+            frozenset({"box", "label"}), light=True,
         ),
-        Engine("modnet", "cutout", "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
+        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
         Engine(
-            "sam", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
-            frozenset({"box", "points"}),
+            "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
+            frozenset({"box", "points", "label"}), everything=True,
         ),
         Engine(
-            "sam2", "cutout", "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam2",
-            frozenset({"box", "points"}),
+            "sam2", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam2",
+            frozenset({"box", "points", "label"}), everything=True,
+        ),
+        Engine(
+            "prompted", SEGMENTS, "alpha", "anything, by label, box or points",
+            "sagemaker_model.engines.prompted:Prompted", frozenset({"box", "points", "label"}), light=True,
+        ),
+        Engine(
+            "labels", ("detect",), "boxes", "anything, by label", "sagemaker_model.detectors.labels:Labels",
+            frozenset({"label"}), light=True,
+        ),
+        Engine(
+            "faces", ("detect",), "boxes", "faces", "sagemaker_model.detectors.faces:Faces",
+            frozenset({"label"}), light=True,
+        ),
+        Engine(
+            "people", ("detect",), "boxes", "people", "sagemaker_model.detectors.people:People",
+            frozenset({"label"}), light=True,
+        ),
+        Engine(
+            "detector", ("detect",), "boxes", "the classes it was trained on",
+            "sagemaker_model.detectors.trained:Trained", frozenset({"label"}), light=True,
+        ),
+        Engine(
+            "rekognition", ("detect",), "boxes", "any label of Amazon Rekognition",
+            "sagemaker_model.detectors.rekognition:Rekognition", frozenset({"label"}), light=True, paid=True,
         ),
     )
 }  # fmt: skip
 
-DEFAULT_ENGINE: dict[Task, str] = {"cutout": "portrait"}
+DEFAULT_ENGINE: dict[Task, str] = {
+    "cutout": "portrait",
+    "mask": "portrait",
+    "detect": "labels",
+    "replace": "portrait",
+}
+"""The engine of a task where neither an engine nor a prompt is given."""
+
+PROMPTED_ENGINE = "prompted"
+"""The engine that segments by prompts where no engine is given."""
 
 
 def engine(name: str) -> Engine:
@@ -63,3 +107,8 @@ def engine(name: str) -> Engine:
         return ENGINES[name]
     except KeyError:
         raise UnknownEngine(f'"engine" must be one of {", ".join(sorted(ENGINES))}; got {name!r:.80}.') from None
+
+
+def default_engine(task: Task, *, prompted: bool) -> Engine:
+    """The engine of a request that names none."""
+    return ENGINES[PROMPTED_ENGINE if prompted and task in SEGMENTS else DEFAULT_ENGINE[task]]

@@ -12,6 +12,10 @@ MaskdropError                 code                   status  retryable
 │   │   ├── InvalidBackground invalid_background     422     no
 │   │   └── InvalidPreset     invalid_preset         422     no
 │   ├── InvalidPrompt         invalid_prompt         422     no
+│   ├── UnknownLabel          unknown_label          422     no
+│   ├── TextNotSupported      text_not_supported     422     no
+│   ├── EditFiltered          edit_filtered          422     no
+│   ├── EditRefused           edit_refused           422     no
 │   ├── MissingSource         missing_source         400     no
 │   ├── MultipleSources       multiple_sources       400     no
 │   ├── UnknownForeground     unknown_foreground     400     no
@@ -41,6 +45,9 @@ MaskdropError                 code                   status  retryable
 ├── AuthFailed                auth_failed            403     no
 ├── RateLimitExceeded         rate_limit_exceeded    429     yes
 ├── AttemptsExhausted         gave_up                500     no
+├── SpendingCapReached        spending_cap_reached   402     no
+├── ModelRetired              model_retired          424     no
+├── ModelNotInRegion          model_not_in_region    424     no
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
@@ -50,6 +57,8 @@ MaskdropError                 code                   status  retryable
 │   ├── QueueUnavailable      queue_unavailable      503     yes
 │   ├── EventsUnavailable     events_unavailable     503     yes
 │   ├── EndpointUnavailable   endpoint_unavailable   503     yes
+│   ├── EditorUnavailable     editor_unavailable     503     yes
+│   ├── DetectorUnavailable   detector_unavailable   503     yes
 │   ├── EndpointFailed        endpoint_failed        503     yes
 │   └── EndpointStarting      endpoint_starting      503     yes
 └── Internal                  internal               500     yes
@@ -153,6 +162,30 @@ class InvalidPreset(InvalidOptions):
 
 class InvalidPrompt(InputError):
     code, status = "invalid_prompt", 422
+
+
+class UnknownLabel(InputError):
+    """No detector of this server knows the label."""
+
+    code, status = "unknown_label", 422
+
+
+class TextNotSupported(InputError):
+    """The editor of this stage cannot generate an image from this text."""
+
+    code, status = "text_not_supported", 422
+
+
+class EditFiltered(InputError):
+    """The content filter of the editor's model refused the text, the image or the generated image."""
+
+    code, status = "edit_filtered", 422
+
+
+class EditRefused(InputError):
+    """The editor's model does not accept this image or text."""
+
+    code, status = "edit_refused", 422
 
 
 class MissingSource(InputError):
@@ -289,6 +322,24 @@ class AttemptsExhausted(MaskdropError):
     code, status = "gave_up", 500
 
 
+class SpendingCapReached(MaskdropError):
+    """The owner's spending cap of this month does not cover the price of the next image."""
+
+    code, status = "spending_cap_reached", 402
+
+
+class ModelRetired(MaskdropError):
+    """The provider no longer offers the model to this account: its end of life, or legacy access, has passed."""
+
+    code, status = "model_retired", 424
+
+
+class ModelNotInRegion(MaskdropError):
+    """The provider does not offer the model in this Region."""
+
+    code, status = "model_not_in_region", 424
+
+
 class Unavailable(MaskdropError):
     """A dependency is unavailable or overloaded; a retry can succeed."""
 
@@ -328,6 +379,18 @@ class EventsUnavailable(Unavailable):
 
 class EndpointUnavailable(Unavailable):
     code = "endpoint_unavailable"
+
+
+class EditorUnavailable(Unavailable):
+    """The service that generates images is unavailable or throttles the requests."""
+
+    code = "editor_unavailable"
+
+
+class DetectorUnavailable(Unavailable):
+    """The service that detects labels is unavailable or throttles the requests."""
+
+    code = "detector_unavailable"
 
 
 class EndpointFailed(Unavailable):

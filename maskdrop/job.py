@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Literal
 
+from maskdrop.edit import Candidate, Stage
 from maskdrop.errors import ErrorInfo
 from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.presets import BUILT_IN, Presets
@@ -76,6 +77,24 @@ class Subject(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ResultItem(Record):
+    """One of several results of a job: an instance, or a candidate of an edit.
+
+    label: of the prompt that found the instance; "" without a label.
+    score: confidence of the detector, else mean certainty of the matte inside the box, 0 to 1.
+    box: of the instance, x0, y0, x1, y1 in pixels of the upright image; None for a candidate, or without a subject.
+    prompt, seed: of a candidate; "" and None for an instance.
+    """
+
+    result: Result
+    label: str = ""
+    score: Annotated[float, Decimals(4)] = 0.0
+    box: tuple[int, int, int, int] | None = None
+    prompt: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook(Record):
     """The URL that receives the event of a finished job.
 
@@ -92,7 +111,10 @@ class Job(Record):
 
     owner: who may see the job: the owner of the API key that created it; "" for a photo dropped into the inbox.
     bundle: id of the bundle that it was last submitted in, or that finished it.
-    attempts: number of submissions. One that no container received does not count.
+    results: one for each instance or candidate; () where `result` is the only one.
+    stage: stage of an edit; a failed job is retried from it.
+    candidates: generated images of an edit, which cost money and are not generated again.
+    attempts: number of submissions in this stage. One that no container received does not count.
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.
     changed_at: time of the last change of `state`.
@@ -116,12 +138,15 @@ class Job(Record):
     changed_at: datetime
     finished_at: datetime | None = None
     webhook: Webhook | None = None
+    results: tuple[ResultItem, ...] = ()
+    stage: Stage = "segment"
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def result_key(self) -> str:
         """Key of the result: derived from the source for a dropped photo, from owner and id for an owner's job."""
         if self.owner:
-            return f"{JOBS_PREFIX}{folder_of(self.owner)}/{self.id}.{self.options.output.format}"
+            return f"{JOBS_PREFIX}{folder_of(self.owner)}/{self.id}.{self.options.extension}"
         return result_key(self.source.key, self.options)
 
     @property
@@ -179,12 +204,18 @@ def result_key(source_key: str, options: Options) -> str:
     """Key of the result of a dropped photo. It keeps the source's extension, so that the results of a.jpg and a.png
     differ. S3 keys have at most 1,024 bytes: a longer key is truncated and ends with a digest."""
     name = RESULTS_PREFIX + source_key.removeprefix(INBOX_PREFIX)
-    ending = f".{options.output.format}"
+    ending = f".{options.extension}"
     if len(name.encode()) + len(ending) <= 1024:
         return name + ending
     digest = hashlib.sha256(source_key.encode()).hexdigest()[:16]
     head = name.encode()[: 1024 - len(digest) - len(ending) - 1].decode(errors="ignore")
     return f"{head}~{digest}{ending}"
+
+
+def item_key(key: str, number: int) -> str:
+    """Key of one of several results, numbered from 1, in a folder named like the result: a.jpg/2.png for a.jpg.png."""
+    folder, _, extension = key.rpartition(".")
+    return f"{folder}/{number}.{extension}"
 
 
 def is_newer(sequencer: str, than: str) -> bool:

@@ -1,55 +1,121 @@
-"""Options of a job: task, engine, prompts and the form of the result."""
+"""Options of a job: task, engine, prompts, instances, edit and the form of the result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from maskdrop import output
-from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Task, engine
+from maskdrop.catalog import ENGINES, Engine, PromptKind, Task, default_engine, engine
+from maskdrop.edit import Edit
 from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
-from maskdrop.prompt import Prompts, prompts_from_json, prompts_to_json
+from maskdrop.prompt import Prompt, Prompts, prompts_from_json, prompts_to_json
 
-JSON_FIELDS = ("task", "engine", "prompt", "output")
+JSON_FIELDS = ("task", "engine", "prompt", "output", "instances", "edit")
+
+Instances = Literal["union", "each"]
+"""union: one result with all instances. each: also one result for each instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything besides the image that determines a result. In JSON, `prompts` is the field "prompt"."""
+    """Everything besides the image that determines a result. In JSON, `prompts` is the field "prompt".
+
+    edit: images to generate, for the task "replace"; None for none.
+    """
 
     task: Task = "cutout"
-    engine: str = DEFAULT_ENGINE["cutout"]
+    engine: str = default_engine("cutout", prompted=False).name
     prompts: Prompts = ()
     output: Output = field(default_factory=Output)
+    instances: Instances = "union"
+    edit: Edit | None = None
+
+    @property
+    def extension(self) -> str:
+        """The extension of the result's key, without a dot."""
+        return "json" if self.task == "detect" else self.output.format
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        """The canonical JSON form. `instances` and `edit` are written only where they are chosen, so that the ids of
+        existing jobs stay."""
+        data: dict[str, Any] = {
             "task": self.task,
             "engine": self.engine,
             "prompt": prompts_to_json(self.prompts),
             "output": self.output.to_json(),
         }
+        if self.instances != "union":
+            data["instances"] = self.instances
+        if self.edit:
+            data["edit"] = self.edit.to_json()
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> Options:
         """Raises what `parsed` raises, OptionsConflict, and InvalidPrompt for a prompt that the engine cannot use."""
         values = parsed(data)
         task: Task = values.get("task", "cutout")
-        chosen = values.get("engine") or engine(DEFAULT_ENGINE[task])
-        if chosen.task != task:
-            raise OptionsConflict(f"The engine {chosen.name!r} does not support the task {task!r}.")
         prompts: Prompts = values["prompts"]
-        if "box" not in chosen.prompts and any(prompt.box for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} does not support boxes; use {_supporting('box')}.")
-        if "points" not in chosen.prompts and any(prompt.points for prompt in prompts):
-            raise InvalidPrompt(f"The engine {chosen.name!r} does not support points; use {_supporting('points')}.")
-        return cls(task=task, engine=chosen.name, prompts=prompts, output=Output(**values["output"]))
+        chosen: Engine = values.get("engine") or default_engine(task, prompted=bool(prompts))
+        if task not in chosen.tasks:
+            raise OptionsConflict(f"The engine {chosen.name!r} does not support the task {task!r}.")
+        for kind in get_args(PromptKind):
+            if kind not in chosen.prompts and any(_has(prompt, kind) for prompt in prompts):
+                raise InvalidPrompt(
+                    f"The engine {chosen.name!r} does not support {_NAMES[kind]}; use {_supporting(kind, task)}."
+                )
+        options = cls(
+            task=task,
+            engine=chosen.name,
+            prompts=prompts,
+            output=_output(task, values["output"]),
+            instances=values.get("instances", "union"),
+            edit=values.get("edit"),
+        )
+        everything = task == "mask" and chosen.everything and not prompts
+        _check_combination(options, everything=everything)
+        return replace(options, instances="each") if everything else options
 
 
-def _supporting(kind: PromptKind) -> str:
+_NAMES: dict[PromptKind, str] = {"box": "boxes", "points": "points", "label": "labels"}
+
+
+def _has(prompt: Prompt, kind: PromptKind) -> bool:
+    """Whether the prompt is of this kind. Points that select instances of a label do not count."""
+    return {
+        "box": prompt.box is not None,
+        "points": bool(prompt.points) and not prompt.label,
+        "label": bool(prompt.label),
+    }[kind]
+
+
+def _supporting(kind: PromptKind, task: Task) -> str:
     """Names the engines that support a kind of prompt, for an error message."""
-    return " or ".join(engine.name for engine in ENGINES.values() if kind in engine.prompts)
+    return " or ".join(engine.name for engine in ENGINES.values() if kind in engine.prompts and task in engine.tasks)
+
+
+def _output(task: Task, values: dict[str, Any]) -> Output:
+    """The form of the result. That of a mask has the channel alpha alone. Raises OptionsConflict."""
+    return Output(**{**values, "channels": "alpha"} if task == "mask" else values)
+
+
+def _check_combination(options: Options, *, everything: bool) -> None:
+    """Raises OptionsConflict for options that exclude each other."""
+    task, form = options.task, options.output
+    if task == "detect" and form != Output():
+        raise OptionsConflict('The task "detect" returns JSON; "output" must be empty.')
+    if options.instances == "each" and not (everything or (task in ("cutout", "mask") and options.prompts)):
+        raise OptionsConflict('"instances" can be "each" only for the tasks cutout and mask with a prompt.')
+    if options.edit and task != "replace":
+        raise OptionsConflict('"edit" needs the task "replace".')
+    if task != "replace":
+        return
+    if (options.edit is None) == (form.background is None):
+        raise OptionsConflict('The task "replace" needs either "output.background" or "edit".')
+    if form.channels == "alpha":
+        raise OptionsConflict('"output.channels" must be "rgba" with the task "replace"; got "alpha".', "channels")
 
 
 def parsed(data: Any) -> dict[str, Any]:
@@ -63,13 +129,16 @@ def parsed(data: Any) -> dict[str, Any]:
             f"Unknown option {', '.join(sorted(map(repr, unknown)))}; options are {', '.join(JSON_FIELDS)}."
         )
     values: dict[str, Any] = {}
-    if (task := data.get("task")) is not None:
-        if task not in get_args(Task):
-            raise InvalidOptions(f'"task" must be one of {", ".join(get_args(Task))}; got {task!r:.80}.')
-        values["task"] = task
-    if (name := data.get("engine")) is not None:
-        if not isinstance(name, str):
-            raise InvalidOptions(f'"engine" must be the name of an engine (a string); got {name!r:.80}.')
-        values["engine"] = engine(name)
+    for name, choices in (("task", get_args(Task)), ("instances", get_args(Instances))):
+        if (value := data.get(name)) is not None:
+            if value not in choices:
+                raise InvalidOptions(f'"{name}" must be one of {", ".join(choices)}; got {value!r:.80}.')
+            values[name] = value
+    if (chosen := data.get("engine")) is not None:
+        if not isinstance(chosen, str):
+            raise InvalidOptions(f'"engine" must be the name of an engine (a string); got {chosen!r:.80}.')
+        values["engine"] = engine(chosen)
+    if (edit := data.get("edit")) is not None:
+        values["edit"] = Edit.from_json(edit)
     prompts = prompts_from_json(data.get("prompt"))
     return {**values, "prompts": prompts, "output": output.parsed(data.get("output"))}

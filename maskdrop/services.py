@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from maskdrop.edit import Candidate, Change, Stage
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
 from maskdrop.presets import Presets
@@ -66,6 +67,23 @@ class Jobs(Protocol):
 
     def fail(self, job_id: str, error: ErrorInfo, *, bundle: str, now: datetime) -> Job | None:
         """queued or submitted -> failed, if its bundle is still `bundle`. Repeatable."""
+
+    def advance(
+        self,
+        job_id: str,
+        stage: Stage,
+        *,
+        bundle: str,
+        now: datetime,
+        outcome: Outcome | None = None,
+        candidates: Sequence[Candidate] | None = None,
+    ) -> Job | None:
+        """queued or submitted -> queued in the next stage of its edit, with no attempts, if its bundle is still
+        `bundle`. Repeatable: a job that is queued in `stage` already is returned again.
+
+        outcome: of the stage "segment"; its subject, warnings and timings become the job's. candidates: the generated
+        images, for the stage "compose".
+        """
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
         """failed -> queued, with the preset and options of `job`; attempts are reset and the last outcome is
@@ -148,6 +166,50 @@ class Interactive(Protocol):
         EndpointUnavailable otherwise."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditRequest:
+    """One image to generate, in the same form for every editor.
+
+    image: JPEG within the editor's limits. mask: 8-bit grey PNG of its size, 255 on the subject, 0 elsewhere. change:
+    the part to generate. width, height: of both, in pixels.
+    """
+
+    image: bytes
+    mask: bytes
+    width: int
+    height: int
+    change: Change
+    prompt: str
+    negative_prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditedImage:
+    """A generated image. cost_usd: its price in US dollars."""
+
+    data: bytes
+    content_type: str
+    model: str
+    cost_usd: float
+
+
+class Editor(Protocol):
+    """Generates images from text.
+
+    usd_per_image: price of one image in US dollars, which is reserved before the call. 0: nothing is billed.
+    """
+
+    usd_per_image: float
+
+    def check(self, prompt: str) -> None:
+        """Raises TextNotSupported for a text that this editor cannot generate."""
+
+    def edit(self, request: EditRequest) -> EditedImage:
+        """Generates one image. Raises EditorUnavailable (also while the circuit breaker is open), EditFiltered,
+        EditRefused, ModelRetired, ModelNotInRegion, NotAllowed and TextNotSupported."""
+
+
 class Events(Protocol):
     def publish(self, jobs: Sequence[Job]) -> None:
         """Publishes the events of finished jobs."""
@@ -220,7 +282,9 @@ class Services:
     webhooks_queue: Queue
     bundles_queue: Queue
     results_queue: Queue
+    edits_queue: Queue
     serverless: Serverless
+    editor: Editor
     presets: Presets
 
 
@@ -232,6 +296,9 @@ class RetryServices(Protocol):
 
     @property
     def jobs_queue(self) -> Queue: ...
+
+    @property
+    def edits_queue(self) -> Queue: ...
 
     @property
     def presets(self) -> Presets: ...

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from maskdrop.edit import EditorName
 from maskdrop.errors import MaskdropError
 from maskdrop.record import not_none
 
@@ -102,6 +103,9 @@ class Settings:
     bundles_queue_url: queue of the bundles that `invoke` sends to a serverless endpoint; "" where `endpoint` is
         asynchronous.
     results_queue_url: queue of the notifications that `invoke` sends; "" where SageMaker sends them.
+    edits_queue_url: queue of the jobs whose images `edit` generates.
+    editor: the service that generates images from text: "local" draws studio backdrops, "off" refuses edits.
+    edit_usd_per_month: maximum US dollars for generated images of one owner in a calendar month (UTC); 0 for none.
     bundle_max: images of a full bundle, 1 to 64.
     backlog_max: images that may be submitted and not finished; further ones wait in SQS (`maskdrop.valve`).
     max_attempts: submissions of an image, received by a container, before its job fails.
@@ -132,6 +136,9 @@ class Settings:
     interactive_mode: Interactive = "off"
     bundles_queue_url: str = ""
     results_queue_url: str = ""
+    edits_queue_url: str = ""
+    editor: EditorName = "local"
+    edit_usd_per_month: float = 10.0
     bundle_max: int = 64
     backlog_max: int = 72_000
     cors_origins: str = ""

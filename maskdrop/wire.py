@@ -2,12 +2,15 @@
 
 A bundle (JSON, at most BUNDLE_MAX items):
 
-    {"bundle": "…", "items": [{"id", "source", "result": {"bucket", "key"}, "task", "engine", "prompt", "output"}]}
+    {"bundle": "…", "items": [{"id", "source", "result": {"bucket", "key"}, "task", "engine", "prompt", "output",
+        "stage", "candidates", "editor"}]}
 
 Its response, with one outcome for each item:
 
     {"bundle": "…", "device": "cpu", "wall_ms": 812.0, "usd_per_hour": null, "outcomes": [
-        {"id", "engine", "result": {…}, "subject": {…}, "warnings": […], "timings": {…}, "error": null} |
+        {"id", "engine", "result": {…}, "results": […], "subject": {…}, "warnings": […], "timings": {…},
+         "error": null} |
+        {"id", "engine", "next_stage": "edit", "subject": {…}, …} |
         {"id", "engine", "error": {"code", "message", "retryable"}, "timings": {…}}]}
 
 A single image is the body of a request whose header CUSTOM_ATTRIBUTES contains the options as JSON, at most 1,024
@@ -15,8 +18,8 @@ characters, and the destination of a result that is too large for the response:
 
     {"task", "engine", "prompt", "output", "overflow": {"bucket", "key", "bytes_max"}}
 
-The response is the result, or {"result": {…}} where it was written to that destination; the same header contains
-`Facts`.
+The response is the result, or {"result": {…}, "results": […]} where it was written to that destination; several
+results always are. The same header contains `Facts`.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
+from maskdrop.edit import Candidate, EditorName, Stage
 from maskdrop.errors import ErrorInfo, InvalidOptions
-from maskdrop.job import Job, Result, Source, Subject
+from maskdrop.job import Job, Result, ResultItem, Source, Subject
 from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.record import Decimals, Inline, Record
 
@@ -126,11 +130,13 @@ class Facts(Record):
 
 @dataclass(frozen=True, slots=True)
 class ImageResponse:
-    """The response for a single image. file: its bytes, or its location in S3. content_type: type of the file."""
+    """The response for a single image. file: its bytes, or its location in S3. content_type: type of the file.
+    results: of several instances."""
 
     facts: Facts
     content_type: str
     file: bytes | Result
+    results: tuple[ResultItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +149,19 @@ class Destination(Record):
 
 @dataclass(frozen=True, slots=True)
 class Item(Record):
-    """One image of a bundle: source, options and destination."""
+    """One image of a bundle: source, options and destination.
+
+    stage: stage of the job: "segment", or "compose" for the candidates of an edit.
+    editor: the stage's editor, whose limits apply to the image that the container stores for it.
+    """
 
     id: str
     source: Source
     result: Destination
     options: Annotated[Options, Inline(JSON_FIELDS)]
+    stage: Stage = "segment"
+    candidates: tuple[Candidate, ...] = ()
+    editor: EditorName = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +186,23 @@ class Bundle:
         return cls(bundle, items)
 
 
-def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str) -> Bundle:
-    """The bundle of `jobs`, whose results are written to the bucket `results`."""
-    return Bundle(
-        bundle_id, tuple(Item(job.id, job.source, Destination(results, job.result_key), job.options) for job in jobs)
-    )
+def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str, editor: EditorName = "local") -> Bundle:
+    """The bundle of `jobs`, whose results are written to the bucket `results`. editor: the stage's editor."""
+
+    def item(job: Job) -> Item:
+        place = Destination(results, job.result_key)
+        return Item(job.id, job.source, place, job.options, job.stage, job.candidates, editor)
+
+    return Bundle(bundle_id, tuple(map(item, jobs)))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Record):
-    """The outcome of one item: a result or an error. engine: "" where the container did not name one."""
+    """The outcome of one item: a result, the next stage of an edit, or an error.
+
+    engine: that processed the image, which the container may have chosen; "" where it did not name one.
+    cost_usd: price of paid services that the container called, in US dollars.
+    """
 
     id: str
     engine: str = ""
@@ -191,6 +211,9 @@ class Outcome(Record):
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     error: ErrorInfo | None = None
+    results: tuple[ResultItem, ...] = ()
+    next_stage: Stage | None = None
+    cost_usd: Annotated[float, Decimals(6)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,20 @@ from math import ceil
 from typing import Any
 
 from lambdas.adapters.queue import Message
-from maskdrop.errors import EndpointUnavailable, ErrorInfo, FailedDownload, MaskdropError, SourceMissing
+from maskdrop.edit import PREVIOUS_STAGE, Candidate, Stage
+from maskdrop.errors import (
+    EndpointUnavailable,
+    ErrorInfo,
+    FailedDownload,
+    MaskdropError,
+    SourceMissing,
+    TextNotSupported,
+)
 from maskdrop.job import Job, Result, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
 from maskdrop.record import iso
-from maskdrop.services import Count, Download, Form, Kind, Page, Selection, Services, Stored
+from maskdrop.services import Count, Download, EditedImage, EditRequest, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
 from maskdrop.wire import (
     STARTED_PREFIX,
@@ -50,6 +58,7 @@ SETTINGS = Settings(
     table="jobs",
     registry="registry",
     jobs_queue_url="https://sqs/jobs",
+    edits_queue_url="https://sqs/edits",
     webhooks_queue_url="https://sqs/webhooks",
     dead_letters_queue_url="https://sqs/dead-letters",
     endpoint="bulk",
@@ -77,6 +86,8 @@ class FakeJobs:
 
     def take(self, job_id: str, *, bundle: str, now: datetime, abandoned: datetime) -> Job | None:
         job = self._job_in_state(job_id, ("queued", "submitted"))
+        if job and job.state == "queued" and job.stage == "edit":
+            return None
         if job is None or (job.state == "submitted" and job.changed_at >= abandoned and job.bundle != bundle):
             return None
         attempts = job.attempts + (job.state == "queued")
@@ -99,6 +110,7 @@ class FakeJobs:
                 state="done",
                 bundle=bundle,
                 result=outcome.result,
+                results=outcome.results,
                 subject=outcome.subject,
                 warnings=outcome.warnings,
                 timings=outcome.timings,
@@ -114,6 +126,25 @@ class FakeJobs:
         if job is None or job.bundle != bundle:
             return None
         return self._save(replace(job, state="failed", error=error, changed_at=now, finished_at=now))
+
+    def advance(
+        self,
+        job_id: str,
+        stage: Stage,
+        *,
+        bundle: str,
+        now: datetime,
+        outcome: Outcome | None = None,
+        candidates: Sequence[Candidate] | None = None,
+    ) -> Job | None:
+        job = self._job_in_state(job_id, ("queued", "submitted"))
+        if job is None or job.bundle != bundle or job.stage not in (stage, PREVIOUS_STAGE[stage]):
+            return None
+        if outcome:
+            job = replace(job, subject=outcome.subject, warnings=outcome.warnings, timings=outcome.timings)
+        if candidates is not None:
+            job = replace(job, candidates=tuple(candidates))
+        return self._save(replace(job, state="queued", stage=stage, attempts=0, changed_at=now))
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
         known = self._job_in_state(job.id, ("failed",))
@@ -287,6 +318,26 @@ class FakeInteractive:
 
 
 @dataclass
+class FakeEditor:
+    """Returns the prompt and seed as the generated image. Raises the errors in `errors` first, one for each call."""
+
+    requests: list[EditRequest] = field(default_factory=list)
+    errors: list[MaskdropError] = field(default_factory=list)
+    usd_per_image: float = 0.07
+
+    def check(self, prompt: str) -> None:
+        if "impossible" in prompt:
+            raise TextNotSupported("This editor cannot generate impossible images.")
+
+    def edit(self, request: EditRequest) -> EditedImage:
+        self.check(request.prompt)
+        self.requests.append(request)
+        if self.errors:
+            raise self.errors.pop(0)
+        return EditedImage(f"{request.prompt} {request.seed}".encode(), "image/png", "fake", self.usd_per_image)
+
+
+@dataclass
 class FakeEvents:
     published: list[Job] = field(default_factory=list)
     broken: MaskdropError | None = None
@@ -377,6 +428,8 @@ class World:
     webhooks_queue: FakeQueue = field(default_factory=FakeQueue)
     bundles_queue: FakeQueue = field(default_factory=FakeQueue)
     results_queue: FakeQueue = field(default_factory=FakeQueue)
+    edits_queue: FakeQueue = field(default_factory=FakeQueue)
+    editor: FakeEditor = field(default_factory=FakeEditor)
     serverless: FakeServerless = field(default_factory=FakeServerless)
     settings: Settings = SETTINGS
 
@@ -394,6 +447,8 @@ class World:
             webhooks_queue=self.webhooks_queue,
             bundles_queue=self.bundles_queue,
             results_queue=self.results_queue,
+            edits_queue=self.edits_queue,
+            editor=self.editor,
             serverless=self.serverless,
             presets=Presets(lambda: self.registry.list("preset")),
         )

@@ -6,7 +6,7 @@ by_owner does not contain such jobs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from heapq import merge
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.errors import condition_failed, translated_errors
+from maskdrop.edit import PREVIOUS_STAGE, Candidate, Stage
 from maskdrop.errors import ErrorInfo, MaskdropError, TableUnavailable
 from maskdrop.job import STATES, Job, State
 from maskdrop.record import iso
@@ -60,8 +61,8 @@ class JobsTable:
             job_id,
             changes,
             now,
-            condition="#state = :queued",
-            values={":queued": "queued", ":one": 1},
+            condition="#state = :queued AND (attribute_not_exists(stage) OR stage <> :edit)",
+            values={":queued": "queued", ":edit": "edit", ":one": 1},
             clauses="ADD attempts :one",
         )
         return queued or self._update(
@@ -92,7 +93,7 @@ class JobsTable:
 
     def done(self, job_id: str, outcome: Outcome, *, bundle: str, cost_usd: float | None, now: datetime) -> Job | None:
         record = outcome.to_json()
-        changes = {name: record[name] for name in ("result", "subject", "warnings", "timings")}
+        changes = {name: record[name] for name in ("result", "results", "subject", "warnings", "timings")}
         return self._update(
             job_id,
             {"state": "done", "bundle": bundle, "error": None, "cost_usd": cost_usd, **changes},
@@ -108,6 +109,38 @@ class JobsTable:
             now,
             condition="#state IN (:queued, :submitted, :failed) AND bundle = :bundle",
             values={":queued": "queued", ":submitted": "submitted", ":failed": "failed", ":bundle": bundle},
+        )
+
+    def advance(
+        self,
+        job_id: str,
+        stage: Stage,
+        *,
+        bundle: str,
+        now: datetime,
+        outcome: Outcome | None = None,
+        candidates: Sequence[Candidate] | None = None,
+    ) -> Job | None:
+        changes: dict[str, Any] = {"state": "queued", "stage": stage, "attempts": 0}
+        if outcome:
+            record = outcome.to_json()
+            changes |= {name: record[name] for name in ("subject", "warnings", "timings")}
+        if candidates is not None:
+            changes["candidates"] = [candidate.to_json() for candidate in candidates]
+        previous = PREVIOUS_STAGE[stage]
+        first = "attribute_not_exists(#stage) OR " if previous == "segment" else ""  # records of older versions
+        return self._update(
+            job_id,
+            changes,
+            now,
+            condition=f"{UNFINISHED} AND bundle = :bundle AND ({first}#stage IN (:previous, :stage))",
+            values={
+                ":queued": "queued",
+                ":submitted": "submitted",
+                ":bundle": bundle,
+                ":previous": previous,
+                ":stage": stage,
+            },
         )
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:

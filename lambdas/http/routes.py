@@ -147,8 +147,9 @@ def engines(settings: Settings) -> dict[str, Any]:
         "engines": [
             {
                 "name": engine.name,
-                "task": engine.task,
-                "default": DEFAULT_ENGINE[engine.task] == engine.name,
+                "task": engine.tasks[0],
+                "tasks": engine.tasks,
+                "default": DEFAULT_ENGINE[engine.tasks[0]] == engine.name,
                 "subject": engine.subject,
                 "returns": engine.returns,
                 "prompts": sorted(engine.prompts),

@@ -24,7 +24,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     @contextmanager
     def job_services(stage: str | None) -> Iterator[JobServices]:
         assert stage == "shop"
-        yield JobServices(world.jobs, world.queue, world.services.presets)
+        yield JobServices(world.jobs, world.queue, world.edits_queue, world.services.presets)
 
     monkeypatch.setattr(command, "job_services", job_services)
     return world

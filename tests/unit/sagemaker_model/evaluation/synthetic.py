@@ -18,7 +18,7 @@ from sagemaker_model.evaluation.run import Run, RunInfo, engine_predictor, evalu
 from sagemaker_model.evaluation.summary import Result, Unscored
 from sagemaker_model.imaging.pixels import Pixels
 
-ROW = catalog.Engine("synthetic", "cutout", "alpha", "discs", "", frozenset({"box"}))
+ROW = catalog.Engine("synthetic", ("cutout",), "alpha", "discs", "", frozenset({"box"}))
 
 SIDES = (96, 128)
 """Height and width."""
