@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sagemaker_model.detectors.base import Floats
@@ -26,7 +25,7 @@ from sagemaker_model.imaging.letterbox import letterboxed
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.nets.tiny_detector import TinyDetector
 from sagemaker_model.training.settings import DETECTORS
-from sagemaker_model.weights.checkpoints import NotWeights, load_checkpoint, load_into
+from sagemaker_model.weights.checkpoints import NotWeights, load_checkpoint, load_into, read_metadata
 from sagemaker_model.weights.files import atomic_write
 
 COMPARED_BOXES = 100
@@ -63,15 +62,6 @@ def load(network: str, weights: Path) -> tuple[nn.Module, dict[str, str]]:
         ) from error
     load_into(net, load_checkpoint(weights))
     return net.eval(), metadata
-
-
-def read_metadata(weights: Path) -> dict[str, str]:
-    """Returns the texts in the header of a .safetensors file. Raises NotWeights."""
-    try:
-        with safe_open(weights, "pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise NotWeights(f"{weights} cannot be read as a .safetensors file: {error}.") from error
 
 
 def export(network: str, weights: Path, folder: Path, images: Sequence[Pixels]) -> Exported:

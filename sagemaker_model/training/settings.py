@@ -141,6 +141,12 @@ DETECTORS = ("detector", "rt-detr")
 """Networks that learn boxes from a detection data set. All others learn masks."""
 
 
+def metric_of(network: str) -> str:
+    """Returns the key of the validation in the history of a run, by which the best weights are chosen: mAP or IoU. The
+    history and training.json have its best value as best_map or best_iou."""
+    return "map" if network in DETECTORS else "iou"
+
+
 def settings_of(network: str, given: Mapping[str, str]) -> TrainingSettings:
     """Returns the settings of a network with these values, given as text. Raises InvalidSettings."""
     if network not in SETTINGS:

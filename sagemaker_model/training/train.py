@@ -41,7 +41,7 @@ from sagemaker_model.training.objectives import Objective, objective_of, pretrai
 from sagemaker_model.training.samples import Batch, digest, open_samples, training_loader, validation_loader
 from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights import store as weights
-from sagemaker_model.weights.checkpoints import TruncatedWeights
+from sagemaker_model.weights.checkpoints import METADATA_KEY, TruncatedWeights
 from sagemaker_model.weights.files import atomic_write
 
 LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
@@ -403,8 +403,11 @@ def _step(line: str) -> float:
 
 
 def save_weights(net: nn.Module, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Writes the weights of a network to a .safetensors file, atomically. metadata: texts for the file's header."""
+    """Writes the weights of a network to a .safetensors file, atomically. metadata: texts for the file's header, as
+    JSON under METADATA_KEY."""
     # Clones: safetensors refuses tensors that share memory, as layers with tied weights do.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
+    # One key: safetensors writes several in random order, so that equal weights would be different files.
+    header = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None
     with atomic_write(path) as temporary:
-        temporary.write_bytes(safetensors.torch.save(state, dict(metadata) or None))
+        temporary.write_bytes(safetensors.torch.save(state, header))
