@@ -24,7 +24,9 @@ class Format(StrEnum):
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="Network: modnet, portrait, attention-unet, detector or rt-detr.")],
+    network: Annotated[
+        str, typer.Argument(help="Network: modnet, portrait, attention-unet, mask-rcnn, detector or rt-detr.")
+    ],
     weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
     to: Annotated[list[Format], typer.Option(help="Export format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],

@@ -7,6 +7,7 @@ generated images beside them; the container then composes each candidate with th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -56,6 +57,14 @@ class EditorModel:
     prompt_max: int
     seed_max: int
     usd_per_image: float
+
+    def fit(self, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height of an image within the limits, of the same aspect ratio; None where no size has it."""
+        scale = min(1.0, self.side_max / max(width, height), math.sqrt(self.pixels_max / (width * height)))
+        scale = max(scale, self.side_min / min(width, height))
+        fitted = round(width * scale), round(height * scale)
+        within = max(fitted) <= self.side_max and fitted[0] * fitted[1] <= self.pixels_max
+        return fitted if within else None
 
 
 EDITORS: dict[EditorName, EditorModel] = {

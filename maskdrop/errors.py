@@ -14,6 +14,8 @@ MaskdropError                 code                   status  retryable
 │   ├── InvalidPrompt         invalid_prompt         422     no
 │   ├── UnknownLabel          unknown_label          422     no
 │   ├── TextNotSupported      text_not_supported     422     no
+│   ├── MaskEmpty             mask_empty             422     no
+│   ├── MaskFull              mask_full              422     no
 │   ├── EditFiltered          edit_filtered          422     no
 │   ├── EditRefused           edit_refused           422     no
 │   ├── MissingSource         missing_source         400     no
@@ -174,6 +176,18 @@ class TextNotSupported(InputError):
     """The editor of this stage cannot generate an image from this text."""
 
     code, status = "text_not_supported", 422
+
+
+class MaskEmpty(InputError):
+    """No subject was found, so that an edit has no place for the generated part."""
+
+    code, status = "mask_empty", 422
+
+
+class MaskFull(InputError):
+    """The subject covers the whole image, so that no background is left to generate."""
+
+    code, status = "mask_full", 422
 
 
 class EditFiltered(InputError):

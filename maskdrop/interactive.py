@@ -40,6 +40,7 @@ def cut_out_now(
 ) -> ImageResponse | Job:
     """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
     container's errors and Unavailable."""
+    check_edit(options, services)
     if reply := invoke_now(image, options, settings, services, spent_s=spent_s):
         return reply
     source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(image))
@@ -47,12 +48,18 @@ def cut_out_now(
     return enqueue(queued(source, preset, options, now, owner=owner), services)
 
 
+def check_edit(options: Options, services: Services) -> None:
+    """Raises TextNotSupported for an edit that the editor of the stage cannot generate."""
+    for prompt in options.edit.prompts if options.edit else ():
+        services.editor.check(prompt)
+
+
 def invoke_now(
     image: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
 ) -> ImageResponse | None:
     """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
     as `cut_out_now` does."""
-    key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.output.format}"
+    key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.extension}"
     invocation = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
     if spent_s > SPENT_MAX_S or not _accepts(image, invocation, settings):
         return None
@@ -64,6 +71,8 @@ def invoke_now(
 
 def _accepts(image: bytes, invocation: Invocation, settings: Settings) -> bool:
     """Whether the interactive endpoint takes a request of this size and engine."""
+    if invocation.options.edit:
+        return False  # the function `edit` generates its images
     fits = len(image) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
     return fits and runs_now(engine(invocation.options.engine), settings.interactive_mode)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from maskdrop import output
-from maskdrop.catalog import ENGINES, Engine, PromptKind, Task, default_engine, engine
+from maskdrop.catalog import ENGINES, PROMPTED_ENGINE, Engine, PromptKind, Task, default_engine, engine
 from maskdrop.edit import Edit
 from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
@@ -108,6 +108,8 @@ def _check_combination(options: Options, *, everything: bool) -> None:
         raise OptionsConflict('The task "detect" returns JSON; "output" must be empty.')
     if options.instances == "each" and not (everything or (task in ("cutout", "mask") and options.prompts)):
         raise OptionsConflict('"instances" can be "each" only for the tasks cutout and mask with a prompt.')
+    if options.engine == PROMPTED_ENGINE and not options.prompts:
+        raise OptionsConflict(f'The engine "{PROMPTED_ENGINE}" needs a prompt.')
     if options.edit and task != "replace":
         raise OptionsConflict('"edit" needs the task "replace".')
     if task != "replace":

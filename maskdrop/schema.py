@@ -10,12 +10,13 @@ from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from maskdrop.catalog import ENGINES, Task
+from maskdrop.edit import CANDIDATES_MAX, PROMPT_MAX, SEED_MAX, Candidate, Change
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, Source, Subject, Webhook
-from maskdrop.options import Options
+from maskdrop.job import Job, Result, ResultItem, Source, Subject, Webhook
+from maskdrop.options import Instances, Options
 from maskdrop.output import FIELDS
 from maskdrop.presets import DEFAULT_PRESET, NAME
-from maskdrop.prompt import FAR, MARKS_MAX
+from maskdrop.prompt import FAR, LABEL_MAX, MARKS_MAX, Mode, Select
 from maskdrop.record import not_none
 
 Schema = dict[str, Any]
@@ -28,13 +29,26 @@ OPTIONS = {
     "engine": "Engine; by default that of the preset.",
     "prompt": "Location of the subject: a prompt, or a list of prompts.",
     "output": "Form of the result.",
+    "instances": "One result with all instances, or also one for each instance.",
+    "edit": "Images to generate from text, for the task `replace`.",
 }
 """Descriptions of the options in a request."""
+
+EDIT = {
+    "prompts": "Texts that describe the generated part of the image.",
+    "negative_prompt": "What the generated part must not show.",
+    "seeds": "Seeds of the generator.",
+    "change": "The part that is generated: the background, or the subject.",
+}
+"""Descriptions of the fields of an edit."""
 
 RESPONSES: dict[type, dict[str, str]] = {
     Job: {
         "owner": "Owner of the job; empty for photos of the drop folder.",
         "warnings": "Remarks on the result, such as `no_subject`.",
+        "results": "One result for each instance or candidate; empty where `result` is the only one.",
+        "stage": "Stage of an edit; `segment` for all other jobs.",
+        "candidates": "Generated images of an edit.",
         "attempts": "Number of submissions to the endpoint.",
         "bundle": "ID of the bundle in which the job was last submitted; empty before.",
         "timings": "Milliseconds by processing step.",
@@ -48,6 +62,18 @@ RESPONSES: dict[type, dict[str, str]] = {
         "sequencer": "Order of writes to one key, as S3 reports it; empty if unknown.",
     },
     Result: {"width": "In pixels.", "height": "In pixels.", "bytes": "Size of the file."},
+    ResultItem: {
+        "label": "Label of the instance; empty without a label.",
+        "score": "Confidence of the detector, else mean certainty of the matte, 0 to 1.",
+        "box": "Box of the instance, x0, y0, x1, y1 in pixels of the upright source.",
+        "prompt": "Text of the candidate; empty for an instance.",
+        "seed": "Seed of the candidate; null for an instance.",
+    },
+    Candidate: {
+        "number": "Number of the candidate, from 1.",
+        "model": "Model that generated the image.",
+        "cost_usd": "Price of the image in US dollars.",
+    },
     Subject: {
         "box": "x0, y0, x1, y1 in pixels of the upright source; null without a subject.",
         "coverage": "Mean opacity of the matte, 0 to 1.",
@@ -136,15 +162,20 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
 
 def option_fields(*, flat: bool) -> dict[str, Schema]:
     """Schemas of the option fields. flat: as in `output_fields`, with the output fields at the same level."""
-    enums: dict[str, list[str]] = {"task": [*get_args(Task)], "engine": [*ENGINES]}
+    enums: dict[str, list[str]] = {
+        "task": [*get_args(Task)],
+        "engine": [*ENGINES],
+        "instances": [*get_args(Instances)],
+    }
     named: dict[str, Schema] = {"preset": {**matching(NAME.pattern, empty=flat), "default": DEFAULT_PRESET}}
     named |= {name: {"type": "string", "enum": [*values, ""] if flat else values} for name, values in enums.items()}
     prompts = [ref("Prompt"), {"type": "array", "items": ref("Prompt"), "maxItems": MARKS_MAX}]
     if flat:
-        flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}}
+        flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}, "edit": ref("Edit")}
         return {**described(flat_fields, OPTIONS), **output_fields(flat=True)}
     fields: dict[str, Schema] = {name: or_null(schema) for name, schema in named.items()}
     fields["prompt"] = {"anyOf": [*prompts, {"type": "null"}], "default": {}}
+    fields["edit"] = or_null(ref("Edit"))
     fields["output"] = {"anyOf": [ref("Output"), {"type": "null"}], "default": {}}
     return described(fields, OPTIONS)
 
@@ -162,23 +193,69 @@ def _prompt() -> Schema:
                 "maxItems": MARKS_MAX,
             },
             "labels": {"type": ["array", "null"], "items": {"enum": [0, 1]}, "maxItems": MARKS_MAX},
+            "label": {"type": ["string", "null"], "minLength": 1, "maxLength": LABEL_MAX},
+            "select": or_null(of(Select)),
+            "min_confidence": {"type": ["number", "null"], "minimum": 0, "maximum": 100},
+            "mode": or_null(of(Mode)),
         },
     )
     description = (
-        "Location of one subject in pixels of the upright image: a box (x0, y0, x1, y1), points (x, y), or both. A "
-        "label is 1 on the subject, 0 on the background; the default is 1 for all points."
+        "One or several subjects. By location, in pixels of the upright image: a box (x0, y0, x1, y1), points (x, y), "
+        "or both; `labels` are 1 on the subject, 0 on the background, by default all 1. Or by a `label` such as face: "
+        "all instances, or the largest, with at least `min_confidence` percent; points select some of them. The mode "
+        "`ignore` removes the marked instances from the subject."
     )
     return {**schema, "description": description}
+
+
+def _detections() -> Schema:
+    """The schema of the result of the task "detect"."""
+    one = record(
+        {
+            "label": of(str),
+            "score": {"type": "number", "minimum": 0, "maximum": 1, "description": "Confidence."},
+            "box": {**of(tuple[float, float, float, float]), "description": "In pixels of the upright image."},
+        }
+    )
+    labels = {"type": ["array", "null"], "items": of(str), "description": "Known labels; null for any label."}
+    return record(
+        {
+            "width": of(int),
+            "height": of(int),
+            "engine": of(str),
+            "labels": labels,
+            "detections": {"type": "array", "items": one},
+        }
+    )
+
+
+def _edit() -> Schema:
+    """The schema of an edit: a text, or an object."""
+    text: Schema = {"type": "string", "minLength": 1, "maxLength": PROMPT_MAX}
+    seed: Schema = {"type": "integer", "minimum": 0, "maximum": SEED_MAX}
+    several = {"minItems": 1, "maxItems": CANDIDATES_MAX}
+    fields: dict[str, Schema] = {
+        "prompts": {"anyOf": [text, {"type": "array", "items": text, **several}]},
+        "negative_prompt": {"type": ["string", "null"], "maxLength": PROMPT_MAX},
+        "seeds": {"anyOf": [seed, {"type": "array", "items": seed, **several}], "default": 0},
+        "change": or_null(of(Change)),
+    }
+    described_fields = described(fields, EDIT)
+    whole = request({"prompts": described_fields.pop("prompts")}, described_fields)
+    description = f"Images to generate, one for each prompt and seed, at most {CANDIDATES_MAX}. A text is one prompt."
+    return {"anyOf": [text, whole], "description": description}
 
 
 def response_options() -> dict[str, Schema]:
     """Schemas of the options in a job or preset of a response."""
     output: dict[str, Schema] = {name: of(str) for name in FIELDS}
-    place = record({"bucket": of(str), "key": of(str)})
+    options = {name: of(str) for name in ("fit", "position", "fill")}
+    place = record({"bucket": of(str), "key": of(str)}, options)
     output["background"] = {"anyOf": [of(str), place]}
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}
-    return {**fields_of(Options, "prompts", "output"), "prompt": prompts, "output": record(written, output)}
+    written_always = {**fields_of(Options, "prompts", "output", "instances", "edit"), "prompt": prompts}
+    return {**written_always, "output": record(written, output)}
 
 
 def components() -> dict[str, Schema]:
@@ -186,6 +263,7 @@ def components() -> dict[str, Schema]:
     url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for 15 minutes."}
     return {
         "Prompt": _prompt(),
+        "Edit": _edit(),
         "Output": {
             **request({}, output_fields(flat=False)),
             "description": "Form of the result. A null field selects the default and overrides the preset.",
@@ -193,6 +271,9 @@ def components() -> dict[str, Schema]:
         "Job": record({**fields_of(Job, "options"), "id": JOB_ID, **response_options()}),
         "Source": record(fields_of(Source)),
         "Result": record(fields_of(Result), {"url": url}),
+        "ResultItem": record(fields_of(ResultItem)),
+        "Detections": _detections(),
+        "Candidate": record(fields_of(Candidate)),
         "Subject": record(fields_of(Subject)),
         "Webhook": record(fields_of(Webhook)),
         "ErrorInfo": record(fields_of(ErrorInfo)),

@@ -18,6 +18,8 @@ import cv2
 import uvicorn
 
 from maskdrop.errors import MaskdropError
+from sagemaker_model.detectors.base import Detector
+from sagemaker_model.detectors.labels import load_detectors
 from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load_all
 from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
@@ -33,8 +35,8 @@ from sagemaker_model.weights.store import fetch, known
 log = logging.getLogger("sagemaker_model")
 
 
-def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine]]:
-    """Returns the settings with the chosen device, and the installed engines by name.
+def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine], dict[str, Detector]]:
+    """Returns the settings with the chosen device, and the installed engines and detectors by name.
 
     From here on, SIGTERM ends the process with exit status 0. Raises InvalidWeights, NoGpu.
     """
@@ -46,13 +48,15 @@ def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, En
     for engine in engines.values():
         if isinstance(engine, CachesEmbeddings):
             engine.embeddings = cache  # one cache and budget for all engines
-    return settings, engines
+    detectors = load_detectors(settings.device, settings.weights_dir, settings.threads)
+    return settings, engines, detectors
 
 
 def serve(settings: ServerSettings) -> None:
     """Serves HTTP until SIGTERM, which drains the requests in progress. Raises InvalidWeights, NoGpu."""
-    settings, engines = load_engines(settings)
-    application = create_app(settings, engines, lambda: S3Storage(threads=in_flight_max(settings.workers)))
+    settings, engines, detectors = load_engines(settings)
+    threads = in_flight_max(settings.workers)
+    application = create_app(settings, engines, lambda: S3Storage(threads), detectors)
     # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
     uvicorn.run(
         application,
@@ -70,10 +74,10 @@ def run_worker(settings: ServerSettings, *, once: bool) -> None:
     Raises InvalidSettings, InvalidWeights, NoGpu, and what `QueueWorker.run` raises.
     """
     settings.require("queue_url", "results_bucket")
-    settings, engines = load_engines(settings)
+    settings, engines, detectors = load_engines(settings)
     threads = in_flight_max(settings.workers)
     queue = SqsQueue(settings.queue_url, threads)
-    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, once=once))
+    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, detectors, once=once))
 
 
 def main() -> int:

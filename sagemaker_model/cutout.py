@@ -1,28 +1,49 @@
-"""Processes one image: from the bytes of a file or array to the bytes of its result."""
+"""Processes one image: from the bytes of a file or array to the bytes of its results.
+
+decode ──► detect ──► predict ──► refine ──► foreground ──► layout ──► encode
+         (labels)   (the engine)           once for each result
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
 from maskdrop import __version__, catalog
-from maskdrop.errors import InputError, InvalidBackground
+from maskdrop.background import BackgroundImage
+from maskdrop.edit import EditorModel
+from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt
 from maskdrop.job import Subject
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Format, Output, Region
-from maskdrop.prompt import Prompts
+from maskdrop.output import CONTENT_TYPE, Output, Region
+from maskdrop.prompt import Prompt, Prompts
+from sagemaker_model.detectors.base import Detector
+from sagemaker_model.detectors.labels import Labels, knows
+from sagemaker_model.detectors.targets import (
+    INSTANCES_MAX,
+    Target,
+    Targets,
+    empty_alpha,
+    find_targets,
+    union,
+    without,
+)
 from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.engines.sam import Masks
+from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.layout import Rectangle, lay_out, plan
+from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
 from sagemaker_model.imaging.refine import to_full_size
+from sagemaker_model.imaging.resize import resized
 
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
@@ -30,20 +51,47 @@ ImageReader = Callable[[bytes, Limits], DecodedImage]
 ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
 """Encodes the result: `pixels.encode`, or `arrays.write_array`, which ignores `format`."""
 
+PERSON = "person"
+"""The label that points without one select where SAM is not installed."""
+
+EVERYTHING_SIDE = 1024
+"""Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several results of an image.
+
+    data: the encoded result. width, height: of the result, in pixels.
+    label, score, box: of the instance; see `ResultItem`.
+    """
+
+    data: bytes
+    width: int
+    height: int
+    label: str = ""
+    score: float = 0.0
+    box: Rectangle | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
     """A finished image.
 
-    data: the encoded result. width, height: of the result, in pixels.
+    data: the encoded result; b"" where `edit` is set. width, height: of the result, in pixels.
+    format: the file format of every result, or "json" for detections.
     full_size: width and height that the result has with the size "original".
     subject: its box is in pixels of the upright source, for every layout.
     box_in_result: the subject's box in pixels of the result: x0, y0, x1, y1; None if no subject was found.
     timings: milliseconds by stage.
+    parts: one for each instance or candidate; () where the result is the only one.
+    edit: the input of the editor, where the job goes on with its stage "edit".
+    cost_usd: price of paid services, in US dollars.
+    engine: that processed the image, which may not be that of the options.
     """
 
     data: bytes
-    format: Format
+    format: str
     width: int
     height: int
     full_size: tuple[int, int]
@@ -51,11 +99,24 @@ class Cutout:
     box_in_result: Rectangle | None
     warnings: tuple[str, ...]
     timings: dict[str, float]
+    parts: tuple[Part, ...] = ()
+    edit: EditFiles | None = None
+    cost_usd: float = 0.0
+    engine: str = ""
+
+    @property
+    def content_type(self) -> str:
+        return content_type(self.format)
+
+
+def content_type(name: str) -> str:
+    """Returns the content type of a result's format."""
+    return "application/json" if name == "json" else {**CONTENT_TYPE}[name]  # type: ignore[index]
 
 
 @dataclass(slots=True)
 class Timings:
-    """Measures the stages of an image, in milliseconds."""
+    """Measures the stages of an image, in milliseconds. A stage that runs several times is the sum."""
 
     ms: dict[str, float] = field(default_factory=dict)
 
@@ -63,7 +124,7 @@ class Timings:
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.ms[name] = round((time.perf_counter() - start) * 1000, 1)
+        self.ms[name] = round(self.ms.get(name, 0.0) + (time.perf_counter() - start) * 1000, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +135,26 @@ class CutoutRequest:
     prompts: Prompts
     options: Options
     timings: Timings
+    targets: Targets = field(default_factory=Targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmenter:
+    """An engine with one image.
+
+    alpha: returns the alpha of the union of the prompts. everything: returns the masks of all objects, at a size
+    (width, height); only of engines whose row of the catalogue has `everything`.
+    """
+
+    alpha: Callable[[Prompts], Alpha]
+    everything: Callable[[tuple[int, int]], Masks]
+
+    @classmethod
+    def of(cls, engine: Any, rgb: Pixels) -> Segmenter:
+        """Runs the network at each call."""
+        return cls(
+            lambda prompts: engine.predict(rgb, prompts), lambda size: engine.everything(engine.embed(rgb), size)
+        )
 
 
 def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReader = decode) -> CutoutRequest:
@@ -92,43 +173,161 @@ def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReade
     return CutoutRequest(image, prompts, options, timings)
 
 
+def with_targets(request: CutoutRequest, detector: Detector) -> CutoutRequest:
+    """Resolves the prompts of a request to targets. Without SAM, points select the person that they mark.
+
+    Raises what `detector.detect` raises, and InvalidPrompt where the engine needs a prompt and there is none.
+    """
+    prompts, rgb, options = request.prompts, request.image.rgb, request.options
+    if catalog.engine(options.engine).everything and not prompts and options.task != "mask":
+        raise InvalidPrompt(
+            f"The engine {options.engine!r} needs a box or points: give at least one for the subject. Without a prompt "
+            'it supports the task "mask", which returns all objects.'
+        )
+    # SAM segments boxes and points better than a detector does; other engines take the detector's boxes and masks.
+    by_detector = not catalog.engine(options.engine).everything
+    if by_detector and knows(detector, PERSON):
+        prompts = tuple(
+            replace(one, label=PERSON) if one.points and not (one.box or one.label) else one for one in prompts
+        )
+    if not any(prompt.label for prompt in prompts):
+        return replace(request, targets=find_targets(rgb, prompts, detector))
+    with request.timings.stage("detect"):
+        return replace(request, targets=find_targets(rgb, prompts, detector, masks=by_detector))
+
+
 def render(
     decoded: CutoutRequest,
-    predicted: Alpha,
+    segmenter: Segmenter,
     engine: Engine,
     limits: Limits,
     write: ImageWriter = encode,
     background: bytes = b"",
+    editor: EditorModel | None = None,
 ) -> Cutout:
-    """Refines the engine's alpha, composes the result and encodes it.
+    """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. Raises
-    InvalidBackground, and ResolutionTooHigh for a result above the limits or above the maximum of its format.
+    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
+    apply to the images of an edit; None raises ValueError for options with an edit. Raises InvalidBackground,
+    ResolutionTooHigh for a result above the limits or above the maximum of its format, MaskEmpty and MaskFull.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
     has_image = isinstance(output.background, BackgroundImage)
     background_image = _decode_background(background, limits) if has_image else None
-    with timings.stage("refine"):
-        alpha = FULL_SIZE_ALPHA[row.returns](predicted, image)
-        if output.roi:
-            alpha = _clear_outside(alpha, output.roi)
+    everything = row.everything and not decoded.targets.prompted
+    with timings.stage("predict"):
+        if everything:
+            instances = _everything(segmenter, image)
+            predicted = union([alpha for _, alpha in instances]) if instances else empty_alpha()
+        else:
+            predicted = _union(decoded.targets, segmenter)
+            instances = _instances(decoded.targets, segmenter) if options.instances == "each" else []
+    compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
+    alpha = compose.full_size(predicted, refined=not everything)
     subject = subject_of(alpha)
-    warnings = image.warnings + predicted.warnings
+    warnings = image.warnings + decoded.targets.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: {row.name} finds {row.subject} and found none; all of the image is background.",)
-    rgb = image.rgb
-    if output.channels == "rgba":
-        with timings.stage("foreground"):
-            rgb = estimate_foreground(rgb, alpha)
-    with timings.stage("layout"):
-        layout = plan(output, alpha)
-        limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times as large as the image
-        rgb, alpha = lay_out(rgb, alpha, output, layout, image, background_image)
-    with timings.stage("encode"):
-        result = write(rgb, alpha, output, image.dpi, _provenance(options, engine))
+    size = image.rgb.shape[1], image.rgb.shape[0]
+    if options.edit:
+        if editor is None:
+            raise ValueError("Options with an edit need an editor.")
+        with timings.stage("edit_files"):
+            files = edit_files(image.rgb, alpha, editor)
+        return Cutout(
+            b"", output.format, *size, size, subject, subject.box, warnings, timings.ms, edit=files,
+            cost_usd=decoded.targets.cost_usd, engine=options.engine,
+        )  # fmt: skip
+    data, layout = compose.encode(alpha)
+    parts = tuple(compose.part(compose.full_size(one, refined=not everything), target) for target, one in instances)
     box_in_result = layout.to_result(subject.box) if subject.box else None
-    return Cutout(result, output.format, *layout.size, layout.full_size, subject, box_in_result, warnings, timings.ms)
+    return Cutout(
+        data, output.format, *layout.size, layout.full_size, subject, box_in_result, warnings, timings.ms, parts,
+        cost_usd=decoded.targets.cost_usd, engine=options.engine,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Composer:
+    """Makes the results of one image from the alpha of each."""
+
+    image: DecodedImage
+    options: Options
+    limits: Limits
+    write: ImageWriter
+    background: DecodedImage | None
+    timings: Timings
+    provenance: Mapping[str, str]
+
+    def full_size(self, predicted: Alpha, *, refined: bool) -> Pixels:
+        """Returns the alpha at the image's size, HxW uint8. refined: False for masks that are only enlarged."""
+        output, task = self.options.output, self.options.task
+        with self.timings.stage("refine"):
+            if refined:
+                alpha = FULL_SIZE_ALPHA[catalog.engine(self.options.engine).returns](predicted, self.image)
+            else:
+                size = self.image.rgb.shape[1], self.image.rgb.shape[0]
+                alpha = np.rint(resized(predicted.values, size) * 255).astype(np.uint8)
+            if output.roi:
+                alpha = _clear_outside(alpha, output.roi)
+            if task == "mask":
+                alpha = np.asarray(cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)[1], np.uint8).reshape(alpha.shape)
+        return alpha
+
+    def encode(self, alpha: Pixels) -> tuple[bytes, Layout]:
+        """Returns the encoded result and its geometry."""
+        output, rgb = self.options.output, self.image.rgb
+        if output.channels == "rgba":
+            with self.timings.stage("foreground"):
+                rgb = estimate_foreground(rgb, alpha)
+        with self.timings.stage("layout"):
+            layout = plan(output, alpha)
+            self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
+            rgb, alpha = lay_out(rgb, alpha, output, layout, self.image, self.background)
+        with self.timings.stage("encode"):
+            return self.write(rgb, alpha, output, self.image.dpi, self.provenance), layout
+
+    def part(self, alpha: Pixels, target: Target) -> Part:
+        """Returns the result of one instance."""
+        data, layout = self.encode(alpha)
+        subject = subject_of(alpha)
+        score = subject.score if target.score is None else target.score
+        return Part(data, *layout.size, target.label, score, subject.box)
+
+
+def _union(targets: Targets, segmenter: Segmenter) -> Alpha:
+    """Returns the alpha of all targets to keep, without those to ignore; of the whole image without prompts."""
+    if not targets.prompted:
+        return segmenter.alpha(())
+    kept = _alpha(targets.keep, segmenter)
+    return without(kept, _alpha(targets.ignore, segmenter)) if targets.ignore else kept
+
+
+def _alpha(targets: Sequence[Target], segmenter: Segmenter) -> Alpha:
+    """Returns the union of targets. The engine segments those without a mask of their own."""
+    parts = [target.mask for target in targets if target.mask]
+    if prompts := tuple(target.prompt for target in targets if target.mask is None):
+        parts.append(segmenter.alpha(prompts))
+    return union(parts) if parts else empty_alpha()
+
+
+def _instances(targets: Targets, segmenter: Segmenter) -> list[tuple[Target, Alpha]]:
+    """Returns the alpha of each target to keep, without those to ignore."""
+    ignored = _alpha(targets.ignore, segmenter) if targets.ignore else None
+    alphas = [(target, _alpha([target], segmenter)) for target in targets.keep]
+    return [(target, without(alpha, ignored) if ignored else alpha) for target, alpha in alphas]
+
+
+def _everything(segmenter: Segmenter, image: DecodedImage) -> list[tuple[Target, Alpha]]:
+    """Returns the masks of all objects under a grid of points, the best first, at most INSTANCES_MAX."""
+    height, width = image.rgb.shape[:2]
+    scale = min(1.0, EVERYTHING_SIDE / max(height, width))
+    masks = segmenter.everything((max(1, round(width * scale)), max(1, round(height * scale))))
+    return [
+        (Target(Prompt(), score=float(score)), Alpha(mask.astype(np.float32)))
+        for mask, score in zip(masks.masks[:INSTANCES_MAX], masks.scores, strict=False)
+    ]
 
 
 def cut_out(
@@ -139,12 +338,114 @@ def cut_out(
     read: ImageReader = decode,
     write: ImageWriter = encode,
     background: bytes = b"",
+    detector: Detector | None = None,
+    editor: EditorModel | None = None,
 ) -> Cutout:
-    """Runs all steps in the calling thread. Raises what `decode_image` and `render` raise."""
+    """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
+
+    Raises what `decode_image`, `with_targets` and `render` raise.
+    """
+    decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
+    segmenter = Segmenter.of(engine, decoded.image.rgb)
+    return render(decoded, segmenter, engine, limits, write, background, editor)
+
+
+def detect_objects(
+    data: bytes, options: Options, detector: Detector, limits: Limits, read: ImageReader = decode
+) -> Cutout:
+    """Detects the labels of the prompts, or all labels that the detector lists, and returns them as JSON.
+
+    Raises what `decode_image` and `detector.detect` raise.
+    """
     decoded = decode_image(data, options, limits, read)
-    with decoded.timings.stage("predict"):
-        predicted = engine.predict(decoded.image.rgb, decoded.prompts)
-    return render(decoded, predicted, engine, limits, write, background)
+    image = decoded.image
+    with decoded.timings.stage("detect"):
+        if decoded.prompts:
+            targets = find_targets(image.rgb, decoded.prompts, detector)
+            ignored = {target.prompt.box for target in targets.ignore}
+            found = [(one.label, one.score or 0.0, one.prompt.box) for one in targets.keep]
+            rows = [row for row in found if row[2] not in ignored]
+            warnings, cost_usd = targets.warnings, targets.cost_usd
+        else:
+            every = detector.detect(image.rgb)
+            rows = list(zip(every.labels, map(float, every.scores), map(_as_box, every.boxes), strict=True))
+            warnings, cost_usd = (), every.cost_usd
+    height, width = image.rgb.shape[:2]
+    rows.sort(key=lambda row: -row[1])
+    detections = [
+        {"label": label, "score": round(score, 4), "box": [round(value, 1) for value in box or ()]}
+        for label, score, box in rows
+    ]
+    known = None if detector.labels is None else list(detector.labels)
+    report = {"width": width, "height": height, "engine": options.engine, "labels": known, "detections": detections}
+    subject = _detected_subject(rows, width, height)
+    return Cutout(
+        json.dumps(report, separators=(",", ":"), ensure_ascii=False).encode(), "json", width, height, (width, height),
+        subject, subject.box, image.warnings + warnings, decoded.timings.ms, cost_usd=cost_usd,
+    )  # fmt: skip
+
+
+def _as_box(values: Any) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, values)
+    return x0, y0, x1, y1
+
+
+def _detected_subject(rows: Sequence[tuple[str, float, Any]], width: int, height: int) -> Subject:
+    """Returns the detection with the highest score as subject. coverage: its share of the image."""
+    if not rows:
+        return Subject(None, 0.0, 0.0)
+    x0, y0, x1, y1 = rows[0][2]
+    box = max(0, int(x0)), max(0, int(y0)), min(width, round(x1)), min(height, round(y1))
+    return Subject(box, (x1 - x0) * (y1 - y0) / (width * height), rows[0][1])
+
+
+def compose_candidates(
+    data: bytes,
+    options: Options,
+    stored_alpha: bytes,
+    generated: Sequence[bytes],
+    engine: Engine,
+    limits: Limits,
+) -> Cutout:
+    """Composes the generated images of an edit with the source: the last stage of a job with an edit.
+
+    stored_alpha: the PNG of `EditFiles.alpha`. generated: one image file for each candidate, at least one. The first
+    candidate is the result too. Raises the InputErrors of `decode_image`, and EditRefused for a generated image that
+    cannot be decoded.
+    """
+    if options.edit is None:
+        raise ValueError("The options have no edit.")
+    decoded = decode_image(data, replace(options, prompts=()), limits)
+    image, timings = decoded.image, decoded.timings
+    alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
+    parts, layout = [], None
+    for file in generated:
+        with timings.stage("generated"):
+            backdrop = _decode_generated(file, limits)
+        if options.edit.change == "background":
+            shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
+            source, visible = image, alpha
+        else:
+            shown = options
+            source, visible = replaced_subject(image, alpha, backdrop)
+        compose = _Composer(source, shown, limits, encode, backdrop, timings, _provenance(options, engine))
+        encoded, layout = compose.encode(visible)
+        parts.append(Part(encoded, *layout.size))
+    if layout is None:
+        raise ValueError("An edit needs at least one generated image.")
+    subject = subject_of(alpha)
+    box_in_result = layout.to_result(subject.box) if subject.box else None
+    return Cutout(
+        parts[0].data, options.output.format, *layout.size, layout.full_size, subject, box_in_result, image.warnings,
+        timings.ms, tuple(parts), engine=options.engine,
+    )  # fmt: skip
+
+
+def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+    try:
+        return decode(data, limits)
+    except InputError as error:
+        raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
 def _decode_background(data: bytes, limits: Limits) -> DecodedImage:

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from lambdas.adapters.errors import code_of, translated_errors
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, ErrorInfo, MaskdropError, error_of
-from maskdrop.job import Result
+from maskdrop.job import Result, ResultItem
 from maskdrop.wire import Facts, ImageResponse, Invocation
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ class SageMakerInteractive:
                     raise _container_error(error) from error
                 raise
         facts, content_type = Facts.from_header(response["CustomAttributes"]), response["ContentType"]
-        if content_type == "application/json":
-            return ImageResponse(facts, content_type, Result.from_json(json.loads(body)["result"]))
+        if content_type == "application/json" and invocation.options.task != "detect":
+            data = json.loads(body)
+            results = tuple(ResultItem.from_json(one) for one in data.get("results", ()))
+            return ImageResponse(facts, content_type, Result.from_json(data["result"]), results)
         return ImageResponse(facts, content_type, body)
 
 

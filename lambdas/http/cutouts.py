@@ -1,4 +1,4 @@
-"""POST /v1/cutouts: parses a request for one image and builds the response.
+"""POST /v1/cutouts, /v1/masks, /v1/detections and /v1/edits: parse a request for one image and build the response.
 
 Request body, one of:
 - the image (image/*, application/octet-stream)
@@ -8,8 +8,8 @@ Request body, one of:
 Options can also be sent in the query, and as JSON in the header X-Maskdrop-Options. The header overrides the query; the
 body overrides both.
 
-Response: 200 with the file; 303 with its URL if it is larger than BYTES_MAX; 202 with a job if no result is available
-now.
+Response: 200 with the file, or with the URLs of several results; 303 with the URL of a result that is larger than
+BYTES_MAX; 202 with a job if no result is available now.
 """
 
 from __future__ import annotations
@@ -25,11 +25,19 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.http.forms import parts_of
-from maskdrop.errors import EmptyFile, FileTooLarge, InvalidOptions, UnknownPreset, UnsupportedFormat
+from maskdrop.background import BackgroundImage
+from maskdrop.catalog import Task, default_engine
+from maskdrop.errors import (
+    EmptyFile,
+    FileTooLarge,
+    InvalidOptions,
+    OptionsConflict,
+    UnknownPreset,
+    UnsupportedFormat,
+)
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
 from maskdrop.options import Options, parsed
-from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
 from maskdrop.wire import Facts, ImageResponse
@@ -62,8 +70,8 @@ class CutoutRequest:
         return web.fetch(self.source).body if isinstance(self.source, str) else self.source
 
 
-def parse_request(event: APIGatewayProxyEvent, presets: Presets) -> CutoutRequest:
-    """Parses the body, header and query of a request.
+def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | None = None) -> CutoutRequest:
+    """Parses the body, header and query of a request. task: that of the path; None for a path with any task.
 
     Raises InvalidOptions, OptionsConflict, UnknownPreset, InvalidPrompt, UnknownEngine, UnsupportedFormat, EmptyFile,
     FileTooLarge, and the errors of `presets.find`.
@@ -91,7 +99,18 @@ def parse_request(event: APIGatewayProxyEvent, presets: Presets) -> CutoutReques
     if not source:
         raise EmptyFile("The request has no image: it has 0 bytes.")
     check_size(source)
-    return CutoutRequest(source, *options_of(presets, _nested(event.query_string_parameters), header, fields))
+    layers = [_nested(event.query_string_parameters), header, fields]
+    if task:
+        _check_task(task, layers)
+        layers.append({"task": task})
+    return CutoutRequest(source, *options_of(presets, *layers))
+
+
+def _check_task(task: Task, layers: Sequence[Mapping[str, Any]]) -> None:
+    """Raises OptionsConflict for another task than that of the path."""
+    for layer in layers:
+        if layer.get("task") not in (None, task):
+            raise OptionsConflict(f'"task" must be "{task}" or absent at this URL; got {layer["task"]!r:.80}.')
 
 
 def body_of(event: APIGatewayProxyEvent) -> bytes:
@@ -123,11 +142,24 @@ def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Re
         # Relative to /v1/cutouts, because stages and custom domains add a prefix that the service does not know.
         return Response(202, "application/json", reply.to_json(), {"Location": f"jobs/{reply.id}"})
     headers: dict[str, str | list[str]] = {**headers_of(reply.facts)}
+    if reply.results and isinstance(reply.file, Result):
+        body = with_urls({"result": reply.file.to_json(), "results": [one.to_json() for one in reply.results]},
+                         storage, link_s=link_s)  # fmt: skip
+        return Response(200, "application/json", body, headers)
     if isinstance(reply.file, Result):
         url = storage.link(reply.file.bucket, reply.file.key, seconds=link_s)
         body = {"result": {**reply.file.to_json(), "url": url}}
         return Response(303, "application/json", body, headers | {"Location": url})
     return Response(200, reply.content_type, reply.file, headers)
+
+
+def with_urls(data: dict[str, Any], storage: Storage, *, link_s: int) -> dict[str, Any]:
+    """Adds a presigned URL to each result of a job or response in its JSON form. link_s: its lifetime in seconds."""
+    files = [data.get("result"), *(one["result"] for one in data.get("results", ()))]
+    for file in files:
+        if file:
+            file["url"] = storage.link(file["bucket"], file["key"], seconds=link_s)
+    return data
 
 
 def headers_of(facts: Facts) -> dict[str, str]:
@@ -176,6 +208,8 @@ def _merged(preset: Options, layers: Sequence[Mapping[str, Any]]) -> Options:
     """Returns the options of a preset, overridden by the layers, each field of `output` on its own."""
     fields = preset.to_json()
     output = dict(fields["output"])
+    if preset.engine == default_engine(preset.task, prompted=bool(preset.prompts)).name:
+        del fields["engine"]  # the task and the prompts of the layers decide
     for layer in layers:
         fields |= {name: value for name, value in layer.items() if name != "preset"}
         output |= layer.get("output") or {}
@@ -183,7 +217,7 @@ def _merged(preset: Options, layers: Sequence[Mapping[str, Any]]) -> Options:
     overridden = any("background" in (layer.get("output") or {}) for layer in layers)
     if overridden and isinstance(merged.output.background, BackgroundImage):
         raise InvalidOptions(
-            '"output.background" must be a colour or "blur"; only a preset can name an image.', "background"
+            '"output.background" must not be an image here; only a preset can name an image.', "background"
         )
     return merged
 
@@ -194,9 +228,12 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
     A field that is not a top-level option belongs to `output`. Empty fields are ignored, because forms send them.
     """
     flat = {name: value for name, value in flat.items() if value}
-    options: dict[str, Any] = {name: flat.pop(name) for name in ("preset", "task", "engine") if name in flat}
+    texts = ("preset", "task", "engine", "instances")
+    options: dict[str, Any] = {name: flat.pop(name) for name in texts if name in flat}
     if prompt := flat.pop("prompt", None):
         options["prompt"] = _json(prompt, '"prompt"')
+    if edit := flat.pop("edit", None):
+        options["edit"] = _json(edit, '"edit"') if edit.lstrip().startswith("{") else edit
     return {**options, "output": flat}
 
 

@@ -25,7 +25,7 @@ from lambdas.http.page import POLICY, page
 from lambdas.observe import logger
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, add_usage, count_call, usage_of
-from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, Task
 from maskdrop.errors import (
     AuthFailed,
     InvalidOptions,
@@ -109,10 +109,7 @@ def health(settings: Settings) -> dict[str, Any]:
 def one_job(job_id: str, caller: Caller, settings: Settings, services: Services) -> dict[str, Any]:
     """Returns the job. The presigned URL of its result is valid for `settings.link_s` seconds. Raises JobNotFound."""
     job = find_job(job_id, caller, services)
-    data = job.to_json()
-    if job.result:
-        data["result"]["url"] = services.storage.link(job.result.bucket, job.result.key, seconds=settings.link_s)
-    return data
+    return cutouts.with_urls(job.to_json(), services.storage, link_s=settings.link_s)
 
 
 def find_job(job_id: str, caller: Caller, services: Services) -> Job:
@@ -310,17 +307,32 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         query = app.current_event.query_string_parameters
         return usage(query, app.context["caller"], app.context["services"], app.context["now"])
 
-    @app.post("/v1/cutouts")
-    def _cut_out() -> Response[Any]:
+    def process_image(task: Task | None) -> Response[Any]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         owner = app.context["caller"].owner
-        request = cutouts.parse_request(app.current_event, services.presets)
+        request = cutouts.parse_request(app.current_event, services.presets, task)
         start = time.monotonic()
         image = request.image(services.web)
         spent_s = time.monotonic() - start
         reply = cut_out_now(image, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
         add_usage(services.registry, owner, now, pictures=1)
         return cutouts.response(reply, services.storage, link_s=settings.link_s)
+
+    @app.post("/v1/cutouts")
+    def _cut_out() -> Response[Any]:
+        return process_image(None)
+
+    @app.post("/v1/masks")
+    def _mask() -> Response[Any]:
+        return process_image("mask")
+
+    @app.post("/v1/detections")
+    def _detect() -> Response[Any]:
+        return process_image("detect")
+
+    @app.post("/v1/edits")
+    def _edit() -> Response[Any]:
+        return process_image("replace")
 
     for dialect in DIALECTS:
         dialect.add_routes(app)

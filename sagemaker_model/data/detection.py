@@ -117,7 +117,7 @@ def read_set(folder: Path, split: str | None = None) -> DetectionSet:
         raise InvalidData(
             f"{path} cannot be read: {error.strerror}. `maskdrop data prepare-detection` writes it."
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidData(f"{path} is not a COCO list of instances ({type(error).__name__}: {error}).") from error
     if boxes_of:
         raise InvalidData(f"{path} has annotations of images that it does not list: {', '.join(map(str, boxes_of))}.")

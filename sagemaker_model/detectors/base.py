@@ -42,7 +42,9 @@ class Detector(Protocol):
     """
 
     weights_sha256: str
-    labels: tuple[str, ...] | None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None: ...
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Reads and verifies the weights.

@@ -60,8 +60,8 @@ def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bo
             warnings.append(f"label_not_found: found no {prompt.label!r} in the image.")
         if len(instances) > INSTANCES_MAX:
             warnings.append(
-                f"instances_omitted: found {len(instances)} instances of {prompt.label!r}; the {INSTANCES_MAX} with the "
-                "highest confidence are used."
+                f"instances_omitted: found {len(instances)} instances of {prompt.label!r}; the {INSTANCES_MAX} with "
+                "the highest confidence are used."
             )
         targets[prompt.mode] += instances[:INSTANCES_MAX]
     return Targets(tuple(targets["keep"]), tuple(targets["ignore"]), bool(prompts), tuple(warnings), cost_usd)
@@ -123,8 +123,8 @@ def empty_alpha() -> Alpha:
 def union(parts: Iterable[Alpha]) -> Alpha:
     """The larger value of several alphas at each pixel, at the size of the largest one."""
     found = list(parts)
-    height, width = max((one.values.shape for one in found), key=lambda shape: shape[0] * shape[1])
-    values = [one.values if one.values.shape == (height, width) else resized(one.values, (width, height)) for one in found]
+    shape = max((one.values.shape for one in found), key=lambda shape: shape[0] * shape[1])
+    values = [one.values if one.values.shape == shape else resized(one.values, shape[::-1]) for one in found]
     warnings = dict.fromkeys(warning for one in found for warning in one.warnings)
     return Alpha(np.maximum.reduce(values), tuple(warnings))
 

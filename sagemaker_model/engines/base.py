@@ -102,12 +102,14 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) 
     """
     engines: dict[str, Engine] = {}
     for row in rows:
+        if row.returns == "boxes":
+            continue  # a detector: `detectors.labels.load_detectors`
         module, _, name = row.factory.partition(":")
         engine = cast(Engine, getattr(importlib.import_module(module), name)())
         try:
             engine.setup(device, weights_dir, threads)
         except NotInstalled as error:
-            if row.name == DEFAULT_ENGINE[row.task]:
+            if row.name in (DEFAULT_ENGINE[task] for task in row.tasks):
                 raise
             log.info("engine %s is not installed: %s", row.name, error)
             continue

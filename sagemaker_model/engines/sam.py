@@ -59,6 +59,10 @@ GPU_PROMPTS_AT_ONCE, CPU_PROMPTS_AT_ONCE = 64, 4
 """Prompts that are decoded together. On two cores four take 28 ms each; sixteen take 44 ms each, as they exceed the
 CPU's cache."""
 
+GPU_POINTS_PER_SIDE, CPU_POINTS_PER_SIDE = 32, 16
+"""Points along each side of the grid of the everything mode. 32 is the published value. On two cores 16 take 7 to 12 s
+by the figures of `maskdrop.prompt.MARKS_MAX`; 32 would take up to 50 s of the deadline of 60 s."""
+
 EMBEDDING_BYTES = 512 * 1024 * 1024
 """Default size of the embedding cache in memory: 60 images of SAM 2.1, 240 of SAM 1."""
 
@@ -186,11 +190,11 @@ class Sam:
         """Raises InvalidPrompt if there is no prompt."""
         if not prompts:
             raise InvalidPrompt(f"The engine {self.name!r} needs a box or points: give at least one for the subject.")
-        return self._encoder_input(rgb)
+        return self.encoder_input(rgb)
 
     def embed(self, rgb: Pixels) -> Embedding:
         """Returns the embedding of an image, for `masks` and `everything`."""
-        return self.infer([self._encoder_input(rgb)])[0]
+        return self.infer([self.encoder_input(rgb)])[0]
 
     def infer(self, batch: Sequence[EncoderInput]) -> list[Embedding]:
         """Returns one embedding for each input. Encodes each image once, and only those that are not cached."""
@@ -220,13 +224,16 @@ class Sam:
             return self._threshold(logits[:, 1:].reshape(-1, *logits.shape[2:]), scores[:, 1:].ravel(), size)
         return self._threshold(*self._best_masks(logits, scores, prompts), size)
 
-    def everything(self, output: Embedding, size: tuple[int, int], points_per_side: int = 32) -> Masks:
+    def everything(self, output: Embedding, size: tuple[int, int], points_per_side: int | None = None) -> Masks:
         """Returns the masks of the objects under a grid of points, the best first, at `size` (width, height).
 
+        points_per_side: None for GPU_POINTS_PER_SIDE or CPU_POINTS_PER_SIDE.
         The result takes N bytes for each pixel of `size`: for a large image, give a smaller size of its aspect ratio.
         The working memory is bounded: one chunk of prompts, and the masks kept so far.
         """
-        prompts = grid_prompts(size, points_per_side)
+        on_gpu = self._network.prompts_at_once == GPU_PROMPTS_AT_ONCE
+        default = GPU_POINTS_PER_SIDE if on_gpu else CPU_POINTS_PER_SIDE
+        prompts = grid_prompts(size, points_per_side or default)
         masks, scores = np.zeros((0, 0, 0), np.float16), np.zeros(0, np.float32)
         step = self._network.prompts_at_once
         for start in range(0, len(prompts), step):
@@ -249,7 +256,8 @@ class Sam:
         confident &= _stability(covered, STABILITY_OFFSET) >= STABILITY_MIN
         return masks[confident].astype(np.float16), scores[confident]
 
-    def _encoder_input(self, rgb: Pixels) -> EncoderInput:
+    def encoder_input(self, rgb: Pixels) -> EncoderInput:
+        """Returns an image as `infer` takes it, for `everything`; `prepare` also checks the prompts."""
         pixels = self._normalised(rgb)
         sha256 = hashlib.sha256(self.weights_sha256.encode())
         sha256.update(pixels.data)

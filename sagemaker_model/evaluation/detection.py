@@ -53,6 +53,11 @@ class Found:
         known = labels >= 0
         return cls(detections.boxes[known], detections.scores[known], labels[known])
 
+    def from_score(self, score: float) -> Found:
+        """Returns the detections with this score or a higher one."""
+        sure = self.scores >= score
+        return Found(self.boxes[sure], self.scores[sure], self.labels[sure])
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
@@ -153,7 +158,7 @@ def count_matches(
     """Counts correct, missed and extra boxes by class, at the IoU `iou` and for detections of at least `score`.
     Raises InvalidData for another number of images."""
     _check_lengths(truths, found)
-    sure = [Found(one.boxes[at], one.scores[at], one.labels[at]) for one in found for at in [one.scores >= score]]
+    sure = [one.from_score(score) for one in found]
     counts = {}
     for label, name in enumerate(names):
         outcome = _match_class(truths, sure, label, np.array([iou]), None)

@@ -35,6 +35,7 @@ from maskdrop.errors import (
 from maskdrop.job import RESULTS_PREFIX, Job, Source, dropped, queued
 from maskdrop.options import Options
 from maskdrop.wire import Item, bundle_of, sources_of
+from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.serving.queue import POLL_S, RECEIVE_MAX, VISIBILITY_TIMEOUT_MAX_S, Message, Queue
 from sagemaker_model.serving.runtime import Runtime, in_flight_max
@@ -212,13 +213,19 @@ class QueueWorker:
 
 
 async def run_worker(
-    settings: ServerSettings, engines: Mapping[str, Engine], storage: Storage, queue: Queue, *, once: bool
+    settings: ServerSettings,
+    engines: Mapping[str, Engine],
+    storage: Storage,
+    queue: Queue,
+    detectors: Mapping[str, Detector] | None = None,
+    *,
+    once: bool,
 ) -> None:
     """Processes messages until SIGTERM or SIGINT, or, if `once`, until the queue is empty.
 
     Raises what `QueueWorker.run` raises.
     """
-    runtime = Runtime(settings, engines, storage)
+    runtime = Runtime(settings, engines, storage, detectors)
     worker = QueueWorker(settings, runtime, storage, queue)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, worker.stop)

@@ -9,16 +9,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeGuard, TypeVar
 
 import numpy as np
 
 from maskdrop import catalog
+from maskdrop.background import BackgroundImage
+from maskdrop.edit import EDITORS, EditorModel, alpha_key, candidate_key
 from maskdrop.errors import InputError, Internal, InvalidBackground, MaskdropError, SourceError, UnknownEngine
-from maskdrop.job import Result, Source
+from maskdrop.job import Result, ResultItem, Source
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import Bundle, Item, Outcome, Overflow
 from sagemaker_model.cutout import (
@@ -26,12 +29,20 @@ from sagemaker_model.cutout import (
     CutoutRequest,
     ImageReader,
     ImageWriter,
+    Segmenter,
     Timings,
+    compose_candidates,
     cut_out,
     decode_image,
+    detect_objects,
     render,
+    with_targets,
 )
+from sagemaker_model.detectors.base import Detector
+from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
+from sagemaker_model.engines.prompted import resolve
+from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
 from sagemaker_model.imaging.pixels import decode, encode
 from sagemaker_model.serving.batcher import Batcher
@@ -55,11 +66,21 @@ def in_flight_max(workers: int) -> int:
 
 
 class Runtime:
-    """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop."""
+    """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop.
 
-    def __init__(self, settings: ServerSettings, engines: Mapping[str, Engine], storage: Storage) -> None:
+    detectors: by name, as `load_detectors` returns them.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        engines: Mapping[str, Engine],
+        storage: Storage,
+        detectors: Mapping[str, Detector] | None = None,
+    ) -> None:
         self._settings = settings
         self._engines = engines
+        self._detectors: dict[str, Detector] = {"labels": Labels(), **(detectors or {})}
         self._unavailable: dict[str, EngineUnavailable] = {}
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s)
@@ -92,6 +113,9 @@ class Runtime:
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
+        for name in self._detectors:
+            if not catalog.engine(name).paid:
+                await self.cut_out(image, Options(task="detect", engine=name))
         self._warm = True
         available = ", ".join(name for name in self._engines if name not in self._unavailable)
         log.info("ready on device %s: %s; %d workers", self._settings.device, available, self._workers.count)
@@ -118,32 +142,55 @@ class Runtime:
         return self._workers.stuck + self._batcher.stuck
 
     async def cut_out(
-        self, data: bytes, options: Options, read: ImageReader = decode, write: ImageWriter = encode
+        self,
+        data: bytes,
+        options: Options,
+        read: ImageReader = decode,
+        write: ImageWriter = encode,
+        editor: EditorModel | None = None,
     ) -> Cutout:
-        """Processes one image; raises what `decode_image` and `render` raise, UnknownEngine and DeadlineExceeded.
+        """Processes one image. editor: whose limits apply to the images of an edit.
 
-        On the CPU one worker runs all steps. For a GPU, one worker prepares the image and another renders the result;
-        in between the image shares a batch.
+        Raises what `detect_objects`, `decode_image`, `with_targets` and `render` raise, UnknownEngine and
+        DeadlineExceeded. On the CPU one worker runs all steps. For a GPU, one worker prepares the image and another
+        renders the results; in between the image shares a batch.
         """
-        engine, limits = self._engine(options.engine), self._settings.limits
+        limits, run = self._settings.limits, self._workers.run
+        if catalog.engine(options.engine).returns == "boxes":
+            detector = self._detector(options.engine)
+            return await run(partial(detect_objects, data, options, detector, limits, read))
+        name = resolve(options.engine, self._engines.keys() - self._unavailable.keys())
+        options = replace(options, engine=name)
+        engine, labels = self._engine(name), self._detectors["labels"]
         background = await self._background(options)
         if not self._on_gpu(engine):
-            return await self._workers.run(partial(cut_out, data, options, engine, limits, read, write, background))
+            return await run(partial(cut_out, data, options, engine, limits, read, write, background, labels, editor))
 
-        def prepare() -> tuple[CutoutRequest, Prepared]:
-            decoded = decode_image(data, options, limits, read)
+        def prepare() -> tuple[CutoutRequest, Prepared | None]:
+            decoded = with_targets(decode_image(data, options, limits, read), labels)
             with decoded.timings.stage("prepare"):
-                return decoded, engine.prepare(decoded.image.rgb, decoded.prompts)
+                return decoded, self._prepared(engine, decoded)
 
         def finish() -> Cutout:
-            with decoded.timings.stage("finish"):
-                alpha = engine.finish(output, decoded.image.rgb, decoded.prompts)
-            return render(decoded, alpha, engine, limits, write, background)
+            segmenter = Segmenter(
+                lambda prompts: engine.finish(output, decoded.image.rgb, prompts),
+                lambda size: engine.everything(output, size),  # type: ignore[attr-defined]
+            )
+            return render(decoded, segmenter, engine, limits, write, background, editor)
 
-        decoded, prepared = await self._workers.run(prepare)
-        with decoded.timings.stage("predict"):
-            output = await self._batcher.infer(options.engine, engine, prepared)
-        return await self._workers.run(finish)
+        decoded, prepared = await run(prepare)
+        with decoded.timings.stage("batch"):
+            output = None if prepared is None else await self._batcher.infer(name, engine, prepared)
+        return await run(finish)
+
+    def _prepared(self, engine: BatchedEngine, decoded: CutoutRequest) -> Prepared | None:
+        """Returns the network's input; None where no label of the prompts was found."""
+        if decoded.targets.prompted:
+            prompts = tuple(target.prompt for target in (*decoded.targets.keep, *decoded.targets.ignore))
+            return engine.prepare(decoded.image.rgb, prompts) if decoded.targets.keep else None
+        if isinstance(engine, Sam):  # the everything mode
+            return engine.encoder_input(decoded.image.rgb)
+        return engine.prepare(decoded.image.rgb, ())
 
     async def _background(self, options: Options) -> bytes:
         """Reads the background image's file from S3; b"" without a background image. Raises InvalidBackground."""
@@ -157,8 +204,9 @@ class Runtime:
         except (InputError, SourceError) as error:
             raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
-    async def write_overflow(self, cutout: Cutout, overflow: Overflow) -> Result:
-        """Writes a result that is too large for its response to S3. Raises StorageUnavailable, NotAllowed."""
+    async def write_overflow(self, cutout: Cutout, overflow: Overflow) -> tuple[Result, tuple[ResultItem, ...]]:
+        """Writes results that are too large or too many for their response to S3. Raises StorageUnavailable,
+        NotAllowed."""
         return await self.run_io(partial(write_overflow, cutout, overflow, self._storage))
 
     async def mark_started(self, bundle: Bundle) -> None:
@@ -189,12 +237,44 @@ class Runtime:
             return existing
         with timings.stage("read"):
             data = await self.run_io(partial(read_source, item.source, self._storage, self._settings.limits))
-        cutout = await self.cut_out(data, item.options)
+        cutout = await (self._compose(item, data) if item.stage == "compose" else self._segment(item, data))
         timings.ms.update(cutout.timings)
         with timings.stage("write"):
             outcome = await self.run_io(partial(writer.write, cutout))
         outcome.timings.update(timings.ms)
         return outcome
+
+    async def _segment(self, item: Item, data: bytes) -> Cutout:
+        return await self.cut_out(data, item.options, editor=EDITORS[item.editor])
+
+    async def _compose(self, item: Item, data: bytes) -> Cutout:
+        """Composes the candidates of an edit. Segments the image again where the stored alpha has expired."""
+        limits = self._settings.limits
+        name = resolve(item.options.engine, self._engines.keys() - self._unavailable.keys())
+
+        async def stored(key: str) -> bytes:
+            return await self.run_io(partial(read_source, Source(item.result.bucket, key), self._storage, limits))
+
+        try:
+            alpha = await stored(alpha_key(item.id))
+        except SourceError:
+            segmented = await self._segment(item, data)
+            if segmented.edit is None:
+                raise
+            alpha = segmented.edit.alpha
+        generated = [await stored(candidate_key(item.id, one.number)) for one in item.candidates]
+        engine = self._engine(name)
+        return await self._workers.run(
+            partial(compose_candidates, data, item.options, alpha, generated, engine, limits)
+        )
+
+    def _detector(self, name: str) -> Detector:
+        """Raises UnknownEngine for a detector that is not installed on this server."""
+        try:
+            return self._detectors[name]
+        except KeyError:
+            installed = ", ".join(sorted(self._detectors))
+            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {installed}.") from None
 
     def _engine(self, name: str) -> Engine:
         """Raises UnknownEngine for an engine that is not installed on this server, EngineUnavailable."""

@@ -3,6 +3,7 @@
     GET  /ping         200 after the weights are loaded and one image has passed through each engine; 503 while a worker
                        is stuck, so that SageMaker replaces the instance.
     POST /invocations  A JSON bundle: the response has one outcome for each item (maskdrop/wire.py).
+                       The JSON of an older system, an image with a box: the response is its mask (predecessor.py).
                        An image: the response is its result. The header X-Amzn-SageMaker-Custom-Attributes of the
                        request holds the options; in the response it holds facts about the result. If the request names
                        an overflow and the result is larger than its limit, the result is written to S3 and the response
@@ -16,24 +17,27 @@ runtime.py processes the images.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from maskdrop.errors import FileTooLarge, Internal, QueueFull, UnsupportedFormat
+from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, QueueFull, UnsupportedFormat
 from maskdrop.options import Options
-from maskdrop.output import CONTENT_TYPE
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Bundle, BundleResponse, Facts, Invocation, Outcome
 from sagemaker_model.cutout import Cutout, ImageReader
+from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging import arrays
 from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.serving import predecessor
 from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime, known_error
 from sagemaker_model.serving.storage import Storage
@@ -45,6 +49,9 @@ log = logging.getLogger(__name__)
 BUNDLE_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of a bundle's JSON: 64 items with the longest keys that S3 allows, in both buckets, take about 200 kB; a
 thousand points each, of 17 digits, take 3 MB more."""
+
+JSON_BYTES = 1024
+"""Bytes of the JSON around an image in base64."""
 
 RETRY_AFTER_S = 5
 """The `Retry-After` of a full server: the time for about ten images on one core."""
@@ -70,7 +77,7 @@ class ModelServer:
     async def invocations(self, request: Request) -> Response:
         media_type = _media_types(request.headers.get("content-type", ""))[0]
         if media_type == "application/json":
-            return await self._process_bundle(request)
+            return await self._process_json(request)
         if media_type == arrays.CONTENT_TYPE:
             return await self._process_image(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
         if media_type.startswith("image/") or media_type == "application/octet-stream":
@@ -109,18 +116,24 @@ class ModelServer:
         return response
 
     async def _image_response(self, cutout: Cutout, invocation: Invocation, *, as_array: bool) -> Response:
-        """Returns the response with the result, or with its place in S3 if it is larger than the overflow's limit."""
+        """Returns the response with the result, or with its place in S3 if it is larger than the overflow's limit.
+
+        Several results are always written there. Raises InvalidOptions where the request names no overflow.
+        """
         headers = {CUSTOM_ATTRIBUTES: self._facts(cutout, invocation.options).to_header()}
         overflow = invocation.overflow
-        if overflow and not as_array and len(cutout.data) > overflow.bytes_max:
-            result = await self._runtime.write_overflow(cutout, overflow)
-            return JSONResponse({"result": result.to_json()}, headers=headers)
-        media_type = arrays.CONTENT_TYPE if as_array else CONTENT_TYPE[cutout.format]
+        if cutout.parts and overflow is None:
+            raise InvalidOptions("Several results need an overflow: the S3 location that they are written to.")
+        if overflow and not as_array and (cutout.parts or len(cutout.data) > overflow.bytes_max):
+            result, results = await self._runtime.write_overflow(cutout, overflow)
+            body = {"result": result.to_json(), "results": [one.to_json() for one in results]}
+            return JSONResponse(body, headers=headers)
+        media_type = arrays.CONTENT_TYPE if as_array else cutout.content_type
         return Response(cutout.data, media_type=media_type, headers=headers)
 
     def _facts(self, cutout: Cutout, options: Options) -> Facts:
         return Facts(
-            engine=options.engine,
+            engine=cutout.engine or options.engine,
             device=self._settings.device,
             width=cutout.width,
             height=cutout.height,
@@ -131,33 +144,57 @@ class ModelServer:
             timings=cutout.timings,
         )
 
-    # A bundle
+    # JSON
 
-    async def _process_bundle(self, request: Request) -> Response:
+    async def _process_json(self, request: Request) -> Response:
+        """Responds to a bundle, or to the request of an older system."""
+        bytes_max = max(BUNDLE_BYTES_MAX, 4 * self._settings.max_bytes // 3 + JSON_BYTES)
+        size = _content_length(request, bytes_max)
+        with self._admission.admit(0, bytes_max if size is None else size):
+            body = await _read_body(request, bytes_max)
+        data = _object(body)
+        if predecessor.IMAGE in data or predecessor.BOX in data:
+            return await self._process_predecessor(data)
+        return await self._process_bundle(body)
+
+    async def _process_predecessor(self, data: Mapping[str, Any]) -> Response:
+        image, options = predecessor.parse(data)
+        with self._admission.admit(1, len(image)):
+            cutout = await self._runtime.cut_out(image, options, write=predecessor.write_mask)
+        return Response(predecessor.response(cutout.data), media_type="application/json")
+
+    async def _process_bundle(self, body: bytes) -> Response:
         start = time.perf_counter()
-        bundle = await _read_bundle(request)
+        if len(body) > BUNDLE_BYTES_MAX:
+            raise _too_large(BUNDLE_BYTES_MAX)
+        bundle = Bundle.from_bytes(body)
         with self._admission.admit(len(bundle.items)):
             await self._runtime.mark_started(bundle)
             outcomes = await asyncio.gather(*(self._runtime.process(item) for item in bundle.items))
         wall_ms = (time.perf_counter() - start) * 1000
         failed = sum(outcome.error is not None for outcome in outcomes)
         log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, wall_ms)
-        body = BundleResponse(
+        response = BundleResponse(
             bundle=bundle.id,
             device=self._settings.device,
             wall_ms=wall_ms,
             usd_per_hour=self._settings.usd_per_hour,
             outcomes=tuple(outcomes),
         )
-        return Response(body.to_bytes(), media_type="application/json")
+        return Response(response.to_bytes(), media_type="application/json")
 
 
-def create_app(settings: ServerSettings, engines: Mapping[str, Engine], storage: Callable[[], Storage]) -> Starlette:
+def create_app(
+    settings: ServerSettings,
+    engines: Mapping[str, Engine],
+    storage: Callable[[], Storage],
+    detectors: Mapping[str, Detector] | None = None,
+) -> Starlette:
     """Returns the server as an ASGI app. `storage` is called once, when the app starts."""
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        runtime = Runtime(settings, engines, storage())
+        runtime = Runtime(settings, engines, storage(), detectors)
         application.state.server = ModelServer(settings, runtime)
         await runtime.warm_up()
         yield
@@ -225,10 +262,15 @@ async def _read_body(request: Request, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-async def _read_bundle(request: Request) -> Bundle:
-    """Raises FileTooLarge and what `Bundle.from_bytes` raises."""
-    _content_length(request, BUNDLE_BYTES_MAX)
-    return Bundle.from_bytes(await _read_body(request, BUNDLE_BYTES_MAX))
+def _object(body: bytes) -> dict[str, Any]:
+    """Raises InvalidOptions for a body that is not a JSON object."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOptions("The body must be valid JSON.") from error
+    if not isinstance(data, dict):
+        raise InvalidOptions("The body must be a JSON object.")
+    return data
 
 
 def _too_large(bytes_max: int) -> FileTooLarge:

@@ -23,11 +23,12 @@ from sagemaker_model.evaluation.detection import Found, coco_scores
 from sagemaker_model.training import box_losses, losses
 from sagemaker_model.training.samples import NO_OBJECT
 from sagemaker_model.training.settings import TrainingSettings
-from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, mask_rcnn_state, modnet_state
 from sagemaker_model.weights.published import portrait_state
 
 if TYPE_CHECKING:
     from sagemaker_model.nets.attention_unet import AttentionUNet
+    from sagemaker_model.nets.mask_rcnn import MaskRCNN
     from sagemaker_model.nets.portrait import Portrait
     from sagemaker_model.nets.rt_detr import RtDetr
     from sagemaker_model.nets.tiny_detector import TinyDetector
@@ -167,17 +168,12 @@ class Instance(Objective):
     A mask is one instance. In training mode, the network computes its losses itself.
     """
 
+    net: MaskRCNN
+
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         with self.autocast(image):
-            parts: dict[str, Tensor] = self.net(list(image), [_target(mask) for mask in target[:, 0] > 0.5])
+            parts = self.net.losses(image, [_target(mask) for mask in target[:, 0] > 0.5])
         return torch.stack([part.float() for part in parts.values()]).sum()
-
-    def matte(self, net: nn.Module, image: Tensor) -> Tensor:
-        """Returns the mask with the highest score of each image; an empty mask if nothing was detected."""
-        detections: list[dict[str, Tensor]] = net(list(image))
-        return torch.stack(
-            [one["masks"][0] if len(one["masks"]) else torch.zeros_like(image[0, :1]) for one in detections]
-        )
 
 
 class Detection(Objective):
@@ -302,23 +298,10 @@ def _rt_detr(given: Start) -> nn.Module:
     return RtDetr(given.names, given.start)
 
 
-def _mask_rcnn(_given: Start) -> nn.Module:
-    """Returns torchvision's Mask R-CNN, ResNet-50 with FPN, with the classes background and subject. Only the heads are
-    trainable; the norms of the backbone are frozen, with an epsilon of 0."""
-    try:
-        from torchvision.models.detection import MaskRCNN
-        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-        from torchvision.ops import FrozenBatchNorm2d
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch version
-        raise InvalidSettings(f"mask-rcnn needs torchvision, which cannot be imported: {error}") from error
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=0)
-    net: nn.Module = MaskRCNN(backbone, num_classes=2)
-    for module in net.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.eps = 0.0  # the published weights were trained without epsilon
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad = name.startswith("roi_heads.")
-    return net
+def _mask_rcnn(given: Start) -> nn.Module:
+    from sagemaker_model.nets.mask_rcnn import MaskRCNN
+
+    return MaskRCNN(given.settings.side)
 
 
 _NETWORKS: dict[str, tuple[Callable[[Start], nn.Module], type[Objective]]] = {
@@ -357,7 +340,7 @@ def objective_of(
     names: tuple[str, ...] = (),
 ) -> Objective:
     """Returns the objective of a network. start: initial weights; None for random ones. names: classes of a detector.
-    Raises InvalidSettings, InvalidWeights."""
+    Raises InvalidSettings, InvalidWeights, NotInstalled."""
     create_network, create_objective = _NETWORKS[network]
     net = create_network(Start(settings, start, names))
     if start is not None and not start.is_dir():
@@ -378,6 +361,8 @@ def _initial_state(network: str, net: nn.Module, start: Path) -> State:
     state = load_checkpoint(start)
     if network.startswith("modnet"):
         return modnet_state(state)
+    if network == "mask-rcnn":
+        state = mask_rcnn_state(state) | {"side": net.state_dict()["side"]}
     if layers := CLASS_LAYERS.get(network):
         new = net.state_dict()
         same_shape = {name: tensor for name, tensor in state.items() if new.get(name, tensor).shape == tensor.shape}

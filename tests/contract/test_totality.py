@@ -43,10 +43,14 @@ from maskdrop.job import STATES, State
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, FIELDS, PIXELS_MAX, Channels, Format, Output, Size
 from maskdrop.presets import PRESETS
+from maskdrop.prompt import FIELDS as PROMPT_FIELDS
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive, Settings
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, no_conversion
+from sagemaker_model.data.prepare_boxes import BoxKind
 from sagemaker_model.engines.verification import Optimisation
+from sagemaker_model.evaluation.detection import DetectionScores
+from sagemaker_model.evaluation.detection_run import FIGURES
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
@@ -144,6 +148,7 @@ OUTPUT_VALUES = {
     "crop": "10%",
     "scale": "50%",
     "position": "0% 100%",
+    "shadow": "drop 40%",
     "background": "blur 5%",
 }
 """A value of each output field that is not its default."""
@@ -176,7 +181,7 @@ def test_every_kind_of_prediction_has_a_conversion_to_alpha() -> None:
     check_rows(get_args(Returns), {"sagemaker_model.cutout.FULL_SIZE_ALPHA": FULL_SIZE_ALPHA})
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [name for name, row in ENGINES.items() if row.returns != "boxes"])
 def test_the_container_converts_what_an_engine_of_the_catalogue_returns(name: str) -> None:
     assert FULL_SIZE_ALPHA[ENGINES[name].returns] is not no_conversion
 
@@ -224,7 +229,11 @@ def test_every_published_weight_is_documented() -> None:
     check_rows(known(), {"the weights of docs/models.md": page_rows("docs/models.md", "| name | file")})
 
 
-PROMPTS: dict[PromptKind, Prompt] = {"box": Prompt((1, 2, 3, 4)), "points": Prompt(None, ((1, 2, 1),))}
+PROMPTS: dict[PromptKind, Prompt] = {
+    "box": Prompt((1, 2, 3, 4)),
+    "points": Prompt(None, ((1, 2, 1),)),
+    "label": Prompt(label="face"),
+}
 
 
 def test_every_kind_of_prompt_is_refused_by_an_engine_that_does_not_take_it() -> None:
@@ -238,8 +247,17 @@ def test_every_kind_of_prompt_is_refused_by_an_engine_that_does_not_take_it() ->
         get_args(PromptKind),
         {
             "the prompts that Options.from_json refuses": refused,
-            "maskdrop.prompt.Prompt": [field.name for field in fields(Prompt)],
-            "the schema Prompt of the OpenAPI document": {*schema.components()["Prompt"]["properties"]} - {"labels"},
+            "maskdrop.prompt.Prompt": {field.name for field in fields(Prompt)} - {"select", "min_confidence", "mode"},
+        },
+    )
+
+
+def test_every_field_of_a_prompt_is_in_every_table() -> None:
+    check_rows(
+        PROMPT_FIELDS,
+        {
+            "maskdrop.prompt.Prompt": {field.name for field in fields(Prompt)} | {"labels"},  # part of its points
+            "the schema Prompt of the OpenAPI document": schema.components()["Prompt"]["properties"],
         },
     )
 
@@ -306,7 +324,7 @@ def test_every_optimisation_and_engine_is_in_the_table_of_optimisations_on_a_gpu
     header, start = page_text("docs/models.md", "| engine | `half`"), "| engine | `half`"
     check_rows(get_args(Optimisation), {"docs/models.md, columns": code_spans(header)})
     engines = {name for cells in page_table("docs/models.md", start) for name in code_spans(cells[0])}
-    check_rows(ENGINES, {"docs/models.md, rows": engines})
+    check_rows([name for name, row in ENGINES.items() if row.returns == "alpha"], {"docs/models.md, rows": engines})
 
 
 def test_every_metric_of_the_functions_is_documented() -> None:
@@ -372,6 +390,8 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
+    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "spending_cap_reached",
+    "model_retired", "model_not_in_region",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
 
@@ -617,6 +637,16 @@ def test_every_measure_is_in_every_table() -> None:
             "docs/operations.md": {name for name in names if _is_in(name, documented)},
         },
     )
+
+
+def test_every_figure_of_a_detector_is_a_column() -> None:
+    names = {field.name for field in fields(DetectionScores)} - {"classes", "ar_small", "ar_medium", "ar_large"}
+    check_rows(names, {"sagemaker_model.evaluation.detection_run.FIGURES": set(FIGURES.values())})
+
+
+def test_every_form_of_detection_data_is_documented() -> None:
+    rows = {row[0].strip("`") for row in page_table("docs/detector.md", "| form | files | boxes |")}
+    check_rows(get_args(BoxKind), {"docs/detector.md": rows})
 
 
 def _is_in(name: str, text: str) -> bool:

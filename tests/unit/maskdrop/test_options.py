@@ -72,7 +72,7 @@ def test_a_thousand_points_are_the_maximum() -> None:
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, 1, 9]}}, InvalidPrompt, "no area"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, math.nan, 9]}}, InvalidPrompt, "from -1000000"),
-        ({"prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "does not support boxes"),
+        ({"engine": "portrait", "prompt": {"box": [1, 2, 3, 9]}}, InvalidPrompt, "does not support boxes"),
         ({"engine": "grabcut", "prompt": {"points": [[1, 2]]}}, InvalidPrompt, "does not support points"),
         ({"engine": "sam", "prompt": 1}, InvalidPrompt, "object"),
         ({"engine": "sam", "prompt": [[1, 2]]}, InvalidPrompt, "object"),

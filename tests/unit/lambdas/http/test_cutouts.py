@@ -11,11 +11,12 @@ import pytest
 from lambdas.http.cutouts import BODY_MAX
 from lambdas.http.routes import process
 from maskdrop.access import Caller, usage_of
+from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadableImage
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Colour, Output
+from maskdrop.output import Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.services import Download
@@ -175,7 +176,7 @@ def test_the_body_overrides_the_header_which_overrides_the_query() -> None:
     assert requested_options(world) == Options(output=Output("webp", "alpha", size="hd"))
 
 
-@pytest.mark.parametrize("query", [{"task": "mask"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
+@pytest.mark.parametrize("query", [{"task": "paint"}, {"size": "huge"}, {"prompt": '{"box": [1]}'}, {"preset": "a b"}])
 def test_an_invalid_option_is_rejected_even_if_another_overrides_it(query: dict[str, Any]) -> None:
     options = {"task": "cutout", "preset": "matte", "prompt": {}, "output": {"size": "hd"}}
     body = json.dumps({"image_base64": ENCODED, **options}).encode()
@@ -210,7 +211,8 @@ def test_a_preset_can_name_a_background_image() -> None:
     world = World()
     world.registry.put("preset", "shop", {"output": {"format": "jpg", "background": WALL}})
     post(world, PHOTO, preset="shop", size="hd")
-    assert requested_options(world).output == Output("jpg", size="hd", background=BackgroundImage(**WALL))
+    wall = BackgroundImage(WALL["bucket"], WALL["key"])
+    assert requested_options(world).output == Output("jpg", size="hd", background=wall)
     post(world, PHOTO, preset="shop", background="red")
     assert requested_options(world).output == Output("jpg", background=Colour(255, 0, 0))
 
@@ -281,7 +283,7 @@ ENCODED = base64.b64encode(PHOTO).decode()
         ({"image_base64": ENCODED, "preset": "none"}, (422, "unknown_preset")),
         ({"image_base64": ENCODED, "engine": 7}, (400, "invalid_options")),
         ({"image_base64": ENCODED, "engine": "none"}, (400, "unknown_engine")),
-        ({"image_base64": ENCODED, "prompt": BOX}, (422, "invalid_prompt")),
+        ({"image_base64": ENCODED, "engine": "selfie", "prompt": BOX}, (422, "invalid_prompt")),
         ({"image_base64": ENCODED, "colour": "red"}, (400, "invalid_options")),
     ],
 )
@@ -312,7 +314,7 @@ def test_a_body_without_an_image_is_rejected(body: bytes, content_type: str | No
     assert world.interactive.requests == []
 
 
-@pytest.mark.parametrize("query", [{"task": "mask"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
+@pytest.mark.parametrize("query", [{"task": "paint"}, {"colour": "red"}, {"format": "bmp"}, {"prompt": "{"}])
 def test_an_invalid_query_is_rejected(query: dict[str, Any]) -> None:
     assert refusal(post(World(), PHOTO, **query)) == (400, "invalid_options")
 

@@ -362,8 +362,11 @@ def test_engines_are_listed_with_their_prompts_and_whether_they_are_interactive(
     assert status == 200
     found = {engine["name"]: engine for engine in body["engines"]}
     assert found.keys() == ENGINES.keys()
-    assert [name for name, engine in found.items() if engine["default"]] == [DEFAULT_ENGINE["cutout"]]
-    assert found["sam"]["prompts"] == ["box", "points"]
+    assert [name for name, engine in found.items() if engine["default"]] == [
+        DEFAULT_ENGINE["cutout"],
+        DEFAULT_ENGINE["detect"],
+    ]
+    assert found["sam"]["prompts"] == ["box", "label", "points"]
     now = {name for name, engine in found.items() if engine["interactive"]}
     assert now == ({name for name, engine in ENGINES.items() if engine.light} if mode == "serverless" else set())
 

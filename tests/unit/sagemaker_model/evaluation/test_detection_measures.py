@@ -118,7 +118,7 @@ def random_case(seed: int, classes: int = 3) -> tuple[list[DetectionRecord], lis
     return truths, finds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_figures_equal_those_of_pycocotools(seed: int) -> None:
     truths, finds = random_case(seed)

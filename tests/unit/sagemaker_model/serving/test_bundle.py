@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from maskdrop.edit import Candidate
 from maskdrop.errors import EmptyFile, FileTooLarge, SourceMissing, SourceReplaced, StorageUnavailable
 from maskdrop.job import Source, Subject
 from maskdrop.options import Options
 from maskdrop.wire import Destination, Item
-from sagemaker_model.cutout import Cutout
+from sagemaker_model.cutout import Cutout, Part
+from sagemaker_model.imaging.edits import EditFiles
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.serving.bundle import JOB, SEQUENCER, ResultWriter, read_source
 from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
@@ -130,3 +132,67 @@ def test_a_result_that_changes_during_every_write_raises_storage_unavailable() -
     storage.write = lambda *_: False  # type: ignore[method-assign]
     with pytest.raises(StorageUnavailable):
         first.write(CUTOUT)
+
+
+# Several results
+
+PARTS = (Part(b"one", 30, 20, "face", 0.9, (1, 2, 3, 4)), Part(b"two", 3, 2, "face", 0.6, (5, 6, 7, 8)))
+SEVERAL = replace(CUTOUT, parts=PARTS)
+
+
+def test_several_results_are_written_beside_the_result_and_read_again() -> None:
+    storage = FakeStorage()
+    outcome = new_writer(storage).write(SEVERAL)
+    assert [one.result.key for one in outcome.results] == ["results/a.jpg/1.png", "results/a.jpg/2.png"]
+    assert [storage.objects["results", one.result.key][1] for one in outcome.results] == [b"one", b"two"]
+    assert [(one.label, one.score, one.box) for one in outcome.results] == [
+        ("face", 0.9, (1, 2, 3, 4)),
+        ("face", 0.6, (5, 6, 7, 8)),
+    ]
+    assert ResultWriter(ITEM, storage).existing() == outcome
+
+
+def test_a_job_with_a_missing_part_is_processed_again() -> None:
+    storage = FakeStorage()
+    outcome = new_writer(storage).write(SEVERAL)
+    del storage.objects["results", "results/a.jpg/2.png"]
+    writer = ResultWriter(ITEM, storage)
+    assert writer.existing() is None
+    assert writer.write(SEVERAL) == outcome
+
+
+def test_a_part_of_a_newer_photo_is_not_replaced() -> None:
+    storage = FakeStorage()
+    new_writer(storage, another(sequencer="0B")).write(SEVERAL)
+    del storage.objects["results", "results/a.jpg.png"]
+    with pytest.raises(SourceReplaced):
+        new_writer(storage).write(SEVERAL)
+
+
+# Edits
+
+EDIT_ITEM = replace(ITEM, options=Options.from_json({"task": "replace", "edit": {"prompts": ["é", "b"]}}))
+EDIT_CUTOUT = replace(CUTOUT, data=b"", edit=EditFiles(b"alpha", b"image", b"mask"))
+
+
+def test_the_input_of_an_editor_is_written_and_the_job_goes_on_with_the_stage_edit() -> None:
+    storage = FakeStorage()
+    outcome = new_writer(storage, EDIT_ITEM).write(EDIT_CUTOUT)
+    assert (outcome.result, outcome.next_stage) == (None, "edit")
+    files = {key: body for (_, key), (_, body) in storage.objects.items()}
+    assert files == {
+        "edits/job-1/alpha.png": b"alpha",
+        "edits/job-1/image.jpg": b"image",
+        "edits/job-1/mask.png": b"mask",
+    }
+    assert ResultWriter(EDIT_ITEM, storage).existing() == outcome
+
+
+def test_candidates_keep_their_prompts_and_seeds() -> None:
+    candidates = (Candidate(1, "é", 0, "m", 0.07), Candidate(2, "b", 0, "m", 0.07))
+    item = replace(EDIT_ITEM, stage="compose", candidates=candidates)
+    storage = FakeStorage()
+    outcome = new_writer(storage, item).write(replace(CUTOUT, parts=(Part(b"1", 3, 2), Part(b"2", 3, 2))))
+    assert [(one.prompt, one.seed) for one in outcome.results] == [("é", 0), ("b", 0)]
+    assert ResultWriter(item, storage).existing() == outcome
+    assert all(value.isascii() for stored, _ in storage.objects.values() for value in stored.metadata.values())

@@ -18,11 +18,12 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from maskdrop.background import BackgroundImage
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import NotAllowed, StorageUnavailable
 from maskdrop.job import Source
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from maskdrop.wire import (
     CUSTOM_ATTRIBUTES,
@@ -174,7 +175,7 @@ def test_invalid_options_are_refused(header: str, code: str) -> None:
 
 
 def test_a_prompt_that_the_engine_cannot_use_is_refused() -> None:
-    header = json.dumps({"prompt": {"box": [0, 0, 1, 1]}})
+    header = json.dumps({"engine": "portrait", "prompt": {"box": [0, 0, 1, 1]}})
     with running(Half()) as client:
         response = client.post(
             "/invocations", content=JPEG, headers={"Content-Type": "image/jpeg", CUSTOM_ATTRIBUTES: header}

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from maskdrop.catalog import DEFAULT_ENGINE
+from maskdrop.catalog import DEFAULT_ENGINE, SEGMENTS
 from sagemaker_model.weights import store
 from sagemaker_model.weights.download import DownloadFailed
 from sagemaker_model.weights.picklescan import CHECKPOINTS
@@ -88,7 +88,7 @@ def test_the_files_of_sam_have_their_official_names() -> None:
     assert named("sam2-base_plus").file == "sam2.1_hiera_base_plus.pt"
 
 
-@pytest.mark.parametrize("engine", DEFAULT_ENGINE.values())
+@pytest.mark.parametrize("engine", {DEFAULT_ENGINE[task] for task in SEGMENTS})
 def test_the_weights_of_a_default_engine_are_bundled(engine: str) -> None:
     weights = named(engine)
     assert weights.engine == engine
