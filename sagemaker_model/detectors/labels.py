@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from maskdrop.catalog import ENGINES
+from maskdrop.catalog import Engine as Row
 from maskdrop.errors import UnknownLabel
 from sagemaker_model.detectors.base import Detections, Detector
 from sagemaker_model.imaging.pixels import Pixels
@@ -94,6 +95,15 @@ def merged(parts: Iterable[Detections]) -> Detections:
     )
 
 
+def load_detector(row: Row, device: str, weights_dir: Path, threads: int = 1) -> Detector:
+    """Sets up the detector of a row of the catalogue. Raises InvalidWeights, and NotInstalled if its weights or a
+    package are missing."""
+    module, _, name = row.factory.partition(":")
+    detector = cast(Detector, getattr(importlib.import_module(module), name)())
+    detector.setup(device, weights_dir, threads)
+    return detector
+
+
 def load_detectors(device: str, weights_dir: Path, threads: int = 1, *, paid: bool = False) -> dict[str, Detector]:
     """Sets up every detector of the catalogue that is installed and returns them by name, in the catalogue's order.
 
@@ -103,12 +113,8 @@ def load_detectors(device: str, weights_dir: Path, threads: int = 1, *, paid: bo
     for row in ENGINES.values():
         if row.returns != "boxes" or row.name == "labels" or (row.paid and not paid):
             continue
-        module, _, name = row.factory.partition(":")
         try:
-            detector = cast(Detector, getattr(importlib.import_module(module), name)())
-            detector.setup(device, weights_dir, threads)
+            detectors[row.name] = load_detector(row, device, weights_dir, threads)
         except NotInstalled as error:
             log.info("detector %s is not installed: %s", row.name, error)
-            continue
-        detectors[row.name] = detector
     return {"labels": Labels(detectors), **detectors}
