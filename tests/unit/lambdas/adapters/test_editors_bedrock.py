@@ -105,6 +105,6 @@ def test_the_limits_of_the_table_are_those_of_the_emulator() -> None:
     )  # fmt: skip
     assert (table.prompt_max, table.seed_max, table.regions) == (bedrock.PROMPT_MAX, bedrock.SEED_MAX, bedrock.US)
     for name in ("titan", "nova"):
-        row, model = EDITORS[name], bedrock.MODELS[EDITORS[name].model]  # type: ignore[index]
+        row, model = EDITORS[name], bedrock.MODELS[EDITORS[name].model]
         assert (row.prompt_max, row.seed_max, row.side_max) == (model.prompt_max, model.seed_max, model.side_max)
         assert set(row.regions) == set(model.regions)
