@@ -47,7 +47,10 @@ from maskdrop.prompt import FIELDS as PROMPT_FIELDS
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive, Settings
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, no_conversion
+from sagemaker_model.data.prepare_boxes import BoxKind
 from sagemaker_model.engines.verification import Optimisation
+from sagemaker_model.evaluation.detection import DetectionScores
+from sagemaker_model.evaluation.detection_run import FIGURES
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
@@ -634,6 +637,16 @@ def test_every_measure_is_in_every_table() -> None:
             "docs/operations.md": {name for name in names if _is_in(name, documented)},
         },
     )
+
+
+def test_every_figure_of_a_detector_is_a_column() -> None:
+    names = {field.name for field in fields(DetectionScores)} - {"classes", "ar_small", "ar_medium", "ar_large"}
+    check_rows(names, {"sagemaker_model.evaluation.detection_run.FIGURES": set(FIGURES.values())})
+
+
+def test_every_form_of_detection_data_is_documented() -> None:
+    rows = {row[0].strip("`") for row in page_table("docs/detector.md", "| form | files | boxes |")}
+    check_rows(get_args(BoxKind), {"docs/detector.md": rows})
 
 
 def _is_in(name: str, text: str) -> bool:
