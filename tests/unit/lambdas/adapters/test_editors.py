@@ -73,6 +73,7 @@ class Client:
 
     def invoke_model(self, **values: Any) -> dict[str, Any]:
         shape = botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("InvokeModel")
+        assert shape.input_shape
         report = ParamValidator().validate(values, shape.input_shape)
         assert not report.has_errors(), report.generate_report()
         self.bodies.append(json.loads(values["body"]))
