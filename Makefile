@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/.run-$(firstword $(shell cat requirements.txt pyproject.toml | cksum))
 DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum))
-MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt | cksum))
+MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt requirements-torchvision.txt | cksum))
 TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.txt))
 DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 
@@ -139,10 +139,12 @@ $(DEV): $(RUN)
 	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	@rm -f $(VENV)/.dev-* && touch $@
 
-$(MODELS): requirements-dev.txt requirements-models.txt
+$(MODELS): requirements-dev.txt requirements-models.txt requirements-torchvision.txt
 	@echo "Creating $(VENV)-models with torch (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-models
 	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt
+	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet --no-deps --upgrade \
+		--target $(VENV)-models/torchvision -r requirements-torchvision.txt
 	@rm -f $(VENV)-models/.models-* && touch $@
 
 $(TFLITE): requirements-tflite.txt

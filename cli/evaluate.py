@@ -69,13 +69,15 @@ def evaluate(
     data: Data,
     engine: Annotated[
         str | None,
-        typer.Option(help="Engine to evaluate, through the production pipeline; required without --predictions."),
+        typer.Option(help="Engine to evaluate, through the production pipeline."),
+    ] = None,
+    trained: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a training run (`maskdrop train --out`): evaluate its best weights."),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of predictions ID.png: grey mattes, or cut-outs with alpha; required without --engine."
-        ),
+        typer.Option(help="Folder of predictions ID.png: grey mattes, or cut-outs with alpha."),
     ] = None,
     split: Split = "val",
     part: Parts = None,
@@ -87,14 +89,17 @@ def evaluate(
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Evaluate an engine or a folder of predictions against ground truth. Exits 1 if scoring fails for an image."""
+    """Evaluate an engine, a training run or a folder of predictions against ground truth. Exits 1 if scoring fails for
+    an image."""
     with print_errors():
-        if (engine is None) == (predictions is None):
-            raise LocalError("Either --engine or --predictions is required, not both.")
+        if [engine, trained, predictions].count(None) != 2:
+            raise LocalError("Exactly one of --engine, --trained and --predictions is required.")
         dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
         if predictions:
             predictor = runs.folder_predictor(predictions)
             run = _run(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
+        elif trained:
+            run = _run_trained(trained, dataset, workers, out)
         else:
             row = catalog.engine(str(engine))
             run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
@@ -222,6 +227,15 @@ def _run_engine(
     predictor = runs.engine_predictor(engine, row, truth_box=prompt is PromptFrom.truth_box)
     label = name if prompt is PromptFrom.none else f"{name} ({prompt})"
     return _run(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
+
+
+def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None) -> Run:
+    try:
+        from sagemaker_model.evaluation.trained import TrainedNetwork
+    except ModuleNotFoundError as error:
+        raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
+    network = TrainedNetwork(folder, *_device_and_threads(workers))
+    return _run(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
 
 
 def _run(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:

@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="Network: modnet, portrait or attention-unet.")],
+    network: Annotated[str, typer.Argument(help="Network: modnet, portrait, attention-unet or mask-rcnn.")],
     weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
     to: Annotated[list[Format], typer.Option(help="Export format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],

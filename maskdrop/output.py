@@ -1,8 +1,8 @@
-"""The form of a result: file format, size, position on the canvas, and background.
+"""The form of a result: file format, size, position on the canvas, shadow and background.
 
 The API, presets, the command line and the dialects share one grammar: every field is a short text that `FIELDS`
 describes and parses; `Output` contains the parsed values. Field names are remove.bg's where it has one. The geometry is
-applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, scale and position, size,
+applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, scale and position, size, shadow,
 background.
 """
 
@@ -13,8 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from maskdrop.colours import NAMES
+from maskdrop.background import (
+    BACKGROUND_GRAMMAR,
+    BACKGROUND_PATTERN,
+    Background,
+    BackgroundImage,
+    Position,
+    background,
+    position,
+)
 from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
+from maskdrop.grammar import DECIMALS, NUMBER, TO_100, percent, several, text_of
+from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
 
 Format = Literal["png", "webp", "jpg", "zip"]
 Channels = Literal["rgba", "alpha"]
@@ -41,9 +51,6 @@ SIZE_ALIASES: dict[str, Size] = {
 
 MARGIN_MAX: dict[Unit, float] = {"px": 500, "%": 50}
 SCALE_MIN = 10.0
-BLUR, BLUR_MIN, BLUR_MAX = 2.0, 0.5, 10.0
-"""Default, minimum and maximum of a blur's standard deviation, in percent of the image's longer side. Below the minimum
-it hides nothing, above the maximum it is one colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,52 +112,6 @@ class Margins:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Position of the subject in percent of the free canvas: 0 is left or top, 50 is centred."""
-
-    x: float = 50
-    y: float = 50
-
-    def __str__(self) -> str:
-        return f"{self.x:.10g}% {self.y:.10g}%"
-
-
-@dataclass(frozen=True, slots=True)
-class Colour:
-    """A colour in sRGB, each channel 0 to 255; alpha 255 is opaque."""
-
-    red: int
-    green: int
-    blue: int
-    alpha: int = 255
-
-    def __str__(self) -> str:
-        digits = bytes((self.red, self.green, self.blue, self.alpha)).hex()
-        return f"#{digits if self.alpha < 255 else digits[:6]}"
-
-
-@dataclass(frozen=True, slots=True)
-class BackgroundImage:
-    """An image in S3 as background, scaled to cover the canvas and centred."""
-
-    bucket: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Blur:
-    """The blurred background of the image. radius: standard deviation in percent of the image's longer side."""
-
-    radius: float = BLUR
-
-    def __str__(self) -> str:
-        return f"blur {self.radius:.10g}%"
-
-
-Background = Colour | BackgroundImage | Blur
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """The form of a result. By default: the whole image in its size, with straight alpha.
 
@@ -162,9 +123,10 @@ class Output:
     crop: crops the canvas to the subject with these margins; None: no crop.
     scale: share of the canvas that the subject fills in width or height, in percent; None: not scaled.
     position: position of the subject on the canvas; None: unchanged, or centred where it is scaled.
+    shadow: the shadow that the subject casts; None: no shadow.
     background: the background behind the subject; None: transparent.
 
-    Raises OptionsConflict for a matte with a background or in a zip.
+    Raises OptionsConflict for a matte with a background or a shadow, or in a zip.
     """
 
     format: Format = "png"
@@ -174,11 +136,14 @@ class Output:
     crop: Margins | None = None
     scale: float | None = None
     position: Position | None = None
+    shadow: Shadow | None = None
     background: Background | None = None
 
     def __post_init__(self) -> None:
         if self.channels == "alpha" and self.background:
             raise OptionsConflict('"output.channels" must be "rgba" with a background; got "alpha".', "channels")
+        if self.channels == "alpha" and self.shadow:
+            raise OptionsConflict('"output.channels" must be "rgba" with a shadow; got "alpha".', "channels")
         if self.channels == "alpha" and self.format == "zip":
             raise OptionsConflict('"output.channels" must be "rgba" with the format zip; got "alpha".', "channels")
 
@@ -191,12 +156,13 @@ class Output:
             "crop": self.crop,
             "scale": None if self.scale is None else f"{self.scale:.10g}%",
             "position": self.position,
+            "shadow": self.shadow,
             "background": self.background,
         }
         data: dict[str, Any] = {"format": self.format, "channels": self.channels}
         data |= {name: str(value) for name, value in chosen.items() if value is not None}
         if isinstance(self.background, BackgroundImage):
-            data["background"] = {"bucket": self.background.bucket, "key": self.background.key}
+            data["background"] = self.background.to_json()
         return data
 
     @classmethod
@@ -227,23 +193,14 @@ def parsed(data: Any) -> dict[str, Any]:
 
 # The grammar. Each parser takes any JSON value and raises ValueError for one that is not accepted.
 
-_NUMBER = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)"
-_LENGTH = re.compile(rf"(?:{_NUMBER}(px|%)|0)")
-_PERCENT = re.compile(rf"{_NUMBER}%")
-_HEX = re.compile(r"#?([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value.strip()
+_LENGTH = re.compile(rf"(?:{NUMBER}(px|%)|0)")
 
 
 def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[Any], str]:
     known = {**{value: value for value in values}, **aliases}
 
     def parse(value: Any) -> str:
-        text = _text(value)
+        text = text_of(value)
         if text not in known:
             raise ValueError
         return known[text]
@@ -261,15 +218,8 @@ def _length(text: str, maximum: dict[Unit, float]) -> Length:
     return length
 
 
-def _percent(text: str, minimum: float = 0, maximum: float = 100) -> float:
-    found = _PERCENT.fullmatch(text)
-    if not found or not minimum <= float(found[1]) <= maximum:
-        raise ValueError
-    return float(found[1])
-
-
 def _roi(value: Any) -> Region:
-    return Region(*_several([_length(part, {"%": 100}) for part in _text(value).split()], 4))
+    return Region(*several([_length(part, {"%": 100}) for part in text_of(value).split()], 4))
 
 
 def _crop(value: Any) -> Margins | None:
@@ -277,49 +227,13 @@ def _crop(value: Any) -> Margins | None:
         return None
     if value is True or value == "true":
         return Margins()
-    sides = _several([_length(part, MARGIN_MAX) for part in _text(value).split()], 1, 2, 4)
+    sides = several([_length(part, MARGIN_MAX) for part in text_of(value).split()], 1, 2, 4)
     return Margins(*(sides * (4 // len(sides))))
 
 
 def _scale(value: Any) -> float | None:
-    text = _text(value)
-    return None if text == "original" else _percent(text, SCALE_MIN)
-
-
-def _position(value: Any) -> Position | None:
-    text = _text(value)
-    if text in ("original", "center"):
-        return Position() if text == "center" else None
-    shares = _several([_percent(part) for part in text.split()], 1, 2)
-    return Position(*(shares * (2 // len(shares))))
-
-
-def _background(value: Any) -> Background:
-    if isinstance(value, dict):
-        if set(value) != {"bucket", "key"} or not all(isinstance(part, str) and part for part in value.values()):
-            raise ValueError
-        return BackgroundImage(**value)
-    text = _text(value)
-    if text.startswith("s3://"):
-        bucket, _, key = text.removeprefix("s3://").partition("/")
-        return _background({"bucket": bucket, "key": key})
-    word, *rest = text.lower().split() or [""]
-    if word == "blur":
-        return Blur(*(_percent(part, BLUR_MIN, BLUR_MAX) for part in _several(rest, 0, 1)))
-    _several(rest, 0)
-    if word in NAMES:
-        word = NAMES[word]
-    found = _HEX.fullmatch(word)
-    if not found:
-        raise ValueError
-    digits = found[1] if len(found[1]) > 4 else "".join(2 * digit for digit in found[1])
-    return Colour(*bytes.fromhex(digits))
-
-
-def _several(values: list[Any], *counts: int) -> list[Any]:
-    if len(values) not in counts:
-        raise ValueError
-    return values
+    text = text_of(value)
+    return None if text == "original" else percent(text, SCALE_MIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +250,9 @@ class Field:
     parse: Callable[[Any], Any]
 
 
-_DECIMALS = r"(?:\.[0-9]{1,3})?"
-_TO_50 = rf"(?:50(?:\.0{{1,3}})?|[1-4]?[0-9]{_DECIMALS})"
-_TO_100 = rf"(?:100(?:\.0{{1,3}})?|[1-9]?[0-9]{_DECIMALS})"
-_TO_500 = rf"(?:500(?:\.0{{1,3}})?|(?:[1-4]?[0-9])?[0-9]{_DECIMALS})"
-_PLACE = rf"(?:[0-9]{{1,6}}{_DECIMALS}px|{_TO_100}%|0)"
+_TO_50 = rf"(?:50(?:\.0{{1,3}})?|[1-4]?[0-9]{DECIMALS})"
+_TO_500 = rf"(?:500(?:\.0{{1,3}})?|(?:[1-4]?[0-9])?[0-9]{DECIMALS})"
+_PLACE = rf"(?:[0-9]{{1,6}}{DECIMALS}px|{TO_100}%|0)"
 _MARGIN = rf"(?:{_TO_500}px|{_TO_50}%|0)"
 
 FIELDS: dict[str, Field] = {
@@ -366,19 +278,18 @@ FIELDS: dict[str, Field] = {
     ),
     "scale": Field(
         f'"original", or {SCALE_MIN:g}% to 100%',
-        rf"original|(?:100(?:\.0{{1,3}})?|[1-9][0-9]{_DECIMALS})%",
+        rf"original|(?:100(?:\.0{{1,3}})?|[1-9][0-9]{DECIMALS})%",
         _scale,
     ),
     "position": Field(
         '"original", "center", or one or two of 0% to 100% (across, down)',
-        rf"original|center|{_TO_100}%(?: {_TO_100}%)?",
-        _position,
+        rf"original|center|{TO_100}%(?: {TO_100}%)?",
+        position,
     ),
+    "shadow": Field(SHADOW_GRAMMAR, SHADOW_PATTERN, shadow),
     "background": Field(
-        "a colour (3, 4, 6 or 8 hexadecimal digits, or a CSS colour name), "
-        f'"blur", "blur {BLUR_MIN:g}%" to "blur {BLUR_MAX:g}%", or an image, s3://bucket/key or {{"bucket", "key"}}',
-        "#?(?:[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})|"
-        rf"blur(?: (?:10(?:\.0{{1,3}})?|[1-9]{_DECIMALS}|0\.[5-9][0-9]{{0,2}})%)?|{'|'.join(NAMES)}",
-        _background,
+        BACKGROUND_GRAMMAR,
+        BACKGROUND_PATTERN,
+        background,
     ),
 }

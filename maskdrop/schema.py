@@ -208,6 +208,27 @@ def _prompt() -> Schema:
     return {**schema, "description": description}
 
 
+def _detections() -> Schema:
+    """The schema of the result of the task "detect"."""
+    one = record(
+        {
+            "label": of(str),
+            "score": {"type": "number", "minimum": 0, "maximum": 1, "description": "Confidence."},
+            "box": {**of(tuple[float, float, float, float]), "description": "In pixels of the upright image."},
+        }
+    )
+    labels = {"type": ["array", "null"], "items": of(str), "description": "Known labels; null for any label."}
+    return record(
+        {
+            "width": of(int),
+            "height": of(int),
+            "engine": of(str),
+            "labels": labels,
+            "detections": {"type": "array", "items": one},
+        }
+    )
+
+
 def _edit() -> Schema:
     """The schema of an edit: a text, or an object."""
     text: Schema = {"type": "string", "minLength": 1, "maxLength": PROMPT_MAX}
@@ -228,7 +249,8 @@ def _edit() -> Schema:
 def response_options() -> dict[str, Schema]:
     """Schemas of the options in a job or preset of a response."""
     output: dict[str, Schema] = {name: of(str) for name in FIELDS}
-    place = record({"bucket": of(str), "key": of(str)})
+    options = {name: of(str) for name in ("fit", "position", "fill")}
+    place = record({"bucket": of(str), "key": of(str)}, options)
     output["background"] = {"anyOf": [of(str), place]}
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}
@@ -250,6 +272,7 @@ def components() -> dict[str, Schema]:
         "Source": record(fields_of(Source)),
         "Result": record(fields_of(Result), {"url": url}),
         "ResultItem": record(fields_of(ResultItem)),
+        "Detections": _detections(),
         "Candidate": record(fields_of(Candidate)),
         "Subject": record(fields_of(Subject)),
         "Webhook": record(fields_of(Webhook)),

@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 
 from maskdrop import __version__, catalog
+from maskdrop.background import BackgroundImage
 from maskdrop.edit import EditorModel
 from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt
 from maskdrop.job import Subject
 from maskdrop.options import Options
-from maskdrop.output import CONTENT_TYPE, BackgroundImage, Output, Region
+from maskdrop.output import CONTENT_TYPE, Output, Region
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import Labels, knows

@@ -25,6 +25,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from lambdas.http.forms import parts_of
+from maskdrop.background import BackgroundImage
 from maskdrop.catalog import Task, default_engine
 from maskdrop.errors import (
     EmptyFile,
@@ -37,7 +38,6 @@ from maskdrop.errors import (
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
 from maskdrop.options import Options, parsed
-from maskdrop.output import BackgroundImage
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
 from maskdrop.wire import Facts, ImageResponse
@@ -217,7 +217,7 @@ def _merged(preset: Options, layers: Sequence[Mapping[str, Any]]) -> Options:
     overridden = any("background" in (layer.get("output") or {}) for layer in layers)
     if overridden and isinstance(merged.output.background, BackgroundImage):
         raise InvalidOptions(
-            '"output.background" must be a colour or "blur"; only a preset can name an image.', "background"
+            '"output.background" must not be an image here; only a preset can name an image.', "background"
         )
     return merged
 

@@ -20,6 +20,7 @@ from maskdrop.errors import (
     AuthFailed,
     BlockedUrl,
     DeadlineExceeded,
+    DetectorUnavailable,
     EmptyFile,
     EndpointUnavailable,
     FailedDownload,
@@ -49,9 +50,11 @@ from maskdrop.errors import (
     SourceMissing,
     StorageUnavailable,
     TableUnavailable,
+    TextNotSupported,
     TooManyRedirects,
     UnknownCursor,
     UnknownEngine,
+    UnknownLabel,
     UnknownPreset,
     UnreadableImage,
     UnsupportedFormat,
@@ -91,6 +94,7 @@ OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine
 IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
+PROMPTS: Errors = (UnknownLabel, DetectorUnavailable)
 NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
 
 TEXT: Schema = {"type": "string"}
@@ -124,40 +128,73 @@ class Operation:
     errors: Errors = ()
 
 
+FILES: dict[str, Schema] = dict.fromkeys(CONTENT_TYPE.values(), FILE)
+
+
+def _image_operation(name: str, summary: str, ok: Mapping[str, Schema], description: str = "") -> Operation:
+    """Returns the operation of a path that processes one image. ok: the body of the response 200."""
+    links = _links("get_job", "delete_job", "retry_job")
+    several: dict[str, Schema] = {
+        JSON: record({"result": ref("Result"), "results": {"type": "array", "items": ref("ResultItem")}})
+    }
+    return Operation(
+        tag="images",
+        name=name,
+        summary=summary,
+        description=f"{description} Options can be sent in the query, in the `X-Maskdrop-Options` header and in the "
+        "body. The header overrides the query; the body overrides both.".strip(),
+        parameters=[
+            *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
+            _parameter("header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False)), "Options as JSON."),
+        ],
+        body=_image_bodies(),
+        responses={
+            200: SuccessResponse(
+                "The result file. Several results are a JSON object with presigned URLs.",
+                {**several, **ok},
+                _result_headers(),
+            ),
+            202: SuccessResponse(
+                "The interactive endpoint cannot return the result now. A job was created instead.",
+                {JSON: ref("Job")},
+                {"Location": TEXT},
+                links,
+            ),
+            303: SuccessResponse(
+                "The result is too large for a response body. `Location` has a presigned URL of the file.",
+                {JSON: record({"result": ref("Result")})},
+                {"Location": TEXT, **_result_headers()},
+            ),
+        },
+        errors=(*OPTIONS, *IMAGE, *RESULT, *WEB, *NEW_JOB, *PROMPTS, TextNotSupported),
+    )
+
+
 def operations() -> dict[tuple[str, str], Operation]:
     """Returns the operations by (method, path)."""
     job = {JSON: ref("Job")}
     job_id = _parameter("path", "job_id", JOB_ID)
     links = _links("get_job", "delete_job", "retry_job")
     return {
-        ("post", "/v1/cutouts"): Operation(
-            tag="images",
-            name="cut_out",
-            summary="Cut out the subject of one image, synchronously",
-            description="Options can be sent in the query, in the `X-Maskdrop-Options` header and in the body. "
-            "The header overrides the query; the body overrides both.",
-            parameters=[
-                *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
-                _parameter(
-                    "header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False)), "Options as JSON."
-                ),
-            ],
-            body=_image_bodies(),
-            responses={
-                200: SuccessResponse("The result file.", dict.fromkeys(CONTENT_TYPE.values(), FILE), _result_headers()),
-                202: SuccessResponse(
-                    "The interactive endpoint cannot return the result now. A job was created instead.",
-                    job,
-                    {"Location": TEXT},
-                    links,
-                ),
-                303: SuccessResponse(
-                    "The result is too large for a response body. `Location` has a presigned URL of the file.",
-                    {JSON: record({"result": ref("Result")})},
-                    {"Location": TEXT, **_result_headers()},
-                ),
-            },
-            errors=(*OPTIONS, *IMAGE, *RESULT, *WEB, *NEW_JOB),
+        ("post", "/v1/cutouts"): _image_operation("cut_out", "Cut out the subject of one image, synchronously", FILES),
+        ("post", "/v1/masks"): _image_operation(
+            "mask",
+            "Segment the subject of one image, synchronously",
+            FILES,
+            "The mask is 255 on the subject and 0 elsewhere. With the engine `sam` or `sam2` and no prompt, there "
+            "is a mask of each object.",
+        ),
+        ("post", "/v1/detections"): _image_operation(
+            "detect",
+            "Detect the instances of labels in one image, synchronously",
+            {JSON: ref("Detections")},
+            "Prompts select the labels; without a prompt, all labels of the installed detectors are detected.",
+        ),
+        ("post", "/v1/edits"): _image_operation(
+            "edit",
+            "Replace the background or the subject of one image",
+            FILES,
+            "With `background`, the response is the result. With `edit`, it is a job, which generates the images.",
         ),
         ("post", "/v1/uploads"): Operation(
             tag="images",
@@ -218,7 +255,16 @@ def operations() -> dict[tuple[str, str], Operation]:
                 202: SuccessResponse("The job is queued or submitted.", job, {"Location": TEXT}, links),
             },
             errors=(
-                *(*OPTIONS, *WEB, *NEW_JOB, SourceMissing, EmptyFile, FileTooLarge, UnsupportedFormat),
+                *(
+                    *OPTIONS,
+                    *WEB,
+                    *NEW_JOB,
+                    TextNotSupported,
+                    SourceMissing,
+                    EmptyFile,
+                    FileTooLarge,
+                    UnsupportedFormat,
+                ),
                 *(IdempotencyKeyReused, RequestInProgress),
             ),
         ),

@@ -49,7 +49,7 @@ class Targets:
 def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool = False) -> Targets:
     """Returns the targets of `rgb`, HxWx3 uint8: labels become the boxes that `detector` finds.
 
-    masks: also asks the detector for masks, for engines that segment a box badly. Raises what `detector.detect` raises.
+    masks: also requests masks, for engines that segment a box badly. Raises what `detector.detect` raises.
     """
     found = _detect(rgb, prompts, detector, masks=masks)
     targets: dict[str, list[Target]] = {"keep": [], "ignore": []}

@@ -46,14 +46,15 @@ class Portrait:
 
     def _predict_square(self, square: Pixels) -> Floats:
         """SIDExSIDE float32 in 0..1 for SIDExSIDEx3 uint8."""
-        matte: Floats = run_matting(self._session, _to_planes(square)[None])[0, 0]
+        matte: Floats = run_matting(self._session, to_planes(square)[None])[0, 0]
         return matte
 
 
 def network_input(image: Pixels, side: int = SIDE) -> Floats:
     """Returns the network's input for an image of any size: 3x`side`x`side` float32, RGB in 0..1."""
-    return _to_planes(resized(image, (side, side)))
+    return to_planes(resized(image, (side, side)))
 
 
-def _to_planes(square: Pixels) -> Floats:
+def to_planes(square: Pixels) -> Floats:
+    """Returns an image HxWx3 as 3xHxW float32, RGB in 0..1."""
     return np.ascontiguousarray(square.transpose(2, 0, 1), np.float32) / np.float32(255)

@@ -81,7 +81,13 @@ class Network:
     build: Callable[[State], nn.Module]
     load_state: Callable[[Path], State]
     prepare: Callable[[Pixels], Floats]
-    side: int
+    side: int | None = None
+
+
+def _mask_rcnn(state: State) -> nn.Module:
+    from sagemaker_model.nets.mask_rcnn import sized_for
+
+    return sized_for(state)
 
 
 NETWORKS = {
@@ -103,6 +109,8 @@ NETWORKS = {
         lambda rgb: portrait.network_input(rgb, ATTENTION_UNET_SIDE),
         ATTENTION_UNET_SIDE,
     ),
+    # Its side is part of its weights: it resizes images itself.
+    "mask-rcnn": Network(_mask_rcnn, load_checkpoint, portrait.to_planes),
 }
 
 
@@ -138,7 +146,7 @@ class Exported:
 
 
 def load(name: str, weights: Path) -> nn.Module:
-    """Loads the network in eval mode. Raises ExportFailed, InvalidWeights."""
+    """Loads the network in eval mode. Raises ExportFailed, InvalidWeights, NotInstalled."""
     state = _network(name).load_state(weights)
     net = _network(name).build(state)
     load_into(net, state)
@@ -151,7 +159,9 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
     Raises ExportFailed, NotInstalled, OSError.
     """
     network = _network(name)
-    if export_format.fixed_size:
+    if _accepts_one_image(net) and export_format.suffix != ".onnx":
+        raise ExportFailed(f"{name} is exported to ONNX (onnx) only: its operators are torchvision's.")
+    if export_format.fixed_size and network.side:
         images = [resized(rgb, (network.side, network.side)) for rgb in images]
     inputs = [network.prepare(rgb) for rgb in images]
     compared, calibration = inputs[::2], inputs[1::2] or inputs
@@ -199,9 +209,10 @@ def formats(tflite_python: Path) -> dict[str, Format]:
 def to_onnx(net: nn.Module, path: Path) -> None:
     """Exports to ONNX in float32: from INPUT_NAME Nx3xHxW to OUTPUT_NAME Nx1xHxW, with variable N, H and W.
 
-    Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be quantised.
+    N is 1 for Mask R-CNN. Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be
+    quantised.
     """
-    free = {0: "n", 2: "h", 3: "w"}
+    free = {2: "h", 3: "w"} if _accepts_one_image(net) else {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecated exporter, and of instance norms in eval mode
         torch.onnx.export(
@@ -301,6 +312,10 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime 
     def get_next(self) -> dict[str, Floats] | None:
         image = next(self._images, None)
         return None if image is None else {INPUT_NAME: image[None]}
+
+
+def _accepts_one_image(net: nn.Module) -> bool:
+    return bool(getattr(net, "one_image", False))
 
 
 def _network(name: str) -> Network:

@@ -6,11 +6,14 @@ Photoshop by default and all comparable tools do the same, so a cut-out looks th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from maskdrop.drawing import bayer
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -19,22 +22,59 @@ STRIP_ROWS = 64
 """Rows composited at once. A whole image in floats would take 12 times its memory; a strip stays in the CPU cache."""
 
 
-def over(rgb: Pixels, alpha: Pixels, background: Pixels, background_alpha: Pixels) -> tuple[Pixels, Pixels]:
-    """Composites an image over a background (Porter and Duff, 1984); returns colours HxWx3 and alpha HxW, both uint8.
+Rows = Callable[[slice], tuple[Pixels, Pixels]]
+"""A layer behind an image: returns colours HxWx3 and alpha HxW, both uint8, of a range of its rows. A drawn layer is
+never in memory as a whole."""
 
-    rgb, background: HxWx3 uint8. alpha, background_alpha: HxW uint8. Any of them may be a broadcast view.
+
+def layer(rgb: Pixels, alpha: Pixels) -> Rows:
+    """A layer of arrays: rgb HxWx3 and alpha HxW, both uint8. Either may be a broadcast view."""
+    return lambda rows: (rgb[rows], alpha[rows])
+
+
+def over(rgb: Pixels, alpha: Pixels, *layers: Rows) -> tuple[Pixels, Pixels]:
+    """Composites an image over layers (Porter and Duff, 1984); returns colours HxWx3 and alpha HxW, both uint8.
+
+    rgb: HxWx3 uint8. alpha: HxW uint8. layers: from front to back, at least one.
     """
     colours, result_alpha = np.empty_like(rgb, order="C"), np.empty_like(alpha, order="C")
     for top in range(0, alpha.shape[0], STRIP_ROWS):
-        rows = slice(top, top + STRIP_ROWS)
-        front = alpha[rows] / np.float32(255)
-        back = (1 - front) * (background_alpha[rows] / np.float32(255))
-        # OpenCV's blend divides by the sum of the weights, which straight alpha requires.
-        cv2.blendLinear(
-            np.ascontiguousarray(rgb[rows]), np.ascontiguousarray(background[rows]), front, back, dst=colours[rows]
-        )
-        np.rint((front + back) * 255, out=result_alpha[rows], casting="unsafe")
+        rows = slice(top, min(top + STRIP_ROWS, alpha.shape[0]))
+        strips = [(rgb[rows], alpha[rows]), *(draw(rows) for draw in layers)]
+        behind = strips.pop()
+        while len(strips) > 1:
+            front = strips.pop()
+            if not front[1].any():
+                continue
+            behind = _strip_over(front, behind, np.empty(front[0].shape, np.uint8), np.empty(front[1].shape, np.uint8))
+        _strip_over(strips[0], behind, colours[rows], result_alpha[rows])
     return colours, result_alpha
+
+
+def _strip_over(
+    front: tuple[Pixels, Pixels], behind: tuple[Pixels, Pixels], colours: Pixels, alpha: Pixels
+) -> tuple[Pixels, Pixels]:
+    """Composites a strip over another into `colours` and `alpha`; returns both."""
+    weight = front[1] / np.float32(255)
+    rest = (1 - weight) * (behind[1] / np.float32(255))
+    # OpenCV's blend divides by the sum of the weights, which straight alpha requires.
+    cv2.blendLinear(np.ascontiguousarray(front[0]), np.ascontiguousarray(behind[0]), weight, rest, dst=colours)
+    np.rint((weight + rest) * 255, out=alpha, casting="unsafe")
+    return colours, alpha
+
+
+def dithered(values: Floats, rows: slice) -> Pixels:
+    """Rounds values HxW of 0..255 up or down by an ordered pattern, so that a slow transition has no visible bands.
+
+    Whole numbers keep their value. rows: the rows of the canvas that the values fill.
+    """
+    tile = BAYER[np.arange(rows.start, rows.stop) % len(BAYER)]
+    width = values.shape[1]
+    threshold = np.tile(tile, (1, -(-width // len(BAYER))))[:, :width]
+    return np.asarray(values + threshold, np.uint8)
+
+
+BAYER = np.array(bayer(), np.float32)
 
 
 def resized_cutout(rgb: Pixels, alpha: Pixels, size: tuple[int, int], *, blur: float = 0.0) -> tuple[Pixels, Pixels]:

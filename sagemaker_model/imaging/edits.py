@@ -10,7 +10,7 @@ import numpy as np
 from maskdrop.edit import EditorModel
 from maskdrop.errors import EditRefused, MaskEmpty, MaskFull
 from maskdrop.output import Output
-from sagemaker_model.imaging.composite import over
+from sagemaker_model.imaging.composite import layer, over
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels, encode
 from sagemaker_model.imaging.resize import resized
 
@@ -31,7 +31,7 @@ class EditFiles:
 def edit_files(rgb: Pixels, alpha: Pixels, editor: EditorModel) -> EditFiles:
     """Returns the input of the editor for `rgb`, HxWx3 uint8, with the subject `alpha`, HxW uint8.
 
-    Raises MaskEmpty and MaskFull for an alpha that leaves nothing to keep or to generate, before anything is paid, and
+    Raises MaskEmpty and MaskFull for an alpha without a subject or without a background, before anything is paid, and
     EditRefused for an aspect ratio that the editor does not accept.
     """
     height, width = alpha.shape
@@ -66,7 +66,7 @@ def replaced_subject(image: DecodedImage, alpha: Pixels, generated: DecodedImage
     height, width = alpha.shape
     front = cv2.resize(generated.rgb, (width, height), interpolation=cv2.INTER_CUBIC)
     opaque = np.full(alpha.shape, 255, np.uint8)
-    rgb, _ = over(np.asarray(front, np.uint8), alpha, image.rgb, opaque)
+    rgb, _ = over(np.asarray(front, np.uint8), alpha, layer(image.rgb, opaque))
     return replace(image, rgb=rgb), opaque
 
 

@@ -1,4 +1,4 @@
-"""Lays out a cut-out on its canvas: crop, scale, position, size and background of `maskdrop.output.Output`.
+"""Lays out a cut-out on its canvas: crop, scale, position, size, shadow and background of `maskdrop.output.Output`.
 
 The options are combined into one window of the image and one place on the canvas, so pixels are resampled at most once.
 Pixels that are only moved are copied exactly.
@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maskdrop.output import PIXELS_MAX, Blur, Colour, Margins, Output, Position, Size
-from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
+from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Position, Studio
+from maskdrop.output import PIXELS_MAX, Margins, Output, Size
+from maskdrop.studio import BACKDROPS
+from sagemaker_model.imaging.backdrop import gradient_layer, studio_layer
+from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
+from sagemaker_model.imaging.shadow import cast_shadow
 
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
@@ -72,6 +76,8 @@ def plan(output: Output, alpha: Pixels) -> Layout:
         else:
             window = box
             frame = _with_margins(box, output.crop) if output.crop else frame
+            if output.crop and output.shadow:
+                frame = _union(frame, cast_shadow(output.shadow, alpha, box).box or frame)
     frame_width, frame_height = frame[2] - frame[0], frame[3] - frame[1]
     size = _limited(frame_width, frame_height, output.size)
     x, y, width, height = _position_in_frame(output, frame, window)
@@ -97,6 +103,10 @@ def _with_margins(box: Rectangle, margins: Margins) -> Rectangle:
         x1 + round(margins.right.of(width)),
         y1 + round(margins.bottom.of(height)),
     )
+
+
+def _union(first: Rectangle, second: Rectangle) -> Rectangle:
+    return min(first[0], second[0]), min(first[1], second[1]), max(first[2], second[2]), max(first[3], second[3])
 
 
 def _position_in_frame(output: Output, frame: Rectangle, window: Rectangle) -> tuple[float, float, float, float]:
@@ -146,17 +156,33 @@ def lay_out(
     if output.channels == "alpha":
         return rgb, _place_matte(alpha, layout)
     colours, placed_alpha = _place(rgb, alpha, layout)
-    if output.background is None:
-        return colours, placed_alpha
-    if isinstance(output.background, Colour):
-        background, background_alpha = _solid(output.background, layout.size)
-    elif isinstance(output.background, Blur):
-        background, background_alpha = _blurred(source.rgb, alpha, output.background, layout)
-    else:
-        if background_image is None:
-            raise ValueError(f"{output.background} was not read; pass it as `background_image`.")
-        background, background_alpha = _cover(background_image, layout.size)
-    return over(colours, placed_alpha, background, background_alpha)
+    layers = []
+    if output.shadow and (box := visible_box(alpha)):
+        x0, _, x1, _ = layout.window
+        resolution = (layout.place[2] - layout.place[0]) / (x1 - x0)
+        shadow = cast_shadow(output.shadow, alpha, box, resolution)
+        layers.append(shadow.layer(layout.window, layout.place, layout.size))
+    if output.background is not None:
+        layers.append(_background(output, alpha, layout, source, background_image))
+    return over(colours, placed_alpha, *layers) if layers else (colours, placed_alpha)
+
+
+def _background(
+    output: Output, alpha: Pixels, layout: Layout, source: DecodedImage, image: DecodedImage | None
+) -> Rows:
+    """The background's layer at the result's size."""
+    match output.background:
+        case Colour() as colour:
+            return layer(*_solid(colour, layout.size))
+        case Gradient() as gradient:
+            return gradient_layer(gradient, layout.size)
+        case Studio(name):
+            return studio_layer(BACKDROPS[name], layout.size)
+        case Blur() as blur:
+            return layer(*_blurred(source.rgb, alpha, blur, layout))
+        case BackgroundImage() as options if image is not None:
+            return _fitted(image, options, layout.size)
+    raise ValueError(f"{output.background} was not read; pass it as `background_image`.")
 
 
 def _place(rgb: Pixels, alpha: Pixels, layout: Layout) -> tuple[Pixels, Pixels]:
@@ -213,14 +239,29 @@ def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pi
     return np.asarray(background, np.uint8), np.broadcast_to(np.uint8(255), background.shape[:2])
 
 
-def _cover(image: DecodedImage, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Resizes the centre of an image to cover the canvas without distortion, as CSS `background-size: cover` does."""
+def _fitted(image: DecodedImage, options: BackgroundImage, size: tuple[int, int]) -> Rows:
+    """Resizes an image to cover the canvas, or to be contained in it, without distortion, as CSS `background-size`
+    does."""
     height, width = image.rgb.shape[:2]
-    scale = max(size[0] / width, size[1] / height)
+    chosen = max if options.fit == "cover" else min
+    scale = chosen(size[0] / width, size[1] / height)
+    # the part of the image that is visible, and its size and place on the canvas
     crop_width, crop_height = min(width, max(1, round(size[0] / scale))), min(height, max(1, round(size[1] / scale)))
-    x, y = (width - crop_width) // 2, (height - crop_height) // 2
+    fitted = min(size[0], max(1, round(width * scale))), min(size[1], max(1, round(height * scale)))
+    x, y = _share(width - crop_width, options.position.x), _share(height - crop_height, options.position.y)
+    left, top = _share(size[0] - fitted[0], options.position.x), _share(size[1] - fitted[1], options.position.y)
     crop = slice(y, y + crop_height), slice(x, x + crop_width)
     alpha = np.broadcast_to(np.uint8(255), (height, width)) if image.alpha is None else image.alpha
-    if (crop_width, crop_height) == size:
-        return image.rgb[crop], alpha[crop]
-    return resized_cutout(image.rgb[crop], np.ascontiguousarray(alpha[crop]), size)
+    rgb, alpha = image.rgb[crop], alpha[crop]
+    if (crop_width, crop_height) != fitted:
+        rgb, alpha = resized_cutout(rgb, np.ascontiguousarray(alpha), fitted)
+    if fitted != size:
+        place = Layout((0, 0, *size), (0, 0, *fitted), size, (left, top, left + fitted[0], top + fitted[1]))
+        rgb, alpha = _on_canvas(rgb, place), _on_canvas(alpha, place)
+    if options.fill:
+        rgb, alpha = over(rgb, np.ascontiguousarray(alpha), layer(*_solid(options.fill, size)))
+    return layer(rgb, alpha)
+
+
+def _share(free: int, percent: float) -> int:
+    return int(free * percent / 100)

@@ -42,7 +42,7 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.output import Format, Output
-from sagemaker_model.imaging.composite import STRIP_ROWS, over, resized_cutout
+from sagemaker_model.imaging.composite import STRIP_ROWS, layer, over, resized_cutout
 from sagemaker_model.imaging.resize import resized
 
 log = logging.getLogger(__name__)
@@ -364,7 +364,7 @@ def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
         return _jpeg(alpha, dpi, text)
     if alpha.min() < 255:
         white = np.broadcast_to(np.uint8(255), rgb.shape)
-        rgb, _ = over(rgb, alpha, white, white[..., 0])
+        rgb, _ = over(rgb, alpha, layer(white, white[..., 0]))
     return _jpeg(rgb, dpi, text)
 
 

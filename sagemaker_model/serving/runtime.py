@@ -16,11 +16,12 @@ from typing import TypeGuard, TypeVar
 import numpy as np
 
 from maskdrop import catalog
+from maskdrop.background import BackgroundImage
 from maskdrop.edit import EDITORS, EditorModel, alpha_key, candidate_key
 from maskdrop.errors import InputError, Internal, InvalidBackground, MaskdropError, SourceError, UnknownEngine
 from maskdrop.job import Result, ResultItem, Source
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.wire import Bundle, Item, Outcome, Overflow
 from sagemaker_model.cutout import (

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.training import losses
 from sagemaker_model.training.settings import TrainingSettings
-from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
+from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, mask_rcnn_state, modnet_state
 from sagemaker_model.weights.published import portrait_state
 
 if TYPE_CHECKING:
     from sagemaker_model.nets.attention_unet import AttentionUNet
+    from sagemaker_model.nets.mask_rcnn import MaskRCNN
     from sagemaker_model.nets.portrait import Portrait
 
 EDGE_DIVISOR = 64
@@ -130,17 +131,12 @@ class Instance(Objective):
     A mask is one instance. In training mode, the network computes its losses itself.
     """
 
+    net: MaskRCNN
+
     def forward(self, image: Tensor, alpha: Tensor) -> Tensor:
         with torch.autocast(image.device.type, self.precision, enabled=self.precision != torch.float32):
-            parts: dict[str, Tensor] = self.net(list(image), [_target(mask) for mask in alpha[:, 0] > 0.5])
+            parts = self.net.losses(image, [_target(mask) for mask in alpha[:, 0] > 0.5])
         return torch.stack([part.float() for part in parts.values()]).sum()
-
-    def matte(self, net: nn.Module, image: Tensor) -> Tensor:
-        """Returns the mask with the highest score of each image; an empty mask if nothing was detected."""
-        detections: list[dict[str, Tensor]] = net(list(image))
-        return torch.stack(
-            [one["masks"][0] if len(one["masks"]) else torch.zeros_like(image[0, :1]) for one in detections]
-        )
 
 
 def _target(mask: Tensor) -> dict[str, Tensor]:
@@ -179,23 +175,10 @@ def _portrait(_settings: TrainingSettings) -> nn.Module:
     return Portrait()
 
 
-def _mask_rcnn(_settings: TrainingSettings) -> nn.Module:
-    """Returns torchvision's Mask R-CNN, ResNet-50 with FPN, with the classes background and subject. Only the heads are
-    trainable; the norms of the backbone are frozen, with an epsilon of 0."""
-    try:
-        from torchvision.models.detection import MaskRCNN
-        from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-        from torchvision.ops import FrozenBatchNorm2d
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision was built for another torch version
-        raise InvalidSettings(f"mask-rcnn needs torchvision, which cannot be imported: {error}") from error
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=0)
-    net: nn.Module = MaskRCNN(backbone, num_classes=2)
-    for module in net.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.eps = 0.0  # the published weights were trained without epsilon
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad = name.startswith("roi_heads.")
-    return net
+def _mask_rcnn(settings: TrainingSettings) -> nn.Module:
+    from sagemaker_model.nets.mask_rcnn import MaskRCNN
+
+    return MaskRCNN(settings.side)
 
 
 _NETWORKS: dict[str, tuple[Callable[[TrainingSettings], nn.Module], type[Objective]]] = {
@@ -215,7 +198,7 @@ def objective_of(
     network: str, settings: TrainingSettings, start: Path | None, precision: torch.dtype = torch.float32
 ) -> Objective:
     """Returns the objective of a network. start: initial weights; None for random ones.
-    Raises InvalidSettings, InvalidWeights."""
+    Raises InvalidSettings, InvalidWeights, NotInstalled."""
     create_network, create_objective = _NETWORKS[network]
     net = create_network(settings)
     if start is not None:
@@ -234,7 +217,8 @@ def _initial_state(network: str, net: nn.Module, start: Path) -> State:
     if network.startswith("modnet"):
         return modnet_state(state)
     if network == "mask-rcnn":  # published weights have 91 classes: their last layers are replaced by new ones
-        new = net.state_dict()
+        state, new = mask_rcnn_state(state), net.state_dict()
         same_shape = {name: tensor for name, tensor in state.items() if new.get(name, tensor).shape == tensor.shape}
-        return {name: tensor for name, tensor in new.items() if "_predictor." in name} | same_shape
+        last_layers = {name: tensor for name, tensor in new.items() if "_predictor." in name}
+        return last_layers | same_shape | {"side": new["side"]}
     return state

@@ -113,9 +113,10 @@ SETTINGS: dict[str, TrainingSettings] = {
         composed=0,
         validate_every=200,
     ),
-    # As in torchvision's fine-tuning recipe, with batches of 1, and a tenth of the rate three times.
+    # As in torchvision's fine-tuning recipe, with batches of 1, and a tenth of the rate three times. The side is the
+    # shorter side in torchvision's training.
     "mask-rcnn": TrainingSettings(
-        side=512, batch=1, steps=20_000, lr=0.005, warmup=0, schedule="steps", optimiser="sgd", weight_decay=5e-4, ema=0
+        side=800, batch=1, steps=20_000, lr=0.005, warmup=0, schedule="steps", optimiser="sgd", weight_decay=5e-4, ema=0
     ),
 }
 """Default settings of each network that can be trained, by its name in `maskdrop train`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def modnet_state(state: Mapping[str, Tensor]) -> State:
         if original is None or not torch.equal(original, tensor):
             raise MismatchedWeights(f"The checkpoint's two copies of the backbone differ in {name}.")
     return plain
+
+
+def mask_rcnn_state(state: Mapping[str, Tensor]) -> State:
+    """Converts torchvision's published Mask R-CNN weights (2019) to the names of its layers since version 0.13.
+
+    Newer names are unchanged. Counters of batch norms are omitted: the network's norms are frozen.
+    """
+
+    def renamed(name: str) -> str:
+        name = re.sub(r"^(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", name)
+        name = re.sub(r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", name)
+        return re.sub(r"\.mask_fcn([1-4])\.", lambda match: f".{int(match[1]) - 1}.0.", name)
+
+    return {renamed(name): tensor for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
 
 
 def _content(path: Path) -> Any:

@@ -145,6 +145,7 @@ OUTPUT_VALUES = {
     "crop": "10%",
     "scale": "50%",
     "position": "0% 100%",
+    "shadow": "drop 40%",
     "background": "blur 5%",
 }
 """A value of each output field that is not its default."""
@@ -386,6 +387,8 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
+    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "spending_cap_reached",
+    "model_retired", "model_not_in_region",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
 

@@ -745,6 +745,7 @@ def test_the_requirements_files_match_the_extras_of_pyproject() -> None:
     assert pins("sagemaker_model/serving/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
     not_in_dev = {*extras["gpu"], *extras["export"], *extras["train"]} - {*extras["dev"]}
     assert pins("requirements-models.txt") == sorted(not_in_dev)
+    assert pins("requirements-torchvision.txt") == extras["mask-rcnn"]
     (torch,) = (pin for pin in extras["gpu"] if pin.startswith("torch=="))
     assert torch in pins("requirements-tflite.txt")  # the converter reads files that torch wrote
 

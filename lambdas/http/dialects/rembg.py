@@ -16,10 +16,11 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.dialects.shared import body_fields, response, result_of, text_of
+from maskdrop.background import Colour
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import InputError, InvalidOptions, MaskdropError, MissingSource
 from maskdrop.options import Options
-from maskdrop.output import Colour, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json
 
 PATHS = ("/api/remove",)

@@ -16,6 +16,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import check_size, decoded
 from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of, text_of
+from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import engine
 from maskdrop.errors import (
     BlockedUrl,
@@ -36,7 +37,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Colour, Output
+from maskdrop.output import Output
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import ImageResponse
@@ -61,10 +62,10 @@ PARAMETERS: dict[str, str] = {
 }
 """Parameter of remove.bg -> field of the output options with the same grammar."""
 
-KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency"}
+KNOWN = {*SOURCES, *BACKGROUNDS, *PARAMETERS, "type", "type_level", "crop", "semitransparency", "add_shadow"}
 """The parameters that are parsed."""
 
-IGNORED = ("add_shadow", "shadow_method")
+IGNORED = ("shadow_method",)
 """Documented parameters that are accepted without effect, as any unknown parameter is."""
 
 FIELD_CODES = {
@@ -186,6 +187,8 @@ def output_of(fields: Mapping[str, Any]) -> Output:
         raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
     values = {"size": "preview"} | {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
     values["crop"] = fields.get("crop_margin", "true") if fields.get("crop") == "true" else None
+    if fields.get("add_shadow") == "true" and fields.get("type") == "car" and values.get("channels") != "alpha":
+        values["shadow"] = "contact"
     if values.get("format") == "auto":
         del values["format"]
     output = Output.from_json(values)

@@ -1,30 +1,27 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageColor
 
+from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Position, Stop, Studio, gradient_of
 from maskdrop.colours import NAMES
 from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
 from maskdrop.job import job_id
 from maskdrop.options import Options
-from maskdrop.output import (
-    FIELDS,
-    BackgroundImage,
-    Blur,
-    Colour,
-    Length,
-    Margins,
-    Output,
-    Position,
-    Region,
-)
+from maskdrop.output import FIELDS, Length, Margins, Output, Region
+from maskdrop.shadow import ContactShadow, DropShadow
+from maskdrop.studio import BACKDROPS
 from tests.fakes import a_source
+
+WHITE, SILVER = Colour(255, 255, 255), Colour(0xCC, 0xCC, 0xCC)
 
 
 def parsed(**value: object) -> Output:
@@ -39,6 +36,27 @@ def lengths(pixels: int, share: int) -> st.SearchStrategy[Length]:
     return st.builds(Length, percent(0, pixels), st.just("px")) | st.builds(Length, percent(0, share), st.just("%"))
 
 
+COLOURS = st.builds(Colour, *[st.integers(0, 255)] * 4)
+OPAQUE = st.builds(Colour, *[st.integers(0, 255)] * 3)
+POSITIONS = st.builds(Position, percent(0, 100), percent(0, 100))
+
+
+def gradients(count: int) -> st.SearchStrategy[Gradient]:
+    places = st.lists(percent(0, 100), min_size=count, max_size=count).map(sorted)
+    stops = st.builds(lambda ats, colours: tuple(map(Stop, colours, ats)), places, st.lists(OPAQUE, min_size=count))
+    even = st.lists(OPAQUE, min_size=count, max_size=count).map(lambda colours: gradient_of(colours).stops)
+    return st.builds(Gradient, stops.filter(lambda found: len(found) == count) | even, st.none() | percent(0, 359))
+
+
+IMAGES = st.builds(BackgroundImage, st.text(min_size=1), st.text(min_size=1), st.just("cover"), POSITIONS) | st.builds(
+    BackgroundImage, st.text(min_size=1), st.text(min_size=1), st.just("contain"), POSITIONS, st.none() | COLOURS
+)
+DRAWN = COLOURS | st.integers(2, 5).flatmap(gradients) | st.builds(Studio, st.sampled_from(sorted(BACKDROPS)))
+BACKGROUNDS = DRAWN | st.builds(Blur, percent(1, 10)) | IMAGES
+SHADOWS = st.builds(
+    DropShadow, percent(-50, 50), percent(-50, 50), percent(0, 20), percent(0, 100), OPAQUE
+) | st.builds(ContactShadow, percent(0, 100), OPAQUE)
+
 OUTPUTS = st.builds(
     Output,
     format=st.sampled_from(["png", "webp", "jpg"]),
@@ -46,11 +64,9 @@ OUTPUTS = st.builds(
     roi=st.none() | st.builds(Region, *[lengths(100_000, 100)] * 4),
     crop=st.none() | st.builds(Margins, *[lengths(500, 50)] * 4),
     scale=st.none() | percent(10, 100),
-    position=st.none() | st.builds(Position, percent(0, 100), percent(0, 100)),
-    background=st.none()
-    | st.builds(Colour, *[st.integers(0, 255)] * 4)
-    | st.builds(Blur, percent(1, 10))
-    | st.builds(BackgroundImage, st.text(min_size=1), st.text(min_size=1)),
+    position=st.none() | POSITIONS,
+    shadow=st.none() | SHADOWS,
+    background=st.none() | BACKGROUNDS,
 )
 
 
@@ -61,7 +77,22 @@ def test_an_output_survives_a_round_trip(output: Output) -> None:
 
 @given(OUTPUTS)
 def test_every_written_output_matches_the_published_patterns(output: Output) -> None:
-    assert set(output.to_json()) <= set(FIELDS)
+    written = output.to_json()
+    assert set(written) <= set(FIELDS)
+    texts = {name: value for name, value in written.items() if not isinstance(value, dict)}
+    assert not [name for name, text in texts.items() if not re.fullmatch(FIELDS[name].pattern, text)]
+
+
+@pytest.mark.parametrize("field", ["background", "shadow"])
+@given(data=st.data())
+def test_every_text_of_the_published_pattern_is_parsed(field: str, data: st.DataObject) -> None:
+    parsed(**{field: data.draw(st.from_regex(FIELDS[field].pattern, fullmatch=True, alphabet=string.printable))})
+
+
+@given(IMAGES, st.sampled_from(["k", "A Room/1.jpg", "50% s3://k", "contain"]))
+def test_the_text_form_of_an_image_is_its_json_form(image: BackgroundImage, key: str) -> None:
+    image = replace(image, bucket="b", key=key)
+    assert parsed(background=str(image)).background == image
 
 
 def test_of_the_defaults_only_format_and_channels_are_written() -> None:
@@ -74,6 +105,7 @@ def test_new_options_do_not_change_the_ids_of_existing_jobs() -> None:
         "b2251d1b": Options(engine="selfie", output=Output("webp")),
         "506196fa": Options(engine="selfie", output=Output(channels="alpha")),
         "9410139a": Options(engine="grabcut"),
+        "ec0274a8": Options(engine="selfie", output=Output(background=BackgroundImage("b", "k"))),
     }
     assert [job_id(a_source(), options)[:8] for options in ids.values()] == list(ids)
 
@@ -112,6 +144,33 @@ def test_aliases_of_one_result_have_one_id() -> None:
         ({"background": "blur"}, Output(background=Blur(2))),
         ({"background": "blur 0.5%"}, Output(background=Blur(0.5))),
         ({"background": {"bucket": "b", "key": "k"}}, Output(background=BackgroundImage("b", "k"))),
+        ({"background": "gradient #fff #CCC"}, Output(background=gradient_of([WHITE, SILVER]))),
+        ({"background": "gradient 180deg white ccc 100%"}, Output(background=gradient_of([WHITE, SILVER]))),
+        ({"background": "gradient 360deg white #ccc"}, Output(background=gradient_of([WHITE, SILVER], 0))),
+        ({"background": "gradient radial white #ccc"}, Output(background=gradient_of([WHITE, SILVER], None))),
+        (
+            {"background": "gradient 45deg white 10% #ccc white 50% #ccc 20%"},
+            Output(background=Gradient((Stop(WHITE, 10), Stop(SILVER, 30), Stop(WHITE, 50), Stop(SILVER, 50)), 45)),
+        ),
+        ({"background": "studio Grey"}, Output(background=Studio("grey"))),
+        ({"background": "studio gray"}, Output(background=Studio("grey"))),
+        (
+            {"background": {"bucket": "b", "key": "k", "fit": "contain", "position": "50% 100%", "fill": "white"}},
+            Output(background=BackgroundImage("b", "k", "contain", Position(50, 100), WHITE)),
+        ),
+        (
+            {"background": "contain 50% 100% white s3://b/k"},
+            Output(background=BackgroundImage("b", "k", "contain", Position(50, 100), WHITE)),
+        ),
+        ({"background": "0% s3://b/k"}, Output(background=BackgroundImage("b", "k", position=Position(0, 0)))),
+        ({"background": "cover s3://b/k"}, Output(background=BackgroundImage("b", "k"))),
+        ({"shadow": "none"}, Output()),
+        ({"shadow": "drop"}, Output(shadow=DropShadow())),
+        ({"shadow": "drop 40%"}, Output(shadow=DropShadow(opacity=40))),
+        ({"shadow": "drop -1% 2% 3%"}, Output(shadow=DropShadow(-1, 2, 3))),
+        ({"shadow": "drop 1% 2% 3% 4% #ccc"}, Output(shadow=DropShadow(1, 2, 3, 4, SILVER))),
+        ({"shadow": "contact"}, Output(shadow=ContactShadow())),
+        ({"shadow": "Contact 20% #ccc"}, Output(shadow=ContactShadow(20, SILVER))),
         ({"background": "s3://b/A Room/1.jpg"}, Output(background=BackgroundImage("b", "A Room/1.jpg"))),
         ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
     ],
@@ -150,6 +209,36 @@ def test_documented_values_are_parsed(value: dict[str, object], output: Output) 
         ("background", "red blue"),
         ("background", "blur 11%"),
         ("background", "blur 20px"),
+        ("background", "gradient"),
+        ("background", "gradient red"),
+        ("background", "gradient red blue red blue red blue"),
+        ("background", "gradient 361deg red blue"),
+        ("background", "gradient 10% red blue"),
+        ("background", "gradient red 10% 20% blue"),
+        ("background", "gradient red 101% blue"),
+        ("background", "gradient #ff000080 blue"),
+        ("background", "radial red blue"),
+        ("background", "studio"),
+        ("background", "studio beach"),
+        ("background", "studio white grey"),
+        ("background", "cover white s3://b/k"),
+        ("background", "contain white blue s3://b/k"),
+        ("background", "stretch s3://b/k"),
+        ("background", {"bucket": "b", "key": "k", "fit": "fill"}),
+        ("background", {"bucket": "b", "key": "k", "fill": "white"}),
+        ("background", {"bucket": "b", "key": "k", "position": "left"}),
+        ("background", {"bucket": "b", "key": "k", "region": "eu-west-1"}),
+        ("shadow", True),
+        ("shadow", ""),
+        ("shadow", "car"),
+        ("shadow", "drop 1% 2%"),
+        ("shadow", "drop 51% 0% 0%"),
+        ("shadow", "drop 0% 0% 21%"),
+        ("shadow", "drop 0% 0% -1%"),
+        ("shadow", "drop 2px 2px 2px"),
+        ("shadow", "contact 1% 2% 3%"),
+        ("shadow", "contact 101%"),
+        ("shadow", "contact #0008"),
         ("background", ""),
         ("background", {"bucket": "b"}),
         ("background", {"bucket": "b", "key": ""}),
@@ -177,11 +266,11 @@ def test_any_value_is_parsed_or_refused_as_an_invalid_option(field: str, value: 
 def test_a_long_value_is_not_repeated_in_full() -> None:
     with pytest.raises(InvalidOptions) as refused:
         parsed(background="x" * 100_000)
-    assert len(refused.value.message) < 400
+    assert len(refused.value.message) < 500
 
 
-@pytest.mark.parametrize("value", [{"background": "red"}, {"format": "zip"}])
-def test_a_matte_alone_has_no_background_and_no_zip(value: dict[str, str]) -> None:
+@pytest.mark.parametrize("value", [{"background": "red"}, {"shadow": "drop"}, {"format": "zip"}])
+def test_a_matte_alone_has_no_background_no_shadow_and_no_zip(value: dict[str, str]) -> None:
     with pytest.raises(InvalidOptions, match="rgba"):
         parsed(channels="alpha", **value)
 

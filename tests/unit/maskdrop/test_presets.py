@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from maskdrop.background import Colour
 from maskdrop.errors import InvalidOptions, InvalidPreset
 from maskdrop.options import Options
-from maskdrop.output import Colour, Output
+from maskdrop.output import Output
 from maskdrop.presets import FRESH_S, PRESETS, Presets, check_name
 
 

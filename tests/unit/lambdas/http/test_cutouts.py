@@ -11,11 +11,12 @@ import pytest
 from lambdas.http.cutouts import BODY_MAX
 from lambdas.http.routes import process
 from maskdrop.access import Caller, usage_of
+from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, UnreadableImage
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Colour, Output
+from maskdrop.output import Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.services import Download
@@ -210,7 +211,8 @@ def test_a_preset_can_name_a_background_image() -> None:
     world = World()
     world.registry.put("preset", "shop", {"output": {"format": "jpg", "background": WALL}})
     post(world, PHOTO, preset="shop", size="hd")
-    assert requested_options(world).output == Output("jpg", size="hd", background=BackgroundImage(**WALL))
+    wall = BackgroundImage(WALL["bucket"], WALL["key"])
+    assert requested_options(world).output == Output("jpg", size="hd", background=wall)
     post(world, PHOTO, preset="shop", background="red")
     assert requested_options(world).output == Output("jpg", background=Colour(255, 0, 0))
 

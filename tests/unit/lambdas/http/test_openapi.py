@@ -11,10 +11,11 @@ from lambdas.http.openapi import document, methods_at, operations
 from lambdas.http.page import page
 from lambdas.http.routes import routes
 from maskdrop import schema
+from maskdrop.background import BackgroundImage
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, Result, Source, Subject, Webhook, queued
 from maskdrop.options import Options
-from maskdrop.output import FIELDS, BackgroundImage, Output
+from maskdrop.output import FIELDS, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
 from maskdrop.ssrf import URL, Policy, target

@@ -8,11 +8,12 @@ import pytest
 
 from lambdas.http.dialects.rembg import ENGINE_OF, PATHS
 from maskdrop.access import OPEN_PATHS
+from maskdrop.background import Colour
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadableImage, UnsupportedFormat
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
-from maskdrop.output import Colour, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.services import Download
 from tests.fakes import SETTINGS, World

@@ -7,6 +7,7 @@ import pytest
 
 from lambdas.http.dialects.removebg import CODES, FIELD_CODES, PARAMETERS, PATHS
 from maskdrop.access import OPEN_PATHS, usage_of
+from maskdrop.background import BackgroundImage
 from maskdrop.errors import (
     EndpointStarting,
     EndpointUnavailable,
@@ -21,7 +22,7 @@ from maskdrop.errors import (
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.services import Download
 from maskdrop.ssrf import Policy, target
 from maskdrop.wire import ImageResponse, Invocation
@@ -156,6 +157,9 @@ def test_x_type_is_the_requested_type_and_type_level_none_omits_it(
         ({"scale": "original", "position": "center"}, {"position": "center", "size": "preview"}),
         ({"position": "20% 30%"}, {"position": "20% 30%", "size": "preview"}),
         ({"add_shadow": "true", "shadow_method": "latest", "semitransparency": "false"}, {"size": "preview"}),
+        ({"add_shadow": "true", "type": "car"}, {"shadow": "contact", "size": "preview"}),
+        ({"add_shadow": "false", "type": "car"}, {"size": "preview"}),
+        ({"add_shadow": "true", "type": "car", "channels": "alpha"}, {"channels": "alpha", "size": "preview"}),
     ],
 )
 def test_parameters_are_translated_to_output_options(fields: dict[str, str], expected: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_model.imaging.composite import over, resized_cutout, resized_matte
+from sagemaker_model.imaging.composite import Rows, dithered, layer, over, resized_cutout, resized_matte
 
 RNG = np.random.default_rng(7)
 
@@ -29,8 +29,7 @@ def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back:
     colours, alpha = over(
         full((1, 1), front, front, front),
         np.array([[a]], np.uint8),
-        full((1, 1), back, back, back),
-        np.array([[b]], np.uint8),
+        layer(full((1, 1), back, back, back), np.array([[b]], np.uint8)),
     )
     shown = a / 255 + (1 - a / 255) * b / 255
     assert abs(int(alpha[0, 0]) - 255 * shown) <= 0.51
@@ -41,9 +40,32 @@ def test_compositing_one_pixel_follows_porter_and_duff(front: int, a: int, back:
 def test_opaque_pixels_hide_the_background_and_empty_pixels_show_it_exactly() -> None:
     front, back, half = noise(130, 20, 3), noise(130, 20, 3), np.zeros((130, 20), np.uint8)
     half[:, :10] = 255
-    colours, alpha = over(front, half, back, np.full_like(half, 255))
+    colours, alpha = over(front, half, layer(back, np.full_like(half, 255)))
     assert np.array_equal(colours, np.where(half[..., None] == 255, front, back))
     assert (alpha == 255).all()
+
+
+def test_layers_are_composited_from_back_to_front() -> None:
+    def one(*colour: int, alpha: int) -> Rows:
+        return layer(full((1, 1), *colour), np.array([[alpha]], np.uint8))
+
+    front = full((1, 1), 100, 0, 0), np.array([[51]], np.uint8)
+    colours, alpha = over(*front, one(0, 100, 0, alpha=102), one(9, 9, 9, alpha=0), one(0, 0, 100, alpha=255))
+    assert alpha.item() == 255
+    assert np.abs(colours.ravel().astype(int) - (20, 32, 48)).max() <= 1
+
+
+@given(st.integers(0, 255), st.integers(0, 100), st.integers(1, 40), st.integers(1, 40))
+def test_dithering_keeps_whole_numbers(level: int, row: int, height: int, width: int) -> None:
+    plane = np.full((height, width), level, np.float32)
+    assert (dithered(plane, slice(row, row + height)) == level).all()
+
+
+@given(st.floats(0, 255, width=32))
+def test_dithering_keeps_the_mean(level: float) -> None:
+    plane = dithered(np.full((64, 64), level, np.float32), slice(64, 128))
+    assert abs(plane.mean() - level) < 0.02
+    assert int(plane.max()) - int(plane.min()) <= 1
 
 
 def test_a_subject_of_one_colour_keeps_its_colour_up_to_the_edge_at_every_size() -> None:

@@ -18,11 +18,12 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from maskdrop.background import BackgroundImage
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import NotAllowed, StorageUnavailable
 from maskdrop.job import Source
 from maskdrop.options import Options
-from maskdrop.output import BackgroundImage, Output
+from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from maskdrop.wire import (
     CUSTOM_ATTRIBUTES,
