@@ -15,7 +15,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-train docs tflite sagemaker clean help
+.PHONY: run up down test test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-detectors bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -100,6 +100,9 @@ bench-engines: $(MODELS) ## Benchmark every engine, with torch; writes docs/perf
 
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
+
+bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in DATA (default: ../shared/data)
+	@$(VENV)/bin/python -m tests.bench.detectors $(or $(DATA),../shared/data)
 
 bench-train: $(MODELS) ## Benchmark the training loop, its data loader and its network
 	@$(VENV)-models/bin/python -m tests.bench.training

@@ -396,9 +396,17 @@ class EndpointUnavailable(Unavailable):
 
 
 class EditorUnavailable(Unavailable):
-    """The service that generates images is unavailable or throttles the requests."""
+    """The service that generates images is unavailable or throttles the requests.
+
+    maybe_billed: whether the service may have generated and billed the image, whose response was lost.
+    paused: whether the circuit breaker is open, so that the service was not called.
+    """
 
     code = "editor_unavailable"
+
+    def __init__(self, message: str, *, maybe_billed: bool = False, paused: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_billed, self.paused = maybe_billed, paused
 
 
 class DetectorUnavailable(Unavailable):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from sagemaker_model.training.samples import NO_OBJECT
 from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, mask_rcnn_state, modnet_state
 from sagemaker_model.weights.published import portrait_state
+from sagemaker_model.weights.store import NotInstalled
 
 if TYPE_CHECKING:
     from sagemaker_model.nets.attention_unet import AttentionUNet
@@ -230,6 +232,12 @@ class RtDetrLoss(Detection):
     """The objective of RT-DETR: the loss of transformers, Hungarian matching included."""
 
     net: RtDetr
+
+    def __init__(self, net: RtDetr, precision: torch.dtype = torch.float32) -> None:
+        """Raises NotInstalled without scipy, which transformers' matching needs."""
+        if find_spec("scipy") is None:
+            raise NotInstalled("Training rt-detr needs scipy: install requirements-models.txt.")
+        super().__init__(net, precision)
 
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
         with self.autocast(image):
