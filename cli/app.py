@@ -1,7 +1,7 @@
 """Processes photos without a stack (mask, detect, replace, repaint). Manages the local stack (run, up, down, status),
 API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training (train,
-tune, blend), evaluation (evaluate, compare, promote) and model export (export). Checks an account and a deployed stage
-(doctor, smoke)."""
+tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an account
+and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from cli import data, evaluate, images, keys, models, presets, train
+from cli import data, detector, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
@@ -53,6 +53,7 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(images.app)
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
+app.add_typer(detector.app, name="detector")
 app.command()(repaint)
 app.command()(export)
 app.command()(doctor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cli.evaluate import Weights, weights_folder
 from cli.options import (
     BoxFlag,
     ChangeFlag,
@@ -34,7 +34,7 @@ from cli.options import (
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
 from cli.terminal import console, messages, print_errors
-from local.config import LocalConfig, LocalError
+from local.config import LocalError
 from maskdrop.edit import EditorName
 from maskdrop.errors import MaskdropError, SourceMissing
 from maskdrop.job import item_key
@@ -54,7 +54,6 @@ app = typer.Typer(help=__doc__)
 
 Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Image files.", show_default=False)]
 Out = Annotated[Path, typer.Option(file_okay=False, help="Folder for the results.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each photo instead of a table.")]
 RekognitionFlag = Annotated[
     bool,
@@ -184,10 +183,6 @@ def replace(
             print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos)))
         processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
         _process(photos, options, processor, out, image, as_json=as_json)
-
-
-def weights_folder(folder: Path | None) -> Path:
-    return folder or LocalConfig.from_env(os.environ).weights
 
 
 def read_file(path: Path) -> bytes:

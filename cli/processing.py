@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
+from cli.evaluate import device_and_threads
 from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
 from lambdas.adapters.editors.local import LocalEditor
 from local.account import region_of_environment
@@ -27,7 +28,6 @@ from maskdrop.services import EditedImage, Editor, EditRequest
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detectors
-from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.engines.prompted import PREFERRED
 from sagemaker_model.imaging.edits import EditFiles
@@ -154,7 +154,7 @@ def load_processor(
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition. Raises InvalidWeights, and
     NotInstalled if weights or packages of the engine are missing.
     """
-    device, threads = choose_device("auto", require_gpu=False), ServerSettings(workers=1).threads
+    device, threads = device_and_threads(workers=1)
     detectors: dict[str, Detector] = {}
     if options.task == "detect" or any(prompt.label or prompt.points for prompt in options.prompts):
         paid = rekognition or catalog.engine(options.engine).paid

@@ -13,17 +13,16 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.contact_sheet import Group, contact_sheet
+from cli.evaluate import Weights, weights_folder
 from cli.images import (
     RESULTS,
     USD_MAX,
     Out,
     RekognitionFlag,
     UsdMax,
-    Weights,
     check_out,
     print_price,
     read_file,
-    weights_folder,
     write_file,
 )
 from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
