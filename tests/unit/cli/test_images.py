@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from cli import images, processing
 from cli.app import app
 from cli.options import PromptFlags
+from cli.processing import Paint
+from maskdrop.edit import EditorName
 from maskdrop.errors import EditFiltered, EditorUnavailable
 from maskdrop.prompt import prompts_from_json
+from tests.ai import running_ai
 from tests.unit.cli.conftest import ColourEditor, Run, pixels, subject_alpha
 from tests.unit.sagemaker_model.detectors.fake_detector import FakeDetector
 
@@ -114,6 +119,38 @@ def test_each_text_and_seed_is_one_call_of_the_editor_and_throttled_calls_are_re
     composed = pixels(tmp_path / "out" / "two.png" / "2.png")
     assert (composed[matte == 255] == (8, 0, 255)).all()
     assert (composed[matte == 0] == source[matte == 0]).all()
+
+
+def test_an_editor_on_bedrock_is_called_with_the_credentials_of_the_user_and_billed_once_an_image(
+    run: Run, two_people: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Against the emulator of Bedrock, which throttles two calls."""
+    waits: list[float] = []
+
+    def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Paint:
+        return replace(processing.paint_of(name, usd_max, region), sleep=waits.append)
+
+    with running_ai() as bedrock:
+        account = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": "*"}
+        for name, value in {**bedrock.config.ai_endpoints, **account}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(images, "paint_of", paint_of)
+        bedrock.control(script={"InvokeModel": ["succeed", "ThrottlingException", "ThrottlingException"]})
+        words = ("--text", "a beach", "--seed", "1", "--seed", "2", "--editor", "stability", "--region", "us-west-2")
+        [record] = lines(run("replace", two_people, *words, "--json"))
+        assert (bedrock.calls("InvokeModel"), len(bedrock.billed("InvokeModel"))) == (4, 2)
+    assert waits == [2, 4]
+    assert (record["cost_usd"], [item["seed"] for item in record["results"]]) == (0.14, [1, 2])
+    matte, source = subject_alpha(two_people, tmp_path), pixels(two_people)
+    composed = pixels(tmp_path / "out" / "two.png" / "2.png")
+    assert (composed[matte == 255] == source[matte == 255]).all()
+    assert (composed[matte == 0] != source[matte == 0]).any()
+
+
+def test_an_editor_on_bedrock_needs_a_region(run: Run, two_people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processing, "region_of_environment", lambda: "")
+    result = run("replace", two_people, "--text", "a beach", "--editor", "nova")
+    assert (result.exit_code, "--editor nova needs an AWS Region" in result.output) == (1, True)
 
 
 def test_a_call_that_may_have_been_billed_is_not_repeated(run: Run, two_people: Path, editor: ColourEditor) -> None:
