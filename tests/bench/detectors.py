@@ -65,8 +65,8 @@ class Score:
         precision = self.correct / max(1, self.correct + self.extra)
         recall = self.correct / max(1, self.correct + self.missed)
         return (
-            f"precision {precision:.3f} ({self.extra} extra), recall {recall:.3f} ({self.missed} missed{large}){masks}, "
-            f"{1000 * np.median(self.seconds):.0f} ms of one core an image ({len(self.seconds)} images)"
+            f"precision {precision:.3f} ({self.extra} extra), recall {recall:.3f} ({self.missed} missed{large}){masks},"
+            f" {1000 * np.median(self.seconds):.0f} ms of one core an image ({len(self.seconds)} images)"
         )
 
 
