@@ -1,6 +1,6 @@
 """Manages the local stack (run, up, down, status), API keys (keys), presets (presets), failed jobs (redrive), model
-weights (models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote) and model
-export (export). Checks an account and a deployed stage (doctor, smoke)."""
+weights (models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote), detectors
+(detector) and model export (export). Checks an account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from cli import data, evaluate, keys, models, presets, train
+from cli import data, detector, evaluate, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
@@ -50,6 +50,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(presets.app, name="presets")
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
+app.add_typer(detector.app, name="detector")
 app.command()(export)
 app.command()(doctor)
 app.command()(smoke)

@@ -18,6 +18,7 @@ from sagemaker_model.data import backdrops, folders
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.prepare import entries_of, reasons
 from sagemaker_model.data.prepare import prepare as prepare_
+from sagemaker_model.data.prepare_boxes import PROBLEMS, BoxKind, BoxRecipe, Preparation, listing_of, prepare_boxes
 from sagemaker_model.data.recipe import Kind, Recipe
 from sagemaker_model.data.records import SPLITS, BadRecord, InvalidData
 from sagemaker_model.imaging.pixels import Pixels
@@ -25,6 +26,8 @@ from sagemaker_model.imaging.pixels import Pixels
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 LicenceClass = Literal["clean", "unclear"]
+
+PROGRESS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 NAMES_SHOWN = 5
 """Maximum number of record names printed per reason. manifest.json has all of them."""
@@ -122,8 +125,7 @@ def prepare(
         with console.status("Listing records"):
             entries = entries_of(source, recipe)
         cv2.setNumThreads(1)  # the workers share the cores
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(*PROGRESS, console=console, transient=True) as progress:
             task = progress.add_task("Preparing", total=len(entries))
             manifest = prepare_(
                 entries,
@@ -136,6 +138,57 @@ def prepare(
     _print_summary(manifest, out)
     if not manifest["shards"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def prepare_detection(
+    kind: Annotated[BoxKind, typer.Argument(help="Form of SOURCE.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Folder or file of the dataset, as published.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Output folder: images/, annotations.json, problems.csv.")],
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Class to keep; repeatable, in the order of their numbers (default: all)."),
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option(help="Names of the classes 0, 1, … of lst and rec, separated by commas (default: the numbers)."),
+    ] = "",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Shares of train/val or train/val/test (default: the dataset's own split, else 0.7/0.3)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
+    empty: Annotated[
+        bool, typer.Option("--empty/--no-empty", help="Keep images without a box of the classes (default: no).")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Number of threads (default: one per core).", min=1)] = None,
+) -> None:
+    """Convert a dataset of labelled boxes to the form that detectors are trained and evaluated on (COCO).
+
+    Clips or skips broken rows, and lists each with its reason in OUT/problems.csv.
+    """
+    with print_errors():
+        recipe = BoxRecipe(
+            kind=kind,
+            classes=tuple(class_ or ()),
+            names=tuple(name.strip() for name in names.split(",")) if names else (),
+            shares=_shares(split) if split else None,
+            seed=seed,
+            empty=empty,
+        )
+        with console.status("Listing images"):
+            listing = listing_of(source, recipe)
+        cv2.setNumThreads(1)  # the workers share the cores
+        with Progress(*PROGRESS, console=console, transient=True) as progress:
+            task = progress.add_task("Preparing", total=len(listing.entries))
+            preparation = prepare_boxes(
+                listing,
+                recipe,
+                out,
+                workers=workers or os.cpu_count() or 1,
+                progress=lambda done: progress.advance(task, done),
+            )
+    _print_preparation(preparation, out)
 
 
 @app.command()
@@ -191,6 +244,27 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
         named = [id_ for id_, text in manifest["skipped"].items() if text.partition(":")[0] == reason][:NAMES_SHOWN]
         more = ", …" if count > len(named) else ""
         console.print(f"Skipped, {escape(reason)}: {count:,} ({escape(', '.join(named))}{more})", soft_wrap=True)
+
+
+def _print_preparation(preparation: Preparation, out: Path) -> None:
+    data = preparation.data
+    boxes = np.zeros((len(SPLITS), len(data.names)), np.int64)
+    images = dict.fromkeys(SPLITS, 0)
+    for record in data.records:
+        images[record.split] += 1
+        np.add.at(boxes[SPLITS.index(record.split)], record.labels, 1)
+    table = Table("boxes of", *SPLITS)
+    for label, name in enumerate(data.names):
+        table.add_row(escape(name), *(f"{count:,}" for count in boxes[:, label]))
+    console.print(table)
+    counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
+    console.print(f"{len(data.records):,} images in {escape(str(out))}: {counts}.", soft_wrap=True)
+    if preparation.others:
+        console.print(f"{preparation.others:,} boxes of other classes were left out.")
+    for (action, reason), count in preparation.reasons().most_common():
+        console.print(f"{action.capitalize()}, {escape(reason)}: {count:,}", soft_wrap=True)
+    if preparation.problems:
+        console.print(f"{escape(str(out / PROBLEMS))} lists them.", soft_wrap=True)
 
 
 def _image_paths(folder: Path) -> list[Path]:

@@ -103,11 +103,11 @@ def evaluate(
         else:
             row = catalog.engine(str(engine))
             run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
-        _print(tables(run.results))
+        print_tables(tables(run.results))
         if iou_csv:
             runs.write_ious(iou_csv, run.results)
         if out:
-            _write(out / "report.html", report.run_page(run, _by_id(dataset)))
+            write_page(out / "report.html", report.run_page(run, _by_id(dataset)))
         _print_unscored(run)
     if run.unscored:
         raise typer.Exit(1)
@@ -144,11 +144,11 @@ def compare(
         for run in pair:
             _print_unscored(run)
         comparison = comparisons.compare(*pair)
-        _print(comparison.tables())
+        print_tables(comparison.tables())
         if out:
             info = pair[0].info
             cases = _by_id(read_dataset(Path(info.data), info.split, by=info.by))
-            _write(out / "comparison.html", report.comparison_page(comparison, cases))
+            write_page(out / "comparison.html", report.comparison_page(comparison, cases))
 
 
 @app.command()
@@ -170,7 +170,7 @@ def promote(
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
         name = file.name if file else new
         candidate = (
-            promotion.load_candidate(file, row, Path(scratch), *_device_and_threads(workers))
+            promotion.load_candidate(file, row, Path(scratch), *device_and_threads(workers))
             if file
             else _installed(row, folder, workers)
         )
@@ -181,12 +181,12 @@ def promote(
         ]
         for run in pair:
             _print_unscored(run)
-        _print(comparisons.compare(*pair).tables())
+        print_tables(comparisons.compare(*pair).tables())
 
         def install() -> None:
             if file:
                 weights = promotion.weights_for(row, file)  # install the evaluated copy: the file may have changed
-                import_file(weights, Path(scratch) / weights.file, _folder(folder), own=True)
+                import_file(weights, Path(scratch) / weights.file, weights_folder(folder), own=True)
 
         promotion.promote(pair[1], pair[0], record, install, datetime.now(UTC))
         console.print(f"{escape(name)} replaces {over}; recorded in {escape(str(record))}.", soft_wrap=True)
@@ -194,19 +194,23 @@ def promote(
             console.print(f"To make {row.name} the default, set DEFAULT_ENGINE in maskdrop/catalog.py.")
 
 
-def _folder(folder: Path | None) -> Path:
+def weights_folder(folder: Path | None) -> Path:
+    """Returns the weights folder: the given one, else that of the local stack."""
     return folder or LocalConfig.from_env(os.environ).weights
 
 
-def _device_and_threads(workers: int) -> tuple[str, int]:
+def device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
     return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
-    """Loads an installed engine. Raises InvalidWeights, and NotInstalled if weights or packages are missing."""
-    device, threads = _device_and_threads(workers)
-    engines = load([row], device, _folder(folder), threads)
+    """Loads an installed engine. Raises InvalidWeights, NotInstalled if weights or packages are missing, and LocalError
+    for a detector."""
+    if row.returns == "boxes":
+        raise LocalError(f"{row.name} is a detector: use `maskdrop detector`.")
+    device, threads = device_and_threads(workers)
+    engines = load([row], device, weights_folder(folder), threads)
     if row.name not in engines:
         raise NotInstalled(
             f"The engine {row.name} cannot be loaded: its weights or packages are not installed. See "
@@ -234,7 +238,7 @@ def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None)
         from sagemaker_model.evaluation.trained import TrainedNetwork
     except ModuleNotFoundError as error:
         raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
-    network = TrainedNetwork(folder, *_device_and_threads(workers))
+    network = TrainedNetwork(folder, *device_and_threads(workers))
     return _run(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
 
 
@@ -256,13 +260,15 @@ def _by_id(dataset: Dataset) -> dict[str, Case]:
     return {case.id: case for case in dataset.cases}
 
 
-def _write(path: Path, page: str) -> None:
+def write_page(path: Path, page: str) -> None:
+    """Writes an HTML page, and prints its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     console.print(f"Wrote {escape(str(path))}", soft_wrap=True)
 
 
-def _print(tables_: Sequence[Table]) -> None:
+def print_tables(tables_: Sequence[Table]) -> None:
+    """Prints tables."""
     for table in tables_:
         grid = RichTable(
             *(Column(name, justify="right" if at else "left", overflow="fold") for at, name in enumerate(table.header)),

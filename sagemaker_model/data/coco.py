@@ -52,7 +52,7 @@ def _file_entries(file: Path, classes: Sequence[str], subject: Subject) -> list[
     """Lists the images of one instances_*.json, then annotations of images that are not in its list, which raise
     BadRecord when they are loaded. Raises InvalidData."""
     name = file.stem.removeprefix("instances").removeprefix("_")
-    folder = _image_folder(file, name)
+    folder = image_folder(file, name)
     instances = _read_instances(file, classes)
     annotations = _annotations_by_image(instances)
 
@@ -76,7 +76,7 @@ def _file_entries(file: Path, classes: Sequence[str], subject: Subject) -> list[
     return listed + [orphan_entry(image_id, rows) for image_id, rows in annotations.items()]
 
 
-def _image_folder(file: Path, name: str) -> Path:
+def image_folder(file: Path, name: str) -> Path:
     """Returns the folder of a file's images: NAME/ or images/NAME/ if it exists, else images/."""
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     candidates = (root / name, root / "images" / name) if name else ()

@@ -16,6 +16,8 @@ from sagemaker_model.imaging.resize import resized
 
 Kind = Literal["supervisely", "voc", "coco", "folders"]
 
+Shares = tuple[float, float, float]
+
 DEFAULT_SHARES = (0.7, 0.3, 0.0)
 """Shares of train, val and test if neither the dataset nor the recipe sets them."""
 
@@ -46,7 +48,7 @@ class Recipe:
     classes: tuple[str, ...] = ()
     subject: Subject | None = None
     side: int = 640
-    shares: tuple[float, float, float] | None = None
+    shares: Shares | None = None
     seed: int = 0
     shard_bytes: int = 200_000_000
     min_share: float = 0.0
@@ -71,9 +73,7 @@ class Recipe:
 
     def _validate(self) -> None:
         """Raises InvalidData for an option out of range."""
-        shares = self.shares or DEFAULT_SHARES
-        if min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6:
-            raise InvalidData(f"The shares of a split must be 0 or more and add up to 1; got {shares}.")
+        validate_shares(self.shares or DEFAULT_SHARES)
         for name in ("min_share", "swapped"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidData(f"{name} must be from 0 to 1; got {getattr(self, name)}.")
@@ -84,17 +84,14 @@ class Recipe:
         """Returns the split of an entry: the dataset's own, or one drawn by the seed and the id."""
         if entry.split and not self.shares:
             return entry.split
-        draw = self.draw("split", entry.id)
-        train, val, _ = self.shares or DEFAULT_SHARES
-        return "train" if draw < train else "val" if draw < train + val else "test"
+        return draw_split(self.seed, entry.id, self.shares or DEFAULT_SHARES)
 
     def draw(self, purpose: str, id_: str) -> float:
         """Returns a pseudo-random number in 0..1, a hash of seed, purpose and id.
 
         It does not depend on other records: adding records moves no existing record to another split.
         """
-        digest = hashlib.sha256(f"{self.seed}/{purpose}/{id_}".encode()).digest()
-        return int.from_bytes(digest[:8]) / 2**64
+        return draw(self.seed, purpose, id_)
 
     def check(self, mask: Pixels) -> None:
         """Raises BadRecord if a rule excludes a record with this mask."""
@@ -118,6 +115,25 @@ class Recipe:
             licence=record.licence or self.licence,
             licence_class=record.licence_class or self.licence_class,
         )
+
+
+def validate_shares(shares: Shares) -> None:
+    """Raises InvalidData for negative shares, and for shares that do not add up to 1."""
+    if min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6:
+        raise InvalidData(f"The shares of a split must be 0 or more and add up to 1; got {shares}.")
+
+
+def draw(seed: int, purpose: str, id_: str) -> float:
+    """Returns a pseudo-random number in 0..1, a hash of its arguments."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{id_}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def draw_split(seed: int, id_: str, shares: Shares) -> str:
+    """Returns the split of a record by a hash of seed and id: train, val or test."""
+    number = draw(seed, "split", id_)
+    train, val, _ = shares
+    return "train" if number < train else "val" if number < train + val else "test"
 
 
 def _crop(record: Record, aspect_width: int, aspect_height: int) -> Record:

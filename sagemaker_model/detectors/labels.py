@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from maskdrop.catalog import ENGINES
+from maskdrop.catalog import Engine as Row
 from maskdrop.errors import UnknownLabel
 from sagemaker_model.detectors.base import Detections, Detector
 from sagemaker_model.imaging.pixels import Pixels
@@ -84,14 +85,24 @@ def merged(parts: Iterable[Detections]) -> Detections:
     scores = np.concatenate([part.scores for part in found] or [np.zeros(0, np.float32)])
     order = np.argsort(-scores, kind="stable")
     labels = [label for part in found for label in part.labels]
-    masks = [mask for part in found for mask in part.masks]
+    masks = [mask for part in found for mask in part.masks or (None,) * len(part.labels)]
     return Detections(
         boxes[order],
         scores[order],
         tuple(labels[index] for index in order),
-        tuple(masks[index] for index in order) if len(masks) == len(labels) else (),
+        tuple(masks[index] for index in order) if any(mask is not None for mask in masks) else (),
         sum(part.cost_usd for part in found),
+        tuple(warning for part in found for warning in part.warnings),
     )
+
+
+def load_detector(row: Row, device: str, weights_dir: Path, threads: int = 1) -> Detector:
+    """Sets up the detector of a row of the catalogue. Raises InvalidWeights, and NotInstalled if its weights or a
+    package are missing."""
+    module, _, name = row.factory.partition(":")
+    detector = cast(Detector, getattr(importlib.import_module(module), name)())
+    detector.setup(device, weights_dir, threads)
+    return detector
 
 
 def load_detectors(device: str, weights_dir: Path, threads: int = 1, *, paid: bool = False) -> dict[str, Detector]:
@@ -103,12 +114,8 @@ def load_detectors(device: str, weights_dir: Path, threads: int = 1, *, paid: bo
     for row in ENGINES.values():
         if row.returns != "boxes" or row.name == "labels" or (row.paid and not paid):
             continue
-        module, _, name = row.factory.partition(":")
         try:
-            detector = cast(Detector, getattr(importlib.import_module(module), name)())
-            detector.setup(device, weights_dir, threads)
+            detectors[row.name] = load_detector(row, device, weights_dir, threads)
         except NotInstalled as error:
             log.info("detector %s is not installed: %s", row.name, error)
-            continue
-        detectors[row.name] = detector
     return {"labels": Labels(detectors), **detectors}

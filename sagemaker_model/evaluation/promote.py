@@ -3,11 +3,14 @@
 On the same images, a candidate must meet three conditions. Its mean IoU is higher. It has no more failures (IoU < 0.5):
 users notice failures, and a mean hides them. It has no more false positives on images without a subject: these images
 are few and not part of the mean. Each value alone can improve at the cost of the others.
+
+A detector must meet one condition: its mAP is not lower. mAP counts missed boxes, false ones and inexact ones together.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -16,11 +19,15 @@ from typing import Any
 
 from maskdrop import catalog
 from maskdrop.errors import MaskdropError
+from sagemaker_model.detectors.base import Detector
+from sagemaker_model.detectors.labels import load_detector
 from sagemaker_model.engines.base import Engine, load
 from sagemaker_model.evaluation.compare import compare
+from sagemaker_model.evaluation.detection_run import DetectionRun, scores_json
+from sagemaker_model.evaluation.detection_run import compare as compare_detectors
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import FAILED_IOU, FALSE_POSITIVE_SHARE, summarise
-from sagemaker_model.weights.store import InvalidWeights, Weights, import_file, known
+from sagemaker_model.weights.store import InvalidWeights, NotInstalled, Weights, import_file, known
 
 
 class NotPromoted(MaskdropError):
@@ -37,11 +44,36 @@ def promote(new: Run, current: Run, record: Path, install: Callable[[], object],
     """
     if reasons := rejection_reasons(new, current):
         raise NotPromoted(f"{new.info.predictor} does not replace {current.info.predictor}: {'; '.join(reasons)}.")
+    _install(record, install, record_entry(new, current, now))
+
+
+def promote_detector(
+    new: DetectionRun, current: DetectionRun | None, record: Path, install: Callable[[], object], now: datetime
+) -> None:
+    """Installs a detector whose mAP is not lower, and adds a line to the promotion record.
+
+    current: None if no detector is installed; then a candidate that can be scored is installed.
+    record, install and errors: see `promote`.
+    """
+    if reasons := detector_rejection_reasons(new, current):
+        replaced = current.info.detector if current else "no detector"
+        raise NotPromoted(f"{new.info.detector} does not replace {replaced}: {'; '.join(reasons)}.")
+    entry = {
+        "date": now.isoformat(timespec="seconds"),
+        "new": _detection_entry(new),
+        "replaced": _detection_entry(current) if current else None,
+        "data": {"sha256": new.info.data_sha256, "split": new.info.split},
+    }
+    _install(record, install, entry)
+
+
+def _install(record: Path, install: Callable[[], object], entry: dict[str, Any]) -> None:
+    """Installs and records. Raises NotPromoted if the record cannot be written, and the errors of `install`."""
     try:
         # Open the record first: a candidate whose promotion cannot be recorded is not installed.
         with record.open("a", encoding="utf-8") as lines:
             install()
-            lines.write(json.dumps(record_entry(new, current, now)) + "\n")
+            lines.write(json.dumps(entry) + "\n")
     except OSError as error:
         raise NotPromoted(f"{record} cannot be written ({error.strerror}).") from error
 
@@ -70,6 +102,27 @@ def rejection_reasons(new: Run, current: Run) -> list[str]:
     return reasons
 
 
+def detector_rejection_reasons(new: DetectionRun, current: DetectionRun | None) -> list[str]:
+    """Returns the conditions that a detector fails; empty if it can be promoted. Raises InvalidData for runs on
+    different data."""
+    if current:
+        compare_detectors(current, new)
+    reasons = [
+        f"{run.info.detector} failed on {len(run.unscored)} images" for run in (new, current) if run and run.unscored
+    ]
+    if math.isnan(new.scores.map):
+        return [*reasons, "the data set has no boxes to find"]
+    if current and new.scores.map < current.scores.map:
+        reasons.append(f"its mAP is {new.scores.map:.4f}, below {current.scores.map:.4f}")
+    return reasons
+
+
+def _detection_entry(run: DetectionRun) -> dict[str, Any]:
+    scores = scores_json(run.scores)
+    del scores["classes"]
+    return {"name": run.info.detector, "weights_sha256": run.info.weights_sha256, **scores}
+
+
 def record_entry(new: Run, current: Run, now: datetime) -> dict[str, Any]:
     """Returns one line of the promotion record."""
     return {
@@ -96,6 +149,15 @@ def weights_for(row: catalog.Engine, file: Path) -> Weights:
             f"The engine {row.name!r} must have exactly one weights file named *{file.suffix}; it has {len(matches)}."
         )
     return matches[0]
+
+
+def load_detector_candidate(file: Path, row: catalog.Engine, scratch: Path, device: str, threads: int) -> Detector:
+    """Loads a detector with another weights file; see `load_candidate`. Raises InvalidWeights."""
+    import_file(weights_for(row, file), file, scratch, own=True)
+    try:
+        return load_detector(row, device, scratch, threads)
+    except NotInstalled as error:
+        raise InvalidWeights(f"{row.name} cannot be loaded with {file.name} alone: {error.message}") from error
 
 
 def load_candidate(file: Path, row: catalog.Engine, scratch: Path, device: str, threads: int) -> Engine:

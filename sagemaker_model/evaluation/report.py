@@ -59,16 +59,16 @@ def run_page(run: Run, cases: Mapping[str, Case]) -> str:
     parts = [
         f"<p>{escape(info.predictor)} on {escape(info.data)}, split {escape(info.split)}.</p>",
         f'<p class="note">Weights {info.weights_sha256 or "none"}<br>Data {info.data_sha256}</p>',
-        *map(_table, tables(run.results)),
+        *map(html_table, tables(run.results)),
         "<h2>IoU of the images with a subject</h2>" + _histogram([_iou(result) for result in by_iou]),
-        *_unscored(run.unscored),
+        *unscored_list(run.unscored),
         "<p>Image, true mask, prediction, and their difference: "
         '<span class="missed">missed pixels are orange</span>, <span class="extra">extra pixels are blue</span>.</p>',
     ]
     for title, results in chosen.items():
-        figures = [_figure(_caption(result), _run_images(cases[result.id], run)) for result in results]
+        figures = [figure(_caption(result), _run_images(cases[result.id], run)) for result in results]
         parts += [f"<h2>{title}</h2>", *figures] if figures else []
-    return _page(f"{info.predictor}: evaluation", parts)
+    return page(f"{info.predictor}: evaluation", parts)
 
 
 def comparison_page(comparison: Comparison, cases: Mapping[str, Case]) -> str:
@@ -78,7 +78,7 @@ def comparison_page(comparison: Comparison, cases: Mapping[str, Case]) -> str:
     names = [escape(name) for name in comparison.names]
     parts = [
         f"<p>A is {names[0]}, B is {names[1]}, on {escape(a.info.data)}, split {escape(a.info.split)}.</p>",
-        *map(_table, comparison.tables()),
+        *map(html_table, comparison.tables()),
         "<p>Image, true mask, A and B.</p>",
     ]
     for title, pairs in (
@@ -86,21 +86,22 @@ def comparison_page(comparison: Comparison, cases: Mapping[str, Case]) -> str:
         ("A is better", comparison.regressions(WORST_COUNT)),
     ):
         figures = [
-            _figure(
+            figure(
                 f"{escape(one.id)} · IoU {_iou(one):.3f} and {_iou(other):.3f}",
                 (*_image_and_truth(cases[one.id]), _prediction(a, one.id), _prediction(b, one.id)),
             )
             for one, other in pairs
         ]
         parts += [f"<h2>{title}</h2>", *figures] if figures else []
-    return _page(f"{comparison.names[0]} and {comparison.names[1]}", parts)
+    return page(f"{comparison.names[0]} and {comparison.names[1]}", parts)
 
 
 def _iou(result: Result) -> float:
     return result.scores.iou
 
 
-def _page(title: str, parts: Iterable[str]) -> str:
+def page(title: str, parts: Iterable[str]) -> str:
+    """Returns an HTML page. title: plain text. parts: HTML."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
@@ -108,7 +109,8 @@ def _page(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def _table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """Returns a table as HTML, with its title as a heading."""
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
     return f"<h2>{escape(table.title)}</h2>\n<table><tr>{head}</tr>\n{rows}</table>"
@@ -131,7 +133,8 @@ def _histogram(ious: Sequence[float]) -> str:
     )
 
 
-def _unscored(cases: Sequence[Unscored]) -> list[str]:
+def unscored_list(cases: Sequence[Unscored]) -> list[str]:
+    """Returns the cases that could not be scored as HTML; [] without any."""
     items = "".join(f"<li>{escape(case.id)}: {escape(case.reason)}</li>" for case in cases)
     return [f"<h2>Not scored</h2><ul>{items}</ul>"] if items else []
 
@@ -141,7 +144,8 @@ def _caption(result: Result) -> str:
     return f"{name} · IoU {_iou(result):.3f} · predicted {result.found:.1%} of the image, true {result.subject:.1%}"
 
 
-def _figure(caption: str, columns: Iterable[Pixels]) -> str:
+def figure(caption: str, columns: Iterable[Pixels]) -> str:
+    """Returns images side by side under a caption, as HTML. caption: HTML. columns: HxW or HxWx3 uint8."""
     images = "".join(f'<img alt="" src="data:image/jpeg;base64,{_jpeg(pixels)}">' for pixels in columns)
     return f"<figure><figcaption>{caption}</figcaption>{images}</figure>"
 
@@ -153,16 +157,17 @@ def _run_images(case: Case, run: Run) -> tuple[Pixels, ...]:
 
 
 def _image_and_truth(case: Case) -> tuple[Pixels, Pixels]:
-    return _thumbnail(decode(case.image.read_bytes(), ServerSettings().limits).rgb), _thumbnail(read_alpha(case.mask))
+    return thumbnail(decode(case.image.read_bytes(), ServerSettings().limits).rgb), thumbnail(read_alpha(case.mask))
 
 
 def _prediction(run: Run, name: str) -> Pixels:
-    return _thumbnail(run.alpha(name))
+    return thumbnail(run.alpha(name))
 
 
-def _thumbnail(pixels: Pixels) -> Pixels:
+def thumbnail(pixels: Pixels, side: int = THUMB_SIDE) -> Pixels:
+    """Resizes an image so that its longer side has `side` pixels."""
     height, width = pixels.shape[:2]
-    scale = THUMB_SIDE / max(height, width)
+    scale = side / max(height, width)
     return resized(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 

@@ -33,7 +33,7 @@ from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
-from lambdas.observe import JOB_METRICS
+from lambdas.observe import ERROR_METRICS, JOB_METRICS
 from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
@@ -47,7 +47,10 @@ from maskdrop.prompt import FIELDS as PROMPT_FIELDS
 from maskdrop.prompt import Prompt
 from maskdrop.settings import Interactive, Settings
 from sagemaker_model.cutout import FULL_SIZE_ALPHA, no_conversion
+from sagemaker_model.data.prepare_boxes import BoxKind
 from sagemaker_model.engines.verification import Optimisation
+from sagemaker_model.evaluation.detection import DetectionScores
+from sagemaker_model.evaluation.detection_run import FIGURES
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
 from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
@@ -327,7 +330,7 @@ def test_every_optimisation_and_engine_is_in_the_table_of_optimisations_on_a_gpu
 def test_every_metric_of_the_functions_is_documented() -> None:
     """tests/infra/test_stack.py compares the metrics of the alarms and of the dashboard."""
     check_rows(
-        {*JOB_METRICS.values(), *_string_arguments("lambdas", "add_metric")},
+        {*JOB_METRICS.values(), *ERROR_METRICS.values(), *_string_arguments("lambdas", "add_metric")},
         {"docs/operations.md": code_spans(page_text("docs/operations.md", "| metrics, namespace").split("|")[2])},
     )
 
@@ -387,7 +390,8 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
-    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "spending_cap_reached",
+    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "editor_throttled",
+    "editor_timed_out", "spending_cap_reached",
     "model_retired", "model_not_in_region",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
@@ -634,6 +638,16 @@ def test_every_measure_is_in_every_table() -> None:
             "docs/operations.md": {name for name in names if _is_in(name, documented)},
         },
     )
+
+
+def test_every_figure_of_a_detector_is_a_column() -> None:
+    names = {field.name for field in fields(DetectionScores)} - {"classes", "ar_small", "ar_medium", "ar_large"}
+    check_rows(names, {"sagemaker_model.evaluation.detection_run.FIGURES": set(FIGURES.values())})
+
+
+def test_every_form_of_detection_data_is_documented() -> None:
+    rows = {row[0].strip("`") for row in page_table("docs/detector.md", "| form | files | boxes |")}
+    check_rows(get_args(BoxKind), {"docs/detector.md": rows})
 
 
 def _is_in(name: str, text: str) -> bool:
