@@ -249,12 +249,12 @@ def _error(code: str, message: str, status: int, editor: BedrockEditor) -> Maskd
     if code == "ValidationException":
         kind = EditFiltered if _has(message, FILTERED) else EditRefused
         return kind(f"Bedrock does not accept the request: {message}")
-    if code in THROTTLED or status == 429:
-        return EditorThrottled(f"Bedrock throttles the requests for {model}: {code}.")
     if code in TIMED_OUT:
         return EditorTimedOut(f"{model} did not generate the image in time: {code}.")
     if code in RETRYABLE or status >= 500:
         return EditorUnavailable(f"Calling Bedrock failed: {code}.")
+    if code in THROTTLED or status == 429:
+        return EditorThrottled(f"Bedrock throttles the requests for {model}: {code}.")
     return EditRefused(f"Calling Bedrock failed: {code}: {message}")
 
 
