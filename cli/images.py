@@ -80,6 +80,33 @@ RESULTS = Path("results")
 
 
 @app.command()
+def cutout(
+    photos: Photos,
+    label: LabelFlag = None,
+    box: BoxFlag = None,
+    point: PointFlag = None,
+    select: SelectFlag = None,
+    min_confidence: ConfidenceFlag = None,
+    ignore: IgnoreFlag = None,
+    prompt: PromptFlag = None,
+    instances: InstancesFlag = None,
+    engine: EngineFlag = None,
+    output: OutputFlag = None,
+    out: Out = RESULTS,
+    rekognition: RekognitionFlag = False,
+    folder: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Cut out the subject of each photo. Exits 1 if a photo fails."""
+    with print_errors():
+        prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
+        options = options_of("cutout", prompts, engine=engine, output=output or (), instances=instances)
+        check_out(photos, out)
+        processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
+        _process(photos, options, processor, out, as_json=as_json)
+
+
+@app.command()
 def mask(
     photos: Photos,
     label: LabelFlag = None,

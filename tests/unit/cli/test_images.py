@@ -50,6 +50,18 @@ def test_a_label_gives_the_mask_of_each_instance_and_their_union(
     assert "face 0.90" in result.output
 
 
+def test_a_label_gives_the_cut_out_of_each_instance(
+    run: Run, two_people: Path, detector: FakeDetector, tmp_path: Path
+) -> None:
+    words = ("--label", "face", "--instances", "each", "--output", "crop=true", "--output", "format=webp")
+    result = run("cutout", two_people, *words)
+    assert result.exit_code == 0, result.output
+    for number in (1, 2):
+        with Image.open(tmp_path / "out" / "two.png" / f"{number}.webp") as opened:
+            assert opened.format == "WEBP"
+            assert opened.width < 300
+
+
 def test_a_click_selects_one_instance(run: Run, two_people: Path, detector: FakeDetector, tmp_path: Path) -> None:
     result = run("mask", two_people, "--label", "face", "--instances", "each", "--point", "800,100", "--json")
     [record] = lines(result)
