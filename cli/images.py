@@ -101,9 +101,7 @@ def cutout(
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
         options = options_of("cutout", prompts, engine=engine, output=output or (), instances=instances)
-        check_out(photos, out)
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
-        _process(photos, options, processor, out, as_json=as_json)
+        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
 
 
 @app.command()
@@ -128,9 +126,7 @@ def mask(
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
         options = options_of("mask", prompts, engine=engine, output=output or (), instances=instances)
-        check_out(photos, out)
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
-        _process(photos, options, processor, out, as_json=as_json)
+        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
 
 
 @app.command()
@@ -154,9 +150,7 @@ def detect(
     with print_errors():
         prompts = _prompts(label, None, point, select, min_confidence, ignore, prompt)
         options = options_of("detect", prompts, engine=engine)
-        check_out(photos, out)
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition)
-        _process(photos, options, processor, out, as_json=as_json)
+        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
 
 
 @app.command()
@@ -202,14 +196,12 @@ def replace(
             edit=edit_of(text, seed, negative_text, change),
             background=f"{words}s3://{FILE_BUCKET}/{path}" if file else background,
         )
-        check_out(photos, out)
         image = read_file(Path(path)) if file else b""
         paint = None
         if options.edit:
             paint = paint_of(editor, max_usd, region)
             print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos)))
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
-        _process(photos, options, processor, out, image, as_json=as_json)
+        _process(photos, options, out, folder, image, paint, rekognition=rekognition, as_json=as_json)
 
 
 def read_file(path: Path) -> bytes:
@@ -280,13 +272,17 @@ def check_out(photos: Sequence[Path], out: Path | None) -> None:
 def _process(
     photos: Sequence[Path],
     options: Options,
-    processor: Processor,
     out: Path | None,
+    weights: Path | None,
     background: bytes = b"",
+    paint: Paint | None = None,
     *,
+    rekognition: bool,
     as_json: bool,
 ) -> None:
     """Processes and prints all photos; a photo that fails does not stop the others. out: None writes no files."""
+    check_out(photos, out)
+    processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint)
     records = []
     for record in _records(photos, options, processor, out, background):
         records.append(record)
