@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,6 +26,7 @@ from maskdrop.job import Job, Source, queued
 from maskdrop.options import Options
 from maskdrop.services import Services
 from maskdrop.wire import JobMessage
+from tests.ai import RunningAi
 from tests.e2e.conftest import Running
 from tests.e2e.test_presets import restart
 from tests.fakes import SETTINGS, FakeQueue, World
@@ -71,11 +71,10 @@ def test_a_dropped_photo_gets_one_result_for_each_text_and_keeps_the_pixels_of_i
 
 
 @pytest.fixture
-def bedrock(running: Running) -> Iterator[str]:
-    """URL of the emulated Bedrock."""
-    url = running.config.ai_url
-    yield url
-    httpx2.post(f"{url}/control", json={"script": {}}, trust_env=False).raise_for_status()
+def bedrock(running: Running) -> Iterator[RunningAi]:
+    emulator = RunningAi(running.config)
+    yield emulator
+    emulator.reset()
 
 
 def an_edit(running: Running, owner: str) -> Job:
@@ -98,7 +97,7 @@ def an_edit(running: Running, owner: str) -> Job:
 
 
 def test_throttled_calls_and_a_lost_response_lose_no_image_and_none_is_paid_twice(
-    running: Running, registry: DynamoDBRegistry, bedrock: str
+    running: Running, registry: DynamoDBRegistry, bedrock: RunningAi
 ) -> None:
     owner = uuid.uuid4().hex
     job, edits = an_edit(running, owner), FakeQueue()
@@ -111,12 +110,12 @@ def test_throttled_calls_and_a_lost_response_lose_no_image_and_none_is_paid_twic
         events=EventBus(make("events"), running.stack.event_bus),
         jobs_queue=SqsQueue(make("sqs"), running.stack.jobs_queue_url),
         edits_queue=edits,
-        editor=StabilityEditor(lambda: make("bedrock-runtime"), "us-east-1"),
+        editor=StabilityEditor(lambda: bedrock.client("bedrock-runtime"), "us-east-1"),
     )
     settings = replace(SETTINGS, results=running.stack.results, editor="stability")
-    script = {"InvokeModel": ["ok", "ThrottlingException", "ThrottlingException", "cut", "Filter reason: prompt"]}
-    httpx2.post(f"{bedrock}/control", json={"script": script}, trust_env=False).raise_for_status()
-    before = httpx2.get(f"{bedrock}/usage", trust_env=False).json()["calls"].get("InvokeModel", 0)
+    script = {"InvokeModel": ["succeed", "ThrottlingException", "ThrottlingException", "cut", "Filter reason: prompt"]}
+    bedrock.control(script=script).raise_for_status()
+    calls, billed = bedrock.calls("InvokeModel"), len(bedrock.billed("InvokeModel"))
     progress: list[Progress] = []
     bodies = [JobMessage(job.id, 0).to_body()]
     while bodies:
@@ -132,8 +131,8 @@ def test_throttled_calls_and_a_lost_response_lose_no_image_and_none_is_paid_twic
         (3, "a city", 0.07),
     ]
     assert [one for one in done.warnings if one.startswith("edit_filtered")]
-    calls = httpx2.get(f"{bedrock}/usage", trust_env=False).json()["calls"]["InvokeModel"] - before
-    assert calls == 6  # two images, two throttled calls, a lost response, a refused text
+    assert bedrock.calls("InvokeModel") - calls == 6  # two images, two throttled, a lost response, a refused text
+    assert [one["prompt"] for one in bedrock.billed("InvokeModel")[billed:]] == ["a beach", "a forest", "a city"]
     used = usage_of(registry, owner, f"{datetime.now(UTC):%Y-%m}")
     assert used["generated_usd"] == pytest.approx(3 * 0.07)  # the lost response may have been billed
     for number, exists in ((1, True), (2, False), (3, True)):
