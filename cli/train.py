@@ -21,10 +21,10 @@ from sagemaker_model.training import jobs, submit
 from sagemaker_model.training.ranges import is_range
 from sagemaker_model.training.settings import metric_of, settings_of
 
-METRIC_NAMES = {"iou": "IoU", "map": "mAP"}
-
 if TYPE_CHECKING:
     from sagemaker_model.training.search import Trial
+
+METRIC_NAMES = {"iou": "IoU", "map": "mAP"}
 
 SKIPPED_SHOWN = 10
 """Maximum number of skipped records printed. training.json has all of them."""
@@ -256,8 +256,10 @@ def _tune_locally(
     except ModuleNotFoundError as error:
         raise LocalError(PACKAGES_MISSING.format(error.name)) from error
 
+    metric = METRIC_NAMES[metric_of(network)]
+
     def report(trial: Trial, step: int) -> None:
-        result = trial.failure or f"IoU {trial.score(step):.4f}"
+        result = trial.failure or f"{metric} {trial.score(step):.4f}"
         console.print(f"run {trial.number}, step {step:,}: {escape(result)}", soft_wrap=True)
 
     try:
@@ -276,7 +278,7 @@ def _tune_locally(
     except KeyboardInterrupt:
         console.print("Interrupted. To continue the search, repeat the command with --resume.")
         raise typer.Exit(130) from None
-    table = Table("run", *ranges, "steps", "IoU", box=None)
+    table = Table("run", *ranges, "steps", metric, box=None)
     for trial in trials:
         step = max(trial.scores, key=int, default="0")
         table.add_row(str(trial.number), *trial.settings.values(), step, f"{trial.score(int(step)):.4f}")
