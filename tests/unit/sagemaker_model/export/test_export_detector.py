@@ -20,7 +20,7 @@ from sagemaker_model.nets.tiny_detector import TinyDetector  # noqa: E402
 from sagemaker_model.training.train import save_weights  # noqa: E402
 from sagemaker_model.weights.checkpoints import NotWeights  # noqa: E402
 from sagemaker_model.weights.store import import_file, named  # noqa: E402
-from tests.unit.sagemaker_model.detectors.shapes import NAMES as SHAPES
+from tests.unit.sagemaker_model.detectors.shapes import NAMES as SHAPES  # noqa: E402
 from tests.unit.sagemaker_model.detectors.shapes import scene, write_shapes  # noqa: E402
 
 NAMES = ("zebra", "airplane")
