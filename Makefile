@@ -8,13 +8,14 @@ RUN := $(VENV)/.run-$(firstword $(shell cat requirements.txt pyproject.toml | ck
 DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.txt pyproject.toml | cksum))
 MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt requirements-torchvision.txt | cksum))
 TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.txt))
+SAGEMAKER := $(VENV)-sagemaker/.sagemaker-$(firstword $(shell cksum requirements-sagemaker.txt))
 DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-fast test-models coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-train docs tflite clean help
+.PHONY: run up down test test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-detectors bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -44,6 +45,9 @@ test-fast: $(DEV) ## Run unit and contract tests without torch and the local sta
 test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
+
+test-sagemaker: $(DEV) $(SAGEMAKER) ## Test jobs submitted through the SageMaker SDK against a stub of the service
+	@$(VENV)/bin/python -m pytest tests/unit/cli/test_sagemaker_sdk.py
 
 # Unit and contract tests run with torch, so that the networks count; the infra tests need the installed package. Code
 # that only tests/e2e runs does not count, because it runs in other processes. The table has the statements of each
@@ -97,6 +101,9 @@ bench-engines: $(MODELS) ## Benchmark every engine, with torch; writes docs/perf
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
 
+bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in DATA (default: ../shared/data)
+	@$(VENV)/bin/python -m tests.bench.detectors $(or $(DATA),../shared/data)
+
 bench-train: $(MODELS) ## Benchmark the training loop, its data loader and its network
 	@$(VENV)-models/bin/python -m tests.bench.training
 
@@ -113,9 +120,11 @@ docs: $(DEV) $(DOCS) ## Build the documentation site in site/; fails on any warn
 
 tflite: $(TFLITE) ## Install the converter to TensorFlow Lite in its own environment (2.1 GB)
 
+sagemaker: $(SAGEMAKER) ## Install the SageMaker SDK in its own environment (0.9 GB), for train and tune --on sagemaker
+
 clean: ## Stop the local stack and delete everything that make created
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
-	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-docs .local cdk.out reports site *.egg-info
+	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-sagemaker $(VENV)-docs .local cdk.out reports site *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -152,6 +161,12 @@ $(TFLITE): requirements-tflite.txt
 	@$(PYTHON) -m venv $(VENV)-tflite
 	@TMPDIR=$(VENV)-tflite $(VENV)-tflite/bin/python -m pip install --quiet --requirement requirements-tflite.txt
 	@rm -f $(VENV)-tflite/.tflite-* && touch $@
+
+$(SAGEMAKER): requirements-sagemaker.txt
+	@echo "Creating $(VENV)-sagemaker with the SageMaker SDK (a few minutes)"
+	@$(PYTHON) -m venv $(VENV)-sagemaker
+	@TMPDIR=$(VENV)-sagemaker $(VENV)-sagemaker/bin/python -m pip install --quiet --requirement requirements-sagemaker.txt
+	@rm -f $(VENV)-sagemaker/.sagemaker-* && touch $@
 
 $(DOCS): requirements-docs.txt
 	@echo "Creating $(VENV)-docs with MkDocs Material"

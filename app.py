@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def application(
     """
     app = cdk.App(outdir=outdir, context={REFERENCES: "strong", **(context or {})})
     stage = stages.load(app.node.try_get_context("stage") or "dev", folder)
+    stages.check_region(stage, os.environ.get("CDK_DEFAULT_REGION", ""))  # `cdk deploy` sets it
     tag = container_digest()
     image = ImageStack(app, stage=stage, image_tag=tag)
     network = NetworkStack(app, stage=stage) if stage.vpc else None

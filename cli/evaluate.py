@@ -238,7 +238,7 @@ def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None)
         from sagemaker_model.evaluation.trained import TrainedNetwork
     except ModuleNotFoundError as error:
         raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
-    network = TrainedNetwork(folder, *_device_and_threads(workers))
+    network = TrainedNetwork(folder, *device_and_threads(workers))
     return _run(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
 
 

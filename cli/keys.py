@@ -1,4 +1,4 @@
-"""Manage API keys: create, list, revoke."""
+"""Manage API keys: create, list, revoke; set the spending cap of an owner."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from cli.terminal import console, print_errors
 from local.keys import create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
+from maskdrop.spending import set_cap
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -31,11 +32,21 @@ def create(
         ),
     ] = None,
     rate: Annotated[int, typer.Option(min=1, help="Rate limit, in requests per minute.")] = CALLS_A_MINUTE,
+    edit_usd_per_month: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Spending cap of the owner for generated images, in US dollars.",
+            show_default="that of the stage",
+        ),
+    ] = None,
     stage: Stage = None,
 ) -> None:
     """Create an API key. Prints the key and its webhook secret, which are not shown again."""
     with print_errors(), deployment(stage) as target:
         text, key = create_key(target, name, owner=owner, scope=scope, rate=rate)
+        if edit_usd_per_month is not None:
+            set_cap(target.registry, key.owner, edit_usd_per_month)
     console.print(f"key             {text}", soft_wrap=True, markup=False)
     console.print(f"webhook secret  {key.webhook_secret}", soft_wrap=True, markup=False)
     console.print(
@@ -63,3 +74,21 @@ def revoke(
     with print_errors(), deployment(stage) as target:
         revoke_key(target, key_id)
     console.print(f"Revoked key {key_id}.", markup=False)
+
+
+@app.command()
+def cap(
+    owner: Annotated[str, typer.Argument(help="Owner of the jobs, as listed by `keys list`.")],
+    usd: Annotated[
+        float | None,
+        typer.Argument(
+            min=0, help="US dollars for generated images in a calendar month (UTC).", show_default="that of the stage"
+        ),
+    ] = None,
+    stage: Stage = None,
+) -> None:
+    """Set the spending cap of an owner. Without USD, the owner has that of the stage again."""
+    with print_errors(), deployment(stage) as target:
+        set_cap(target.registry, owner, usd)
+    amount = "the stage's cap" if usd is None else f"a cap of ${usd:.2f} a month"
+    console.print(f"The owner {owner} has {amount}.", markup=False)

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import boto3
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from cli.terminal import console, print_errors
-from local.config import LocalError
-from sagemaker_model.training import jobs
+from local.config import ROOT, LocalError
+from sagemaker_model.training import jobs, submit
+from sagemaker_model.training.ranges import is_range
 from sagemaker_model.training.settings import metric_of, settings_of
+
+if TYPE_CHECKING:
+    from sagemaker_model.training.search import Trial
 
 METRIC_NAMES = {"iou": "IoU", "map": "mAP"}
 
 SKIPPED_SHOWN = 10
 """Maximum number of skipped records printed. training.json has all of them."""
 
+ERROR_CHARACTERS = 2_000
+"""Maximum length of an error of the SageMaker SDK: its last message, not its whole log."""
+
 PACKAGES_MISSING = "Training needs {}: install requirements-models.txt (the extras gpu, export and train)."
+
+SDK_PYTHON = ROOT / ".venv-sagemaker" / "bin" / "python"
+"""Python of the environment that `make sagemaker` creates. The SDK pins older versions of packages that we use."""
 
 app = typer.Typer(help=__doc__)
 
@@ -33,6 +43,11 @@ app = typer.Typer(help=__doc__)
 class On(StrEnum):
     local = "local"
     sagemaker = "sagemaker"
+
+
+class Strategy(StrEnum):
+    bayesian = "bayesian"
+    hyperband = "hyperband"
 
 
 Network = Annotated[
@@ -86,10 +101,7 @@ def train(
         config = jobs.JobConfig(
             image=image, role=role, out=out, channels=channels, instance=instance, hours=hours, spot=spot
         )
-        name = _job_name(network)
-        request = jobs.training_job(name, network, given, config)
-        with _sagemaker() as client:
-            client.create_training_job(**request)
+        name = _submit(jobs.training_job(_job_name(network), network, given, config))
         console.print(f"Training job {name}. It writes its weights to {escape(out)}{name}/output/.", soft_wrap=True)
 
 
@@ -105,30 +117,49 @@ def tune(
     ],
     data: Data,
     out: Out,
-    image: Image,
-    role: Role,
     val: Val = None,
     backgrounds: Backgrounds = None,
     start: Start = None,
-    runs: Annotated[int, typer.Option(help="Maximum number of training jobs.", min=1)] = 20,
-    at_once: Annotated[int, typer.Option(help="Maximum number of parallel training jobs.", min=1)] = 2,
+    runs: Annotated[int, typer.Option(help="Maximum number of training runs.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the search.", min=1)] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="On this machine: continue the search in OUT.")] = False,
+    on: Annotated[On, typer.Option(help="Where to train: local or sagemaker.")] = On.local,
+    strategy: Annotated[
+        Strategy, typer.Option(help="On SageMaker: search strategy. On this machine: successive halving.")
+    ] = Strategy.bayesian,
+    at_once: Annotated[int, typer.Option(help="On SageMaker: maximum number of parallel training jobs.", min=1)] = 2,
+    image: Image = "",
+    role: Role = "",
     instance: Instance = jobs.INSTANCE,
     hours: Hours = jobs.HOURS,
     spot: Spot = True,
 ) -> None:
-    """Run a hyperparameter tuning job on SageMaker and print its name."""
+    """Search settings with the best validation result. Writes its weights and OUT/tuning.json; on SageMaker, prints the
+    name of the tuning job."""
     with print_errors():
         given = _parse_settings(settings)
-        ranges = {name: value for name, value in given.items() if jobs.is_range(value)}
+        ranges = {name: value for name, value in given.items() if is_range(value)}
         fixed = {name: value for name, value in given.items() if name not in ranges}
+        if on is On.local:
+            folders = (Path(folder) if folder else None for folder in (val, backgrounds, start))
+            _tune_locally(network, fixed, ranges, Path(data), Path(out), *folders, runs=runs, seed=seed, resume=resume)
+            return
         channels = _channels(data, val, backgrounds, start)
         config = jobs.JobConfig(
             image=image, role=role, out=out, channels=channels, instance=instance, hours=hours, spot=spot
         )
-        name = _job_name(network)
-        request = jobs.tuning_job(name, network, fixed, ranges, config, runs=runs, at_once=at_once)
-        with _sagemaker() as client:
-            client.create_hyper_parameter_tuning_job(**request)
+        request = jobs.tuning_job(
+            _job_name(network),
+            network,
+            fixed,
+            ranges,
+            config,
+            runs=runs,
+            at_once=at_once,
+            strategy="Hyperband" if strategy is Strategy.hyperband else "Bayesian",
+            seed=seed,
+        )
+        name = _submit(request)
         console.print(f"Tuning job {name}: up to {runs} runs, {at_once} in parallel.", soft_wrap=True)
 
 
@@ -204,6 +235,71 @@ def _train_locally(
     )
 
 
+def _tune_locally(
+    network: str,
+    fixed: Mapping[str, str],
+    ranges: Mapping[str, str],
+    data: Path,
+    out: Path,
+    val: Path | None,
+    backgrounds: Path | None,
+    start: Path | None,
+    *,
+    runs: int,
+    seed: int,
+    resume: bool,
+) -> None:
+    """Searches settings in this process, and prints a line for each run. Raises MaskdropError."""
+    try:
+        from sagemaker_model.training.search import search
+        from sagemaker_model.training.train import BEST, Data
+    except ModuleNotFoundError as error:
+        raise LocalError(PACKAGES_MISSING.format(error.name)) from error
+
+    metric = METRIC_NAMES[metric_of(network)]
+
+    def report(trial: Trial, step: int) -> None:
+        result = trial.failure or f"{metric} {trial.score(step):.4f}"
+        console.print(f"run {trial.number}, step {step:,}: {escape(result)}", soft_wrap=True)
+
+    try:
+        best, trials = search(
+            network,
+            Data(train=data, val=val or data, backgrounds=backgrounds),
+            out,
+            fixed,
+            ranges,
+            runs=runs,
+            seed=seed,
+            start=start,
+            resume=resume,
+            report=report,
+        )
+    except KeyboardInterrupt:
+        console.print("Interrupted. To continue the search, repeat the command with --resume.")
+        raise typer.Exit(130) from None
+    table = Table("run", *ranges, "steps", metric, box=None)
+    for trial in trials:
+        step = max(trial.scores, key=int, default="0")
+        table.add_row(str(trial.number), *trial.settings.values(), step, f"{trial.score(int(step)):.4f}")
+    console.print(table)
+    chosen = " ".join(f"{name}={value}" for name, value in best.settings.items())
+    console.print(f"Best settings: {chosen} (run {best.number}). Weights: {escape(str(out / BEST))}", soft_wrap=True)
+
+
+def _submit(request: Mapping[str, Any]) -> str:
+    """Submits a request through the SageMaker SDK, and returns the name of the job. Raises LocalError."""
+    if not SDK_PYTHON.exists():
+        raise LocalError(
+            f"The SageMaker SDK needs an environment of its own, and {SDK_PYTHON} does not exist: run `make sagemaker`."
+        )
+    command = [str(SDK_PYTHON), "-I", submit.__file__]
+    result = subprocess.run(command, input=json.dumps(request), text=True, capture_output=True)  # noqa: S603
+    if result.returncode:
+        raise LocalError(f"SageMaker request failed: {result.stderr.strip()[-ERROR_CHARACTERS:]}")
+    return result.stdout.strip()
+
+
 def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Parses NAME=VALUE arguments. Raises LocalError."""
     pairs = {name: value for name, equals, value in (text.partition("=") for text in settings) if equals}
@@ -220,12 +316,3 @@ def _channels(data: str, val: str | None, backgrounds: str | None, start: str | 
 def _job_name(network: str) -> str:
     """Returns a new job name. SageMaker limits names of tuning jobs to 32 characters."""
     return f"{network}-{datetime.now(UTC):%y%m%d-%H%M%S}"
-
-
-@contextmanager
-def _sagemaker() -> Iterator[Any]:
-    """Yields a client with the user's credentials. Raises LocalError for AWS errors."""
-    try:
-        yield boto3.client("sagemaker")
-    except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"SageMaker request failed: {error}") from error

@@ -32,7 +32,7 @@ def api_page(api: Schema) -> Iterator[str]:
         yield f"### {name} {{#{name.lower()}}}\n"
         if "description" in schema:
             yield f"{schema['description']}\n"
-        yield from _fields(schema)
+        yield from _body(schema)
     yield "## Error codes\n"
     yield 'Every error has the body `{"error": …}` with an [ErrorInfo](#errorinfo).\n'
     yield from table(("code", "status", "retryable"), _error_rows())
@@ -87,7 +87,7 @@ def _response(status: str, response: Schema) -> tuple[str, ...]:
 
 def _body(schema: Schema) -> Iterator[str]:
     """Yields the lines of a body: one table, or one for each alternative."""
-    alternatives = schema.get("oneOf", [schema])
+    alternatives = schema.get("oneOf") or schema.get("anyOf") or [schema]
     for number, alternative in enumerate(alternatives, 1):
         if len(alternatives) > 1:
             yield f"Alternative {number} of {len(alternatives)}:\n"

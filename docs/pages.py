@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -34,7 +35,8 @@ def build(site: Path) -> None:
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(ROOT / "docs" / "images", site / "images")
     for source, name in sources().items():
-        (site / name).write_text(for_site((ROOT / source).read_text(), source))
+        text = (ROOT / source).read_text()
+        (site / name).write_text(for_site(notebook_page(text) if source.endswith(".ipynb") else text, source))
     (site / "api.md").write_text("\n".join(api_page(document())))
     (site / "cli.md").write_text(cli_page())
 
@@ -45,8 +47,15 @@ def names() -> set[str]:
 
 
 def sources() -> dict[str, str]:
-    """Returns the Markdown files of the site, as path relative to the root: name on the site."""
-    return ROOT_PAGES | {f"docs/{path.name}": path.name for path in sorted((ROOT / "docs").glob("*.md"))}
+    """Returns the Markdown files and notebooks of the site, as path relative to the root: name on the site."""
+    paths = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))]
+    return ROOT_PAGES | {str(path.relative_to(ROOT)): f"{path.stem}.md" for path in paths}
+
+
+def notebook_page(text: str) -> str:
+    """Returns the cells of a notebook as Markdown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(f"```python\n{source}\n```" if kind == "code" else source for kind, source in cells)
 
 
 def for_site(text: str, source: str) -> str:

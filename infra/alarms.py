@@ -25,7 +25,7 @@ FIVE_MINUTES = Duration.minutes(5)
 
 METRICS: dict[str, tuple[str, ...]] = {
     "JobsDone": ("record",),
-    "JobsFailed": ("ingest", "record", "sweep", "dead_letters"),
+    "JobsFailed": ("ingest", "edit", "record", "sweep", "dead_letters"),
     "JobsGivenUp": ("record", "sweep", "dead_letters"),
     "UnreadableMessages": ("dead_letters",),
     "WebhooksGivenUp": ("dead_letters",),
@@ -33,10 +33,13 @@ METRICS: dict[str, tuple[str, ...]] = {
     "BundlesRefused": ("invoke",),
     "BundlesFailed": ("record",),
     "SubmissionsRefused": ("ingest",),
+    "ImagesGenerated": ("edit",),
+    "EditsFailed": ("edit",),
+    "SpendingCapsReached": ("edit",),
 }
 """Metrics of namespace Maskdrop, and the functions that send each of them. An alarm costs $0.10 a month for each."""
 
-AGES_S = {"Jobs": 1800, "Results": 900, "Webhooks": 3600, "Bundles": 2 * BACKLOG_S, "Dead": 3600}
+AGES_S = {"Jobs": 1800, "Results": 900, "Webhooks": 3600, "Bundles": 2 * BACKLOG_S, "Edits": 3600, "Dead": 3600}
 """Age of the oldest message of a queue that an operator has to know, in seconds. Messages that a full endpoint returns
 are new messages; a webhook that fails for the third time no longer counts. A bundle waits for up to BACKLOG_S."""
 
@@ -98,7 +101,7 @@ class Alarms(Construct):
         self._metric("JobsGivenUp", "Jobs failed after the last attempt: a part of the stack fails.", read="record")
         self._metric("UnreadableMessages", "A dead letter cannot be parsed; the log has its body.", read="dead_letters")
         self._metric("WebhooksGivenUp", "A receiver of webhooks failed at every attempt.", read="dead_letters")
-        readers = {"Jobs": "ingest", "Results": "record", "Webhooks": "webhooks", "Bundles": "invoke"}
+        readers = {"Jobs": "ingest", "Results": "record", "Webhooks": "webhooks", "Bundles": "invoke", "Edits": "edit"}
         for queue in (*shared.queues.all, shared.queues.dead):
             name = queue.node.id
             self._alarm(
@@ -168,6 +171,21 @@ class Alarms(Construct):
                 shared.bulk.metric("HasBacklogWithoutCapacity", statistic="Minimum").with_(period=FIVE_MINUTES),
                 threshold=1,
                 periods=6,
+            )
+        if shared.queues.edits:
+            self._metric(
+                "EditsFailed",
+                "Calls of the editor have failed for 30 minutes. Usual causes: the quota of the model, its end of "
+                "life, or no access to it.",
+                periods=2,
+                minutes=15,  # a failed call is repeated after at most 15 minutes
+                read="edit",
+            )
+            self._metric(
+                "SpendingCapsReached",
+                "A spending cap for generated images is reached: jobs fail until next month. Raise edit_usd_per_month, "
+                "or the cap of the owner.",
+                read="edit",
             )
         for name, endpoint, gpu in (
             ("Bulk", shared.bulk, stage.bulk == "gpu"),

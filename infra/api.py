@@ -19,6 +19,7 @@ from infra.nag import acknowledge
 from infra.retention import log_group
 from infra.shared import SharedResources
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
+from maskdrop.edit import EDITS_PREFIX
 from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
@@ -160,12 +161,15 @@ class Api(Function):
         shared.registry.allow(
             self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["idempotency"]
         )
-        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        for queue in shared.stage_queues:
+            self.allow("sqs:SendMessage", on=queue)
         inbox, results, sources = shared.storage.inbox, shared.storage.results, shared.storage.sources
         self.allow_objects(
             "s3:GetObject", "s3:PutObject", "s3:DeleteObject", on=inbox.arn_for_objects(f"{UPLOADS_PREFIX}*")
         )
         self.allow_objects("s3:GetObject", "s3:DeleteObject", on=results.arn_for_objects(f"{RESULTS_PREFIX}*"))
+        if shared.queues.edits:
+            self.allow_objects("s3:DeleteObject", on=results.arn_for_objects(f"{EDITS_PREFIX}*"))
         for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *shared.storage.source_objects):
             self.allow_objects("s3:GetObject", on=readable)
         for bucket in (inbox, results, *sources):  # without it, S3 returns 403 for a missing object

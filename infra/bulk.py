@@ -13,6 +13,7 @@ from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
+from maskdrop.edit import EDITS_PREFIX
 from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
@@ -86,7 +87,7 @@ class BulkStack(EndpointStack):
         """notifications: None for an endpoint that is not asynchronous."""
         inbox, results = storage.inbox, storage.results
         photos = objects_of(inbox, INBOX_PREFIX, UPLOADS_PREFIX, BACKGROUNDS_PREFIX)
-        outputs = objects_of(results, RESULTS_PREFIX, BUNDLES_PREFIX)
+        outputs = objects_of(results, RESULTS_PREFIX, BUNDLES_PREFIX, EDITS_PREFIX)
         weights_bucket, weights_objects = weights_arns(self._stage.weights if notifications else "")
         readable = [*photos, *storage.source_objects, *outputs, *weights_objects]
         statements = [

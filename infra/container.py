@@ -29,6 +29,8 @@ AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 SWITCHED_OFF = "switched off:"
 """Part of the container's log line for an optimisation or engine that differs from eager float32 at start."""
 
+REKOGNITION = ["rekognition:DetectFaces", "rekognition:DetectLabels"]
+
 STARTUP_S = 600
 """Seconds that a container may take to become ready on an instance."""
 
@@ -88,7 +90,11 @@ class EndpointStack(StageStack):
                             resources=[self._log_group.log_group_arn],
                         ),
                         iam.PolicyStatement(
-                            actions=["ecr:GetAuthorizationToken", *(SAGEMAKER_INTERFACES if self._network else [])],
+                            actions=[
+                                "ecr:GetAuthorizationToken",
+                                *(SAGEMAKER_INTERFACES if self._network else []),
+                                *(REKOGNITION if self._stage.rekognition else []),
+                            ],
                             resources=["*"],
                         ),
                         iam.PolicyStatement(
@@ -129,6 +135,7 @@ class EndpointStack(StageStack):
                     "MODEL_HOST": "0.0.0.0",  # noqa: S104  SageMaker reaches the container from outside
                     "MODEL_PORT": "8080",
                     "MODEL_WEIGHTS_DIR": "/opt/ml/model" if weights else "/opt/maskdrop/weights",
+                    **({"MODEL_REKOGNITION": "1"} if self._stage.rekognition else {}),
                     **environment,
                 },
                 model_data_source=_uncompressed(weights) if weights else None,

@@ -48,6 +48,9 @@ class Dashboard(Construct):
             ),
         )
         board.add_widgets(*_bulk(shared))
+        if shared.queues.edits:
+            names = ("ImagesGenerated", "EditsFailed", "SpendingCapsReached")
+            board.add_widgets(_graph("Edits", *(sum_over_functions(name, shared.stage.name) for name in names)))
         if interactive := shared.interactive:
             board.add_widgets(
                 _graph("Synchronous requests", interactive.metric("Invocations", statistic="Sum", of_variant=True)),

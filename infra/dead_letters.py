@@ -26,7 +26,8 @@ class DeadLetters(Function):
         self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{BUNDLES_PREFIX}*"))
         # Without it, S3 returns 403 for a missing object.
         self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
-        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        for queue in shared.stage_queues:
+            self.allow("sqs:SendMessage", on=queue)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
         shared.registry.allow(
             self.role, *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"), kinds=["valve"]

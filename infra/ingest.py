@@ -37,7 +37,8 @@ class Ingest(Function):
         else:
             self.allow("sagemaker:InvokeEndpointAsync", on=shared.bulk.arn)
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
-        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        for queue in shared.stage_queues:
+            self.allow("sqs:SendMessage", on=queue)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         shared.registry.allow(
             self.role,

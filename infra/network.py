@@ -10,6 +10,7 @@ from constructs import Construct
 from infra.retention import log_group
 from infra.stage_stack import StageStack
 from infra.stages import Stage
+from maskdrop.edit import EDITORS
 
 SERVICES = {
     "Sqs": ec2.InterfaceVpcEndpointAwsService.SQS,
@@ -19,6 +20,12 @@ SERVICES = {
 """Services that the functions in the VPC call, besides S3 and DynamoDB. Each costs $0.01 an hour in each of two
 Availability Zones, $14.60 a month (us-east-1, autumn 2026). Lambda and SageMaker deliver logs, metrics and traces, poll
 the queues and pull the image outside the VPC."""
+
+REKOGNITION = {"Rekognition": ec2.InterfaceVpcEndpointAwsService.REKOGNITION}
+"""The service that the containers call in a stage with `rekognition`, at the same price."""
+
+BEDROCK = {"BedrockRuntime": ec2.InterfaceVpcEndpointAwsService.BEDROCK_RUNTIME}
+"""The service that `edit` calls in a stage whose editor is a model on Amazon Bedrock, at the same price."""
 
 LAMBDA_INTERFACES = [
     "ec2:AssignPrivateIpAddresses",
@@ -82,7 +89,9 @@ class NetworkStack(StageStack):
             allow_all_outbound=False,
         )
         services.add_ingress_rule(self.functions, ec2.Port.tcp(443), "HTTPS from the functions")
-        for name, service in SERVICES.items():
+        if stage.rekognition:
+            services.add_ingress_rule(self.containers, ec2.Port.tcp(443), "HTTPS from the endpoints")
+        for name, service in _services(stage).items():
             self.vpc.add_interface_endpoint(name, service=service, open=False, security_groups=[services])
 
     def _group(self, name: str, description: str) -> ec2.SecurityGroup:
@@ -91,6 +100,15 @@ class NetworkStack(StageStack):
         group = ec2.SecurityGroup(self, name, vpc=self.vpc, description=description, allow_all_outbound=False)
         group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "HTTPS, to endpoints of AWS services")
         return group
+
+
+def _services(stage: Stage) -> dict[str, ec2.InterfaceVpcEndpointAwsService]:
+    """Services with an interface endpoint. That of Bedrock exists only where the editor of the stage is a model."""
+    return {
+        **SERVICES,
+        **(REKOGNITION if stage.rekognition else {}),
+        **(BEDROCK if EDITORS[stage.editor].model else {}),
+    }
 
 
 def _own_account() -> iam.PolicyStatement:

@@ -43,9 +43,14 @@ class SharedResources:
         return EndpointName(name) if name else None
 
     @property
+    def stage_queues(self) -> list[str]:
+        """ARNs of the queues of the stages of a job (`maskdrop.flow.queue_of`)."""
+        return [queue.queue_arn for queue in (self.queues.jobs, self.queues.edits) if queue]
+
+    @property
     def settings(self) -> Settings:
         """The settings that the functions read; CloudFormation resolves the names in them."""
-        bundles = self.queues.bundles
+        bundles, edits = self.queues.bundles, self.queues.edits
         return Settings(
             stage=self.stage.name,
             inbox=self.storage.inbox.bucket_name,
@@ -57,6 +62,9 @@ class SharedResources:
             dead_letters_queue_url=self.queues.dead.queue_url,
             bundles_queue_url=bundles.queue_url if bundles else "",
             results_queue_url=self.queues.results.queue_url if bundles else "",
+            edits_queue_url=edits.queue_url if edits else "",
+            editor=self.stage.editor,
+            edit_usd_per_month=self.stage.edit_usd_per_month,
             endpoint=self.bulk.name,
             event_bus=self.bus.event_bus_name,
             interactive=self.stage.interactive_endpoint,

@@ -12,6 +12,7 @@ from infra.authorize import Authorize
 from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
+from infra.edit import Edit
 from infra.ingest import Ingest
 from infra.invoke import Invoke
 from infra.jobs_table import JobsTable
@@ -65,13 +66,14 @@ class MaskdropStack(StageStack):
         dead_letters = DeadLetters(self, "DeadLetters", shared=shared)
         webhooks = Webhooks(self, "Webhooks", shared=shared)
         invoke = [Invoke(self, "Invoke", shared=shared, bundles=queues.bundles)] if queues.bundles else []
+        edit = [Edit(self, "Edit", shared=shared, edits=queues.edits)] if queues.edits else []
 
         # 5. The API.
         authorize = Authorize(self, "Authorize", shared=shared)
         api = Api(self, "Api", shared=shared, authorize=authorize)
 
         # 6. Alarms and a dashboard for operators.
-        functions = [ingest, *invoke, record, sweep, dead_letters, webhooks, authorize, api]
+        functions = [ingest, *invoke, *edit, record, sweep, dead_letters, webhooks, authorize, api]
         alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
         Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
 
@@ -103,5 +105,6 @@ class MaskdropStack(StageStack):
             "ResultsQueueUrl": queues.results.queue_url,
             "DeadLettersQueueUrl": queues.dead.queue_url,
             **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
+            **({"EditsQueueUrl": queues.edits.queue_url} if queues.edits else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

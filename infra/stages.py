@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import Interactive
 
@@ -51,6 +52,10 @@ SOURCES = 3
 
 SOURCE_EXECUTIONS = 2, 10
 """Concurrent executions of one of them: Lambda's minimum, and the maximum, which limits the load on the table."""
+
+EDIT_EXECUTIONS = 2
+"""Concurrent executions of `edit`: Lambda's minimum for an event source. In a stage of 10 executions it uses those of
+API_EXECUTIONS while it generates images."""
 
 KeepDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
@@ -137,8 +142,15 @@ class Stage(_Table):
     interactive_max_instances: maximum number of instances of `interactive` in the mode realtime.
     serverless_memory_mb: memory of each serverless endpoint; vCPUs scale with it. New accounts may use 3,072 MB. A
         48 MP image takes 0.77 GB at the peak.
+    rekognition: whether the endpoints may send images to Amazon Rekognition, for labels that no own detector knows.
+        A call costs $0.001 (us-east-1, autumn 2026).
     batching_window_s: how long photos are collected for a bundle before `ingest` runs, in seconds. A longer window
         fills bundles better and delays a single photo.
+    editor: what generates images from text: "local" draws studio backdrops without a paid service, "stability" is a
+        model on Amazon Bedrock in us-east-1, us-east-2 and us-west-2. "titan" and "nova" are models that new accounts
+        cannot use any more. "off": requests with `edit` are refused.
+    edit_usd_per_month: maximum US dollars for generated images of one owner in a calendar month (UTC). `maskdrop keys
+        cap` sets another one for an owner.
     mail: e-mail address for alarms and budget notifications; "": none.
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
     cors: origins whose pages may call the API, or "*".
@@ -183,7 +195,10 @@ class Stage(_Table):
     interactive_at_once: Annotated[int, Field(ge=1, le=200)] = 3
     interactive_max_instances: Positive = 2
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
+    rekognition: bool = False
     batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
+    editor: EditorName = "local"
+    edit_usd_per_month: Annotated[float, Field(ge=0)] = 10.0
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
     cors: Annotated[tuple[Origin, ...], Field(strict=False)] = ()
@@ -266,8 +281,9 @@ class Stage(_Table):
     @property
     def functions(self) -> tuple[str, ...]:
         """Names of the functions in lambdas/ that the stage deploys."""
+        edit = ("edit",) if self.editor != "off" else ()
         invoke = ("invoke",) if self.bulk == "serverless" else ()
-        return ("api", "authorize", "dead_letters", "ingest", *invoke, "record", "sweep", "webhooks")
+        return ("api", "authorize", "dead_letters", *edit, "ingest", *invoke, "record", "sweep", "webhooks")
 
     @property
     def all_tags(self) -> dict[str, str]:
@@ -305,6 +321,8 @@ class Stage(_Table):
         """Concurrent executions of the functions that queues start. A function whose reserved concurrency is lower is
         throttled, and each throttled message loses one of its deliveries."""
         found = dict.fromkeys(("ingest", "record", "webhooks"), self.source_concurrency)
+        if self.editor != "off":
+            found["edit"] = EDIT_EXECUTIONS
         return found | ({"invoke": self.bulk_at_once} if self.bulk == "serverless" else {})
 
     @property
@@ -327,6 +345,16 @@ class Stage(_Table):
 def _endpoint(stage: str, purpose: str, instance_type: str) -> str:
     kind = instance_type.removeprefix("ml.").replace(".", "-") or "serverless"
     return f"maskdrop-{stage}-{purpose}-{kind}"
+
+
+def check_region(stage: Stage, region: str) -> None:
+    """Raises InvalidStage where the model of the stage's editor is not offered in a Region. region: "" if unknown."""
+    regions = EDITORS[stage.editor].regions
+    if region and regions and region not in regions:
+        raise InvalidStage(
+            f"stages/{stage.name}.toml: editor {stage.editor!r} is a model that Amazon Bedrock offers in "
+            f'{", ".join(regions)} only; got the Region {region}. Deploy there, or set editor to "local" or "off".'
+        )
 
 
 def names(folder: Path = FOLDER) -> list[str]:

@@ -13,6 +13,8 @@ from constructs import Construct
 from infra.nag import acknowledge
 from infra.retention import data_policy, log_group
 from infra.stages import Stage
+from maskdrop.edit import EDITS_PREFIX
+from maskdrop.flow import EDITS_KEPT
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
 
 BUNDLES_PREFIX = "bundles/"
@@ -73,6 +75,8 @@ class Storage(Construct):
                 unfinished,
                 s3.LifecycleRule(prefix=RESULTS_PREFIX, expiration=retention),
                 s3.LifecycleRule(prefix=BUNDLES_PREFIX, expiration=Duration.days(7)),
+                # A failed edit is retried from its stage for a day less.
+                s3.LifecycleRule(prefix=EDITS_PREFIX, expiration=Duration.days(EDITS_KEPT.days + 1)),
             ],
         )
         self._notify(self.inbox, jobs)

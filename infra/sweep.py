@@ -20,6 +20,7 @@ class Sweep(Function):
         self.allow_objects("s3:GetObject", on=shared.storage.results.arn_for_objects(f"{STARTED_PREFIX}*"))
         # Without it, S3 returns 403 for a missing object.
         self.allow("s3:ListBucket", on=shared.storage.results.bucket_arn)
-        self.allow("sqs:SendMessage", on=shared.queues.jobs.queue_arn)
+        for queue in shared.stage_queues:
+            self.allow("sqs:SendMessage", on=queue)
         shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["valve"])
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)

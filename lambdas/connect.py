@@ -10,6 +10,9 @@ from botocore.config import Config
 from botocore.session import Session, get_session
 
 from lambdas.adapters.editors import NoEditor
+from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
+from lambdas.adapters.editors.breaker import SafeEditor
+from lambdas.adapters.editors.local import LocalEditor
 from lambdas.adapters.endpoint import RESPONSE_S, QueuedEndpoint, SageMakerEndpoint, SageMakerServerless
 from lambdas.adapters.events import EventBus
 from lambdas.adapters.fetch import PublicWeb
@@ -19,9 +22,10 @@ from lambdas.adapters.queue import DeadLetterQueue, SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
 from lambdas.environment import settings as settings
-from lambdas.observe import CountedEndpoint, CountedEvents, CountedSubmissions, metrics
+from lambdas.observe import CountedEditor, CountedEndpoint, CountedEvents, CountedSubmissions, metrics
+from maskdrop.editing import CALL_S
 from maskdrop.presets import Presets
-from maskdrop.services import Registry, Services
+from maskdrop.services import Editor, Registry, Services
 from maskdrop.ssrf import Policy
 from maskdrop.threads import WRITERS
 
@@ -45,6 +49,9 @@ INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_ma
 
 SERVERLESS_CLIENT = CLIENT.merge(Config(read_timeout=RESPONSE_S, retries={"total_max_attempts": 1}))
 """No retries: `invoke` returns a refused bundle to its queue."""
+
+EDITOR_CLIENT = CLIENT.merge(Config(read_timeout=CALL_S, retries={"total_max_attempts": 1}))
+"""No retries: a call that timed out may have been billed."""
 
 
 @lru_cache(maxsize=1)
@@ -83,8 +90,34 @@ def services() -> Services:
         bundles_queue=bundles_queue,
         results_queue=SqsQueue(_client("sqs"), config.results_queue_url),
         edits_queue=SqsQueue(_client("sqs"), config.edits_queue_url),
-        editor=NoEditor(),
+        editor=_editor(),
         serverless=SageMakerServerless(_client("sagemaker-runtime", SERVERLESS_CLIENT), config.endpoint),
+    )
+
+
+def _editor() -> Editor:
+    """Returns the editor of the stage; one on Bedrock with the circuit breaker."""
+    config = settings()
+    if config.editor == "off":
+        return NoEditor()
+    if config.editor == "local":
+        return CountedEditor(LocalEditor(), metrics())
+    client = partial(_client, "bedrock-runtime", EDITOR_CLIENT)
+    editor = BEDROCK_EDITORS[config.editor](client, str(_session().get_config_variable("region")))
+    return CountedEditor(SafeEditor(editor, _circuits, f"editor-{config.editor}"), metrics())
+
+
+def _circuits() -> Any:
+    """Returns the store of the circuit breakers. Its import takes 50 ms, which only the function `edit` needs."""
+    from aws_lambda_powertools.utilities.circuit_breaker.persistence import CircuitBreakerDynamoDBPersistence
+
+    return CircuitBreakerDynamoDBPersistence(
+        settings().registry,
+        key_attr="kind",
+        static_pk_value="circuit",
+        sort_key_attr="name",
+        expiry_attr="expires_at",
+        boto3_client=_client("dynamodb"),
     )
 
 

@@ -13,9 +13,9 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.environment import settings
-from maskdrop.errors import EndpointStarting, Unavailable
+from maskdrop.errors import EndpointStarting, InputError, MaskdropError, Unavailable
 from maskdrop.job import Job, State
-from maskdrop.services import Endpoint, Events, Interactive
+from maskdrop.services import EditedImage, Editor, EditRequest, Endpoint, Events, Interactive
 from maskdrop.wire import ImageResponse, Invocation
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
@@ -80,8 +80,12 @@ JOB_METRICS: dict[State, str] = {"done": "JobsDone", "failed": "JobsFailed"}
 """The metric that counts the jobs of each final state."""
 
 
+ERROR_METRICS = {"gave_up": "JobsGivenUp", "spending_cap_reached": "SpendingCapsReached"}
+"""The metric that counts the jobs with an error, by its code."""
+
+
 class CountedEvents:
-    """Publishes events, counts them in the metrics JobsDone, JobsFailed and JobsGivenUp, and logs each failure."""
+    """Publishes events, counts them in JOB_METRICS and ERROR_METRICS, and logs each failure."""
 
     def __init__(self, events: Events, metrics: Metrics) -> None:
         self._events, self._metrics = events, metrics
@@ -94,8 +98,8 @@ class CountedEvents:
         for job in jobs:
             if job.error:
                 logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
-                if job.error.code == "gave_up":
-                    self._metrics.add_metric("JobsGivenUp", MetricUnit.Count, 1)
+                if metric := ERROR_METRICS.get(job.error.code):
+                    self._metrics.add_metric(metric, MetricUnit.Count, 1)
 
 
 class CountedSubmissions:
@@ -112,3 +116,26 @@ class CountedSubmissions:
             self._metrics.add_metric("SubmissionsRefused", MetricUnit.Count, 1)
             logger().warning("bundle refused", extra={"bundle": bundle_id, "code": error.code, "why": error.message})
             raise
+
+
+class CountedEditor:
+    """Counts generated images in the metric ImagesGenerated and failed calls in EditsFailed, and logs the reason of
+    each failure. A text or image that is refused does not count as a failure."""
+
+    def __init__(self, editor: Editor, metrics: Metrics) -> None:
+        self._editor, self._metrics = editor, metrics
+        self.usd_per_image = editor.usd_per_image
+
+    def check(self, prompt: str) -> None:
+        self._editor.check(prompt)
+
+    def edit(self, request: EditRequest) -> EditedImage:
+        try:
+            image = self._editor.edit(request)
+        except MaskdropError as error:
+            if not isinstance(error, InputError):
+                self._metrics.add_metric("EditsFailed", MetricUnit.Count, 1)
+            logger().warning("edit failed", extra={"code": error.code, "why": error.message})
+            raise
+        self._metrics.add_metric("ImagesGenerated", MetricUnit.Count, 1)
+        return image

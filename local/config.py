@@ -123,6 +123,20 @@ class LocalConfig:
         return f"http://{HOST}:{self.sagemaker_port}"
 
     @property
+    def ai_url(self) -> str:
+        """URL of the emulator of Rekognition and Bedrock, a part of the SageMaker emulator."""
+        return f"{self.sagemaker_url}/ai"
+
+    @property
+    def ai_endpoints(self) -> dict[str, str]:
+        """Environment variables by which boto3 finds that emulator."""
+        return {
+            "AWS_ENDPOINT_URL_REKOGNITION": f"{self.ai_url}/rekognition",
+            "AWS_ENDPOINT_URL_BEDROCK": self.ai_url,
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.ai_url,
+        }
+
+    @property
     def model_url(self) -> str:
         return f"http://{HOST}:{self.model_port}"
 

@@ -4,6 +4,7 @@
     POST /endpoints/{name}/invocations         processes one request; a serverless endpoint waits for a start
     GET  /credentials                          credentials of the model's role, for the model server in strict mode
     GET, POST /control                         reads or changes the conditions that tests simulate, such as an outage
+    /ai                                        Rekognition and Bedrock (local/ai.py)
 
 The configuration of an endpoint (topics, S3 paths, concurrency, memory) comes from the file that the AWS emulator
 writes when it deploys the template. The limits of SageMaker apply: size of a request, its time in the queue, its
@@ -38,9 +39,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
-from local import processes
+from local import ai, processes
 from local.config import HOST, REGION, LocalConfig
 from local.connect import assume_role, client
 from local.deploy import ACCOUNT
@@ -441,6 +442,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/credentials", sagemaker.credentials),
             Route("/control", sagemaker.control, methods=["GET", "POST"]),
             Route("/ping", _ping),
+            Mount("/ai", ai.app(config)),
         ],
         exception_handlers={MaskdropError: _handle_error},
         lifespan=sagemaker.running,

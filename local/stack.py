@@ -1,7 +1,7 @@
 """The local stack: builds, starts, deploys, finds and stops it.
 
 AWS emulator (MiniStack)  ──deploys──►  the same templates as in AWS
-SageMaker emulator        ──runs─────►  the model server
+SageMaker emulator        ──runs─────►  the model server, and emulates Rekognition and Bedrock
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Stack:
     api_key: the first key, which can access all jobs.
     bundles_queue_url: queue of a serverless endpoint for bundles; "" for an asynchronous endpoint.
     sagemaker_url: URL of the SageMaker emulator.
+    ai_url: URL of the emulator of Rekognition and Bedrock.
     ca_bundle: path of the CA bundle that verifies certificates; None without TLS.
     """
 
@@ -89,6 +90,7 @@ class Stack:
     results_queue_url: str
     bundles_queue_url: str
     sagemaker_url: str
+    ai_url: str
     ca_bundle: str | None
 
 
@@ -182,8 +184,9 @@ def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(config.aws_port),
             "LAMBDA_ACCOUNT_CONCURRENCY": str(LAMBDA_CONCURRENCY),
-            # Lambda functions inherit this environment, so that their boto3 calls the SageMaker emulator.
+            # Lambda functions inherit this environment, so that their boto3 calls the other emulators.
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
+            **config.ai_endpoints,
             **_strict_env(config),
         },
         ca_bundle=config.ca_bundle,
@@ -348,5 +351,6 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         results_queue_url=out["ResultsQueueUrl"],
         bundles_queue_url=out.get("BundlesQueueUrl", ""),
         sagemaker_url=config.sagemaker_url,
+        ai_url=config.ai_url,
         ca_bundle=str(config.ca_bundle) if config.ca_bundle else None,
     )

@@ -136,13 +136,21 @@ def count_call(registry: Registry, caller: Caller, now: datetime) -> Window:
 
 def add_usage(registry: Registry, owner: str, now: datetime, *, pictures: int = 0, refused: int = 0) -> None:
     """Adds to an owner's usage of the month: images accepted, calls rejected by the rate limit."""
-    name = _month(owner, f"{now.astimezone(UTC):%Y-%m}")
-    registry.add("usage", name, {"pictures": pictures, "refused": refused}, expires_at=now + KEPT)
+    amounts = {"pictures": pictures, "refused": refused}
+    registry.add("usage", month_of(owner, now), amounts, expires_at=now + KEPT)
 
 
-def usage_of(registry: Registry, owner: str, month: str) -> dict[str, int]:
-    """Usage of an owner in a month, such as 2026-11: numbers of images accepted and of calls rejected."""
-    return {"pictures": 0, "refused": 0} | (registry.get("usage", _month(owner, month)) or {})
+def usage_of(registry: Registry, owner: str, month: str) -> dict[str, int | float]:
+    """Usage of an owner in a month, such as 2026-11: numbers of images accepted, of calls rejected and of images
+    generated, and the price of the latter in US dollars."""
+    counters = registry.get("usage", _month(owner, month)) or {}
+    counts = {name: int(counters.get(name, 0)) for name in ("pictures", "refused", "generated")}
+    return {**counts, "generated_usd": counters.get("generated_microusd", 0) / 1_000_000}
+
+
+def month_of(owner: str, now: datetime) -> str:
+    """Name, in the registry, of the usage of an owner in the current month (UTC)."""
+    return _month(owner, f"{now.astimezone(UTC):%Y-%m}")
 
 
 def _month(owner: str, month: str) -> str:

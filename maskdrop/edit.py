@@ -43,7 +43,8 @@ class EditorModel:
     model: ID of the foundation model on Amazon Bedrock; "" for an editor that is not a model.
     profile: ID of the inference profile that requests must name instead of the model; "" where they name the model.
     regions: Regions from which the model can be called; () where the Region does not matter.
-    pixels_max, side_max, side_min: limits of the image and its mask, in pixels.
+    pixels_max, side_max, side_min: limits of the image and its mask, in pixels. aspect_max: maximum of the longer side
+        divided by the shorter one.
     prompt_max: maximum characters of a prompt. seed_max: largest seed.
     usd_per_image: list price of one generated image in US dollars.
     """
@@ -54,6 +55,7 @@ class EditorModel:
     pixels_max: int
     side_max: int
     side_min: int
+    aspect_max: float = 1000.0
     prompt_max: int
     seed_max: int
     usd_per_image: float
@@ -79,6 +81,7 @@ EDITORS: dict[EditorName, EditorModel] = {
         pixels_max=9_437_184,
         side_max=9_437_184 // 64,
         side_min=64,
+        aspect_max=2.5,
         prompt_max=PROMPT_MAX,
         seed_max=SEED_MAX,
         usd_per_image=0.07,
@@ -91,7 +94,7 @@ EDITORS: dict[EditorName, EditorModel] = {
         side_min=256,
         prompt_max=512,
         seed_max=2_147_483_646,
-        usd_per_image=0.008,
+        usd_per_image=0.012,
     ),
     "nova": EditorModel(
         model="amazon.nova-canvas-v1:0",
@@ -99,6 +102,7 @@ EDITORS: dict[EditorName, EditorModel] = {
         pixels_max=4_194_304,
         side_max=4096,
         side_min=320,
+        aspect_max=4.0,
         prompt_max=1024,
         seed_max=858_993_459,
         usd_per_image=0.08,
@@ -198,6 +202,12 @@ def mask_key(job_id: str) -> str:
 def candidate_key(job_id: str, number: int) -> str:
     """Key of a generated image, in the size of that image."""
     return f"{EDITS_PREFIX}{job_id}/candidate-{number}"
+
+
+def edit_keys(job_id: str, edit: Edit) -> list[str]:
+    """Keys of all files of a job's edit, which may exist."""
+    numbers = range(1, len(edit.candidates) + 1)
+    return [alpha_key(job_id), image_key(job_id), mask_key(job_id), *(candidate_key(job_id, one) for one in numbers)]
 
 
 def _listed(value: Any) -> list[Any]:

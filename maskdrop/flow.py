@@ -3,8 +3,10 @@ with parsed events; `Services` does the input and output.
 
     queued ──take──► submitted ──done──► done
       ▲ ▲                │  └────fail──► failed
-      │ └─────requeue────┘                 │
+      │ └─requeue, advance┘                │
       └─────────────────retry──────────────┘
+
+`advance` queues a job for the next stage of its edit (`maskdrop.editing`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from maskdrop.edit import Stage, edit_keys
 from maskdrop.errors import (
     AttemptsExhausted,
     DirectoryMarker,
@@ -28,12 +31,13 @@ from maskdrop.errors import (
     JobInProgress,
     JobNotFailed,
     MaskdropError,
+    SourceMissing,
     StorageUnavailable,
     Unavailable,
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
-from maskdrop.services import RetryServices, Services
+from maskdrop.services import Queue, RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
 from maskdrop.valve import DELAY_MAX_S, Valve
@@ -65,6 +69,9 @@ image is at worst processed again, where the container does not find the existin
 
 DELAY_S = (5, 30, 120, 600, 900)
 """Seconds before the second, third … attempt. The last one is the maximum delay of an SQS message."""
+
+EDITS_KEPT = timedelta(days=6)
+"""Time after which a failed job starts again, because the files of its edit expire a day later."""
 
 STORAGE_ATTEMPTS = 30
 """Attempts of a job whose last error is that the container could not read or write S3: with the delays above, 6 hours
@@ -106,22 +113,46 @@ def enqueue(job: Job, services: Services) -> Job:
     message is sent again, since the first one may have failed."""
     known = job if services.jobs.claim(job) else services.jobs.get(job.id) or job
     if known.state == "queued":
-        services.jobs_queue.send([JobMessage(known.id, known.attempts).to_body()])
+        send_messages([known], services)
     return known
+
+
+def queue_of(stage: Stage, services: RetryServices) -> Queue:
+    """The queue of the function that processes jobs in a stage."""
+    return services.edits_queue if stage == "edit" else services.jobs_queue
+
+
+def send_messages(jobs: Sequence[Job], services: RetryServices, *, delay_s: int = 0) -> None:
+    """Sends the message of each job to the queue of its stage."""
+    for stage in sorted({job.stage for job in jobs}):
+        bodies = [JobMessage(job.id, job.attempts).to_body() for job in jobs if job.stage == stage]
+        queue_of(stage, services).send(bodies, delay_s=delay_s)
 
 
 def retry(job: Job, services: RetryServices, now: datetime) -> Job:
     """Queues a failed job again. Its attempts still limit the size of its bundle, since its image may have crashed the
     container. The message of a queued job is sent again. A dropped photo with an invalid preset gets the current one
-    of its folder. Raises JobNotFailed, and InvalidPreset where the preset is still invalid."""
+    of its folder. Raises JobNotFailed, and InvalidPreset where the preset is still invalid.
+
+    A job with an edit resumes at its stage, with the images that were generated before. It starts again where the files
+    of its edit have expired."""
     if job.state == "failed" and job.error and job.error.code == InvalidPreset.code and not job.owner:
         current = dropped(job.source, now, services.presets)
         job = replace(job, preset=current.preset, options=current.options)
+    if job.state == "failed" and job.stage != "segment" and _lacks_files(job, now):
+        job = replace(job, stage="segment", candidates=())
     waiting = services.jobs.retry(job, now=now) if job.state == "failed" else job
     if waiting is None or waiting.state != "queued":
         raise JobNotFailed(f"Only a failed job can be retried; this job is {job.state}.")
-    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()])
+    attempts = 0 if waiting.stage == "edit" else job.attempts
+    send_messages([replace(waiting, attempts=attempts)], services)
     return waiting
+
+
+def _lacks_files(job: Job, now: datetime) -> bool:
+    """Whether the files of a failed job's edit are deleted, or will be soon."""
+    missing = job.error is not None and job.error.code == SourceMissing.code
+    return missing or now - job.changed_at > EDITS_KEPT
 
 
 def remove(job: Job, settings: Settings, services: Services) -> None:
@@ -140,10 +171,15 @@ def remove(job: Job, settings: Settings, services: Services) -> None:
 
 
 def _remove_images(job: Job, settings: Settings, services: Services) -> None:
-    bucket, key = (job.result.bucket, job.result.key) if job.result else (settings.results, job.result_key)
-    stored = services.storage.head(bucket, key)
-    if stored and stored.job == job.id:  # not the result of a newer photo with the same key
-        services.storage.delete(bucket, key)
+    results = {(item.result.bucket, item.result.key) for item in job.results}
+    results.add((job.result.bucket, job.result.key) if job.result else (settings.results, job.result_key))
+    for bucket, key in sorted(results):
+        stored = services.storage.head(bucket, key)
+        if stored and stored.job == job.id:  # not the result of a newer photo with the same key
+            services.storage.delete(bucket, key)
+    if job.options.edit:
+        for key in edit_keys(job.id, job.options.edit):
+            services.storage.delete(settings.results, key)
     if job.owner and job.source.bucket == settings.inbox and job.source.key.startswith(uploads_of(job.owner)):
         services.storage.delete(job.source.bucket, job.source.key)
 
@@ -243,10 +279,11 @@ def _delay(waiting: Sequence[Job | JobMessage], valve: Valve, services: Services
 
     try:
         jobs = in_threads(write, [one for one in waiting if isinstance(one, Job)])
-        messages = [one for one in waiting if isinstance(one, JobMessage)]
+        messages = [one.to_body() for one in waiting if isinstance(one, JobMessage)]
+        delay_s = valve.pause()
+        services.jobs_queue.send(messages, delay_s=delay_s)
         # Also of submitted jobs: `ingest` may have crashed before it submitted their bundle.
-        messages += [JobMessage(job.id, job.attempts) for job in jobs if job and not job.finished_at]
-        services.jobs_queue.send([message.to_body() for message in messages], delay_s=valve.pause())
+        send_messages([job for job in jobs if job and not job.finished_at], services, delay_s=delay_s)
     except MaskdropError as error:
         return [error] * len(waiting)
     return [None] * len(waiting)
@@ -276,7 +313,8 @@ def _admit_bundle(
 def _submit(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> None:
     """Raises EndpointUnavailable where the endpoint or its queue refuses the bundle, Unavailable for other errors."""
     results, key = valve.settings.results, f"{BUNDLES_PREFIX}{bundle}.json"
-    services.storage.write(results, key, bundle_of(bundle, jobs, results).to_bytes(), "application/json")
+    body = bundle_of(bundle, jobs, results, valve.settings.editor).to_bytes()
+    services.storage.write(results, key, body, "application/json")
     valve.hold(bundle, len(jobs))
     try:
         services.endpoint.submit(bundle, f"s3://{results}/{key}")
@@ -310,7 +348,8 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
 
 
 def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
-    """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt."""
+    """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt or for the next
+    stage of its edit."""
     if not notification.completed:
         reason = f"The endpoint failed: {notification.reason[:500]}"
         requeue_bundle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
@@ -319,13 +358,37 @@ def record_bundle(notification: Notification, settings: Settings, services: Serv
     response = BundleResponse.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
 
     def record_outcome(outcome: Outcome) -> Job | None:
+        usd = cost(response, outcome)
+        if outcome.next_stage:
+            moved = services.jobs.advance(
+                outcome.id, outcome.next_stage, bundle=response.bundle, now=now, outcome=outcome, cost_usd=usd
+            )
+            send_messages([moved] if moved else [], services)
+            return moved
         if outcome.error is None:
-            return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=cost(response), now=now)
+            if any(item.seed is not None for item in outcome.results):
+                outcome, usd = _composed(outcome, usd, response.bundle, services)
+            return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=usd, now=now)
         if outcome.error.retryable:
             return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
     _publish_finished(in_threads(record_outcome, response.outcomes), services)
+
+
+def _composed(outcome: Outcome, usd: float | None, bundle: str, services: Services) -> tuple[Outcome, float | None]:
+    """Adds the subject, warnings, timings and cost of the earlier stages to the outcome of a composed edit.
+    Repeatable: a job that this bundle has finished has them already."""
+    job = services.jobs.get(outcome.id)
+    if job is None:
+        return outcome, usd
+    merged = replace(
+        outcome,
+        subject=outcome.subject or job.subject,
+        warnings=tuple(dict.fromkeys((*job.warnings, *outcome.warnings))),
+        timings=job.timings | outcome.timings,
+    )
+    return merged, job.cost_usd if job.state == "done" and job.bundle == bundle else total(job.cost_usd, usd)
 
 
 def requeue_bundle(
@@ -380,9 +443,13 @@ def retry_or_fail(
     if unstarted_delay_s is None and job.attempts >= attempts_max:
         final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")
         return services.jobs.fail(job_id, final.info, bundle=bundle, now=now)
-    delay_s = DELAY_S[min(job.attempts, len(DELAY_S)) - 1] if unstarted_delay_s is None else unstarted_delay_s
-    services.jobs_queue.send([JobMessage(job.id, job.attempts).to_body()], delay_s=delay_s)
+    send_messages([job], services, delay_s=delay_of(job.attempts) if unstarted_delay_s is None else unstarted_delay_s)
     return job
+
+
+def delay_of(attempts: int) -> int:
+    """Seconds before the attempt after `attempts` failed ones."""
+    return DELAY_S[min(max(attempts, 1), len(DELAY_S)) - 1]
 
 
 def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
@@ -429,8 +496,14 @@ def fail_dead_letters(waiting: Iterable[Job | JobMessage], reason: str, services
     _publish_finished(failed, services)
 
 
-def cost(response: BundleResponse) -> float | None:
-    """Cost of one image of a bundle in US dollars: its share of the instance's price, and the other services.
-    None where nothing is billed."""
+def cost(response: BundleResponse, outcome: Outcome) -> float | None:
+    """Cost of one image of a bundle in US dollars: its share of the instance's price, the paid services that the
+    container called for it, and the other services. None where nothing is billed."""
     share = response.usd_per_item
-    return None if share is None else share + SERVICES_USD
+    return total(None if share is None else share + SERVICES_USD, outcome.cost_usd or None)
+
+
+def total(*parts: float | None) -> float | None:
+    """The sum of costs. None where nothing is billed."""
+    billed = [part for part in parts if part is not None]
+    return sum(billed) if billed else None

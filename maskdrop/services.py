@@ -77,17 +77,18 @@ class Jobs(Protocol):
         now: datetime,
         outcome: Outcome | None = None,
         candidates: Sequence[Candidate] | None = None,
+        cost_usd: float | None = None,
     ) -> Job | None:
         """queued or submitted -> queued in the next stage of its edit, with no attempts, if its bundle is still
         `bundle`. Repeatable: a job that is queued in `stage` already is returned again.
 
-        outcome: of the stage "segment"; its subject, warnings and timings become the job's. candidates: the generated
-        images, for the stage "compose".
+        outcome: its subject, warnings and timings become the job's. candidates: the generated images so far.
+        cost_usd: cost of the job so far; None leaves it unchanged.
         """
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
-        """failed -> queued, with the preset and options of `job`; attempts are reset and the last outcome is
-        removed."""
+        """failed -> queued, with the preset, options, stage and candidates of `job`; attempts are reset and the last
+        outcome is removed."""
 
     def delete(self, job_id: str, *, state: State) -> bool:
         """Deletes a job in `state`. False where it is in another state; True where it does not exist."""
@@ -215,9 +216,10 @@ class Events(Protocol):
         """Publishes the events of finished jobs."""
 
 
-Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve"]
+Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve", "cap", "edit", "circuit"]
 """Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, usage
-per owner and month, and bundles at the endpoint (`maskdrop.valve`)."""
+per owner and month, bundles at the endpoint (`maskdrop.valve`), spending caps of owners (`maskdrop.spending`),
+candidates of edits (`maskdrop.editing`), and states of circuit breakers, which Powertools writes."""
 
 
 @dataclass(frozen=True, slots=True)

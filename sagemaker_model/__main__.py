@@ -48,7 +48,7 @@ def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, En
     for engine in engines.values():
         if isinstance(engine, CachesEmbeddings):
             engine.embeddings = cache  # one cache and budget for all engines
-    detectors = load_detectors(settings.device, settings.weights_dir, settings.threads)
+    detectors = load_detectors(settings.device, settings.weights_dir, settings.threads, paid=settings.rekognition)
     return settings, engines, detectors
 
 

@@ -369,7 +369,7 @@ def detect_objects(
         else:
             every = detector.detect(image.rgb)
             rows = list(zip(every.labels, map(float, every.scores), map(_as_box, every.boxes), strict=True))
-            warnings, cost_usd = (), every.cost_usd
+            warnings, cost_usd = every.warnings, every.cost_usd
     height, width = image.rgb.shape[:2]
     rows.sort(key=lambda row: -row[1])
     detections = [

@@ -39,6 +39,7 @@ class ServerSettings:
     max_pixels: pixels of one image. It bounds the memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
     deadline_s: seconds for one image, from the moment that a worker starts it. 48 MP take 2 s on one core.
     drain_s: seconds for requests in progress after SIGTERM. SageMaker kills the container 30 s after SIGTERM.
+    rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
     usd_per_hour: price of the instance in USD; None if nothing is billed.
     queue_url: URL of the SQS queue from which `worker` receives; required by `worker`.
     results_bucket: S3 bucket to which `worker` writes; required by `worker`.
@@ -62,6 +63,7 @@ class ServerSettings:
     max_pixels: int = 50_000_000
     deadline_s: float = 60.0
     drain_s: int = 25
+    rekognition: bool = False
     usd_per_hour: float | None = None
     queue_url: str = ""
     results_bucket: str = ""

@@ -136,6 +136,7 @@ class FakeJobs:
         now: datetime,
         outcome: Outcome | None = None,
         candidates: Sequence[Candidate] | None = None,
+        cost_usd: float | None = None,
     ) -> Job | None:
         job = self._job_in_state(job_id, ("queued", "submitted"))
         if job is None or job.bundle != bundle or job.stage not in (stage, PREVIOUS_STAGE[stage]):
@@ -144,13 +145,15 @@ class FakeJobs:
             job = replace(job, subject=outcome.subject, warnings=outcome.warnings, timings=outcome.timings)
         if candidates is not None:
             job = replace(job, candidates=tuple(candidates))
+        if cost_usd is not None:
+            job = replace(job, cost_usd=cost_usd)
         return self._save(replace(job, state="queued", stage=stage, attempts=0, changed_at=now))
 
     def retry(self, job: Job, *, now: datetime) -> Job | None:
         known = self._job_in_state(job.id, ("failed",))
         if known is None:
             return None
-        known = replace(known, preset=job.preset, options=job.options)
+        known = replace(known, preset=job.preset, options=job.options, stage=job.stage, candidates=job.candidates)
         reset = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
         return self._save(replace(reset, changed_at=now, finished_at=None))
 

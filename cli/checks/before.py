@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.exceptions import ConnectionError as NoConnection
 
 from cli.checks.account import CDK, Account, Line
 from infra.stages import UNRESERVED_MIN
+from maskdrop.edit import EDITORS
 
 BOOTSTRAP_VERSION = 6
 """Oldest bootstrap stack that the templates accept: the rule CheckBootstrapVersion that CDK writes into them."""
@@ -19,9 +20,6 @@ QUALIFIER = "hnb659fds"
 
 BUILDS = "Concurrently running builds for Linux/Medium environment"
 """Name of the quota of CodeBuild for the environment in infra/image.py."""
-
-BEDROCK_MODELS: tuple[str, ...] = ()
-"""IDs of the Bedrock models that a stage uses. No option of a stage uses one yet."""
 
 
 def region(account: Account) -> Iterator[Line]:
@@ -158,15 +156,27 @@ SUPPORT = "https://support.console.aws.amazon.com/support/home#/case/create?issu
 """Console page that opens a support case about a limit."""
 
 
-def bedrock_models(account: Account, models: Sequence[str] = BEDROCK_MODELS) -> Iterator[Line]:
-    """The Bedrock models exist in the Region, may be used and are not at the end of their life."""
-    for model in models:
+def bedrock_models(account: Account) -> Iterator[Line]:
+    """The model of the stage's editor exists in the Region, may be used and is not at the end of its life."""
+    editor = EDITORS[account.stage.editor]
+    for model in (editor.model,) if editor.model else ():
         client = account.client("bedrock")
         name = f"Bedrock {model}"
         access = client.get_foundation_model_availability(modelId=model)
-        if access["regionAvailability"] != "AVAILABLE":
-            finding, remedy = f"{account.region} does not have the model.", "use another model or Region"
-            yield Line(name=name, level="warning", finding=finding, remedy=remedy)
+        if account.region not in editor.regions or access["regionAvailability"] != "AVAILABLE":
+            finding = (
+                f"{account.region} does not have the model. Regions that may have it: {', '.join(editor.regions)}."
+            )
+            remedy = f"another Region, or another editor in {account.file}"
+            yield Line(name=name, level="fails the deploy", finding=finding, remedy=remedy)
+            continue
+        try:
+            details = client.get_foundation_model(modelIdentifier=model)["modelDetails"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("ResourceNotFoundException", "ValidationException"):
+                raise
+            finding = f"Bedrock does not offer the model any more: {error.response['Error']['Message']}"
+            yield Line(name=name, level="fails the deploy", finding=finding, remedy=f"another editor in {account.file}")
             continue
         states = {
             "agreement": (access["agreementAvailability"]["status"], "AVAILABLE"),
@@ -174,7 +184,6 @@ def bedrock_models(account: Account, models: Sequence[str] = BEDROCK_MODELS) -> 
             "entitlement": (access["entitlementAvailability"], "AVAILABLE"),
         }
         missing = [f"{key} {state}" for key, (state, wanted) in states.items() if state != wanted]
-        details = client.get_foundation_model(modelIdentifier=model)["modelDetails"]
         lifecycle = details.get("modelLifecycle", {})
         if missing:
             finding = f"The account may not use the model: {', '.join(missing)}."
@@ -183,7 +192,7 @@ def bedrock_models(account: Account, models: Sequence[str] = BEDROCK_MODELS) -> 
         elif lifecycle.get("status") == "LEGACY":
             end = f"{lifecycle['endOfLifeTime']:%Y-%m-%d}" if "endOfLifeTime" in lifecycle else "a date to be announced"
             finding = f"The model is legacy: it ends on {end}."
-            yield Line(name=name, level="warning", finding=finding, remedy="use its successor")
+            yield Line(name=name, level="warning", finding=finding, remedy=f"another editor in {account.file}")
         else:
             yield Line(name=name, level="ok", finding="The account may use the model.")
 

@@ -120,13 +120,16 @@ class JobsTable:
         now: datetime,
         outcome: Outcome | None = None,
         candidates: Sequence[Candidate] | None = None,
+        cost_usd: float | None = None,
     ) -> Job | None:
         changes: dict[str, Any] = {"state": "queued", "stage": stage, "attempts": 0}
         if outcome:
             record = outcome.to_json()
             changes |= {name: record[name] for name in ("subject", "warnings", "timings")}
         if candidates is not None:
-            changes["candidates"] = [candidate.to_json() for candidate in candidates]
+            changes["candidates"] = _listed(candidates)
+        if cost_usd is not None:
+            changes["cost_usd"] = cost_usd
         previous = PREVIOUS_STAGE[stage]
         first = "attribute_not_exists(#stage) OR " if previous == "segment" else ""  # records of older versions
         return self._update(
@@ -147,7 +150,14 @@ class JobsTable:
         reset = {"bundle": "", "attempts": 0, "error": None, "warnings": [], "timings": {}, "finished_at": None}
         return self._update(
             job.id,
-            {"state": "queued", "preset": job.preset, **job.options.to_json(), **reset},
+            {
+                "state": "queued",
+                "preset": job.preset,
+                **job.options.to_json(),
+                "stage": job.stage,
+                "candidates": _listed(job.candidates),
+                **reset,
+            },
             now,
             condition="#state = :failed",
             values={":failed": "failed"},
@@ -272,6 +282,10 @@ class JobsTable:
 
     def _expiry(self, finished_at: datetime) -> int:
         return int((finished_at + self._keep).timestamp())
+
+
+def _listed(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    return [candidate.to_json() for candidate in candidates]
 
 
 def _query(index: str, key: str, selection: Selection, before: str, limit: int) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ from maskdrop.errors import (
     AuthFailed,
     BlockedUrl,
     DeadlineExceeded,
+    DetectorThrottled,
+    DetectorTimedOut,
     DetectorUnavailable,
     EmptyFile,
     EndpointUnavailable,
@@ -94,11 +96,12 @@ OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine
 IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
-PROMPTS: Errors = (UnknownLabel, DetectorUnavailable)
+PROMPTS: Errors = (UnknownLabel, DetectorUnavailable, DetectorThrottled, DetectorTimedOut)
 NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
 
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+USD: Schema = {"type": "number", "minimum": 0}
 FILE: Schema = {"type": "string", "format": "binary", "minLength": 1}
 IMAGE_BASE64: Schema = {"type": "string", "contentEncoding": "base64", "format": "byte", "minLength": 1}
 PUBLIC_URL: Schema = {**matching(URL), "format": "uri", "maxLength": URL_MAX}
@@ -354,8 +357,18 @@ def operations() -> dict[tuple[str, str], Operation]:
             ],
             responses={
                 200: SuccessResponse(
-                    "Number of images (`pictures`) and of requests that the rate limit rejected (`refused`).",
-                    {JSON: record({"owner": TEXT, "month": TEXT, "pictures": COUNT, "refused": COUNT})},
+                    "Number of images (`pictures`), of requests that the rate limit rejected (`refused`) and of images "
+                    "generated from text (`generated`), with the price of the latter in US dollars (`generated_usd`).",
+                    {
+                        JSON: record(
+                            {
+                                "owner": TEXT,
+                                "month": TEXT,
+                                **dict.fromkeys(("pictures", "refused", "generated"), COUNT),
+                                "generated_usd": USD,
+                            }
+                        )
+                    },
                 )
             },
             errors=(InvalidOptions,),

@@ -17,6 +17,9 @@ from sagemaker_model.imaging.resize import resized
 INSTANCES_MAX = 64
 """Maximum instances of one prompt. Each may become a file, which takes about 0.1 s at 12 MP."""
 
+DETECTOR_MASK = "fallback_engine: no weights of sam2 or sam are installed; the mask is the detector's own."
+"""Warning of a result with a mask of the detector."""
+
 CONFIDENCE_MIN = 1e-6
 """The lowest confidence that is not a detector's own threshold, for a prompt with `min_confidence` 0."""
 
@@ -49,11 +52,12 @@ class Targets:
 def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool = False) -> Targets:
     """Returns the targets of `rgb`, HxWx3 uint8: labels become the boxes that `detector` finds.
 
-    masks: also asks the detector for masks, for engines that segment a box badly. Raises what `detector.detect` raises.
+    masks: also requests masks, for engines that segment a box badly. Raises what `detector.detect` raises.
     """
-    found, cost_usd = _detect(rgb, prompts, detector, masks=masks)
+    found = _detect(rgb, prompts, detector, masks=masks)
     targets: dict[str, list[Target]] = {"keep": [], "ignore": []}
-    warnings: list[str] = []
+    warnings = [warning for one in found.values() for warning in one.warnings]
+    cost_usd = sum(one.cost_usd for one in found.values())
     for prompt in prompts:
         instances = _instances(prompt, found[prompt.min_confidence]) if prompt.label else [Target(prompt)]
         if not instances:
@@ -67,10 +71,8 @@ def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bo
     return Targets(tuple(targets["keep"]), tuple(targets["ignore"]), bool(prompts), tuple(warnings), cost_usd)
 
 
-def _detect(
-    rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool
-) -> tuple[dict[float | None, Detections], float]:
-    """Returns the detections by `min_confidence`, and their price: one call finds all labels of one confidence."""
+def _detect(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool) -> dict[float | None, Detections]:
+    """Returns the detections by `min_confidence`: one call finds all labels of one confidence."""
     labels: dict[float | None, list[str]] = defaultdict(list)
     for prompt in prompts:
         if prompt.label and prompt.label not in labels[prompt.min_confidence]:
@@ -80,7 +82,7 @@ def _detect(
         if wanted:
             lowest = 0.0 if percent is None else max(percent / 100, CONFIDENCE_MIN)
             found[percent] = detector.detect(rgb, wanted, lowest, masks=masks)
-    return found, sum(one.cost_usd for one in found.values())
+    return found
 
 
 def _instances(prompt: Prompt, found: Detections) -> list[Target]:
@@ -92,6 +94,7 @@ def _instances(prompt: Prompt, found: Detections) -> list[Target]:
             continue
         inside = tuple(point for point in prompt.points if _contains(box, point))
         mask = found.masks[index] if found.masks else None
+        mask = None if mask is None else replace(mask, warnings=(DETECTOR_MASK,))
         resolved = Prompt(box=(box[0], box[1], box[2], box[3]), points=inside, label=label)
         targets.append(Target(resolved, label, float(found.scores[index]), mask))
     if prompt.select == "largest" and targets:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sagemaker_model.weights.store import InvalidWeights
 
 
-def onnx_session(path: Path, threads: int) -> Any:
+def onnx_session(network: Path | bytes, threads: int) -> Any:
     """Opens an onnxruntime.InferenceSession, whose `run` may be called from many threads.
 
+    network: path or content of an ONNX file.
     threads: cores for one image: the caller's thread and those that the session adds, which all callers share.
     Raises ModuleNotFoundError without ONNX Runtime, InvalidWeights for a file that is not an ONNX network.
     """
@@ -25,9 +26,10 @@ def onnx_session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: it warns of every constant that it folds
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        raise InvalidWeights(f"{path} is damaged or not an ONNX network: export it again.") from error
+        name = network if isinstance(network, Path) else "The network"
+        raise InvalidWeights(f"{name} is damaged or not an ONNX network: export it again.") from error
 
 
 def run_matting(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:

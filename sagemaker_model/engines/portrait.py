@@ -9,7 +9,7 @@ import numpy as np
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.engines.onnx_session import onnx_session, run_matting
-from sagemaker_model.engines.two_passes import Floats, two_passes
+from sagemaker_model.engines.two_passes import Floats, one_pass, two_passes
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights import store as weights
@@ -43,6 +43,10 @@ class Portrait:
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
         return Alpha(two_passes(rgb, self._predict_square, SIDE, MARGIN))
+
+    def predict_crop(self, rgb: Pixels) -> Floats:
+        """Returns the matte of a crop that one person fills, HxWx3 uint8, in one pass: HxW float32 in 0..1."""
+        return one_pass(rgb, self._predict_square, SIDE)
 
     def _predict_square(self, square: Pixels) -> Floats:
         """SIDExSIDE float32 in 0..1 for SIDExSIDEx3 uint8."""

@@ -62,14 +62,24 @@ def two_passes(rgb: Pixels, predict: Predict, side: int, margin: float = MARGIN)
         matte = resized((first + _predict_mirrored(predict, square)) / 2, size)
     else:
         x0, y0, x1, y1 = box
-        square = resized(image[y0:y1, x0:x1], (side, side))
-        second = resized((predict(square) + _predict_mirrored(predict, square)) / 2, (x1 - x0, y1 - y0))
+        second = one_pass(image[y0:y1, x0:x1], predict, side)
         matte = resized(first, size)
         inside = matte[y0:y1, x0:x1]
         inside += _blend_weights(box, size) * (second - inside)
+    return certain(matte)
+
+
+def certain(matte: Floats) -> Floats:
+    """Stretches the values of a matte in place, so that the uncertain ones become 0 or 1; see CERTAINTY_MIN."""
     matte -= CERTAINTY_MIN
     matte /= 1 - 2 * CERTAINTY_MIN
     return np.clip(matte, 0, 1, out=matte)
+
+
+def one_pass(rgb: Pixels, predict: Predict, side: int) -> Floats:
+    """Returns the raw matte of a crop that one person fills, HxWx3 uint8: HxW float32 in 0..1."""
+    square = resized(rgb, (side, side))
+    return resized((predict(square) + _predict_mirrored(predict, square)) / 2, (rgb.shape[1], rgb.shape[0]))
 
 
 def _predict_mirrored(predict: Predict, square: Pixels) -> Floats:
@@ -97,12 +107,12 @@ def _box(matte: Floats, size: tuple[int, int], margin: float) -> tuple[int, int,
     x0, y0 = np.floor(np.clip(start - pad, 0, side) * to_pixels).astype(int)
     x1, y1 = np.ceil(np.clip(end + pad, 0, side) * to_pixels).astype(int)
     width, height = x1 - x0, y1 - y0
-    x0, x1 = _extend(int(x0), int(x1), math.ceil(height / ASPECT_MAX), size[0])
-    y0, y1 = _extend(int(y0), int(y1), math.ceil(width / ASPECT_MAX), size[1])
+    x0, x1 = extended(int(x0), int(x1), math.ceil(height / ASPECT_MAX), size[0])
+    y0, y1 = extended(int(y0), int(y1), math.ceil(width / ASPECT_MAX), size[1])
     return x0, y0, x1, y1
 
 
-def _extend(start: int, end: int, length_min: int, limit: int) -> tuple[int, int]:
+def extended(start: int, end: int, length_min: int, limit: int) -> tuple[int, int]:
     """Returns `start` and `end` extended around their middle to `length_min` pixels, within 0 to `limit`."""
     length = min(max(end - start, length_min), limit)
     start = min(max(0, (start + end - length) // 2), limit - length)

@@ -31,7 +31,7 @@ class EditFiles:
 def edit_files(rgb: Pixels, alpha: Pixels, editor: EditorModel) -> EditFiles:
     """Returns the input of the editor for `rgb`, HxWx3 uint8, with the subject `alpha`, HxW uint8.
 
-    Raises MaskEmpty and MaskFull for an alpha that leaves nothing to keep or to generate, before anything is paid, and
+    Raises MaskEmpty and MaskFull for an alpha without a subject or without a background, before anything is paid, and
     EditRefused for an aspect ratio that the editor does not accept.
     """
     height, width = alpha.shape

@@ -26,7 +26,7 @@ from typing import Any
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.training.settings import SETTINGS, TrainingSettings, settings_of
+from sagemaker_model.training.settings import SETTINGS, TrainingSettings, descriptions, settings_of
 
 log = logging.getLogger("sagemaker_model.training")
 
@@ -40,7 +40,7 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str], sagemaker: Path
     parser = argparse.ArgumentParser(
         prog="python -m sagemaker_model.training", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--network", choices=tuple(SETTINGS))
+    parser.add_argument("--network", choices=tuple(SETTINGS), help="network to train")
     parser.add_argument("--data", type=Path, help="data folder, folder of shards, or detection data set")
     parser.add_argument("--val", type=Path, help="data for validation (default: DATA)")
     parser.add_argument("--backgrounds", type=Path, help="folder of background images to put subjects on")
@@ -51,8 +51,8 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str], sagemaker: Path
     )
     parser.add_argument("--out", type=Path, help="output folder of the run")
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint in OUT, if it exists")
-    for item in fields(TrainingSettings):
-        parser.add_argument(f"--{item.name}", metavar="VALUE")
+    for name, description in descriptions().items():
+        parser.add_argument(f"--{name}", metavar="VALUE", help=description.replace("%", "%%"))
     defaults = _sagemaker_defaults(env, sagemaker)
     unknown = sorted(defaults.keys() - vars(parser.parse_args([])).keys())
     if unknown:

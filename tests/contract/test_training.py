@@ -13,42 +13,18 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from sagemaker_model.weights.store import named
+from tests.contract.discs import HEIGHT, TRAIN, VAL, WIDTH, disc, write_discs
 from tests.contract.test_model_server import Server
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("tflite", reason="tflite is not installed")
 
-HEIGHT, WIDTH = 120, 160
-
-TRAIN, VAL = 24, 8
-
-
-def disc(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (image HxWx3, mask HxW) of a light disc on dark noise, which no trained network detects as a person."""
-    random = np.random.default_rng(number)
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    center = int(random.integers(50, WIDTH - 50)), int(random.integers(45, HEIGHT - 45))
-    cv2.circle(mask, center, int(random.integers(25, 40)), 255, cv2.FILLED)
-    image = random.integers(0, 90, (HEIGHT, WIDTH, 3), np.uint8)
-    image[mask > 0] += 130
-    return image, mask
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A data set folder with images, masks and manifest."""
-    folder = tmp_path / "data"
-    (folder / "images").mkdir(parents=True)
-    (folder / "masks").mkdir()
-    rows = ["id,split"]
-    for number in range(TRAIN + VAL):
-        image, mask = disc(number)
-        cv2.imwrite(str(folder / "images" / f"disc{number}.jpg"), image)
-        cv2.imwrite(str(folder / "masks" / f"disc{number}.png"), mask)
-        rows.append(f"disc{number},{'train' if number < TRAIN else 'val'}")
-    (folder / "manifest.csv").write_text("\n".join(rows))
-    return folder
+    return write_discs(tmp_path / "data")
 
 
 @pytest.fixture

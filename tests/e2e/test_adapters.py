@@ -13,6 +13,7 @@ import pytest
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.storage import S3Storage
 from local.connect import client
+from maskdrop.edit import Candidate, Stage
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
 from maskdrop.job import STATES, Job, dropped
 from maskdrop.options import Options
@@ -50,6 +51,55 @@ def test_a_job_can_be_claimed_only_once(jobs: Jobs) -> None:
     assert jobs.get(job.id) == job
 
 
+CANDIDATES = (Candidate(1, "a beach", 7, "a-model", 0.07), Candidate(2, "a forest", 4_294_967_294, "a-model", 0.07))
+
+
+def test_a_job_advances_through_the_stages_of_its_edit(jobs: Jobs) -> None:
+    job = a_job()
+    jobs.claim(job)
+    outcome = replace(a_success(job.id), result=None, next_stage="edit")
+    assert jobs.advance(job.id, "edit", bundle="other", now=NOW, outcome=outcome) is None
+    assert jobs.advance(job.id, "compose", bundle="b1", now=NOW) is None  # not from "segment"
+    edit = replace(
+        job,
+        state="queued",
+        stage="edit",
+        attempts=0,
+        subject=outcome.subject,
+        warnings=outcome.warnings,
+        timings=outcome.timings,
+        cost_usd=0.002,
+        changed_at=minutes_later(1),
+    )
+    for _ in range(2):  # a notification may be delivered twice
+        assert jobs.advance(job.id, "edit", bundle="b1", now=minutes_later(1), outcome=outcome, cost_usd=0.002) == edit
+    assert jobs.take(job.id, bundle="b2", now=NOW, abandoned=NOW) is None  # the container has no part in this stage
+    partly = jobs.advance(job.id, "edit", bundle="b1", now=minutes_later(2), candidates=CANDIDATES[:1], cost_usd=0.072)
+    assert partly == replace(edit, candidates=CANDIDATES[:1], cost_usd=0.072, changed_at=minutes_later(2))
+    compose = jobs.advance(job.id, "compose", bundle="b1", now=minutes_later(3), candidates=CANDIDATES)
+    assert compose == replace(partly, stage="compose", candidates=CANDIDATES, changed_at=minutes_later(3))
+    assert jobs.advance(job.id, "edit", bundle="b1", now=NOW, outcome=outcome) is None  # a late duplicate
+    taken = jobs.take(job.id, bundle="b2", now=minutes_later(4), abandoned=NOW)
+    assert taken
+    assert (taken.stage, taken.attempts, taken.candidates) == ("compose", 1, CANDIDATES)
+
+
+@pytest.mark.parametrize(("stage", "candidates"), [("edit", CANDIDATES[:1]), ("segment", ())])
+def test_a_retried_job_is_in_the_stage_of_the_retry(
+    jobs: Jobs, stage: Stage, candidates: tuple[Candidate, ...]
+) -> None:
+    job = a_job()
+    jobs.claim(job)
+    jobs.advance(job.id, "edit", bundle="b1", now=NOW, candidates=CANDIDATES[:1])
+    failed = jobs.fail(job.id, ERROR, bundle="b1", now=NOW)
+    assert failed
+    assert jobs.advance(job.id, "edit", bundle="b1", now=NOW) is None
+    again = jobs.retry(replace(failed, stage=stage, candidates=candidates), now=minutes_later(1))
+    assert again
+    assert (again.state, again.stage, again.candidates, again.error) == ("queued", stage, candidates, None)
+    assert jobs.get(job.id) == again
+
+
 def test_every_operation_on_an_unknown_job_returns_none(jobs: Jobs) -> None:
     unknown = uuid.uuid4().hex
     assert jobs.get(unknown) is None
@@ -57,6 +107,7 @@ def test_every_operation_on_an_unknown_job_returns_none(jobs: Jobs) -> None:
     assert jobs.requeue(unknown, bundle="b", now=NOW) is None
     assert jobs.done(unknown, a_success(unknown), bundle="b", cost_usd=None, now=NOW) is None
     assert jobs.fail(unknown, ERROR, bundle="b", now=NOW) is None
+    assert jobs.advance(unknown, "edit", bundle="b", now=NOW) is None
     assert jobs.get(unknown) is None
 
 

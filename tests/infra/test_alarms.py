@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from infra.alarms import METRICS
-from lambdas.observe import JOB_METRICS
+from lambdas.observe import ERROR_METRICS, JOB_METRICS
 from tests.infra.conftest import Template, synthesize
 from tests.infra.test_stack import ROOT, target
 
@@ -81,7 +81,7 @@ def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(
                  if one["Namespace"] == "Maskdrop"}  # fmt: skip
         read |= {one[1] for one in widget_metrics(stack) if one[0] == "Maskdrop"}
     code = "\n".join(path.read_text() for path in (ROOT / "lambdas").rglob("*.py"))
-    written = {*JOB_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
+    written = {*JOB_METRICS.values(), *ERROR_METRICS.values(), *re.findall(r'add_metric\("(\w+)"', code)}
     assert by_filter <= read
     assert read - by_filter == {*METRICS}
     assert read - by_filter <= written
@@ -92,7 +92,7 @@ def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(
 def test_every_metric_of_ours_has_the_dimensions_service_and_stage(template: Template) -> None:
     """Without the stage, a job of `dev` would raise the alarm of `prod`."""
     ours = [one for alarm in alarms(template).values() for one in metrics(alarm) if one["Namespace"] == "Maskdrop"]
-    assert len(ours) == 8
+    assert len(ours) == 10
     for metric in ours:
         assert dimensions(metric).keys() == {"service", "stage"}
         assert dimensions(metric)["stage"] == "dev"

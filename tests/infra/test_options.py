@@ -148,7 +148,7 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
                 found[service.removesuffix(".")] = set(listed(one["Action"]))
         assert found == expected, role
         users += bool(found)
-    assert users == 9  # seven functions and two endpoints
+    assert users == 10  # eight functions and two endpoints
 
 
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
@@ -253,7 +253,7 @@ def test_the_key_of_the_topics_allows_cloudwatch_for_this_account_only(stacks: S
 
 # ---- vpc
 
-IN_VPC = {"ingest", "record", "sweep", "dead_letters"}
+IN_VPC = {"ingest", "edit", "record", "sweep", "dead_letters"}
 
 
 def test_the_network_has_no_way_to_the_internet(everything: Stacks) -> None:
@@ -263,13 +263,14 @@ def test_the_network_has_no_way_to_the_internet(everything: Stacks) -> None:
     assert [one["MapPublicIpOnLaunch"] for one in network.of("AWS::EC2::Subnet").values()] == [False, False]
 
 
-def test_security_groups_accept_https_from_the_functions_only(everything: Stacks) -> None:
+def test_security_groups_accept_https_from_functions_and_containers_only(everything: Stacks) -> None:
     network = everything["MaskdropNetwork"]
     groups = network.of("AWS::EC2::SecurityGroup")
     assert not [name for name, one in groups.items() if "SecurityGroupIngress" in one]
-    (accepted,) = network.of("AWS::EC2::SecurityGroupIngress").values()
-    assert (accepted["FromPort"], accepted["ToPort"]) == (443, 443)
-    assert accepted["SourceSecurityGroupId"]["Fn::GetAtt"][0].startswith("Functions")
+    accepted = network.of("AWS::EC2::SecurityGroupIngress").values()
+    assert {(one["FromPort"], one["ToPort"]) for one in accepted} == {(443, 443)}
+    sources = sorted(one["SourceSecurityGroupId"]["Fn::GetAtt"][0][:-8] for one in accepted)
+    assert sources == ["Containers", "Functions"]  # the containers call Rekognition
     allowed = [rule for one in groups.values() for rule in one["SecurityGroupEgress"] if rule["IpProtocol"] == "tcp"]
     assert {(rule["FromPort"], rule["ToPort"]) for rule in allowed} == {(443, 443)}
 
@@ -306,7 +307,7 @@ def test_roles_in_the_network_may_create_network_interfaces(everything: Stacks) 
         if "ec2:CreateNetworkInterface" in actions_of(statements)
     }
     functions = {re.sub(r"Role[0-9A-F]{8}$", "", role) for role in allowed}
-    assert functions == {"Ingest", "Record", "Sweep", "DeadLetters", "BulkG6Xlarge", "InteractiveG6Xlarge"}
+    assert functions == {"Ingest", "Edit", "Record", "Sweep", "DeadLetters", "BulkG6Xlarge", "InteractiveG6Xlarge"}
 
 
 def test_the_network_has_an_endpoint_of_every_service_that_is_called_from_it(everything: Stacks) -> None:
@@ -316,9 +317,9 @@ def test_the_network_has_an_endpoint_of_every_service_that_is_called_from_it(eve
     outside = {"logs", "xray", "kms", "ec2", "ecr", "cloudwatch", "sns"}
     called = set()
     for role, statements in statements_by_role(everything).items():
-        if role.startswith(("Ingest", "Record", "Sweep", "DeadLetters", "Bulk", "Interactive")):
+        if role.startswith(("Ingest", "Edit", "Record", "Sweep", "DeadLetters", "Bulk", "Interactive")):
             called |= {action.partition(":")[0] for action in actions_of(statements)} - outside
-    assert {service.partition(".")[0] for service in services} == called
+    assert {service.partition(".")[0].removesuffix("-runtime") for service in services} == called
     assert "sagemaker.runtime" in services
     gateways = [one for one in endpoints if one["VpcEndpointType"] == "Gateway"]
     assert [one["PolicyDocument"]["Statement"][0]["Condition"] for one in gateways] == 2 * [
@@ -329,6 +330,32 @@ def test_the_network_has_an_endpoint_of_every_service_that_is_called_from_it(eve
 def test_without_vpc_there_is_no_network(stacks: Stacks) -> None:
     assert "MaskdropNetwork" not in stacks
     assert not any(functions_by_vpc(stacks).values())
+
+
+# ---- rekognition
+
+
+def test_only_the_endpoints_of_a_stage_that_allows_it_may_call_rekognition(everything: Stacks, stacks: Stacks) -> None:
+    actions = {"rekognition:DetectFaces", "rekognition:DetectLabels"}
+    for name, roles, settings in ((everything, {"Bulk", "Interactive"}, {"1"}), (stacks, set(), {None})):
+        called = {
+            role: {action for action in actions_of(statements) if action.startswith("rekognition:")}
+            for role, statements in statements_by_role(name).items()
+        }
+        allowed = {role: found for role, found in called.items() if found}
+        assert all(found == actions for found in allowed.values())
+        assert {re.sub("(Bulk|Interactive).*", r"\1", role) for role in allowed} == roles
+        models = [one["Properties"] for _, one in resources(name) if one["Type"] == "AWS::SageMaker::Model"]
+        assert {one["PrimaryContainer"]["Environment"].get("MODEL_REKOGNITION") for one in models} == settings
+
+
+def test_without_rekognition_the_network_has_no_endpoint_of_it_and_no_access_for_containers(
+    tmp_path: Path,
+) -> None:
+    network = synthesize(tmp_path, "dev", bulk="cpu", interactive="off", vpc=True)["MaskdropNetwork"]
+    assert "rekognition" not in json.dumps(network.body)
+    (accepted,) = network.of("AWS::EC2::SecurityGroupIngress").values()
+    assert accepted["SourceSecurityGroupId"]["Fn::GetAtt"][0].startswith("Functions")
 
 
 # ---- domain

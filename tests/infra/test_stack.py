@@ -23,10 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 OUTPUTS = {
     "InboxBucket", "ResultsBucket", "JobsTable", "RegistryTable", "ApiUrl", "ApiId", "ApiStage", "UsagePlanId",
-    "EndpointName", "EventBusName", "JobsQueueUrl", "ResultsQueueUrl", "BundlesQueueUrl", "DeadLettersQueueUrl",
+    "EndpointName", "EventBusName", "JobsQueueUrl", "ResultsQueueUrl", "BundlesQueueUrl", "EditsQueueUrl",
+    "DeadLettersQueueUrl",
 }  # fmt: skip
 
-FUNCTIONS = ("ingest", "invoke", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
+FUNCTIONS = ("ingest", "invoke", "edit", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
 
 
 def target(reference: Any) -> str:
@@ -120,6 +121,7 @@ def test_the_event_sources_leave_concurrent_executions_to_the_api(
         target(mapping["EventSourceArn"]).removeprefix("Queues")[:-8]: mapping["ScalingConfig"]["MaximumConcurrency"]
         for mapping in template.of("AWS::Lambda::EventSourceMapping").values()
     }
+    assert limits.pop("Edits") == 2  # of those left to the API where there are only 10
     assert limits.pop("Bundles", 0) == (0 if options.get("bulk") else options.get("bulk_at_once", 2))
     assert limits == {"Jobs": each, "Results": each, "Webhooks": each}
     assert sum(limits.values()) + options.get("bulk_at_once", 2) <= concurrency - 2  # the API and its authorizer
@@ -424,8 +426,10 @@ def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_only_results(
 ) -> None:
     for one in (stacks, on_gpu):
         allowed = permissions(one["MaskdropBulk"], "Bulk")
-        assert prefixes(allowed["s3:GetObject"]) == {"inbox", "uploads", "backgrounds", "results", "bundles"}
-        assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles"}
+        assert prefixes(allowed["s3:GetObject"]) == {
+            "inbox", "uploads", "backgrounds", "results", "bundles", "edits",
+        }  # fmt: skip
+        assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles", "edits"}
 
 
 def test_the_interactive_endpoint_reads_only_backgrounds_and_writes_only_large_results(
@@ -456,7 +460,7 @@ def test_ingest_cannot_read_images_and_the_api_cannot_delete_photos_of_the_inbox
     }  # fmt: skip
     assert prefixes(api["s3:GetObject"]) == {"inbox", "uploads", "results"}
     assert prefixes(api["s3:PutObject"]) == {"uploads"}
-    assert prefixes(api["s3:DeleteObject"]) == {"uploads", "results"}
+    assert prefixes(api["s3:DeleteObject"]) == {"uploads", "results", "edits"}
 
 
 def test_only_the_api_and_the_bulk_endpoint_can_read_source_buckets(tmp_path: Path) -> None:
@@ -514,6 +518,7 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
         "Ingest": {"preset": reads_all, "valve": keeps | reads_all},
         "DeadLetters": {"preset": reads_all, "valve": keeps},
         "Record": {"valve": keeps}, "Sweep": {"valve": reads_one},
+        "Edit": {**dict.fromkeys(("edit", "usage", "circuit"), counts | keeps), "cap": reads_one},
         "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all},
     }  # fmt: skip
 

@@ -76,7 +76,7 @@ def test_prod_processes_jobs_on_gpu_instances() -> None:
         ),
         (
             "[reserved_concurrency]\ningst = 1",
-            "not a function of this stage: ingst; functions are api, authorize, dead_letters, ingest, invoke, record,",
+            "not a function of this stage: ingst; functions are api, authorize, dead_letters, edit, ingest, invoke,",
         ),
         ('bulk = "gpu"\n[reserved_concurrency]\ninvoke = 1', "not a function of this stage: invoke"),
         ("lambda_concurrency = 110\n[reserved_concurrency]\napi = 11", "lambda_concurrency must be at least 111"),

@@ -509,7 +509,7 @@ def test_an_unlisted_build_quota_is_a_warning() -> None:
 def bedrock(lifecycle: Mapping[str, Any] | None = None, **states: str) -> Responses:
     return {
         "bedrock.GetFoundationModelAvailability": {
-            "modelId": "a.model",
+            "modelId": "stability.stable-image-inpaint-v1:0",
             "agreementAvailability": {"status": states.get("agreement", "AVAILABLE")},
             "authorizationStatus": states.get("authorization", "AUTHORIZED"),
             "entitlementAvailability": states.get("entitlement", "AVAILABLE"),
@@ -517,8 +517,8 @@ def bedrock(lifecycle: Mapping[str, Any] | None = None, **states: str) -> Respon
         },
         "bedrock.GetFoundationModel": {
             "modelDetails": {
-                "modelArn": "arn:aws:bedrock:us-east-1::foundation-model/a.model",
-                "modelId": "a.model",
+                "modelArn": "arn:aws:bedrock:us-east-1::foundation-model/stability.stable-image-inpaint-v1:0",
+                "modelId": "stability.stable-image-inpaint-v1:0",
                 "modelLifecycle": lifecycle or {"status": "ACTIVE"},
             }
         },
@@ -529,19 +529,31 @@ def bedrock(lifecycle: Mapping[str, Any] | None = None, **states: str) -> Respon
     ("responses", "level", "words"),
     [
         (bedrock(), "ok", "may use"),
-        (bedrock(region="NOT_AVAILABLE"), "warning", "does not have"),
+        (bedrock(region="NOT_AVAILABLE"), "fails the deploy", "does not have"),
+        (
+            {**bedrock(), "bedrock.GetFoundationModel": Error("ResourceNotFoundException")},
+            "fails the deploy",
+            "not offer the model any more",
+        ),
         (bedrock(agreement="NOT_AVAILABLE"), "warning", "agreement NOT_AVAILABLE"),
         (bedrock(authorization="NOT_AUTHORIZED"), "warning", "authorization NOT_AUTHORIZED"),
         (bedrock({"status": "LEGACY", "endOfLifeTime": datetime(2027, 3, 1, tzinfo=UTC)}), "warning", "2027-03-01"),
     ],
 )
 def test_a_bedrock_model_is_accessible_and_current(responses: Responses, level: Level, words: str) -> None:
-    (line,) = before.bedrock_models(account(responses), ["a.model"])
+    line = check(before.bedrock_models, responses, editor="stability")
     assert (line.level, words in line.finding) == (level, True)
 
 
-def test_a_stage_without_bedrock_models_has_no_line() -> None:
-    assert list(before.bedrock_models(account())) == []
+def test_a_stage_outside_the_regions_of_its_editor_is_named() -> None:
+    assert check(before.bedrock_models, bedrock(), editor="titan").level == "ok"
+    regional = check(before.bedrock_models, bedrock(region="NOT_AVAILABLE"), editor="nova")
+    assert "us-east-1, eu-west-1, ap-northeast-1" in regional.finding
+
+
+@pytest.mark.parametrize("editor", ["local", "off"])
+def test_a_stage_without_a_bedrock_model_has_no_line(editor: str) -> None:
+    assert list(before.bedrock_models(account(editor=editor))) == []
 
 
 # Options

