@@ -281,9 +281,10 @@ def test_usage_counts_the_images_and_rejected_requests_of_a_month() -> None:
     for _ in range(4):
         call(world, "/v1/usage", context=by(SHOP))
     response = call(world, "/v1/usage", context=by(SHOP), now=minutes_later(2))
-    assert response.body == {"owner": "shop", "month": "2026-11", "pictures": 3, "refused": 1}
+    refused, generated = {"refused": 1}, {"generated": 0, "generated_usd": 0}
+    assert response.body == {"owner": "shop", "month": "2026-11", "pictures": 3, **refused, **generated}
     response = call(world, "/v1/usage", context=by(SHOP), query={"month": "2026-10"}, now=minutes_later(2))
-    assert response.body == {"owner": "shop", "month": "2026-10", "pictures": 0, "refused": 0}
+    assert response.body == {"owner": "shop", "month": "2026-10", "pictures": 0, "refused": 0, **generated}
 
 
 @pytest.mark.parametrize("month", ["2026", "2026-13", "2026-11#", "november"])
