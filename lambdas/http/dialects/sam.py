@@ -24,7 +24,7 @@ PATHS = ("/invocations",)
 PARAMETERS = (IMAGE, BOX)
 
 TOO_LARGE = (
-    f"The body is too large: at most {BYTES_MAX:,} bytes, which is an image of {BYTES_MAX * 3 // 4:,} bytes in base64. "
+    f"The body is too large: at most {BYTES_MAX:,} bytes, an image of almost {BYTES_MAX * 3 // 4:,} bytes in base64. "
     'Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs) with "task": "mask" and the box as '
     '"prompt".'
 )

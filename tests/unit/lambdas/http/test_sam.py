@@ -15,6 +15,7 @@ from maskdrop.access import OPEN_PATHS, usage_of
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, MaskdropError, UnreadableImage
 from maskdrop.interactive import BYTES_MAX
 from tests.fakes import NOW, SETTINGS, World
+from tests.load.mix import box_request
 from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Response, call, in_json, multipart
 
 REQUEST = {"encode_image": ENCODED, "input_box": [1, 2, 30, 40]}
@@ -35,6 +36,10 @@ def test_the_request_is_forwarded_and_the_response_is_that_of_the_endpoint() -> 
     assert (response.status, response.json) == (200, {"mask_image": "AAAA"})
     assert [json.loads(body) for body in world.interactive.boxes] == [REQUEST]
     assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
+
+
+def test_the_load_test_sends_a_valid_request() -> None:
+    assert segment(World(), box_request(PHOTO)).status == 200
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from jsonschema import Draft202012Validator
 
 from lambdas.http.openapi import document
 from maskdrop.access import Caller
-from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, Task
 from maskdrop.errors import EndpointStarting
 from maskdrop.job import Result, ResultItem
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from tests.fakes import SETTINGS, World
+from tests.load.mix import REQUESTS, request_of
 from tests.unit.lambdas.http import vendors
 from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Response, in_json, multipart
 
@@ -281,6 +282,15 @@ def test_an_endpoint_that_is_starting_creates_a_job_of_the_task(path: str) -> No
     world.interactive.broken = EndpointStarting("It is starting.")
     response = post(world, path, **(BACKGROUND if path == "/v1/edits" else {}))
     assert (response.status, response.json["task"]) == (202, TASKS[path])
+
+
+@pytest.mark.parametrize("task", REQUESTS)
+def test_the_load_mix_has_a_request_of_each_task(task: Task) -> None:
+    world = World()
+    path, payload = request_of(task, PHOTO)
+    body, content_type = in_json(payload)
+    assert call(world, "POST", path, body=body, content_type=content_type).status == 200
+    assert requested_options(world).task == task
 
 
 def test_each_task_has_one_default_engine() -> None:
