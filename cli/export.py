@@ -24,7 +24,9 @@ class Format(StrEnum):
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="Network: modnet, portrait, attention-unet or mask-rcnn.")],
+    network: Annotated[
+        str, typer.Argument(help="Network: modnet, portrait, attention-unet, mask-rcnn, detector or rt-detr.")
+    ],
     weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
     to: Annotated[list[Format], typer.Option(help="Export format; repeatable.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],
@@ -43,6 +45,7 @@ def export(
     """Export a trained network and print how far each export differs from it on images."""
     with print_errors():
         try:
+            from sagemaker_model.export import detector
             from sagemaker_model.export import formats as exporter
         except ModuleNotFoundError as error:
             raise LocalError(
@@ -50,8 +53,12 @@ def export(
             ) from error
         from sagemaker_model.imaging.pixels import decode
         from sagemaker_model.settings import ServerSettings
+        from sagemaker_model.training.settings import DETECTORS
 
-        net = exporter.load(network, weights)
+        boxes = network in DETECTORS
+        if boxes and set(to) != {Format.onnx}:
+            raise LocalError(f"{network} can be exported to onnx only.")
+        net = None if boxes else exporter.load(network, weights)
         limits = ServerSettings().limits
         photos = sorted(path for path in compare.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         images = [decode(path.read_bytes(), limits).rgb for path in photos]
@@ -60,7 +67,10 @@ def export(
         table = Table(*(Column(name, overflow="fold") for name in names))
         for format_ in dict.fromkeys(to):
             with console.status(f"Exporting to {format_}"):
-                result = exporter.export(network, net, formats[format_], out, images)
+                if net is None:
+                    result = detector.export(network, weights, out, images)
+                else:
+                    result = exporter.export(network, net, formats[format_], out, images)
             figures = (
                 f"{result.ms:.1f}",
                 f"{result.network_ms:.1f}",
@@ -69,4 +79,5 @@ def export(
             )
             table.add_row(format_, f"{result.bytes / 1e6:.2f}", *figures, f"{result.iou:.4f}", escape(str(result.path)))
     console.print(table)
-    console.print(f"Times are for one core. Compared on {(len(images) + 1) // 2} images of {escape(str(compare))}.")
+    compared = len(images) if boxes else (len(images) + 1) // 2
+    console.print(f"Times are for one core. Compared on {compared} images of {escape(str(compare))}.")

@@ -19,10 +19,12 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalError
 from sagemaker_model.training import jobs, submit
 from sagemaker_model.training.ranges import is_range
-from sagemaker_model.training.settings import settings_of
+from sagemaker_model.training.settings import metric_of, settings_of
 
 if TYPE_CHECKING:
     from sagemaker_model.training.search import Trial
+
+METRIC_NAMES = {"iou": "IoU", "map": "mAP"}
 
 SKIPPED_SHOWN = 10
 """Maximum number of skipped records printed. training.json has all of them."""
@@ -48,11 +50,13 @@ class Strategy(StrEnum):
     hyperband = "hyperband"
 
 
-Network = Annotated[str, typer.Argument(help="Network: attention-unet, portrait, modnet, modnet-soc or mask-rcnn.")]
+Network = Annotated[
+    str, typer.Argument(help="Network: attention-unet, portrait, modnet, modnet-soc, mask-rcnn, detector or rt-detr.")
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings, for example lr=0.001 steps=5000.")
 ]
-Data = Annotated[str, typer.Option(help="Data folder or shards; on SageMaker, an S3 prefix.")]
+Data = Annotated[str, typer.Option(help="Data folder, shards or detection data set; on SageMaker, an S3 prefix.")]
 Out = Annotated[str, typer.Option(help="Output folder; on SageMaker, an S3 prefix.")]
 Val = Annotated[str | None, typer.Option(help="Data for validation (default: --data).")]
 Backgrounds = Annotated[
@@ -189,7 +193,7 @@ def _train_locally(
     resume: bool,
 ) -> None:
     """Trains in this process, with a progress bar. Raises MaskdropError."""
-    settings = settings_of(network, given)
+    settings, metric = settings_of(network, given), metric_of(network)
     try:
         from sagemaker_model.training import curves
         from sagemaker_model.training import train as loop
@@ -200,8 +204,8 @@ def _train_locally(
         bar = progress.add_task(network, total=settings.steps)
 
         def report(line: dict[str, Any]) -> None:
-            if "iou" in line:
-                console.print(f"step {line['step']:,}: IoU {line['iou']:.4f}")
+            if metric in line:
+                console.print(f"step {line['step']:,}: {METRIC_NAMES[metric]} {line[metric]:.4f}")
             else:
                 description = f"{network}, loss {line['loss']:.3f}, {line['samples_s']:.0f} samples/s"
                 progress.update(bar, completed=line["step"], description=description)
@@ -225,7 +229,9 @@ def _train_locally(
     if result["skipped"]:
         console.print(f"{len(result['skipped'])} unusable records.")
     console.print(
-        f"IoU {result['best_iou']:.4f} at step {result['best_step']:,}: {escape(str(out / loop.BEST))}", soft_wrap=True
+        f"{METRIC_NAMES[metric]} {result[f'best_{metric}']:.4f} at step {result['best_step']:,}: "
+        f"{escape(str(out / loop.BEST))}",
+        soft_wrap=True,
     )
 
 
@@ -250,8 +256,10 @@ def _tune_locally(
     except ModuleNotFoundError as error:
         raise LocalError(PACKAGES_MISSING.format(error.name)) from error
 
+    metric = METRIC_NAMES[metric_of(network)]
+
     def report(trial: Trial, step: int) -> None:
-        result = trial.failure or f"IoU {trial.score(step):.4f}"
+        result = trial.failure or f"{metric} {trial.score(step):.4f}"
         console.print(f"run {trial.number}, step {step:,}: {escape(result)}", soft_wrap=True)
 
     try:
@@ -270,7 +278,7 @@ def _tune_locally(
     except KeyboardInterrupt:
         console.print("Interrupted. To continue the search, repeat the command with --resume.")
         raise typer.Exit(130) from None
-    table = Table("run", *ranges, "steps", "IoU", box=None)
+    table = Table("run", *ranges, "steps", metric, box=None)
     for trial in trials:
         step = max(trial.scores, key=int, default="0")
         table.add_row(str(trial.number), *trial.settings.values(), step, f"{trial.score(int(step)):.4f}")

@@ -176,7 +176,7 @@ class Alarms(Construct):
             self._metric(
                 "EditsFailed",
                 "Calls of the editor have failed for 30 minutes. Usual causes: the quota of the model, its end of "
-                "life, no access to it, or texts that its content filter refuses.",
+                "life, or no access to it.",
                 periods=2,
                 minutes=15,  # a failed call is repeated after at most 15 minutes
                 read="edit",

@@ -14,7 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.environment import settings
-from maskdrop.errors import EndpointStarting, MaskdropError, Unavailable
+from maskdrop.errors import EndpointStarting, InputError, MaskdropError, Unavailable
 from maskdrop.job import Job, State
 from maskdrop.services import EditedImage, Editor, EditRequest, Endpoint, Events, Interactive
 from maskdrop.wire import ImageResponse, Invocation
@@ -130,7 +130,7 @@ class CountedSubmissions:
 
 class CountedEditor:
     """Counts generated images in the metric ImagesGenerated and failed calls in EditsFailed, and logs the reason of
-    each failure."""
+    each failure. A text or image that is refused does not count as a failure."""
 
     def __init__(self, editor: Editor, metrics: Metrics) -> None:
         self._editor, self._metrics = editor, metrics
@@ -143,7 +143,8 @@ class CountedEditor:
         try:
             image = self._editor.edit(request)
         except MaskdropError as error:
-            self._metrics.add_metric("EditsFailed", MetricUnit.Count, 1)
+            if not isinstance(error, InputError):
+                self._metrics.add_metric("EditsFailed", MetricUnit.Count, 1)
             logger().warning("edit failed", extra={"code": error.code, "why": error.message})
             raise
         self._metrics.add_metric("ImagesGenerated", MetricUnit.Count, 1)

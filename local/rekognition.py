@@ -90,8 +90,10 @@ def _found(image: NDArray[np.uint8]) -> dict[str, list[Box]]:
 def _boxes(rectangles: Any, weights: Any, image: NDArray[Any]) -> list[Box]:
     height, width = image.shape
     return [
-        (x / width, y / height, w / width, h / height, float(np.clip(90 + 2 * weight, 50, 99.9)))
-        for (x, y, w, h), weight in zip(np.reshape(rectangles, (-1, 4)), np.reshape(weights, -1), strict=True)
+        (x / width, y / height, w / width, h / height, min(max(90 + 2 * weight, 50.0), 99.9))
+        for (x, y, w, h), weight in zip(
+            np.reshape(rectangles, (-1, 4)).tolist(), np.reshape(weights, -1).tolist(), strict=True
+        )
     ]
 
 

@@ -65,6 +65,6 @@ def reserve(registry: Registry, owner: str, usd: float, *, default_cap_usd: floa
         raise SpendingCapReached(
             f"The spending cap of ${cap_usd:.2f} for generated images is reached: an image costs ${usd:.3f}, "
             f"${(spent - reservation.microusd) / 1_000_000:.2f} are spent this month (UTC). Retry the job next month, "
-            "or ask the operator to raise the cap."
+            "or have the operator raise the cap."
         )
     return reservation

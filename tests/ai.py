@@ -45,7 +45,7 @@ class RunningAi:
         """Returns the billed images of an operation, oldest first."""
         return [one for one in self._usage()["billed"] if one["operation"] == operation]
 
-    def client(self, service: str, region: str = "us-east-1", *, read_timeout: float = 5) -> Any:
+    def client(self, service: str, region: str = "us-east-1", *, read_timeout: float = 30) -> Any:
         """Returns a boto3 client without retries."""
         name = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}"
         return _client(service, region, self.config.ai_endpoints[name], read_timeout)

@@ -23,7 +23,7 @@ class Detections:
     boxes: Nx4 float32, x0, y0, x1, y1 in pixels of the upright image and inside it, x0 < x1 and y0 < y1.
     scores: N float32, confidence in 0..1.
     labels: N labels.
-    masks: the alpha of each instance over the whole image, or () for a detector that returns boxes only.
+    masks: the alpha of each instance over the whole image, None for an instance without one; () where none has one.
     cost_usd: price of the call to a paid service in US dollars.
     warnings: what the result lacks, each as "code: sentence".
     """
@@ -31,7 +31,7 @@ class Detections:
     boxes: Floats
     scores: Floats
     labels: tuple[str, ...]
-    masks: tuple[Alpha, ...] = ()
+    masks: tuple[Alpha | None, ...] = ()
     cost_usd: float = 0.0
     warnings: tuple[str, ...] = ()
 

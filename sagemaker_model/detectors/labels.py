@@ -85,12 +85,12 @@ def merged(parts: Iterable[Detections]) -> Detections:
     scores = np.concatenate([part.scores for part in found] or [np.zeros(0, np.float32)])
     order = np.argsort(-scores, kind="stable")
     labels = [label for part in found for label in part.labels]
-    masks = [mask for part in found for mask in part.masks]
+    masks = [mask for part in found for mask in part.masks or (None,) * len(part.labels)]
     return Detections(
         boxes[order],
         scores[order],
         tuple(labels[index] for index in order),
-        tuple(masks[index] for index in order) if len(masks) == len(labels) else (),
+        tuple(masks[index] for index in order) if any(mask is not None for mask in masks) else (),
         sum(part.cost_usd for part in found),
         tuple(warning for part in found for warning in part.warnings),
     )

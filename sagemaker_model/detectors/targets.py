@@ -17,6 +17,9 @@ from sagemaker_model.imaging.resize import resized
 INSTANCES_MAX = 64
 """Maximum instances of one prompt. Each may become a file, which takes about 0.1 s at 12 MP."""
 
+DETECTOR_MASK = "fallback_engine: no weights of sam2 or sam are installed; the mask is the detector's own."
+"""Warning of a result with a mask of the detector."""
+
 CONFIDENCE_MIN = 1e-6
 """The lowest confidence that is not a detector's own threshold, for a prompt with `min_confidence` 0."""
 
@@ -91,6 +94,7 @@ def _instances(prompt: Prompt, found: Detections) -> list[Target]:
             continue
         inside = tuple(point for point in prompt.points if _contains(box, point))
         mask = found.masks[index] if found.masks else None
+        mask = None if mask is None else replace(mask, warnings=(DETECTOR_MASK,))
         resolved = Prompt(box=(box[0], box[1], box[2], box[3]), points=inside, label=label)
         targets.append(Target(resolved, label, float(found.scores[index]), mask))
     if prompt.select == "largest" and targets:

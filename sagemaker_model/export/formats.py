@@ -40,6 +40,7 @@ from sagemaker_model.imaging.resize import resized
 from sagemaker_model.nets import attention_unet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
+from sagemaker_model.training.settings import DETECTORS
 from sagemaker_model.weights.checkpoints import State, load_checkpoint, load_into, modnet_state
 from sagemaker_model.weights.files import atomic_write
 from sagemaker_model.weights.published import portrait_state
@@ -169,11 +170,11 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
         raise ExportFailed("No images to compare the export with its network; pass at least one image.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{export_format.suffix}"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, _one_thread():
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, one_thread():
         new = Path(scratch) / path.name  # some formats write intermediate files beside it
         export_format.write(net, new, calibration)
         mattes, ms = export_format.run(new, compared)
-        reference, network_ms = _timed(lambda x: net(torch.from_numpy(x)).numpy(), compared)
+        reference, network_ms = timed(lambda x: net(torch.from_numpy(x)).numpy(), compared)
         with atomic_write(path) as temporary:
             new.replace(temporary)
     differences = [np.abs(a - b) for a, b in zip(mattes, reference, strict=True)]
@@ -256,7 +257,7 @@ def to_int8(net: nn.Module, path: Path, images: Sequence[Floats]) -> None:
 
 def run_onnx(path: Path, images: Sequence[Floats]) -> Mattes:
     session = onnx_session(path, threads=1)
-    return _timed(lambda x: session.run([OUTPUT_NAME], {INPUT_NAME: x})[0], images)
+    return timed(lambda x: session.run([OUTPUT_NAME], {INPUT_NAME: x})[0], images)
 
 
 def to_torchscript(net: nn.Module, path: Path) -> None:
@@ -269,7 +270,7 @@ def run_torchscript(path: Path, images: Sequence[Floats]) -> Mattes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         net = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    return _timed(lambda x: net(torch.from_numpy(x)).numpy(), images)
+    return timed(lambda x: net(torch.from_numpy(x)).numpy(), images)
 
 
 def to_tflite(net: nn.Module, path: Path, images: Sequence[Floats], python: Path) -> None:
@@ -322,19 +323,23 @@ def _network(name: str) -> Network:
     try:
         return NETWORKS[name]
     except KeyError:
-        raise ExportFailed(f"Unknown network {name!r}; use one of: {', '.join(NETWORKS)}.") from None
+        raise ExportFailed(f"Unknown network {name!r}; use one of: {', '.join((*NETWORKS, *DETECTORS))}.") from None
 
 
 @torch.inference_mode()
-def _timed(run: Callable[[Floats], Any], images: Sequence[Floats]) -> Mattes:
-    """Runs each image and measures its milliseconds, after one warm-up run."""
+def timed(run: Callable[[Floats], Any], images: Sequence[Floats]) -> tuple[list[Any], list[float]]:
+    """Runs each image and measures its milliseconds, after one warm-up run.
+
+    run: takes a batch of one and returns its output, or a list of outputs.
+    """
     run(images[0][None])
-    mattes, ms = [], []
+    results, ms = [], []
     for image in images:
         start = time.perf_counter()
-        mattes.append(run(image[None])[0])
+        output = run(image[None])
         ms.append((time.perf_counter() - start) * 1000)
-    return mattes, ms
+        results.append([part[0] for part in output] if isinstance(output, list) else output[0])
+    return results, ms
 
 
 @contextlib.contextmanager
@@ -349,7 +354,7 @@ def _warnings_disabled() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Limits torch to one thread."""
     previous = torch.get_num_threads()
     torch.set_num_threads(1)

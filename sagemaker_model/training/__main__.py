@@ -41,10 +41,14 @@ def parse_arguments(argv: Sequence[str], env: Mapping[str, str], sagemaker: Path
         prog="python -m sagemaker_model.training", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--network", choices=tuple(SETTINGS), help="network to train")
-    parser.add_argument("--data", type=Path, help="data folder or folder of shards")
+    parser.add_argument("--data", type=Path, help="data folder, folder of shards, or detection data set")
     parser.add_argument("--val", type=Path, help="data for validation (default: DATA)")
     parser.add_argument("--backgrounds", type=Path, help="folder of background images to put subjects on")
-    parser.add_argument("--start", type=Path, help="initial weights: a file, or a folder with one file")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="initial weights: a file, a folder with one file, or for rt-detr a folder of save_pretrained",
+    )
     parser.add_argument("--out", type=Path, help="output folder of the run")
     parser.add_argument("--resume", action="store_true", help="resume from the checkpoint in OUT, if it exists")
     for name, description in descriptions().items():
@@ -105,8 +109,9 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def _weights_file(start: Path | None) -> Path | None:
-    """Returns the only file of a folder; returns a file unchanged. Raises InvalidSettings."""
-    if start is None or not start.is_dir():
+    """Returns the only file of a folder; returns a file, or a folder with config.json (of transformers), unchanged.
+    Raises InvalidSettings."""
+    if start is None or not start.is_dir() or (start / "config.json").exists():
         return start
     files = [path for path in start.iterdir() if path.is_file()]
     if len(files) != 1:

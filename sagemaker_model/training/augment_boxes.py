@@ -13,12 +13,9 @@ import numpy as np
 from numpy.random import Generator
 
 from sagemaker_model.data.detection import Bools, Floats, Labels
+from sagemaker_model.imaging.letterbox import Placement, letterboxed
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.resize import resized
 from sagemaker_model.training.augment import recolour
-
-GREY = 114
-"""Value of padding, 0..255: about the mean of photos, and used at inference too."""
 
 CROP_PROBABILITY, CROP_SHARE, CROP_ATTEMPTS = 0.5, (0.4, 1.0), 10
 """Share of the samples that are cropped; range of a crop's sides, as a share of the image's sides; number of random
@@ -44,24 +41,6 @@ class BoxedImage(NamedTuple):
     def kept(self, which: Bools) -> BoxedImage:
         """Returns the same image with some of its boxes. which: N bool."""
         return BoxedImage(self.image, self.boxes[which], self.labels[which])
-
-
-class Placement(NamedTuple):
-    """The position of an image in a square. scale: (x, y), pixels of the square per pixel of the image. offset: (x, y)
-    of the image's first pixel, in pixels of the square. size: (width, height) of the image, in its own pixels."""
-
-    scale: tuple[float, float]
-    offset: tuple[int, int]
-    size: tuple[int, int]
-
-    def to_square(self, boxes: Floats) -> Floats:
-        """Maps boxes from the image to the square."""
-        return np.asarray(boxes * np.array(self.scale * 2) + np.array(self.offset * 2), np.float32)
-
-    def to_image(self, boxes: Floats) -> Floats:
-        """Maps boxes from the square to the image, clipped to it. A box in the padding becomes empty."""
-        inside = np.clip((boxes - np.array(self.offset * 2)) / np.array(self.scale * 2), 0, np.array(self.size * 2))
-        return np.asarray(inside, np.float32)
 
 
 def augment(sample: BoxedImage, side: int, random: Generator) -> BoxedImage:
@@ -115,14 +94,7 @@ def letterbox(
     longer: pixels of the image's longer side in the square (default: side). at: share of the padding to the left and
     above, 0..1. Boxes with a side below SIDE_MIN are left out.
     """
-    height, width = sample.image.shape[:2]
-    scale = (longer or side) / max(width, height)
-    columns, rows = max(1, round(width * scale)), max(1, round(height * scale))
-    offset = round((side - columns) * at[0]), round((side - rows) * at[1])
-    placement = Placement((columns / width, rows / height), offset, (width, height))
-    square = np.full((side, side, 3), GREY, np.uint8)
-    area = slice(offset[1], offset[1] + rows), slice(offset[0], offset[0] + columns)
-    square[area] = resized(sample.image, (columns, rows), halve=False)
+    square, placement = letterboxed(sample.image, side, longer=longer, at=at)
     boxes = placement.to_square(sample.boxes)
     return BoxedImage(square, boxes, sample.labels).kept(_wide(boxes)), placement
 

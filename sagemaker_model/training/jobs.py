@@ -12,16 +12,10 @@ from typing import Any, Literal
 
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.training.ranges import Choice, ranges_of
-from sagemaker_model.training.settings import settings_of
+from sagemaker_model.training.settings import metric_of, settings_of
 
 Strategy = Literal["Bayesian", "Hyperband"]
 """How SageMaker chooses the settings of the next training job. Both names are those of the API."""
-
-METRICS = {"train:loss": "loss", "train:samples_s": "samples_s", "val:iou": "iou", "val:best_iou": "best_iou"}
-"""Keys of the history by their metric name in SageMaker. A job prints the history as JSON."""
-
-OBJECTIVE_METRIC = "val:best_iou"
-"""The metric that tuning maximises: the best validation, because a run keeps those weights, not the last."""
 
 INSTANCE, HOURS = "ml.g6.xlarge", 24
 """Defaults: the instance type of the endpoints, and one day."""
@@ -66,7 +60,7 @@ def training_job(name: str, network: str, settings: Mapping[str, str], config: J
     return {
         "TrainingJobName": name,
         "HyperParameters": {"network": network, **settings},
-        **_job_definition(name, config),
+        **_job_definition(name, network, config),
     }
 
 
@@ -97,7 +91,7 @@ def tuning_job(
         "HyperParameterTuningJobConfig": {
             "Strategy": strategy,
             **(_hyperband(network, settings, ranges) if strategy == "Hyperband" else {}),
-            "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": OBJECTIVE_METRIC},
+            "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": objective_metric(network)},
             "ResourceLimits": {"MaxNumberOfTrainingJobs": runs, "MaxParallelTrainingJobs": at_once},
             "ParameterRanges": parameter_ranges,
             "TrainingJobEarlyStoppingType": "Off" if strategy == "Hyperband" else "Auto",
@@ -105,7 +99,7 @@ def tuning_job(
         },
         "TrainingJobDefinition": {
             "StaticHyperParameters": {"network": network, **settings},
-            **_job_definition(name, config),
+            **_job_definition(name, network, config),
         },
     }
 
@@ -123,7 +117,24 @@ def _hyperband(network: str, settings: Mapping[str, str], ranges: Mapping[str, s
     return {"StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": validations}}}
 
 
-def _job_definition(name: str, config: JobConfig) -> dict[str, Any]:
+def metrics(network: str) -> dict[str, str]:
+    """Returns the keys of the history by their metric name in SageMaker. A job prints the history as JSON."""
+    validation = metric_of(network)
+    return {
+        "train:loss": "loss",
+        "train:samples_s": "samples_s",
+        f"val:{validation}": validation,
+        f"val:best_{validation}": f"best_{validation}",
+    }
+
+
+def objective_metric(network: str) -> str:
+    """Returns the metric that tuning maximises: the best validation, because a run keeps those weights, not the
+    last."""
+    return f"val:best_{metric_of(network)}"
+
+
+def _job_definition(name: str, network: str, config: JobConfig) -> dict[str, Any]:
     """Returns the fields that both requests share."""
     seconds = config.hours * 3600
     return {
@@ -131,7 +142,7 @@ def _job_definition(name: str, config: JobConfig) -> dict[str, Any]:
             "TrainingImage": config.image,
             "TrainingInputMode": "File",  # training reads records at random
             "MetricDefinitions": [
-                {"Name": metric, "Regex": f'"{key}": ([0-9.e+-]+)'} for metric, key in METRICS.items()
+                {"Name": metric, "Regex": f'"{key}": ([0-9.e+-]+)'} for metric, key in metrics(network).items()
             ],
         },
         "RoleArn": config.role,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,15 +20,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
 from maskdrop.errors import InputError
-from sagemaker_model.data import folders, shards
+from maskdrop.settings import InvalidSettings
+from sagemaker_model.data import detection, folders, shards
+from sagemaker_model.data.detection import DetectionRecord, DetectionSet
 from sagemaker_model.data.records import LIMITS, BadRecord, Entry, InvalidData, Record, read_file
+from sagemaker_model.imaging.letterbox import letterboxed
 from sagemaker_model.imaging.pixels import Pixels, decode
 from sagemaker_model.imaging.resize import resized
+from sagemaker_model.training import augment_boxes
 from sagemaker_model.training.augment import augment
-from sagemaker_model.training.settings import TrainingSettings
+from sagemaker_model.training.settings import DETECTORS, TrainingSettings
 
 MAX_ATTEMPTS = 100
 """Number of consecutive unusable records after which the data as a whole is invalid."""
@@ -37,11 +42,23 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Batch(NamedTuple):
-    """image: Nx3xHxW uint8 RGB. alpha: Nx1xHxW uint8. skipped: reasons of unusable records by id."""
+    """image: Nx3xHxW uint8 RGB. skipped: reasons of unusable records by id.
+
+    target: Nx1xHxW uint8 alpha; for a detector NxMx6 float32 objects (label, x0, y0, x1, y1 in pixels of the image,
+    crowd), filled up with rows of NO_OBJECT.
+    """
 
     image: Tensor
-    alpha: Tensor
+    target: Tensor
     skipped: dict[str, str]
+
+
+NO_OBJECT = -1.0
+"""Value of the rows that fill up the objects of an image: images of a batch have different numbers of objects."""
+
+
+Pair = tuple[Tensor, Tensor]
+"""Image and target of one sample; see `Batch`."""
 
 
 class Source(Protocol):
@@ -111,30 +128,39 @@ def source(folder: Path, split: str, *, clean: bool = False) -> Source:
     return result
 
 
+def box_source(folder: Path, split: str) -> DetectionSet:
+    """Opens the records of a split of a detection data set, with `source`'s rule for sets without splits.
+    Raises InvalidData."""
+    whole = detection.read_set(folder)
+    if not any(record.split for record in whole.records):
+        return whole
+    return detection.read_set(folder, split)
+
+
 def digest(*data_folders: Path) -> str:
-    """Returns a SHA-256 that identifies the data: of the manifests, and of the names and sizes of all files."""
+    """Returns a SHA-256 that identifies the data: of the manifests and annotations, and of the names and sizes of all
+    files."""
     total = hashlib.sha256()
     for folder in data_folders:
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
             total.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-            if path.name in (folders.MANIFEST, shards.MANIFEST):
+            if path.name in (folders.MANIFEST, shards.MANIFEST, detection.ANNOTATIONS):
                 total.update(path.read_bytes())
     return total.hexdigest()
 
 
-class TrainingSamples(Dataset[Batch]):
+class EndlessSamples(Dataset[Batch]):
     """An endless sequence of augmented samples. Each epoch has every record once, in a new random order.
 
-    Every item is a Batch of one. backgrounds: folder of background images; None for none.
-    Raises InvalidData for a folder without images.
+    Every item is a Batch of one. source: the records.
     """
 
-    def __init__(self, source: Source, settings: TrainingSettings, backgrounds: Path | None) -> None:
+    def __init__(self, source: Sized, settings: TrainingSettings) -> None:
         self.source, self.settings = source, settings
-        paths = sorted(backgrounds.rglob("*")) if backgrounds else []
-        self.backgrounds = [partial(_read_background, path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-        if backgrounds and not self.backgrounds:
-            raise InvalidData(f"{backgrounds} has no images; it must have at least one of {', '.join(IMAGE_SUFFIXES)}.")
+
+    def sample(self, number: int, random: np.random.Generator) -> Pair:
+        """Returns a random sample of one record, image and target. Raises BadRecord ("id: reason")."""
+        raise NotImplementedError
 
     def __getitem__(self, number: int) -> Batch:
         random = np.random.default_rng((self.settings.seed, number))
@@ -143,46 +169,129 @@ class TrainingSamples(Dataset[Batch]):
         skipped: dict[str, str] = {}
         for _ in range(MAX_ATTEMPTS):
             try:
-                image, alpha = augment(
-                    self.source.record(chosen),
-                    self.settings.side,
-                    random,
-                    composed=self.settings.composed,
-                    empty=self.settings.empty,
-                    backgrounds=self.backgrounds,
-                    another=lambda: self.source.record(int(random.integers(len(self.source)))),
-                )
+                image, target = self.sample(chosen, random)
             except BadRecord as error:
                 name, _, reason = str(error).partition(": ")
                 skipped[name] = reason
                 chosen = int(random.integers(len(self.source)))
             else:
-                return _batch(image, alpha, skipped)
+                return Batch(image, target, skipped)
         raise InvalidData(f"{MAX_ATTEMPTS} records in a row are unusable; the last: {name}: {reason}.")
 
 
-class ValidationSamples(Dataset[Batch]):
-    """Every record once, resized to the network's square input. Every item is a Batch of one, or of none for an
-    unusable record."""
+class EverySample(Dataset[Batch]):
+    """Every record once, not augmented. Every item is a Batch of one, or of none for an unusable record."""
 
-    def __init__(self, source: Source, side: int) -> None:
+    def __init__(self, source: Sized, side: int) -> None:
         self.source, self.side = source, side
 
     def __len__(self) -> int:
         return len(self.source)
 
+    def sample(self, number: int) -> Pair:
+        """Returns the sample of one record, image and target. Raises BadRecord ("id: reason")."""
+        raise NotImplementedError
+
+    def nothing(self) -> Pair:
+        """Returns an image and a target of batch size 0."""
+        raise NotImplementedError
+
     def __getitem__(self, number: int) -> Batch:
         try:
-            record = self.source.record(number)
+            return Batch(*self.sample(number), {})
         except BadRecord as error:
             name, _, reason = str(error).partition(": ")
-            none = torch.zeros((0, 1, self.side, self.side), dtype=torch.uint8)
-            return Batch(none.expand(-1, 3, -1, -1), none, {name: reason})
+            return Batch(*self.nothing(), {name: reason})
+
+
+class TrainingSamples(EndlessSamples):
+    """Augmented images and alphas. backgrounds: folder of background images; None for none.
+    Raises InvalidData for a folder without images."""
+
+    source: Source
+
+    def __init__(self, source: Source, settings: TrainingSettings, backgrounds: Path | None) -> None:
+        super().__init__(source, settings)
+        paths = sorted(backgrounds.rglob("*")) if backgrounds else []
+        self.backgrounds = [partial(_read_background, path) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        if backgrounds and not self.backgrounds:
+            raise InvalidData(f"{backgrounds} has no images; it must have at least one of {', '.join(IMAGE_SUFFIXES)}.")
+
+    def sample(self, number: int, random: np.random.Generator) -> Pair:
+        image, alpha = augment(
+            self.source.record(number),
+            self.settings.side,
+            random,
+            composed=self.settings.composed,
+            empty=self.settings.empty,
+            backgrounds=self.backgrounds,
+            another=lambda: self.source.record(int(random.integers(len(self.source)))),
+        )
+        return to_planes(image), torch.from_numpy(alpha)[None, None]
+
+
+class ValidationSamples(EverySample):
+    """Images and alphas, resized to the network's square input."""
+
+    source: Source
+
+    def sample(self, number: int) -> Pair:
+        record = self.source.record(number)
         image, mask = (resized(pixels, (self.side, self.side), halve=False) for pixels in (record.image, record.mask))
-        return _batch(image, mask, {})
+        return to_planes(image), torch.from_numpy(mask)[None, None]
+
+    def nothing(self) -> Pair:
+        none = torch.zeros((0, 1, self.side, self.side), dtype=torch.uint8)
+        return none.expand(-1, 3, -1, -1), none
 
 
-def training_loader(samples: TrainingSamples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
+class TrainingBoxes(EndlessSamples):
+    """Augmented images and their objects."""
+
+    source: tuple[DetectionRecord, ...]
+
+    def sample(self, number: int, random: np.random.Generator) -> Pair:
+        record = self.source[number]
+        # A box around a group is no object to learn.
+        image = augment_boxes.augment(_boxed(record).kept(~record.crowd), self.settings.side, random)
+        return to_planes(image.image), _objects(image.boxes, image.labels, np.zeros(len(image.labels), np.bool_))
+
+
+class ValidationBoxes(EverySample):
+    """Images and their objects, scaled into the network's square input."""
+
+    source: tuple[DetectionRecord, ...]
+
+    def sample(self, number: int) -> Pair:
+        record = self.source[number]
+        square, placement = letterboxed(_boxed(record).image, self.side)
+        return to_planes(square), _objects(placement.to_square(record.boxes), record.labels, record.crowd)
+
+    def nothing(self) -> Pair:
+        return torch.zeros((0, 3, self.side, self.side), dtype=torch.uint8), torch.zeros((0, 0, 6))
+
+
+def open_samples(
+    network: str, settings: TrainingSettings, train: Path, val: Path, backgrounds: Path | None
+) -> tuple[EndlessSamples, EverySample, tuple[str, ...]]:
+    """Opens the data of a network: samples for training and for validation, and the names of a detector's classes.
+
+    Raises InvalidData, also for a split without records; InvalidSettings for backgrounds of a detector.
+    """
+    if network not in DETECTORS:
+        training = TrainingSamples(source(train, "train", clean=settings.clean), settings, backgrounds)
+        return training, ValidationSamples(source(val, "val"), settings.side), ()
+    if backgrounds or settings.clean:
+        raise InvalidSettings(f"{network} supports neither backgrounds nor clean=true: its data have no masks.")
+    boxes, val_boxes = box_source(train, "train"), box_source(val, "val")
+    if boxes.names != val_boxes.names:
+        raise InvalidData(f"{val} has other classes than {train}: {val_boxes.names}, not {boxes.names}.")
+    if not any(len(record.boxes) for record in val_boxes.records):
+        raise InvalidData(f"{val} has no boxes to validate with.")
+    return TrainingBoxes(boxes.records, settings), ValidationBoxes(val_boxes.records, settings.side), boxes.names
+
+
+def training_loader(samples: EndlessSamples, first: int, rank: int = 0, processes: int = 1) -> DataLoader[Batch]:
     """Loads the batches from step `first` to the last; every process gets its share of each batch."""
     settings = samples.settings
     share = settings.batch // processes
@@ -191,7 +300,7 @@ def training_loader(samples: TrainingSamples, first: int, rank: int = 0, process
 
 
 def validation_loader(
-    samples: ValidationSamples, settings: TrainingSettings, rank: int = 0, processes: int = 1
+    samples: EverySample, settings: TrainingSettings, rank: int = 0, processes: int = 1
 ) -> DataLoader[Batch]:
     """Loads all records in batches; every process gets its share of the records."""
     numbers = range(rank, len(samples), processes)
@@ -213,13 +322,30 @@ def _loader(dataset: Dataset[Batch], settings: TrainingSettings, batches: list[l
 
 
 def _collate(batches: list[Batch]) -> Batch:
-    images, alphas, skipped = zip(*batches, strict=True)
+    images, targets, skipped = zip(*batches, strict=True)
     reasons = {name: reason for some in skipped for name, reason in some.items()}
-    return Batch(torch.cat(images), torch.cat(alphas), reasons)
+    if targets[0].ndim == 3:  # objects
+        rows = max(target.shape[1] for target in targets)
+        targets = tuple(pad(target, (0, 0, 0, rows - target.shape[1]), value=NO_OBJECT) for target in targets)
+    return Batch(torch.cat(images), torch.cat(targets), reasons)
 
 
-def _batch(image: Pixels, alpha: Pixels, skipped: dict[str, str]) -> Batch:
-    return Batch(torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(alpha)[None, None], skipped)
+def to_planes(image: Pixels) -> Tensor:
+    """Converts an image, HxWx3, to a batch of one, 1x3xHxW."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+def _objects(boxes: NDArray[np.float32], labels: NDArray[np.int64], crowd: NDArray[np.bool_]) -> Tensor:
+    """Returns the objects of one image, 1xMx6; see `Batch`."""
+    return torch.from_numpy(np.column_stack((labels, boxes, crowd)).astype(np.float32).reshape(1, -1, 6))
+
+
+def _boxed(record: DetectionRecord) -> augment_boxes.BoxedImage:
+    """Reads the image of a record. Raises BadRecord with the name of the file first."""
+    try:
+        return augment_boxes.BoxedImage(record.read(), record.boxes, record.labels)
+    except BadRecord as error:
+        raise BadRecord(f"{record.file.name}: {error}") from error
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ Hyperband. Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identificati
 2016.
 
 Files of a search:
-    tuning.json          ranges, trials and their validation IoU by steps, number of the best trial
+    tuning.json          ranges, trials and their validation IoU or mAP by steps, number of the best trial
     best.safetensors     weights of the best trial; training.json: its settings
     trials/0, 1, …       the runs; those of trials that ended early keep only their history
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.training.ranges import Range, ranges_of
-from sagemaker_model.training.settings import settings_of
+from sagemaker_model.training.settings import metric_of, settings_of
 from sagemaker_model.training.train import AVERAGE, BEST, LAST, TRAINING, Data, TrainingDiverged, train
 from sagemaker_model.weights.files import atomic_write
 
@@ -39,7 +39,7 @@ REDUCTION = 3
 class Trial:
     """Settings of one run.
 
-    settings: values of the searched settings, as text. scores: best validation IoU so far, by number of steps.
+    settings: values of the searched settings, as text. scores: best validation IoU or mAP so far, by number of steps.
     failure: reason why the loss diverged.
     """
 
@@ -49,7 +49,7 @@ class Trial:
     failure: str | None = None
 
     def score(self, step: int) -> float:
-        """Returns the IoU at a step; -1 if the trial did not reach it."""
+        """Returns the IoU or mAP at a step; -1 if the trial did not reach it."""
         return self.scores.get(str(step), -1.0)
 
 
@@ -121,7 +121,7 @@ def search(
             chosen = settings_of(network, {**fixed, **trial.settings})
             try:
                 result = train(network, data, _folder(out, trial), chosen, start=start, resume=True, until=step)
-                trial.scores[str(step)] = result["best_iou"]
+                trial.scores[str(step)] = result[f"best_{metric_of(network)}"]
             except TrainingDiverged as error:
                 trial.failure = str(error)
             _write(file, plan, trials)

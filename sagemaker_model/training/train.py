@@ -8,9 +8,9 @@ to the order of additions in kernels on a GPU.
 Files of a run:
     last.pt              the checkpoint, replaced atomically
     average.safetensors  the averaged weights of the checkpoint
-    best.safetensors     the averaged weights with the best validation IoU so far
+    best.safetensors     the averaged weights with the best validation so far: IoU, or mAP of a detector
     history.jsonl        a line every few steps with loss, rate and speed; a line for every validation
-    training.json        settings, digests of the data and of the initial weights, best IoU, unusable records
+    training.json        settings, digests of the data and of the initial weights, best validation, unusable records
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,19 +37,11 @@ from torch.utils.data import DataLoader
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.data.records import InvalidData
-from sagemaker_model.training.objectives import Objective, objective_of
-from sagemaker_model.training.samples import (
-    Batch,
-    TrainingSamples,
-    ValidationSamples,
-    digest,
-    source,
-    training_loader,
-    validation_loader,
-)
+from sagemaker_model.training.objectives import Objective, objective_of, pretrained_file
+from sagemaker_model.training.samples import Batch, digest, open_samples, training_loader, validation_loader
 from sagemaker_model.training.settings import TrainingSettings
 from sagemaker_model.weights import store as weights
-from sagemaker_model.weights.checkpoints import TruncatedWeights
+from sagemaker_model.weights.checkpoints import METADATA_KEY, TruncatedWeights
 from sagemaker_model.weights.files import atomic_write
 
 LAST, AVERAGE, BEST = "last.pt", "average.safetensors", "best.safetensors"
@@ -66,7 +59,8 @@ class TrainingDiverged(MaskdropError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Folders of records. val may equal train. backgrounds: folder of images to put subjects on."""
+    """Folders of records: masks, or a detection data set for a detector. val may equal train. backgrounds: folder of
+    images to put subjects on."""
 
     train: Path
     val: Path
@@ -81,11 +75,12 @@ class Data:
 class Progress:
     """The part of a checkpoint that is not tensors. Names are keys of training.json.
 
-    step: number of completed steps. best_iou, best_step: the best validation. skipped: reasons of unusable records.
+    step: number of completed steps. best, best_step: the best validation; training.json has it as best_iou or best_map.
+    skipped: reasons of unusable records.
     """
 
     step: int = 0
-    best_iou: float = -1.0
+    best: float = -1.0
     best_step: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -157,13 +152,12 @@ class Run:
             )
         self.settings, self.out, self.process = settings, out, process
         self.until = settings.steps
-        self.samples = TrainingSamples(source(data.train, "train", clean=settings.clean), settings, data.backgrounds)
-        self.validation = ValidationSamples(source(data.val, "val"), settings.side)
+        self.samples, self.validation, names = open_samples(network, settings, data.train, data.val, data.backgrounds)
 
         precision = _precision(settings, process.device)
         torch.manual_seed(settings.seed)
         # Channels last: an Attention U-Net takes 0.8, Portrait 0.6 of the CPU time. GPUs need it for half precision.
-        self.objective: Objective = objective_of(network, settings, start, precision).to(  # type: ignore[call-overload]
+        self.objective: Objective = objective_of(network, settings, start, precision, names).to(  # type: ignore[call-overload]
             process.device,
             memory_format=torch.channels_last,  # torch's annotations lack this argument
         )
@@ -171,7 +165,7 @@ class Run:
             "network": network,
             "settings": asdict(settings),
             "data": digest(*data.folders()),
-            "start": weights.digest(start) if start else None,
+            "start": weights.digest(pretrained_file(start)) if start else None,
         }
         self.average = copy.deepcopy(self.objective.net).requires_grad_(requires_grad=False)
         self.optimiser = _optimiser(settings, self.objective)
@@ -240,22 +234,36 @@ class Run:
         self.losses.clear()
 
     def validate(self) -> None:
-        """Computes the validation IoU of the averaged weights and writes all files of the run."""
+        """Measures the averaged weights on the validation records and writes all files of the run.
+        Raises InvalidData if no record is usable."""
         loader = validation_loader(self.validation, self.settings, self.process.rank, self.process.world_size)
-        iou, skipped = _mean_iou(self.objective, self.average, loader, self.process.device)
-        self.progress.skipped |= skipped
+        self.average.eval()
+        with torch.inference_mode():
+            measured = self.objective.measure(self.average, self._usable(loader))
+        if not measured:
+            reason = next(iter(self.progress.skipped.items()))
+            raise InvalidData(f"No record of the validation split is usable: {reason}.")
         if self.history:
-            if iou > self.progress.best_iou:
-                self.progress.best_iou, self.progress.best_step = iou, self.progress.step
-                save_weights(self.average, self.out / BEST)
-            self.history.add(step=self.progress.step, iou=iou, best_iou=self.progress.best_iou)
+            metric = self.objective.metric
+            if measured[metric] > self.progress.best:
+                self.progress.best, self.progress.best_step = measured[metric], self.progress.step
+                save_weights(self.average, self.out / BEST, self.objective.metadata)
+            self.history.add(step=self.progress.step, **measured, **{f"best_{metric}": self.progress.best})
             self._save()
         self.model.train()
         self._seconds_since_log()  # validation does not count as training time
 
     def result(self) -> dict[str, Any]:
         """Returns the content of training.json."""
-        return {**self.description, **asdict(self.progress)}
+        progress = asdict(self.progress)
+        return {**self.description, f"best_{self.objective.metric}": progress.pop("best"), **progress}
+
+    def _usable(self, loader: DataLoader[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields image and target of each batch on the device, and notes the unusable records."""
+        for batch in loader:
+            self.progress.skipped |= batch.skipped
+            if len(batch.image):
+                yield _to_float(batch, self.process.device)
 
     def _seconds_since_log(self) -> float:
         now = time.monotonic()
@@ -273,7 +281,7 @@ class Run:
         }
         with atomic_write(self.out / LAST) as temporary:
             torch.save(checkpoint, temporary)
-        save_weights(self.average, self.out / AVERAGE)
+        save_weights(self.average, self.out / AVERAGE, self.objective.metadata)
         with atomic_write(self.out / TRAINING) as temporary:
             temporary.write_text(json.dumps(self.result(), indent=1))
 
@@ -300,9 +308,10 @@ class Run:
 
 
 def _to_float(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Moves image and alpha to the device as uint8, and converts them to float32 in 0..1."""
-    image, alpha = (pixels.to(device, non_blocking=True) for pixels in (batch.image, batch.alpha))
-    return image.contiguous(memory_format=torch.channels_last).float() / 255, alpha.float() / 255
+    """Moves image and target to the device, and converts those in uint8 there to float32 in 0..1."""
+    image, target = (values.to(device, non_blocking=True) for values in (batch.image, batch.target))
+    image = image.contiguous(memory_format=torch.channels_last).float() / 255
+    return image, target.float() / 255 if target.dtype == torch.uint8 else target
 
 
 @torch.no_grad()
@@ -325,38 +334,6 @@ def _finite_losses(losses: list[Tensor], step: int) -> list[float]:
                 "precision=float32; the previous checkpoint and the best weights are unchanged."
             )
     return values
-
-
-@torch.inference_mode()
-def _mean_iou(
-    objective: Objective, average: nn.Module, loader: DataLoader[Batch], device: torch.device
-) -> tuple[float, dict[str, str]]:
-    """Returns the mean IoU at a threshold of 0.5, over all processes, and the reasons of unusable records by id.
-    Raises InvalidData if no record is usable."""
-    average.eval()
-    total, count = 0.0, 0
-    skipped: dict[str, str] = {}
-    for batch in loader:
-        skipped |= batch.skipped
-        if not len(batch.image):
-            continue
-        image, alpha = _to_float(batch, device)
-        with torch.autocast(device.type, objective.precision, enabled=objective.precision != torch.float32):
-            predicted = objective.matte(average, image) > 0.5
-        total += float(_batch_iou(predicted, alpha > 0.5).sum())
-        count += len(image)
-    sums = torch.tensor([total, count], dtype=torch.float64, device=device)
-    if distributed.is_initialized():
-        distributed.all_reduce(sums)
-    if not sums[1]:
-        raise InvalidData(f"No record of the validation split is usable: {next(iter(skipped.items()))}.")
-    return float(sums[0] / sums[1]), skipped
-
-
-def _batch_iou(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Returns the IoU of each pair of masks, Nx1xHxW bool; 1 for two empty masks. Like `metrics.iou`, on the device."""
-    intersection, union = ((predicted & truth).sum((1, 2, 3)), (predicted | truth).sum((1, 2, 3)))
-    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
 # Preparation
@@ -431,8 +408,12 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def save_weights(net: nn.Module, path: Path) -> None:
-    """Writes the weights of a network to a .safetensors file, atomically."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+def save_weights(net: nn.Module, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes the weights of a network to a .safetensors file, atomically. metadata: texts for the file's header, as
+    JSON under METADATA_KEY."""
+    # Clones: safetensors refuses tensors that share memory, as layers with tied weights do.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
+    # One key: safetensors writes several in random order, so that equal weights would be different files.
+    header = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None
     with atomic_write(path) as temporary:
-        temporary.write_bytes(safetensors.torch.save(state))
+        temporary.write_bytes(safetensors.torch.save(state, header))

@@ -6,6 +6,7 @@ This module needs torch. No module that `make run` imports may import it.
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -22,6 +23,10 @@ State = dict[str, Tensor]
 
 WRAPPERS = ("model", "state_dict")
 """Keys of a checkpoint under which its state dict may be nested."""
+
+
+METADATA_KEY = "maskdrop"
+"""Key in the header of the .safetensors files that training writes: JSON of what a reader needs besides the tensors."""
 
 
 class WrongHash(InvalidWeights):
@@ -66,6 +71,20 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> State:
                 f"{path} contains NaN or infinity in {name}: training diverged or the file is damaged."
             )
     return state
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the texts that training wrote to the header of a .safetensors file; {} for another file's header.
+    Raises NotWeights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise NotWeights(f"{path} cannot be read as a .safetensors file: {error}.") from error
+    metadata: dict[str, str] = json.loads(header.get(METADATA_KEY, "{}"))
+    return metadata
 
 
 def load_into(net: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -65,8 +65,8 @@ class Score:
         precision = self.correct / max(1, self.correct + self.extra)
         recall = self.correct / max(1, self.correct + self.missed)
         return (
-            f"precision {precision:.3f} ({self.extra} extra), recall {recall:.3f} ({self.missed} missed{large}){masks}, "
-            f"{1000 * np.median(self.seconds):.0f} ms of one core an image ({len(self.seconds)} images)"
+            f"precision {precision:.3f} ({self.extra} extra), recall {recall:.3f} ({self.missed} missed{large})"
+            f"{masks}, {1000 * np.median(self.seconds):.0f} ms of one core an image ({len(self.seconds)} images)"
         )
 
 
@@ -120,8 +120,9 @@ def measure(detector: Detector, photos: Iterator[Photo]) -> Score:
             if match is not None and overlaps[number, match] >= IOU_MIN:
                 free.remove(match)
                 score.correct += 1
-                if photo.mask:
-                    score.ious.append(_mask_iou(found.masks[number].values, _read(photo.mask)[:, :, 0]))
+                mask = found.masks[number] if found.masks else None
+                if photo.mask and mask:
+                    score.ious.append(_mask_iou(mask.values, _read(photo.mask)[:, :, 0]))
             elif not iou(box[None], photo.ignored).max(initial=0) > 0.01:
                 score.extra += 1
         score.missed += len(free)

@@ -94,7 +94,7 @@ def of_loader(samples: TrainingSamples) -> Pace:
 
 def of_network(objective: Objective, optimiser: torch.optim.Optimizer, batch: Batch, steps: int) -> Pace:
     """Pace of loss, gradients and optimiser step on a batch that is on the device."""
-    image, alpha = batch.image.float() / 255, batch.alpha.float() / 255
+    image, alpha = batch.image.float() / 255, batch.target.float() / 255
     clock = Clock()
     for _ in range(steps):
         optimiser.zero_grad()
@@ -131,7 +131,7 @@ def measured(network: str, device: str, data: Data, scratch: Path) -> Round:
     objective.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(objective.trainable_parameters())
     batch = next(iter(training_loader(TrainingSamples(records, settings, data.backgrounds), 0)))
-    batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.alpha.to(device), {})
+    batch = Batch(batch.image.to(device, memory_format=torch.channels_last), batch.target.to(device), {})
     if settings.threads:
         torch.set_num_threads(settings.threads)
     of_network(objective, optimiser, batch, 1)

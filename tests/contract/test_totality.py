@@ -30,14 +30,16 @@ import sagemaker_model
 from cli.app import app
 from cli.checks import CHECKS, ESSENTIAL
 from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
+from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
 from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
-from lambdas.observe import JOB_METRICS
+from lambdas.observe import ERROR_METRICS, JOB_METRICS
 from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
+from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import Internal, InvalidPrompt, MaskdropError
 from maskdrop.job import STATES, State
 from maskdrop.options import Options
@@ -329,10 +331,17 @@ def test_every_optimisation_and_engine_is_in_the_table_of_optimisations_on_a_gpu
     check_rows([name for name, row in ENGINES.items() if row.returns == "alpha"], {"docs/models.md, rows": engines})
 
 
+def test_every_editor_is_in_every_table() -> None:
+    rows = page_table("docs/operations.md", "| `editor` | generates |")
+    documented = {name.strip('"') for cells in rows for name in code_spans(cells[0])}
+    check_rows(get_args(EditorName), {"maskdrop.edit.EDITORS": EDITORS, "docs/operations.md": documented | {"off"}})
+    check_rows([name for name, row in EDITORS.items() if row.model], {"BEDROCK_EDITORS": BEDROCK_EDITORS})
+
+
 def test_every_metric_of_the_functions_is_documented() -> None:
     """tests/infra/test_stack.py compares the metrics of the alarms and of the dashboard."""
     check_rows(
-        {*JOB_METRICS.values(), *_string_arguments("lambdas", "add_metric")},
+        {*JOB_METRICS.values(), *ERROR_METRICS.values(), *_string_arguments("lambdas", "add_metric")},
         {"docs/operations.md": code_spans(page_text("docs/operations.md", "| metrics, namespace").split("|")[2])},
     )
 
@@ -392,7 +401,8 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
-    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "spending_cap_reached",
+    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "editor_throttled",
+    "editor_timed_out", "spending_cap_reached",
     "model_retired", "model_not_in_region",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""

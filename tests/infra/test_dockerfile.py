@@ -107,7 +107,7 @@ def test_packages_are_installed_before_code_is_copied(image: Image) -> None:
 def test_the_default_build_installs_torch_and_the_cpu_build_does_not(image: Image) -> None:
     assert image.one("ARG") == "PACKAGES=requirements-gpu.txt"
     cpu, gpu = (pins(image, name) for name in ("requirements.txt", "requirements-gpu.txt"))
-    assert {name for name, _ in gpu - cpu} == {"torch", "transformers", "safetensors"}
+    assert {name for name, _ in gpu - cpu} == {"torch", "transformers", "safetensors", "scipy"}
     assert cpu < gpu
 
 

@@ -28,6 +28,7 @@ NOT_CALLED = (
     (r"Maskdrop\.(Ingest|Record|DeadLetters|Invoke)Role", r"sqs:SendMessage", FAULT),
     (r"Maskdrop\.DeadLettersRole", r"s3:GetObject", FAULT),
     (r"MaskdropBulk\.Role", r"sns:Publish", FAULT),
+    (r"MaskdropBulk\.Role", r"s3:PutObject", "the recording has no job with an edit"),
     (r"MaskdropBulk\.Role", r"s3:GetObject", "a background image of a preset"),
     (r"MaskdropInteractive\.Role", r"s3:.*", "the model server of the local stack uses the role of bulk"),
     (r"Maskdrop(Bulk|Interactive)\.Role", r"ecr:.*|cloudwatch:PutMetricData", BY_SAGEMAKER),

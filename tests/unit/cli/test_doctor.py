@@ -531,7 +531,7 @@ def bedrock(lifecycle: Mapping[str, Any] | None = None, **states: str) -> Respon
         (bedrock(), "ok", "may use"),
         (bedrock(region="NOT_AVAILABLE"), "fails the deploy", "does not have"),
         (
-            bedrock() | {"bedrock.GetFoundationModel": Error("ResourceNotFoundException")},
+            {**bedrock(), "bedrock.GetFoundationModel": Error("ResourceNotFoundException")},
             "fails the deploy",
             "not offer the model any more",
         ),

@@ -1,16 +1,35 @@
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lambdas import environment
-from lambdas.observe import CountedEndpoint, CountedSubmissions, metrics, observed
-from maskdrop.errors import EmptyFile, EndpointStarting, EndpointUnavailable, MaskdropError
+from lambdas.observe import (
+    CountedEditor,
+    CountedEndpoint,
+    CountedEvents,
+    CountedSubmissions,
+    metrics,
+    observed,
+)
+from maskdrop.errors import (
+    EditFiltered,
+    EmptyFile,
+    EndpointStarting,
+    EndpointUnavailable,
+    MaskdropError,
+    ModelRetired,
+    SpendingCapReached,
+)
+from maskdrop.job import dropped
 from maskdrop.options import Options
+from maskdrop.services import EditRequest
 from maskdrop.wire import Invocation
-from tests.fakes import SETTINGS, FakeEndpoint
+from tests.fakes import NOW, SETTINGS, FakeEditor, FakeEndpoint, FakeEvents, a_source
 
 CONTEXT: Any = SimpleNamespace(
     function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn:aws:lambda:r:1:function:f", aws_request_id="r"
@@ -80,6 +99,34 @@ def test_a_refused_submission_is_counted_and_its_reason_is_logged(caplog: pytest
     assert names == ["SubmissionsRefused"]
     (line,) = [line for line in caplog.records if line.message == "bundle refused"]
     assert "ThrottlingException" in line.why  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [(None, ["ImagesGenerated"]), (ModelRetired("gone"), ["EditsFailed"]), (EditFiltered("refused"), [])],
+)
+def test_generated_images_and_failures_of_the_editor_are_counted_and_refused_texts_are_not(
+    error: MaskdropError | None, counted: list[str]
+) -> None:
+    names: list[str] = []
+    counter: Any = SimpleNamespace(add_metric=lambda name, *_: names.append(name))
+    editor = CountedEditor(FakeEditor(errors=[error] if error else []), counter)
+    request = EditRequest(
+        image=b"", mask=b"", width=1, height=1, change="background", prompt="x", negative_prompt="", seed=0
+    )
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        editor.edit(request)
+    assert names == counted
+
+
+def test_a_job_that_fails_at_its_spending_cap_is_counted() -> None:
+    names: list[str] = []
+    counter: Any = SimpleNamespace(add_metric=lambda name, *_: names.append(name))
+    job = dropped(a_source(), NOW)
+    CountedEvents(FakeEvents(), counter).publish(
+        [replace(job, state="failed", error=SpendingCapReached("over").info, finished_at=NOW)]
+    )
+    assert names == ["JobsFailed", "SpendingCapsReached"]
 
 
 def _raiser(error: MaskdropError) -> Callable[..., None]:

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError, ResponseStreamingError
 
 from local import bedrock, service_model
+from local.config import ROOT
 from local.service_model import InvalidResult
 from tests.ai import RunningAi, image_of, png, png_base64, running_ai
 
@@ -300,6 +301,16 @@ def test_a_box_may_exceed_the_image(ai: RunningAi) -> None:
     ai.control(labels={"Face": [[-0.1, 0.2, 0.5, 0.9, 99.5]]})
     [face] = ai.client("rekognition").detect_faces(Image={"Bytes": png(PHOTO)})["FaceDetails"]
     assert face["BoundingBox"] == {"Left": -0.1, "Top": 0.2, "Width": 0.5, "Height": 0.9}
+
+
+def test_the_face_and_the_person_of_a_photo_are_found(ai: RunningAi) -> None:
+    photo = (ROOT / "samples" / "default" / "astronaut.png").read_bytes()
+    client = ai.client("rekognition")
+    [face] = client.detect_faces(Image={"Bytes": photo})["FaceDetails"]
+    box = face["BoundingBox"]
+    assert box["Left"] < 0.44 < box["Left"] + box["Width"]  # the nose, in the sample of scikit-image
+    assert box["Top"] < 0.23 < box["Top"] + box["Height"]
+    assert "Person" in {one["Name"] for one in client.detect_labels(Image={"Bytes": photo})["Labels"]}
 
 
 def test_an_image_without_faces_has_none(ai: RunningAi) -> None:

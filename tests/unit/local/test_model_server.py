@@ -66,3 +66,10 @@ def test_the_model_server_has_the_role_of_the_bulk_endpoint_in_every_mode(tmp_pa
     }
     (tmp_path / "sagemaker.json").write_text(json.dumps(resources))
     assert execution_role(LocalConfig(state=tmp_path)) == "role-of-bulk"
+
+
+def test_the_model_server_calls_rekognition_only_in_a_stage_that_allows_it() -> None:
+    settings = {
+        stage: model_server(LocalConfig(stage=stage)).env["MODEL_REKOGNITION"] for stage in ("local", "local-cpu")
+    }
+    assert settings == {"local": "1", "local-cpu": "0"}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -44,9 +45,9 @@ def options(prompts: tuple[str, ...] = PROMPTS, seeds: tuple[int, ...] = (0,)) -
     return replace(Options(task="replace"), edit=Edit(prompts, seeds=seeds))
 
 
-def a_job(owner: str = "ann", **values: object) -> Job:
+def a_job(owner: str = "ann", **values: Any) -> Job:
     job = queued(a_source("uploads/x.jpg"), "default", options(), NOW, owner=owner)
-    return replace(job, **{"stage": "edit", "bundle": "b1", "cost_usd": 0.001, **values})  # type: ignore[arg-type]
+    return replace(job, **{"stage": "edit", "bundle": "b1", "cost_usd": 0.001, **values})
 
 
 def a_world(job: Job) -> World:
@@ -352,7 +353,7 @@ def test_a_failed_write_of_an_image_returns_the_message_to_the_queue_and_release
 @pytest.mark.parametrize(
     "changes", [{"state": "submitted"}, {"state": "done"}, {"stage": "segment"}, {"stage": "compose", "attempts": 1}]
 )
-def test_the_message_of_a_job_in_another_state_has_no_effect(changes: dict[str, object]) -> None:
+def test_the_message_of_a_job_in_another_state_has_no_effect(changes: dict[str, Any]) -> None:
     job = a_job(**changes)
     world = a_world(job)
     assert Deliveries(world).deliver(JobMessage(job.id, 0)) == "duplicate"

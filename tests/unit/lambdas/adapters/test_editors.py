@@ -16,6 +16,8 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    IncompleteReadError,
+    NoCredentialsError,
     ReadTimeoutError,
 )
 from botocore.response import StreamingBody
@@ -28,6 +30,8 @@ from lambdas.adapters.editors.local import LocalEditor
 from maskdrop.edit import EDITORS
 from maskdrop.errors import (
     EditFiltered,
+    EditorThrottled,
+    EditorTimedOut,
     EditorUnavailable,
     EditRefused,
     MaskdropError,
@@ -73,6 +77,7 @@ class Client:
 
     def invoke_model(self, **values: Any) -> dict[str, Any]:
         shape = botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("InvokeModel")
+        assert shape.input_shape
         report = ParamValidator().validate(values, shape.input_shape)
         assert not report.has_errors(), report.generate_report()
         self.bodies.append(json.loads(values["body"]))
@@ -176,15 +181,17 @@ LEGACY = "Access denied. This Model is marked by provider as Legacy and you have
 @pytest.mark.parametrize(
     ("error", "kind", "billed"),
     [
-        (a_client_error("ThrottlingException", status=429), EditorUnavailable, False),
-        (a_client_error("ModelTimeoutException", status=408), EditorUnavailable, False),
+        (a_client_error("ThrottlingException", status=429), EditorThrottled, False),
+        (a_client_error("ModelTimeoutException", status=408), EditorTimedOut, False),
         (a_client_error("ModelNotReadyException", status=429), EditorUnavailable, False),
         (a_client_error("InternalServerException", status=500), EditorUnavailable, False),
         (a_client_error("Unknown", status=503), EditorUnavailable, False),
         (ConnectTimeoutError(endpoint_url=URL), EditorUnavailable, False),
         (EndpointConnectionError(endpoint_url=URL), EditorUnavailable, False),
-        (ReadTimeoutError(endpoint_url=URL), EditorUnavailable, True),
+        (ReadTimeoutError(endpoint_url=URL), EditorTimedOut, True),
         (ConnectionClosedError(endpoint_url=URL), EditorUnavailable, True),
+        (IncompleteReadError(actual_bytes=1, expected_bytes=2), EditorUnavailable, True),
+        (NoCredentialsError(), EditorUnavailable, False),
         (a_client_error("AccessDeniedException", "not authorized to perform bedrock:InvokeModel"), NotAllowed, False),
         (a_client_error("AccessDeniedException", LEGACY), ModelRetired, False),
         (a_client_error("ResourceNotFoundException", END_OF_LIFE, 404), ModelRetired, False),

@@ -49,3 +49,11 @@ def test_without_a_detector_nothing_is_found_and_no_label_is_known() -> None:
     assert Labels().detect(IMAGE).labels == ()
     assert not knows(Labels(), "face")
     assert merged([]).boxes.shape == (0, 4)
+
+
+def test_an_instance_keeps_its_mask_beside_one_without() -> None:
+    with_mask = FakeDetector((("person", 0.9, (0, 0, 9, 9)),), ("person",)).detect(IMAGE, masks=True)
+    without = FakeDetector((("face", 0.95, (1, 1, 5, 5)),), ("face",)).detect(IMAGE)
+    both = merged([with_mask, without])
+    assert both.labels == ("face", "person")
+    assert both.masks == (None, with_mask.masks[0])

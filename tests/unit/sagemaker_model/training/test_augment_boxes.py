@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sagemaker_model.imaging.letterbox import GREY
 from sagemaker_model.training.augment_boxes import (
-    GREY,
     BoxedImage,
     augment,
     crop,

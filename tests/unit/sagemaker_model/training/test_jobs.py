@@ -11,8 +11,9 @@ import pytest
 
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.training.__main__ import main, parse_arguments
-from sagemaker_model.training.jobs import METRICS, JobConfig, training_job, tuning_job
-from sagemaker_model.training.settings import settings_of
+from sagemaker_model.training.jobs import JobConfig, metrics, objective_metric, training_job, tuning_job
+from sagemaker_model.training.settings import DETECTORS, SETTINGS, settings_of
+from tests.unit.sagemaker_model.detectors.shapes import write_shapes
 from tests.unit.sagemaker_model.training.conftest import TINY
 
 CONFIG = JobConfig(
@@ -62,15 +63,17 @@ def test_an_on_demand_job_has_no_wait_time() -> None:
     assert "MaxWaitTimeInSeconds" not in request["StoppingCondition"]
 
 
-def metrics_in(text: str) -> dict[str, list[float]]:
+def metrics_in(text: str, network: str = "portrait") -> dict[str, list[float]]:
     """Returns the metrics that SageMaker extracts from a job's log, by name."""
-    expressions = training_job("one", "portrait", {}, CONFIG)["AlgorithmSpecification"]["MetricDefinitions"]
+    expressions = training_job("one", network, {}, CONFIG)["AlgorithmSpecification"]["MetricDefinitions"]
     return {each["Name"]: [float(value) for value in re.findall(each["Regex"], text)] for each in expressions}
 
 
-def test_sagemaker_metrics_match_numbers_of_every_size() -> None:
-    line = json.dumps({"step": 20, **{key: 10.0 ** -(5 * at + 1) for at, key in enumerate(METRICS.values())}})
-    assert metrics_in(line) == {name: [json.loads(line)[key]] for name, key in METRICS.items()}
+@pytest.mark.parametrize("network", SETTINGS)
+def test_sagemaker_metrics_match_numbers_of_every_size(network: str) -> None:
+    keys = metrics(network)
+    line = json.dumps({"step": 20, **{key: 10.0 ** -(5 * at + 1) for at, key in enumerate(keys.values())}})
+    assert metrics_in(line, network) == {name: [json.loads(line)[key]] for name, key in keys.items()}
 
 
 def test_tuning_searches_ranges_and_choices() -> None:
@@ -135,20 +138,22 @@ def test_data_and_results_must_be_s3_prefixes(prefix: str) -> None:
         JobConfig(image="", role="", out="s3://mine/runs/", channels={"train": prefix})
 
 
+@pytest.mark.parametrize("network", ["attention-unet", "detector"])
 def test_a_job_logs_its_metrics_and_copies_its_results_to_the_model_folder_of_sagemaker(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    network: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     root = tmp_path / "ml"
     given = {name: str(getattr(TINY, name)) for name in ("side", "batch", "warmup", "workers", "threads", "filters")}
-    request = training_job("one", "attention-unet", {**given, "steps": "2"}, CONFIG)
+    request = training_job("one", network, {**given, "steps": "2"}, CONFIG)
     request["InputDataConfig"].pop()  # the channel `start`
-    create_container_files(root, request, data)
+    create_container_files(root, request, write_shapes(tmp_path / "shapes") if network in DETECTORS else data)
     assert main([], root) == 0
     history = [json.loads(line) for line in (root / "model" / "history.jsonl").read_text().splitlines()]
-    expected = {name: [line[key] for line in history if key in line] for name, key in METRICS.items()}
-    assert metrics_in(capsys.readouterr().out) == expected
+    expected = {name: [line[key] for line in history if key in line] for name, key in metrics(network).items()}
+    assert metrics_in(capsys.readouterr().out, network) == expected
     assert all(expected.values())
+    assert objective_metric(network) in expected
     files = {path.name for path in (root / "model").iterdir()}
     assert {"best.safetensors", "history.jsonl", "training.json"} <= files
     assert "last.pt" not in files

@@ -24,13 +24,13 @@ def batches(folder: Path, first: int = 0, *, workers: int = 0, rank: int = 0, pr
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return torch.equal(one.image, other.image) and torch.equal(one.alpha, other.alpha)
+    return torch.equal(one.image, other.image) and torch.equal(one.target, other.target)
 
 
 def test_a_batch_has_uint8_images_and_alphas(data: Path) -> None:
     batch = batches(data)[0]
-    assert (batch.image.shape, batch.alpha.shape) == ((4, 3, 32, 32), (4, 1, 32, 32))
-    assert batch.image.dtype == batch.alpha.dtype == torch.uint8
+    assert (batch.image.shape, batch.target.shape) == ((4, 3, 32, 32), (4, 1, 32, 32))
+    assert batch.image.dtype == batch.target.dtype == torch.uint8
 
 
 def test_samples_are_independent_of_workers_and_of_the_first_step(data: Path) -> None:

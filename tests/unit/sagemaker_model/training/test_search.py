@@ -21,6 +21,7 @@ from sagemaker_model.training.ranges import ranges_of
 from sagemaker_model.training.search import Trial, rounds, search, trials_of
 from sagemaker_model.training.settings import SETTINGS, settings_of
 from sagemaker_model.training.train import BEST, LAST, TRAINING, Data, TrainingDiverged, train
+from tests.unit.sagemaker_model.detectors.shapes import write_shapes
 from tests.unit.sagemaker_model.training.conftest import TINY
 
 FIXED = {
@@ -68,6 +69,15 @@ def test_the_best_weights_are_those_of_a_training_run_with_its_settings(
     assert (tmp_path / "out" / BEST).read_bytes() == (tmp_path / "again" / BEST).read_bytes()
     saved = json.loads((tmp_path / "out" / TRAINING).read_text())
     assert (saved["settings"], saved["best_iou"]) == (result["settings"], best.score(6))
+
+
+def test_the_search_of_a_detector_maximises_the_map(tmp_path: Path) -> None:
+    shapes = write_shapes(tmp_path / "shapes")
+    fixed = {**FIXED, "steps": "2", "validate_every": "2"}
+    best, _ = search("detector", Data(train=shapes, val=shapes), tmp_path / "out", fixed, {"lr": "0.001,0.01"}, runs=2)
+    result = json.loads((tmp_path / "out" / TRAINING).read_text())
+    assert best.score(2) == result["best_map"]
+    assert result["settings"]["lr"] == float(best.settings["lr"])
 
 
 def test_an_interrupted_search_resumes_and_ends_with_the_same_trials(
