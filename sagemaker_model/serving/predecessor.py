@@ -6,23 +6,24 @@ import base64
 import json
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 
 from maskdrop.output import Output
 from maskdrop.predecessor import MASK
-from sagemaker_model.imaging.pixels import Pixels, encode
+from sagemaker_model.imaging.pixels import Pixels
 
 
 def write_mask(  # its signature is that of an ImageWriter
     rgb: Pixels,  # noqa: ARG001
     alpha: Pixels,
     output: Output,  # noqa: ARG001
-    dpi: tuple[float, float] | None,
-    provenance: Mapping[str, str],
+    dpi: tuple[float, float] | None,  # noqa: ARG001
+    provenance: Mapping[str, str],  # noqa: ARG001
 ) -> bytes:
-    """Encodes a mask as RGB PNG, black on the object: an `ImageWriter`."""
-    inverted = np.repeat((255 - alpha)[..., None], 3, axis=2)
-    return encode(inverted, np.full_like(alpha, 255), Output(format="png"), dpi, provenance)
+    """Encodes a mask as RGB PNG, black on the object: an `ImageWriter`. The file has no metadata."""
+    rgb_mask = np.repeat((255 - alpha)[..., None], 3, axis=2)
+    return cv2.imencode(".png", rgb_mask)[1].tobytes()
 
 
 def response(mask: bytes) -> bytes:
