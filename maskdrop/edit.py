@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from maskdrop.errors import InvalidOptions
+from maskdrop.errors import InvalidOptions, OptionsConflict
 from maskdrop.record import Decimals, Record
 
 Change = Literal["background", "subject"]
@@ -143,14 +143,14 @@ class Edit:
     @classmethod
     def from_json(cls, data: Any) -> Edit:
         """`data` is a text, or an object with FIELDS; "prompts" and "seeds" may be a single value. Raises
-        InvalidOptions."""
+        InvalidOptions, and OptionsConflict for more than CANDIDATES_MAX candidates."""
         data = {"prompts": data} if isinstance(data, str) else data
         if not isinstance(data, dict) or set(data) - set(FIELDS):
             raise InvalidOptions(f'"edit" must be a text, or an object with the fields {", ".join(FIELDS)}.', "edit")
         prompts, seeds = _listed(data.get("prompts")), _listed(data.get("seeds", 0))
         negative: Any = data.get("negative_prompt") or ""
         change: Any = data.get("change") or "background"
-        if not prompts or not all(map(_is_text, prompts)) or not (negative == "" or _is_text(negative)):
+        if not prompts or not all(map(_is_text, prompts)) or not _is_text(negative, characters_min=0):
             raise InvalidOptions(
                 f'"edit.prompts" and "edit.negative_prompt" must be texts of 1 to {PROMPT_MAX:,} characters.', "edit"
             )
@@ -165,7 +165,7 @@ class Edit:
             change,
         )
         if len(edit.candidates) > CANDIDATES_MAX:
-            raise InvalidOptions(
+            raise OptionsConflict(
                 f'"edit" must have at most {CANDIDATES_MAX} candidates (prompts times seeds); got '
                 f"{len(edit.candidates)}.",
                 "edit",
@@ -216,8 +216,8 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 1 <= len(value.strip()) <= PROMPT_MAX
+def _is_text(value: Any, characters_min: int = 1) -> bool:
+    return isinstance(value, str) and characters_min <= len(value.strip()) <= PROMPT_MAX
 
 
 def _is_seed(value: Any) -> bool:
