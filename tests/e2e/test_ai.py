@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -15,14 +14,6 @@ from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation
 from tests.ai import RunningAi
 from tests.e2e.conftest import Running
-
-
-@pytest.fixture
-def ai(running: Running) -> Iterator[RunningAi]:
-    assert running.stack.ai_url == running.config.ai_url
-    started = RunningAi(running.config)
-    yield started
-    started.reset()
 
 
 def detect(running: Running, photo: bytes, label: str) -> httpx2.Response:
