@@ -150,7 +150,9 @@ def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Re
         url = storage.link(reply.file.bucket, reply.file.key, seconds=link_s)
         body = {"result": {**reply.file.to_json(), "url": url}}
         return Response(303, "application/json", body, headers | {"Location": url})
-    return Response(200, reply.content_type, reply.file, headers)
+    # Powertools serializes a JSON body that is not text.
+    is_json = reply.content_type == "application/json"
+    return Response(200, reply.content_type, reply.file.decode() if is_json else reply.file, headers)
 
 
 def with_urls(data: dict[str, Any], storage: Storage, *, link_s: int) -> dict[str, Any]:

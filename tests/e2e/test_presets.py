@@ -13,6 +13,7 @@ from PIL import Image
 from cli import presets
 from lambdas.adapters.registry import DynamoDBRegistry
 from local.config import LocalError
+from local.connect import client
 from maskdrop.job import BACKGROUNDS_PREFIX
 from tests.e2e.conftest import Running
 
@@ -22,8 +23,9 @@ BLUE = (0x81, 0xD4, 0xFA)
 
 @pytest.fixture
 def registry(running: Running) -> Iterator[DynamoDBRegistry]:
-    yield running.registry
-    running.registry.delete("preset", "shop")
+    found = DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry)
+    yield found
+    found.delete("preset", "shop")
 
 
 @pytest.fixture
@@ -42,6 +44,16 @@ def is_blue(image: Image.Image) -> bool:
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 
+def restart(running: Running, name: str) -> None:
+    """Replaces the execution environment of a function, so that its cache of presets is empty."""
+    functions = client(running.config, "lambda")
+    [function] = [one for one in functions.list_functions()["Functions"] if one["Handler"] == f"lambdas.{name}.handler"]
+    # The emulator replaces the environment only after a change of some settings, such as the timeout, even to the same.
+    name = function["FunctionName"]
+    functions.update_function_configuration(FunctionName=name, Timeout=function["Timeout"])
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
+
+
 def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
     made = presets.put(registry, "shop", SHOP, "grabcut")
     assert presets.get(registry, "shop") == made
@@ -55,7 +67,7 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
 ) -> None:
     running.wait_for_end([running.put(photo)])  # now the function has cached the presets
     options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
-    running.restart("ingest")
+    restart(running, "ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
     assert (job.preset, job.options, job.error) == ("shop", options, None)
@@ -71,7 +83,7 @@ def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_im
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
-    running.restart("api")
+    restart(running, "api")
 
     def post(**query: str) -> httpx2.Response:
         headers = {"Content-Type": "image/png"}
