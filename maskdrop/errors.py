@@ -60,7 +60,11 @@ MaskdropError                 code                   status  retryable
 │   ├── EventsUnavailable     events_unavailable     503     yes
 │   ├── EndpointUnavailable   endpoint_unavailable   503     yes
 │   ├── EditorUnavailable     editor_unavailable     503     yes
+│   │   ├── EditorThrottled   editor_throttled       503     yes
+│   │   └── EditorTimedOut    editor_timed_out       504     yes
 │   ├── DetectorUnavailable   detector_unavailable   503     yes
+│   │   ├── DetectorThrottled detector_throttled     503     yes
+│   │   └── DetectorTimedOut  detector_timed_out     504     yes
 │   ├── EndpointFailed        endpoint_failed        503     yes
 │   └── EndpointStarting      endpoint_starting      503     yes
 └── Internal                  internal               500     yes
@@ -396,7 +400,7 @@ class EndpointUnavailable(Unavailable):
 
 
 class EditorUnavailable(Unavailable):
-    """The service that generates images is unavailable or throttles the requests.
+    """The service that generates images is unavailable, or its response is incomplete.
 
     maybe_billed: whether the service may have generated and billed the image, whose response was lost.
     paused: whether the circuit breaker is open, so that the service was not called.
@@ -409,10 +413,34 @@ class EditorUnavailable(Unavailable):
         self.maybe_billed, self.paused = maybe_billed, paused
 
 
+class EditorThrottled(EditorUnavailable):
+    """The service that generates images throttles the requests: the quota of the model is used up."""
+
+    code = "editor_throttled"
+
+
+class EditorTimedOut(EditorUnavailable):
+    """The service that generates images did not respond in time."""
+
+    code, status = "editor_timed_out", 504
+
+
 class DetectorUnavailable(Unavailable):
-    """The service that detects labels is unavailable or throttles the requests."""
+    """The service that detects labels is unavailable, or its response is incomplete."""
 
     code = "detector_unavailable"
+
+
+class DetectorThrottled(DetectorUnavailable):
+    """The service that detects labels throttles the requests."""
+
+    code = "detector_throttled"
+
+
+class DetectorTimedOut(DetectorUnavailable):
+    """The service that detects labels did not respond in time."""
+
+    code, status = "detector_timed_out", 504
 
 
 class EndpointFailed(Unavailable):

@@ -20,6 +20,8 @@ from maskdrop.errors import (
     AuthFailed,
     BlockedUrl,
     DeadlineExceeded,
+    DetectorThrottled,
+    DetectorTimedOut,
     DetectorUnavailable,
     EmptyFile,
     EndpointUnavailable,
@@ -94,7 +96,7 @@ OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine
 IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
-PROMPTS: Errors = (UnknownLabel, DetectorUnavailable)
+PROMPTS: Errors = (UnknownLabel, DetectorUnavailable, DetectorThrottled, DetectorTimedOut)
 NEW_JOB: Errors = (NotAllowed, StorageUnavailable, QueueUnavailable)
 
 TEXT: Schema = {"type": "string"}

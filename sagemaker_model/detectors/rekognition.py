@@ -16,9 +16,16 @@ import boto3
 import cv2
 import numpy as np
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
-from maskdrop.errors import DetectorUnavailable, Internal, MaskdropError, NotAllowed
+from maskdrop.errors import (
+    DetectorThrottled,
+    DetectorTimedOut,
+    DetectorUnavailable,
+    Internal,
+    MaskdropError,
+    NotAllowed,
+)
 from sagemaker_model.detectors.base import Detections
 from sagemaker_model.detectors.labels import merged
 from sagemaker_model.imaging.pixels import Pixels
@@ -50,6 +57,7 @@ FILTERS_MAX = 100
 FILTER = re.compile(r"[A-Za-z0-9àâèçñó'-_(). ]{1,50}")
 """Labels that the filter accepts, from the model of the service. Rekognition has no others."""
 
+THROTTLED = frozenset({"ThrottlingException", "ProvisionedThroughputExceededException"})
 DENIED = frozenset({"AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException"})
 INVALID = frozenset(
     {"ImageTooLargeException", "InvalidImageFormatException", "InvalidParameterException", "ValidationException"}
@@ -209,7 +217,11 @@ def _translated(operation: str) -> Iterator[None]:
             ) from error
         if code in INVALID:
             raise Internal(f"Amazon Rekognition rejected the image with {code}.") from error
+        if code in THROTTLED:
+            raise DetectorThrottled(f"Amazon Rekognition throttles the requests: {code}; retry later.") from error
         raise DetectorUnavailable(f"Amazon Rekognition returned the error {code}; retry later.") from error
+    except (ReadTimeoutError, ConnectTimeoutError) as error:
+        raise DetectorTimedOut("Amazon Rekognition did not respond in time; retry later.") from error
     except BotoCoreError as error:
         raise DetectorUnavailable(f"Amazon Rekognition cannot be reached ({type(error).__name__}).") from error
     except KeyError as error:

@@ -73,7 +73,7 @@ def test_the_notebook_goes_from_photos_to_a_cut_out_on_this_machine(
         "WEIGHTS": tmp_path / "weights",
         "START": tmp_path / "weights" / named("selfie").file,
         "RANGES": ["lr=0.0000001,0.003"],
-        "FIXED": [*small, "steps=60", "validate_every=20"],
+        "FIXED": [*small, "steps=45", "validate_every=15"],
         "RUNS": 3,
         "MIN_SIDE": 64,
         "PORT": port,

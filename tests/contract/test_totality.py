@@ -390,7 +390,8 @@ def test_every_error_has_a_row_in_the_tree_of_the_docstring() -> None:
 NOT_OF_THE_API = {
     "source_replaced", "directory_marker", "gave_up", "events_unavailable", "endpoint_starting",
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
-    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "spending_cap_reached",
+    "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "editor_throttled",
+    "editor_timed_out", "spending_cap_reached",
     "model_retired", "model_not_in_region",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""

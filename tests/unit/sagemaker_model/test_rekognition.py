@@ -15,7 +15,14 @@ from PIL import Image
 
 from local import rekognition as service
 from local import service_model
-from maskdrop.errors import DetectorUnavailable, Internal, MaskdropError, NotAllowed
+from maskdrop.errors import (
+    DetectorThrottled,
+    DetectorTimedOut,
+    DetectorUnavailable,
+    Internal,
+    MaskdropError,
+    NotAllowed,
+)
 from maskdrop.prompt import Prompt
 from sagemaker_model.detectors.base import Detections
 from sagemaker_model.detectors.rekognition import BYTES_MAX, SIDE_MAX, USD_PER_IMAGE, Rekognition
@@ -194,8 +201,8 @@ def test_many_labels_are_sent_in_requests_of_at_most_100_filters(count: int) -> 
 @pytest.mark.parametrize(
     ("outcomes", "error"),
     [
-        (["ThrottlingException"] * 2, DetectorUnavailable),
-        (["ProvisionedThroughputExceededException"] * 2, DetectorUnavailable),
+        (["ThrottlingException"] * 2, DetectorThrottled),
+        (["ProvisionedThroughputExceededException"] * 2, DetectorThrottled),
         (["InternalServerError"] * 2, DetectorUnavailable),
         (["cut"] * 2, DetectorUnavailable),
         (["AccessDeniedException"], NotAllowed),
@@ -218,15 +225,21 @@ def test_a_throttled_call_is_retried_and_paid_once(ai: RunningAi, detector: Reko
     assert len(ai.billed("DetectFaces")) == before + 1
 
 
-@pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="x"), EndpointConnectionError(endpoint_url="x")])
-def test_a_service_that_does_not_respond_is_unavailable(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ReadTimeoutError(endpoint_url="x"), DetectorTimedOut),
+        (EndpointConnectionError(endpoint_url="x"), DetectorUnavailable),
+    ],
+)
+def test_a_service_that_does_not_respond_is_unavailable(error: Exception, kind: type[MaskdropError]) -> None:
     detector, client = recorded()
 
     def fail(**_: Any) -> dict[str, Any]:
         raise error
 
     client.detect_faces = fail  # type: ignore[method-assign]
-    with pytest.raises(DetectorUnavailable, match=type(error).__name__) as raised:
+    with pytest.raises(kind) as raised:
         detector.detect(PHOTO, ["face"])
     assert raised.value.retryable
 

@@ -28,6 +28,8 @@ from lambdas.adapters.editors.local import LocalEditor
 from maskdrop.edit import EDITORS
 from maskdrop.errors import (
     EditFiltered,
+    EditorThrottled,
+    EditorTimedOut,
     EditorUnavailable,
     EditRefused,
     MaskdropError,
@@ -177,14 +179,14 @@ LEGACY = "Access denied. This Model is marked by provider as Legacy and you have
 @pytest.mark.parametrize(
     ("error", "kind", "billed"),
     [
-        (a_client_error("ThrottlingException", status=429), EditorUnavailable, False),
-        (a_client_error("ModelTimeoutException", status=408), EditorUnavailable, False),
+        (a_client_error("ThrottlingException", status=429), EditorThrottled, False),
+        (a_client_error("ModelTimeoutException", status=408), EditorTimedOut, False),
         (a_client_error("ModelNotReadyException", status=429), EditorUnavailable, False),
         (a_client_error("InternalServerException", status=500), EditorUnavailable, False),
         (a_client_error("Unknown", status=503), EditorUnavailable, False),
         (ConnectTimeoutError(endpoint_url=URL), EditorUnavailable, False),
         (EndpointConnectionError(endpoint_url=URL), EditorUnavailable, False),
-        (ReadTimeoutError(endpoint_url=URL), EditorUnavailable, True),
+        (ReadTimeoutError(endpoint_url=URL), EditorTimedOut, True),
         (ConnectionClosedError(endpoint_url=URL), EditorUnavailable, True),
         (a_client_error("AccessDeniedException", "not authorized to perform bedrock:InvokeModel"), NotAllowed, False),
         (a_client_error("AccessDeniedException", LEGACY), ModelRetired, False),
