@@ -315,7 +315,8 @@ class FakeInteractive:
             warnings=("a warning",),
         )
         if overflow is None or len(self.result) <= overflow.bytes_max:
-            return ImageResponse(facts, CONTENT_TYPE[options.output.format], self.result)
+            kind = "application/json" if options.task == "detect" else CONTENT_TYPE[options.output.format]
+            return ImageResponse(facts, kind, self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
         return ImageResponse(facts, "application/json", place)
 

@@ -30,6 +30,7 @@ from maskdrop.options import Options
 from maskdrop.services import Kind
 from maskdrop.settings import PREFIX
 from maskdrop.valve import PAUSE
+from maskdrop.wire import Bundle
 from tests.ai import RunningAi
 from tests.infra.account import permissions
 from tests.ports import free_ports
@@ -77,6 +78,19 @@ class Running:
         assert job.result, job.error
         return [self.object(one.bucket, one.key) for one in (job.result, *(item.result for item in job.results))]
 
+    def stages(self, job: Job) -> list[str]:
+        """Returns the stages in which a job was submitted to the endpoint, in order."""
+        pages = self.images.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.stack.results, Prefix="bundles/in/"
+        )
+        listed = [one for page in pages for one in page.get("Contents", ())]
+        recent = [one for one in listed if one["LastModified"].timestamp() > job.created_at.timestamp() - 1]
+        recent.sort(key=lambda one: one["LastModified"])
+        items = [
+            item for one in recent for item in Bundle.from_bytes(self.object(self.stack.results, one["Key"])).items
+        ]
+        return [item.stage for item in items if item.id == job.id]
+
     def object(self, bucket: str, key: str) -> bytes:
         body: bytes = self.images.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         return body
@@ -123,7 +137,7 @@ class Running:
     def settings(self, functions: Iterable[str], **changes: str) -> Iterator[None]:
         """Changes settings (maskdrop.settings.Settings) of functions, which start anew."""
         variables = {PREFIX + name.upper(): value for name, value in changes.items()}
-        before = {name: self._configuration(name)["Environment"]["Variables"] for name in functions}
+        before = {name: self.configuration(name)["Environment"]["Variables"] for name in functions}
         try:
             for name, environment in before.items():
                 self._configure(name, Environment={"Variables": {**environment, **variables}})
@@ -135,18 +149,22 @@ class Running:
     def restart(self, function: str) -> None:
         """Replaces the execution environment of a function, so that its cache of presets is empty."""
         # The emulator replaces it only after a change of some settings, such as the timeout, even to the same.
-        self._configure(function, Timeout=self._configuration(function)["Timeout"])
+        self._configure(function, Timeout=self.configuration(function)["Timeout"])
 
-    def _configuration(self, function: str) -> Any:
+    def configuration(self, function: str) -> Any:
         """Returns the configuration of a function, by the name of its module."""
         listed = client(self.config, "lambda").list_functions()["Functions"]
         [found] = [one for one in listed if one["Handler"] == f"lambdas.{function}.handler"]
         return found
 
     def _configure(self, function: str, **changes: Any) -> None:
-        functions, name = client(self.config, "lambda"), self._configuration(function)["FunctionName"]
-        functions.update_function_configuration(FunctionName=name, **changes)
+        functions, name = client(self.config, "lambda"), self.configuration(function)["FunctionName"]
+        functions.update_functionconfiguration(FunctionName=name, **changes)
         functions.get_waiter("function_updated_v2").wait(FunctionName=name)
+
+    @property
+    def edits_queue_url(self) -> str:
+        return str(self.configuration("edit")["Environment"]["Variables"]["MASKDROP_EDITS_QUEUE_URL"])
 
     @property
     def registry(self) -> DynamoDBRegistry:

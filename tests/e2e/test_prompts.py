@@ -78,19 +78,33 @@ def by_folder(running: Running, image: bytes, preset: str, options: Options, _fo
     return of_job(running, job)
 
 
-def by_command(_running: Running, image: bytes, _preset: str, options: Options, folder: Path) -> Made:
+def by_command(running: Running, image: bytes, _preset: str, options: Options, folder: Path) -> Made:
     photo = folder / "two.png"
     photo.write_bytes(image)
-    flags = ["--instances", "each"] if options.task == "mask" else []
+    flags = ["--instances", "each"] if options.task == "mask" else ["--rekognition"]  # as the stage does
     prompts = json.dumps([one.to_json() for one in options.prompts])
     done = CliRunner().invoke(
-        app, [options.task, str(photo), "--prompt", prompts, *flags, "--json", "--out", str(folder / "out")]
+        app,
+        [options.task, str(photo), "--prompt", prompts, *flags, "--json", "--out", str(folder / "out")],
+        env=aws(running),
     )
     assert done.exit_code == 0, done.output
     data = json.loads(done.stdout.splitlines()[-1])
     paths = [one["path"] for one in (data["result"], *(item["result"] for item in data["results"]))]
     return Made([Path(path).read_bytes() for path in paths],
                 [(item["label"], tuple(item["box"])) for item in data["results"]])  # fmt: skip
+
+
+def aws(running: Running) -> dict[str, str]:
+    """Returns the environment variables of a user with the local stack as AWS account."""
+    stack = running.stack
+    return {
+        **running.config.ai_endpoints,
+        "AWS_ACCESS_KEY_ID": stack.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": stack.secret_access_key,
+        "AWS_REGION": stack.region,
+        "AWS_DEFAULT_REGION": stack.region,
+    }
 
 
 WAYS: list[Way] = [by_request, by_job, by_folder, by_command]
