@@ -159,7 +159,7 @@ class Running:
 
     def _configure(self, function: str, **changes: Any) -> None:
         functions, name = client(self.config, "lambda"), self.configuration(function)["FunctionName"]
-        functions.update_functionconfiguration(FunctionName=name, **changes)
+        functions.update_function_configuration(FunctionName=name, **changes)
         functions.get_waiter("function_updated_v2").wait(FunctionName=name)
 
     @property

@@ -1,4 +1,4 @@
-"""Tests generated backgrounds with a model on Amazon Bedrock, emulated by local/ai.py: nothing is lost or paid twice."""
+"""Tests generated backgrounds with a model on the emulated Amazon Bedrock: nothing is lost or paid twice."""
 
 from __future__ import annotations
 
