@@ -80,15 +80,11 @@ class Running:
 
     def stages(self, job: Job) -> list[str]:
         """Returns the stages in which a job was submitted to the endpoint, in order."""
-        pages = self.images.s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.stack.results, Prefix="bundles/in/"
-        )
-        listed = [one for page in pages for one in page.get("Contents", ())]
-        recent = [one for one in listed if one["LastModified"].timestamp() > job.created_at.timestamp() - 1]
-        recent.sort(key=lambda one: one["LastModified"])
-        items = [
-            item for one in recent for item in Bundle.from_bytes(self.object(self.stack.results, one["Key"])).items
-        ]
+        bucket, since = self.stack.results, job.created_at - timedelta(seconds=1)  # S3 rounds to seconds
+        pages = self.images.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=BUNDLES_PREFIX)
+        listed = [one for page in pages for one in page.get("Contents", ()) if one["LastModified"] > since]
+        listed.sort(key=lambda one: one["LastModified"])
+        items = [item for one in listed for item in Bundle.from_bytes(self.object(bucket, one["Key"])).items]
         return [item.stage for item in items if item.id == job.id]
 
     def object(self, bucket: str, key: str) -> bytes:
