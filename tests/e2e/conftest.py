@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,10 +26,12 @@ from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
 from local.images import ENDED, ImageClient
+from maskdrop.flow import BUNDLES_PREFIX
 from maskdrop.job import INBOX_PREFIX, Job
 from maskdrop.options import Options
 from maskdrop.services import Kind
 from maskdrop.settings import PREFIX
+from maskdrop.threads import in_threads
 from maskdrop.valve import PAUSE
 from maskdrop.wire import Bundle
 from tests.ai import RunningAi
@@ -134,13 +137,15 @@ class Running:
         """Changes settings (maskdrop.settings.Settings) of functions, which start anew."""
         variables = {PREFIX + name.upper(): value for name, value in changes.items()}
         before = {name: self.configuration(name)["Environment"]["Variables"] for name in functions}
+
+        def configure(name: str, environment: dict[str, str]) -> None:
+            self._configure(name, Environment={"Variables": environment})
+
         try:
-            for name, environment in before.items():
-                self._configure(name, Environment={"Variables": {**environment, **variables}})
+            in_threads(lambda name: configure(name, before[name] | variables), before)
             yield
         finally:
-            for name, environment in before.items():
-                self._configure(name, Environment={"Variables": environment})
+            in_threads(lambda name: configure(name, before[name]), before)
 
     def restart(self, function: str) -> None:
         """Replaces the execution environment of a function, so that its cache of presets is empty."""
