@@ -30,6 +30,7 @@ import sagemaker_model
 from cli.app import app
 from cli.checks import CHECKS, ESSENTIAL
 from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
+from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
 from lambdas.http.dialects import rembg, removebg, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
@@ -38,6 +39,7 @@ from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
+from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import Internal, InvalidPrompt, MaskdropError
 from maskdrop.job import STATES, State
 from maskdrop.options import Options
@@ -325,6 +327,13 @@ def test_every_optimisation_and_engine_is_in_the_table_of_optimisations_on_a_gpu
     check_rows(get_args(Optimisation), {"docs/models.md, columns": code_spans(header)})
     engines = {name for cells in page_table("docs/models.md", start) for name in code_spans(cells[0])}
     check_rows([name for name, row in ENGINES.items() if row.returns == "alpha"], {"docs/models.md, rows": engines})
+
+
+def test_every_editor_is_in_every_table() -> None:
+    rows = page_table("docs/operations.md", "| `editor` | generates |")
+    documented = {name.strip('"') for cells in rows for name in code_spans(cells[0])}
+    check_rows(get_args(EditorName), {"maskdrop.edit.EDITORS": EDITORS, "docs/operations.md": documented | {"off"}})
+    check_rows([name for name, row in EDITORS.items() if row.model], {"BEDROCK_EDITORS": BEDROCK_EDITORS})
 
 
 def test_every_metric_of_the_functions_is_documented() -> None:

@@ -12,8 +12,10 @@ from local import processes
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation
+from sagemaker_model.detectors.rekognition import USD_PER_IMAGE
 from tests.ai import RunningAi
 from tests.e2e.conftest import Running
+from tests.e2e.test_jobs import a_job
 
 
 def detect(running: Running, photo: bytes, label: str) -> httpx2.Response:
@@ -33,6 +35,24 @@ def test_the_model_server_finds_labels_by_rekognition(running: Running, ai: Runn
         ("car", [0, 0, 51.2, 51.2]),
     ]
     assert len(ai.billed("DetectLabels")) == before + 1
+
+
+def test_a_job_segments_what_rekognition_finds_and_records_its_price(
+    running: Running, ai: RunningAi, photo: bytes
+) -> None:
+    ai.control(labels={"Helmet": [[0.6, 0.3, 0.3, 0.4, 98.0], [0.1, 0.1, 0.3, 0.3, 91.0]]})
+    before = len(ai.billed("DetectLabels"))
+    created = a_job(running.images.http, photo, task="mask", prompt={"label": "helmet"}, instances="each")
+    job = running.wait_for_end([created["id"]])[created["id"]]
+    assert job.state == "done", job.error
+    assert [(one.label, one.score) for one in job.results] == [("helmet", 0.98), ("helmet", 0.91)]
+    for item, (x0, y0, x1, y1) in zip(job.results, [(307, 154, 461, 359), (51, 51, 205, 205)], strict=True):
+        assert item.box
+        assert (item.box[0] >= x0 - 20, item.box[1] >= y0 - 20, item.box[2] <= x1 + 20, item.box[3] <= y1 + 20) == (
+            True, True, True, True
+        )  # fmt: skip
+    assert len(ai.billed("DetectLabels")) == before + 1
+    assert job.cost_usd == pytest.approx(USD_PER_IMAGE, abs=USD_PER_IMAGE / 10)
 
 
 @pytest.mark.parametrize(

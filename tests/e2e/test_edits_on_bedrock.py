@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import httpx2
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from lambdas.adapters.editors.bedrock import StabilityEditor
+from lambdas.adapters.events import EventBus
+from lambdas.adapters.queue import SqsQueue
+from lambdas.adapters.storage import S3Storage
 from local import keys, processes
 from local.connect import client
-from maskdrop.edit import EDITORS
-from maskdrop.job import Job
+from maskdrop.access import usage_of
+from maskdrop.edit import EDITORS, Edit, candidate_key, image_key, mask_key
+from maskdrop.editing import Progress, edit_job
+from maskdrop.job import Job, Source, queued
+from maskdrop.options import Options
+from maskdrop.services import Services
 from maskdrop.spending import set_cap
 from maskdrop.wire import JobMessage
 from tests.ai import RunningAi
 from tests.e2e.conftest import Running, wait_until
 from tests.e2e.test_edits import assert_subject_kept, stored_alpha
 from tests.e2e.test_jobs import a_job
+from tests.fakes import SETTINGS, FakeQueue, World
 
 MODEL, PRICE = EDITORS["stability"].model, EDITORS["stability"].usd_per_image
 THROTTLED = "ThrottlingException"
@@ -182,6 +195,87 @@ def test_the_spending_cap_of_an_owner_stops_before_the_call_and_a_retry_pays_onl
         assert billed(ai, job) == once_each(job)
         usage = http.get("/v1/usage").json()
         assert usage["generated"] == 2, usage
+
+
+def an_edit(running: Running, owner: str) -> Job:
+    """A segmented job in the table, with its files."""
+    edit = Edit(("a beach", "a forest", "a city"), seeds=(1,))
+    source = Source(running.stack.inbox, f"uploads/{uuid.uuid4().hex}.png")
+    job = queued(source, "default", replace(Options(task="replace"), edit=edit), datetime.now(UTC), owner=owner)
+    job = replace(job, stage="edit", bundle="b1")
+    assert running.jobs.claim(job)
+    mask = np.zeros((128, 192), np.uint8)
+    mask[32:96, 48:144] = 255
+    for key, array, form in (
+        (image_key(job.id), np.full((128, 192, 3), 200, np.uint8), "JPEG"),
+        (mask_key(job.id), mask, "PNG"),
+    ):
+        to = io.BytesIO()
+        Image.fromarray(array).save(to, form)
+        running.images.s3.put_object(Bucket=running.stack.results, Key=key, Body=to.getvalue())
+    return job
+
+
+def test_throttled_calls_and_a_lost_response_lose_no_image_and_none_is_paid_twice(
+    running: Running, ai: RunningAi
+) -> None:
+    owner = uuid.uuid4().hex
+    job, edits = an_edit(running, owner), FakeQueue()
+    make = partial(client, running.config)
+    services: Services = replace(
+        World().services,
+        jobs=running.jobs,
+        storage=S3Storage(make("s3")),
+        registry=running.registry,
+        events=EventBus(make("events"), running.stack.event_bus),
+        jobs_queue=SqsQueue(make("sqs"), running.stack.jobs_queue_url),
+        edits_queue=edits,
+        editor=StabilityEditor(lambda: ai.client("bedrock-runtime"), "us-east-1"),
+    )
+    settings = replace(SETTINGS, results=running.stack.results, editor="stability")
+    script = {"InvokeModel": ["succeed", "ThrottlingException", "ThrottlingException", "cut", "Filter reason: prompt"]}
+    ai.control(script=script).raise_for_status()
+    calls, billed = ai.calls("InvokeModel"), len(ai.billed("InvokeModel"))
+    progress: list[Progress] = []
+    bodies = [JobMessage(job.id, 0).to_body()]
+    while bodies:
+        message = JobMessage.from_body(bodies.pop(0))
+        progress.append(edit_job(message, settings, services, lambda: datetime.now(UTC) + timedelta(seconds=1)))
+        bodies += [body for body, _ in edits.sent]
+        edits.sent.clear()
+    done = running.jobs.get(job.id)
+    assert done
+    assert progress == ["delayed", "delayed", "delayed", "composing"]
+    assert [(one.number, one.prompt, one.cost_usd) for one in done.candidates] == [
+        (1, "a beach", 0.07),
+        (3, "a city", 0.07),
+    ]
+    assert [one for one in done.warnings if one.startswith("edit_filtered")]
+    assert ai.calls("InvokeModel") - calls == 6  # two images, two throttled, a lost response, a refused text
+    assert [one["prompt"] for one in ai.billed("InvokeModel")[billed:]] == ["a beach", "a forest", "a city"]
+    used = usage_of(running.registry, owner, f"{datetime.now(UTC):%Y-%m}")
+    assert used["generated_usd"] == pytest.approx(3 * 0.07)  # the lost response may have been billed
+    for number, exists in ((1, True), (2, False), (3, True)):
+        stored = services.storage.head(running.stack.results, candidate_key(job.id, number))
+        assert (stored is not None) == exists
+
+
+def test_a_png_of_20_mb_above_the_limits_of_the_model_keeps_its_size_and_the_pixels_of_its_subject(
+    running: Running, photo: bytes
+) -> None:
+    side, random = 3100, np.random.default_rng(0)
+    large = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB").resize((side, side)))
+    noisy = Image.fromarray(large // 2 + random.integers(0, 128, large.shape, np.uint8))
+    to = io.BytesIO()
+    noisy.save(to, "PNG", compress_level=1)
+    assert to.tell() > 20_000_000
+    job = ended(running, submit(running.images.http, to.getvalue(), "a beach"))
+    assert job.state == "done", job.error
+    sent = Image.open(io.BytesIO(running.object(running.stack.results, image_key(job.id))))
+    assert sent.width * sent.height <= EDITORS["stability"].pixels_max < side * side
+    assert job.result
+    assert (job.result.width, job.result.height) == (side, side)
+    assert_subject_kept(to.getvalue(), running.files(job)[0], stored_alpha(running, job.id))
 
 
 @contextmanager

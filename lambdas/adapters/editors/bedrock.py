@@ -21,6 +21,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     ParamValidationError,
     ReadTimeoutError,
 )
@@ -157,7 +158,7 @@ class BedrockEditor:
             raise EditRefused(f"The request to Bedrock is invalid: {error}") from error
         except BotoCoreError as error:
             # A response was lost: the connection ended early.
-            billed = isinstance(error, HTTPClientError)
+            billed = isinstance(error, HTTPClientError | IncompleteReadError)
             raise EditorUnavailable(f"Calling Bedrock failed: {type(error).__name__}.", maybe_billed=billed) from error
 
     def _raise(self, error: ClientError) -> NoReturn:

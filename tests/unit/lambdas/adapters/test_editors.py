@@ -16,6 +16,8 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    IncompleteReadError,
+    NoCredentialsError,
     ReadTimeoutError,
 )
 from botocore.response import StreamingBody
@@ -188,6 +190,8 @@ LEGACY = "Access denied. This Model is marked by provider as Legacy and you have
         (EndpointConnectionError(endpoint_url=URL), EditorUnavailable, False),
         (ReadTimeoutError(endpoint_url=URL), EditorTimedOut, True),
         (ConnectionClosedError(endpoint_url=URL), EditorUnavailable, True),
+        (IncompleteReadError(actual_bytes=1, expected_bytes=2), EditorUnavailable, True),
+        (NoCredentialsError(), EditorUnavailable, False),
         (a_client_error("AccessDeniedException", "not authorized to perform bedrock:InvokeModel"), NotAllowed, False),
         (a_client_error("AccessDeniedException", LEGACY), ModelRetired, False),
         (a_client_error("ResourceNotFoundException", END_OF_LIFE, 404), ModelRetired, False),

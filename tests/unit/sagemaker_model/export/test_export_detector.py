@@ -20,7 +20,8 @@ from sagemaker_model.nets.tiny_detector import TinyDetector  # noqa: E402
 from sagemaker_model.training.train import save_weights  # noqa: E402
 from sagemaker_model.weights.checkpoints import NotWeights  # noqa: E402
 from sagemaker_model.weights.store import import_file, named  # noqa: E402
-from tests.unit.sagemaker_model.detectors.shapes import scene  # noqa: E402
+from tests.unit.sagemaker_model.detectors.shapes import NAMES as SHAPES  # noqa: E402
+from tests.unit.sagemaker_model.detectors.shapes import scene, write_shapes  # noqa: E402
 
 NAMES = ("zebra", "airplane")
 
@@ -87,3 +88,22 @@ def test_the_command_exports_to_onnx_only(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*words, "int8"])
     assert refused.exit_code == 1
     assert "onnx only" in refused.output
+
+
+def test_the_commands_train_export_and_install_a_detector(tmp_path: Path) -> None:
+    data, run, weights = write_shapes(tmp_path / "data", 4, 2), tmp_path / "run", tmp_path / "weights"
+    settings = ("steps=2", "side=64", "batch=2", "filters=4", "workers=0", "threads=1")
+    commands = (
+        ("train", "detector", *settings, "--data", data, "--out", run),
+        ("export", "detector", run / "best.safetensors", "--to", "onnx", "--out", run, "--compare", data),
+        ("models", "import", "detector", run / "detector.onnx", "--own", "--folder", weights),
+    )
+    outputs = []
+    for words in commands:
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        outputs.append(done.output)
+    assert "mAP" in outputs[0]
+    detector = Trained()
+    detector.setup("cpu", weights)
+    assert detector.labels == SHAPES

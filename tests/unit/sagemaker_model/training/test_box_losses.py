@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from sagemaker_model.nets.tiny_detector import TinyDetector, cells  # noqa: E402 - needs torch
 from sagemaker_model.training import box_losses  # noqa: E402
-from sagemaker_model.training.box_losses import CELLS_PER_OBJECT, assign, detection, giou, pairwise_iou  # noqa: E402
+from sagemaker_model.training.box_losses import CELLS_PER_OBJECT, IOU_POWER, assign, detection, giou, pairwise_iou  # noqa: E402
 
 SIDE = 64
 
@@ -59,7 +59,7 @@ def test_the_cell_whose_box_suits_best_has_the_highest_target() -> None:
     weight = assign(boxes, scores, CENTRES, STRIDES, objects((0, 16, 16, 48, 48))).weight[0]
     assert weight.argmax() == at
     assert weight[at] == pytest.approx(1, abs=1e-5)
-    assert weight[weight > 0].min() == pytest.approx(0.75**6, abs=1e-4)
+    assert weight[weight > 0].min() == pytest.approx(0.75**IOU_POWER, abs=1e-4)
 
 
 def test_an_object_smaller_than_a_cell_is_learned() -> None:

@@ -75,7 +75,7 @@ def test_training_finds_the_shapes_and_reports_its_map(run: Train, tmp_path: Pat
     validations = [line for line in lines(tmp_path / "out") if "map" in line]
     assert [line["step"] for line in validations] == [50, 100, 150]
     assert result["best_map"] == max(line["map"] for line in validations) == validations[-1]["best_map"]
-    assert validations[-1]["map50"] > 0.8 > 0.3 > validations[0]["map50"]
+    assert validations[-1]["map50"] > validations[0]["map50"] + 0.2
     assert json.loads((tmp_path / "out" / TRAINING).read_text()) == result
 
 
