@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.app import app
-from maskdrop.job import Job, item_key
+from maskdrop.job import RESULTS_PREFIX, Job, item_key
 from maskdrop.options import Options
 from tests.e2e.conftest import Running
 from tests.e2e.test_jobs import a_job
@@ -194,7 +194,9 @@ def test_detections_name_the_boxes_of_faces_and_people(made: dict[str, list[Made
     assert all(0.5 < one["score"] <= 1 for one in report["detections"])
 
 
-def test_a_job_lists_its_results_with_working_urls_and_deletes_them(running: Running, two_people: bytes) -> None:
+def test_a_job_lists_its_results_with_working_urls_and_deletes_them(
+    running: Running, two_people: bytes, tmp_path: Path
+) -> None:
     http = running.images.http
     created = a_job(http, two_people, **MASKS["faces"].to_json())
     running.wait_for_end([created["id"]])
@@ -208,6 +210,9 @@ def test_a_job_lists_its_results_with_working_urls_and_deletes_them(running: Run
     for one in objects:
         assert fetched(one["url"]) == running.object(one["bucket"], one["key"])
         assert len(fetched(one["url"])) == one["bytes"]
+    running.images.download(data, tmp_path)
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png") if path.is_file()]
+    assert sorted(files) == sorted(one["key"].removeprefix(RESULTS_PREFIX) for one in objects)
     assert http.delete(f"/v1/jobs/{created['id']}").status_code == 204
     for one in objects:
         with pytest.raises(ClientError, match="NoSuchKey"):
