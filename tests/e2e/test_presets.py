@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cli import presets
+from cli.options import PromptFlags, options_of
 from lambdas.adapters.registry import DynamoDBRegistry
 from local.config import LocalError
 from local.connect import client
@@ -55,8 +56,9 @@ def restart(running: Running, name: str) -> None:
 
 
 def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
-    made = presets.put(registry, "shop", SHOP, "grabcut")
-    assert presets.get(registry, "shop") == made
+    options = options_of("cutout", PromptFlags(), engine="grabcut", output=SHOP)
+    presets.put(registry, "shop", options)
+    assert presets.get(registry, "shop") == options
     presets.delete(registry, "shop")
     with pytest.raises(LocalError):
         presets.get(registry, "shop")
@@ -66,7 +68,8 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     running.wait_for_end([running.put(photo)])  # now the function has cached the presets
-    options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
+    options = options_of("cutout", PromptFlags(), output=[*SHOP, f"background={wall}"])
+    presets.put(registry, "shop", options)
     restart(running, "ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
@@ -82,7 +85,8 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
 def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_image(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
-    presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
+    options = options_of("cutout", PromptFlags(), output=["format=jpg", f"background={wall}"])
+    presets.put(registry, "shop", options)
     restart(running, "api")
 
     def post(**query: str) -> httpx2.Response:
