@@ -52,10 +52,16 @@ def stage_of(assembly: Assembly) -> str:
     return "local-cpu" if "BundlesQueueUrl" in outputs else "local"
 
 
+def calls_rekognition(assembly: Assembly) -> bool:
+    return any("MODEL_REKOGNITION" in json.dumps(model.properties) for model in assembly.of("AWS::SageMaker::Model"))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_call_is_allowed(variants: dict[str, Assembly], name: str) -> None:
     calls = read()[stage_of(variants[name])]
     assert calls
+    if not calls_rekognition(variants[name]):
+        calls = {call for call in calls if not call.action.startswith("rekognition:")}
     assert denied(variants[name], calls) == []
 
 
