@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -184,5 +185,12 @@ def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Pai
         raise LocalError(f"--editor {name} needs an AWS Region: use --region, or set AWS_REGION.")
     # One attempt: a call that timed out may have been billed. `Paint` repeats those that were not.
     config = Config(read_timeout=CALL_S, connect_timeout=10, retries={"total_max_attempts": 1})
-    client = cache(partial(boto3.session.Session(region_name=region).client, "bedrock-runtime", config=config))
+    session = boto3.session.Session(region_name=region)
+
+    @cache
+    def client() -> Any:
+        if session.get_credentials() is None:
+            raise LocalError(f"--editor {name} needs AWS credentials: run `aws configure`, or set AWS_PROFILE.")
+        return session.client("bedrock-runtime", config=config)
+
     return Paint(BEDROCK_EDITORS[name](client, region), EDITORS[name], usd_max)
