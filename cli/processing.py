@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -176,7 +175,7 @@ def load_processor(
 def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Paint:
     """Returns an editor: `local`, or a model on Amazon Bedrock with the AWS credentials of the user.
 
-    region: None for that of the AWS configuration. Raises LocalError without a Region.
+    region: None for that of the AWS configuration. Raises LocalError without a Region or credentials.
     """
     if name not in BEDROCK_EDITORS:
         return Paint(LocalEditor(), EDITORS[name], usd_max)
@@ -186,11 +185,7 @@ def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Pai
     # One attempt: a call that timed out may have been billed. `Paint` repeats those that were not.
     config = Config(read_timeout=CALL_S, connect_timeout=10, retries={"total_max_attempts": 1})
     session = boto3.session.Session(region_name=region)
-
-    @cache
-    def client() -> Any:
-        if session.get_credentials() is None:
-            raise LocalError(f"--editor {name} needs AWS credentials: run `aws configure`, or set AWS_PROFILE.")
-        return session.client("bedrock-runtime", config=config)
-
+    if session.get_credentials() is None:
+        raise LocalError(f"--editor {name} needs AWS credentials: run `aws configure`, or set AWS_PROFILE.")
+    client = cache(partial(session.client, "bedrock-runtime", config=config))
     return Paint(BEDROCK_EDITORS[name](client, region), EDITORS[name], usd_max)
