@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
+from cli.detector import TRAINED
 from cli.terminal import console, print_errors
 from local.config import LocalConfig, LocalError
+from maskdrop import catalog
 from maskdrop.errors import MaskdropError
+from sagemaker_model.evaluation.promote import load_detector_candidate
 from sagemaker_model.weights.store import (
     MANIFEST,
     Weights,
@@ -96,9 +100,13 @@ def import_(
     own: Annotated[bool, typer.Option("--own", help="Accept custom weights and pin their SHA-256.")] = False,
     folder: Folder = None,
 ) -> None:
-    """Import weights from a file. Without --own, the SHA-256 must match the published weights."""
-    with print_errors():
-        path = import_file(named(name), file, _folder(folder), own=own)
+    """Import weights from a file. Without --own, the SHA-256 must match the published weights. A detector is loaded
+    first, because one that cannot be loaded would stop the detection of all labels."""
+    with print_errors(), tempfile.TemporaryDirectory() as scratch:
+        weights = named(name)
+        if weights.engine == TRAINED:
+            load_detector_candidate(file, catalog.engine(TRAINED), Path(scratch), "cpu", 1)
+        path = import_file(weights, file, _folder(folder), own=own)
         console.print(f"{name}: {escape(str(path))}", soft_wrap=True)
 
 

@@ -176,3 +176,11 @@ def test_an_aws_error_is_printed_without_a_traceback(run: Run, own: Path, s3: Fa
     result = run("push", "--to", TO)
     assert (result.exit_code, s3.sent) == (1, [])
     assert "S3 request failed" in result.output
+
+
+def test_a_file_that_is_no_detector_is_not_imported_as_one(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "detector.onnx"
+    file.write_bytes(b"no network")
+    result = run("import", "detector", str(file), "--own")
+    assert (result.exit_code, "is damaged or not an ONNX network" in result.output) == (1, True)
+    assert not (tmp_path / "weights" / "detector.onnx").exists()
