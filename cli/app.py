@@ -1,6 +1,7 @@
-"""Manages the local stack (run, up, down, status), API keys (keys), presets (presets), failed jobs (redrive), model
-weights (models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote), detectors
-(detector) and model export (export). Checks an account and a deployed stage (doctor, smoke)."""
+"""Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
+status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
+(train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
+account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from cli import data, detector, evaluate, keys, models, presets, train
+from cli import data, detector, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
+from cli.repaint import repaint
 from cli.smoke import smoke
 from cli.terminal import console, print_errors
 from local import processes, stack
@@ -48,9 +50,11 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(presets.app, name="presets")
+app.add_typer(images.app)
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.add_typer(detector.app, name="detector")
+app.command()(repaint)
 app.command()(export)
 app.command()(doctor)
 app.command()(smoke)

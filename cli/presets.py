@@ -9,10 +9,25 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.keys import Stage
+from cli.options import (
+    ChangeFlag,
+    ConfidenceFlag,
+    InstancesFlag,
+    LabelFlag,
+    NegativeTextFlag,
+    PromptFlag,
+    PromptFlags,
+    SeedFlag,
+    SelectFlag,
+    TextFlag,
+    edit_of,
+    options_of,
+)
 from cli.terminal import console, print_errors
 from local.config import LocalError
 from local.keys import deployment
-from maskdrop.errors import InvalidOptions, InvalidPreset
+from maskdrop.catalog import Task
+from maskdrop.errors import InvalidPreset
 from maskdrop.options import Options
 from maskdrop.output import FIELDS
 from maskdrop.presets import FRESH_S, PRESETS, check_name, parsed
@@ -26,17 +41,17 @@ Name = Annotated[str, typer.Argument(help="Preset name: the first folder under i
 @app.command("list")
 def list_(stage: Stage = None) -> None:
     """List the custom and built-in presets."""
-    table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "engine", "output")))
+    table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "task", "engine", "output")))
     with print_errors(), deployment(stage) as target:
         custom = target.registry.list("preset")
     for name in sorted({*PRESETS, *custom}):
         try:
             options = parsed(name, custom[name]) if name in custom else PRESETS[name]
             output = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
-            engine = options.engine
+            task, engine = str(options.task), options.engine
         except InvalidPreset as error:
-            engine, output = "", error.message
-        table.add_row(escape(name), "custom" if name in custom else "built-in", engine, escape(output))
+            task, engine, output = "", "", error.message
+        table.add_row(escape(name), "custom" if name in custom else "built-in", task, engine, escape(output))
     console.print(table)
 
 
@@ -55,11 +70,29 @@ def set_(
         typer.Argument(metavar="FIELD=VALUE...", help=f"Output options: {', '.join(FIELDS)}.", show_default=False),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Engine (default: the default engine of the task).")] = None,
+    task: Annotated[Task, typer.Option(help="Task.")] = "cutout",
+    label: LabelFlag = None,
+    select: SelectFlag = None,
+    min_confidence: ConfidenceFlag = None,
+    prompt: PromptFlag = None,
+    instances: InstancesFlag = None,
+    text: TextFlag = None,
+    seed: SeedFlag = None,
+    negative_text: NegativeTextFlag = None,
+    change: ChangeFlag = "background",
     stage: Stage = None,
 ) -> None:
     """Create or replace a preset. Example: presets set shop format=jpg crop=10% background=white"""
     with print_errors(), deployment(stage) as target:
-        options = put(target.registry, name, fields or [], engine)
+        options = options_of(
+            task,
+            PromptFlags(labels=label or (), select=select, min_confidence=min_confidence, prompt=prompt),
+            engine=engine,
+            output=fields or (),
+            instances=instances,
+            edit=edit_of(text, seed, negative_text, change),
+        )
+        put(target.registry, name, options)
     console.print_json(data=options.to_json())
     console.print(f"Photos under inbox/{escape(name)}/ use this preset within {FRESH_S:.0f} seconds.")
 
@@ -86,18 +119,10 @@ def get(registry: Registry, name: str) -> Options:
     raise LocalError(f"Preset {name!r} does not exist; list presets with `maskdrop presets list`.")
 
 
-def put(registry: Registry, name: str, fields: list[str], engine: str | None) -> Options:
-    """Stores a preset and returns its options.
-
-    fields: output options of the form "FIELD=VALUE". Raises InvalidOptions and UnknownEngine without storing it.
-    """
+def put(registry: Registry, name: str, options: Options) -> None:
+    """Stores a preset. Raises InvalidPreset for an invalid name."""
     check_name(name)
-    pairs = [field.partition("=") for field in fields]
-    if invalid := [field for field, equals, _ in pairs if not equals]:
-        raise InvalidOptions(f"Options must have the form FIELD=VALUE; got {invalid[0]!r}.")
-    options = Options.from_json({"engine": engine, "output": {field: value for field, _, value in pairs}})
     registry.put("preset", name, options.to_json())
-    return options
 
 
 def delete(registry: Registry, name: str) -> None:

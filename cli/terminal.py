@@ -14,6 +14,9 @@ from maskdrop.errors import MaskdropError
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
+messages = Console(highlight=False, stderr=True)
+"""Standard error: messages of commands that print JSON to standard output."""
+
 
 @contextmanager
 def print_errors() -> Iterator[None]:

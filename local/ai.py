@@ -58,7 +58,7 @@ class Conditions(Record):
 
     script: outcomes of the next calls, by operation, each used once: an error code of the operation, "hang", "cut",
         "succeed", or for InvokeModel a finish reason such as "Filter reason: prompt".
-    lifecycle: state of a model by its ID without "us.": ACTIVE, LEGACY, EOL or UNUSED (local/bedrock.py).
+    lifecycle: state of a model by its ID without "us.": one of LIFECYCLES (local/bedrock.py).
     labels: what Rekognition finds, by label: [left, top, width, height, confidence in percent] of each instance, as
         ratios of the image; an empty list is a label without boxes. Empty: the emulator detects faces and people.
     """

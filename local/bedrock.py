@@ -57,10 +57,10 @@ INACTIVE = (
     "last 15 days. Please upgrade to an active model on Amazon Bedrock"
 )
 
-ACTIVE, LEGACY, EOL, UNUSED = "ACTIVE", "LEGACY", "EOL", "UNUSED"
-LIFECYCLES = (ACTIVE, LEGACY, EOL, UNUSED)
+ACTIVE, LEGACY, EOL, UNUSED, ELSEWHERE = "ACTIVE", "LEGACY", "EOL", "UNUSED", "ELSEWHERE"
+LIFECYCLES = (ACTIVE, LEGACY, EOL, UNUSED, ELSEWHERE)
 """States of a model. LEGACY: calls succeed until the end of life. EOL: they fail. UNUSED: a legacy model that this
-account has not called for too long, so that its calls fail."""
+account has not called for too long, so that its calls fail. ELSEWHERE: the Region does not have the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def invoke(
     finish_reason: a member of FINISH_REASONS to return instead of images. Raises ServiceError as Bedrock does.
     """
     name, by_profile = _resolved(model_id)
-    model = _known(name, region)
+    model = _known(name, region, lifecycle)
     if by_profile and not model.edit:
         raise ServiceError("ValidationException", "The provided model identifier is invalid.")
     if model.edit and not by_profile:
@@ -350,7 +350,7 @@ def _inside(values: dict[str, Any], image: Image) -> Image:
 def foundation_model(identifier: str, region: str, lifecycle: Lifecycle) -> dict[str, Any]:
     """GetFoundationModel: returns `modelDetails`. Raises ServiceError as Bedrock does."""
     name = identifier.rpartition("/")[2]
-    model = _known(name, region)
+    model = _known(name, region, lifecycle)
     if lifecycle.get(name, model.lifecycle) == EOL:
         raise ServiceError("ResourceNotFoundException", END_OF_LIFE)
     return _details(name, region, lifecycle)
@@ -364,7 +364,7 @@ def foundation_models(
         _details(name, region, lifecycle)
         for name, model in MODELS.items()
         if region in model.regions
-        and lifecycle.get(name, model.lifecycle) != EOL
+        and lifecycle.get(name, model.lifecycle) not in (EOL, ELSEWHERE)
         and provider.lower() in ("", model.provider.lower())
         and modality in ("", "IMAGE")
     ]
@@ -412,9 +412,9 @@ def _resolved(model_id: str) -> tuple[str, bool]:
     return name.removeprefix("us."), name.startswith("us.")
 
 
-def _known(name: str, region: str) -> Model:
+def _known(name: str, region: str, lifecycle: Lifecycle) -> Model:
     model = MODELS.get(name)
-    if model is None or region not in model.regions:
+    if model is None or region not in model.regions or lifecycle.get(name) == ELSEWHERE:
         raise ServiceError("ValidationException", "The provided model identifier is invalid.")
     return model
 

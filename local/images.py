@@ -62,8 +62,13 @@ class ImageClient:
         return job
 
     def download(self, job: dict[str, Any], folder: Path) -> Path:
-        """Downloads the result of a finished job to `folder`, under its key without `results/`. Returns the path."""
-        result = job["result"]
+        """Downloads the results of a finished job to `folder`, under their keys without `results/`. Returns the path of
+        the main result."""
+        for one in job.get("results", ()):
+            self._download(one["result"], folder)
+        return self._download(job["result"], folder)
+
+    def _download(self, result: dict[str, Any], folder: Path) -> Path:
         path: Path = folder / result["key"].removeprefix(RESULTS_PREFIX)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise LocalError(f"The key of the result must stay inside {folder}; got {result['key']!r}.")

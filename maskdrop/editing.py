@@ -23,7 +23,6 @@ from maskdrop.edit import EDITORS, Candidate, Edit, candidate_key, image_key, ma
 from maskdrop.errors import EditFiltered, EditorUnavailable, MaskdropError, Unavailable
 from maskdrop.flow import EDITS_KEPT, STORAGE_ATTEMPTS, delay_of, send_messages, total
 from maskdrop.job import Job
-from maskdrop.png import png_size
 from maskdrop.services import EditRequest, Services
 from maskdrop.settings import Settings
 from maskdrop.spending import microusd, reserve
@@ -220,17 +219,7 @@ class _Work:
         """The request without prompt and seed. Raises SourceMissing where the files of the edit have expired."""
         read, results = self.services.storage.read, self.settings.results
         image, mask = read(results, image_key(self.job.id)), read(results, mask_key(self.job.id))
-        width, height = png_size(mask)
-        return EditRequest(
-            image=image,
-            mask=mask,
-            width=width,
-            height=height,
-            change=self.edit.change,
-            prompt="",
-            negative_prompt=self.edit.negative_prompt,
-            seed=0,
-        )
+        return EditRequest.of(self.edit, image, mask)
 
     def _record(self, number: int, value: dict[str, str | int]) -> None:
         self.services.registry.put("edit", self._name(number), value, expires_at=self.clock() + EDITS_KEPT)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from maskdrop.edit import Candidate, Change, Stage
+from maskdrop.edit import Candidate, Change, Edit, Stage
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, State
+from maskdrop.png import png_size
 from maskdrop.presets import Presets
 from maskdrop.wire import ImageResponse, Invocation, Outcome
 
@@ -187,6 +188,21 @@ class EditRequest:
     prompt: str
     negative_prompt: str
     seed: int
+
+    @classmethod
+    def of(cls, edit: Edit, image: bytes, mask: bytes) -> EditRequest:
+        """The request of an edit, without prompt and seed. Raises UnreadableImage for a mask that is not a PNG."""
+        width, height = png_size(mask)
+        return cls(
+            image=image,
+            mask=mask,
+            width=width,
+            height=height,
+            change=edit.change,
+            prompt="",
+            negative_prompt=edit.negative_prompt,
+            seed=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)

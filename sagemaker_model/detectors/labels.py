@@ -62,7 +62,7 @@ class Labels:
                 known = ", ".join(self._listed()) or "none"
                 raise UnknownLabel(
                     f"No detector of this server knows the label {label!r:.80}; known labels: {known}. Other labels "
-                    "need Amazon Rekognition (the option rekognition of the stage) or your own detector."
+                    "need your own detector or Amazon Rekognition (the stage's option rekognition, or --rekognition)."
                 )
             groups.setdefault(name, []).append(label)
         return groups

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import TypeGuard, TypeVar
 
@@ -18,7 +17,7 @@ import numpy as np
 from maskdrop import catalog
 from maskdrop.background import BackgroundImage
 from maskdrop.edit import EDITORS, EditorModel, alpha_key, candidate_key
-from maskdrop.errors import InputError, Internal, InvalidBackground, MaskdropError, SourceError, UnknownEngine
+from maskdrop.errors import InputError, Internal, InvalidBackground, MaskdropError, SourceError
 from maskdrop.job import Result, ResultItem, Source
 from maskdrop.options import Options
 from maskdrop.output import Output
@@ -31,20 +30,17 @@ from sagemaker_model.cutout import (
     ImageWriter,
     Segmenter,
     Timings,
-    compose_candidates,
-    cut_out,
     decode_image,
-    detect_objects,
     render,
     with_targets,
 )
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
-from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
 from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.installed import Installed
 from sagemaker_model.serving.batcher import Batcher
 from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow
 from sagemaker_model.serving.metrics import Metrics
@@ -79,9 +75,7 @@ class Runtime:
         detectors: Mapping[str, Detector] | None = None,
     ) -> None:
         self._settings = settings
-        self._engines = engines
-        self._detectors: dict[str, Detector] = {"labels": Labels(), **(detectors or {})}
-        self._unavailable: dict[str, EngineUnavailable] = {}
+        self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})})
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s)
         self._in_flight = asyncio.Semaphore(in_flight_max(settings.workers))
@@ -96,12 +90,12 @@ class Runtime:
         An engine that returns NaN or infinity is unavailable from here on; the other engines are served.
         """
         image = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
-        for name, engine in self._engines.items():
+        for name, engine in self._installed.engines.items():
             try:
                 comparisons = await self._prepare(engine)
             except EngineUnavailable as error:
                 log.error("engine %s %s: %s", SWITCHED_OFF, name, error)
-                self._unavailable[name] = error
+                self._installed.unavailable[name] = error
                 self.metrics.engine(name, None)
                 continue
             for one in comparisons:
@@ -113,11 +107,11 @@ class Runtime:
             box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
             cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))
             await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
-        for name in self._detectors:
+        for name in self._installed.detectors:
             if not catalog.engine(name).paid:
                 await self.cut_out(image, Options(task="detect", engine=name))
         self._warm = True
-        available = ", ".join(name for name in self._engines if name not in self._unavailable)
+        available = ", ".join(name for name in self._installed.engines if name not in self._installed.unavailable)
         log.info("ready on device %s: %s; %d workers", self._settings.device, available, self._workers.count)
 
     async def _prepare(self, engine: Engine) -> tuple[Comparison, ...]:
@@ -155,19 +149,17 @@ class Runtime:
         DeadlineExceeded. On the CPU one worker runs all steps. For a GPU, one worker prepares the image and another
         renders the results; in between the image shares a batch.
         """
-        limits, run = self._settings.limits, self._workers.run
-        if catalog.engine(options.engine).returns == "boxes":
-            detector = self._detector(options.engine)
-            return await run(partial(detect_objects, data, options, detector, limits, read))
-        name = resolve(options.engine, self._engines.keys() - self._unavailable.keys())
-        options = replace(options, engine=name)
-        engine, labels = self._engine(name), self._detectors["labels"]
+        limits, run, installed = self._settings.limits, self._workers.run, self._installed
+        options = installed.resolved(options)
+        name = options.engine
+        detects = catalog.engine(name).returns == "boxes"
+        engine = None if detects else installed.engine(name)  # an unknown engine is an error before S3 is read
         background = await self._background(options)
-        if not self._on_gpu(engine):
-            return await run(partial(cut_out, data, options, engine, limits, read, write, background, labels, editor))
+        if engine is None or not self._on_gpu(engine):
+            return await run(partial(installed.process, data, options, limits, read, write, background, editor))
 
         def prepare() -> tuple[CutoutRequest, Prepared | None]:
-            decoded = with_targets(decode_image(data, options, limits, read), labels)
+            decoded = with_targets(decode_image(data, options, limits, read), installed.labels)
             with decoded.timings.stage("prepare"):
                 return decoded, self._prepared(engine, decoded)
 
@@ -250,7 +242,6 @@ class Runtime:
     async def _compose(self, item: Item, data: bytes) -> Cutout:
         """Composes the candidates of an edit. Segments the image again where the stored alpha has expired."""
         limits = self._settings.limits
-        name = resolve(item.options.engine, self._engines.keys() - self._unavailable.keys())
 
         async def stored(key: str) -> bytes:
             return await self.run_io(partial(read_source, Source(item.result.bucket, key), self._storage, limits))
@@ -263,28 +254,7 @@ class Runtime:
                 raise
             alpha = segmented.edit.alpha
         generated = [await stored(candidate_key(item.id, one.number)) for one in item.candidates]
-        engine = self._engine(name)
-        return await self._workers.run(
-            partial(compose_candidates, data, item.options, alpha, generated, engine, limits)
-        )
-
-    def _detector(self, name: str) -> Detector:
-        """Raises UnknownEngine for a detector that is not installed on this server."""
-        try:
-            return self._detectors[name]
-        except KeyError:
-            installed = ", ".join(sorted(self._detectors))
-            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {installed}.") from None
-
-    def _engine(self, name: str) -> Engine:
-        """Raises UnknownEngine for an engine that is not installed on this server, EngineUnavailable."""
-        if error := self._unavailable.get(name):
-            raise EngineUnavailable(f"The engine {name!r} is unavailable on this server. {error}")
-        try:
-            return self._engines[name]
-        except KeyError:
-            installed = ", ".join(sorted(self._engines))
-            raise UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {installed}.") from None
+        return await self._workers.run(partial(self._installed.compose, data, item.options, alpha, generated, limits))
 
     def _on_gpu(self, engine: Engine) -> TypeGuard[BatchedEngine]:
         return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)

@@ -8,9 +8,10 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,9 +26,15 @@ from local import processes, stack
 from local.config import AWS_PORT, MODEL_PORT, ROOT, SAGEMAKER_PORT, STATE_DIR, LocalConfig
 from local.connect import client
 from local.images import ENDED, ImageClient
+from maskdrop.flow import BUNDLES_PREFIX
 from maskdrop.job import INBOX_PREFIX, Job
+from maskdrop.options import Options
 from maskdrop.services import Kind
+from maskdrop.settings import PREFIX
+from maskdrop.threads import in_threads
 from maskdrop.valve import PAUSE
+from maskdrop.wire import Bundle
+from tests.ai import RunningAi
 from tests.infra.account import permissions
 from tests.ports import free_ports
 
@@ -69,6 +76,20 @@ class Running:
         assert job.result, job.error
         return Image.open(io.BytesIO(self.object(job.result.bucket, job.result.key)))
 
+    def files(self, job: Job) -> list[bytes]:
+        """Returns the files of all results of a job, the main one first."""
+        assert job.result, job.error
+        return [self.object(one.bucket, one.key) for one in (job.result, *(item.result for item in job.results))]
+
+    def stages(self, job: Job) -> list[str]:
+        """Returns the stages in which a job was submitted to the endpoint, in order."""
+        bucket, since = self.stack.results, job.created_at - timedelta(seconds=1)  # S3 rounds to seconds
+        pages = self.images.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=BUNDLES_PREFIX)
+        listed = [one for page in pages for one in page.get("Contents", ()) if one["LastModified"] > since]
+        listed.sort(key=lambda one: one["LastModified"])
+        items = [item for one in listed for item in Bundle.from_bytes(self.object(bucket, one["Key"])).items]
+        return [item.stage for item in items if item.id == job.id]
+
     def object(self, bucket: str, key: str) -> bytes:
         body: bytes = self.images.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         return body
@@ -109,7 +130,58 @@ class Running:
 
     def end_pause(self) -> None:
         """Ends the pause of submissions after a refused or expired bundle; otherwise they continue after a minute."""
-        DynamoDBRegistry(client(self.config, "dynamodb"), self.stack.registry).delete("valve", PAUSE)
+        self.registry.delete("valve", PAUSE)
+
+    @contextmanager
+    def settings(self, functions: Iterable[str], **changes: str) -> Iterator[None]:
+        """Changes settings (maskdrop.settings.Settings) of functions, which start anew."""
+        variables = {PREFIX + name.upper(): value for name, value in changes.items()}
+        before = {name: self.configuration(name)["Environment"]["Variables"] for name in functions}
+
+        def configure(name: str, environment: dict[str, str]) -> None:
+            self._configure(name, Environment={"Variables": environment})
+
+        try:
+            in_threads(lambda name: configure(name, before[name] | variables), before)
+            yield
+        finally:
+            in_threads(lambda name: configure(name, before[name]), before)
+
+    def restart(self, function: str) -> None:
+        """Replaces the execution environment of a function, so that its cache of presets is empty."""
+        # The emulator replaces it only after a change of some settings, such as the timeout, even to the same.
+        self._configure(function, Timeout=self.configuration(function)["Timeout"])
+
+    def configuration(self, function: str) -> Any:
+        """Returns the configuration of a function, by the name of its module."""
+        listed = client(self.config, "lambda").list_functions()["Functions"]
+        [found] = [one for one in listed if one["Handler"] == f"lambdas.{function}.handler"]
+        return found
+
+    def _configure(self, function: str, **changes: Any) -> None:
+        functions, name = client(self.config, "lambda"), self.configuration(function)["FunctionName"]
+        functions.update_function_configuration(FunctionName=name, **changes)
+        functions.get_waiter("function_updated_v2").wait(FunctionName=name)
+
+    @property
+    def edits_queue_url(self) -> str:
+        return str(self.configuration("edit")["Environment"]["Variables"]["MASKDROP_EDITS_QUEUE_URL"])
+
+    @property
+    def registry(self) -> DynamoDBRegistry:
+        return DynamoDBRegistry(client(self.config, "dynamodb"), self.stack.registry)
+
+    @contextmanager
+    def presets(self, options: Mapping[str, Options]) -> Iterator[None]:
+        """Creates presets, by name, for the drop folder."""
+        for name, one in options.items():
+            self.registry.put("preset", name, one.to_json())
+        self.restart("ingest")
+        try:
+            yield
+        finally:
+            for name in options:
+                self.registry.delete("preset", name)
 
     def log(self, function: str) -> str:
         """Returns the log of a function."""
@@ -173,6 +245,24 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
 def photo() -> bytes:
     """A photo of a person, 512 x 512 pixels."""
     return (ROOT / "samples" / "default" / "astronaut.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def two_people(photo: bytes) -> bytes:
+    """That photo twice side by side, 1024 x 512 pixels: two people with one face each."""
+    person, both, file = Image.open(io.BytesIO(photo)).convert("RGB"), Image.new("RGB", (1024, 512)), io.BytesIO()
+    both.paste(person, (0, 0))
+    both.paste(person, (512, 0))
+    both.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def ai(running: Running) -> Iterator[RunningAi]:
+    """The emulator of Rekognition and Bedrock."""
+    started = RunningAi(running.config)
+    yield started
+    started.reset()
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
+import numpy as np
 import psutil
 import pytest
 
@@ -13,16 +13,13 @@ from local import processes
 from maskdrop.options import Options
 from maskdrop.prompt import Prompt
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation
+from sagemaker_model.detectors.rekognition import USD_PER_IMAGE
 from tests.ai import RunningAi
 from tests.e2e.conftest import Running
+from tests.e2e.test_jobs import a_job
 
-
-@pytest.fixture
-def ai(running: Running) -> Iterator[RunningAi]:
-    assert running.stack.ai_url == running.config.ai_url
-    started = RunningAi(running.config)
-    yield started
-    started.reset()
+MARGIN = 20
+"""Pixels by which a mask may exceed the box of its instance."""
 
 
 def detect(running: Running, photo: bytes, label: str) -> httpx2.Response:
@@ -42,6 +39,24 @@ def test_the_model_server_finds_labels_by_rekognition(running: Running, ai: Runn
         ("car", [0, 0, 51.2, 51.2]),
     ]
     assert len(ai.billed("DetectLabels")) == before + 1
+
+
+def test_a_job_segments_what_rekognition_finds_and_records_its_price(
+    running: Running, ai: RunningAi, photo: bytes
+) -> None:
+    ai.control(labels={"Visor": [[0.34, 0.12, 0.21, 0.24, 98.0], [0.2, 0.3, 0.5, 0.6, 91.0]]})
+    before = len(ai.billed("DetectLabels"))
+    created = a_job(running.images.http, photo, task="mask", prompt={"label": "visor"}, instances="each")
+    job = running.wait_for_end([created["id"]])[created["id"]]
+    assert job.state == "done", job.error
+    assert [(one.label, one.score) for one in job.results] == [("visor", 0.98), ("visor", 0.91)]
+    for item, (x0, y0, x1, y1) in zip(job.results, [(174, 61, 282, 185), (102, 153, 359, 461)], strict=True):
+        assert item.box
+        box = np.asarray(item.box)
+        assert (box[:2] >= (x0 - MARGIN, y0 - MARGIN)).all()
+        assert (box[2:] <= (x1 + MARGIN, y1 + MARGIN)).all()
+    assert len(ai.billed("DetectLabels")) == before + 1
+    assert job.cost_usd == pytest.approx(USD_PER_IMAGE, abs=USD_PER_IMAGE / 10)
 
 
 @pytest.mark.parametrize(

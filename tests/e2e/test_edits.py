@@ -1,140 +1,169 @@
-"""Edits on the running stack: a dropped photo gets generated backgrounds; the emulated Bedrock throttles and fails."""
+"""Tests generated backgrounds with the editor of the local stack: the API, the drop folder and the command return the
+same files, and the subject keeps its pixels."""
 
 from __future__ import annotations
 
 import io
+import json
 import uuid
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from PIL import Image
+from typer.testing import CliRunner
 
-from lambdas.adapters.editors.bedrock import StabilityEditor
-from lambdas.adapters.events import EventBus
-from lambdas.adapters.queue import SqsQueue
-from lambdas.adapters.registry import DynamoDBRegistry
-from lambdas.adapters.storage import S3Storage
-from local.connect import client
-from maskdrop.access import usage_of
-from maskdrop.edit import Edit, alpha_key, candidate_key, image_key, mask_key
-from maskdrop.editing import Progress, edit_job
-from maskdrop.job import Job, Source, queued
+from cli.app import app
+from maskdrop.edit import alpha_key, edit_keys
+from maskdrop.job import Job, item_key
 from maskdrop.options import Options
-from maskdrop.services import Services
-from maskdrop.wire import JobMessage
-from tests.ai import RunningAi
 from tests.e2e.conftest import Running
-from tests.e2e.test_presets import restart
-from tests.fakes import SETTINGS, FakeQueue, World
+from tests.e2e.test_jobs import a_job
 
-PRESET = "studio"
-PROMPTS = ("white studio", "blue gradient")
+TEXTS = ["white studio", "blue gradient"]
+REPLACE = Options.from_json({"task": "replace", "edit": {"prompts": TEXTS}})
+UNKNOWN = Options.from_json({"task": "replace", "edit": "a beach at sunset"})
 
-
-@pytest.fixture
-def registry(running: Running) -> Iterator[DynamoDBRegistry]:
-    found = DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry)
-    yield found
-    found.delete("preset", PRESET)
+Way = Callable[[Running, bytes, Path], tuple[list[bytes], str]]
+"""Processes an image with REPLACE. Returns the files of the results, and the id of the job, "" without one."""
 
 
-def pixels(running: Running, key: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(running.object(running.stack.results, key))).convert("RGB"))
+def by_request(running: Running, image: bytes, _folder: Path) -> tuple[list[bytes], str]:
+    body = {"Content-Type": "image/png", "X-Maskdrop-Options": json.dumps(REPLACE.to_json())}
+    response = running.images.http.post("/v1/edits", content=image, headers=body)
+    assert response.status_code == 202, response.text
+    return of_job(running, response.json()["id"])
 
 
-def test_a_dropped_photo_gets_one_result_for_each_text_and_keeps_the_pixels_of_its_subject(
-    running: Running, registry: DynamoDBRegistry, photo: bytes
-) -> None:
-    options = replace(Options(task="replace"), edit=Edit(PROMPTS))
-    registry.put("preset", PRESET, options.to_json())
-    restart(running, "ingest")
-    job_id = running.put(photo, f"{PRESET}/{uuid.uuid4().hex}.png")
+def by_folder(running: Running, image: bytes, _folder: Path) -> tuple[list[bytes], str]:
+    return of_job(running, running.put(image, f"backdrops/{uuid.uuid4().hex}.png"))
+
+
+def by_command(_running: Running, image: bytes, folder: Path) -> tuple[list[bytes], str]:
+    photo = folder / "photo.png"
+    photo.write_bytes(image)
+    texts = [part for text in TEXTS for part in ("--text", text)]
+    done = CliRunner().invoke(app, ["replace", str(photo), *texts, "--json", "--out", str(folder / "out")])
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout.splitlines()[-1])
+    paths = [one["path"] for one in (data["result"], *(item["result"] for item in data["results"]))]
+    return [Path(path).read_bytes() for path in paths], ""
+
+
+WAYS: list[Way] = [by_request, by_folder, by_command]
+
+
+def of_job(running: Running, job_id: str) -> tuple[list[bytes], str]:
     job = running.wait_for_end([job_id])[job_id]
     assert job.state == "done", job.error
-    assert [(one.prompt, one.seed) for one in job.results] == [(prompt, 0) for prompt in PROMPTS]
-    assert [(one.model, one.cost_usd) for one in job.candidates] == [("local", 0)] * 2
-    source = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
-    alpha = np.asarray(Image.open(io.BytesIO(running.object(running.stack.results, alpha_key(job_id)))))
-    inside = alpha == 255
-    assert inside.mean() > 0.1
-    backgrounds = []
-    for item in job.results:
-        found = pixels(running, item.result.key)
-        assert (found[inside] == source[inside]).all()
-        backgrounds.append(found[alpha == 0].mean(axis=0))
-    assert np.abs(backgrounds[0] - backgrounds[1]).max() > 20
-    assert usage_of(registry, "", f"{datetime.now(UTC):%Y-%m}")["generated"] >= 2
+    return running.files(job), job_id
 
 
-@pytest.fixture
-def bedrock(running: Running) -> Iterator[RunningAi]:
-    emulator = RunningAi(running.config)
-    yield emulator
-    emulator.reset()
-
-
-def an_edit(running: Running, owner: str) -> Job:
-    """A segmented job in the table, with its files."""
-    edit = Edit(("a beach", "a forest", "a city"), seeds=(1,))
-    source = Source(running.stack.inbox, f"uploads/{uuid.uuid4().hex}.png")
-    job = queued(source, "default", replace(Options(task="replace"), edit=edit), datetime.now(UTC), owner=owner)
-    job = replace(job, stage="edit", bundle="b1")
-    assert running.jobs.claim(job)
-    mask = np.zeros((128, 192), np.uint8)
-    mask[32:96, 48:144] = 255
-    for key, array, form in (
-        (image_key(job.id), np.full((128, 192, 3), 200, np.uint8), "JPEG"),
-        (mask_key(job.id), mask, "PNG"),
-    ):
-        to = io.BytesIO()
-        Image.fromarray(array).save(to, form)
-        running.images.s3.put_object(Bucket=running.stack.results, Key=key, Body=to.getvalue())
+def failed_job(running: Running, image: bytes, **options: Any) -> Job:
+    created = a_job(running.images.http, image, task="replace", **options)
+    job = running.wait_for_end([created["id"]])[created["id"]]
+    assert job.state == "failed"
     return job
 
 
-def test_throttled_calls_and_a_lost_response_lose_no_image_and_none_is_paid_twice(
-    running: Running, registry: DynamoDBRegistry, bedrock: RunningAi
+def png(image: Image.Image) -> bytes:
+    to = io.BytesIO()
+    image.save(to, "PNG")
+    return to.getvalue()
+
+
+def pixels(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+def stored_alpha(running: Running, job_id: str) -> np.ndarray:
+    """Returns the alpha of the segmented source, HxW."""
+    return np.asarray(Image.open(io.BytesIO(running.object(running.stack.results, alpha_key(job_id)))))
+
+
+def assert_subject_kept(source: bytes, result: bytes, alpha: np.ndarray) -> None:
+    """The subject has the pixels of the source, and the background has others."""
+    before, after = pixels(source), pixels(result)
+    assert np.array_equal(after[alpha == 255], before[alpha == 255])
+    assert (alpha == 255).mean() > 0.2
+    changed = (after[alpha == 0] != before[alpha == 0]).any(axis=1)
+    assert changed.mean() > 0.95
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _presets(running: Running) -> Iterator[None]:
+    with running.presets({"backdrops": REPLACE, "beaches": UNKNOWN}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(running: Running, photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[bytes], str]]:
+    """Files and id of the job of each way, in the order of WAYS."""
+    return [way(running, photo, tmp_path_factory.mktemp(way.__name__)) for way in WAYS]
+
+
+def test_every_way_returns_the_same_candidates(made: list[tuple[list[bytes], str]]) -> None:
+    (first, _), *others = made
+    for way, (files, _) in zip(WAYS[1:], others, strict=True):
+        assert files == first, way.__name__
+
+
+def test_each_text_gives_a_candidate_that_keeps_the_pixels_of_the_subject(
+    running: Running, made: list[tuple[list[bytes], str]], photo: bytes
 ) -> None:
-    owner = uuid.uuid4().hex
-    job, edits = an_edit(running, owner), FakeQueue()
-    make = partial(client, running.config)
-    services: Services = replace(
-        World().services,
-        jobs=running.jobs,
-        storage=S3Storage(make("s3")),
-        registry=registry,
-        events=EventBus(make("events"), running.stack.event_bus),
-        jobs_queue=SqsQueue(make("sqs"), running.stack.jobs_queue_url),
-        edits_queue=edits,
-        editor=StabilityEditor(lambda: bedrock.client("bedrock-runtime"), "us-east-1"),
+    (main, *candidates), job_id = made[0]
+    assert len(candidates) == len(TEXTS)
+    assert main == candidates[0] != candidates[1]
+    alpha = stored_alpha(running, job_id)
+    for candidate in candidates:
+        assert_subject_kept(photo, candidate, alpha)
+
+
+def test_a_job_lists_its_candidates_and_deletes_them_with_the_files_of_the_edit(
+    running: Running, made: list[tuple[list[bytes], str]]
+) -> None:
+    http, job_id = running.images.http, made[0][1]
+    data = http.get(f"/v1/jobs/{job_id}").json()
+    results, main = data["results"], data["result"]
+    assert [(one["prompt"], one["seed"]) for one in results] == [(text, 0) for text in TEXTS]
+    assert [one["result"]["key"] for one in results] == [item_key(main["key"], 1), item_key(main["key"], 2)]
+    assert data["stage"] == "compose"
+    assert {"decode", "predict", "generated", "encode"} <= data["timings"].keys()
+    job = running.jobs.get(job_id)
+    assert job
+    assert job.options.edit
+    keys = [main["key"], *(one["result"]["key"] for one in results), *edit_keys(job_id, job.options.edit)]
+    for key in keys:
+        assert running.object(running.stack.results, key)
+    assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    for key in keys:
+        with pytest.raises(ClientError, match="NoSuchKey"):
+            running.object(running.stack.results, key)
+
+
+def test_a_text_that_the_editor_cannot_draw_creates_no_job_and_fails_a_dropped_photo(
+    running: Running, photo: bytes
+) -> None:
+    headers = {"Content-Type": "image/png"}
+    refused = running.images.http.post(
+        "/v1/edits", content=photo, headers=headers, params={"edit": "a beach at sunset"}
     )
-    settings = replace(SETTINGS, results=running.stack.results, editor="stability")
-    script = {"InvokeModel": ["succeed", "ThrottlingException", "ThrottlingException", "cut", "Filter reason: prompt"]}
-    bedrock.control(script=script).raise_for_status()
-    calls, billed = bedrock.calls("InvokeModel"), len(bedrock.billed("InvokeModel"))
-    progress: list[Progress] = []
-    bodies = [JobMessage(job.id, 0).to_body()]
-    while bodies:
-        message = JobMessage.from_body(bodies.pop(0))
-        progress.append(edit_job(message, settings, services, lambda: datetime.now(UTC) + timedelta(seconds=1)))
-        bodies += [body for body, _ in edits.sent]
-        edits.sent.clear()
-    done = running.jobs.get(job.id)
-    assert done
-    assert progress == ["delayed", "delayed", "delayed", "composing"]
-    assert [(one.number, one.prompt, one.cost_usd) for one in done.candidates] == [
-        (1, "a beach", 0.07),
-        (3, "a city", 0.07),
-    ]
-    assert [one for one in done.warnings if one.startswith("edit_filtered")]
-    assert bedrock.calls("InvokeModel") - calls == 6  # two images, two throttled, a lost response, a refused text
-    assert [one["prompt"] for one in bedrock.billed("InvokeModel")[billed:]] == ["a beach", "a forest", "a city"]
-    used = usage_of(registry, owner, f"{datetime.now(UTC):%Y-%m}")
-    assert used["generated_usd"] == pytest.approx(3 * 0.07)  # the lost response may have been billed
-    for number, exists in ((1, True), (2, False), (3, True)):
-        stored = services.storage.head(running.stack.results, candidate_key(job.id, number))
-        assert (stored is not None) == exists
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "text_not_supported")
+    job_id = running.put(photo, f"beaches/{uuid.uuid4().hex}.png")
+    job = running.wait_for_end([job_id])[job_id]
+    assert job.error
+    assert (job.state, job.stage, job.error.code) == ("failed", "edit", "text_not_supported")
+
+
+def test_an_image_without_subject_or_background_fails_before_the_editor_is_called(
+    running: Running, photo: bytes
+) -> None:
+    plain = png(Image.new("RGB", (64, 64), (90, 120, 90)))
+    face = png(Image.open(io.BytesIO(photo)).convert("RGB").crop((190, 80, 254, 144)))
+    empty = failed_job(running, plain, edit="white studio")
+    full = failed_job(running, face, edit="white studio", engine="grabcut", prompt={"box": [0, 0, 64, 64]})
+    codes = [(job.stage, job.error.code if job.error else None) for job in (empty, full)]
+    assert codes == [("segment", "mask_empty"), ("segment", "mask_full")]

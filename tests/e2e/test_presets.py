@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cli import presets
+from cli.options import PromptFlags, options_of
 from lambdas.adapters.registry import DynamoDBRegistry
 from local.config import LocalError
-from local.connect import client
 from maskdrop.job import BACKGROUNDS_PREFIX
 from tests.e2e.conftest import Running
 
@@ -23,9 +23,8 @@ BLUE = (0x81, 0xD4, 0xFA)
 
 @pytest.fixture
 def registry(running: Running) -> Iterator[DynamoDBRegistry]:
-    found = DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry)
-    yield found
-    found.delete("preset", "shop")
+    yield running.registry
+    running.registry.delete("preset", "shop")
 
 
 @pytest.fixture
@@ -44,19 +43,10 @@ def is_blue(image: Image.Image) -> bool:
     return all(abs(found - wanted) <= 4 for found, wanted in zip(corner, BLUE, strict=True))
 
 
-def restart(running: Running, name: str) -> None:
-    """Replaces the execution environment of a function, so that its cache of presets is empty."""
-    functions = client(running.config, "lambda")
-    [function] = [one for one in functions.list_functions()["Functions"] if one["Handler"] == f"lambdas.{name}.handler"]
-    # The emulator replaces the environment only after a change of some settings, such as the timeout, even to the same.
-    name = function["FunctionName"]
-    functions.update_function_configuration(FunctionName=name, Timeout=function["Timeout"])
-    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
-
-
 def test_a_preset_is_created_read_and_deleted(registry: DynamoDBRegistry) -> None:
-    made = presets.put(registry, "shop", SHOP, "grabcut")
-    assert presets.get(registry, "shop") == made
+    options = options_of("cutout", PromptFlags(), engine="grabcut", output=SHOP)
+    presets.put(registry, "shop", options)
+    assert presets.get(registry, "shop") == options
     presets.delete(registry, "shop")
     with pytest.raises(LocalError):
         presets.get(registry, "shop")
@@ -66,8 +56,9 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
     running.wait_for_end([running.put(photo)])  # now the function has cached the presets
-    options = presets.put(registry, "shop", [*SHOP, f"background={wall}"], None)
-    restart(running, "ingest")
+    options = options_of("cutout", PromptFlags(), output=[*SHOP, f"background={wall}"])
+    presets.put(registry, "shop", options)
+    running.restart("ingest")
     job_id = running.put(photo, "shop/astronaut.png")
     job = running.wait_for_end([job_id])[job_id]
     assert (job.preset, job.options, job.error) == ("shop", options, None)
@@ -82,8 +73,9 @@ def test_a_photo_in_the_folder_of_a_new_preset_is_processed_with_its_options(
 def test_a_synchronous_request_can_use_a_new_preset_but_not_name_a_background_image(
     running: Running, registry: DynamoDBRegistry, photo: bytes, wall: str
 ) -> None:
-    presets.put(registry, "shop", ["format=jpg", f"background={wall}"], None)
-    restart(running, "api")
+    options = options_of("cutout", PromptFlags(), output=["format=jpg", f"background={wall}"])
+    presets.put(registry, "shop", options)
+    running.restart("api")
 
     def post(**query: str) -> httpx2.Response:
         headers = {"Content-Type": "image/png"}

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from local.config import ROOT, STAGE, STRICT, LocalConfig
+from local.connect import tls_verify
 from maskdrop.job import Job
 from maskdrop.wire import BundleMessage
 from tests.e2e.conftest import Running, environment, new_calls, started_stack, wait_until
 from tests.e2e.test_drop_folder import bundle
+from tests.e2e.test_jobs import a_job
 
 PHOTOS = 20
 
@@ -98,6 +100,14 @@ def test_a_synchronous_request_is_processed_with_the_deployed_roles(serverless: 
     headers = {"Content-Type": "image/jpeg"}
     response = serverless.images.http.post("/v1/cutouts", content=photo, headers=headers, timeout=60)
     assert response.status_code == 200
+
+
+def test_an_edit_is_made_with_the_deployed_roles(serverless: Running, small: bytes) -> None:
+    verify = tls_verify(serverless.config.ca_bundle)
+    created = a_job(serverless.images.http, small, verify, task="replace", edit="white studio")
+    job = serverless.wait_for_end([created["id"]])[created["id"]]
+    assert (job.state, len(job.results)) == ("done", 1), job.error
+    assert serverless.stages(job) == ["segment", "compose"]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the strict mode needs the program openssl")

@@ -24,7 +24,9 @@ from local.config import ROOT, STRICT, LocalConfig, LocalError
 from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from maskdrop.job import Source, Webhook, dropped
+from maskdrop.options import Options
 from maskdrop.wire import JobMessage
+from tests.ai import RunningAi
 from tests.e2e.conftest import Running, environment, new_calls, started_stack, wait_until
 from tests.e2e.test_cutouts import grainy
 from tests.e2e.test_drop_folder import created
@@ -100,6 +102,56 @@ def test_the_api_creates_retries_and_deletes_jobs_with_the_deployed_roles(strict
     assert http.get(f"/v1/jobs/{good['id']}").status_code == 404
     gone = http.post("/v1/jobs", json={"source": {name: good["source"][name] for name in ("bucket", "key")}})
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "source_missing")
+
+
+def test_an_edit_is_made_retried_and_deleted_with_the_deployed_roles(strict: Running, photo: bytes) -> None:
+    http, headers = strict.images.http, {"Content-Type": "image/png"}
+    created = http.post("/v1/edits", content=photo, headers=headers, params={"edit": "white studio"})
+    assert created.status_code == 202, created.text
+    job = strict.wait_for_end([created.json()["id"]])[created.json()["id"]]
+    assert (job.state, len(job.results)) == ("done", 1), job.error
+    assert http.delete(f"/v1/jobs/{job.id}").status_code == 204
+    with strict.presets({"beaches": Options.from_json({"task": "replace", "edit": "a beach"})}):
+        failed_id = strict.put(photo, f"beaches/{uuid.uuid4().hex}.png")
+        for _ in range(2):
+            failed = strict.wait_for_end([failed_id])[failed_id]
+            assert failed.error
+            assert (failed.stage, failed.error.code) == ("edit", "text_not_supported")
+            assert http.post(f"/v1/jobs/{failed_id}/retry").status_code == 202
+        strict.wait_for_end([failed_id])
+
+
+def test_the_function_edit_finishes_a_job_after_its_permission_to_write_is_restored(
+    strict: Running, photo: bytes
+) -> None:
+    client(strict.config, "sqs").set_queue_attributes(
+        QueueUrl=strict.edits_queue_url, Attributes={"VisibilityTimeout": "2"}
+    )
+    with without(strict, "EditRole", "s3:PutObject"):
+        before = calls(strict, "edit")
+        created = a_job(
+            strict.images.http, photo, tls_verify(strict.config.ca_bundle), task="replace", edit="white studio"
+        )
+        wait_until(lambda: calls(strict, "edit") > before + 1, "a second delivery")
+    job = strict.wait_for_end([created["id"]])[created["id"]]
+    assert (job.state, len(job.results)) == ("done", 1), job.error
+
+
+def test_labels_are_found_and_segmented_with_the_deployed_roles(strict: Running, two_people: bytes) -> None:
+    headers, query = {"Content-Type": "image/png"}, {"prompt": '{"label": "face"}', "instances": "each"}
+    response = strict.images.http.post("/v1/masks", content=two_people, headers=headers, params=query, timeout=60)
+    assert response.status_code == 200, response.text
+    urls = [one["result"]["url"] for one in response.json()["results"]]
+    assert [get(strict, url).status_code for url in urls] == [200, 200]
+    ai = RunningAi(strict.config)
+    ai.control(labels={"Visor": [[0.34, 0.12, 0.21, 0.24, 98.0]]}).raise_for_status()
+    query = {"prompt": '{"label": "visor"}'}
+    found = strict.images.http.post("/v1/detections", content=two_people, headers=headers, params=query, timeout=60)
+    assert [one["label"] for one in found.json()["detections"]] == ["visor"]
+    verify = tls_verify(strict.config.ca_bundle)
+    created = a_job(strict.images.http, two_people, verify, task="detect", prompt={"label": "visor"})
+    job = strict.wait_for_end([created["id"]])[created["id"]]
+    assert job.state == "done", job.error
 
 
 def test_the_api_creates_a_job_once_for_an_idempotency_key(strict: Running, photo: bytes) -> None:

@@ -25,17 +25,13 @@ NOT_CALLED = (
     (r"Maskdrop\..*", r"sqs:ChangeMessageVisibility", BY_LAMBDA),
     (r"Maskdrop\.(Ingest|Record|Sweep|DeadLetters)Role", r"dynamodb:(GetItem|PutItem|UpdateItem|DeleteItem)", FAULT),
     (r"Maskdrop\.(Ingest|Sweep)Role", r"events:PutEvents", FAULT),
-    (r"Maskdrop\.(Ingest|Record|DeadLetters|Invoke)Role", r"sqs:SendMessage", FAULT),
+    (r"Maskdrop\.(Ingest|DeadLetters|Invoke|Edit|Sweep)Role", r"sqs:SendMessage", FAULT),
     (r"Maskdrop\.DeadLettersRole", r"s3:GetObject", FAULT),
     (r"MaskdropBulk\.Role", r"sns:Publish", FAULT),
-    (r"MaskdropBulk\.Role", r"s3:PutObject", "the recording has no job with an edit"),
     (r"MaskdropBulk\.Role", r"s3:GetObject", "a background image of a preset"),
     (r"MaskdropInteractive\.Role", r"s3:.*", "the model server of the local stack uses the role of bulk"),
     (r"Maskdrop(Bulk|Interactive)\.Role", r"ecr:.*|cloudwatch:PutMetricData", BY_SAGEMAKER),
     (r"Maskdrop(Bulk|Interactive)\.Role", r"kms:.*", "SNS and S3 make the call for the endpoint"),
-    (r"Maskdrop\.EditRole", r".*", "the recording generates no images"),
-    (r"Maskdrop\.ApiRole", r"s3:DeleteObject", "the recording deletes no job with an edit"),
-    (r"Maskdrop\.(Api|Sweep)Role", r"sqs:SendMessage", "the recording sends no job back to the queue edits"),
     (r"MaskdropImage\..*", r".*", "the local stack builds no image"),
     (r"MaskdropBulk\.Role", r"cloudwatch:DescribeAlarms", "SageMaker makes the call during an update"),
     (r"Maskdrop\.CustomS3AutoDelete.*", r"s3:GetBucketTagging", "the local stack empties no bucket"),
@@ -52,10 +48,16 @@ def stage_of(assembly: Assembly) -> str:
     return "local-cpu" if "BundlesQueueUrl" in outputs else "local"
 
 
+def calls_rekognition(assembly: Assembly) -> bool:
+    return any("MODEL_REKOGNITION" in json.dumps(model.properties) for model in assembly.of("AWS::SageMaker::Model"))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_call_is_allowed(variants: dict[str, Assembly], name: str) -> None:
     calls = read()[stage_of(variants[name])]
     assert calls
+    if not calls_rekognition(variants[name]):
+        calls = {call for call in calls if not call.action.startswith("rekognition:")}
     assert denied(variants[name], calls) == []
 
 

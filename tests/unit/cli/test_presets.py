@@ -45,7 +45,19 @@ def test_set_stores_a_preset_that_list_and_show_print(registry: FakeRegistry) ->
     options = Options.from_json({"engine": "grabcut", "output": output})
     assert registry.get("preset", "shop") == json.loads(run("show", "shop").output) == options.to_json()
     description = "format=jpg channels=rgba crop=10% background=#ffffff"
-    assert rows(run("list").output)["shop"] == ["custom", "grabcut", description]
+    assert rows(run("list").output)["shop"] == ["custom", "cutout", "grabcut", description]
+
+
+def test_a_preset_has_a_task_prompts_instances_and_an_edit(registry: FakeRegistry) -> None:
+    words = ("--task", "mask", "--label", "face", "--select", "largest", "--min-confidence", "60")
+    assert run("set", "faces", *words, "--instances", "each").exit_code == 0
+    prompt = {"label": "face", "select": "largest", "min_confidence": 60}
+    options = Options.from_json({"task": "mask", "prompt": prompt, "instances": "each"})
+    assert registry.get("preset", "faces") == options.to_json()
+    words = ("--task", "replace", "--text", "white studio", "--seed", "7", "--negative-text", "people")
+    assert run("set", "studio", *words).exit_code == 0
+    edit = {"prompts": ["white studio"], "seeds": [7], "negative_prompt": "people"}
+    assert registry.get("preset", "studio") == Options.from_json({"task": "replace", "edit": edit}).to_json()
 
 
 def test_the_built_in_presets_are_listed_and_shown(registry: FakeRegistry) -> None:
@@ -68,6 +80,9 @@ def test_a_custom_preset_overrides_a_built_in_one_until_it_is_removed(registry: 
         (("set", "shop", "format"), "FIELD=VALUE"),
         (("set", "shop", "--engine", "magic"), "magic"),
         (("set", "a/b", "format=jpg"), "letters"),
+        (("set", "shop", "--text", "white studio"), "edit"),
+        (("set", "shop", "--seed", "7"), "--text"),
+        (("set", "shop", "--prompt", "face"), "JSON"),
         (("show", "shop"), "does not exist"),
         (("remove", "shop"), "does not exist"),
         (("remove", "webp"), "does not exist"),
@@ -85,5 +100,5 @@ def test_an_invalid_command_prints_a_message_and_changes_no_preset(
 
 def test_an_invalid_preset_is_listed_with_its_error(registry: FakeRegistry) -> None:
     registry.put("preset", "shop", {"output": {"format": "bmp"}})
-    assert "output.format" in rows(run("list").output)["shop"][2]
+    assert "output.format" in rows(run("list").output)["shop"][3]
     assert run("show", "shop").exit_code == 1

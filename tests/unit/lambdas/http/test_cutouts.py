@@ -90,6 +90,15 @@ def requested_options(world: World) -> Options:
     return invocation.options
 
 
+def test_detections_are_returned_as_the_json_of_the_endpoint() -> None:
+    world = World()
+    world.interactive.detections = [{"label": "Fußgänger"}]
+    response = post(world, PHOTO, task="detect")
+    assert (response["statusCode"], header(response, "Content-Type")) == (200, "application/json")
+    assert json.loads(response["body"])["detections"] == [{"label": "Fußgänger"}]
+    assert not response["isBase64Encoded"]
+
+
 @pytest.mark.parametrize("kind", ["body", "untyped", "form", "form field", "base64", "base64 in lines", "url"])
 def test_every_kind_of_body_passes_the_image_unchanged(kind: str) -> None:
     world = World()

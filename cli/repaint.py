@@ -1,0 +1,173 @@
+"""Generate a grid of candidates around a target: the command of the predecessor, with its configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from cli.contact_sheet import Group, contact_sheet
+from cli.evaluate import Weights, weights_folder
+from cli.images import (
+    RESULTS,
+    USD_MAX,
+    Out,
+    RekognitionFlag,
+    UsdMax,
+    check_out,
+    print_price,
+    read_file,
+    write_file,
+)
+from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
+from cli.processing import Processor, load_processor, paint_of
+from cli.repaint_config import DEFAULT_EDITOR, RepaintConfig, read_config
+from cli.terminal import console, messages, print_errors
+from maskdrop.edit import Edit, EditorName
+from maskdrop.errors import EditFiltered, MaskdropError, MaskEmpty
+from maskdrop.options import Options
+from maskdrop.output import Output
+from sagemaker_model.imaging.pixels import Limits, decode, encode
+from sagemaker_model.imaging.resize import resized
+
+SHEET = "contact-sheet.jpg"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One image of the grid. number: of its prompt, from 1. data: b"" for one that failed, with the error."""
+
+    number: int
+    prompt: str
+    seed: int
+    data: bytes = b""
+    error: MaskdropError | None = None
+
+    @property
+    def name(self) -> str:
+        return f"prompt-{self.number}-seed-{self.seed}.png"
+
+
+def repaint(
+    config: Annotated[
+        Path,
+        typer.Option(
+            "--config", "--config_file", dir_okay=False, help="YAML file with candidate_prompts, seed_range and others."
+        ),
+    ],
+    img_path: Annotated[Path, typer.Option("--img-path", "--img_path", dir_okay=False, help="Photo.")],
+    target_label: Annotated[
+        str, typer.Option("--target-label", "--target_label", help="Label of the part to keep; all of its instances.")
+    ] = "face",
+    editor: Annotated[
+        EditorName | None,
+        typer.Option(help="Editor: local, stability, titan or nova.", show_default="that of modelId, else stability"),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(help="Region of Amazon Bedrock.", show_default="that of the file, else of the AWS profile"),
+    ] = None,
+    max_usd: UsdMax = USD_MAX,
+    min_confidence: ConfidenceFlag = None,
+    engine: EngineFlag = None,
+    out: Out = RESULTS,
+    rekognition: RekognitionFlag = False,
+    folder: Weights = None,
+) -> None:
+    """Generate a new background around a label, once for each prompt and seed of a configuration file. Writes the
+    candidates and a contact sheet. Exits 1 if a candidate is missing."""
+    with print_errors():
+        settings = read_config(config)
+        for warning in settings.warnings:
+            messages.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+        check_out([img_path], out)
+        photo = read_file(img_path)
+        paint = paint_of(editor or settings.editor or DEFAULT_EDITOR, max_usd, region or settings.region)
+        print_price(paint, paint.check(settings.prompts, len(settings.prompts) * len(settings.seeds)))
+        prompts = PromptFlags(labels=[target_label], min_confidence=min_confidence)
+        options = options_of("replace", prompts, engine=engine, edit={"prompts": settings.prompts[0]})
+        processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
+        if settings.size:
+            photo = resized_photo(photo, settings.size, processor.limits)
+            messages.print(
+                f"resize: the photo has {settings.size[0]} x {settings.size[1]} pixels ; its sides may be stretched."
+            )
+        target = out / img_path.name
+        candidates = []
+        try:
+            for candidate in grid(processor, photo, options, settings):
+                candidates.append(candidate)
+                if candidate.data:
+                    write_file(target / candidate.name, candidate.data)
+        except MaskEmpty as error:
+            raise MaskEmpty(
+                f"Found no {target_label!r} in {img_path}; no image was generated. Use another --target-label or a "
+                "lower --min-confidence."
+            ) from error
+        finally:
+            _report(candidates, target, Group("Source", [(img_path.name, photo)]))
+    if any(candidate.error for candidate in candidates):
+        raise typer.Exit(1)
+
+
+def grid(processor: Processor, photo: bytes, options: Options, settings: RepaintConfig) -> Iterator[Candidate]:
+    """Segments a photo once, and yields a candidate for each prompt and seed.
+
+    A candidate that the content filter refuses does not stop the others. Raises what `Processor.segment` and
+    `Editor.edit` raise.
+    """
+    segmented = processor.segment(photo, options)
+    for warning in segmented.warnings:
+        messages.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+    for number, prompt in enumerate(settings.prompts, 1):
+        for seed in settings.seeds:
+            candidate = Candidate(number, prompt, seed)
+            one = replace(options, edit=Edit((prompt,), seeds=(seed,)))
+            try:
+                made = processor.generate(photo, one, segmented)
+            except EditFiltered as error:
+                yield replace(candidate, error=error)
+            else:
+                yield replace(candidate, data=made.cutout.data)
+
+
+def _report(candidates: list[Candidate], folder: Path, source: Group) -> None:
+    """Writes the contact sheet and prints the candidates, also after an error in the middle of the grid."""
+    if not any(candidate.data for candidate in candidates):
+        return
+    sheet = folder / SHEET
+    write_file(sheet, contact_sheet([source, *groups(candidates)]))
+    console.print(table(candidates, folder))
+    console.print(f"Wrote {escape(str(sheet))}", soft_wrap=True)
+
+
+def resized_photo(data: bytes, size: tuple[int, int], limits: Limits) -> bytes:
+    """Returns a photo, upright, at `size` (width, height) as PNG. Its mask is made at that size."""
+    image = decode(data, limits)
+    height, width = image.rgb.shape[:2]
+    alpha = np.full((height, width), 255, np.uint8) if image.alpha is None else image.alpha
+    return encode(resized(image.rgb, size), resized(alpha, size), Output(), None, {})
+
+
+def groups(candidates: list[Candidate]) -> list[Group]:
+    """Returns the candidates of each prompt, without those that failed."""
+    found: dict[int, Group] = {}
+    for one in candidates:
+        if one.data:
+            group = found.get(one.number, Group(f"{one.number}. {one.prompt}", []))
+            found[one.number] = Group(group.heading, [*group.images, (f"seed {one.seed}", one.data)])
+    return list(found.values())
+
+
+def table(candidates: list[Candidate], folder: Path) -> Table:
+    rows = Table(*(Column(name, overflow="fold") for name in ("prompt", "seed", "result")))
+    for one in candidates:
+        result = f"{one.error.code}: {one.error.message}" if one.error else str(folder / one.name)
+        rows.add_row(escape(f"{one.number}. {one.prompt:.60}"), str(one.seed), escape(result))
+    return rows
