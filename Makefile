@@ -15,7 +15,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-detectors bench-train docs tflite sagemaker clean help
+.PHONY: run up down test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-detectors bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -30,10 +30,16 @@ down: $(RUN) ## Stop the local stack that `make up` or `make run` started
 
 ##@ Test
 
-test: $(DEV) ## Run all tests: unit, contract, infra, end to end, then the tests that need torch
+# Two processes, one for each core of a small machine: the tests with torch take as long as the others. The end-to-end tests
+# follow alone, since they start servers and wait for them.
+test: $(DEV) $(MODELS) ## Run all tests: unit, contract and infra, beside them those that need torch; then end to end
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra tests/e2e
-	@$(MAKE) --no-print-directory test-models
+	@echo "Running two test processes; each prints its output when it ends (several minutes)"
+	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 test-units test-models
+	@$(VENV)/bin/python -m pytest tests/e2e
+
+test-units: $(DEV)
+	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra
 
 # The files that it leaves out take more than half of the CPU time of the unit and contract tests: the conformance tests of
 # every engine, the tests that evaluate engines from the command line, and simulations of outages. `make test` runs them.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -67,8 +68,17 @@ class CountedEndpoint:
         self._endpoint, self._metrics = endpoint, metrics
 
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
-        try:
+        with self._counted():
             return self._endpoint.cut_out(image, invocation)
+
+    def segment_box(self, request: bytes) -> bytes:
+        with self._counted():
+            return self._endpoint.segment_box(request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
         except EndpointStarting:
             raise
         except Unavailable:

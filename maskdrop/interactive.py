@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from maskdrop.catalog import Engine, engine
+from maskdrop.catalog import PROMPTED_ENGINE, Engine, engine
 from maskdrop.errors import EndpointStarting
 from maskdrop.flow import enqueue
 from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
@@ -65,6 +65,17 @@ def invoke_now(
         return None
     try:
         return services.interactive.cut_out(image, invocation)
+    except EndpointStarting:
+        return None
+
+
+def segment_box_now(request: bytes, settings: Settings, services: Services) -> bytes | None:
+    """Returns the response to the JSON of an older system (maskdrop/predecessor.py), which must be valid; None as
+    `invoke_now`. Raises as `cut_out_now` does."""
+    if not runs_now(engine(PROMPTED_ENGINE), settings.interactive_mode):
+        return None
+    try:
+        return services.interactive.segment_box(request)
     except EndpointStarting:
         return None
 

@@ -231,7 +231,7 @@ def _detections() -> Schema:
 
 def _edit() -> Schema:
     """The schema of an edit: a text, or an object."""
-    text: Schema = {"type": "string", "minLength": 1, "maxLength": PROMPT_MAX}
+    text: Schema = {"type": "string", "minLength": 1, "maxLength": PROMPT_MAX, "pattern": r"\S"}
     seed: Schema = {"type": "integer", "minimum": 0, "maximum": SEED_MAX}
     several = {"minItems": 1, "maxItems": CANDIDATES_MAX}
     fields: dict[str, Schema] = {

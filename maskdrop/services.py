@@ -167,6 +167,10 @@ class Interactive(Protocol):
         container's errors, EndpointStarting where the endpoint does not exist yet or no instance was ready in time,
         EndpointUnavailable otherwise."""
 
+    def segment_box(self, request: bytes) -> bytes:
+        """Invokes it with the JSON of an older system (maskdrop/predecessor.py), which must be valid, and returns the
+        response's JSON. Raises as `cut_out` does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRequest:

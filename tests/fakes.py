@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from maskdrop.errors import (
     SourceMissing,
     TextNotSupported,
 )
-from maskdrop.job import Job, Result, Source, State, Subject
+from maskdrop.job import Job, Result, ResultItem, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
 from maskdrop.record import iso
@@ -291,11 +292,19 @@ class FakeServerless:
 
 @dataclass
 class FakeInteractive:
-    """Returns `result`, or its location if it is larger than `overflow.bytes_max`. Raises `broken` if it is set."""
+    """Returns `result`, or its location if it is larger than `overflow.bytes_max`. Raises `broken` if it is set.
+
+    detections: rows of the results of the task `detect`, with boxes in pixels of 640 x 480. labels: that the detector
+    knows. instances: labels of the results of a request for each instance. boxes: requests to `segment_box`.
+    """
 
     requests: list[tuple[bytes, Invocation]] = field(default_factory=list)
     result: bytes = b"a cut-out"
     broken: MaskdropError | None = None
+    detections: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[str] | None = field(default_factory=lambda: ["car", "airplane"])
+    instances: tuple[str, ...] = ("face", "face")
+    boxes: list[bytes] = field(default_factory=list)
 
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         self.requests.append((image, invocation))
@@ -314,11 +323,30 @@ class FakeInteractive:
             timings={"decode": 1},
             warnings=("a warning",),
         )
+        if options.task == "detect":
+            report = {"width": 640, "height": 480, "engine": options.engine, "labels": self.labels}
+            body = json.dumps({**report, "detections": self.detections}).encode()
+            return ImageResponse(facts, "application/json", body)
+        if options.instances == "each" and overflow:
+            stem, extension = overflow.key.rsplit(".", 1)
+            keys = [overflow.key, *(f"{stem}-{number}.{extension}" for number in range(1, len(self.instances) + 1))]
+            union, *own = (
+                Result(overflow.bucket, key, 640, 480, len(self.result), "ab" * 32, options.output.format)
+                for key in keys
+            )
+            results = (ResultItem(one, label, 0.9, subject.box) for one, label in zip(own, self.instances, strict=True))
+            return ImageResponse(facts, "application/json", union, tuple(results))
         if overflow is None or len(self.result) <= overflow.bytes_max:
             kind = "application/json" if options.task == "detect" else CONTENT_TYPE[options.output.format]
             return ImageResponse(facts, kind, self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
         return ImageResponse(facts, "application/json", place)
+
+    def segment_box(self, request: bytes) -> bytes:
+        self.boxes.append(request)
+        if self.broken:
+            raise self.broken
+        return b'{"mask_image": "AAAA"}'
 
 
 @dataclass

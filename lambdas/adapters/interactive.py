@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
@@ -14,6 +14,7 @@ from maskdrop.wire import Facts, ImageResponse, Invocation
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+    from mypy_boto3_sagemaker_runtime.type_defs import InvokeEndpointOutputTypeDef
 
 WAIT_S = 25
 """Read timeout of the client in seconds, including a cold start; there are no retries.
@@ -28,15 +29,25 @@ class SageMakerInteractive:
         self._client, self._name = client, name
 
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
+        body, response = self._invoke(image, "application/octet-stream", CustomAttributes=invocation.to_header())
+        facts, content_type = Facts.from_header(response["CustomAttributes"]), response["ContentType"]
+        if content_type == "application/json" and invocation.options.task != "detect":
+            data = json.loads(body)
+            results = tuple(ResultItem.from_json(one) for one in data.get("results", ()))
+            return ImageResponse(facts, content_type, Result.from_json(data["result"]), results)
+        return ImageResponse(facts, content_type, body)
+
+    def segment_box(self, request: bytes) -> bytes:
+        return self._invoke(request, "application/json")[0]
+
+    def _invoke(self, body: bytes, content_type: str, **attributes: Any) -> tuple[bytes, InvokeEndpointOutputTypeDef]:
+        """Returns the body of the response, and the response. attributes: further parameters of InvokeEndpoint."""
         with translated_errors(EndpointUnavailable, "Invoking the endpoint"):
             try:
                 response = self._client.invoke_endpoint(
-                    EndpointName=self._name,
-                    Body=image,
-                    ContentType="application/octet-stream",
-                    CustomAttributes=invocation.to_header(),
+                    EndpointName=self._name, Body=body, ContentType=content_type, **attributes
                 )
-                body = response["Body"].read()
+                return response["Body"].read(), response
             except ReadTimeoutError as error:
                 raise EndpointStarting(
                     f"The endpoint is starting: no response within {WAIT_S} s. Retry later."
@@ -49,12 +60,6 @@ class SageMakerInteractive:
                 if code_of(error) == "ModelError":
                     raise _container_error(error) from error
                 raise
-        facts, content_type = Facts.from_header(response["CustomAttributes"]), response["ContentType"]
-        if content_type == "application/json" and invocation.options.task != "detect":
-            data = json.loads(body)
-            results = tuple(ResultItem.from_json(one) for one in data.get("results", ()))
-            return ImageResponse(facts, content_type, Result.from_json(data["result"]), results)
-        return ImageResponse(facts, content_type, body)
 
 
 def _container_error(error: ClientError) -> MaskdropError:

@@ -143,16 +143,14 @@ def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Re
         return Response(202, "application/json", reply.to_json(), {"Location": f"jobs/{reply.id}"})
     headers: dict[str, str | list[str]] = {**headers_of(reply.facts)}
     if reply.results and isinstance(reply.file, Result):
-        body = with_urls({"result": reply.file.to_json(), "results": [one.to_json() for one in reply.results]},
-                         storage, link_s=link_s)  # fmt: skip
-        return Response(200, "application/json", body, headers)
+        files = {"result": reply.file.to_json(), "results": [one.to_json() for one in reply.results]}
+        return Response(200, "application/json", with_urls(files, storage, link_s=link_s), headers)
     if isinstance(reply.file, Result):
-        url = storage.link(reply.file.bucket, reply.file.key, seconds=link_s)
-        body = {"result": {**reply.file.to_json(), "url": url}}
-        return Response(303, "application/json", body, headers | {"Location": url})
-    # Powertools serializes a JSON body that is not text.
-    is_json = reply.content_type == "application/json"
-    return Response(200, reply.content_type, reply.file.decode() if is_json else reply.file, headers)
+        data = with_urls({"result": reply.file.to_json()}, storage, link_s=link_s)
+        return Response(303, "application/json", data, headers | {"Location": data["result"]["url"]})
+    # Powertools encodes a body in bytes as base64, but not where the content type is JSON.
+    body = reply.file.decode() if reply.content_type == "application/json" else reply.file
+    return Response(200, reply.content_type, body, headers)
 
 
 def with_urls(data: dict[str, Any], storage: Storage, *, link_s: int) -> dict[str, Any]:
@@ -235,8 +233,19 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
     if prompt := flat.pop("prompt", None):
         options["prompt"] = _json(prompt, '"prompt"')
     if edit := flat.pop("edit", None):
-        options["edit"] = _json(edit, '"edit"') if edit.lstrip().startswith("{") else edit
+        options["edit"] = _edit(edit)
     return {**options, "output": flat}
+
+
+def _edit(text: str) -> Any:
+    """Returns an edit from a flat field: JSON of an object or a string, or the text itself. Raises InvalidOptions."""
+    if text.lstrip().startswith("{"):
+        return _json(text, '"edit"')
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return data if isinstance(data, str) else text
 
 
 def _source(encoded: Any, source: Any) -> bytes | str:

@@ -15,7 +15,7 @@ from typing import Any
 from lambdas.http import cutouts, jobs
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
-from maskdrop.catalog import Engine
+from maskdrop.catalog import PROMPTED_ENGINE, SEGMENTS, Engine, Task
 from maskdrop.errors import (
     AuthFailed,
     BlockedUrl,
@@ -131,15 +131,14 @@ class Operation:
     errors: Errors = ()
 
 
-FILES: dict[str, Schema] = dict.fromkeys(CONTENT_TYPE.values(), FILE)
+RESULTS: Schema = record({"result": ref("Result"), "results": {"type": "array", "items": ref("ResultItem")}})
+FILES: dict[str, Schema] = {**dict.fromkeys(CONTENT_TYPE.values(), FILE), JSON: RESULTS}
+"""The body of a result: a file, or JSON for several results."""
 
 
 def _image_operation(name: str, summary: str, ok: Mapping[str, Schema], description: str = "") -> Operation:
     """Returns the operation of a path that processes one image. ok: the body of the response 200."""
     links = _links("get_job", "delete_job", "retry_job")
-    several: dict[str, Schema] = {
-        JSON: record({"result": ref("Result"), "results": {"type": "array", "items": ref("ResultItem")}})
-    }
     return Operation(
         tag="images",
         name=name,
@@ -153,8 +152,8 @@ def _image_operation(name: str, summary: str, ok: Mapping[str, Schema], descript
         body=_image_bodies(),
         responses={
             200: SuccessResponse(
-                "The result file. Several results are a JSON object with presigned URLs.",
-                {**several, **ok},
+                "The result file. Several results and detections are JSON; results have presigned URLs.",
+                ok,
                 _result_headers(),
             ),
             202: SuccessResponse(
@@ -179,7 +178,12 @@ def operations() -> dict[tuple[str, str], Operation]:
     job_id = _parameter("path", "job_id", JOB_ID)
     links = _links("get_job", "delete_job", "retry_job")
     return {
-        ("post", "/v1/cutouts"): _image_operation("cut_out", "Cut out the subject of one image, synchronously", FILES),
+        ("post", "/v1/cutouts"): _image_operation(
+            "cut_out",
+            "Cut out the subject of one image, synchronously",
+            {**FILES, JSON: {"anyOf": [RESULTS, ref("Detections")]}},
+            "Accepts every task.",
+        ),
         ("post", "/v1/masks"): _image_operation(
             "mask",
             "Segment the subject of one image, synchronously",
@@ -328,6 +332,8 @@ def operations() -> dict[tuple[str, str], Operation]:
             tag="service",
             name="engines",
             summary="List the engines",
+            description=f"Requests with a prompt and without an engine use `{PROMPTED_ENGINE}` for the tasks "
+            f"{', '.join(f'`{task}`' for task in SEGMENTS)}.",
             responses={200: SuccessResponse("The engines.", {JSON: _list_of("engines", _engine())})},
         ),
         ("get", "/v1/presets"): Operation(
@@ -551,7 +557,14 @@ def _webhook() -> Schema:
 
 def _engine() -> Schema:
     prompts = {"type": "array", "items": TEXT}
-    result = {"prompts": prompts, "default": of(bool), "interactive": of(bool)}
+    tasks: Schema = {"type": "array", "items": of(Task)}
+    result: dict[str, Schema] = {
+        "task": {**of(Task), "description": "The main one of `tasks`."},
+        "prompts": prompts,
+        "default": {**of(bool), "description": "Whether `default_for` has tasks."},
+        "default_for": {**tasks, "description": "Tasks of requests that name neither an engine nor a prompt."},
+        "interactive": {**of(bool), "description": "Whether this stage returns results synchronously."},
+    }
     return record({**fields_of(Engine, "factory", "light", "prompts"), **result})
 
 

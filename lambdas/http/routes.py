@@ -19,7 +19,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.http import cutouts, jobs
-from lambdas.http.dialects import rembg, removebg, withoutbg
+from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, methods_at
 from lambdas.http.page import POLICY, page
 from lambdas.observe import logger
@@ -47,7 +47,7 @@ from maskdrop.settings import Settings
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 
-DIALECTS = (removebg, rembg, withoutbg)
+DIALECTS = (removebg, rembg, withoutbg, airplanes, sam)
 ERROR_RESPONSES: dict[str, Callable[[MaskdropError], Response[Any]]] = {
     path: dialect.error_response for dialect in DIALECTS for path in dialect.PATHS
 }
@@ -139,17 +139,25 @@ def new_job(
 
 
 def engines(settings: Settings) -> dict[str, Any]:
-    """Returns the engines. interactive: whether POST /v1/cutouts of this stage returns results synchronously."""
+    """Returns the engines.
+
+    default_for: the tasks of requests that name neither an engine nor a prompt. interactive: whether this stage returns
+    results synchronously.
+    """
+    default_for = {name: [task for task, default in DEFAULT_ENGINE.items() if default == name] for name in ENGINES}
     return {
         "engines": [
             {
                 "name": engine.name,
                 "task": engine.tasks[0],
                 "tasks": engine.tasks,
-                "default": DEFAULT_ENGINE[engine.tasks[0]] == engine.name,
+                "default": bool(default_for[engine.name]),
+                "default_for": default_for[engine.name],
                 "subject": engine.subject,
                 "returns": engine.returns,
                 "prompts": sorted(engine.prompts),
+                "everything": engine.everything,
+                "paid": engine.paid,
                 "interactive": runs_now(engine, settings.interactive_mode),
             }
             for engine in ENGINES.values()

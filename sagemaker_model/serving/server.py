@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from maskdrop.errors import FileTooLarge, Internal, InvalidOptions, QueueFull, UnsupportedFormat
 from maskdrop.options import Options
+from maskdrop.predecessor import is_request, parse
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Bundle, BundleResponse, Facts, Invocation, Outcome
 from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.detectors.base import Detector
@@ -153,12 +154,12 @@ class ModelServer:
         with self._admission.admit(0, bytes_max if size is None else size):
             body = await _read_body(request, bytes_max)
         data = _object(body)
-        if predecessor.IMAGE in data or predecessor.BOX in data:
+        if is_request(data):
             return await self._process_predecessor(data)
         return await self._process_bundle(body)
 
     async def _process_predecessor(self, data: Mapping[str, Any]) -> Response:
-        image, options = predecessor.parse(data)
+        image, options = parse(data)
         with self._admission.admit(1, len(image)):
             cutout = await self._runtime.cut_out(image, options, write=predecessor.write_mask)
         return Response(predecessor.response(cutout.data), media_type="application/json")

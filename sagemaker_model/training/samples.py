@@ -286,8 +286,8 @@ def open_samples(
     boxes, val_boxes = box_source(train, "train"), box_source(val, "val")
     if boxes.names != val_boxes.names:
         raise InvalidData(f"{val} has other classes than {train}: {val_boxes.names}, not {boxes.names}.")
-    if not any(len(record.boxes) for record in val_boxes.records):
-        raise InvalidData(f"{val} has no boxes to validate with.")
+    if all(record.crowd.all() for record in val_boxes.records):
+        raise InvalidData(f"{val} has no boxes to validate with, apart from crowds.")
     return TrainingBoxes(boxes.records, settings), ValidationBoxes(val_boxes.records, settings.side), boxes.names
 
 

@@ -31,7 +31,7 @@ from cli.app import app
 from cli.checks import CHECKS, ESSENTIAL
 from infra.stages import BUNDLE_MAX, IMAGES_PER_SECOND, Bulk, Stage
 from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
-from lambdas.http.dialects import rembg, removebg, withoutbg
+from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import document, operations
 from lambdas.http.routes import DIALECTS
 from lambdas.observe import ERROR_METRICS, JOB_METRICS
@@ -60,6 +60,7 @@ from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.weights.store import known
 from tests.bench.functions import FUNCTIONS
+from tests.load import mix
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -201,6 +202,7 @@ def test_every_task_is_in_every_table() -> None:
             "maskdrop.catalog.ENGINES": {task for engine in ENGINES.values() for task in engine.tasks},
             "the schema of options in the OpenAPI document": schema.option_fields(flat=True)["task"]["enum"][:-1],
             "docs/glossary.md": code_spans(page_text("docs/glossary.md", "| task |")),
+            "tests.load.mix.REQUESTS": mix.REQUESTS,
         },
     )
 
@@ -471,6 +473,11 @@ def test_every_parameter_of_remove_bg_is_documented() -> None:
 
 def test_every_parameter_of_rembg_is_documented() -> None:
     check_rows({*rembg.PARAMETERS, *rembg.IGNORED}, {"the rembg table of docs/vendors.md": _vendor_parameters("rembg")})
+
+
+@pytest.mark.parametrize(("dialect", "heading"), [(airplanes, "Airplane detection"), (sam, "SAM endpoint")])
+def test_every_parameter_of_an_older_system_is_documented(dialect: Any, heading: str) -> None:
+    check_rows(dialect.PARAMETERS, {f"the table {heading} of docs/vendors.md": _vendor_parameters(heading)})
 
 
 def test_every_output_of_withoutbg_is_documented() -> None:

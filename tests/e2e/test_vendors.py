@@ -353,3 +353,27 @@ def test_the_route_of_the_withoutbg_server_returns_a_matte(running: Running, per
     )
     assert response.status_code == 200, response.text
     assert Image.open(io.BytesIO(response.content)).mode == "L"
+
+
+# The two older systems
+
+
+def test_the_sam_endpoint_of_an_older_system_returns_a_mask(running: Running, person: bytes) -> None:
+    payload = {"encode_image": base64.b64encode(person).decode(), "input_box": [100, 20, 450, 500]}
+    response = running.images.http.post("/invocations", json=payload)
+    assert response.status_code == 200, response.text
+    mask = Image.open(io.BytesIO(base64.b64decode(response.json()["mask_image"])))
+    assert (mask.mode, mask.size) == ("RGB", Image.open(io.BytesIO(person)).size)
+    values, counts = np.unique(np.asarray(mask), return_counts=True)
+    assert values.tolist() == [0, 255]
+    assert counts.min() > 0.1 * counts.sum()
+
+
+def test_the_airplane_detector_of_an_older_system_responds_in_its_envelope(running: Running, person: bytes) -> None:
+    """The stack has no trained detector, so that the body of the envelope is the error."""
+    response = running.images.http.post(
+        "/detect-airplane", content=person, headers={"Content-Type": "application/jpeg"}
+    )
+    envelope = response.json()
+    assert (response.status_code, envelope["statusCode"]) == (400, 400)
+    assert json.loads(envelope["body"])["error"]["code"] == "unknown_engine"

@@ -1,4 +1,4 @@
-"""`make load`: runs both kinds of user on the local stack for one minute and writes reports/load.html.
+"""`make load`: runs every kind of user on the local stack for one minute and writes reports/load.html.
 
 Starts a stack if none is running. MASKDROP_STACK: path of a JSON file that describes another stack.
 LOAD_TIME: duration (default: 60s). LOAD_USERS: number of users (default: 8).

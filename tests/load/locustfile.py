@@ -1,6 +1,7 @@
-"""Locust users: one uploads photos to the drop folder and waits for their jobs; the other reads jobs by the API.
+"""Locust users: one uploads photos to the drop folder and waits for their jobs, one requests results synchronously
+(tests/load/mix.py), and one reads jobs by the API.
 
-`make load` runs both for one minute. On another stack:
+`make load` runs them for one minute. On another stack:
     MASKDROP_STACK=my-stack.json locust -f tests/load/locustfile.py
 """
 
@@ -17,9 +18,12 @@ from locust import HttpUser, between, constant, events, task
 from locust.env import Environment
 
 from maskdrop.job import Source, dropped
+from tests.load.mix import INVOCATIONS, REQUESTS, box_request, request_of
 from tests.load.target import target
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*/*.png"))
+
+PHOTO = Path(__file__).parents[2] / "samples" / "default" / "astronaut.png"
 
 TIMEOUT_S = 120
 """Maximum time until a job finishes, in seconds; then it counts as failed.
@@ -99,6 +103,28 @@ class DropFolderUser(StackUser):
             exception=error,
             context={},
         )
+
+
+class ImageUser(StackUser):
+    """Requests a result of each task synchronously, in turn, and a mask in the JSON of an older system."""
+
+    host = "set by the stack file"
+    weight = 1
+    wait_time = between(0.5, 1.5)
+
+    def on_start(self) -> None:
+        super().on_start()
+        self.photo = PHOTO.read_bytes()
+        self.names = itertools.cycle(REQUESTS)
+
+    @task(len(REQUESTS))
+    def request_result(self) -> None:
+        path, payload = request_of(next(self.names), self.photo)
+        self.client.post(path, json=payload, name=path)
+
+    @task
+    def request_mask_of_box(self) -> None:
+        self.client.post(INVOCATIONS, json=box_request(self.photo), name=INVOCATIONS)
 
 
 class ApiUser(StackUser):

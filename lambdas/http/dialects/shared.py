@@ -62,12 +62,17 @@ def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options
     # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
     reply = invoke_now(image, options, settings, services)
     if reply is None:
-        raise EndpointUnavailable(
-            f"No result of the engine {options.engine!r} is available now: the endpoint is starting, or this stage has "
-            "no endpoint for it. Retry later, or create a job (POST /v1/jobs)."
-        )
+        raise unavailable(options.engine)
     add_usage(services.registry, app.context["caller"].owner, now, pictures=1)
     return reply
+
+
+def unavailable(engine: str) -> EndpointUnavailable:
+    """Returns the error of a request whose result is not available now."""
+    return EndpointUnavailable(
+        f"No result of the engine {engine!r} is available now: the endpoint is starting, or this stage has no endpoint "
+        "for it. Retry later, or create a job (POST /v1/jobs)."
+    )
 
 
 def inline_bytes(reply: ImageResponse) -> bytes:

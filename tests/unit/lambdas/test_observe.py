@@ -77,10 +77,14 @@ def test_every_metric_of_a_handler_has_the_dimensions_service_and_stage(
 def test_a_refused_synchronous_request_is_counted(error: MaskdropError, counted: int) -> None:
     names: list[str] = []
     counter: Any = SimpleNamespace(add_metric=lambda name, *_: names.append(name))
-    endpoint: Any = SimpleNamespace(cut_out=_raiser(error))
+    endpoint: Any = SimpleNamespace(
+        cut_out=_raiser(error), segment_box=lambda _: _raiser(error)(b"", Invocation(Options()))
+    )
     with pytest.raises(type(error)):
         CountedEndpoint(endpoint, counter).cut_out(b"photo", Invocation(Options()))
-    assert names == ["CutoutsRefused"] * counted
+    with pytest.raises(type(error)):
+        CountedEndpoint(endpoint, counter).segment_box(b"{}")
+    assert names == ["CutoutsRefused"] * 2 * counted
 
 
 def test_a_refused_submission_is_counted_and_its_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from botocore.session import get_session
 
 from lambdas.adapters.interactive import SageMakerInteractive
 from maskdrop.errors import EndpointStarting, EndpointUnavailable, MaskdropError, UnreadableImage
-from maskdrop.job import Result
+from maskdrop.job import Result, ResultItem
 from maskdrop.options import Options
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Invocation, Overflow
 from tests.fakes import FACTS
@@ -99,6 +99,28 @@ def test_a_result_written_to_s3_is_returned_as_its_location(facts_header: dict[s
     with endpoint(200, body, **facts_header, Content_Type="application/json") as (_, interactive):
         reply = interactive.cut_out(b"a photo", INVOCATION)
     assert (reply.file, reply.facts) == (result, FACTS)
+
+
+def test_a_request_of_an_older_system_is_sent_as_json_without_options() -> None:
+    with endpoint(200, b'{"mask_image": "AAAA"}', Content_Type="application/json") as (server, interactive):
+        assert interactive.segment_box(b'{"input_box": []}') == b'{"mask_image": "AAAA"}'
+    assert server.requests == [("/endpoints/now/invocations", None, b'{"input_box": []}')]
+
+
+def test_several_results_are_returned_as_their_locations(facts_header: dict[str, str]) -> None:
+    union, face = (Result("results", f"results/{name}.png", 4, 3, 9, "ab" * 32, "png") for name in ("all", "face"))
+    item = ResultItem(face, "face", 0.9, (0, 1, 2, 3))
+    body = json.dumps({"result": union.to_json(), "results": [item.to_json()]}).encode()
+    with endpoint(200, body, **facts_header, Content_Type="application/json") as (_, interactive):
+        reply = interactive.cut_out(b"a photo", INVOCATION)
+    assert (reply.file, reply.results) == (union, (item,))
+
+
+def test_detections_are_returned_as_the_file(facts_header: dict[str, str]) -> None:
+    invocation = Invocation(Options.from_json({"task": "detect"}))
+    with endpoint(200, b'{"detections": []}', **facts_header, Content_Type="application/json") as (_, interactive):
+        reply = interactive.cut_out(b"a photo", invocation)
+    assert (reply.file, reply.content_type, reply.results) == (b'{"detections": []}', "application/json", ())
 
 
 def test_an_error_of_the_container_keeps_its_type_and_message() -> None:

@@ -49,8 +49,8 @@ def test_the_object_is_black_on_white_in_the_size_of_the_image(mode: str, file_f
     assert response.status_code == 200, response.text
     assert response.json().keys() == {"mask_image"}
     mask = Image.open(io.BytesIO(base64.b64decode(response.json()["mask_image"])))
-    assert (mask.format, mask.size) == ("PNG", (40, 30))
-    colours = np.asarray(mask.convert("RGB"))
+    assert (mask.format, mask.mode, mask.size) == ("PNG", "RGB", (40, 30))
+    colours = np.asarray(mask)
     assert {tuple(colour) for colour in colours.reshape(-1, 3).tolist()} == {(0, 0, 0), (255, 255, 255)}
     assert (colours[15, 20] == 0).all()
     assert (colours[2, 2] == 255).all()
@@ -63,6 +63,7 @@ IMAGE = encoded("RGB", "PNG")
     ("body", "status", "names"),
     [
         ({"encode_face_image": IMAGE, "input_box": [1, 2, 3, 4]}, 400, "encode_image"),
+        ({"encode_face_image": IMAGE}, 400, "encode_image"),
         ({"encode_image": IMAGE}, 400, "input_box"),
         ({"input_box": [1, 2, 3, 4]}, 400, "encode_image"),
         ({"encode_image": IMAGE, "input_box": [1, 2, 3]}, 422, "four numbers"),
