@@ -35,6 +35,9 @@ CANDIDATES_MAX = 12
 PROMPT_MAX, SEED_MAX = 10_000, 4_294_967_294
 """Maximum characters of a prompt, and the largest seed, of Stability's models on Amazon Bedrock."""
 
+ROUNDING = 1e-6
+"""Pixels below a whole number that are only the rounding error of a scale."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditorModel:
@@ -55,18 +58,27 @@ class EditorModel:
     pixels_max: int
     side_max: int
     side_min: int
-    aspect_max: float = 1000.0
+    aspect_max: float = math.inf
     prompt_max: int
     seed_max: int
     usd_per_image: float
 
+    @property
+    def ratio_max(self) -> float:
+        """Maximum of the longer side of an image divided by the shorter one."""
+        return min(self.aspect_max, self.side_max / self.side_min, self.pixels_max / self.side_min**2)
+
     def fit(self, width: int, height: int) -> tuple[int, int] | None:
         """Width and height of an image within the limits, of the same aspect ratio; None where no size has it."""
-        scale = min(1.0, self.side_max / max(width, height), math.sqrt(self.pixels_max / (width * height)))
-        scale = max(scale, self.side_min / min(width, height))
-        fitted = round(width * scale), round(height * scale)
-        within = max(fitted) <= self.side_max and fitted[0] * fitted[1] <= self.pixels_max
-        return fitted if within else None
+        short, long = sorted((width, height))
+        if long > self.ratio_max * short:
+            return None
+        scale = min(1.0, self.side_max / long, math.sqrt(self.pixels_max / (width * height)))
+        scale = max(scale, self.side_min / short)
+        # Rounded down: two sides that are rounded up may have more pixels than the limit.
+        short = max(self.side_min, math.floor(short * scale + ROUNDING))
+        long = min(math.floor(long * scale + ROUNDING), math.floor(short * self.ratio_max), self.pixels_max // short)
+        return (short, long) if width <= height else (long, short)
 
 
 EDITORS: dict[EditorName, EditorModel] = {

@@ -38,8 +38,8 @@ def edit_files(rgb: Pixels, alpha: Pixels, editor: EditorModel) -> EditFiles:
     size = editor.fit(width, height)
     if size is None:
         raise EditRefused(
-            f"The editor does not accept an image of {width} x {height} pixels: its sides must have at least "
-            f"{editor.side_min} and at most {editor.side_max} pixels."
+            f"The editor does not accept an image of {width} x {height} pixels: its longer side may be at most "
+            f'{editor.ratio_max:g} times the shorter one. Crop the image, or use "output.background".'
         )
     mask = np.where(resized(alpha, size) >= 128, np.uint8(255), np.uint8(0))
     if not mask.any():
