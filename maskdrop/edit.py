@@ -161,8 +161,8 @@ class Edit:
     @classmethod
     def from_json(cls, data: Any) -> Edit:
         """`data` is a text, or an object with FIELDS; "prompts" and "seeds" may be a single value. Raises
-        InvalidOptions, and OptionsConflict for more than CANDIDATES_MAX candidates or
-        TEXTS_MAX bytes of prompts."""
+        InvalidOptions, and OptionsConflict for more than CANDIDATES_MAX candidates or TEXTS_MAX bytes
+        of prompts."""
         data = {"prompts": data} if isinstance(data, str) else data
         if not isinstance(data, dict) or set(data) - set(FIELDS):
             raise InvalidOptions(f'"edit" must be a text, or an object with the fields {", ".join(FIELDS)}.', "edit")

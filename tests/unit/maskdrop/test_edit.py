@@ -66,7 +66,7 @@ EVENT_MAX = 256 * 1024
 def test_every_accepted_edit_fits_into_an_event_and_a_bundle(texts: list[str], seeds: int, times: int) -> None:
     try:
         edit = Edit.from_json({"prompts": [text * times for text in texts], "seeds": list(range(seeds))})
-    except OptionsConflict:
+    except (InvalidOptions, OptionsConflict):  # a blank text, or too many of them
         return
     assert Edit.from_json(edit.to_json()) == edit
     candidates = [Candidate(n, text, seed, "m" * 60, 0.07) for n, (text, seed) in enumerate(edit.candidates, 1)]
