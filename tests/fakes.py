@@ -337,8 +337,7 @@ class FakeInteractive:
             results = (ResultItem(one, label, 0.9, subject.box) for one, label in zip(own, self.instances, strict=True))
             return ImageResponse(facts, "application/json", union, tuple(results))
         if overflow is None or len(self.result) <= overflow.bytes_max:
-            kind = "application/json" if options.task == "detect" else CONTENT_TYPE[options.output.format]
-            return ImageResponse(facts, kind, self.result)
+            return ImageResponse(facts, CONTENT_TYPE[options.output.format], self.result)
         place = Result(overflow.bucket, overflow.key, 640, 480, len(self.result), "ab" * 32, options.output.format)
         return ImageResponse(facts, "application/json", place)
 
