@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from maskdrop.colours import NAMES
-from maskdrop.grammar import DECIMALS, NUMBER, TO_100, percent, several, text_of
+from maskdrop.grammar import DECIMALS, NUMBER, TO_100, is_unicode, percent, several, text_of
 from maskdrop.studio import ALIASES, BACKDROPS
 
 Fit = Literal["cover", "contain"]
@@ -198,7 +198,7 @@ def _image(fields: dict[str, Any]) -> BackgroundImage:
     """An image from its JSON form."""
     if not {"bucket", "key"} <= set(fields) <= {"bucket", "key", "fit", "position", "fill"}:
         raise ValueError
-    if not all(isinstance(part, str) and part for part in fields.values()):
+    if not all(isinstance(part, str) and part and is_unicode(part) for part in fields.values()):
         raise ValueError
     place = position(fields.get("position", "center")) or Position()
     fill = colour(fields["fill"].strip().lower()) if "fill" in fields else None

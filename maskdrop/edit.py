@@ -7,11 +7,13 @@ generated images beside them; the container then composes each candidate with th
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from maskdrop.errors import InvalidOptions, OptionsConflict
+from maskdrop.grammar import is_unicode
 from maskdrop.record import Decimals, Record
 
 Change = Literal["background", "subject"]
@@ -34,6 +36,10 @@ CANDIDATES_MAX = 12
 
 PROMPT_MAX, SEED_MAX = 10_000, 4_294_967_294
 """Maximum characters of a prompt, and the largest seed, of Stability's models on Amazon Bedrock."""
+
+TEXTS_MAX = 60_000
+"""Maximum bytes of the prompts of all candidates and the negative prompt as JSON. A finished job has each prompt up to
+three times; an event on EventBridge has at most 256 KB, and an item in DynamoDB 400 KB."""
 
 ROUNDING = 1e-6
 """Pixels below a whole number that are only the rounding error of a scale."""
@@ -155,7 +161,8 @@ class Edit:
     @classmethod
     def from_json(cls, data: Any) -> Edit:
         """`data` is a text, or an object with FIELDS; "prompts" and "seeds" may be a single value. Raises
-        InvalidOptions, and OptionsConflict for more than CANDIDATES_MAX candidates."""
+        InvalidOptions, and OptionsConflict for more than CANDIDATES_MAX candidates or TEXTS_MAX bytes
+        of prompts."""
         data = {"prompts": data} if isinstance(data, str) else data
         if not isinstance(data, dict) or set(data) - set(FIELDS):
             raise InvalidOptions(f'"edit" must be a text, or an object with the fields {", ".join(FIELDS)}.', "edit")
@@ -164,7 +171,8 @@ class Edit:
         change: Any = data.get("change") or "background"
         if not prompts or not all(map(_is_text, prompts)) or not _is_text(negative, characters_min=0):
             raise InvalidOptions(
-                f'"edit.prompts" and "edit.negative_prompt" must be texts of 1 to {PROMPT_MAX:,} characters.', "edit"
+                f'"edit.prompts" and "edit.negative_prompt" must be texts of 1 to {PROMPT_MAX:,} Unicode characters.',
+                "edit",
             )
         if not seeds or not all(map(_is_seed, seeds)):
             raise InvalidOptions(f'"edit.seeds" must be integers from 0 to {SEED_MAX}; got {seeds!r:.80}.', "edit")
@@ -173,13 +181,20 @@ class Edit:
         edit = cls(
             tuple(dict.fromkeys(text.strip() for text in prompts)),
             negative.strip(),
-            tuple(dict.fromkeys(seeds)),
+            tuple(dict.fromkeys(map(int, seeds))),
             change,
         )
         if len(edit.candidates) > CANDIDATES_MAX:
             raise OptionsConflict(
                 f'"edit" must have at most {CANDIDATES_MAX} candidates (prompts times seeds); got '
                 f"{len(edit.candidates)}.",
+                "edit",
+            )
+        texts = [edit.negative_prompt, *(prompt for prompt, _ in edit.candidates)]
+        if (size := len(json.dumps(texts))) > TEXTS_MAX:
+            raise OptionsConflict(
+                f'"edit" must have at most {TEXTS_MAX:,} bytes of prompts for all candidates, as JSON; got {size:,}. '
+                "Use shorter prompts, or several jobs.",
                 "edit",
             )
         return edit
@@ -229,8 +244,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _is_text(value: Any, characters_min: int = 1) -> bool:
-    return isinstance(value, str) and characters_min <= len(value.strip()) <= PROMPT_MAX
+    return isinstance(value, str) and characters_min <= len(value.strip()) <= PROMPT_MAX and is_unicode(value)
 
 
 def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEED_MAX
+    """Whether a JSON number is a seed. In JSON Schema, 1.0 is an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= SEED_MAX and int(value) == value

@@ -112,6 +112,8 @@ class _Work:
             self.filtered[number] = item["filtered"]
             return True
         if self.services.storage.head(self.settings.results, candidate_key(self.job.id, number)) is None:
+            if "model" in item:  # its object was deleted, with the job or by an operator: it is generated again
+                self.services.registry.delete("edit", self._name(number))
             return False
         editor = EDITORS[self.settings.editor]  # the item may be missing: the invocation crashed before it wrote it
         price = item.get("microusd", microusd(self.services.editor.usd_per_image))

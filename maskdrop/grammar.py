@@ -21,6 +21,11 @@ def text_of(value: Any) -> str:
     return value.strip()
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded. JSON may contain single surrogates, such as "\\ud800", which have no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def percent(text: str, minimum: float = 0, maximum: float = 100) -> float:
     """Returns the number of a text such as "12.5%" between the limits, in percent."""
     found = _PERCENT.fullmatch(text)

@@ -15,6 +15,9 @@ from sagemaker_model.imaging.pixels import Pixels
 
 Floats = NDArray[np.float32]
 
+LISTED_MAX = 30
+"""Labels that an error message lists."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
@@ -63,3 +66,9 @@ class Detector(Protocol):
         detector's own threshold. masks: also returns masks, where the detector can. Raises Unavailable where a service
         cannot be reached.
         """
+
+
+def listed(labels: Collection[str]) -> str:
+    """Returns the first labels for an error message, and the number of the others."""
+    names = ", ".join(list(labels)[:LISTED_MAX]) or "none"
+    return names if len(labels) <= LISTED_MAX else f"{names} and {len(labels) - LISTED_MAX} more"

@@ -13,7 +13,7 @@ import numpy as np
 from maskdrop.catalog import ENGINES
 from maskdrop.catalog import Engine as Row
 from maskdrop.errors import UnknownLabel
-from sagemaker_model.detectors.base import Detections, Detector
+from sagemaker_model.detectors.base import Detections, Detector, listed
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.weights.store import NotInstalled
 
@@ -59,10 +59,10 @@ class Labels:
             names = (name for name, one in self._detectors.items() if knows(one, label))
             name = next(names, None)
             if name is None:
-                known = ", ".join(self._listed()) or "none"
                 raise UnknownLabel(
-                    f"No detector of this server knows the label {label!r:.80}; known labels: {known}. Other labels "
-                    "need your own detector or Amazon Rekognition (the stage's option rekognition, or --rekognition)."
+                    f"No detector of this server knows the label {label!r:.80}; known labels: "
+                    f"{listed(self._listed())}. Other labels need your own detector or Amazon Rekognition (the stage's option rekognition, or "
+                    "--rekognition)."
                 )
             groups.setdefault(name, []).append(label)
         return groups

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from maskdrop.prompt import Point, Prompt, Prompts
+from maskdrop.errors import InvalidPrompt
+from maskdrop.prompt import MARKS_MAX, Point, Prompt, Prompts
 from sagemaker_model.detectors.base import Detections, Detector
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 
 INSTANCES_MAX = 64
-"""Maximum instances of one prompt. Each may become a file, which takes about 0.1 s at 12 MP."""
+"""Maximum instances of one label, and maximum results of one image. Each may become a file, which takes about 0.1 s at
+12 MP."""
 
 DETECTOR_MASK = "fallback_engine: no weights of sam2 or sam are installed; the mask is the detector's own."
 """Warning of a result with a mask of the detector."""
@@ -52,14 +53,15 @@ class Targets:
 def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool = False) -> Targets:
     """Returns the targets of `rgb`, HxWx3 uint8: labels become the boxes that `detector` finds.
 
-    masks: also requests masks, for engines that segment a box badly. Raises what `detector.detect` raises.
+    masks: also requests masks, for engines that segment a box badly. Raises what `detector.detect` raises, and
+    InvalidPrompt for more than MARKS_MAX targets.
     """
     found = _detect(rgb, prompts, detector, masks=masks)
     targets: dict[str, list[Target]] = {"keep": [], "ignore": []}
     warnings = [warning for one in found.values() for warning in one.warnings]
     cost_usd = sum(one.cost_usd for one in found.values())
     for prompt in prompts:
-        instances = _instances(prompt, found[prompt.min_confidence]) if prompt.label else [Target(prompt)]
+        instances = _instances(prompt, found[prompt.min_confidence is None]) if prompt.label else [Target(prompt)]
         if not instances:
             warnings.append(f"label_not_found: found no {prompt.label!r} in the image.")
         if len(instances) > INSTANCES_MAX:
@@ -68,20 +70,24 @@ def find_targets(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bo
                 "the highest confidence are used."
             )
         targets[prompt.mode] += instances[:INSTANCES_MAX]
+    if sum(map(len, targets.values())) > MARKS_MAX:
+        raise InvalidPrompt(
+            f"The labels of the prompts select more than {MARKS_MAX:,} instances: use fewer prompts, or a higher "
+            '"min_confidence".'
+        )
     return Targets(tuple(targets["keep"]), tuple(targets["ignore"]), bool(prompts), tuple(warnings), cost_usd)
 
 
-def _detect(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool) -> dict[float | None, Detections]:
-    """Returns the detections by `min_confidence`: one call finds all labels of one confidence."""
-    labels: dict[float | None, list[str]] = defaultdict(list)
-    for prompt in prompts:
-        if prompt.label and prompt.label not in labels[prompt.min_confidence]:
-            labels[prompt.min_confidence].append(prompt.label)
+def _detect(rgb: Pixels, prompts: Prompts, detector: Detector, *, masks: bool) -> dict[bool, Detections]:
+    """Returns the detections by whether the prompts have a `min_confidence`: at most two calls, which may cost money.
+    One finds labels by the detector's own threshold, the other by the lowest confidence of the prompts."""
     found = {}
-    for percent, wanted in labels.items():
-        if wanted:
-            lowest = 0.0 if percent is None else max(percent / 100, CONFIDENCE_MIN)
-            found[percent] = detector.detect(rgb, wanted, lowest, masks=masks)
+    for own in (True, False):
+        group = [prompt for prompt in prompts if prompt.label and (prompt.min_confidence is None) is own]
+        if group:
+            lowest = 0.0 if own else max(min(prompt.min_confidence or 0.0 for prompt in group) / 100, CONFIDENCE_MIN)
+            labels = list(dict.fromkeys(prompt.label for prompt in group))
+            found[own] = detector.detect(rgb, labels, lowest, masks=masks)
     return found
 
 
@@ -91,6 +97,8 @@ def _instances(prompt: Prompt, found: Detections) -> list[Target]:
     for index, label in enumerate(found.labels):
         box = tuple(float(value) for value in found.boxes[index])
         if label.casefold() != prompt.label.casefold() or not _selects(prompt.points, box):
+            continue
+        if float(found.scores[index]) < (prompt.min_confidence or 0.0) / 100:
             continue
         inside = tuple(point for point in prompt.points if _contains(box, point))
         mask = found.masks[index] if found.masks else None

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from maskdrop.errors import UnknownLabel
-from sagemaker_model.detectors.base import Detections, Floats
+from maskdrop.prompt import LABEL_MAX
+from sagemaker_model.detectors.base import Detections, Floats, listed
 from sagemaker_model.detectors.suppression import suppress
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.imaging.letterbox import letterboxed
@@ -29,6 +30,10 @@ INPUT_NAME, BOXES_NAME, SCORES_NAME = "picture", "boxes", "scores"
 
 SCORE_MIN = 0.3
 """Lowest score without `min_confidence`: the previous system's threshold in its page. Evaluation passes a lower one."""
+
+
+SIDE_MAX = 4096
+"""Maximum side of the network's input in pixels: 0.2 GB as float32."""
 
 
 class Trained:
@@ -51,7 +56,9 @@ class Trained:
             self.labels, self._side = _metadata(self._session)
             boxes, scores = self._run(np.full((self._side, self._side, 3), 128, np.uint8))
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            raise InvalidWeights(f"{path} is not a detector that `maskdrop export` wrote: export it again.") from error
+            raise InvalidWeights(
+                f"{path} is not a detector that `maskdrop export` wrote: {error!s:.300} Export it again."
+            ) from error
         shapes = boxes.shape[1:], scores.shape[1:]
         if shapes != ((4,), (len(self.labels),)) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             raise InvalidWeights(f"{path} returns invalid boxes for a grey image: train it longer and export it again.")
@@ -76,10 +83,11 @@ class Trained:
 
     def _columns(self, labels: Collection[str]) -> list[int]:
         """Returns the indexes of these labels, in any letter case; of all without labels. Raises UnknownLabel."""
-        index = {label.casefold(): number for number, label in enumerate(self.labels or ())}
+        known = self.labels or ()
+        index = {label.casefold(): number for number, label in enumerate(known)}
         if unknown := [label for label in labels if label.casefold() not in index]:
             raise UnknownLabel(
-                f"The detector does not know the label {unknown[0]!r:.80}; known labels: {', '.join(index)}."
+                f"The detector does not know the label {unknown[0]!r:.80}; known labels: {listed(known)}."
             )
         return sorted({index[label.casefold()] for label in labels}) or list(range(len(index)))
 
@@ -98,6 +106,10 @@ def _metadata(session: Any) -> tuple[tuple[str, ...], int]:
     """Returns labels and side. Raises KeyError, ValueError for a file without them."""
     metadata = session.get_modelmeta().custom_metadata_map
     names, side = tuple(json.loads(metadata["names"])), int(metadata["side"])
-    if not names or not all(isinstance(name, str) for name in names) or side < 1:
-        raise ValueError(f"names {names}, side {side}")
+    if not names or not all(isinstance(name, str) and 1 <= len(name) <= LABEL_MAX for name in names):
+        raise ValueError(f"A label must have 1 to {LABEL_MAX} characters; got {names!r:.200}.")
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError("Two labels are equal but for their letter case.")
+    if not 1 <= side <= SIDE_MAX:
+        raise ValueError(f"The side must be 1 to {SIDE_MAX} pixels; got {side}.")
     return names, side

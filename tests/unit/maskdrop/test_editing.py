@@ -190,6 +190,18 @@ def test_an_image_that_was_stored_before_a_crash_is_not_paid_again() -> None:
     assert done.candidates[0] == Candidate(1, "a beach", 0, "local", PRICE)
 
 
+def test_an_image_that_was_deleted_is_generated_again() -> None:
+    """A late duplicate of the upload's event creates a deleted job again; its registry items have not expired."""
+    job = a_job()
+    world = a_world(job)
+    Deliveries(world).run(job)
+    world.jobs.records[job.id] = job
+    del world.storage.objects[RESULTS, candidate_key(job.id, 2)]
+    done = Deliveries(world, now=NOW + timedelta(hours=1)).run(job)
+    assert [one.prompt for one in world.editor.requests] == [*PROMPTS, "a forest"]
+    assert (done.stage, len(done.candidates)) == ("compose", 3)
+
+
 def test_a_delivery_drops_its_message_where_another_one_generates_the_candidate() -> None:
     job = a_job()
     world = a_world(job)

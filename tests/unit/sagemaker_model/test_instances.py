@@ -17,6 +17,7 @@ from maskdrop.edit import EDITORS
 from maskdrop.errors import EditRefused, InvalidPrompt, MaskEmpty, MaskFull, UnknownLabel
 from maskdrop.options import Options
 from maskdrop.prompt import Prompts
+from sagemaker_model import cutout as cutout_module
 from sagemaker_model.cutout import Cutout, compose_candidates, cut_out, detect_objects
 from sagemaker_model.engines.base import Alpha
 from sagemaker_model.imaging.pixels import Pixels
@@ -93,6 +94,28 @@ def test_a_label_that_is_not_found_is_an_empty_result_with_warnings() -> None:
 def test_a_label_that_no_detector_knows_is_an_error() -> None:
     with pytest.raises(UnknownLabel):
         cut_out(PHOTO, Options.from_json({"prompt": {"label": "face"}}), Boxes(), LIMITS)
+
+
+def test_a_large_image_has_fewer_results_of_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutout_module, "RESULT_PIXELS_MAX", 100 * 200)
+    cutout = process(task="mask", prompt={"label": "face"}, instances="each")
+    assert [part.box for part in cutout.parts] == [(10, 10, 60, 60)]
+    assert np.array_equal(pixels(cutout.data) > 0, pixels(process(task="mask", prompt={"label": "face"}).data) > 0)
+    assert [warning.split(":")[0] for warning in cutout.warnings if "instances" in warning] == ["instances_omitted"]
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 1, 1]] * 65, [[0, 0, 200, 100]] * 17])
+def test_boxes_that_take_too_long_without_sam_are_refused(boxes: list[list[int]]) -> None:
+    with pytest.raises(InvalidPrompt, match="at most 64 boxes"):
+        process(prompt=[{"box": box} for box in boxes])
+    assert process(engine="grabcut", prompt=[{"box": box} for box in boxes]).data
+
+
+def test_an_aspect_ratio_beyond_that_of_the_editor_is_refused_before_it_is_paid() -> None:
+    wide = cv2.imencode(".png", np.zeros((10, 40, 3), np.uint8))[1].tobytes()
+    options = Options.from_json({"task": "replace", "prompt": {"box": [1, 1, 9, 9]}, "edit": "a beach"})
+    with pytest.raises(EditRefused, match=r"at most 2\.5 times"):
+        cut_out(wide, options, Boxes(), LIMITS, editor=EDITORS["stability"])
 
 
 def test_detections_are_json_with_boxes_in_pixels() -> None:

@@ -57,3 +57,10 @@ def test_an_instance_keeps_its_mask_beside_one_without() -> None:
     both = merged([with_mask, without])
     assert both.labels == ("face", "person")
     assert both.masks == (None, with_mask.masks[0])
+
+
+def test_an_error_lists_some_of_many_labels() -> None:
+    many = Labels({"detector": FakeDetector(labels=tuple(f"class {number}" for number in range(1203)))})
+    with pytest.raises(UnknownLabel, match="and 1173 more") as error:
+        many.detect(np.zeros((2, 2, 3), np.uint8), ["unicorn"])
+    assert len(str(error.value)) < 600

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import Prompt, prompts_from_json
 from sagemaker_model.detectors.targets import INSTANCES_MAX, Targets, find_targets, union, without
 from sagemaker_model.engines.base import Alpha
@@ -76,6 +77,14 @@ def test_all_labels_of_one_confidence_are_one_call_and_its_price_counts_once() -
     assert found.cost_usd == pytest.approx(0.002)
 
 
+def test_prompts_with_many_confidences_are_one_call_and_each_keeps_its_own() -> None:
+    detector = FakeDetector((("face", 0.9, LEFT), ("face", 0.6, RIGHT)), cost_usd=0.001)
+    found = targets_of([{"label": "face", "min_confidence": percent} for percent in (50, 70, 95)], detector)
+    assert [call[:2] for call in detector.calls] == [(("face",), 0.5)]
+    assert [target.prompt.box for target in found.keep] == [LEFT, RIGHT, LEFT]
+    assert found.cost_usd == pytest.approx(0.001)
+
+
 def test_boxes_and_points_of_the_caller_call_no_detector() -> None:
     detector = FakeDetector()
     found = targets_of([{"box": [1, 2, 3, 4]}, {"points": [[5, 6]]}], detector)
@@ -87,6 +96,12 @@ def test_the_number_of_instances_is_bounded_and_reported() -> None:
     found = targets_of({"label": "face"}, FakeDetector(many))
     assert len(found.keep) == INSTANCES_MAX
     assert found.warnings[0].startswith("instances_omitted: found 67")
+
+
+def test_the_number_of_instances_of_all_prompts_together_is_bounded() -> None:
+    many = tuple(("face", 0.5, (float(x), 0.0, x + 1.0, 1.0)) for x in range(INSTANCES_MAX))
+    with pytest.raises(InvalidPrompt, match="1,000 instances"):
+        targets_of([{"label": "face", "min_confidence": percent} for percent in range(16)], FakeDetector(many))
 
 
 def test_without_prompts_there_are_no_targets() -> None:

@@ -85,7 +85,7 @@ def test_an_image_of_one_pixel_has_boxes_inside_it(detector: Trained) -> None:
 def test_labels_are_found_in_any_letter_case(detector: Trained) -> None:
     assert detector.detect(image(64, 64), ["AIRPLANE"]).labels == ("airplane", "airplane")
     assert detector.detect(image(64, 64), ["zebra", "Zebra"]).labels == ("Zebra",)
-    with pytest.raises(UnknownLabel, match=r"'dog'.*zebra, airplane"):
+    with pytest.raises(UnknownLabel, match=r"'dog'.*Zebra, airplane"):
         detector.detect(image(64, 64), ["airplane", "dog"])
 
 
@@ -114,3 +114,21 @@ def test_a_file_with_another_number_of_classes_or_invalid_boxes_is_invalid(tmp_p
     for folder in ("names", "boxes"):
         with pytest.raises(InvalidWeights, match="grey image"):
             Trained().setup("cpu", tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"names": f'["{"a" * 65}", "b"]'}, "64 characters"),
+        ({"names": '["", "b"]'}, "64 characters"),
+        ({"names": '["Zebra", "zebra"]'}, "letter case"),
+        ({"side": "100000000"}, "4096 pixels"),
+        ({"side": "0"}, "4096 pixels"),
+    ],
+)
+def test_metadata_that_a_label_or_the_memory_cannot_hold_are_refused(
+    tmp_path: Path, metadata: dict[str, str], message: str
+) -> None:
+    install(tmp_path, METADATA | metadata)
+    with pytest.raises(InvalidWeights, match=message):
+        Trained().setup("cpu", tmp_path)

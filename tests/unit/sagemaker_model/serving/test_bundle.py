@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,6 +11,7 @@ from maskdrop.edit import Candidate
 from maskdrop.errors import EmptyFile, FileTooLarge, SourceMissing, SourceReplaced, StorageUnavailable
 from maskdrop.job import Source, Subject
 from maskdrop.options import Options
+from maskdrop.prompt import LABEL_MAX
 from maskdrop.wire import Destination, Item
 from sagemaker_model.cutout import Cutout, Part
 from sagemaker_model.imaging.edits import EditFiles
@@ -27,6 +31,27 @@ def new_writer(storage: FakeStorage, item: Item = ITEM) -> ResultWriter:
     writer = ResultWriter(item, storage)
     assert writer.existing() is None
     return writer
+
+
+class Crash(Exception):
+    """The container ends."""
+
+
+class Crashing(FakeStorage):
+    """Ends at its `step`-th write, before or after it."""
+
+    def __init__(self, step: int, *, after: bool) -> None:
+        super().__init__()
+        self.step, self.after = step, after
+
+    def write(self, *args: Any) -> bool:
+        self.step -= 1
+        if self.step == 0 and not self.after:
+            raise Crash
+        written = super().write(*args)
+        if self.step == 0:
+            raise Crash
+        return written
 
 
 def another(**changes: object) -> Item:
@@ -85,6 +110,43 @@ def test_the_metadata_fit_into_s3_with_long_warnings() -> None:
     stored, _ = storage.objects["results", "results/a.jpg.png"]
     assert sum(len(name) + len(value) for name, value in stored.metadata.items()) <= 2048
     assert all(value.isascii() for value in stored.metadata.values())
+
+
+def test_the_metadata_of_an_instance_fit_into_s3_with_the_longest_label() -> None:
+    storage = FakeStorage()
+    part = Part(b"part", 99_999, 99_999, "\U0001f600" * LABEL_MAX, 0.123456, (99_999, 99_999, 99_999, 99_999))
+    new_writer(storage).write(replace(CUTOUT, parts=(part,)))
+    stored, _ = storage.objects["results", "results/a.jpg/1.png"]
+    assert sum(len(name) + len(value) for name, value in stored.metadata.items()) <= 2048
+    assert ResultWriter(ITEM, storage).existing()
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_write_of_two_photos_at_one_key_mixes_no_results(step: int, after: bool) -> None:
+    """An older photo has three instances, a newer one two. Each is processed again after a crash, in both orders."""
+    older, newer = another(sequencer="09"), ITEM
+    cutouts = {
+        one.id: replace(
+            CUTOUT, data=one.id.encode(), parts=tuple(Part(f"{one.id} {i}".encode(), 1, 1) for i in range(n))
+        )
+        for one, n in ((older, 3), (newer, 2))
+    }
+    for order in ([older, newer], [newer, older]):
+        storage = Crashing(step, after=after)
+        for item in [*order, *order]:
+            with suppress(SourceReplaced, Crash):
+                writer = ResultWriter(item, storage)
+                if writer.existing() is None:
+                    writer.write(cutouts[item.id])
+        outcome = ResultWriter(newer, storage).existing()
+        assert outcome
+        assert outcome.result
+        for result in (outcome.result, *(one.result for one in outcome.results)):
+            stored, body = storage.objects[result.bucket, result.key]
+            assert stored.metadata[JOB] == newer.id
+            assert hashlib.sha256(body).hexdigest() == result.sha256
+        assert len(outcome.results) == 2
 
 
 def test_the_result_of_a_newer_photo_is_not_replaced() -> None:
