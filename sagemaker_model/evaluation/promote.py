@@ -143,10 +143,13 @@ def _run_entry(run: Run) -> dict[str, Any]:
 
 def weights_for(row: catalog.Engine, file: Path) -> Weights:
     """Returns the row of weights.toml that an engine's weights file replaces, by suffix. Raises InvalidWeights."""
-    matches = [one for one in known().values() if one.engine == row.name and Path(one.file).suffix == file.suffix]
+    files = [one for one in known().values() if one.engine == row.name]
+    matches = [one for one in files if Path(one.file).suffix == file.suffix]
     if len(matches) != 1:
+        accepted = ", ".join(one.file for one in files) or "none"
         raise InvalidWeights(
-            f"The engine {row.name!r} must have exactly one weights file named *{file.suffix}; it has {len(matches)}."
+            f"{file.name} must have the suffix of exactly one weights file of the engine {row.name!r}, which has: "
+            f"{accepted}."
         )
     return matches[0]
 
