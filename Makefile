@@ -38,7 +38,7 @@ test: $(DEV) $(MODELS) ## Run all tests: unit, contract and infra, beside them t
 	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 test-units test-models
 	@$(VENV)/bin/python -m pytest tests/e2e
 
-test-units: $(DEV)
+test-units: $(DEV) ## Run the unit, contract and infra tests without torch
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra
 
 # The files that it leaves out take more than half of the CPU time of the unit and contract tests: the conformance tests of

@@ -135,7 +135,7 @@ def test_a_failed_installation_is_not_recorded(data: Path, tmp_path: Path) -> No
 
 def test_weights_for_matches_engine_and_file_suffix() -> None:
     assert weights_for(catalog.ENGINES["selfie"], Path("better.tflite")).name == "selfie"
-    with pytest.raises(InvalidWeights, match="which has: selfie_segmentation.tflite"):
+    with pytest.raises(InvalidWeights, match=r"which has: selfie_segmentation\.tflite"):
         weights_for(catalog.ENGINES["selfie"], Path("better.onnx"))
-    with pytest.raises(InvalidWeights, match="sam_vit_b_01ec64.pth"):
+    with pytest.raises(InvalidWeights, match=r"sam_vit_b_01ec64\.pth"):
         weights_for(catalog.ENGINES["sam"], Path("better.pth"))
