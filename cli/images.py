@@ -200,7 +200,7 @@ def replace(
         paint = None
         if options.edit:
             paint = paint_of(editor, max_usd, region)
-            print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos)))
+            print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos), options.edit.change))
         _process(photos, options, out, folder, image, paint, rekognition=rekognition, as_json=as_json)
 
 

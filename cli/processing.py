@@ -20,7 +20,7 @@ from lambdas.adapters.editors.local import LocalEditor
 from local.account import region_of_environment
 from local.config import LocalError
 from maskdrop import catalog
-from maskdrop.edit import EDITORS, Edit, EditorModel, EditorName
+from maskdrop.edit import EDITORS, Change, Edit, EditorModel, EditorName
 from maskdrop.editing import CALL_S
 from maskdrop.errors import EditFiltered, EditorUnavailable, SpendingCapReached
 from maskdrop.options import Options
@@ -60,13 +60,13 @@ class Paint:
     usd_max: float
     sleep: Callable[[float], None] = time.sleep
 
-    def check(self, prompts: Iterable[str], images: int) -> float:
+    def check(self, prompts: Iterable[str], images: int, change: Change = "background") -> float:
         """Returns the price of that many images in US dollars, before anything is paid.
 
         Raises TextNotSupported, and SpendingCapReached for a price above `usd_max`.
         """
         for prompt in prompts:
-            self.editor.check(prompt)
+            self.editor.check(prompt, change)
         price = images * self.editor.usd_per_image
         if price > self.usd_max:
             raise SpendingCapReached(

@@ -14,6 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.environment import settings
+from maskdrop.edit import Change
 from maskdrop.errors import EndpointStarting, InputError, MaskdropError, Unavailable
 from maskdrop.job import Job, State
 from maskdrop.services import EditedImage, Editor, EditRequest, Endpoint, Events, Interactive
@@ -136,8 +137,8 @@ class CountedEditor:
         self._editor, self._metrics = editor, metrics
         self.usd_per_image = editor.usd_per_image
 
-    def check(self, prompt: str) -> None:
-        self._editor.check(prompt)
+    def check(self, prompt: str, change: Change = "background") -> None:
+        self._editor.check(prompt, change)
 
     def edit(self, request: EditRequest) -> EditedImage:
         try:

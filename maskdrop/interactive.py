@@ -51,7 +51,7 @@ def cut_out_now(
 def check_edit(options: Options, services: Services) -> None:
     """Raises TextNotSupported for an edit that the editor of the stage cannot generate."""
     for prompt in options.edit.prompts if options.edit else ():
-        services.editor.check(prompt)
+        services.editor.check(prompt, options.edit.change if options.edit else "background")
 
 
 def invoke_now(

@@ -223,8 +223,8 @@ class Editor(Protocol):
 
     usd_per_image: float
 
-    def check(self, prompt: str) -> None:
-        """Raises TextNotSupported for a text that this editor cannot generate."""
+    def check(self, prompt: str, change: Change = "background") -> None:
+        """Raises TextNotSupported for a text that this editor cannot generate in this part of an image."""
 
     def edit(self, request: EditRequest) -> EditedImage:
         """Generates one image. Raises EditorUnavailable (also while the circuit breaker is open), EditFiltered,

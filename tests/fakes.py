@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from lambdas.adapters.queue import Message
-from maskdrop.edit import PREVIOUS_STAGE, Candidate, Stage
+from maskdrop.edit import PREVIOUS_STAGE, Candidate, Change, Stage
 from maskdrop.errors import (
     EndpointUnavailable,
     ErrorInfo,
@@ -356,7 +356,7 @@ class FakeEditor:
     errors: list[MaskdropError] = field(default_factory=list)
     usd_per_image: float = 0.07
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: str, change: Change = "background") -> None:
         if "impossible" in prompt:
             raise TextNotSupported("This editor cannot generate impossible images.")
 

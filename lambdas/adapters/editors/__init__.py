@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maskdrop.edit import Change
 from maskdrop.errors import TextNotSupported
 from maskdrop.services import EditedImage, EditRequest
 
@@ -11,7 +12,7 @@ class NoEditor:
 
     usd_per_image = 0.0
 
-    def check(self, prompt: str) -> None:  # noqa: ARG002 - one protocol for all editors
+    def check(self, prompt: str, change: Change = "background") -> None:  # noqa: ARG002 - one protocol for all editors
         raise TextNotSupported(
             'This stage generates no images: its option "editor" is off. Use "output.background" with a colour, a '
             "gradient, blur or an image."

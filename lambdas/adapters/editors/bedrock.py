@@ -27,7 +27,7 @@ from botocore.exceptions import (
 )
 
 from lambdas.adapters.errors import code_of
-from maskdrop.edit import EDITORS, EditorName
+from maskdrop.edit import EDITORS, Change, EditorName
 from maskdrop.errors import (
     EditFiltered,
     EditorThrottled,
@@ -86,7 +86,7 @@ class BedrockEditor:
         """The ID that requests name: of the inference profile, else of the model."""
         return self._model.profile or self._model.model
 
-    def check(self, prompt: str) -> None:
+    def check(self, prompt: str, change: Change = "background") -> None:  # noqa: ARG002 - it generates both
         if len(prompt) > self._model.prompt_max:
             raise TextNotSupported(
                 f"A prompt for {self._model.model} has at most {self._model.prompt_max:,} characters; got "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskdrop.edit import Change
 from maskdrop.editing import PAUSE_S
 from maskdrop.errors import EditorUnavailable
 from maskdrop.services import EditedImage, Editor, EditRequest
@@ -29,8 +30,8 @@ class SafeEditor:
         self._editor, self._store, self._name = editor, store, name
         self.usd_per_image = editor.usd_per_image
 
-    def check(self, prompt: str) -> None:
-        self._editor.check(prompt)
+    def check(self, prompt: str, change: Change = "background") -> None:
+        self._editor.check(prompt, change)
 
     def edit(self, request: EditRequest) -> EditedImage:
         image: EditedImage = self._call(request)

@@ -17,7 +17,7 @@ import pytest
 
 from lambdas import edit
 from maskdrop import flow, valve
-from maskdrop.edit import Edit, alpha_key, candidate_key, edit_keys, image_key, mask_key
+from maskdrop.edit import Change, Edit, alpha_key, candidate_key, edit_keys, image_key, mask_key
 from maskdrop.errors import EditFiltered, EditorUnavailable, MaskdropError, QueueUnavailable, StorageUnavailable
 from maskdrop.flow import enqueue, remove, retry
 from maskdrop.job import Result, ResultItem, item_key, queued
@@ -65,7 +65,7 @@ class Editing(Deployment):
 
     usd_per_image = PRICE_MICROUSD / 1_000_000
 
-    def check(self, prompt: str) -> None: ...
+    def check(self, prompt: str, change: Change = "background") -> None: ...
 
     def edit(self, request: EditRequest) -> EditedImage:
         job_id, number = self.ids[request.prompt]
