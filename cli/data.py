@@ -259,6 +259,8 @@ def _print_preparation(preparation: Preparation, out: Path) -> None:
     console.print(table)
     counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
     console.print(f"{len(data.records):,} images in {escape(str(out))}: {counts}.", soft_wrap=True)
+    if images["train"] and not images["val"]:
+        console.print("Training needs images of val: --split 0.8/0.1/0.1 draws them.")
     if preparation.others:
         console.print(f"{preparation.others:,} boxes of other classes were left out.")
     for (action, reason), count in preparation.reasons().most_common():

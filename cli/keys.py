@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from cli.terminal import console, print_errors
 from local.keys import create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
-from maskdrop.spending import set_cap
+from maskdrop.spending import list_caps, set_cap
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -56,14 +56,17 @@ def create(
 
 @app.command("list")
 def list_(stage: Stage = None) -> None:
-    """List the API keys."""
+    """List the API keys, and the owners with a spending cap of their own."""
     columns = ("id", "name", "owner", "scope", "requests per minute", "created")
     table = Table(*(Column(name, overflow="fold") for name in columns))
     with print_errors(), deployment(stage) as target:
         for key in sorted(list_keys(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
+        caps = list_caps(target.registry)
     console.print(table)
+    for owner, usd in caps.items():
+        console.print(f"Spending cap of {owner}: ${usd:.2f} a month.", markup=False)
 
 
 @app.command()

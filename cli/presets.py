@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -41,17 +42,16 @@ Name = Annotated[str, typer.Argument(help="Preset name: the first folder under i
 @app.command("list")
 def list_(stage: Stage = None) -> None:
     """List the custom and built-in presets."""
-    table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "task", "engine", "output")))
+    table = Table(*(Column(name, overflow="fold") for name in ("preset", "type", "task", "engine", "options")))
     with print_errors(), deployment(stage) as target:
         custom = target.registry.list("preset")
     for name in sorted({*PRESETS, *custom}):
         try:
             options = parsed(name, custom[name]) if name in custom else PRESETS[name]
-            output = " ".join(f"{field}={value}" for field, value in options.output.to_json().items())
-            task, engine = str(options.task), options.engine
+            task, engine, text = str(options.task), options.engine, described(options)
         except InvalidPreset as error:
-            task, engine, output = "", "", error.message
-        table.add_row(escape(name), "custom" if name in custom else "built-in", task, engine, escape(output))
+            task, engine, text = "", "", error.message
+        table.add_row(escape(name), "custom" if name in custom else "built-in", task, engine, escape(text))
     console.print(table)
 
 
@@ -104,6 +104,14 @@ def remove(name: Name, stage: Stage = None) -> None:
         delete(target.registry, name)
     restored = " The built-in preset with this name applies again." if name in PRESETS else ""
     console.print(f"Deleted preset {escape(name)}.{restored}")
+
+
+def described(options: Options) -> str:
+    """Returns the options besides task and engine on one line: prompts and `edit` as JSON, then the output."""
+    fields = options.to_json()
+    chosen = {name: fields[name] for name in ("prompt", "instances", "edit") if fields.get(name)}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
+    return " ".join(f"{name}={value}" for name, value in {**texts, **fields["output"]}.items())
 
 
 def get(registry: Registry, name: str) -> Options:

@@ -175,7 +175,7 @@ def load_processor(
 def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Paint:
     """Returns an editor: `local`, or a model on Amazon Bedrock with the AWS credentials of the user.
 
-    region: None for that of the AWS configuration. Raises LocalError without a Region.
+    region: None for that of the AWS configuration. Raises LocalError without a Region or credentials.
     """
     if name not in BEDROCK_EDITORS:
         return Paint(LocalEditor(), EDITORS[name], usd_max)
@@ -184,5 +184,8 @@ def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Pai
         raise LocalError(f"--editor {name} needs an AWS Region: use --region, or set AWS_REGION.")
     # One attempt: a call that timed out may have been billed. `Paint` repeats those that were not.
     config = Config(read_timeout=CALL_S, connect_timeout=10, retries={"total_max_attempts": 1})
-    client = cache(partial(boto3.session.Session(region_name=region).client, "bedrock-runtime", config=config))
+    session = boto3.session.Session(region_name=region)
+    if session.get_credentials() is None:
+        raise LocalError(f"--editor {name} needs AWS credentials: run `aws configure`, or set AWS_PROFILE.")
+    client = cache(partial(session.client, "bedrock-runtime", config=config))
     return Paint(BEDROCK_EDITORS[name](client, region), EDITORS[name], usd_max)

@@ -95,9 +95,8 @@ def repaint(
         processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
         if settings.size:
             photo = resized_photo(photo, settings.size, processor.limits)
-            messages.print(
-                f"resize: the photo has {settings.size[0]} x {settings.size[1]} pixels ; its sides may be stretched."
-            )
+            width, height = settings.size
+            messages.print(f"The photo was resized to {width} x {height} pixels; its sides may be stretched.")
         target = out / img_path.name
         candidates = []
         try:

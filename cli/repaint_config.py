@@ -114,8 +114,8 @@ def _model(config: RepaintConfig, value: Any) -> RepaintConfig:
     if found:
         return replace(config, editor=found)
     warning = (
-        f"modelId {value}: Amazon Bedrock no longer offers this model, or Maskdrop has no editor for it; the editor "
-        f"{DEFAULT_EDITOR} is used. Choose another one with --editor."
+        f"modelId {value}: Amazon Bedrock no longer offers this model, or Maskdrop has no editor for it; without "
+        f"--editor, {DEFAULT_EDITOR} is used."
     )
     return replace(config, editor=DEFAULT_EDITOR, warnings=(*config.warnings, warning))
 

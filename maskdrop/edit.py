@@ -181,7 +181,7 @@ class Edit:
         edit = cls(
             tuple(dict.fromkeys(text.strip() for text in prompts)),
             negative.strip(),
-            tuple(dict.fromkeys(seeds)),
+            tuple(dict.fromkeys(map(int, seeds))),
             change,
         )
         if len(edit.candidates) > CANDIDATES_MAX:
@@ -248,4 +248,7 @@ def _is_text(value: Any, characters_min: int = 1) -> bool:
 
 
 def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SEED_MAX
+    """Whether a JSON number is a seed. In JSON Schema, 1.0 is an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= SEED_MAX and int(value) == value

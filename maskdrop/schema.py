@@ -160,11 +160,12 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
     return schemas
 
 
-def option_fields(*, flat: bool) -> dict[str, Schema]:
-    """Schemas of the option fields. flat: as in `output_fields`, with the output fields at the same level."""
+def option_fields(*, flat: bool, task: Task | None = None) -> dict[str, Schema]:
+    """Schemas of the option fields. flat: as in `output_fields`, with the output fields at the same level. task: the
+    only one, which limits the engines; None for every task."""
     enums: dict[str, list[str]] = {
-        "task": [*get_args(Task)],
-        "engine": [*ENGINES],
+        "task": [task] if task else [*get_args(Task)],
+        "engine": [name for name, engine in ENGINES.items() if task is None or task in engine.tasks],
         "instances": [*get_args(Instances)],
     }
     named: dict[str, Schema] = {"preset": {**matching(NAME.pattern, empty=flat), "default": DEFAULT_PRESET}}

@@ -31,6 +31,11 @@ def set_cap(registry: Registry, owner: str, usd: float | None) -> None:
         registry.put("cap", owner, {CAP: microusd(usd)})
 
 
+def list_caps(registry: Registry) -> dict[str, float]:
+    """The owners with a cap of their own, and these caps in US dollars per month."""
+    return {owner: float(value[CAP]) / 1_000_000 for owner, value in registry.list("cap").items()}
+
+
 def cap_of(registry: Registry, owner: str, default_usd: float) -> float:
     """The cap of an owner in US dollars per month: its own, else that of the stage. Photos of the drop folder have the
     owner ""; their cap is that of the stage."""

@@ -136,8 +136,11 @@ FILES: dict[str, Schema] = {**dict.fromkeys(CONTENT_TYPE.values(), FILE), JSON: 
 """The body of a result: a file, or JSON for several results."""
 
 
-def _image_operation(name: str, summary: str, ok: Mapping[str, Schema], description: str = "") -> Operation:
-    """Returns the operation of a path that processes one image. ok: the body of the response 200."""
+def _image_operation(
+    name: str, summary: str, ok: Mapping[str, Schema], description: str = "", task: Task | None = None
+) -> Operation:
+    """Returns the operation of a path that processes one image. ok: the body of the response 200. task: that of the
+    path; None for a path with every task."""
     links = _links("get_job", "delete_job", "retry_job")
     return Operation(
         tag="images",
@@ -146,10 +149,15 @@ def _image_operation(name: str, summary: str, ok: Mapping[str, Schema], descript
         description=f"{description} Options can be sent in the query, in the `X-Maskdrop-Options` header and in the "
         "body. The header overrides the query; the body overrides both.".strip(),
         parameters=[
-            *(_parameter("query", name, schema) for name, schema in option_fields(flat=True).items()),
-            _parameter("header", cutouts.OPTIONS_HEADER, request({}, option_fields(flat=False)), "Options as JSON."),
+            *(_parameter("query", name, schema) for name, schema in option_fields(flat=True, task=task).items()),
+            _parameter(
+                "header",
+                cutouts.OPTIONS_HEADER,
+                request({}, option_fields(flat=False, task=task)),
+                "Options as JSON.",
+            ),
         ],
-        body=_image_bodies(),
+        body=_image_bodies(task),
         responses={
             200: SuccessResponse(
                 "The result file. Several results and detections are JSON; results have presigned URLs.",
@@ -190,18 +198,21 @@ def operations() -> dict[tuple[str, str], Operation]:
             FILES,
             "The mask is 255 on the subject and 0 elsewhere. With the engine `sam` or `sam2` and no prompt, there "
             "is a mask of each object.",
+            "mask",
         ),
         ("post", "/v1/detections"): _image_operation(
             "detect",
             "Detect the instances of labels in one image, synchronously",
             {JSON: ref("Detections")},
             "Prompts select the labels; without a prompt, all labels of the installed detectors are detected.",
+            "detect",
         ),
         ("post", "/v1/edits"): _image_operation(
             "edit",
             "Replace the background or the subject of one image",
             FILES,
             "With `background`, the response is the result. With `edit`, it is a job, which generates the images.",
+            "replace",
         ),
         ("post", "/v1/uploads"): Operation(
             tag="images",
@@ -527,14 +538,14 @@ def _links(*names: str) -> dict[str, Any]:
     return {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in names}
 
 
-def _image_bodies() -> dict[str, Schema]:
-    """Returns the request bodies of POST /v1/cutouts that `cutouts.parse_request` accepts."""
-    options = option_fields(flat=False)
+def _image_bodies(task: Task | None) -> dict[str, Schema]:
+    """Returns the request bodies that `cutouts.parse_request` accepts. task: as in `_image_operation`."""
+    options = option_fields(flat=False, task=task)
     by_url = {"source": request({"url": PUBLIC_URL}, {})}
     return {
         "image/*": FILE,
         BYTES: FILE,
-        FORM: request({"image": FILE}, option_fields(flat=True)),
+        FORM: request({"image": FILE}, option_fields(flat=True, task=task)),
         JSON: {"oneOf": [request({"image_base64": IMAGE_BASE64}, options), request(by_url, options)]},
     }
 

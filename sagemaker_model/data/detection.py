@@ -128,7 +128,10 @@ def read_set(folder: Path, split: str | None = None) -> DetectionSet:
     chosen = tuple(record for record in records if split in (None, record.split))
     if not chosen:
         available = ", ".join(sorted({record.split or "(none)" for record in records})) or "no images"
-        raise InvalidData(f"{path} has no images of the split {split!r}; it has: {available}.")
+        raise InvalidData(
+            f"{path} has no images of the split {split!r}; it has: {available}. "
+            "`maskdrop data prepare-detection --split 0.8/0.1/0.1` draws the splits."
+        )
     return DetectionSet(names, chosen)
 
 

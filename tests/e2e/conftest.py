@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -154,20 +155,24 @@ class Running:
 
     def configuration(self, function: str) -> Any:
         """Returns the configuration of a function, by the name of its module."""
-        listed = client(self.config, "lambda").list_functions()["Functions"]
+        listed = self._lambda.list_functions()["Functions"]
         [found] = [one for one in listed if one["Handler"] == f"lambdas.{function}.handler"]
         return found
 
     def _configure(self, function: str, **changes: Any) -> None:
-        functions, name = client(self.config, "lambda"), self.configuration(function)["FunctionName"]
-        functions.update_function_configuration(FunctionName=name, **changes)
-        functions.get_waiter("function_updated_v2").wait(FunctionName=name)
+        name = self.configuration(function)["FunctionName"]
+        self._lambda.update_function_configuration(FunctionName=name, **changes)
+        self._lambda.get_waiter("function_updated_v2").wait(FunctionName=name)
+
+    @cached_property
+    def _lambda(self) -> Any:
+        return client(self.config, "lambda")
 
     @property
     def edits_queue_url(self) -> str:
         return str(self.configuration("edit")["Environment"]["Variables"]["MASKDROP_EDITS_QUEUE_URL"])
 
-    @property
+    @cached_property
     def registry(self) -> DynamoDBRegistry:
         return DynamoDBRegistry(client(self.config, "dynamodb"), self.stack.registry)
 

@@ -6,7 +6,7 @@ import io
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -298,5 +298,9 @@ def executions(running: Running, function: str) -> list[psutil.Process]:
     emulator = processes.find("emulator", running.config.state)
     assert emulator
     name = running.configuration(function)["FunctionName"]
-    children = psutil.Process(emulator.pid).children(recursive=True)
-    return [one for one in children if one.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name]
+    found = []
+    for process in psutil.Process(emulator.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name:
+                found.append(process)
+    return found

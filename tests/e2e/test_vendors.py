@@ -370,10 +370,17 @@ def test_the_sam_endpoint_of_an_older_system_returns_a_mask(running: Running, pe
 
 
 def test_the_airplane_detector_of_an_older_system_responds_in_its_envelope(running: Running, person: bytes) -> None:
-    """The stack has no trained detector, so that the body of the envelope is the error."""
-    response = running.images.http.post(
-        "/detect-airplane", content=person, headers={"Content-Type": "application/jpeg"}
+    """The body is what /v1 returns: detections, or the error where no detector is installed."""
+    http = running.images.http
+    expected = http.post(
+        "/v1/detections", params={"engine": "detector"}, content=person, headers={"Content-Type": "image/jpeg"}
     )
+    response = http.post("/detect-airplane", content=person, headers={"Content-Type": "application/jpeg"})
     envelope = response.json()
-    assert (response.status_code, envelope["statusCode"]) == (400, 400)
-    assert json.loads(envelope["body"])["error"]["code"] == "unknown_engine"
+    assert response.status_code == envelope["statusCode"] == expected.status_code
+    body = json.loads(envelope["body"])
+    if expected.status_code == 200:
+        assert [row[1] for row in body["detections"]] == [one["score"] for one in expected.json()["detections"]]
+    else:
+        assert body == expected.json()
+        assert body["error"]["code"] == "unknown_engine"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -163,6 +164,12 @@ def test_an_editor_on_bedrock_needs_a_region(run: Run, two_people: Path, monkeyp
     monkeypatch.setattr(processing, "region_of_environment", lambda: "")
     result = run("replace", two_people, "--text", "a beach", "--editor", "nova")
     assert (result.exit_code, "--editor nova needs an AWS Region" in result.output) == (1, True)
+
+
+def test_an_editor_on_bedrock_needs_credentials(run: Run, two_people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3.session.Session, "get_credentials", lambda _: None)
+    result = run("replace", two_people, "--text", "a beach", "--editor", "nova", "--region", "us-east-1")
+    assert "--editor nova needs AWS credentials" in result.output
 
 
 def test_a_call_that_may_have_been_billed_is_not_repeated(run: Run, two_people: Path, editor: ColourEditor) -> None:

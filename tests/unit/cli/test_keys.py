@@ -39,8 +39,10 @@ def run(*arguments: str) -> str:
 def test_the_spending_cap_of_an_owner_is_set_and_removed(registry: FakeRegistry) -> None:
     assert "a cap of $25.50 a month" in run("cap", "shop", "25.5")
     assert cap_of(registry, "shop", 10) == 25.5
+    assert "Spending cap of shop: $25.50 a month." in run("list")
     assert "the stage's cap" in run("cap", "shop")
     assert cap_of(registry, "shop", 10) == 10
+    assert "Spending cap" not in run("list")
 
 
 def test_a_key_may_be_created_with_the_spending_cap_of_its_owner(registry: FakeRegistry) -> None:

@@ -54,9 +54,13 @@ def test_a_preset_has_a_task_prompts_instances_and_an_edit(registry: FakeRegistr
     prompt = {"label": "face", "select": "largest", "min_confidence": 60}
     options = Options.from_json({"task": "mask", "prompt": prompt, "instances": "each"})
     assert registry.get("preset", "faces") == options.to_json()
+    listed = run("list").output
+    assert '"label": "face"' in listed
+    assert "instances=each" in listed
     words = ("--task", "replace", "--text", "white studio", "--seed", "7", "--negative-text", "people")
     assert run("set", "studio", *words).exit_code == 0
     edit = {"prompts": ["white studio"], "seeds": [7], "negative_prompt": "people"}
+    assert '"prompts": ["white studio"]' in run("list").output
     assert registry.get("preset", "studio") == Options.from_json({"task": "replace", "edit": edit}).to_json()
 
 

@@ -182,6 +182,14 @@ def test_options_that_detection_does_not_have_are_rejected(options: dict[str, An
     assert world.interactive.requests == []
 
 
+@pytest.mark.parametrize(("path", "task"), TASKS.items())
+def test_the_document_lists_the_engines_of_the_task(path: str, task: str) -> None:
+    parameters = {one["name"]: one for one in document()["paths"][path]["post"]["parameters"]}
+    engines = [name for name, engine in ENGINES.items() if task in engine.tasks]
+    assert parameters["engine"]["schema"]["enum"] == [*engines, ""]
+    assert parameters["task"]["schema"]["enum"] == [task, ""]
+
+
 def test_a_background_is_replaced_synchronously() -> None:
     world = World()
     response = post(world, "/v1/edits", output={"background": "red", "format": "jpg"}, prompt={"box": [1, 2, 30, 40]})
@@ -191,7 +199,7 @@ def test_a_background_is_replaced_synchronously() -> None:
 
 def test_images_generated_from_text_are_a_job() -> None:
     world = World()
-    edit = {"prompts": ["a beach", "a forest"], "seeds": [1, 2], "change": "background"}
+    edit = {"prompts": ["a beach", "a forest"], "seeds": [1, 2.0], "change": "background"}
     response = post(world, "/v1/edits", edit=edit, prompt=FACE)
     (job,) = world.jobs.records.values()
     assert (response.status, response.headers["location"]) == (202, f"jobs/{job.id}")
