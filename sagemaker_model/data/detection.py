@@ -118,7 +118,9 @@ def read_set(folder: Path, split: str | None = None) -> DetectionSet:
             f"{path} cannot be read: {error.strerror}. `maskdrop data prepare-detection` writes it."
         ) from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidData(f"{path} is not a COCO list of instances ({type(error).__name__}: {error}).") from error
+        raise InvalidData(
+            f"{path} is not a COCO list of instances ({type(error).__name__}: {error!s:.200})."
+        ) from error
     if boxes_of:
         raise InvalidData(f"{path} has annotations of images that it does not list: {', '.join(map(str, boxes_of))}.")
     if twice := [name for name, count in Counter(record.file.name for record in records).items() if count > 1]:
@@ -183,4 +185,6 @@ def write_set(data: DetectionSet, folder: Path) -> None:
     categories = [{"id": number, "name": name} for number, name in enumerate(data.names, 1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     with atomic_write(folder / ANNOTATIONS) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        # A single surrogate, which has no UTF-8, is written as its JSON escape.
+        text = json.dumps(content, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -262,7 +262,11 @@ def _split(entry: BoxedEntry, recipe: BoxRecipe) -> str:
 
 
 def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(path) as temporary,
+        # Names may contain single surrogates, which have no UTF-8.
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(Problem._fields)
         table.writerows(problems)

@@ -61,8 +61,8 @@ class Labels:
             if name is None:
                 raise UnknownLabel(
                     f"No detector of this server knows the label {label!r:.80}; known labels: "
-                    f"{listed(self._listed())}. Other labels need your own detector or Amazon Rekognition (the stage's "
-                    "option rekognition, or --rekognition)."
+                    f"{listed(self._listed())}. Other labels need your own detector or Amazon Rekognition (the "
+                    "stage's option rekognition, or --rekognition)."
                 )
             groups.setdefault(name, []).append(label)
         return groups

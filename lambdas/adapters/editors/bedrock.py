@@ -9,7 +9,6 @@ the black part as the inside of the mask.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,14 +129,14 @@ class BedrockEditor:
             payload = response["body"].read()
         try:
             return json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EditorUnavailable("Bedrock returned an incomplete response.", maybe_billed=True) from error
 
     def _image(self, response: Any) -> EditedImage:
         try:
             images = self._images(response)
             data = base64.b64decode(images[0], validate=True)
-        except (AttributeError, IndexError, KeyError, TypeError, binascii.Error) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise EditorUnavailable("Bedrock returned a response without an image.", maybe_billed=True) from error
         content_type = image_type(data[:HEAD])
         if content_type is None:

@@ -35,7 +35,9 @@ def _file_listing(file: Path) -> Listing:
         images, annotations = list(content["images"]), list(content["annotations"])
         names = {str(row["id"]): str(row["name"]) for row in content["categories"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidData(f"{file} is not a COCO list of instances ({type(error).__name__}: {error}).") from error
+        raise InvalidData(
+            f"{file} is not a COCO list of instances ({type(error).__name__}: {error!s:.200})."
+        ) from error
     boxes: dict[str, list[Box | str]] = defaultdict(list)
     for annotation in annotations:
         image_id = annotation.get("image_id") if isinstance(annotation, dict) else None

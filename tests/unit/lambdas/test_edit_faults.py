@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from maskdrop import flow, valve
 from maskdrop.edit import Change, Edit, alpha_key, candidate_key, edit_keys, image_key, mask_key
 from maskdrop.errors import EditFiltered, EditorUnavailable, MaskdropError, QueueUnavailable, StorageUnavailable
 from maskdrop.flow import enqueue, remove, retry
-from maskdrop.job import Result, ResultItem, item_key, queued
+from maskdrop.job import Result, ResultItem, State, item_key, queued
 from maskdrop.options import Options
 from maskdrop.png import GREY, write_png
 from maskdrop.services import EditedImage, EditRequest, Services
@@ -34,10 +34,32 @@ MASK = write_png(3, 2, GREY, [b"\0\0\xff"] * 2)
 
 
 class FaultyRegistry(Faulty):
-    """A registry whose counters no response is lost of: an increment that the SDK repeats counts twice in DynamoDB."""
+    """A registry that counts each increment once: DynamoDB counts one that the SDK repeats twice."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return getattr(self._service, name) if name == "add" else super().__getattr__(name)
+
+
+@dataclass
+class FaultyEditor:
+    """Generates an image, refuses the prompt, or fails, before or after the image is billed."""
+
+    editing: Editing
+    usd_per_image: float = PRICE_MICROUSD / 1_000_000
+
+    def check(self, prompt: str, change: Change = "background") -> None: ...
+
+    def edit(self, request: EditRequest) -> EditedImage:
+        editing = self.editing
+        job_id, number = editing.ids[request.prompt]
+        assert (RESULTS, candidate_key(job_id, number)) not in editing.world.storage.objects, "paid for a stored image"
+        if request.prompt in editing.refused:
+            raise EditFiltered("The content filter refused it.")
+        editing.faults.may_fail(EditorUnavailable)
+        editing.paid[request.prompt] += 1
+        if editing.faults.chance():
+            raise EditorUnavailable("The response was lost.", maybe_billed=True)
+        return EditedImage(b"image", "image/png", "fake", self.usd_per_image)
 
 
 class Editing(Deployment):
@@ -56,27 +78,10 @@ class Editing(Deployment):
     def services(self) -> Services:
         return replace(
             super().services,
-            edits_queue=Faulty(self.edits_queue, QueueUnavailable, self.faults),  # type: ignore[arg-type]
-            registry=FaultyRegistry(self.world.registry, StorageUnavailable, self.faults),  # type: ignore[arg-type]
-            editor=self,
+            edits_queue=Faulty(self.edits_queue, QueueUnavailable, self.faults),
+            registry=FaultyRegistry(self.world.registry, StorageUnavailable, self.faults),
+            editor=FaultyEditor(self),
         )
-
-    # --- the editor ---
-
-    usd_per_image = PRICE_MICROUSD / 1_000_000
-
-    def check(self, prompt: str, change: Change = "background") -> None: ...
-
-    def edit(self, request: EditRequest) -> EditedImage:
-        job_id, number = self.ids[request.prompt]
-        assert (RESULTS, candidate_key(job_id, number)) not in self.world.storage.objects, "paid for a stored image"
-        if request.prompt in self.refused:
-            raise EditFiltered("The content filter refused it.")
-        self.faults.may_fail(EditorUnavailable)
-        self.paid[request.prompt] += 1
-        if self.faults.chance():
-            raise EditorUnavailable("The response was lost.", maybe_billed=True)
-        return EditedImage(b"image", "image/png", "fake", self.usd_per_image)
 
     # --- the container ---
 
@@ -130,12 +135,12 @@ class Editing(Deployment):
     def clock(self) -> datetime:
         return self.now
 
-    def ended(self) -> dict[str, str]:
+    def ended(self) -> dict[str, State]:
         """The states of all jobs, each of which has ended with one kind of event."""
         states = {job.id: job.state for job in self.world.jobs.records.values()}
         assert set(states.values()) <= {"done", "failed"}
         assert {(job.id, job.state) for job in self.world.events.published} == set(states.items())
-        assert self.edits_queue.messages == self.jobs_queue.messages == self.dead == []
+        assert [*self.edits_queue.messages, *self.jobs_queue.messages, *self.dead] == []
         return states
 
 
@@ -146,7 +151,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(valve, "in_threads", in_order)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_edit_ends_once_and_only_lost_images_are_paid_again(seed: int) -> None:
     editing = Editing(seed)
     editing.drop(30)

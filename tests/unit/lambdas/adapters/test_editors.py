@@ -158,6 +158,7 @@ def test_an_error_in_the_response_of_titan_is_read(message: str, kind: type[Mask
 @pytest.mark.parametrize(
     "response",
     [b"", b'{"images": ["iVBOR', {}, {"images": []}, [], {"images": ["###"]}, {"images": [None]},
+     '{"images": ["é"]}'.encode(), b"[" * 100_000,
      {"images": [base64.b64encode(b"no image").decode()]}],
 )  # fmt: skip
 def test_an_incomplete_response_is_retried_and_counts_as_billed(response: Any) -> None:

@@ -180,6 +180,17 @@ def test_file_names_cannot_leave_the_data_set(tmp_path: Path) -> None:
         assert "file outside the data set" in (tmp_path / "out" / "problems.csv").read_text()
 
 
+def test_names_that_have_no_utf_8_are_kept_as_escapes(tmp_path: Path) -> None:
+    source = coco_set(
+        tmp_path / "source", [{"bbox": [10, 10, 20, 20]}, {"bbox": [1, 1, 5, 5], "category_id": "\ud800"}]
+    )
+    file = source / "annotations" / "instances_val2017.json"
+    file.write_text(file.read_text().replace('"airplane"', '"\\ud800"'))
+    preparation = prepared(source, "coco", tmp_path / "out")
+    assert reasons(preparation) == {("box skipped", "unknown class"): 1}
+    assert "\ud800" in read_set(tmp_path / "out").names
+
+
 def test_images_in_folders_get_flat_names(tmp_path: Path) -> None:
     images = [{"id": 2, "file_name": "b/a.png", "width": WIDTH, "height": HEIGHT}]
     source = coco_set(tmp_path / "coco", [{"bbox": [1, 2, 3, 4], "image_id": 2}], images)
