@@ -170,8 +170,8 @@ def test_a_killed_function_generates_only_the_image_again_that_it_lost(
     wait_until(lambda: ai.calls("InvokeModel") == before + 2, "the second call")
     for process in executions(running, "edit"):
         process.kill()
-    # SQS delivers the message again after the lease of the candidate has ended.
-    running.registry.put("edit", f"{job_id}#2", {}, expires_at=datetime.now(UTC))
+    # SQS delivers the message again after the lease of the candidate has ended. The table keeps whole seconds.
+    running.registry.put("edit", f"{job_id}#2", {}, expires_at=datetime.now(UTC) - timedelta(seconds=2))
     running.send(running.edits_queue_url, JobMessage(job_id, 0).to_body())
     job = ended(running, job_id)
     assert (job.state, len(job.results)) == ("done", 3), job.error
