@@ -107,8 +107,8 @@ bench-engines: $(MODELS) ## Benchmark every engine, with torch; writes docs/perf
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
 
-bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in DATA (default: ../shared/data)
-	@$(VENV)/bin/python -m tests.bench.detectors $(or $(DATA),../shared/data)
+bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in the folder DATA
+	@$(VENV)/bin/python -m tests.bench.detectors $(DATA)
 
 bench-train: $(MODELS) ## Benchmark the training loop, its data loader and its network
 	@$(VENV)-models/bin/python -m tests.bench.training
