@@ -50,8 +50,9 @@ def cut_out_now(
 
 def check_edit(options: Options, services: Services) -> None:
     """Raises TextNotSupported for an edit that the editor of the stage cannot generate."""
-    for prompt in options.edit.prompts if options.edit else ():
-        services.editor.check(prompt, options.edit.change if options.edit else "background")
+    if edit := options.edit:
+        for prompt in edit.prompts:
+            services.editor.check(prompt, edit.change)
 
 
 def invoke_now(

@@ -249,6 +249,8 @@ def test_the_local_editor_refuses_other_texts() -> None:
 def test_the_local_editor_generates_no_subjects() -> None:
     with pytest.raises(TextNotSupported, match="must be background"):
         LocalEditor().edit(replace(REQUEST, prompt="white", change="subject"))
+    with pytest.raises(TextNotSupported, match="must be background"):
+        LocalEditor().check("white", "subject")
 
 
 def test_a_stage_without_an_editor_refuses_every_text() -> None:

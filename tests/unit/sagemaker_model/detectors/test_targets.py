@@ -105,7 +105,9 @@ def test_the_number_of_instances_of_all_prompts_together_is_bounded() -> None:
 
 
 def test_without_prompts_there_are_no_targets() -> None:
-    assert find_targets(IMAGE, (), TWO_FACES) == Targets() or not find_targets(IMAGE, (), TWO_FACES).prompted
+    detector = FakeDetector((("face", 0.9, LEFT),))
+    found = find_targets(IMAGE, (), detector)
+    assert (found.keep, found.ignore, found.prompted, detector.calls) == ((), (), False, [])
 
 
 def test_masks_of_the_detector_are_requested_only_where_they_are_used() -> None:
