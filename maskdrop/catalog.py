@@ -23,11 +23,14 @@ class Engine:
     returns: kind of the engine's output. Later steps branch on it, never on the name.
     subject: kind of subject that the engine segments or detects.
     prompts: supported kinds of prompts; others are rejected.
-    factory: "module:Class" in the container; the class takes no arguments.
+    factory: "module:Class" in the container, whose instances take no arguments; or "module:Class:argument" for a class
+        of several engines.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.
     everything: whether it segments all objects of an image where there is no prompt.
     paid: whether each image costs money at another service; used only where the stage allows it.
+    non_commercial: whether the licence of its weights forbids commercial use; used only where the stage allows it, and
+        every result has a warning.
     """
 
     name: str
@@ -39,10 +42,31 @@ class Engine:
     light: bool = False
     everything: bool = False
     paid: bool = False
+    non_commercial: bool = False
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
 """The tasks of an engine that returns alpha."""
+
+ONNX_MODEL = "sagemaker_model.engines.onnx_models:OnnxModel"
+"""The class of the engines that are rows of `onnx_models.MODELS`; its argument is the engine's name."""
+
+ONNX_MODELS: tuple[tuple[str, str], ...] = (
+    ("u2net", "anything"),
+    ("u2net_human_seg", "people"),
+    ("silueta", "anything"),
+    ("isnet-general-use", "anything"),
+    ("isnet-imgly", "anything"),
+    ("isnet-anime", "anime characters"),
+    ("birefnet-general", "anything"),
+    ("birefnet-general-lite", "anything"),
+    ("birefnet-portrait", "people"),
+    ("birefnet-dis", "anything"),
+    ("birefnet-hrsod", "anything"),
+    ("birefnet-cod", "camouflaged objects"),
+    ("birefnet-massive", "anything"),
+)
+"""Name and subject of the engines of `ONNX_MODEL`. The names are those of rembg, where it has the model."""
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
@@ -54,6 +78,8 @@ ENGINES: dict[str, Engine] = {
             frozenset({"box", "label"}), light=True,
         ),
         Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
+        *(Engine(name, SEGMENTS, "alpha", subject, f"{ONNX_MODEL}:{name}") for name, subject in ONNX_MODELS),
+        Engine("bria-rmbg", SEGMENTS, "alpha", "anything", f"{ONNX_MODEL}:bria-rmbg", non_commercial=True),
         Engine(
             "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points", "label"}), everything=True,
