@@ -115,9 +115,8 @@ def remove(name: Name, stage: Stage = None) -> None:
 def described(options: Options) -> str:
     """Returns the options besides task and engine on one line: prompts and `edit` as JSON, then the output."""
     fields = options.to_json()
-    chosen = {
-        name: fields[name] for name in ("prompt", "instances", "edit", "refine", "review_below") if fields.get(name)
-    }
+    names = ("prompt", "instances", "edit", "refine", "review_below")
+    chosen = {name: fields[name] for name in names if fields.get(name) not in (None, {}, [])}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
     return " ".join(f"{name}={value}" for name, value in {**texts, **fields["output"]}.items())
 

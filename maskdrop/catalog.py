@@ -13,7 +13,8 @@ another background, or another subject before the same background."""
 
 Returns = Literal["alpha", "masks", "boxes", "image"]
 SubjectKind = Literal["person", "thing", "none", "unknown"]
-"""What the subject of an image is. none: no subject was found. unknown: the engine segments anything and does not tell."""
+"""What the subject of an image is. none: no subject was found. unknown: the engine segments anything, and does not tell
+what it is."""
 
 PromptKind = Literal["box", "points", "label"]
 

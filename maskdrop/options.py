@@ -19,8 +19,8 @@ Instances = Literal["union", "each"]
 
 
 Refine = Literal["guided", "vitmatte"]
-"""How the engine's alpha gets the size of the image. guided: by a guided filter. vitmatte: by the network ViTMatte, where
-its weights are installed."""
+"""How the engine's alpha gets the size of the image. guided: by a guided filter. vitmatte: by the network ViTMatte,
+where its weights are installed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ Pixels = NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
 """Accepted formats. Pillow reads about forty; the others are old, slow to reject or able to open other files."""
 
-SIDE_MAX: dict[Format, int] = {"webp": 16383, "jpg": 65500, "zip": 65500}
+SIDE_MAX: dict[Format, int] = {"webp": 16383, "avif": 65536, "jpg": 65500, "zip": 65500}
 """Largest side in pixels: of WebP by the format, of JPEG by libjpeg."""
 
 WEBP_QUALITY = 90
