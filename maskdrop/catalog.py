@@ -12,6 +12,10 @@ Task = Literal["cutout", "mask", "detect", "replace"]
 another background, or another subject before the same background."""
 
 Returns = Literal["alpha", "masks", "boxes", "image"]
+SubjectKind = Literal["person", "thing", "none", "unknown"]
+"""What the subject of an image is. none: no subject was found. unknown: the engine segments anything, and does not tell
+what it is."""
+
 PromptKind = Literal["box", "points", "label"]
 
 
@@ -21,7 +25,8 @@ class Engine:
 
     tasks: supported tasks; the first is the main one.
     returns: kind of the engine's output. Later steps branch on it, never on the name.
-    subject: kind of subject that the engine segments or detects.
+    subject: what the engine segments or detects, in words.
+    kind: kind of every subject that the engine finds.
     prompts: supported kinds of prompts; others are rejected.
     factory: "module:Class" in the container, whose instances take no arguments; or "module:Class:argument" for a class
         of several engines.
@@ -42,44 +47,52 @@ class Engine:
     light: bool = False
     everything: bool = False
     paid: bool = False
+    kind: SubjectKind = "unknown"
     non_commercial: bool = False
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
 """The tasks of an engine that returns alpha."""
 
-ONNX_MODEL = "sagemaker_model.engines.onnx_models:OnnxModel"
-"""The class of the engines that are rows of `onnx_models.MODELS`; its argument is the engine's name."""
 
-ONNX_MODELS: tuple[tuple[str, str], ...] = (
-    ("u2net", "anything"),
-    ("u2net_human_seg", "people"),
-    ("silueta", "anything"),
-    ("isnet-general-use", "anything"),
-    ("isnet-imgly", "anything"),
-    ("isnet-anime", "anime characters"),
-    ("birefnet-general", "anything"),
-    ("birefnet-general-lite", "anything"),
-    ("birefnet-portrait", "people"),
-    ("birefnet-dis", "anything"),
-    ("birefnet-hrsod", "anything"),
-    ("birefnet-cod", "camouflaged objects"),
-    ("birefnet-massive", "anything"),
-)
-"""Name and subject of the engines of `ONNX_MODEL`. The names are those of rembg, where it has the model."""
+def _onnx(
+    name: str, subject: str = "anything", *, kind: SubjectKind = "unknown", non_commercial: bool = False
+) -> Engine:
+    """The row of a model of `engines/onnx_models.py`. name: rembg's, where rembg has the model."""
+    factory = f"sagemaker_model.engines.onnx_models:OnnxModel:{name}"
+    return Engine(name, SEGMENTS, "alpha", subject, factory, kind=kind, non_commercial=non_commercial)
+
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
-        Engine("portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
+        Engine(
+            "selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True,
+            kind="person",
+        ),
+        Engine(
+            "portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True,
+            kind="person",
+        ),
         Engine(
             "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box", "label"}), light=True,
         ),
-        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
-        *(Engine(name, SEGMENTS, "alpha", subject, f"{ONNX_MODEL}:{name}") for name, subject in ONNX_MODELS),
-        Engine("bria-rmbg", SEGMENTS, "alpha", "anything", f"{ONNX_MODEL}:bria-rmbg", non_commercial=True),
+        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet", kind="person"),
+        _onnx("u2net"),
+        _onnx("u2net_human_seg", "people", kind="person"),
+        _onnx("silueta"),
+        _onnx("isnet-general-use"),
+        _onnx("isnet-imgly"),
+        _onnx("isnet-anime", "anime characters"),
+        _onnx("birefnet-general"),
+        _onnx("birefnet-general-lite"),
+        _onnx("birefnet-portrait", "people", kind="person"),
+        _onnx("birefnet-dis"),
+        _onnx("birefnet-hrsod"),
+        _onnx("birefnet-cod", "camouflaged objects"),
+        _onnx("birefnet-massive"),
+        _onnx("bria-rmbg", non_commercial=True),
         Engine(
             "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points", "label"}), everything=True,
@@ -98,11 +111,11 @@ ENGINES: dict[str, Engine] = {
         ),
         Engine(
             "faces", ("detect",), "boxes", "faces", "sagemaker_model.detectors.faces:Faces",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "people", ("detect",), "boxes", "people", "sagemaker_model.detectors.people:People",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "detector", ("detect",), "boxes", "the classes it was trained on",
