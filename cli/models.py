@@ -55,7 +55,8 @@ def list_(folder: Folder = None) -> None:
     with print_errors():
         weights_folder = _folder(folder)
         table = Table(
-            *(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "installed", "source"))
+            Column("name", no_wrap=True),
+            *(Column(name, overflow="fold") for name in ("engine", "MB", "licence", "installed", "source")),
         )
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""

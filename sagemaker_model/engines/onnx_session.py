@@ -21,12 +21,14 @@ OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad allocation", "bad_a
 its own for that."""
 
 
-def onnx_session(network: Path | bytes, threads: int, device: str = "cpu") -> Any:
+def onnx_session(network: Path | bytes, threads: int, device: str = "cpu", *, keep_memory: bool = True) -> Any:
     """Opens an onnxruntime.InferenceSession, whose `run` may be called from many threads.
 
     network: path or content of an ONNX file.
     threads: cores of the CPU for one image: the caller's thread and those that the session adds, which all callers
         share. device: "cpu" or "cuda"; operators without a CUDA kernel run on the CPU.
+    keep_memory: whether the session keeps the memory of an image for the next one, which saves time for small inputs.
+        ISNet at 1024x1024 takes the same time without, and 1.5 GB at the peak and 0.6 GB afterwards instead of 2.2 GB.
     Raises ModuleNotFoundError without ONNX Runtime, NotInstalled where it cannot run on the device, InvalidWeights for
     a file that is not an ONNX network.
     """
@@ -36,6 +38,7 @@ def onnx_session(network: Path | bytes, threads: int, device: str = "cpu") -> An
     options.intra_op_num_threads = threads
     # Spinning threads take the cores from the threads that decode: without, the same speed and 20 % less CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = keep_memory
     options.log_severity_level = 3  # errors only: it warns of every constant that it folds
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
