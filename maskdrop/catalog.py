@@ -49,6 +49,7 @@ ENGINES: dict[str, Engine] = {
     for engine in (
         Engine("selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
         Engine("portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
+        Engine("u2netp", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.u2netp:U2Netp", light=True),
         Engine(
             "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box", "label"}), light=True,
