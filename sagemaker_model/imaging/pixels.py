@@ -25,7 +25,7 @@ import numpy as np
 import pi_heif
 import pylibjxl
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from maskdrop.errors import (
     EmptyFile,
@@ -144,7 +144,9 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     except UnidentifiedImageError as error:
         if kind == "image/jpeg" and (unsupported := unsupported_jpeg(data)):
             raise unsupported from error
-        raise UnsupportedFormat(f"The file is not an image in an accepted format; send {ACCEPTED}.") from error
+        raise UnsupportedFormat(
+            f"The header of the file ({kind}) is damaged or of a kind that is not supported; send {ACCEPTED}."
+        ) from error
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.resolution_message) from error
     except (
@@ -202,17 +204,30 @@ def _tiff(data: bytes, limits: Limits) -> Stored:
     if tiff.by_samples:
         colours, alpha = read_samples(tiff)
         return Stored(colours, alpha, tiff.profile, tiff.orientation, tiff.dpi)
-    with _open(tiff.data, "TIFF", limits) as opened:
+    try:
+        opening = _open(tiff.data, "TIFF", limits)
+    except UnidentifiedImageError as error:
+        raise UnsupportedFormat(
+            f"The TIFF file has {tiff.layout}, which is not supported; save it as grey, RGB or CMYK of 8 or 16 bits."
+        ) from error
+    with opening as opened:
         opened.load()  # Pillow applies the orientation of the directory
-        if tiff.directory.value(BITS) == 12:
-            opened = Image.fromarray((np.asarray(opened) << 4).astype(np.uint16))
-        stored = _loaded(opened, opened.info.get("icc_profile") or tiff.profile)
-        exif = b"" if not opened.getexif() else opened.getexif().tobytes()
+        twelve = tiff.directory.value(BITS) == 12
+        pixels = Image.fromarray((np.asarray(opened) << 4).astype(np.uint16)) if twelve else opened
+        stored = _loaded(pixels, opened.info.get("icc_profile") or tiff.profile)
+        exif = _tiff_exif(opened)
     turned = ORIENTATION in tiff.directory.tags
     dpi = tiff.dpi if not turned or tiff.orientation < 5 or tiff.dpi is None else tiff.dpi[::-1]
-    if tiff.inverted:
-        stored = replace(stored, colours=ImageChops.invert(as_image(stored.colours)))
     return replace(stored, orientation=1 if turned else tiff.orientation, dpi=dpi, exif=exif)
+
+
+def _tiff_exif(opened: Image.Image) -> bytes:
+    """The tags of a TIFF file as EXIF; b"" if they are damaged."""
+    try:
+        return opened.getexif().tobytes()
+    except Exception as error:  # noqa: BLE001 - damaged tags raise any exception; the image is usable without them
+        log.info("EXIF ignored: %s", error)
+        return b""
 
 
 def _bmp(data: bytes, limits: Limits) -> Stored:

@@ -64,7 +64,7 @@ STRIPS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, X_DPI, Y_DPI, PLANAR, DPI_UNIT 
     296,
 )
 PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_DIRECTORIES = 317, 322, 323, 324, 325, 330
-EXTRA, SAMPLE_FORMAT, ICC, DNG_VERSION = 338, 339, 34675, 50706
+EXTRA, SAMPLE_FORMAT, JPEG_TABLES, ICC, DNG_VERSION = 338, 339, 347, 34675, 50706
 
 WHITE_IS_ZERO, RGB, CMYK, LAB, ICC_LAB = 0, 2, 5, 8, 9
 
@@ -101,6 +101,36 @@ and LERC."""
 
 _BYTE_STREAMS = {1, 5, 8, 32946, 32773, 34925, 50000}
 """Compressions of a plain sequence of samples: none, LZW, deflate, PackBits, LZMA and ZSTD."""
+
+_STRUCTURE = {
+    *(
+        256,
+        257,
+        258,
+        259,
+        262,
+        266,
+        273,
+        277,
+        278,
+        279,
+        284,
+        292,
+        293,
+        317,
+        320,
+        322,
+        323,
+        324,
+        325,
+        338,
+        339,
+        530,
+        531,
+    ),
+    JPEG_TABLES,
+}
+"""Tags that describe the pixels."""
 
 _SAMPLE_KINDS = {2: "signed integers", 3: "floating-point numbers", 5: "complex integers", 6: "complex numbers"}
 
@@ -143,14 +173,21 @@ class TiffImage:
     """The full image of a TIFF file.
 
     data: a TIFF file whose first directory is the image, for Pillow. directory: of the image. first: the
-    first directory, whose orientation, resolution and profile also apply to SubIFDs. inverted: WhiteIsZero of 16 bits,
-    which Pillow does not invert.
+    first directory, whose orientation, resolution and profile also apply to SubIFDs.
     """
 
     data: bytes
     directory: Directory
     first: Directory
-    inverted: bool
+
+    @property
+    def layout(self) -> str:
+        """The arrangement of the pixels, for an error message."""
+        value = self.directory.value
+        return (
+            f"{value(SAMPLES, 1)} samples of {value(BITS, 1)} bits, PhotometricInterpretation {value(PHOTOMETRIC)} and "
+            f"compression {value(COMPRESSION, 1)}"
+        )
 
     @property
     def by_samples(self) -> bool:
@@ -194,15 +231,17 @@ def read_tiff(data: bytes) -> TiffImage:
     except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise UnreadableImage("The directory of the TIFF file is damaged; upload the file again.") from error
     _check_kind(directory)
-    bits, photometric = directory.value(BITS, 1), directory.value(PHOTOMETRIC)
     first = _first_offset(data)
+    if data[:4] == b"MM\0+":  # Pillow does not read BigTIFF in this byte order
+        entries = {tag: tuple(map(int, values)) for tag, values in directory.tags.items() if tag in _STRUCTURE}
+        data, first_directory = _with_directory(data, entries), _directory(data, first)[0]
+        return TiffImage(data, directory, first_directory)
     if directory.offset != first:
-        big = data[2:4] in (b"+\0", b"\0+")
+        big = data[:4] == b"II+\0"
         patched = bytearray(data)
         struct.pack_into(_order(data) + ("Q" if big else "I"), patched, 8 if big else 4, directory.offset)
         data = bytes(patched)
-    inverted = photometric == WHITE_IS_ZERO and bits == 16
-    return TiffImage(data, directory, _directory(data, first)[0], inverted)
+    return TiffImage(data, directory, _directory(data, first)[0])
 
 
 def _order(data: bytes) -> str:
@@ -323,11 +362,12 @@ def _by_samples(directory: Directory) -> bool:
     photometric, samples, bits = value(PHOTOMETRIC), value(SAMPLES, 1), value(BITS, 1)
     if photometric not in _COLOURS or bits not in (8, 16):
         return False
-    planar = value(PLANAR, 1) == 2 and samples > 1
+    planar = value(PLANAR, 1) == 2 and value(COMPRESSION, 1) in _BYTE_STREAMS
     extra = samples - _COLOURS[photometric]
     unusual = planar or photometric in (LAB, ICC_LAB)
     unusual |= photometric == CMYK and extra > 0
-    unusual |= photometric in (0, 1) and extra > 0 and (bits == 16 or photometric == 0)
+    unusual |= photometric == WHITE_IS_ZERO and (bits == 16 or extra > 0)
+    unusual |= photometric == 1 and extra > 0 and bits == 16
     unusual |= photometric == RGB and extra > 1 and bits == 16
     return unusual
 
@@ -347,8 +387,7 @@ def read_samples(image: TiffImage) -> tuple[Image.Image, Image.Image | None]:
             "The TIFF file combines this order of samples with a compression that is not supported; save it with "
             "PlanarConfiguration 1 (chunky), or without compression."
         )
-    planar = value(PLANAR, 1) == 2 and samples > 1
-    if planar:
+    if value(PLANAR, 1) == 2:
         planes = [_plane(image, index, 1) for index in range(min(samples, 6))]
         stack = np.stack(planes, axis=-1)
     else:
@@ -399,8 +438,7 @@ def _plane(image: TiffImage, index: int, samples: int) -> Samples:
     offsets, counts = tags.get(places, ()), tags.get(sizes, ())
     if not offsets or len(offsets) != len(counts):
         raise UnreadableImage("The TIFF file lacks the places of its pixels; upload it again.")
-    planar = value(PLANAR, 1) == 2 and value(SAMPLES, 1) > 1
-    share = len(offsets) // value(SAMPLES, 1) if planar else len(offsets)
+    share = len(offsets) // value(SAMPLES, 1) if value(PLANAR, 1) == 2 else len(offsets)
     own = slice(index * share, (index + 1) * share)
     entries: dict[int, tuple[int, ...]] = {
         WIDTH: (width * samples,),
@@ -430,12 +468,13 @@ def _with_directory(data: bytes, entries: dict[int, tuple[int, ...]]) -> bytes:
     after = start + 2 + 12 * len(entries) + 4
     for tag in sorted(entries):
         values = entries[tag]
-        packed = struct.pack(f"{order}{len(values)}I", *values)
-        if len(values) > 1:
+        form, kind = ("B", 7) if tag == JPEG_TABLES else ("I", 4)
+        packed = struct.pack(f"{order}{len(values)}{form}", *values)
+        if len(packed) > 4:
             place = struct.pack(order + "I", after + len(blocks))
             blocks += packed
             packed = place
-        table += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+        table += struct.pack(order + "HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
     directory = struct.pack(order + "H", len(entries)) + table + bytes(4) + blocks
     header = data[:2] + struct.pack(order + "HI", 42, start)
     return header + data[8:] + bytes(start - len(data)) + directory
