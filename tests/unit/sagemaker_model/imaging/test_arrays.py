@@ -16,7 +16,8 @@ from maskdrop.output import Output
 from sagemaker_model.cutout import cut_out
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging.arrays import HEADER_MAX, bytes_max, read_array, write_array
-from sagemaker_model.imaging.pixels import Limits, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import Limits
 from tests.bench.photos import jpeg
 
 LIMITS = Limits(max_bytes=1000, max_pixels=10_000)
