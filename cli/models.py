@@ -54,15 +54,10 @@ def list_(folder: Folder = None) -> None:
     """List all model weights and whether each is installed."""
     with print_errors():
         weights_folder = _folder(folder)
-        table = Table(
-            Column("name", no_wrap=True),
-            *(Column(name, overflow="fold") for name in ("engine", "MB", "licence", "installed", "source")),
-        )
+        table = Table(*(Column(name, overflow="fold") for name in ("name", "MB", "licence", "installed", "source")))
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
-            table.add_row(
-                weights.name, weights.engine, size, weights.licence, _state(weights, weights_folder), _source(weights)
-            )
+            table.add_row(weights.name, size, weights.licence, _state(weights, weights_folder), _source(weights))
     console.print(table)
     console.print(f"Folder: {escape(str(weights_folder))}. `models verify` checks SHA-256.", soft_wrap=True)
 
