@@ -12,6 +12,10 @@ Task = Literal["cutout", "mask", "detect", "replace"]
 another background, or another subject before the same background."""
 
 Returns = Literal["alpha", "masks", "boxes", "image"]
+SubjectKind = Literal["person", "thing", "none", "unknown"]
+"""What the subject of an image is. none: no subject was found. unknown: the engine segments anything, and does not tell
+what it is."""
+
 PromptKind = Literal["box", "points", "label"]
 
 
@@ -21,7 +25,8 @@ class Engine:
 
     tasks: supported tasks; the first is the main one.
     returns: kind of the engine's output. Later steps branch on it, never on the name.
-    subject: kind of subject that the engine segments or detects.
+    subject: what the engine segments or detects, in words.
+    kind: kind of every subject that the engine finds.
     prompts: supported kinds of prompts; others are rejected.
     factory: "module:Class" in the container; the class takes no arguments.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
@@ -39,6 +44,7 @@ class Engine:
     light: bool = False
     everything: bool = False
     paid: bool = False
+    kind: SubjectKind = "unknown"
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
@@ -47,13 +53,20 @@ SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
-        Engine("portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
+        Engine(
+            "selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True,
+            kind="person",
+        ),
+        Engine(
+            "portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True,
+            kind="person",
+        ),
+        Engine("u2netp", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.u2netp:U2Netp", light=True),
         Engine(
             "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box", "label"}), light=True,
         ),
-        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
+        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet", kind="person"),
         Engine(
             "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points", "label"}), everything=True,
@@ -72,11 +85,11 @@ ENGINES: dict[str, Engine] = {
         ),
         Engine(
             "faces", ("detect",), "boxes", "faces", "sagemaker_model.detectors.faces:Faces",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "people", ("detect",), "boxes", "people", "sagemaker_model.detectors.people:People",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "detector", ("detect",), "boxes", "the classes it was trained on",

@@ -59,6 +59,9 @@ RESULT_PIXELS_MAX = 64 * 12_000_000
 """Maximum pixels of the results of all instances of one image, at its size: 64 instances of 12 MP, or 16 of 48 MP. 64
 cut-outs of 12 MP take 14 s on one busy core."""
 
+REVIEW_BELOW = 0.0
+"""Score below which a result needs a review, where the options name none."""
+
 EVERYTHING_SIDE = 1024
 """Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
 
@@ -240,7 +243,7 @@ def render(
             predicted = union([one for _, one in instances]) if whole else _union(decoded.targets, segmenter)
     compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
     alpha = compose.full_size(predicted, refined=not everything)
-    subject = subject_of(alpha)
+    subject = _described(subject_of(alpha), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: {row.name} finds {row.subject} and found none; all of the image is background.",)
@@ -522,6 +525,16 @@ def subject_of(alpha: Pixels) -> Subject:
     inside = alpha[y : y + height, x : x + width]
     score = cv2.mean(cv2.absdiff(inside, cv2.bitwise_not(inside)))[0] / 255
     return Subject((x, y, x + width, y + height), coverage, score)
+
+
+def _described(subject: Subject, predicted: Alpha, options: Options) -> Subject:
+    """Returns the subject with the kind, the engine and the score of the prediction."""
+    row = catalog.engine(options.engine)
+    kind = "none" if subject.box is None else row.kind if predicted.kind == "unknown" else predicted.kind
+    score = subject.score if predicted.score is None or subject.box is None else predicted.score
+    review_below = REVIEW_BELOW if options.review_below is None else options.review_below
+    engine = predicted.engine or row.name
+    return replace(subject, score=score, kind=kind, engine=engine, needs_review=score < review_below)
 
 
 def _provenance(options: Options, engine: Engine) -> dict[str, str]:

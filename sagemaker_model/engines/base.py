@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, SubjectKind
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.verification import Comparison
@@ -28,10 +28,16 @@ class Alpha:
 
     values: hxw float32 in 0..1 over the whole image, at the engine's own size; 1 = subject.
     warnings: messages for the user, each as "word: sentence".
+    kind: what the subject is; "unknown" for the `kind` of the engine's row of the catalogue.
+    engine: the engine that segmented it; "" for the engine itself.
+    score: calibrated probability that the IoU is at least 0.9; None: not calibrated.
     """
 
     values: NDArray[np.float32]
     warnings: tuple[str, ...] = ()
+    kind: SubjectKind = "unknown"
+    engine: str = ""
+    score: float | None = None
 
 
 class Engine(Protocol):
