@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, scaled_dot_product_attention
 
-from sagemaker_model.nets.deform import deform_conv
+from sagemaker_model.nets.deform import Operator, deform_conv
 
 MULTIPLE = 32
 """Height and width of the input must be multiples of it: the tiles of the deepest block have 1/32 of the sides."""
@@ -342,18 +342,22 @@ class DeformableBranch(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """A deformable convolution whose positions and factors are convolutions of its input."""
+    """A deformable convolution whose positions and factors are convolutions of its input.
+
+    operator: computes it; the export to ONNX replaces it.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.padding = side // 2
+        self.operator: Operator = deform_conv
         self.offset_conv = nn.Conv2d(INNER, 2 * side**2, side, padding=self.padding)
         self.modulator_conv = nn.Conv2d(INNER, side**2, side, padding=self.padding)
         self.regular_conv = nn.Conv2d(INNER, BRANCH, side, padding=self.padding, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         mask = 2 * torch.sigmoid(self.modulator_conv(x))
-        return deform_conv(x, self.offset_conv(x), mask, self.regular_conv.weight, self.padding)
+        return self.operator(x, self.offset_conv(x), mask, self.regular_conv.weight, self.padding)
 
 
 class PatchBlock(nn.Module):

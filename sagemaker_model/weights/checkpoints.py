@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sagemaker_model.weights.files import is_safetensors
 from sagemaker_model.weights.store import InvalidWeights
 
 State = dict[str, Tensor]
@@ -160,7 +161,7 @@ def mask_rcnn_state(state: Mapping[str, Tensor]) -> State:
 def _content(path: Path) -> Any:
     """The unpickled content of the file."""
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):  # not by suffix: an imported file has the suffix that its engine reads
             import safetensors.torch
 
             return safetensors.torch.load(path.read_bytes())

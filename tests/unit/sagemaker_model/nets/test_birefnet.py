@@ -103,7 +103,7 @@ def test_a_file_of_another_backbone_or_an_older_layout_is_rejected_with_the_diff
     before_may_2024 = {
         name: tensor for name, tensor in published.state(published.TINY).items() if "ipt_blk5" not in name
     }
-    with pytest.raises(MismatchedWeights, match="lacks decoder.ipt_blk5.conv1.weight and 3 more"):
+    with pytest.raises(MismatchedWeights, match=r"lacks decoder\.ipt_blk5\.conv1\.weight and 3 more"):
         load_into(empty(), birefnet_state(before_may_2024, old_tiles=True))
     misshapen = published.state(published.TINY) | {"decoder.ipt_blk5.conv1.weight": torch.zeros(3, 5)}
     with pytest.raises(MismatchedWeights, match=r"another shape for decoder\.ipt_blk5\.conv1\.weight"):
