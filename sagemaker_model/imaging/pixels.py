@@ -42,6 +42,7 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.output import Format, Output
+from sagemaker_model.imaging import budget
 from sagemaker_model.imaging.composite import STRIP_ROWS, layer, over, resized_cutout
 from sagemaker_model.imaging.resize import resized
 
@@ -110,6 +111,7 @@ class Limits:
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises ResolutionTooHigh."""
+        budget.check_side(width, height)
         if width * height > self.max_pixels:
             raise ResolutionTooHigh(f"The image has {width} x {height} pixels. {self.resolution_message}")
 
@@ -136,17 +138,17 @@ class DecodedImage:
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Decodes the first frame of an image file.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadableImage.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, DecodingLimit, UnsupportedFormat or UnreadableImage.
     """
     limits.check_bytes(len(data))
+    budget.check(data, limits.max_pixels)
     _register_heif()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             limits.check_pixels(*opened.size)
             if opened.format == "PNG":
                 _check_png(data)
-            frames = getattr(opened, "n_frames", 1)  # not in Pillow's types
-            if opened.format == "HEIF" and frames > 1:
+            if opened.format == "HEIF" and (frames := getattr(opened, "n_frames", 1)) > 1:  # not in Pillow's types
                 _check_frame(opened, frames - 1, limits)
             opened.load()
             return _upright(opened)
