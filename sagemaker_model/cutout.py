@@ -40,17 +40,19 @@ from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
-from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.source_alpha import combined_alpha, own_alpha
 
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
 
 ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
-"""Encodes the result: `pixels.encode`, or `arrays.write_array`, which ignores `format`."""
+"""Encodes the result: `encode.encode`, or `arrays.write_array`, which ignores `format`."""
 
 PERSON = "person"
 """The label that points without one select where SAM is not installed."""
@@ -306,7 +308,7 @@ class _Composer:
         output, rgb = self.options.output, self.image.rgb
         if output.channels == "rgba":
             with self.timings.stage("foreground"):
-                rgb = estimate_foreground(rgb, alpha)
+                rgb = estimate_foreground(rgb, own_alpha(alpha, self.image.alpha))
         with self.timings.stage("layout"):
             layout = plan(output, alpha)
             self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
@@ -491,11 +493,8 @@ def _clear_outside(alpha: Pixels, region: Region) -> Pixels:
 
 
 def _full_size_alpha(predicted: Alpha, image: DecodedImage) -> Pixels:
-    """Returns the refined alpha, HxW uint8, multiplied by the source's own alpha if it has one."""
-    alpha = to_full_size(predicted.values, image.rgb)
-    if image.alpha is None:
-        return alpha
-    return np.asarray(cv2.multiply(alpha, image.alpha, scale=1 / 255), np.uint8).reshape(alpha.shape)
+    """Returns the refined alpha, HxW uint8, combined with the source's own alpha if it has one."""
+    return combined_alpha(to_full_size(predicted.values, image.rgb), image.alpha)
 
 
 def no_conversion(_predicted: object, _image: object) -> Pixels:

@@ -15,7 +15,8 @@ from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.verification import EngineUnavailable
-from sagemaker_model.imaging.pixels import Limits, decode, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import Limits, decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.installed import Installed
 from sagemaker_model.serving.batcher import Batcher
 from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow

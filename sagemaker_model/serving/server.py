@@ -37,7 +37,8 @@ from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.imaging import arrays
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.serving import predecessor
 from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime, known_error
