@@ -21,7 +21,7 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, installation, load
+from sagemaker_model.engines.base import Engine, set_up
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
 from sagemaker_model.evaluation import report
@@ -201,15 +201,21 @@ def weights_folder(folder: Path | None) -> Path:
 
 def device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
-    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    device = choose_device(ServerSettings.from_env(os.environ).device, require_gpu=False)
+    return device, ServerSettings(workers=workers).threads
 
 
-def load_engine(row: catalog.Engine, folder: Path, workers: int) -> dict[str, Engine]:
-    """Sets up an engine as the server does, with its setting MODEL_NON_COMMERCIAL; {} if it is not installed. Raises
-    InvalidWeights, InvalidSettings."""
+def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
+    """Sets up an engine as the server does, with its settings MODEL_DEVICE and MODEL_NON_COMMERCIAL.
+
+    Raises InvalidWeights, InvalidSettings, and NotInstalled if weights, packages or consent are missing.
+    """
     device, threads = device_and_threads(workers)
     non_commercial = ServerSettings.from_env(os.environ).non_commercial
-    return load([row], device, folder, threads, non_commercial=non_commercial)
+    try:
+        return set_up(row, device, folder, threads, non_commercial=non_commercial)
+    except NotInstalled as error:
+        raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
@@ -217,12 +223,7 @@ def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine
     for a detector."""
     if row.returns == "boxes":
         raise LocalError(f"{row.name} is a detector: use `maskdrop detector`.")
-    engines = load_engine(row, weights_folder(folder), workers)
-    if row.name not in engines:
-        raise NotInstalled(
-            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. {installation(row)}"
-        )
-    return engines[row.name]
+    return load_engine(row, weights_folder(folder), workers)
 
 
 def _run_engine(

@@ -163,11 +163,14 @@ def load_processor(
     if options.task != "detect":
         names = (*PREFERRED, options.engine) if options.engine == catalog.PROMPTED_ENGINE else (options.engine,)
         for name in names:
-            engines = engines or load_engine(catalog.engine(name), folder, workers=1)
-    if not {options.engine, *PREFERRED} & {*engines, *detectors}:
+            try:
+                engines = engines or {name: load_engine(catalog.engine(name), folder, workers=1)}
+            except NotInstalled:
+                if name == options.engine:
+                    raise
+    elif options.engine not in detectors:
         raise NotInstalled(
-            f"The engine {options.engine} cannot be loaded: its weights or packages are not installed. "
-            + installation(catalog.engine(options.engine))
+            f"The detector {options.engine} cannot be loaded. {installation(catalog.engine(options.engine))}"
         )
     return Processor(Installed(engines, detectors), ServerSettings().limits, paint)
 

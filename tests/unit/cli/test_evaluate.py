@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from cli import evaluate as evaluation
 from cli.app import app
 from local.config import ROOT
 from sagemaker_model.weights.store import digest, named, verify
@@ -187,3 +188,11 @@ def test_an_engine_is_promoted_over_another_or_rejected(
     result = run("promote", "selfie", "--over", "grabcut", *words)
     assert result.exit_code == 0, result.output
     assert "selfie replaces grabcut" in result.output
+
+
+def test_the_commands_use_the_device_of_the_servers_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "choose_device", lambda requested, *, require_gpu: (requested, require_gpu))
+    monkeypatch.delenv("MODEL_DEVICE", raising=False)
+    assert evaluation.device_and_threads(1)[0] == ("auto", False)
+    monkeypatch.setenv("MODEL_DEVICE", "cpu")
+    assert evaluation.device_and_threads(1)[0] == ("cpu", False)
