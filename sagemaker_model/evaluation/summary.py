@@ -33,8 +33,8 @@ RESAMPLES = 2000
 @dataclass(frozen=True, slots=True)
 class Result:
     """The result of one scored case. subject, found: share of the image, 0..1, that is subject in the truth and in the
-    prediction. A prediction with found = 0 gives the user the warning `no_subject`. edge: see `edges.edge_error`. Names are
-    columns of scores.csv."""
+    prediction. A prediction with found = 0 gives the user the warning `no_subject`. edge: of `edges.edge_error`. Names
+    are columns of scores.csv."""
 
     id: str
     part: str
