@@ -20,7 +20,7 @@ import numpy as np
 from maskdrop import __version__, catalog
 from maskdrop.background import BackgroundImage
 from maskdrop.edit import EditorModel
-from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt
+from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt, UnknownEngine
 from maskdrop.job import Subject
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output, Region
@@ -39,6 +39,7 @@ from sagemaker_model.detectors.targets import (
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
@@ -220,15 +221,18 @@ def render(
     write: ImageWriter = encode,
     background: bytes = b"",
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
     background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
-    apply to the images of an edit; None raises ValueError for options with an edit. Raises InvalidBackground,
-    ResolutionTooHigh for a result above the limits or above the maximum of its format, MaskEmpty and MaskFull.
+    apply to the images of an edit; None raises ValueError for options with an edit. refiner: the installed ViTMatte.
+    Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the maximum of its format,
+    MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
+    check_refinement(options, refiner)
     has_image = isinstance(output.background, BackgroundImage)
     background_image = _decode_background(background, limits) if has_image else None
     everything = row.everything and not decoded.targets.prompted
@@ -243,7 +247,8 @@ def render(
             instances = _instances(decoded.targets, segmenter, instances_max) if found else []
             whole = instances and found == len(instances)
             predicted = union([one for _, one in instances]) if whole else _union(decoded.targets, segmenter)
-    compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
+    provenance = _provenance(options, engine)
+    compose = _Composer(image, options, limits, write, background_image, timings, provenance, refiner)
     alpha = compose.full_size(predicted, refined=not everything)
     subject = _described(subject_of(alpha), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
@@ -287,6 +292,7 @@ class _Composer:
     background: DecodedImage | None
     timings: Timings
     provenance: Mapping[str, str]
+    refiner: Refiner | None = None
 
     def full_size(self, predicted: Alpha, *, refined: bool) -> Pixels:
         """Returns the alpha at the image's size, HxW uint8. refined: False for masks that are only enlarged."""
@@ -294,6 +300,10 @@ class _Composer:
         with self.timings.stage("refine"):
             if refined:
                 alpha = FULL_SIZE_ALPHA[catalog.engine(self.options.engine).returns](predicted, self.image)
+                if self.refiner and self.options.refine == "vitmatte":
+                    alpha = self.refiner.refine(self.image.rgb, alpha)
+                    if self.image.alpha is not None:
+                        alpha = np.minimum(alpha, self.image.alpha)
             else:
                 size = self.image.rgb.shape[1], self.image.rgb.shape[0]
                 alpha = np.rint(resized(predicted.values, size) * 255).astype(np.uint8)
@@ -368,14 +378,25 @@ def cut_out(
     background: bytes = b"",
     detector: Detector | None = None,
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
     Raises what `decode_image`, `with_targets` and `render` raise.
     """
+    check_refinement(options, refiner)  # before the network runs
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor)
+    return render(decoded, segmenter, engine, limits, write, background, editor, refiner)
+
+
+def check_refinement(options: Options, refiner: Refiner | None) -> None:
+    """Raises UnknownEngine for a refinement that is not installed."""
+    if options.refine == "vitmatte" and refiner is None:
+        raise UnknownEngine(
+            'The refinement "vitmatte" is not installed on this server; use "guided", or install it: `maskdrop models '
+            "pull vitmatte-small`, torch and transformers."
+        )
 
 
 def detect_objects(

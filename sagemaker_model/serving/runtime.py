@@ -30,6 +30,7 @@ from sagemaker_model.cutout import (
     ImageWriter,
     Segmenter,
     Timings,
+    check_refinement,
     decode_image,
     render,
     with_targets,
@@ -39,6 +40,7 @@ from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.installed import Installed
@@ -65,7 +67,7 @@ def in_flight_max(workers: int) -> int:
 class Runtime:
     """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop.
 
-    detectors: by name, as `load_detectors` returns them.
+    detectors: by name, as `load_detectors` returns them. refiner: ViTMatte, where it is installed.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class Runtime:
         engines: Mapping[str, Engine],
         storage: Storage,
         detectors: Mapping[str, Detector] | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         self._settings = settings
-        self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})})
+        self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})}, refiner=refiner)
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s)
         self._in_flight = asyncio.Semaphore(in_flight_max(settings.workers))
@@ -160,6 +163,7 @@ class Runtime:
             return await run(partial(installed.process, data, options, limits, read, write, background, editor))
 
         def prepare() -> tuple[CutoutRequest, Prepared | None]:
+            check_refinement(options, installed.refiner)
             decoded = with_targets(decode_image(data, options, limits, read), installed.labels)
             with decoded.timings.stage("prepare"):
                 return decoded, self._prepared(engine, decoded)
@@ -169,7 +173,7 @@ class Runtime:
                 lambda prompts: engine.finish(output, decoded.image.rgb, prompts),
                 lambda size: engine.everything(output, size),  # type: ignore[attr-defined]
             )
-            return render(decoded, segmenter, engine, limits, write, background, editor)
+            return render(decoded, segmenter, engine, limits, write, background, editor, installed.refiner)
 
         decoded, prepared = await run(prepare)
         with decoded.timings.stage("batch"):
