@@ -71,7 +71,11 @@ def missing_detail(data: bytes) -> str:
     A progressive JPEG is a series of scans of increasing precision; a file without the last ones is blurred.
     """
     missing = total = 0.0
-    for bits in _precisions(data):
+    try:
+        precisions = list(_precisions(data))
+    except IndexError:  # the last segment is cut
+        return ""
+    for bits in precisions:
         total += len(bits)
         missing += sum(1.0 if bit == UNCODED else min(bit, 4) / 8 for bit in bits)
     if not missing:
@@ -107,7 +111,7 @@ def _precisions(data: bytes) -> Iterator[list[int]]:
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields the frames and scans: marker and its offset. Other segments are skipped by their length."""
     at = 2
-    while at + 12 < len(data):
+    while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
             at += 1
             continue

@@ -151,9 +151,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         ) from error
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.resolution_message) from error
-    except (
-        Exception
-    ) as error:  # of damaged files: OSError, ValueError, TypeError, SyntaxError and others
+    except Exception as error:  # of damaged files: OSError, ValueError, TypeError, SyntaxError and others
         if kind == "image/jpeg" and (unsupported := unsupported_jpeg(data)):
             raise unsupported from error
         raise UnreadableImage("The file is damaged or truncated and cannot be decoded; upload it again.") from error
