@@ -113,8 +113,8 @@ def _directory(exif: Image.Exif, name: int) -> Mapping[int, Any]:
 
 
 def _as_bytes(value: Any) -> Any:
-    """Texts as their stored bytes: Pillow decodes them as Latin-1, but would replace the characters in writing."""
-    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+    """Texts beyond ASCII as their stored bytes: Pillow decodes them as Latin-1, but writes "?" for them."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
 
 
 def _xmp_texts(xmp: bytes) -> dict[int, bytes]:
