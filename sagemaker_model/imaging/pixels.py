@@ -37,6 +37,7 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.sniff import HEAD, image_type, unsupported_kind
+from sagemaker_model.imaging import budget
 from sagemaker_model.imaging.colour import icc_profile, to_srgb
 from sagemaker_model.imaging.composite import STRIP_ROWS
 from sagemaker_model.imaging.isobmff import read_heif
@@ -86,6 +87,7 @@ class Limits:
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises ResolutionTooHigh."""
+        budget.check_side(width, height)
         if width * height > self.max_pixels:
             raise ResolutionTooHigh(f"The image has {width} x {height} pixels. {self.resolution_message}")
 
@@ -132,13 +134,14 @@ class Stored:
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Decodes the first frame of an image file.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadableImage.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, DecodingLimit, UnsupportedFormat or UnreadableImage.
     """
     limits.check_bytes(len(data))
     kind = image_type(data[:HEAD])
     if kind is None:
         name = unsupported_kind(data[:HEAD])
         raise UnsupportedFormat(f"The file is {name or 'not an image in an accepted format'}; send {ACCEPTED}.")
+    budget.check(data, limits.max_pixels)
     try:
         return _upright(READERS[kind](data, limits))
     except (InputError, MemoryError):
