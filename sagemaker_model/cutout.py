@@ -44,6 +44,7 @@ from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, rep
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
+from sagemaker_model.imaging.metadata import SourceMetadata
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.imaging.resize import resized
@@ -52,7 +53,7 @@ from sagemaker_model.imaging.source_alpha import combined_alpha, own_alpha
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
 
-ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
+ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str], SourceMetadata], bytes]
 """Encodes the result: `encode.encode`, or `arrays.write_array`, which ignores `format`."""
 
 PERSON = "person"
@@ -324,7 +325,7 @@ class _Composer:
             self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
             rgb, alpha = lay_out(rgb, alpha, output, layout, self.image, self.background)
         with self.timings.stage("encode"):
-            return self.write(rgb, alpha, output, self.image.dpi, self.provenance), layout
+            return self.write(rgb, alpha, output, self.image.dpi, self.provenance, self.image.metadata), layout
 
     def part(self, alpha: Pixels, target: Target) -> Part:
         """Returns the result of one instance."""
