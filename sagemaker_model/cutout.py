@@ -215,17 +215,19 @@ def render(
     write: ImageWriter = encode,
     background: bytes = b"",
     editor: EditorModel | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
+    background: content of the file to which `output.background` refers, b"" if it refers to none; `read_file` decodes
+    it. editor: whose limits
     apply to the images of an edit; None raises ValueError for options with an edit. Raises InvalidBackground,
     ResolutionTooHigh for a result above the limits or above the maximum of its format, MaskEmpty and MaskFull.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
     has_image = isinstance(output.background, BackgroundImage)
-    background_image = _decode_background(background, limits) if has_image else None
+    background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
     instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
     with timings.stage("predict"):
@@ -363,6 +365,7 @@ def cut_out(
     background: bytes = b"",
     detector: Detector | None = None,
     editor: EditorModel | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
@@ -370,7 +373,7 @@ def cut_out(
     """
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor)
+    return render(decoded, segmenter, engine, limits, write, background, editor, read_file)
 
 
 def detect_objects(
@@ -429,6 +432,7 @@ def compose_candidates(
     generated: Sequence[bytes],
     engine: Engine,
     limits: Limits,
+    read: ImageReader = decode,
 ) -> Cutout:
     """Composes the generated images of an edit with the source: the last stage of a job with an edit.
 
@@ -438,13 +442,13 @@ def compose_candidates(
     """
     if options.edit is None:
         raise ValueError("The options have no edit.")
-    decoded = decode_image(data, replace(options, prompts=()), limits)
+    decoded = decode_image(data, replace(options, prompts=()), limits, read)
     image, timings = decoded.image, decoded.timings
     alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
     parts, layout = [], None
     for file in generated:
         with timings.stage("generated"):
-            backdrop = _decode_generated(file, limits)
+            backdrop = _decode_generated(file, limits, read)
         if options.edit.change == "background":
             shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
             source, visible = image, alpha
@@ -464,16 +468,16 @@ def compose_candidates(
     )  # fmt: skip
 
 
-def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_generated(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
-def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_background(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
