@@ -223,19 +223,20 @@ def render(
     background: bytes = b"",
     editor: EditorModel | None = None,
     refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
-    apply to the images of an edit; None raises ValueError for options with an edit. refiner: the installed ViTMatte.
-    Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the maximum of its format,
-    MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
+    background: content of the file to which `output.background` refers, b"" if it refers to none; `read_file` decodes
+    it. editor: whose limits apply to the images of an edit; None raises ValueError for options with an edit. refiner:
+    the installed ViTMatte. Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the
+    maximum of its format, MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
     check_refinement(options, refiner)
     has_image = isinstance(output.background, BackgroundImage)
-    background_image = _decode_background(background, limits) if has_image else None
+    background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
     instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
     with timings.stage("predict"):
@@ -380,6 +381,7 @@ def cut_out(
     detector: Detector | None = None,
     editor: EditorModel | None = None,
     refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
@@ -388,7 +390,7 @@ def cut_out(
     check_refinement(options, refiner)  # before the network runs
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor, refiner)
+    return render(decoded, segmenter, engine, limits, write, background, editor, refiner, read_file)
 
 
 def check_refinement(options: Options, refiner: Refiner | None) -> None:
@@ -456,6 +458,7 @@ def compose_candidates(
     generated: Sequence[bytes],
     engine: Engine,
     limits: Limits,
+    read: ImageReader = decode,
 ) -> Cutout:
     """Composes the generated images of an edit with the source: the last stage of a job with an edit.
 
@@ -465,13 +468,13 @@ def compose_candidates(
     """
     if options.edit is None:
         raise ValueError("The options have no edit.")
-    decoded = decode_image(data, replace(options, prompts=()), limits)
+    decoded = decode_image(data, replace(options, prompts=()), limits, read)
     image, timings = decoded.image, decoded.timings
     alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
     parts, layout = [], None
     for file in generated:
         with timings.stage("generated"):
-            backdrop = _decode_generated(file, limits)
+            backdrop = _decode_generated(file, limits, read)
         if options.edit.change == "background":
             shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
             source, visible = image, alpha
@@ -491,16 +494,16 @@ def compose_candidates(
     )  # fmt: skip
 
 
-def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_generated(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
-def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_background(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
