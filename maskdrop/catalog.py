@@ -61,6 +61,7 @@ ENGINES: dict[str, Engine] = {
             "portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True,
             kind="person",
         ),
+        Engine("u2netp", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.u2netp:U2Netp", light=True),
         Engine(
             "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box", "label"}), light=True,
