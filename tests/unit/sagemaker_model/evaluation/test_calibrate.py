@@ -18,7 +18,7 @@ from tests.unit.sagemaker_model.evaluation.synthetic import DiscEngine
 class Measuring(DiscEngine):
     """Measures the share of light pixels."""
 
-    measurements = ("light", "noise")
+    measurements: tuple[str, ...] = ("light", "noise")
 
     def examine(self, rgb: Pixels) -> tuple[Alpha, Floats]:
         return self.predict(rgb, ()), np.array([(rgb > 110).mean(), rgb.std() / 255], np.float32)
