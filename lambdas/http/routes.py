@@ -154,6 +154,7 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "default": bool(default_for[engine.name]),
                 "default_for": default_for[engine.name],
                 "subject": engine.subject,
+                "kind": engine.kind,
                 "returns": engine.returns,
                 "prompts": sorted(engine.prompts),
                 "everything": engine.everything,

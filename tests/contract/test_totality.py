@@ -145,6 +145,7 @@ def test_every_size_has_a_number_of_pixels() -> None:
 
 OUTPUT_VALUES = {
     "format": "webp",
+    "metadata": "keep",
     "channels": "alpha",
     "size": "preview",
     "roi": "1px 2px 3px 4px",
