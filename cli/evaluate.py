@@ -21,7 +21,7 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, load
+from sagemaker_model.engines.base import Engine, installation, load
 from sagemaker_model.evaluation import calibrate as calibration
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
@@ -318,17 +318,23 @@ def device_and_threads(workers: int) -> tuple[str, int]:
     return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
 
 
+def load_engine(row: catalog.Engine, folder: Path, workers: int) -> dict[str, Engine]:
+    """Sets up an engine as the server does, with its setting MODEL_NON_COMMERCIAL; {} if it is not installed. Raises
+    InvalidWeights, InvalidSettings."""
+    device, threads = device_and_threads(workers)
+    non_commercial = ServerSettings.from_env(os.environ).non_commercial
+    return load([row], device, folder, threads, non_commercial=non_commercial)
+
+
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
     """Loads an installed engine. Raises InvalidWeights, NotInstalled if weights or packages are missing, and LocalError
     for a detector."""
     if row.returns == "boxes":
         raise LocalError(f"{row.name} is a detector: use `maskdrop detector`.")
-    device, threads = device_and_threads(workers)
-    engines = load([row], device, weights_folder(folder), threads)
+    engines = load_engine(row, weights_folder(folder), workers)
     if row.name not in engines:
         raise NotInstalled(
-            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. See "
-            "`maskdrop models list`."
+            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. {installation(row)}"
         )
     return engines[row.name]
 

@@ -28,11 +28,14 @@ class Engine:
     subject: what the engine segments or detects, in words.
     kind: kind of every subject that the engine finds.
     prompts: supported kinds of prompts; others are rejected.
-    factory: "module:Class" in the container; the class takes no arguments.
+    factory: "module:Class" in the container, whose instances take no arguments; or "module:Class:argument" for a class
+        of several engines.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.
     everything: whether it segments all objects of an image where there is no prompt.
     paid: whether each image costs money at another service; used only where the stage allows it.
+    non_commercial: whether the licence of its weights forbids commercial use; used only where the stage allows it, and
+        every result has a warning.
     """
 
     name: str
@@ -45,10 +48,20 @@ class Engine:
     everything: bool = False
     paid: bool = False
     kind: SubjectKind = "unknown"
+    non_commercial: bool = False
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
 """The tasks of an engine that returns alpha."""
+
+
+def _onnx(
+    name: str, subject: str = "anything", *, kind: SubjectKind = "unknown", non_commercial: bool = False
+) -> Engine:
+    """The row of a model of `engines/onnx_models.py`. name: rembg's, where rembg has the model."""
+    factory = f"sagemaker_model.engines.onnx_models:OnnxModel:{name}"
+    return Engine(name, SEGMENTS, "alpha", subject, factory, kind=kind, non_commercial=non_commercial)
+
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
@@ -67,6 +80,20 @@ ENGINES: dict[str, Engine] = {
             frozenset({"box", "label"}), light=True,
         ),
         Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet", kind="person"),
+        _onnx("u2net"),
+        _onnx("u2net_human_seg", "people", kind="person"),
+        _onnx("silueta"),
+        _onnx("isnet-general-use"),
+        _onnx("isnet-imgly"),
+        _onnx("isnet-anime", "anime characters"),
+        _onnx("birefnet-general"),
+        _onnx("birefnet-general-lite"),
+        _onnx("birefnet-portrait", "people", kind="person"),
+        _onnx("birefnet-dis"),
+        _onnx("birefnet-hrsod"),
+        _onnx("birefnet-cod", "camouflaged objects"),
+        _onnx("birefnet-massive"),
+        _onnx("bria-rmbg", non_commercial=True),
         Engine(
             "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points", "label"}), everything=True,

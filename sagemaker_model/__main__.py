@@ -43,7 +43,7 @@ def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, En
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
     settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
-    engines = load_all(settings.device, settings.weights_dir, settings.threads)
+    engines = load_all(settings.device, settings.weights_dir, settings.threads, non_commercial=settings.non_commercial)
     cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
     for engine in engines.values():
         if isinstance(engine, CachesEmbeddings):

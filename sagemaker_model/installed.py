@@ -12,7 +12,7 @@ from maskdrop.options import Options
 from sagemaker_model.cutout import Cutout, ImageReader, ImageWriter, compose_candidates, cut_out, detect_objects
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import Labels
-from sagemaker_model.engines.base import Engine
+from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.verification import EngineUnavailable
 from sagemaker_model.imaging.pixels import Limits, decode, encode
@@ -84,5 +84,5 @@ class Installed:
 
 
 def _not_installed(name: str, installed: Mapping[str, object]) -> UnknownEngine:
-    names = ", ".join(sorted(installed))
-    return UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {names}.")
+    names, how = ", ".join(sorted(installed)), installation(catalog.engine(name))
+    return UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {names}. {how}")

@@ -40,6 +40,7 @@ class ServerSettings:
     deadline_s: seconds for one image, from the moment that a worker starts it. 48 MP take 2 s on one core.
     drain_s: seconds for requests in progress after SIGTERM. SageMaker kills the container 30 s after SIGTERM.
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
+    non_commercial: whether engines run whose weights may not be used commercially; every result of them has a warning.
     usd_per_hour: price of the instance in USD; None if nothing is billed.
     queue_url: URL of the SQS queue from which `worker` receives; required by `worker`.
     results_bucket: S3 bucket to which `worker` writes; required by `worker`.
@@ -64,6 +65,7 @@ class ServerSettings:
     deadline_s: float = 60.0
     drain_s: int = 25
     rekognition: bool = False
+    non_commercial: bool = False
     usd_per_hour: float | None = None
     queue_url: str = ""
     results_bucket: str = ""

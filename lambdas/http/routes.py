@@ -159,6 +159,7 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "prompts": sorted(engine.prompts),
                 "everything": engine.everything,
                 "paid": engine.paid,
+                "non_commercial": engine.non_commercial,
                 "interactive": runs_now(engine, settings.interactive_mode),
             }
             for engine in ENGINES.values()

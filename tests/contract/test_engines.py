@@ -1,7 +1,7 @@
 """The conformance test of the engines: every engine of the catalogue must pass it.
 
 Engines without weights in .local/weights run with random weights if torch and transformers are installed: MODNet in its
-published size, SAM 1 and SAM 2.1 as small networks.
+published size, SAM 1 and SAM 2.1 as small networks. The models of engines/onnx_models.py always run as small networks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from maskdrop.catalog import ENGINES, PROMPTED_ENGINE
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine, load
+from sagemaker_model.engines.onnx_models import MODELS
 from sagemaker_model.engines.sam import Sam, Sam2
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
+from tests.unit.sagemaker_model.engines.small_onnx import install
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 
@@ -28,7 +30,12 @@ every_engine = pytest.mark.parametrize("name", [name for name, row in ENGINES.it
 
 @pytest.fixture(scope="session")
 def all_engines(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
-    """Returns the engines of the weights folder and, with torch and transformers, the others with random weights."""
+    """Returns the engines of the weights folder, the ONNX models as small networks, and with torch and transformers the
+    others with random weights."""
+    small = tmp_path_factory.mktemp("small_networks")
+    for name in MODELS:
+        install(name, small)
+    engines = engines | load((ENGINES[name] for name in MODELS), "cpu", small, non_commercial=True)
     if not (find_spec("torch") and find_spec("transformers")):
         return engines
     folder = tmp_path_factory.mktemp("random_weights")

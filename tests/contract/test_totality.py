@@ -226,7 +226,7 @@ def test_every_engine_is_in_every_table() -> None:
 
 
 def _has_class(factory: str) -> bool:
-    module, _, name = factory.partition(":")
+    module, name, *_ = factory.split(":")
     return find_spec(module) is not None and hasattr(importlib.import_module(module), name)
 
 
