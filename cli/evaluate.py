@@ -258,7 +258,7 @@ def _overview(
             continue  # not installed, or it needs a prompt
         engine = loaded.get(row.name) or _installed(row, folder, workers)
         found[row.name] = [
-            _run_or_read(row, engine, dataset, workers, out and out / row.name / dataset.folder.name, reuse=reuse)
+            _run_or_read(row, engine, dataset, workers, out and out / row.name / _name(dataset), reuse=reuse)
             for dataset in datasets
         ]
         cases = speed.sample([dataset.cases for dataset in datasets])
@@ -271,6 +271,11 @@ def _overview(
     for run in unscored:
         _print_unscored(run)
     return bool(unscored)
+
+
+def _name(dataset: Dataset) -> str:
+    """Returns the name of a data set's folder of runs: that of its folder and its split."""
+    return f"{dataset.folder.name}-{dataset.split}"
 
 
 def _run_or_read(

@@ -11,7 +11,7 @@ from sagemaker_model.evaluation.summary import (
     FAILED_IOU,
     FALSE_POSITIVE_SHARE,
     GOOD_IOU,
-    Summary,
+    Result,
     Table,
     group_by_part,
     summarise,
@@ -27,7 +27,7 @@ HEADER = (
 def overview(runs: Mapping[str, Sequence[Run]], times: Mapping[str, Mapping[int, float]]) -> Table:
     """Returns the table, with a row for each engine, data set and part.
 
-    runs: those of each engine, one a data set. times: milliseconds by engine and megapixels, in the engine's first row;
+    runs: those of each engine, one for each data set. times: milliseconds by engine and megapixels, in the engine's first row;
     a size that was not timed is empty.
     """
     rows = []
@@ -35,19 +35,21 @@ def overview(runs: Mapping[str, Sequence[Run]], times: Mapping[str, Mapping[int,
         spent = [f"{times[engine][size]:.0f}" if size in times.get(engine, {}) else "" for size in MEGAPIXELS]
         for run in of_engine:
             for part, results in group_by_part(run.results, lambda result: result.part).items():
-                cells = _cells(summarise(results))
+                cells = _cells(results)
                 rows.append((engine, Path(run.info.data).name, part, str(len(results)), *cells, *spent))
                 spent = [""] * len(MEGAPIXELS)
     return Table("Engines", HEADER, rows)
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
+def _cells(results: Sequence[Result]) -> tuple[str, ...]:
+    summary = summarise(results)
     one, empties = summary.subjects, summary.empties
+    with_subject = sum(bool(result.subject) for result in results)
     masks = ("",) * 5
     if one:
-        good = format(one.good / one.pictures, ".0%")
+        good = format(one.good / with_subject, ".0%")
         masks = (f"{one.mean.iou:.3f}", f"{one.median_iou:.3f}", good, str(one.failed), f"{one.mean.boundary_f:.3f}")
-    return *masks, f"{empties.finds} of {empties.pictures}" if empties else ""
+    return *masks, f"{empties.finds} of {len(results) - with_subject}" if empties else ""
 
 
 def markdown(table: Table) -> str:
