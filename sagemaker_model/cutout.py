@@ -37,6 +37,7 @@ from sagemaker_model.detectors.targets import (
     without,
 )
 from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.engines.confidence import REVIEW_BELOW
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
 from sagemaker_model.engines.vitmatte import Refiner
@@ -62,9 +63,6 @@ PERSON = "person"
 RESULT_PIXELS_MAX = 64 * 12_000_000
 """Maximum pixels of the results of all instances of one image, at its size: 64 instances of 12 MP, or 16 of 48 MP. 64
 cut-outs of 12 MP take 14 s on one busy core."""
-
-REVIEW_BELOW = 0.0
-"""Score below which a result needs a review, where the options name none."""
 
 EVERYTHING_SIDE = 1024
 """Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
@@ -556,7 +554,9 @@ def _described(subject: Subject, predicted: Alpha, options: Options) -> Subject:
     row = catalog.engine(options.engine)
     kind = "none" if subject.box is None else row.kind if predicted.kind == "unknown" else predicted.kind
     score = subject.score if predicted.score is None or subject.box is None else predicted.score
-    review_below = REVIEW_BELOW if options.review_below is None else options.review_below
+    review_below = options.review_below
+    if review_below is None:
+        review_below = 0.0 if predicted.score is None else REVIEW_BELOW
     engine = predicted.engine or row.name
     return replace(subject, score=score, kind=kind, engine=engine, needs_review=score < review_below)
 
