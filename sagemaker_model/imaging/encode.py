@@ -13,6 +13,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from PIL import Image, ImageCms
 from maskdrop.errors import ResolutionTooHigh
 from maskdrop.output import Format, Output
 from sagemaker_model.imaging.composite import STRIP_ROWS, layer, over, resized_cutout
+from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata, kept_exif
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 
@@ -33,6 +35,17 @@ SIDE_MAX: dict[Format, int] = {"webp": 16383, "avif": 65536, "jpg": 65500, "zip"
 WEBP_QUALITY = 90
 """Quality of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast without a visible gain.
 Method 2 writes a 12 MP cut-out in 0.3 to 1 s, as fast as method 0, and a third smaller."""
+
+JPEG_QUALITY = 92
+"""Quality, 0 to 100, without chroma subsampling: subsampled colours would bleed into the subject's edge."""
+
+AVIF_QUALITY = 80
+"""Quality of the colours, 0 to 100; alpha is always lossless, and colours are not subsampled. A person of 1 MP takes
+55 KB at a PSNR of 40.2 dB, against 53 KB and 39.2 dB as WebP; 72 KB at 90."""
+
+AVIF_SPEED = 8
+"""Speed of the encoder, 0 to 10. 1 MP takes 0.17 s of CPU time, twice that of WebP; with 9 it takes 0.07 s and the
+file is 17 % larger."""
 
 JPEG_QUALITY = 92
 """Quality, 0 to 100, without chroma subsampling: subsampled colours would bleed into the subject's edge."""
@@ -54,8 +67,25 @@ twice as long, and photos get larger, too."""
 INCHES_PER_METRE = 1 / 0.0254
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Data that is written beside the pixels.
+
+    provenance: JSON. dpi: pixels an inch along x and y. exif: without the prefix of JPEG; b"" for none.
+    """
+
+    provenance: str = "{}"
+    dpi: tuple[float, float] | None = None
+    exif: bytes = b""
+
+
 def encode(
-    rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, provenance: Mapping[str, str]
+    rgb: Pixels,
+    alpha: Pixels,
+    output: Output,
+    dpi: tuple[float, float] | None,
+    provenance: Mapping[str, str],
+    metadata: SourceMetadata = NO_METADATA,
 ) -> bytes:
     """Encodes a result in the format of `output`.
 
@@ -72,10 +102,11 @@ def encode(
             f"{side_max}. Use PNG for this image."
         )
     text = json.dumps(provenance, separators=(",", ":"), sort_keys=True)
-    return ENCODERS[output.format](rgb, alpha, output, dpi, text)
+    exif = kept_exif(metadata, output.metadata, (alpha.shape[1], alpha.shape[0]))
+    return ENCODERS[output.format](rgb, alpha, output, Embedded(text, dpi, exif))
 
 
-def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
+def _png(rgb: Pixels, alpha: Pixels, output: Output, embedded: Embedded) -> bytes:
     """Encodes a PNG (W3C, third edition) of 8-bit grey or RGBA with ISA-L's deflate.
 
     A 12 MP cut-out takes 50 ms; Pillow's encoder takes 1.8 s, and OpenCV's takes 170 ms for a file a fifth to a half
@@ -86,10 +117,12 @@ def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | 
     chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0 if grey else 6, 0, 0, 0))]
     if not grey:
         chunks.append(_chunk(b"sRGB", b"\x01"))  # relative colorimetric
-    if dpi is not None:
-        x, y = (round(v * INCHES_PER_METRE) for v in dpi)
+    if embedded.dpi is not None:
+        x, y = (round(v * INCHES_PER_METRE) for v in embedded.dpi)
         chunks.append(_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
-    chunks.append(_chunk(b"iTXt", b"maskdrop\0\0\0\0\0" + text.encode()))
+    chunks.append(_chunk(b"iTXt", b"maskdrop\0\0\0\0\0" + embedded.provenance.encode()))
+    if embedded.exif:
+        chunks.append(_chunk(b"eXIf", embedded.exif))
     deflate, body = isal_zlib.compressobj(PNG_LEVEL), []
     above = np.zeros(width if grey else 4 * width, np.uint8)
     for top in range(0, height, STRIP_ROWS):
@@ -130,11 +163,12 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum)))
 
 
-def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:
+def _webp(rgb: Pixels, alpha: Pixels, output: Output, embedded: Embedded) -> bytes:
     buffer = io.BytesIO()
+    exif = {"exif": embedded.exif} if embedded.exif else {}
     if output.channels == "alpha":
         grey = Image.fromarray(alpha).convert("RGB")
-        grey.save(buffer, "WEBP", lossless=True, quality=50, method=1, xmp=_xmp(text))
+        grey.save(buffer, "WEBP", lossless=True, quality=50, method=1, xmp=_xmp(embedded.provenance), **exif)
     else:
         rgba = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
         Image.fromarray(rgba).save(
@@ -144,21 +178,22 @@ def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] 
             alpha_quality=100,
             method=2,
             icc_profile=_srgb_profile(),
-            xmp=_xmp(text),
+            xmp=_xmp(embedded.provenance),
+            **exif,
         )
     return buffer.getvalue()
 
 
-def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
+def _jpg(rgb: Pixels, alpha: Pixels, output: Output, embedded: Embedded) -> bytes:
     if output.channels == "alpha":
-        return _jpeg(alpha, dpi, text)
+        return _jpeg(alpha, embedded)
     if alpha.min() < 255:
         white = np.broadcast_to(np.uint8(255), rgb.shape)
         rgb, _ = over(rgb, alpha, layer(white, white[..., 0]))
-    return _jpeg(rgb, dpi, text)
+    return _jpeg(rgb, embedded)
 
 
-def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
+def _zip(rgb: Pixels, alpha: Pixels, _output: Output, embedded: Embedded) -> bytes:
     """A zip of color.jpg and alpha.png, as remove.bg's clients expect.
 
     Where alpha is 0, color.jpg holds the blurred colours of the nearby subject. JPEG would smear a hard edge into the
@@ -170,41 +205,51 @@ def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] |
     cv2.copyTo(rgb, alpha, colours)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:  # stored: both are compressed already; dated 1980: reproducible
-        opened.writestr(zipfile.ZipInfo("color.jpg"), _jpeg(colours, dpi, text))
-        opened.writestr(zipfile.ZipInfo("alpha.png"), _png(rgb, alpha, Output(channels="alpha"), dpi, text))
+        opened.writestr(zipfile.ZipInfo("color.jpg"), _jpeg(colours, embedded))
+        opened.writestr(
+            zipfile.ZipInfo("alpha.png"), _png(rgb, alpha, Output(channels="alpha"), replace(embedded, exif=b""))
+        )
     return buffer.getvalue()
 
 
-def _jpeg(pixels: Pixels, dpi: tuple[float, float] | None, text: str) -> bytes:
+def _jpeg(pixels: Pixels, embedded: Embedded) -> bytes:
     """Encodes a JPEG of HxWx3 RGB or HxW grey, both uint8."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"xmp": _xmp(text)}
+    options: dict[str, Any] = {"xmp": _xmp(embedded.provenance)}
     if pixels.ndim == 3:
         options |= {"icc_profile": _srgb_profile(), "subsampling": 0}
-    if dpi is not None and max(dpi) <= JPEG_DPI_MAX:
-        options["dpi"] = dpi
+    if embedded.dpi is not None and max(embedded.dpi) <= JPEG_DPI_MAX:
+        options["dpi"] = embedded.dpi
+    if embedded.exif:
+        options["exif"] = b"Exif\0\0" + embedded.exif
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, **options)
     return buffer.getvalue()
 
 
-def _avif(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:
+def _avif(rgb: Pixels, alpha: Pixels, output: Output, embedded: Embedded) -> bytes:
+    """Encodes an AVIF whose alpha, or matte, is exact; without an ICC profile it is sRGB by its code points."""
     buffer = io.BytesIO()
+    options: dict[str, Any] = {"speed": AVIF_SPEED, "max_threads": 1, "xmp": _xmp(embedded.provenance)}
+    if embedded.exif:
+        options["exif"] = embedded.exif
     if output.channels == "alpha":
-        image = Image.fromarray(alpha).convert("RGB")
+        Image.fromarray(alpha).save(buffer, "AVIF", quality=100, **options)
     else:
-        image = Image.fromarray(with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA))
-    image.save(buffer, "AVIF", quality=AVIF_QUALITY, speed=8, xmp=_xmp(text))
+        rgba = Image.fromarray(with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA))
+        rgba.save(
+            buffer, "AVIF", quality=AVIF_QUALITY, subsampling="4:4:4", advanced={"alpha:lossless": "1"}, **options
+        )
     return buffer.getvalue()
 
 
-ENCODERS: dict[Format, Callable[[Pixels, Pixels, Output, tuple[float, float] | None, str], bytes]] = {
+ENCODERS: dict[Format, Callable[[Pixels, Pixels, Output, Embedded], bytes]] = {
     "png": _png,
     "webp": _webp,
     "avif": _avif,
     "jpg": _jpg,
     "zip": _zip,
 }
-"""Returns the bytes of a file from rgb, alpha, output, dpi and the provenance as JSON."""
+"""Returns the bytes of a file from rgb, alpha, output and what is written beside them."""
 
 
 def _xmp(text: str) -> bytes:

@@ -35,10 +35,12 @@ _CONTAINERS = {b"iprp", b"ipco", b"trak", b"mdia", b"minf", b"stbl"}
 
 @dataclass(frozen=True, slots=True)
 class HeifFile:
-    """codec: a value of CODECS; "" if it was not found. space: the colour space of the nclx; None: sRGB or unknown."""
+    """codec: a value of CODECS; "" if it was not found. space: the colour space of the nclx; None: sRGB or unknown.
+    sequence: whether the file holds a sequence of images."""
 
     codec: str
-    space: ColourSpace | None
+    space: ColourSpace | None = None
+    sequence: bool = False
 
 
 def read_heif(data: bytes) -> HeifFile:
@@ -46,7 +48,7 @@ def read_heif(data: bytes) -> HeifFile:
     try:
         return _read(data)
     except (struct.error, IndexError):
-        return HeifFile("", None)
+        return HeifFile("")
 
 
 def _read(data: bytes) -> HeifFile:
@@ -55,6 +57,7 @@ def _read(data: bytes) -> HeifFile:
     primary, items = 0, dict[int, bytes]()
     properties: list[bytes] = []
     links: dict[int, list[int]] = {}
+    sequence = False
     for name, body in _boxes(data):
         if name == b"meta":
             for inner, content in _boxes(body[4:META_BYTES_MAX]):
@@ -68,7 +71,8 @@ def _read(data: bytes) -> HeifFile:
                             properties = [kind + bytes(box) for kind, box in _boxes(value)]
                         elif part == b"ipma":
                             links |= _associations(value)
-        elif name == b"moov" and not types:
+        elif name == b"moov":
+            sequence = True
             at = bytes(body[:META_BYTES_MAX])
             types += [kind for kind in CODECS if kind in at]
             start = at.find(b"colrnclx")
@@ -79,7 +83,7 @@ def _read(data: bytes) -> HeifFile:
     kind = items.get(primary, b"")
     if kind not in CODECS:  # a grid or another derived image: the codec is that of its parts
         kind = next((one for one in (*items.values(), *types) if one in CODECS), b"")
-    return HeifFile(CODECS.get(kind, ""), colours[0] if colours else None)
+    return HeifFile(CODECS.get(kind, ""), colours[0] if colours else None, sequence)
 
 
 def _nclx(box: bytes) -> ColourSpace | None:

@@ -26,8 +26,6 @@ _FRAMES = {
     0xC5: "hierarchical JPEG",
     0xC6: "hierarchical JPEG",
     0xC7: "hierarchical JPEG",
-    0xC9: "arithmetic-coded JPEG",
-    0xCA: "arithmetic-coded JPEG",
     0xCB: "lossless JPEG",
     0xF7: "JPEG-LS",
 }
@@ -72,10 +70,14 @@ def missing_detail(data: bytes) -> str:
 
     A progressive JPEG is a series of scans of increasing precision; a file without the last ones is blurred.
     """
-    missing = total = 0
-    for bits in _precisions(data):
+    missing = total = 0.0
+    try:
+        precisions = list(_precisions(data))
+    except IndexError:  # the last segment is cut
+        return ""
+    for bits in precisions:
         total += len(bits)
-        missing += sum(bit != 0 for bit in bits)
+        missing += sum(1.0 if bit == UNCODED else min(bit, 4) / 8 for bit in bits)
     if not missing:
         return ""
     return (
@@ -87,7 +89,7 @@ def missing_detail(data: bytes) -> str:
 def _precisions(data: bytes) -> Iterator[list[int]]:
     """Yields the lowest bit that the scans of a progressive JPEG code, for the 64 coefficients of each component.
 
-    255: not coded at all.
+    UNCODED: not at all.
     """
     bits: dict[int, list[int]] = {}
     for marker, at in _markers(data):
@@ -95,7 +97,7 @@ def _precisions(data: bytes) -> Iterator[list[int]]:
             return
         if marker == 0xC2:
             count = data[at + 9]
-            bits = {data[at + 10 + 3 * i]: [255] * 64 for i in range(count)}
+            bits = {data[at + 10 + 3 * i]: [UNCODED] * 64 for i in range(count)}
         elif marker == 0xDA:
             count = data[at + 4]
             first, last, low = data[at + 5 + 2 * count], data[at + 6 + 2 * count], data[at + 7 + 2 * count] & 15
@@ -109,7 +111,7 @@ def _precisions(data: bytes) -> Iterator[list[int]]:
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields the frames and scans: marker and its offset. Other segments are skipped by their length."""
     at = 2
-    while at + 12 < len(data):
+    while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
             at += 1
             continue
@@ -129,6 +131,9 @@ def _markers(data: bytes) -> Iterator[tuple[int, int]]:
             end = found.start()
         at = end
 
+
+UNCODED = 255
+"""Precision of a coefficient without a scan. A coefficient without its lowest bit counts as an eighth of one."""
 
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """SOF0 to SOF15 and that of JPEG-LS; C4, C8 and CC are other segments."""

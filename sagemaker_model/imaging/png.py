@@ -150,7 +150,7 @@ def _profile(body: bytes, warnings: list[str]) -> bytes | None:
         profile = inflate.decompress(rest[1:], PROFILE_BYTES_MAX)
     except zlib.error:
         profile = b""
-    if not profile or inflate.unconsumed_tail:
+    if not profile or not inflate.eof:
         warnings.append(
             "profile_ignored: the colour profile is damaged or above 16 MiB; the colours were read as sRGB."
         )

@@ -103,32 +103,21 @@ _BYTE_STREAMS = {1, 5, 8, 32946, 32773, 34925, 50000}
 """Compressions of a plain sequence of samples: none, LZW, deflate, PackBits, LZMA and ZSTD."""
 
 _STRUCTURE = {
-    *(
-        256,
-        257,
-        258,
-        259,
-        262,
-        266,
-        273,
-        277,
-        278,
-        279,
-        284,
-        292,
-        293,
-        317,
-        320,
-        322,
-        323,
-        324,
-        325,
-        338,
-        339,
-        530,
-        531,
-    ),
-    JPEG_TABLES,
+    *range(256, 260),
+    262,
+    266,
+    *range(273, 280),
+    284,
+    292,
+    293,
+    317,
+    320,
+    *range(322, 326),
+    338,
+    339,
+    347,
+    530,
+    531,
 }
 """Tags that describe the pixels."""
 
@@ -301,6 +290,8 @@ def _chain(data: bytes) -> Iterator[Directory]:
 
 def _chosen(data: bytes) -> Directory:
     """The directory of the full image. Raises UnsupportedFormat for raw files, UnreadableImage if there is none."""
+    if data[8:10] == b"CR":
+        raise _raw()
     chain = list(_chain(data))
     if not chain:
         raise UnreadableImage("The TIFF file has no image; upload it again.")
@@ -313,10 +304,7 @@ def _chosen(data: bytes) -> Directory:
             except (struct.error, ValueError):
                 missing = True
     if any(one.raw for one in (*chain, *below)):
-        raise UnsupportedFormat(
-            "The file is a raw file of a camera (DNG, NEF, CR2, ARW or another), which is not supported; develop it "
-            "and send a JPEG, PNG or TIFF."
-        )
+        raise _raw()
     first = chain[0]
     later = [one for one in (*chain[1:], *below) if not one.reduced and min(one.size) > 0]
     if not first.reduced:
@@ -327,6 +315,13 @@ def _chosen(data: bytes) -> Directory:
     if missing:
         raise UnreadableImage("The TIFF file holds a thumbnail, and its full image is missing; upload the whole file.")
     return first
+
+
+def _raw() -> UnsupportedFormat:
+    return UnsupportedFormat(
+        "The file is a raw file of a camera (DNG, NEF, CR2, ARW or another), which is not supported; develop it and "
+        "send a JPEG, PNG or TIFF."
+    )
 
 
 def _is_thumbnail_of(small: Directory, full: Directory, below: list[Directory]) -> bool:
@@ -417,7 +412,8 @@ def read_samples(image: TiffImage) -> tuple[Image.Image, Image.Image | None]:
 def _unmultiplied(colours: Pixels, alpha: Pixels) -> Pixels:
     """Divides associated colours by alpha."""
     share = np.maximum(alpha, 1)[..., None].astype(np.uint16)
-    return np.minimum((colours.astype(np.uint16) * 255 + share // 2) // share, 255).astype(np.uint8)
+    divided = np.minimum((colours.astype(np.uint16) * 255 + share // 2) // share, 255)
+    return np.asarray(divided, np.uint8)
 
 
 def _undo_predictor(stack: Samples, tile: int) -> Samples:

@@ -38,7 +38,8 @@ ERRORS = {
 }
 
 OTHERS = {
-    "already_cut_out.png", "cutout_at_50_percent.png", "bigtiff.tif", "grey16_miniswhite.tif", "grey_with_ProPhotoRGB.jpg",
+    "already_cut_out.png", "bigtiff.tif", "cutout_at_50_percent.png", "grey16_miniswhite.tif",
+    "grey_with_ProPhotoRGB.jpg",
 }  # fmt: skip
 """Files with a test of their own."""
 

@@ -16,7 +16,7 @@ SHORT, LONG, LONG8 = 3, 4, 16
 class Page:
     """One image of a TIFF file: HxWxS samples, uint8 or uint16, its PhotometricInterpretation and layout.
 
-    strips: number of strips of each plane. tile: side of square tiles; 0: strips. tags: further tags with one type, LONG.
+    strips: number of strips of each plane. tile: side of square tiles; 0: strips. tags: further tags, of type LONG.
     """
 
     samples: np.ndarray
