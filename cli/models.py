@@ -56,7 +56,8 @@ def list_(folder: Folder = None) -> None:
         weights_folder = _folder(folder)
         table = Table(
             Column("name", no_wrap=True),
-            *(Column(name, overflow="fold") for name in ("engine", "MB", "licence", "installed", "source")),
+            *(Column(name, overflow="fold") for name in ("engine", "MB", "licence", "installed")),
+            Column("source", overflow="fold", min_width=len("dl.fbaipublicfiles.com")),
         )
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""

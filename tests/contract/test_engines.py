@@ -18,12 +18,16 @@ from maskdrop.catalog import ENGINES, PROMPTED_ENGINE
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine, load
+from sagemaker_model.engines.birefnet import EXPORTED
 from sagemaker_model.engines.onnx_models import MODELS
 from sagemaker_model.engines.sam import Sam, Sam2
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
-from tests.unit.sagemaker_model.engines.small_onnx import install
+from tests.unit.sagemaker_model.engines.small_onnx import install, network
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
+
+OF_ANY_SIZE = "birefnet-dynamic"
+"""The variant of BiRefNet that stands for those whose checkpoints only torch runs."""
 
 every_engine = pytest.mark.parametrize("name", [name for name, row in ENGINES.items() if row.returns == "alpha"])
 
@@ -35,7 +39,9 @@ def all_engines(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFac
     small = tmp_path_factory.mktemp("small_networks")
     for name in MODELS:
         install(name, small)
-    engines = engines | load((ENGINES[name] for name in MODELS), "cpu", small, non_commercial=True)
+    (small / f"{OF_ANY_SIZE}{EXPORTED}").write_bytes(network(None, batch="n", output="matte"))
+    rows = [ENGINES[name] for name in (*MODELS, OF_ANY_SIZE)]
+    engines = engines | load(rows, "cpu", small, non_commercial=True)
     if not (find_spec("torch") and find_spec("transformers")):
         return engines
     folder = tmp_path_factory.mktemp("random_weights")
