@@ -184,7 +184,7 @@ def load_state(name: str, path: Path) -> State:
 
     variant = VARIANTS[name]
     state = checkpoints.birefnet_state(checkpoints.load_checkpoint(path), old_tiles=variant.old_tiles)
-    widths = {(backbone.width,): letter for letter, backbone in BACKBONES.items()}
+    widths: dict[tuple[int, ...], str] = {(backbone.width,): letter for letter, backbone in BACKBONES.items()}
     embedding = state.get("bb.patch_embed.norm.weight")
     found = None if embedding is None else widths.get(tuple(embedding.shape))
     if found and found != variant.backbone:
@@ -202,14 +202,12 @@ def new_network(name: str) -> nn.Module:
     return birefnet.empty(birefnet.BACKBONES[VARIANTS[name].backbone])
 
 
-def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
+def runner_of(net: nn.Module, device: str, threads: int) -> TorchRunner:
+    """Moves a network in eval mode to the device, and returns what runs it: in float32 until its `warm_up`."""
     import torch
 
     from sagemaker_model.engines.torch_runner import Forward, Half, TorchRunner, cast_weights
-    from sagemaker_model.weights import checkpoints
 
-    net = new_network(name)
-    checkpoints.load_into(net, load_state(name, path))
     net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
 
     def matte_by(network: nn.Module) -> Forward:
@@ -222,6 +220,14 @@ def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
     # Not bfloat16, with eight times its error. The authors report no loss of quality for either.
     cast_weights(net, torch.float16)
     return TorchRunner(matte_by(exact), device, Half(matte_by(net), torch.float16))
+
+
+def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
+    from sagemaker_model.weights.checkpoints import load_into
+
+    net = new_network(name)
+    load_into(net, load_state(name, path))
+    return runner_of(net, device, threads)
 
 
 def _by_onnx(path: Path, threads: int) -> Network:
