@@ -26,6 +26,8 @@ from cli.options import (
     PointFlag,
     PromptFlag,
     PromptFlags,
+    RefineFlag,
+    ReviewFlag,
     SeedFlag,
     SelectFlag,
     TextFlag,
@@ -91,6 +93,8 @@ def cutout(
     prompt: PromptFlag = None,
     instances: InstancesFlag = None,
     engine: EngineFlag = None,
+    refine: RefineFlag = None,
+    review_below: ReviewFlag = None,
     output: OutputFlag = None,
     out: Out = RESULTS,
     rekognition: RekognitionFlag = False,
@@ -100,7 +104,15 @@ def cutout(
     """Cut out the subject of each photo. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
-        options = options_of("cutout", prompts, engine=engine, output=output or (), instances=instances)
+        options = options_of(
+            "cutout",
+            prompts,
+            engine=engine,
+            output=output or (),
+            instances=instances,
+            refine=refine,
+            review_below=review_below,
+        )
         _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
 
 
@@ -116,6 +128,8 @@ def mask(
     prompt: PromptFlag = None,
     instances: InstancesFlag = None,
     engine: EngineFlag = None,
+    refine: RefineFlag = None,
+    review_below: ReviewFlag = None,
     output: OutputFlag = None,
     out: Out = RESULTS,
     rekognition: RekognitionFlag = False,
@@ -125,7 +139,15 @@ def mask(
     """Write the mask of each photo: white on the subject, black elsewhere. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
-        options = options_of("mask", prompts, engine=engine, output=output or (), instances=instances)
+        options = options_of(
+            "mask",
+            prompts,
+            engine=engine,
+            output=output or (),
+            instances=instances,
+            refine=refine,
+            review_below=review_below,
+        )
         _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
 
 
@@ -178,6 +200,8 @@ def replace(
     ignore: IgnoreFlag = None,
     prompt: PromptFlag = None,
     engine: EngineFlag = None,
+    refine: RefineFlag = None,
+    review_below: ReviewFlag = None,
     output: OutputFlag = None,
     out: Out = RESULTS,
     rekognition: RekognitionFlag = False,
@@ -195,6 +219,8 @@ def replace(
             output=output or (),
             edit=edit_of(text, seed, negative_text, change),
             background=f"{words}s3://{FILE_BUCKET}/{path}" if file else background,
+            refine=refine,
+            review_below=review_below,
         )
         image = read_file(Path(path)) if file else b""
         paint = None

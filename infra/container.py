@@ -136,6 +136,7 @@ class EndpointStack(StageStack):
                     "MODEL_PORT": "8080",
                     "MODEL_WEIGHTS_DIR": "/opt/ml/model" if weights else "/opt/maskdrop/weights",
                     **({"MODEL_REKOGNITION": "1"} if self._stage.rekognition else {}),
+                    **({"MODEL_NON_COMMERCIAL": "1"} if self._stage.non_commercial else {}),
                     **environment,
                 },
                 model_data_source=_uncompressed(weights) if weights else None,

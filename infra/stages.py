@@ -144,6 +144,8 @@ class Stage(_Table):
         48 MP image takes 0.77 GB at the peak.
     rekognition: whether the endpoints may send images to Amazon Rekognition, for labels that no own detector knows.
         A call costs $0.001 (us-east-1, autumn 2026).
+    non_commercial: whether the endpoints run engines whose weights may not be used commercially. Every result of them
+        has a warning.
     batching_window_s: how long photos are collected for a bundle before `ingest` runs, in seconds. A longer window
         fills bundles better and delays a single photo.
     editor: what generates images from text: "local" draws studio backdrops without a paid service, "stability" is a
@@ -196,6 +198,7 @@ class Stage(_Table):
     interactive_max_instances: Positive = 2
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 3072
     rekognition: bool = False
+    non_commercial: bool = False
     batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
     editor: EditorName = "local"
     edit_usd_per_month: Annotated[float, Field(ge=0)] = 10.0

@@ -45,6 +45,7 @@ def model_server(config: LocalConfig) -> Program:
             "AWS_ENDPOINT_URL": config.endpoint_url,
             **config.ai_endpoints,
             "MODEL_REKOGNITION": str(int(_stage_options(config).get("rekognition", False))),
+            "MODEL_NON_COMMERCIAL": str(int(_stage_options(config).get("non_commercial", False))),
             "AWS_DEFAULT_REGION": REGION,
             **_credentials_env(config),
         },

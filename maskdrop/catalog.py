@@ -12,6 +12,10 @@ Task = Literal["cutout", "mask", "detect", "replace"]
 another background, or another subject before the same background."""
 
 Returns = Literal["alpha", "masks", "boxes", "image"]
+SubjectKind = Literal["person", "thing", "none", "unknown"]
+"""What the subject of an image is. none: no subject was found. unknown: the engine segments anything, and does not tell
+what it is."""
+
 PromptKind = Literal["box", "points", "label"]
 
 
@@ -21,13 +25,17 @@ class Engine:
 
     tasks: supported tasks; the first is the main one.
     returns: kind of the engine's output. Later steps branch on it, never on the name.
-    subject: kind of subject that the engine segments or detects.
+    subject: what the engine segments or detects, in words.
+    kind: kind of every subject that the engine finds.
     prompts: supported kinds of prompts; others are rejected.
-    factory: "module:Class" in the container; the class takes no arguments.
+    factory: "module:Class" in the container, whose instances take no arguments; or "module:Class:argument" for a class
+        of several engines.
     light: whether a serverless endpoint can run it: fast without a GPU (25 MP in at most 6 s on one core), weights in
         the container image.
     everything: whether it segments all objects of an image where there is no prompt.
     paid: whether each image costs money at another service; used only where the stage allows it.
+    non_commercial: whether the licence of its weights forbids commercial use; used only where the stage allows it, and
+        every result has a warning.
     """
 
     name: str
@@ -39,21 +47,66 @@ class Engine:
     light: bool = False
     everything: bool = False
     paid: bool = False
+    kind: SubjectKind = "unknown"
+    non_commercial: bool = False
 
 
 SEGMENTS: tuple[Task, ...] = ("cutout", "mask", "replace")
 """The tasks of an engine that returns alpha."""
 
+
+def _onnx(
+    name: str, subject: str = "anything", *, kind: SubjectKind = "unknown", non_commercial: bool = False
+) -> Engine:
+    """The row of a model of `engines/onnx_models.py`. name: rembg's, where rembg has the model."""
+    factory = f"sagemaker_model.engines.onnx_models:OnnxModel:{name}"
+    return Engine(name, SEGMENTS, "alpha", subject, factory, kind=kind, non_commercial=non_commercial)
+
+
+def _birefnet(name: str, subject: str = "anything", *, kind: SubjectKind = "unknown") -> Engine:
+    """The row of a variant of `engines/birefnet.py`. name: rembg's, where rembg has the model."""
+    return Engine(name, SEGMENTS, "alpha", subject, f"sagemaker_model.engines.birefnet:BiRefNet:{name}", kind=kind)
+
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True),
-        Engine("portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True),
+        Engine(
+            "selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True,
+            kind="person",
+        ),
+        Engine(
+            "portrait", SEGMENTS, "alpha", "people", "sagemaker_model.engines.portrait:Portrait", light=True,
+            kind="person",
+        ),
+        Engine("u2netp", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.u2netp:U2Netp", light=True),
         Engine(
             "grabcut", SEGMENTS, "alpha", "anything, by box", "sagemaker_model.engines.grabcut:GrabCut",
             frozenset({"box", "label"}), light=True,
         ),
-        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet"),
+        Engine("modnet", SEGMENTS, "alpha", "people", "sagemaker_model.engines.modnet:MODNet", kind="person"),
+        _onnx("u2net"),
+        _onnx("u2net_human_seg", "people", kind="person"),
+        _onnx("silueta"),
+        _onnx("isnet-general-use"),
+        _onnx("isnet-imgly"),
+        _onnx("isnet-anime", "anime characters"),
+        _birefnet("birefnet-general"),
+        _birefnet("birefnet-general-lite"),
+        _birefnet("birefnet-portrait", "people", kind="person"),
+        _birefnet("birefnet-matting"),
+        _birefnet("birefnet-lite-matting"),
+        _birefnet("birefnet-hr"),
+        _birefnet("birefnet-hr-matting"),
+        _birefnet("birefnet-dynamic"),
+        _birefnet("birefnet-dynamic-matting"),
+        _birefnet("birefnet-lite-2k"),
+        _birefnet("birefnet-512x512"),
+        _onnx("birefnet-dis"),
+        _onnx("birefnet-hrsod"),
+        _onnx("birefnet-cod", "camouflaged objects"),
+        _onnx("birefnet-massive"),
+        _onnx("bria-rmbg", non_commercial=True),
         Engine(
             "sam", SEGMENTS, "alpha", "anything, by points and boxes", "sagemaker_model.engines.sam:Sam",
             frozenset({"box", "points", "label"}), everything=True,
@@ -72,11 +125,11 @@ ENGINES: dict[str, Engine] = {
         ),
         Engine(
             "faces", ("detect",), "boxes", "faces", "sagemaker_model.detectors.faces:Faces",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "people", ("detect",), "boxes", "people", "sagemaker_model.detectors.people:People",
-            frozenset({"label"}), light=True,
+            frozenset({"label"}), light=True, kind="person",
         ),
         Engine(
             "detector", ("detect",), "boxes", "the classes it was trained on",

@@ -12,10 +12,15 @@ from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
 from maskdrop.prompt import Prompt, Prompts, prompts_from_json, prompts_to_json
 
-JSON_FIELDS = ("task", "engine", "prompt", "output", "instances", "edit")
+JSON_FIELDS = ("task", "engine", "prompt", "output", "instances", "edit", "refine", "review_below")
 
 Instances = Literal["union", "each"]
 """union: one result with all instances. each: also one result for each instance."""
+
+
+Refine = Literal["guided", "vitmatte"]
+"""How the engine's alpha gets the size of the image. guided: by a guided filter. vitmatte: by the network ViTMatte,
+where its weights are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class Options:
     """Everything besides the image that determines a result. In JSON, `prompts` is the field "prompt".
 
     edit: images to generate, for the task "replace"; None for none.
+    refine: how alpha gets the size of the image.
+    review_below: a result whose `subject.score` is lower needs a review; None for the default of the engine.
     """
 
     task: Task = "cutout"
@@ -31,6 +38,8 @@ class Options:
     output: Output = field(default_factory=Output)
     instances: Instances = "union"
     edit: Edit | None = None
+    refine: Refine = "guided"
+    review_below: float | None = None
 
     @property
     def extension(self) -> str:
@@ -38,7 +47,7 @@ class Options:
         return "json" if self.task == "detect" else self.output.format
 
     def to_json(self) -> dict[str, Any]:
-        """The canonical JSON form. `instances` and `edit` are written only where they are chosen, so that the ids of
+        """The canonical JSON form. The fields after `output` are written only where they are chosen, so that the ids of
         existing jobs stay."""
         data: dict[str, Any] = {
             "task": self.task,
@@ -50,6 +59,10 @@ class Options:
             data["instances"] = self.instances
         if self.edit:
             data["edit"] = self.edit.to_json()
+        if self.refine != "guided":
+            data["refine"] = self.refine
+        if self.review_below is not None:
+            data["review_below"] = self.review_below
         return data
 
     @classmethod
@@ -73,6 +86,8 @@ class Options:
             output=_output(task, values["output"]),
             instances=values.get("instances", "union"),
             edit=values.get("edit"),
+            refine=values.get("refine", "guided"),
+            review_below=values.get("review_below"),
         )
         everything = task == "mask" and chosen.everything and not prompts
         _check_combination(options, everything=everything)
@@ -104,6 +119,8 @@ def _output(task: Task, values: dict[str, Any]) -> Output:
 def _check_combination(options: Options, *, everything: bool) -> None:
     """Raises OptionsConflict for options that exclude each other."""
     task, form = options.task, options.output
+    if task == "detect" and options.refine != "guided":
+        raise OptionsConflict('The task "detect" has no alpha to refine; leave out "refine".')
     if task == "detect" and form != Output():
         raise OptionsConflict('The task "detect" returns JSON; "output" must be empty.')
     if options.instances == "each" and not (everything or (task in ("cutout", "mask") and options.prompts)):
@@ -131,7 +148,7 @@ def parsed(data: Any) -> dict[str, Any]:
             f"Unknown option {', '.join(sorted(map(repr, unknown)))}; options are {', '.join(JSON_FIELDS)}."
         )
     values: dict[str, Any] = {}
-    for name, choices in (("task", get_args(Task)), ("instances", get_args(Instances))):
+    for name, choices in (("task", get_args(Task)), ("instances", get_args(Instances)), ("refine", get_args(Refine))):
         if (value := data.get(name)) is not None:
             if value not in choices:
                 raise InvalidOptions(f'"{name}" must be one of {", ".join(choices)}; got {value!r:.80}.')
@@ -140,6 +157,10 @@ def parsed(data: Any) -> dict[str, Any]:
         if not isinstance(chosen, str):
             raise InvalidOptions(f'"engine" must be the name of an engine (a string); got {chosen!r:.80}.')
         values["engine"] = engine(chosen)
+    if (score := data.get("review_below")) is not None:
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise InvalidOptions(f'"review_below" must be a number from 0 to 1; got {score!r:.80}.')
+        values["review_below"] = float(score)
     if (edit := data.get("edit")) is not None:
         values["edit"] = Edit.from_json(edit)
     prompts = prompts_from_json(data.get("prompt"))

@@ -26,14 +26,16 @@ from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, Region
 from maskdrop.grammar import DECIMALS, NUMBER, TO_100, percent, several, text_of
 from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
 
-Format = Literal["png", "webp", "jpg", "zip"]
+Format = Literal["png", "webp", "avif", "jpg", "zip"]
 Channels = Literal["rgba", "alpha"]
 Size = Literal["preview", "medium", "hd", "original"]
+Metadata = Literal["strip", "keep", "keep_gps"]
 Unit = Literal["px", "%"]
 
 CONTENT_TYPE: dict[Format, str] = {
     "png": "image/png",
     "webp": "image/webp",
+    "avif": "image/avif",
     "jpg": "image/jpeg",
     "zip": "application/zip",
 }
@@ -125,6 +127,8 @@ class Output:
     position: position of the subject on the canvas; None: unchanged, or centred where it is scaled.
     shadow: the shadow that the subject casts; None: no shadow.
     background: the background behind the subject; None: transparent.
+    metadata: strip: no metadata of the source is written. keep: its EXIF and copyright, without the position. keep_gps:
+        the position, too.
 
     Raises OptionsConflict for a matte with a background or a shadow, or in a zip.
     """
@@ -138,6 +142,7 @@ class Output:
     position: Position | None = None
     shadow: Shadow | None = None
     background: Background | None = None
+    metadata: Metadata = "strip"
 
     def __post_init__(self) -> None:
         if self.channels == "alpha" and self.background:
@@ -158,6 +163,7 @@ class Output:
             "position": self.position,
             "shadow": self.shadow,
             "background": self.background,
+            "metadata": None if self.metadata == "strip" else self.metadata,
         }
         data: dict[str, Any] = {"format": self.format, "channels": self.channels}
         data |= {name: str(value) for name, value in chosen.items() if value is not None}
@@ -291,5 +297,8 @@ FIELDS: dict[str, Field] = {
         BACKGROUND_GRAMMAR,
         BACKGROUND_PATTERN,
         background,
+    ),
+    "metadata": Field(
+        f"one of {', '.join(get_args(Metadata))}", "|".join(get_args(Metadata)), _one_of(get_args(Metadata), {})
     ),
 }

@@ -13,13 +13,15 @@ from maskdrop.catalog import ENGINES, Task
 from maskdrop.edit import CANDIDATES_MAX, PROMPT_MAX, SEED_MAX, Candidate, Change
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import Job, Result, ResultItem, Source, Subject, Webhook
-from maskdrop.options import Instances, Options
+from maskdrop.options import Instances, Options, Refine
 from maskdrop.output import FIELDS
 from maskdrop.presets import DEFAULT_PRESET, NAME
 from maskdrop.prompt import FAR, LABEL_MAX, MARKS_MAX, Mode, Select
 from maskdrop.record import not_none
 
 Schema = dict[str, Any]
+
+SCORE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 
 JOB_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
@@ -31,6 +33,8 @@ OPTIONS = {
     "output": "Form of the result.",
     "instances": "One result with all instances, or also one for each instance.",
     "edit": "Images to generate from text, for the task `replace`.",
+    "refine": "How alpha gets the size of the image; `vitmatte` where its weights are installed.",
+    "review_below": "A result whose `subject.score` is lower needs a review; by default a calibrated threshold.",
 }
 """Descriptions of the options in a request."""
 
@@ -77,7 +81,10 @@ RESPONSES: dict[type, dict[str, str]] = {
     Subject: {
         "box": "x0, y0, x1, y1 in pixels of the upright source; null without a subject.",
         "coverage": "Mean opacity of the matte, 0 to 1.",
-        "score": "Mean certainty of the matte inside the box, 0 to 1.",
+        "score": "Of `auto`: probability that the IoU is at least 0.9; else mean certainty of the matte. 0 to 1.",
+        "kind": "What the subject is.",
+        "engine": "Engine that segmented the subject.",
+        "needs_review": "Whether `score` is below the `review_below` of the options.",
     },
     Webhook: {"url": "URL that receives the event.", "key": "Digest of the API key whose secret signs the event."},
     ErrorInfo: {"retryable": "Whether a retry can succeed."},
@@ -167,16 +174,19 @@ def option_fields(*, flat: bool, task: Task | None = None) -> dict[str, Schema]:
         "task": [task] if task else [*get_args(Task)],
         "engine": [name for name, engine in ENGINES.items() if task is None or task in engine.tasks],
         "instances": [*get_args(Instances)],
+        "refine": [*get_args(Refine)],
     }
     named: dict[str, Schema] = {"preset": {**matching(NAME.pattern, empty=flat), "default": DEFAULT_PRESET}}
     named |= {name: {"type": "string", "enum": [*values, ""] if flat else values} for name, values in enums.items()}
     prompts = [ref("Prompt"), {"type": "array", "items": ref("Prompt"), "maxItems": MARKS_MAX}]
     if flat:
         flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}, "edit": ref("Edit")}
+        flat_fields["review_below"] = {"anyOf": [SCORE, {"type": "string", "maxLength": 0}]}
         return {**described(flat_fields, OPTIONS), **output_fields(flat=True)}
     fields: dict[str, Schema] = {name: or_null(schema) for name, schema in named.items()}
     fields["prompt"] = {"anyOf": [*prompts, {"type": "null"}], "default": {}}
     fields["edit"] = or_null(ref("Edit"))
+    fields["review_below"] = or_null(SCORE)
     fields["output"] = {"anyOf": [ref("Output"), {"type": "null"}], "default": {}}
     return described(fields, OPTIONS)
 
@@ -255,7 +265,8 @@ def response_options() -> dict[str, Schema]:
     output["background"] = {"anyOf": [of(str), place]}
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}
-    written_always = {**fields_of(Options, "prompts", "output", "instances", "edit"), "prompt": prompts}
+    chosen = ("prompts", "output", "instances", "edit", "refine", "review_below")
+    written_always = {**fields_of(Options, *chosen), "prompt": prompts}
     return {**written_always, "output": record(written, output)}
 
 

@@ -12,22 +12,25 @@ from maskdrop.options import Options
 from sagemaker_model.cutout import Cutout, ImageReader, ImageWriter, compose_candidates, cut_out, detect_objects
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import Labels
-from sagemaker_model.engines.base import Engine
+from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.verification import EngineUnavailable
-from sagemaker_model.imaging.pixels import Limits, decode, encode
+from sagemaker_model.engines.vitmatte import Refiner
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import Limits, decode
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
     """Engines and detectors by name, as `engines.base.load` and `detectors.labels.load_detectors` return them.
 
-    unavailable: engines that failed their verification, with the reason.
+    unavailable: engines that failed their verification, with the reason. refiner: ViTMatte, where it is installed.
     """
 
     engines: Mapping[str, Engine]
     detectors: Mapping[str, Detector] = field(default_factory=dict)
     unavailable: dict[str, EngineUnavailable] = field(default_factory=dict)
+    refiner: Refiner | None = None
 
     def resolved(self, options: Options) -> Options:
         """Returns the options with the engine that serves them: SAM for `prompted`, where it is available."""
@@ -74,7 +77,9 @@ class Installed:
             return detect_objects(data, options, self.detector(options.engine), limits, read)
         options = self.resolved(options)
         engine = self.engine(options.engine)
-        return cut_out(data, options, engine, limits, read, write, background, self.labels, editor, read_file)
+        return cut_out(
+            data, options, engine, limits, read, write, background, self.labels, editor, self.refiner, read_file
+        )
 
     def compose(
         self,
@@ -91,5 +96,5 @@ class Installed:
 
 
 def _not_installed(name: str, installed: Mapping[str, object]) -> UnknownEngine:
-    names = ", ".join(sorted(installed))
-    return UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {names}.")
+    names, how = ", ".join(sorted(installed)), installation(catalog.engine(name))
+    return UnknownEngine(f"The engine {name!r} is not installed on this server; it has: {names}. {how}")

@@ -42,6 +42,7 @@ class ServerSettings:
     decode_bytes: memory to decode one file, in addition to its pixels.
     drain_s: seconds for requests in progress after SIGTERM. SageMaker kills the container 30 s after SIGTERM.
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
+    non_commercial: whether engines run whose weights may not be used commercially; every result of them has a warning.
     usd_per_hour: price of the instance in USD; None if nothing is billed.
     queue_url: URL of the SQS queue from which `worker` receives; required by `worker`.
     results_bucket: S3 bucket to which `worker` writes; required by `worker`.
@@ -68,6 +69,7 @@ class ServerSettings:
     decode_bytes: int = 1024 * 1024 * 1024
     drain_s: int = 25
     rekognition: bool = False
+    non_commercial: bool = False
     usd_per_hour: float | None = None
     queue_url: str = ""
     results_bucket: str = ""

@@ -228,12 +228,14 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
     A field that is not a top-level option belongs to `output`. Empty fields are ignored, because forms send them.
     """
     flat = {name: value for name, value in flat.items() if value}
-    texts = ("preset", "task", "engine", "instances")
+    texts = ("preset", "task", "engine", "instances", "refine")
     options: dict[str, Any] = {name: flat.pop(name) for name in texts if name in flat}
     if prompt := flat.pop("prompt", None):
         options["prompt"] = _json(prompt, '"prompt"')
     if edit := flat.pop("edit", None):
         options["edit"] = _edit(edit)
+    if score := flat.pop("review_below", None):
+        options["review_below"] = _json(score, '"review_below"')
     return {**options, "output": flat}
 
 

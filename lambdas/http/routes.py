@@ -154,10 +154,12 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "default": bool(default_for[engine.name]),
                 "default_for": default_for[engine.name],
                 "subject": engine.subject,
+                "kind": engine.kind,
                 "returns": engine.returns,
                 "prompts": sorted(engine.prompts),
                 "everything": engine.everything,
                 "paid": engine.paid,
+                "non_commercial": engine.non_commercial,
                 "interactive": runs_now(engine, settings.interactive_mode),
             }
             for engine in ENGINES.values()

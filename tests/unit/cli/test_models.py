@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 from typer.testing import CliRunner, Result
 
+from cli import models
 from cli.app import app
 from sagemaker_model.weights.store import MANIFEST, known, named, verify
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
@@ -91,6 +92,28 @@ def test_list_shows_the_state_of_every_weights_file(run: Run, own: Path, tmp_pat
     assert "custom" in lines["modnet"]
     assert "wrong size" in lines["sam-vit_b"]
     assert "no" in lines["sam-vit_l"]
+
+
+def test_published_weights_without_a_known_size_or_sha256_are_listed_as_installed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    md5 = hashlib.md5(b"a network", usedforsecurity=False).hexdigest()
+    weights = replace(named("birefnet-dis"), md5=md5)
+    monkeypatch.setattr(models, "known", lambda: {weights.name: weights})
+    monkeypatch.setattr(models, "named", lambda _: weights)
+    (tmp_path / "mine").write_bytes(b"a network")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / weights.file).write_bytes(b"a network")  # copied by hand
+    assert "not imported" in run("list").output
+    assert run("import", weights.name, str(tmp_path / "mine")).exit_code == 0
+    assert "yes" in run("list").output
+    assert "valid" in run("verify").output
+
+
+def test_the_pull_of_non_commercial_weights_names_the_consent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "fetch", lambda weights, folder, _progress: folder / weights.file)
+    assert "MODEL_NON_COMMERCIAL=1" in run("pull", "bria-rmbg").output
+    assert "MODEL_NON_COMMERCIAL" not in run("pull", "u2net").output
 
 
 def test_verify_exits_with_1_for_a_file_with_another_sha256(run: Run, own: Path, tmp_path: Path) -> None:

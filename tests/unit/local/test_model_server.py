@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local import model_server as server
 from local.config import LocalConfig
 from local.model_server import execution_role, kill_when_out_of_memory, memory_limit_mb, model_server
 
@@ -73,3 +74,16 @@ def test_the_model_server_calls_rekognition_only_in_a_stage_that_allows_it() -> 
         stage: model_server(LocalConfig(stage=stage)).env["MODEL_REKOGNITION"] for stage in ("local", "local-cpu")
     }
     assert settings == {"local": "1", "local-cpu": "0"}
+
+
+def test_the_model_server_runs_non_commercial_weights_only_in_a_stage_that_allows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "private.toml").write_text("non_commercial = true")
+    (tmp_path / "stages" / "shop.toml").write_text("")
+    monkeypatch.setattr(server, "ROOT", tmp_path)
+    settings = {
+        stage: model_server(LocalConfig(stage=stage)).env["MODEL_NON_COMMERCIAL"] for stage in ("private", "shop")
+    }
+    assert settings == {"private": "1", "shop": "0"}

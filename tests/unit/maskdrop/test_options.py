@@ -66,7 +66,7 @@ def test_a_thousand_points_are_the_maximum() -> None:
         ({"colour": 1}, InvalidOptions, "colour"),
         ({"task": "paint"}, InvalidOptions, "paint"),
         ({"engine": "magic"}, UnknownEngine, "selfie"),
-        ({"output": {"format": "bmp"}}, InvalidOptions, "png, webp, jpg, zip"),
+        ({"output": {"format": "bmp"}}, InvalidOptions, "png, webp, avif, jpg, zip"),
         ({"output": {"size": 1}}, InvalidOptions, "size"),
         ({"output": 1}, InvalidOptions, "output"),
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),

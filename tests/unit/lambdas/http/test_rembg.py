@@ -9,8 +9,7 @@ import pytest
 from lambdas.http.dialects.rembg import ENGINE_OF, PATHS
 from maskdrop.access import OPEN_PATHS
 from maskdrop.background import Colour
-from maskdrop.catalog import DEFAULT_ENGINE
-from maskdrop.errors import EndpointUnavailable, MaskdropError, UnreadableImage, UnsupportedFormat
+from maskdrop.errors import EndpointUnavailable, MaskdropError, UnknownEngine, UnreadableImage, UnsupportedFormat
 from maskdrop.interactive import BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.output import Output
@@ -39,11 +38,6 @@ def options(world: World) -> Options:
     return invocation.options
 
 
-def warnings(response: Response) -> list[str]:
-    messages: list[str] = json.loads(response.headers["x-maskdrop-warnings"])
-    return messages
-
-
 def test_a_file_and_a_url_return_a_png() -> None:
     for response in (post(World()), get(World(), url=URL)):
         assert (response.status, response.body, response.headers["content-type"]) == (200, b"a cut-out", "image/png")
@@ -59,7 +53,7 @@ def test_a_file_and_a_url_return_a_png() -> None:
         ({"bgc": "255, 128, 0"}, Options(output=Output(background=Colour(255, 128, 0)))),
         ({"bgc": "1,2,3,4", "om": "true"}, Options(output=Output(channels="alpha"))),
         ({"model": "selfie"}, Options(engine="selfie")),
-        ({"model": "u2net_human_seg"}, Options(engine=ENGINE_OF["u2net_human_seg"])),
+        ({"model": ""}, Options()),
         ({"a": "true", "af": "240", "ab": "10", "ae": "10", "ppm": "true", "dc": "true", "vm": "true"}, Options()),
     ],
 )
@@ -69,17 +63,42 @@ def test_parameters_in_form_and_query_are_translated_to_options(fields: dict[str
     assert options(form) == options(query) == options(fetched) == expected
 
 
-@pytest.mark.parametrize("model", ["u2net", "isnet-general-use", "no such model"])
-def test_an_unknown_model_selects_the_default_engine_with_a_warning(model: str) -> None:
+REMBG = [
+    "u2net", "u2net_human_seg", "silueta", "isnet-general-use", "isnet-anime", "birefnet-general",
+    "birefnet-general-lite", "birefnet-portrait", "birefnet-dis", "birefnet-hrsod", "birefnet-cod", "birefnet-massive",
+    "birefnet-general-fp16", "bria-rmbg", "sam",
+]  # fmt: skip
+"""The models of rembg 2.0.86 that are engines here."""
+
+
+@pytest.mark.parametrize("model", REMBG)
+def test_a_model_of_rembg_is_the_engine_of_that_name(model: str) -> None:
+    world = World(settings=replace(SETTINGS, interactive_mode="realtime"))
+    assert post(world, model=model).status == 200
+    assert options(world).engine == ENGINE_OF.get(model, model)
+
+
+@pytest.mark.parametrize("model", ["u2net_cloth_seg", "no such model", "labels", "U2NET"])
+def test_an_unknown_model_is_rejected_with_the_known_ones(model: str) -> None:
     world = World()
-    [_, warning] = warnings(post(world, model=model))
-    assert repr(model) in warning
-    assert options(world).engine == DEFAULT_ENGINE["cutout"]
+    response = post(world, model=model)
+    assert response.status == 400
+    assert f"got {model!r}" in response.json["detail"]
+    assert "isnet-general-use" in response.json["detail"]
+    assert world.interactive.requests == []
 
 
-@pytest.mark.parametrize("model", ["", "portrait", "birefnet-portrait"])
-def test_a_model_with_an_equivalent_engine_causes_no_warning(model: str) -> None:
-    assert warnings(post(World(), model=model)) == ["a warning"]
+def test_a_model_that_the_stage_does_not_run_is_reported_with_the_command_that_installs_it() -> None:
+    response = post(World(), model="isnet-general-use")
+    assert response.status == 503
+    assert "maskdrop models pull isnet-general-use" in response.json["detail"]
+
+
+def test_a_model_whose_weights_are_missing_is_reported_with_the_message_of_the_container() -> None:
+    world = World(settings=replace(SETTINGS, interactive_mode="realtime"))
+    world.interactive.broken = UnknownEngine("Install it with `maskdrop models pull silueta`.")
+    response = post(world, model="silueta")
+    assert (response.status, "models pull silueta" in response.json["detail"]) == (400, True)
 
 
 MARKS = [

