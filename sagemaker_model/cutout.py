@@ -20,7 +20,7 @@ import numpy as np
 from maskdrop import __version__, catalog
 from maskdrop.background import BackgroundImage
 from maskdrop.edit import EditorModel
-from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt
+from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt, UnknownEngine
 from maskdrop.job import Subject
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output, Region
@@ -40,18 +40,22 @@ from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.engines.confidence import REVIEW_BELOW
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
-from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
+from sagemaker_model.imaging.metadata import SourceMetadata
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.source_alpha import combined_alpha, own_alpha
 
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
 
-ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
-"""Encodes the result: `pixels.encode`, or `arrays.write_array`, which ignores `format`."""
+ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str], SourceMetadata], bytes]
+"""Encodes the result: `encode.encode`, or `arrays.write_array`, which ignores `format`."""
 
 PERSON = "person"
 """The label that points without one select where SAM is not installed."""
@@ -216,17 +220,21 @@ def render(
     write: ImageWriter = encode,
     background: bytes = b"",
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
-    apply to the images of an edit; None raises ValueError for options with an edit. Raises InvalidBackground,
-    ResolutionTooHigh for a result above the limits or above the maximum of its format, MaskEmpty and MaskFull.
+    background: content of the file to which `output.background` refers, b"" if it refers to none; `read_file` decodes
+    it. editor: whose limits apply to the images of an edit; None raises ValueError for options with an edit. refiner:
+    the installed ViTMatte. Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the
+    maximum of its format, MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
+    check_refinement(options, refiner)
     has_image = isinstance(output.background, BackgroundImage)
-    background_image = _decode_background(background, limits) if has_image else None
+    background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
     instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
     with timings.stage("predict"):
@@ -239,7 +247,8 @@ def render(
             instances = _instances(decoded.targets, segmenter, instances_max) if found else []
             whole = instances and found == len(instances)
             predicted = union([one for _, one in instances]) if whole else _union(decoded.targets, segmenter)
-    compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
+    provenance = _provenance(options, engine)
+    compose = _Composer(image, options, limits, write, background_image, timings, provenance, refiner)
     alpha = compose.full_size(predicted, refined=not everything)
     subject = _described(subject_of(alpha), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
@@ -283,6 +292,7 @@ class _Composer:
     background: DecodedImage | None
     timings: Timings
     provenance: Mapping[str, str]
+    refiner: Refiner | None = None
 
     def full_size(self, predicted: Alpha, *, refined: bool) -> Pixels:
         """Returns the alpha at the image's size, HxW uint8. refined: False for masks that are only enlarged."""
@@ -290,6 +300,10 @@ class _Composer:
         with self.timings.stage("refine"):
             if refined:
                 alpha = FULL_SIZE_ALPHA[catalog.engine(self.options.engine).returns](predicted, self.image)
+                if self.refiner and self.options.refine == "vitmatte":
+                    alpha = self.refiner.refine(self.image.rgb, alpha)
+                    if self.image.alpha is not None:
+                        alpha = np.minimum(alpha, self.image.alpha)
             else:
                 size = self.image.rgb.shape[1], self.image.rgb.shape[0]
                 alpha = np.rint(resized(predicted.values, size) * 255).astype(np.uint8)
@@ -304,13 +318,13 @@ class _Composer:
         output, rgb = self.options.output, self.image.rgb
         if output.channels == "rgba":
             with self.timings.stage("foreground"):
-                rgb = estimate_foreground(rgb, alpha)
+                rgb = estimate_foreground(rgb, own_alpha(alpha, self.image.alpha))
         with self.timings.stage("layout"):
             layout = plan(output, alpha)
             self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
             rgb, alpha = lay_out(rgb, alpha, output, layout, self.image, self.background)
         with self.timings.stage("encode"):
-            return self.write(rgb, alpha, output, self.image.dpi, self.provenance), layout
+            return self.write(rgb, alpha, output, self.image.dpi, self.provenance, self.image.metadata), layout
 
     def part(self, alpha: Pixels, target: Target) -> Part:
         """Returns the result of one instance."""
@@ -364,14 +378,26 @@ def cut_out(
     background: bytes = b"",
     detector: Detector | None = None,
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
     Raises what `decode_image`, `with_targets` and `render` raise.
     """
+    check_refinement(options, refiner)  # before the network runs
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor)
+    return render(decoded, segmenter, engine, limits, write, background, editor, refiner, read_file)
+
+
+def check_refinement(options: Options, refiner: Refiner | None) -> None:
+    """Raises UnknownEngine for a refinement that is not installed."""
+    if options.refine == "vitmatte" and refiner is None:
+        raise UnknownEngine(
+            'The refinement "vitmatte" is not installed on this server; use "guided", or install it: `maskdrop models '
+            "pull vitmatte-small`, torch and transformers."
+        )
 
 
 def detect_objects(
@@ -430,6 +456,7 @@ def compose_candidates(
     generated: Sequence[bytes],
     engine: Engine,
     limits: Limits,
+    read: ImageReader = decode,
 ) -> Cutout:
     """Composes the generated images of an edit with the source: the last stage of a job with an edit.
 
@@ -439,13 +466,13 @@ def compose_candidates(
     """
     if options.edit is None:
         raise ValueError("The options have no edit.")
-    decoded = decode_image(data, replace(options, prompts=()), limits)
+    decoded = decode_image(data, replace(options, prompts=()), limits, read)
     image, timings = decoded.image, decoded.timings
     alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
     parts, layout = [], None
     for file in generated:
         with timings.stage("generated"):
-            backdrop = _decode_generated(file, limits)
+            backdrop = _decode_generated(file, limits, read)
         if options.edit.change == "background":
             shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
             source, visible = image, alpha
@@ -465,16 +492,16 @@ def compose_candidates(
     )  # fmt: skip
 
 
-def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_generated(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
-def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_background(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
@@ -489,11 +516,8 @@ def _clear_outside(alpha: Pixels, region: Region) -> Pixels:
 
 
 def _full_size_alpha(predicted: Alpha, image: DecodedImage) -> Pixels:
-    """Returns the refined alpha, HxW uint8, multiplied by the source's own alpha if it has one."""
-    alpha = to_full_size(predicted.values, image.rgb)
-    if image.alpha is None:
-        return alpha
-    return np.asarray(cv2.multiply(alpha, image.alpha, scale=1 / 255), np.uint8).reshape(alpha.shape)
+    """Returns the refined alpha, HxW uint8, combined with the source's own alpha if it has one."""
+    return combined_alpha(to_full_size(predicted.values, image.rgb), image.alpha)
 
 
 def no_conversion(_predicted: object, _image: object) -> Pixels:

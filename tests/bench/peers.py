@@ -30,8 +30,9 @@ from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine

@@ -20,6 +20,7 @@ from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import SubjectKind
 from maskdrop.errors import (
     BlockedUrl,
+    DecodingLimit,
     EmptyFile,
     FailedDownload,
     HostUnavailable,
@@ -95,6 +96,7 @@ CODES: dict[type[MaskdropError], str] = {
     HostUnavailable: "failed_image_download",
     EmptyFile: "failed_to_read_image",
     UnreadableImage: "failed_to_read_image",
+    DecodingLimit: "failed_to_read_image",
     UnsupportedFormat: "invalid_file_type",
     InvalidBackground: "failed_bg_download",
 }

@@ -110,6 +110,12 @@ def test_published_weights_without_a_known_size_or_sha256_are_listed_as_installe
     assert "valid" in run("verify").output
 
 
+def test_the_pull_of_non_commercial_weights_names_the_consent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "fetch", lambda weights, folder, _progress: folder / weights.file)
+    assert "MODEL_NON_COMMERCIAL=1" in run("pull", "bria-rmbg").output
+    assert "MODEL_NON_COMMERCIAL" not in run("pull", "u2net").output
+
+
 def test_verify_exits_with_1_for_a_file_with_another_sha256(run: Run, own: Path, tmp_path: Path) -> None:
     assert run("verify").exit_code == 0
     (tmp_path / "weights" / MODNET.file).write_bytes(b"changed")

@@ -10,6 +10,7 @@ from maskdrop.access import OPEN_PATHS, usage_of
 from maskdrop.background import BackgroundImage
 from maskdrop.catalog import SubjectKind
 from maskdrop.errors import (
+    DecodingLimit,
     EndpointStarting,
     EndpointUnavailable,
     InvalidBackground,
@@ -252,6 +253,7 @@ def test_a_body_that_is_neither_a_form_nor_an_object_returns_400(body: bytes, co
     ("error", "status", "code"),
     [
         (UnreadableImage, 400, "failed_to_read_image"),
+        (DecodingLimit, 400, "failed_to_read_image"),
         (UnsupportedFormat, 400, "invalid_file_type"),
         (ResolutionTooHigh, 400, "resolution_too_high"),
         (RegionOutside, 400, "roi_exceeds_bounds"),
