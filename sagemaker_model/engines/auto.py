@@ -38,7 +38,7 @@ PERSON_SHARE_MIN = 0.15
 """Lowest share of the salient object that people are, where the subject is a person."""
 
 BETTER = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "isnet-imgly")
-"""The engines that segment things on a GPU in place of `u2netp`, the best first. On the CPU they take seconds an image."""
+"""The engines that segment things on a GPU in place of `u2netp`, the best first. A CPU takes seconds an image."""
 
 MEASUREMENTS = ("person", "certainty", "edge", "agreement", "coverage", "whole")
 
