@@ -91,10 +91,10 @@ class Auto:
             self._better = next(((name, engines[name]) for name in BETTER if name in engines), None)
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        alpha, measured_ = self.examine(rgb)
-        if self._people is None or alpha.kind == "none" or alpha.engine in BETTER:
-            return alpha
-        return replace(alpha, score=CALIBRATION.score(measured_))
+        alpha, measurements = self.examine(rgb)
+        if self._people is None or alpha.engine in BETTER:
+            return alpha  # not calibrated
+        return replace(alpha, score=0.0 if alpha.kind == "none" else CALIBRATION.score(measurements))
 
     def examine(self, rgb: Pixels) -> tuple[Alpha, Floats]:
         """Returns the alpha, and the measurements that its score is made of."""
