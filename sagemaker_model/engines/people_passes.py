@@ -152,11 +152,8 @@ class PeoplePasses:
         own = turned(self._pass(turned(image[y0:y1, x0:x1], body.turns)), -body.turns)
         return mask_iou(resized(own, (x1 - x0, y1 - y0)), mask) >= AGREEMENT_MIN
 
-    def matte(self, found: Found, *, vote: bool = True) -> Floats:
-        """Returns the matte of the people, hxw float32 in 0..1 over the whole image, h and w <= MATTE_SIDE.
-
-        vote: whether the network for anything votes, if there is one. It takes most of the time.
-        """
+    def matte(self, found: Found) -> Floats:
+        """Returns the matte of the people, hxw float32 in 0..1 over the whole image, h and w <= MATTE_SIDE."""
         image, size = found.image, (found.image.shape[1], found.image.shape[0])
         regions = region_boxes(found.first, size)
         boxes = [*regions, *(body.box for body in found.bodies)]
@@ -168,7 +165,7 @@ class PeoplePasses:
         blend(matte, one_pass(crop, *self._people), box)
         if len(boxes) > 1:
             self._own_passes(matte, found, regions, box)
-        if self._general and vote:
+        if self._general:
             general = self._general.predict(resized(crop, (self._general.side, self._general.side)))
             blend(matte, resized(general, (x1 - x0, y1 - y0)), box, GENERAL_SHARE)
         if found.bodies:
