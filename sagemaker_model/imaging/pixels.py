@@ -276,6 +276,7 @@ def _jxl(data: bytes, limits: Limits) -> Stored:
     """JPEG XL. libjxl applies the orientation."""
     header = pylibjxl.probe(data)
     limits.check_pixels(header["width"], header["height"])
+    budget.check_side(header["width"], header["height"])
     pixels, described = pylibjxl.decode(data, metadata=True)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     alpha = None

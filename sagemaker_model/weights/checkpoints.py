@@ -139,7 +139,7 @@ def birefnet_state(state: Mapping[str, Tensor], *, old_tiles: bool) -> State:
         for name, grid in ((f"decoder.ipt_blk{number}.conv1.weight", 2**number) for number in (2, 3, 4, 5)):
             weight = plain.get(name)
             if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 * grid**2:
-                by_tile = weight.unflatten(1, (grid, grid, 3))
+                by_tile = weight.reshape(len(weight), grid, grid, 3, *weight.shape[2:])
                 plain[name] = by_tile.permute(0, 3, 2, 1, 4, 5).flatten(1, 3).contiguous()
     return plain
 
@@ -165,7 +165,8 @@ def _content(path: Path) -> Any:
             import safetensors.torch
 
             return safetensors.torch.load(path.read_bytes())
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # not the path, whose suffix would choose the reader
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NotWeights(
             f"{path} contains objects other than weights; they were not unpickled. Use a checkpoint of tensors only."
