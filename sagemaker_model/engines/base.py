@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -101,6 +101,14 @@ class BatchedEngine(Engine, Protocol):
         """Converts the network's output for this image. Called from any thread."""
 
 
+@runtime_checkable
+class AssistedEngine(Engine, Protocol):
+    """An engine that leaves parts of its work to other engines."""
+
+    def assist(self, engines: Mapping[str, Engine]) -> None:
+        """Takes the installed engines by name. Called once, when all are set up."""
+
+
 def set_up(row: Row, device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False) -> Engine:
     """Sets up the engine of a row of the catalogue.
 
@@ -132,6 +140,9 @@ def load(
             if row.name in (DEFAULT_ENGINE[task] for task in row.tasks):
                 raise
             log.info("engine %s is not installed: %s", row.name, error)
+    for engine in engines.values():
+        if isinstance(engine, AssistedEngine):
+            engine.assist(engines)
     return engines
 
 
