@@ -1,6 +1,6 @@
 """Mattes of people by `portrait`, the pose network of the detector `people`, `selfie` and a network for anything.
 
-`find` looks for people: first passes, bodies and faces. It takes about 55 ms for one person, and tells how likely the
+`find` looks for people: first passes, bodies and faces. It takes about 85 ms of one core at 1 MP, and tells how likely the
 subject is a person. `matte` adds the second passes, one for each person of a group, and joins the networks.
 Measured step by step: docs/training-log.md.
 """
