@@ -1,7 +1,7 @@
 """Mattes of people by `portrait`, the pose network of the detector `people`, `selfie` and a network for anything.
 
-`find` looks for people: first passes, bodies and faces. It takes about 55 ms for one person, and tells how likely the
-subject is a person. `matte` adds the second passes, one for each person of a group, and joins the networks.
+`find` looks for people: first passes, bodies and faces. It tells how likely the subject is a person. `matte` adds the
+second passes, one for each person of a group, and joins the networks. At 1 MP they take 85 and 26 ms of one core.
 Measured step by step: docs/training-log.md.
 """
 
