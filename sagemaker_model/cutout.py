@@ -246,7 +246,7 @@ def render(
             predicted = union([one for _, one in instances]) if whole else _union(decoded.targets, segmenter)
     compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
     alpha = compose.full_size(predicted, refined=not everything)
-    subject = _described(subject_of(alpha), predicted, options)
+    subject = _described(subject_of(own_alpha(alpha, image.alpha)), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: {row.name} finds {row.subject} and found none; all of the image is background.",)
@@ -320,7 +320,7 @@ class _Composer:
     def part(self, alpha: Pixels, target: Target) -> Part:
         """Returns the result of one instance."""
         data, layout = self.encode(alpha)
-        subject = subject_of(alpha)
+        subject = subject_of(own_alpha(alpha, self.image.alpha))
         score = subject.score if target.score is None else target.score
         return Part(data, *layout.size, target.label, score, subject.box)
 
