@@ -71,6 +71,12 @@ def pull(names: Names, folder: Folder = None) -> None:
             with _progress(weights.name, weights.download_size) as bar:
                 path = fetch(weights, _folder(folder), bar)
             console.print(f"{weights.name}: {escape(str(path))}", soft_wrap=True)
+            if catalog.engine(weights.engine).non_commercial:
+                console.print(
+                    f"[yellow]{weights.licence}: no commercial use without an agreement. The engine needs "
+                    "MODEL_NON_COMMERCIAL=1, or non_commercial = true of a stage.[/yellow]",
+                    soft_wrap=True,
+                )
 
 
 @app.command("verify")

@@ -30,6 +30,7 @@ from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detectors
 from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import PREFERRED
+from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.imaging.edits import EditFiles
 from sagemaker_model.imaging.pixels import Limits
 from sagemaker_model.installed import Installed
@@ -163,13 +164,18 @@ def load_processor(
     if options.task != "detect":
         names = (*PREFERRED, options.engine) if options.engine == catalog.PROMPTED_ENGINE else (options.engine,)
         for name in names:
-            engines = engines or load_engine(catalog.engine(name), folder, workers=1)
-    if not {options.engine, *PREFERRED} & {*engines, *detectors}:
+            try:
+                engines = engines or {name: load_engine(catalog.engine(name), folder, workers=1)}
+            except NotInstalled:
+                if name == options.engine:
+                    raise
+    elif options.engine not in detectors:
         raise NotInstalled(
-            f"The engine {options.engine} cannot be loaded: its weights or packages are not installed. "
-            + installation(catalog.engine(options.engine))
+            f"The detector {options.engine} cannot be loaded. {installation(catalog.engine(options.engine))}"
         )
-    return Processor(Installed(engines, detectors), ServerSettings().limits, paint)
+    device, threads = device_and_threads(workers=1)
+    refiner = load_refiner(device, folder, threads) if options.refine == "vitmatte" else None
+    return Processor(Installed(engines, detectors, refiner=refiner), ServerSettings().limits, paint)
 
 
 def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Paint:

@@ -23,7 +23,8 @@ from sagemaker_model.detectors.labels import load_detectors
 from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load_all
 from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
-from sagemaker_model.serving import queue_worker
+from sagemaker_model.engines.vitmatte import load_refiner
+from sagemaker_model.serving import decoding, queue_worker
 from sagemaker_model.serving.queue import SqsQueue
 from sagemaker_model.serving.runtime import in_flight_max
 from sagemaker_model.serving.server import create_app
@@ -42,6 +43,7 @@ def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, En
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
+    decoding.prepare()
     settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
     engines = load_all(settings.device, settings.weights_dir, settings.threads, non_commercial=settings.non_commercial)
     cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
@@ -56,7 +58,8 @@ def serve(settings: ServerSettings) -> None:
     """Serves HTTP until SIGTERM, which drains the requests in progress. Raises InvalidWeights, NoGpu."""
     settings, engines, detectors = load_engines(settings)
     threads = in_flight_max(settings.workers)
-    application = create_app(settings, engines, lambda: S3Storage(threads), detectors)
+    refiner = load_refiner(settings.device, settings.weights_dir, settings.threads)
+    application = create_app(settings, engines, lambda: S3Storage(threads), detectors, refiner)
     # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
     uvicorn.run(
         application,
@@ -77,7 +80,8 @@ def run_worker(settings: ServerSettings, *, once: bool) -> None:
     settings, engines, detectors = load_engines(settings)
     threads = in_flight_max(settings.workers)
     queue = SqsQueue(settings.queue_url, threads)
-    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, detectors, once=once))
+    refiner = load_refiner(settings.device, settings.weights_dir, settings.threads)
+    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, detectors, refiner, once=once))
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from maskdrop import __version__, catalog
 from maskdrop.background import BackgroundImage
 from maskdrop.edit import EditorModel
-from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt
+from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt, UnknownEngine
 from maskdrop.job import Subject
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output, Region
@@ -37,8 +37,10 @@ from sagemaker_model.detectors.targets import (
     without,
 )
 from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.engines.confidence import REVIEW_BELOW
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
@@ -61,9 +63,6 @@ PERSON = "person"
 RESULT_PIXELS_MAX = 64 * 12_000_000
 """Maximum pixels of the results of all instances of one image, at its size: 64 instances of 12 MP, or 16 of 48 MP. 64
 cut-outs of 12 MP take 14 s on one busy core."""
-
-REVIEW_BELOW = 0.0
-"""Score below which a result needs a review, where the options name none."""
 
 EVERYTHING_SIDE = 1024
 """Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
@@ -221,17 +220,21 @@ def render(
     write: ImageWriter = encode,
     background: bytes = b"",
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
-    apply to the images of an edit; None raises ValueError for options with an edit. Raises InvalidBackground,
-    ResolutionTooHigh for a result above the limits or above the maximum of its format, MaskEmpty and MaskFull.
+    background: content of the file to which `output.background` refers, b"" if it refers to none; `read_file` decodes
+    it. editor: whose limits apply to the images of an edit; None raises ValueError for options with an edit. refiner:
+    the installed ViTMatte. Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the
+    maximum of its format, MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
+    check_refinement(options, refiner)
     has_image = isinstance(output.background, BackgroundImage)
-    background_image = _decode_background(background, limits) if has_image else None
+    background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
     instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
     with timings.stage("predict"):
@@ -244,7 +247,8 @@ def render(
             instances = _instances(decoded.targets, segmenter, instances_max) if found else []
             whole = instances and found == len(instances)
             predicted = union([one for _, one in instances]) if whole else _union(decoded.targets, segmenter)
-    compose = _Composer(image, options, limits, write, background_image, timings, _provenance(options, engine))
+    provenance = _provenance(options, engine)
+    compose = _Composer(image, options, limits, write, background_image, timings, provenance, refiner)
     alpha = compose.full_size(predicted, refined=not everything)
     subject = _described(subject_of(own_alpha(alpha, image.alpha)), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
@@ -288,6 +292,7 @@ class _Composer:
     background: DecodedImage | None
     timings: Timings
     provenance: Mapping[str, str]
+    refiner: Refiner | None = None
 
     def full_size(self, predicted: Alpha, *, refined: bool) -> Pixels:
         """Returns the alpha at the image's size, HxW uint8. refined: False for masks that are only enlarged."""
@@ -295,6 +300,10 @@ class _Composer:
         with self.timings.stage("refine"):
             if refined:
                 alpha = FULL_SIZE_ALPHA[catalog.engine(self.options.engine).returns](predicted, self.image)
+                if self.refiner and self.options.refine == "vitmatte":
+                    alpha = self.refiner.refine(self.image.rgb, alpha)
+                    if self.image.alpha is not None:
+                        alpha = np.minimum(alpha, self.image.alpha)
             else:
                 size = self.image.rgb.shape[1], self.image.rgb.shape[0]
                 alpha = np.rint(resized(predicted.values, size) * 255).astype(np.uint8)
@@ -369,14 +378,26 @@ def cut_out(
     background: bytes = b"",
     detector: Detector | None = None,
     editor: EditorModel | None = None,
+    refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
     Raises what `decode_image`, `with_targets` and `render` raise.
     """
+    check_refinement(options, refiner)  # before the network runs
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor)
+    return render(decoded, segmenter, engine, limits, write, background, editor, refiner, read_file)
+
+
+def check_refinement(options: Options, refiner: Refiner | None) -> None:
+    """Raises UnknownEngine for a refinement that is not installed."""
+    if options.refine == "vitmatte" and refiner is None:
+        raise UnknownEngine(
+            'The refinement "vitmatte" is not installed on this server; use "guided", or install it: `maskdrop models '
+            "pull vitmatte-small`, torch and transformers."
+        )
 
 
 def detect_objects(
@@ -435,6 +456,7 @@ def compose_candidates(
     generated: Sequence[bytes],
     engine: Engine,
     limits: Limits,
+    read: ImageReader = decode,
 ) -> Cutout:
     """Composes the generated images of an edit with the source: the last stage of a job with an edit.
 
@@ -444,13 +466,13 @@ def compose_candidates(
     """
     if options.edit is None:
         raise ValueError("The options have no edit.")
-    decoded = decode_image(data, replace(options, prompts=()), limits)
+    decoded = decode_image(data, replace(options, prompts=()), limits, read)
     image, timings = decoded.image, decoded.timings
     alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
     parts, layout = [], None
     for file in generated:
         with timings.stage("generated"):
-            backdrop = _decode_generated(file, limits)
+            backdrop = _decode_generated(file, limits, read)
         if options.edit.change == "background":
             shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
             source, visible = image, alpha
@@ -470,16 +492,16 @@ def compose_candidates(
     )  # fmt: skip
 
 
-def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_generated(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
-def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_background(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
@@ -532,7 +554,9 @@ def _described(subject: Subject, predicted: Alpha, options: Options) -> Subject:
     row = catalog.engine(options.engine)
     kind = "none" if subject.box is None else row.kind if predicted.kind == "unknown" else predicted.kind
     score = subject.score if predicted.score is None or subject.box is None else predicted.score
-    review_below = REVIEW_BELOW if options.review_below is None else options.review_below
+    review_below = options.review_below
+    if review_below is None:
+        review_below = 0.0 if predicted.score is None else REVIEW_BELOW
     engine = predicted.engine or row.name
     return replace(subject, score=score, kind=kind, engine=engine, needs_review=score < review_below)
 

@@ -15,6 +15,7 @@ from sagemaker_model.detectors.labels import Labels
 from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.verification import EngineUnavailable
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.pixels import Limits, decode
 
@@ -23,12 +24,13 @@ from sagemaker_model.imaging.pixels import Limits, decode
 class Installed:
     """Engines and detectors by name, as `engines.base.load` and `detectors.labels.load_detectors` return them.
 
-    unavailable: engines that failed their verification, with the reason.
+    unavailable: engines that failed their verification, with the reason. refiner: ViTMatte, where it is installed.
     """
 
     engines: Mapping[str, Engine]
     detectors: Mapping[str, Detector] = field(default_factory=dict)
     unavailable: dict[str, EngineUnavailable] = field(default_factory=dict)
+    refiner: Refiner | None = None
 
     def resolved(self, options: Options) -> Options:
         """Returns the options with the engine that serves them: SAM for `prompted`, where it is available."""
@@ -64,6 +66,7 @@ class Installed:
         write: ImageWriter = encode,
         background: bytes = b"",
         editor: EditorModel | None = None,
+        read_file: ImageReader = decode,
     ) -> Cutout:
         """Processes one image in the calling thread: detects objects, or segments and renders; of an edit the first
         stage. The parameters are those of `cut_out`.
@@ -74,14 +77,22 @@ class Installed:
             return detect_objects(data, options, self.detector(options.engine), limits, read)
         options = self.resolved(options)
         engine = self.engine(options.engine)
-        return cut_out(data, options, engine, limits, read, write, background, self.labels, editor)
+        return cut_out(
+            data, options, engine, limits, read, write, background, self.labels, editor, self.refiner, read_file
+        )
 
     def compose(
-        self, data: bytes, options: Options, alpha: bytes, generated: Sequence[bytes], limits: Limits
+        self,
+        data: bytes,
+        options: Options,
+        alpha: bytes,
+        generated: Sequence[bytes],
+        limits: Limits,
+        read: ImageReader = decode,
     ) -> Cutout:
         """Runs the last stage of an edit in the calling thread; see `compose_candidates`."""
         options = self.resolved(options)
-        return compose_candidates(data, options, alpha, generated, self.engine(options.engine), limits)
+        return compose_candidates(data, options, alpha, generated, self.engine(options.engine), limits, read)
 
 
 def _not_installed(name: str, installed: Mapping[str, object]) -> UnknownEngine:

@@ -26,6 +26,7 @@ from sagemaker_model.cutout import FULL_SIZE_ALPHA, decode_image
 from sagemaker_model.data.records import InvalidData
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.evaluation.cases import Case, Dataset, read_alpha
+from sagemaker_model.evaluation.edges import edge_error
 from sagemaker_model.evaluation.metrics import MASK_THRESHOLD, Scores, score
 from sagemaker_model.evaluation.summary import Result, Unscored, summarise
 from sagemaker_model.imaging.pixels import Pixels
@@ -34,7 +35,7 @@ from sagemaker_model.settings import ServerSettings
 RUN, SCORES, ALPHAS = "run.json", "scores.csv", "alphas"
 
 METRICS = tuple(item.name for item in fields(Scores))
-COLUMNS = ("id", "part", "subject", "found", *METRICS)
+COLUMNS = ("id", "part", "subject", "found", *METRICS, "edge")
 
 Predictor = Callable[[Case], Pixels]
 """Predicts the alpha of a case, HxW uint8 at the image's size. Raises MaskdropError if this case alone fails."""
@@ -155,7 +156,8 @@ def write_ious(path: Path, results: Sequence[Result]) -> None:
 
 def _parse_result(line: dict[str, str]) -> Result:
     scores = Scores(**{name: float(line[name]) for name in METRICS})
-    return Result(line["id"], line["part"], float(line["subject"]), float(line["found"]), scores)
+    edge = float(line["edge"]) if line["edge"] else None
+    return Result(line["id"], line["part"], float(line["subject"]), float(line["found"]), scores, edge)
 
 
 def _evaluate_case(case: Case, *, predictor: Predictor, folder: Path | None) -> Result | Unscored:
@@ -169,7 +171,8 @@ def _evaluate_case(case: Case, *, predictor: Predictor, folder: Path | None) -> 
     if folder:
         (folder / ALPHAS / f"{case.id}.png").write_bytes(cv2.imencode(".png", alpha)[1].tobytes())
     subject, found = (float(np.mean(values >= MASK_THRESHOLD)) for values in (truth, alpha))
-    return Result(case.id, case.part, subject, found, score(alpha, truth))
+    rgb = decode_image(case.image.read_bytes(), Options(), ServerSettings().limits).image.rgb
+    return Result(case.id, case.part, subject, found, score(alpha, truth), edge_error(rgb, alpha, truth))
 
 
 def _truth_box(case: Case) -> Prompts:

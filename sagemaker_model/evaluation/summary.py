@@ -33,13 +33,15 @@ RESAMPLES = 2000
 @dataclass(frozen=True, slots=True)
 class Result:
     """The result of one scored case. subject, found: share of the image, 0..1, that is subject in the truth and in the
-    prediction. A prediction with found = 0 gives the user the warning `no_subject`. Names are columns of scores.csv."""
+    prediction. A prediction with found = 0 gives the user the warning `no_subject`. edge: of `edges.edge_error`. Names
+    are columns of scores.csv."""
 
     id: str
     part: str
     subject: float
     found: float
     scores: Scores
+    edge: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class SubjectSummary:
     """Summary of the images with a subject. Names are keys of run.json.
 
     The first field, good and failed are numbers of images. mean: of each metric. low, high: 95 % confidence interval
-    of the mean IoU.
+    of the mean IoU. edge: mean over the images whose truth has soft edges; None without any.
     """
 
     pictures: int
@@ -65,6 +67,7 @@ class SubjectSummary:
     median_iou: float
     good: int
     failed: int
+    edge: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Table:
 def summarise(results: Sequence[Result]) -> Summary:
     """Summarises the results of a run."""
     scores = [result.scores for result in results if result.subject]
+    edges = [result.edge for result in results if result.edge is not None]
     found = np.array([result.found for result in results if not result.subject])
     subjects = empties = None
     if scores:
@@ -115,6 +119,7 @@ def summarise(results: Sequence[Result]) -> Summary:
             float(np.median(ious)),
             int((ious >= GOOD_IOU).sum()),
             int((ious < FAILED_IOU).sum()),
+            float(np.mean(edges)) if edges else None,
         )
     if found.size:
         finds, no_subject = int((found > FALSE_POSITIVE_SHARE).sum()), int((found == 0).sum())
@@ -179,7 +184,7 @@ def _mask_table(summaries: Mapping[str, SubjectSummary]) -> Table:
 def _alpha_table(summaries: Mapping[str, SubjectSummary]) -> Table:
     return Table(
         "Alpha",
-        ("part", "SAD", "MSE", "MAD", "Grad", "Conn"),
+        ("part", "SAD", "MSE", "MAD", "Grad", "Conn", "edge of 255"),
         [
             (
                 name,
@@ -188,6 +193,7 @@ def _alpha_table(summaries: Mapping[str, SubjectSummary]) -> Table:
                 f"{one.mean.mad:.5f}",
                 f"{one.mean.grad:.2f}",
                 f"{one.mean.conn:.2f}",
+                "" if one.edge is None else f"{one.edge:.2f}",
             )
             for name, one in summaries.items()
         ],

@@ -37,6 +37,7 @@ from maskdrop.options import Options
 from maskdrop.wire import Item, bundle_of, sources_of
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.serving.queue import POLL_S, RECEIVE_MAX, VISIBILITY_TIMEOUT_MAX_S, Message, Queue
 from sagemaker_model.serving.runtime import Runtime, in_flight_max
 from sagemaker_model.serving.storage import Storage
@@ -218,6 +219,7 @@ async def run_worker(
     storage: Storage,
     queue: Queue,
     detectors: Mapping[str, Detector] | None = None,
+    refiner: Refiner | None = None,
     *,
     once: bool,
 ) -> None:
@@ -225,7 +227,7 @@ async def run_worker(
 
     Raises what `QueueWorker.run` raises.
     """
-    runtime = Runtime(settings, engines, storage, detectors)
+    runtime = Runtime(settings, engines, storage, detectors, refiner)
     worker = QueueWorker(settings, runtime, storage, queue)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, worker.stop)

@@ -36,9 +36,9 @@ from maskdrop.wire import CUSTOM_ATTRIBUTES, Bundle, BundleResponse, Facts, Invo
 from sagemaker_model.cutout import Cutout, ImageReader
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
+from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging import arrays
 from sagemaker_model.imaging.encode import encode
-from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.serving import predecessor
 from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime, known_error
@@ -83,7 +83,7 @@ class ModelServer:
         if media_type == arrays.CONTENT_TYPE:
             return await self._process_image(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
         if media_type.startswith("image/") or media_type == "application/octet-stream":
-            return await self._process_image(request, self._settings.max_bytes, decode)
+            return await self._process_image(request, self._settings.max_bytes, None)
         raise UnsupportedFormat(
             f"The Content-Type {media_type!r} is not supported: send a bundle as application/json, an image as image/* "
             f"or application/octet-stream, or its pixels as {arrays.CONTENT_TYPE}."
@@ -91,7 +91,7 @@ class ModelServer:
 
     # One image
 
-    async def _process_image(self, request: Request, bytes_max: int, read: ImageReader) -> Response:
+    async def _process_image(self, request: Request, bytes_max: int, read: ImageReader | None) -> Response:
         """Responds to one image of at most `bytes_max` bytes with its result."""
         size = _content_length(request, bytes_max)
         invocation = Invocation.from_header(request.headers.get(CUSTOM_ATTRIBUTES, ""))
@@ -191,12 +191,13 @@ def create_app(
     engines: Mapping[str, Engine],
     storage: Callable[[], Storage],
     detectors: Mapping[str, Detector] | None = None,
+    refiner: Refiner | None = None,
 ) -> Starlette:
     """Returns the server as an ASGI app. `storage` is called once, when the app starts."""
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
-        runtime = Runtime(settings, engines, storage(), detectors)
+        runtime = Runtime(settings, engines, storage(), detectors, refiner)
         application.state.server = ModelServer(settings, runtime)
         await runtime.warm_up()
         yield
