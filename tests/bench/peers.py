@@ -176,7 +176,10 @@ def alternate(
 
 
 def imgly() -> Path:
-    """Installs @imgly/background-removal-node (AGPL-3.0, for this comparison only) below .local/; returns its worker."""
+    """Installs @imgly/background-removal-node (AGPL-3.0, for this comparison only) below .local/.
+
+    Returns the worker that runs it.
+    """
     folder, worker = ROOT / ".local" / "imgly", Path(__file__).with_name("imgly_worker.mjs")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text(json.dumps(IMGLY))
