@@ -39,7 +39,7 @@ class FakePeople:
         return SimpleNamespace(evidence=self.evidence, first=self.first, turns=0)
 
     def matte(self, found: Any) -> Floats:
-        return np.full((8, 8), 0.75, np.float32)
+        return np.full((8, 8), 0.7, np.float32)
 
 
 @dataclass
@@ -64,7 +64,7 @@ def test_a_person_is_segmented_by_the_passes_for_people_alone() -> None:
     general = FakeGeneral(corner(0.9))
     alpha = segment(FakePeople(0.9, corner(0.3)), general)
     assert (alpha.kind, alpha.engine) == ("person", "portrait")
-    assert (alpha.values == 0.75).all()
+    assert (alpha.values == 1).all()
     assert not general.passes
 
 
