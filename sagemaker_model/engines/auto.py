@@ -54,8 +54,8 @@ SAME_MIN = 0.6
 votes: the mean IoU of the objects is 0.004 to 0.009 higher."""
 
 VOTE_SLOPE = 2.5
-"""Slope of a person's alpha over the mean of the votes. A thing that a person holds has the votes of the networks for mattes,
-not of the pose network; its alpha would be 0.7."""
+"""Slope of a person's alpha over the mean of the votes. A thing that the person holds has the votes of the networks for
+mattes, not of the pose network: its alpha would be 0.7."""
 
 BETTER = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "isnet-imgly")
 """The engines that segment things on a GPU in place of `u2netp`, the best first. A CPU takes seconds an image."""
