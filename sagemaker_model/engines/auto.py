@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,8 +20,8 @@ from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.engines.confidence import Calibration
 from sagemaker_model.engines.people_passes import Network, PeoplePasses, turned
 from sagemaker_model.engines.portrait import Portrait
-from sagemaker_model.engines.two_passes import Floats, two_passes
-from sagemaker_model.engines.u2netp import SIDE, U2Netp
+from sagemaker_model.engines.two_passes import Floats
+from sagemaker_model.engines.u2netp import SIDE, U2Netp, find_salient
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.weights.store import NotInstalled
@@ -37,6 +38,21 @@ SMALL = 0.1
 PERSON_SHARE_MIN = 0.15
 """Lowest share of the salient object that people are, where the subject is a person."""
 
+OBJECT_MIN = 0.35
+"""Lowest probability of an object, else the image has no subject. On 80 empty scenes, 5 have an object; of 58 photos of
+objects, 5 have none, whose mattes have a mean IoU of 0.57."""
+
+OBJECT = Calibration(
+    means=(0.7273, -2.4743, 0.2984), scales=(0.3462, 2.0310, 0.4055), weights=(0.5915, 2.0931, 1.7420), bias=-0.9283
+)
+"""Probability of an object, by the agreement of the general network with its mirrored pass, the logarithm of the share
+of the image, and the agreement times the share of the matte that the network for people has found too: it marks what
+stands before a background. Fitted to those 138 images."""
+
+SAME_MIN = 0.6
+"""IoU of the masks of both networks from which they show the same thing. Then the network for people has a third of the
+votes: the mean IoU of the objects is 0.004 to 0.009 higher."""
+
 BETTER = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "isnet-imgly")
 """The engines that segment things on a GPU in place of `u2netp`, the best first. A CPU takes seconds an image."""
 
@@ -50,8 +66,8 @@ class Auto:
     """The engine `auto`."""
 
     weights_sha256 = ""
-    _better: tuple[str, Engine] | None = None
     measurements: tuple[str, ...] = MEASUREMENTS
+    _better: tuple[str, Engine] | None = None
 
     def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
         """Raises InvalidWeights. Without the weights that are not bundled, it is `portrait`."""
@@ -75,7 +91,10 @@ class Auto:
             self._better = next(((name, engines[name]) for name in BETTER if name in engines), None)
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        return self.examine(rgb)[0]
+        alpha, measurements = self.examine(rgb)
+        if self._people is None or alpha.engine in BETTER:
+            return alpha  # not calibrated
+        return replace(alpha, score=0.0 if alpha.kind == "none" else CALIBRATION.score(measurements))
 
     def examine(self, rgb: Pixels) -> tuple[Alpha, Floats]:
         """Returns the alpha, and the measurements that its score is made of."""
@@ -83,12 +102,11 @@ class Auto:
             alpha = self._portrait.predict(rgb, ())
             return Alpha(alpha.values, kind="person", engine="portrait"), np.zeros(len(MEASUREMENTS), np.float32)
         found = self._people.find(rgb)
-        if found.evidence >= PERSON_MIN and self._is_subject(rgb, turned(found.first, -found.turns)):
-            values, first = self._people.matte(found), turned(found.first, -found.turns)
-            alpha = Alpha(values, kind="person", engine="portrait")
+        first = turned(found.first, -found.turns)
+        if found.evidence >= PERSON_MIN and self._is_subject(rgb, first):
+            alpha = Alpha(self._people.matte(found), kind="person", engine="portrait")
         else:
-            values, first = two_passes(rgb, self._general.predict_square, SIDE), found.first
-            alpha = Alpha(values, kind="thing", engine="u2netp")
+            alpha = self._thing(rgb, first)
         return alpha, measured(alpha, first)
 
     def _is_subject(self, rgb: Pixels, people: Floats) -> bool:
@@ -96,8 +114,34 @@ class Auto:
         if float((people >= 0.5).mean()) >= SMALL:
             return True
         salient = self._general.predict_square(resized(rgb, (SIDE, SIDE)))
-        share = float((resized(people, (SIDE, SIDE)) * salient).sum()) / max(1.0, float(salient.sum()))
-        return share >= PERSON_SHARE_MIN
+        return _share(salient, people) >= PERSON_SHARE_MIN
+
+    def _thing(self, rgb: Pixels, people: Floats) -> Alpha:
+        """Returns the alpha of a thing. people: the matte of the network for people, sxs, which often finds it too."""
+        if self._better:
+            name, engine = self._better
+            return replace(engine.predict(rgb, ()), kind="thing", engine=name)
+        found = find_salient(rgb, self._general.predict_square)
+        small = resized(found.values, (SIDE, SIDE))
+        evidence = (found.agreement, float(np.log(found.area + 1e-3)), found.agreement * _share(small, people))
+        if OBJECT.score(np.array(evidence, np.float32)) < OBJECT_MIN:
+            return Alpha(np.zeros_like(found.values), kind="none", engine="u2netp")
+        values = found.values
+        if _iou(small, people) >= SAME_MIN:
+            values = values + (resized(people, values.shape[::-1]) - values) / np.float32(3)
+            values = np.clip(3 * values - 1, 0, 1)  # each network alone decides nothing
+        return Alpha(values, kind="thing", engine="u2netp")
+
+
+def _share(salient: Floats, people: Floats) -> float:
+    """Returns the share of a salient matte, SIDExSIDE, that the network for people has found too, sxs."""
+    return float((resized(people, (SIDE, SIDE)) * salient).sum()) / max(1.0, float(salient.sum()))
+
+
+def _iou(one: Floats, other: Floats) -> float:
+    """Returns the IoU of two masks of one shape."""
+    a, b = one >= 0.5, other >= 0.5
+    return float((a & b).sum() / max(1, (a | b).sum()))
 
 
 def measured(alpha: Alpha, first: Floats) -> Floats:
@@ -110,11 +154,9 @@ def measured(alpha: Alpha, first: Floats) -> Floats:
     small = resized(alpha.values, first.shape[::-1])
     subject = small >= 0.1
     certainty = float(np.abs(2 * small[subject] - 1).mean()) if subject.any() else 0.0
-    half = float(((small > 0.1) & (small < 0.9)).sum() / max(1, subject.sum()))
+    half = float((subject & (small < 0.9)).sum() / max(1, subject.sum()))
     mask = small >= 0.5
-    other = first >= 0.5
-    agreement = float((mask & other).sum() / max(1, (mask | other).sum()))
     regions = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
     whole = float(regions.max() / regions.sum()) if len(regions) else 0.0
-    values = (float(alpha.kind == "person"), certainty, half, agreement, float(np.log(mask.mean() + 1e-3)), whole)
-    return np.array(values, np.float32)
+    coverage = float(np.log(mask.mean() + 1e-3))
+    return np.array([alpha.kind == "person", certainty, half, _iou(small, first), coverage, whole], np.float32)

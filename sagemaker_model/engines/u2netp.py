@@ -44,7 +44,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 
 MARGIN = 0.2
 """Padding on each side of the second pass's box, as a share of the box's side. With 0.1 and 0.35 the mean IoU is up to
-0.002 lower.
+0.002 lower."""
 
 SECOND_SHARE = 0.5
 """Weight of the second pass inside its box. With 1 the mean IoU is 0.005 lower: the network also sees less there."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -76,6 +77,43 @@ def test_without_evidence_of_a_person_the_subject_is_a_thing() -> None:
     alpha = segment(FakePeople(0.4, corner(0.3)), FakeGeneral(corner(1)))
     assert (alpha.kind, alpha.engine) == ("thing", "u2netp")
     assert (alpha.values == 1).all()
+
+
+def test_a_small_object_that_the_mirrored_pass_and_the_other_network_do_not_see_is_no_subject() -> None:
+    alpha = segment(FakePeople(0.0, corner(0)), FakeGeneral(corner(0.01)))
+    assert (alpha.kind, alpha.score) == ("none", 0)
+    assert not alpha.values.any()
+
+
+def test_the_mask_on_which_both_networks_agree_is_the_result() -> None:
+    middle = np.zeros((SIDE, SIDE), np.float32)
+    middle[:, 80:240] = 1
+    wider = np.zeros((SIDE, SIDE), np.float32)
+    wider[:, 60:260] = 1
+    alpha = segment(FakePeople(0.0, wider), FakeGeneral(middle))
+    found = cv2.resize(alpha.values, (SIDE, SIDE)) >= 0.5
+    assert (found[:, 90:230]).all()
+    assert not found[:, 61:70].any()
+
+
+def test_the_score_is_a_probability_of_the_measurements() -> None:
+    engine = Auto()
+    engine._people, engine._general = FakePeople(0.9, corner(0.3)), FakeGeneral(corner(0))  # type: ignore[assignment]
+    alpha, measured = engine.examine(RGB)
+    assert alpha.score is None
+    assert measured.shape == (len(engine.measurements),)
+    assert 0 <= (engine.predict(RGB, ()).score or 0) <= 1
+
+
+def test_on_a_gpu_the_best_general_engine_segments_things() -> None:
+    better = SimpleNamespace(predict=lambda *_: Alpha(np.ones((2, 2), np.float32)))
+    for device, name in (("cuda", "birefnet-general-lite"), ("cpu", "u2netp")):
+        engine = Auto()
+        engine._device = device
+        engine._people, engine._general = FakePeople(0.0, corner(0)), FakeGeneral(corner(1))  # type: ignore[assignment]
+        engine.assist({"isnet-imgly": better, "birefnet-general-lite": better})  # type: ignore[dict-item]
+        alpha = engine.predict(RGB, ())
+        assert (alpha.engine, alpha.kind) == (name, "thing")
 
 
 def test_without_the_weights_that_are_downloaded_the_engine_is_portrait(tmp_path: Path) -> None:
