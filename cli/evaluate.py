@@ -264,7 +264,10 @@ def _overview(
             for dataset in datasets
         ]
         cases = speed.sample([dataset.cases for dataset in datasets])
-        times[row.name] = {size: speed.milliseconds(engine, row, cases, size) for size in speed.MEGAPIXELS}
+        times[row.name] = {
+            size: speed.milliseconds(engine, row, cases, size, device_and_threads(workers)[0])
+            for size in speed.MEGAPIXELS
+        }
     table = overview(found, times)
     print_tables([table])
     if out:

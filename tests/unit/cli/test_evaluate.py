@@ -206,7 +206,7 @@ def test_several_data_sets_give_one_table_with_the_time_of_an_image(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(speed, "milliseconds", lambda *words: 1000.0 * words[-1])
+    monkeypatch.setattr(speed, "milliseconds", lambda *words: 1000.0 * words[3])
     words = ("--engine", "grabcut", "--data", f"{data}:val", "--data", f"{data}:train", "--out", tmp_path / "out")
     result = run("evaluate", *words)
     assert result.exit_code == 0, result.output
