@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,8 @@ def main() -> int:
     )
     with ThreadPoolExecutor(THREADS) as pool:
         for name, command, engine, file, images, rounds in runs:
-            measured = alternate(command, lambda count, e=engine: ours(reference.photo, e, count, pool), images, rounds)
+            mine = partial(ours, reference.photo, engine, pool=pool)
+            measured = alternate(command, mine, images, rounds)
             errors = (edge_error(png, reference) for png in ((FOLDER / file).read_bytes(), measured.result))
             rates = f"{measured.theirs:.2f}", f"{measured.mine:.2f}", f"{measured.ratio:.2f}"
             table.add_row(name, *rates, *(f"{error:.1f}" for error in errors))
