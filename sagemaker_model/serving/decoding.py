@@ -43,6 +43,9 @@ from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode
 
 log = logging.getLogger(__name__)
 
+START_S = 60.0
+"""Seconds for the start of a process. The first one waits for the import of the libraries."""
+
 SLOW_S = 1.0
 """Seconds after which a decoder process gets a lower priority, and its worker thread lends its place to other images.
 12 MP take 0.05 to 0.5 s by format."""
@@ -212,6 +215,7 @@ class _Decoder:
             os.ftruncate(file.fileno(), shared_bytes)
             self._shared = _Shared(file.fileno(), shared_bytes)
             socket.send_fds(self._socket, [b"memory"], [file.fileno()])
+        self._receive(START_S)  # a start does not count as the time of an image
 
     @property
     def pid(self) -> int:
@@ -313,6 +317,7 @@ def serve(connection: socket.socket, cpu_s: float, memory_bytes: int, shared_byt
     shared = _Shared(descriptor, shared_bytes)
     pixels.allocate = shared.empty
     _limit_memory(memory_bytes)
+    connection.sendall(b"ready")
     with connection, contextlib.suppress(ConnectionError):  # the server has ended
         while message := connection.recv(MESSAGE_BYTES):
             size, *limits = _FILE.unpack(message)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from cli import evaluate as evaluation
 from cli.app import app
 from local.config import ROOT
 from sagemaker_model.engines.grabcut import GrabCut
@@ -189,6 +190,14 @@ def test_an_engine_is_promoted_over_another_or_rejected(
     result = run("promote", "selfie", "--over", "grabcut", *words)
     assert result.exit_code == 0, result.output
     assert "selfie replaces grabcut" in result.output
+
+
+def test_the_commands_use_the_device_of_the_servers_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "choose_device", lambda requested, **_: requested)
+    monkeypatch.delenv("MODEL_DEVICE", raising=False)
+    assert evaluation.device_and_threads(1)[0] == "auto"
+    monkeypatch.setenv("MODEL_DEVICE", "cpu")
+    assert evaluation.device_and_threads(1)[0] == "cpu"
 
 
 def test_several_data_sets_give_one_table_with_the_time_of_an_image(

@@ -50,6 +50,8 @@ def test_the_rows_are_the_engines_of_the_catalogue_with_this_class() -> None:
     """Those of BiRefNet's checkpoints use the class where no checkpoint is installed."""
     by_class = {name for name, row in ENGINES.items() if ":OnnxModel:" in row.factory}
     assert set(MODELS) == by_class | (set(MODELS) & set(VARIANTS))
+    published = {one.engine for one in known().values() if one.file.endswith(".onnx") and (one.url or one.npm)}
+    assert set(MODELS) <= published
 
 
 @every_model
