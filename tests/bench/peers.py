@@ -132,7 +132,7 @@ def stages(reference: Scene) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in runs.items()}
 
 
-def ours(photo: bytes, engine: Engine, images: int, pool: ThreadPoolExecutor) -> tuple[float, bytes]:
+def ours(photo: bytes, engine: Engine, pool: ThreadPoolExecutor, images: int) -> tuple[float, bytes]:
     """Seconds that Maskdrop takes for that many cut-outs, and the last result as PNG."""
     limits = ServerSettings().limits
     options = Options(engine="u2netp") if isinstance(engine, U2Netp) else Options()
@@ -231,7 +231,7 @@ def main() -> int:
     )
     with ThreadPoolExecutor(THREADS) as pool:
         for name, command, engine, file, images, rounds in runs:
-            mine = partial(ours, reference.photo, engine, pool=pool)
+            mine = partial(ours, reference.photo, engine, pool)
             measured = alternate(command, mine, images, rounds)
             errors = (edge_error(png, reference) for png in ((FOLDER / file).read_bytes(), measured.result))
             rates = f"{measured.theirs:.2f}", f"{measured.mine:.2f}", f"{measured.ratio:.2f}"
