@@ -130,7 +130,8 @@ class Decoders:
             one.close()
 
     def _new(self) -> _Decoder:
-        return _Decoder(self._cpu_s, self._memory_bytes, 4 * self._limits.max_pixels + 2 * self._limits.max_bytes)
+        """Its shared memory has room for the file or its metadata, colours that are turned, and alpha."""
+        return _Decoder(self._cpu_s, self._memory_bytes, 8 * self._limits.max_pixels + 2 * self._limits.max_bytes)
 
     def _take(self) -> _Decoder:
         decoder = None
