@@ -35,8 +35,9 @@ _FRAMES = {
 def decode_jpeg(data: bytes, mode: str, buffer: Pixels | None = None) -> tuple[Pixels, tuple[str, ...]]:
     """Decodes the pixels of a JPEG file and returns them with warnings.
 
-    mode: Pillow's mode, a key of COLOURS. buffer: an array for the pixels, of their shape. Returns HxW (L), HxWx3 (RGB) or HxWx4 (CMYK, 0 = no ink), uint8. A file that
-    lacks nothing but its end is complete. Raises UnreadableImage for a file that lacks pixels.
+    mode: Pillow's mode, a key of COLOURS. buffer: an array for the pixels, of their shape. Returns HxW (L), HxWx3 (RGB)
+    or HxWx4 (CMYK, 0 = no ink), uint8. A file that lacks nothing but its end is complete. Raises UnreadableImage for a
+    file that lacks pixels.
     """
     warnings: tuple[str, ...] = ()
     try:
