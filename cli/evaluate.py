@@ -21,7 +21,7 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, installation, load
+from sagemaker_model.engines.base import Engine, set_up
 from sagemaker_model.evaluation import calibrate as calibration
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
@@ -248,21 +248,26 @@ def _overview(
     out: folder for the runs, one folder an engine and data set, and for the table as table.md.
     """
     rows = [row for row in catalog.ENGINES.values() if row.returns == "alpha" and row.name != catalog.PROMPTED_ENGINE]
+    rows = [row for row in rows if not row.everything]  # it needs a prompt
     if engines != [EVERY]:
         rows = [catalog.engine(name) for name in engines]
-    device, threads = device_and_threads(workers)
     found, times = {}, {}
     for row in rows:
-        loaded = load([row], device, weights_folder(folder), threads) if engines == [EVERY] else {}
-        if engines == [EVERY] and (row.name not in loaded or row.everything):
-            continue  # not installed, or it needs a prompt
-        engine = loaded.get(row.name) or _installed(row, folder, workers)
+        try:
+            engine = _installed(row, folder, workers)
+        except NotInstalled:
+            if engines != [EVERY]:
+                raise
+            continue
         found[row.name] = [
             _run_or_read(row, engine, dataset, workers, out and out / row.name / _name(dataset), reuse=reuse)
             for dataset in datasets
         ]
         cases = speed.sample([dataset.cases for dataset in datasets])
-        times[row.name] = {size: speed.milliseconds(engine, row, cases, size) for size in speed.MEGAPIXELS}
+        times[row.name] = {
+            size: speed.milliseconds(engine, row, cases, size, device_and_threads(workers)[0])
+            for size in speed.MEGAPIXELS
+        }
     table = overview(found, times)
     print_tables([table])
     if out:
@@ -320,15 +325,21 @@ def weights_folder(folder: Path | None) -> Path:
 
 def device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
-    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    device = choose_device(ServerSettings.from_env(os.environ).device, require_gpu=False)
+    return device, ServerSettings(workers=workers).threads
 
 
-def load_engine(row: catalog.Engine, folder: Path, workers: int) -> dict[str, Engine]:
-    """Sets up an engine as the server does, with its setting MODEL_NON_COMMERCIAL; {} if it is not installed. Raises
-    InvalidWeights, InvalidSettings."""
+def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
+    """Sets up an engine as the server does, with its settings MODEL_DEVICE and MODEL_NON_COMMERCIAL.
+
+    Raises InvalidWeights, InvalidSettings, and NotInstalled if weights, packages or consent are missing.
+    """
     device, threads = device_and_threads(workers)
     non_commercial = ServerSettings.from_env(os.environ).non_commercial
-    return load([row], device, folder, threads, non_commercial=non_commercial)
+    try:
+        return set_up(row, device, folder, threads, non_commercial=non_commercial)
+    except NotInstalled as error:
+        raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
@@ -336,12 +347,7 @@ def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine
     for a detector."""
     if row.returns == "boxes":
         raise LocalError(f"{row.name} is a detector: use `maskdrop detector`.")
-    engines = load_engine(row, weights_folder(folder), workers)
-    if row.name not in engines:
-        raise NotInstalled(
-            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. {installation(row)}"
-        )
-    return engines[row.name]
+    return load_engine(row, weights_folder(folder), workers)
 
 
 def _run_engine(

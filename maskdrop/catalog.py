@@ -71,6 +71,7 @@ def _birefnet(name: str, subject: str = "anything", *, kind: SubjectKind = "unkn
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
+        Engine("auto", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.auto:Auto", light=True),
         Engine(
             "selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True,
             kind="person",

@@ -250,7 +250,7 @@ def render(
     provenance = _provenance(options, engine)
     compose = _Composer(image, options, limits, write, background_image, timings, provenance, refiner)
     alpha = compose.full_size(predicted, refined=not everything)
-    subject = _described(subject_of(alpha), predicted, options)
+    subject = _described(subject_of(own_alpha(alpha, image.alpha)), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: {row.name} finds {row.subject} and found none; all of the image is background.",)
@@ -329,7 +329,7 @@ class _Composer:
     def part(self, alpha: Pixels, target: Target) -> Part:
         """Returns the result of one instance."""
         data, layout = self.encode(alpha)
-        subject = subject_of(alpha)
+        subject = subject_of(own_alpha(alpha, self.image.alpha))
         score = subject.score if target.score is None else target.score
         return Part(data, *layout.size, target.label, score, subject.box)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # torch need not be installed
     from torch import nn
 
     from sagemaker_model.engines.torch_runner import TorchRunner
+    from sagemaker_model.weights.checkpoints import State
 
 Floats = NDArray[np.float32]
 
@@ -42,6 +43,9 @@ EXPORTED = ".deform.onnx"
 
 MULTIPLE, SIDE_MIN, SIDE_MAX = 32, 256, 2304
 """Sides of the input of a variant without a size: a multiple of MULTIPLE, inside the range of its training."""
+
+WARM = (1024, 1024)
+"""The one (width, height) of such a variant whose batches are prepared; images of other sizes run one at a time."""
 
 BATCH_PIXELS = 4 * 1024 * 1024
 """Largest number of pixels of a batch. One image of 1024x1024 takes 2.5 TFLOP, so larger batches gain little; four take
@@ -79,6 +83,10 @@ VARIANTS = {
     "birefnet-512x512": Variant("L", (512, 512), old_tiles=False),
 }
 """The variants by engine; source: the project's README, its history and the model cards."""
+
+
+SUFFIX = ".safetensors"
+"""Suffix of the checkpoints in the weights folder. A release's .pth file gets it too when it is imported."""
 
 
 class BiRefNet:
@@ -121,12 +129,12 @@ class BiRefNet:
             raise InvalidWeights(f"{self._name} returns NaN or infinity for a grey image: import its weights again.")
 
     def warm_up(self, batch_max: int) -> tuple[Comparison, ...]:
-        """Prepares batches of at most BATCH_PIXELS. Variants without a size run all but 1024x1024 one at a time."""
+        """Prepares batches of at most BATCH_PIXELS. Variants without a size: of WARM."""
         if self._by_rembg:
             return self._by_rembg.warm_up(batch_max)
         if not self._runner:
             return ()
-        width, height = self._variant.size or (1024, 1024)
+        width, height = self._variant.size or WARM
         return self._runner.warm_up({(3, height, width)}, max(1, min(batch_max, BATCH_PIXELS // (width * height))))
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:
@@ -142,10 +150,6 @@ class BiRefNet:
 
     def finish(self, output: Floats, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - one contract for all engines
         return Alpha(np.clip(output.astype(np.float32, copy=False), 0, 1))
-
-
-SUFFIX = ".safetensors"
-"""Suffix of the checkpoints in the weights folder. A release's .pth file gets it too when it is imported."""
 
 
 def network_input(rgb: Pixels, variant: Variant) -> Floats:
@@ -173,40 +177,38 @@ def network_size(width: int, height: int, variant: Variant) -> tuple[int, int]:
     return across, down
 
 
-def load_network(name: str, path: Path) -> nn.Module:
-    """Loads a checkpoint of the engine `name`, in eval mode and float32 on the CPU. Needs torch.
-
-    Raises InvalidWeights.
-    """
-    import torch
-
+def load_state(name: str, path: Path) -> State:
+    """Reads a checkpoint for the engine `name`. Needs torch. Raises InvalidWeights."""
     from sagemaker_model.nets.birefnet import BACKBONES
-    from sagemaker_model.nets.birefnet import BiRefNet as Net
     from sagemaker_model.weights import checkpoints
 
     variant = VARIANTS[name]
     state = checkpoints.birefnet_state(checkpoints.load_checkpoint(path), old_tiles=variant.old_tiles)
-    widths = {backbone.width: letter for letter, backbone in BACKBONES.items()}
+    widths: dict[tuple[int, ...], str] = {(backbone.width,): letter for letter, backbone in BACKBONES.items()}
     embedding = state.get("bb.patch_embed.norm.weight")
-    found = widths.get(len(embedding)) if embedding is not None and embedding.ndim else None
+    found = None if embedding is None else widths.get(tuple(embedding.shape))
     if found and found != variant.backbone:
         raise checkpoints.MismatchedWeights(
             f"{path} has the backbone Swin-{found}, and {name} has Swin-{variant.backbone}: import it for another "
             f"engine, such as {', '.join(other for other in VARIANTS if VARIANTS[other].backbone == found)}."
         )
-    with torch.device("meta"):  # no time for random weights
-        net = Net(BACKBONES[variant.backbone])
-    net.to_empty(device="cpu")
-    checkpoints.load_into(net, state)
-    return net.eval()
+    return state
 
 
-def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
+def new_network(name: str) -> nn.Module:
+    """Returns the network of the engine `name` without values, in eval mode. Needs torch."""
+    from sagemaker_model.nets import birefnet
+
+    return birefnet.empty(birefnet.BACKBONES[VARIANTS[name].backbone])
+
+
+def runner_of(net: nn.Module, device: str, threads: int) -> TorchRunner:
+    """Moves a network in eval mode to the device, and returns what runs it: in float32 until its `warm_up`."""
     import torch
 
     from sagemaker_model.engines.torch_runner import Forward, Half, TorchRunner, cast_weights
 
-    net = load_network(name, path).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+    net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
 
     def matte_by(network: nn.Module) -> Forward:
         return lambda x: (network(x)[:, 0],)
@@ -220,6 +222,14 @@ def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
     return TorchRunner(matte_by(exact), device, Half(matte_by(net), torch.float16))
 
 
+def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
+    from sagemaker_model.weights.checkpoints import load_into
+
+    net = new_network(name)
+    load_into(net, load_state(name, path))
+    return runner_of(net, device, threads)
+
+
 def _by_onnx(path: Path, threads: int) -> Network:
     session = onnx_session(path, threads, keep_memory=False)
     try:
@@ -230,5 +240,4 @@ def _by_onnx(path: Path, threads: int) -> Network:
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    values: Floats = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return values
+    return (1 / (1 + np.exp(-np.clip(logits, -30, 30)))).astype(np.float32)

@@ -92,7 +92,7 @@ class Reliability:
     def tables(self) -> list[Table]:
         """Returns the reliability by bins, and the figures of the threshold."""
         sure, bad = self.scores >= self.threshold, self.good == 0
-        bins = [
+        bins: list[tuple[str, ...]] = [
             (f"{a:g} to {b:g}", str(count), f"{mean:.2f}", f"{share:.0%}") for a, b, count, mean, share in self.bins()
         ]
         caught = (~sure & bad).sum() / max(1, bad.sum())

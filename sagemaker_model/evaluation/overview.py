@@ -27,7 +27,7 @@ HEADER = (
 def overview(runs: Mapping[str, Sequence[Run]], times: Mapping[str, Mapping[int, float]]) -> Table:
     """Returns the table, with a row for each engine, data set and part.
 
-    runs: those of each engine, one for each data set. times: milliseconds by engine and megapixels, in the engine's first row;
+    runs: those of each engine, one for each data set. times: milliseconds by engine and megapixels, in its first row;
     a size that was not timed is empty.
     """
     rows = []

@@ -112,25 +112,17 @@ def _precisions(data: bytes) -> Iterator[list[int]]:
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields the frames and scans: marker and its offset. Other segments are skipped by their length."""
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] in (0x00, 0xFF):
-            at += 1
-            continue
+    while found := _SEGMENT.search(data, at):
+        at = found.start()
         marker = data[at + 1]
         if marker == 0xD9:
             return
-        if 0xD0 <= marker <= 0xD8 or marker == 0x01:
+        if marker in (0xD8, 0x01):  # no length
             at += 2
             continue
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker in (0xDA, 0xF7):
+        if marker in _FRAME_MARKERS or marker == 0xDA:
             yield marker, at
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA:
-            found = _SEGMENT.search(data, end)
-            if not found:
-                return
-            end = found.start()
-        at = end
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
 UNCODED = 255

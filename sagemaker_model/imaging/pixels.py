@@ -23,7 +23,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pi_heif
-import pylibjxl
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -45,6 +44,11 @@ from sagemaker_model.imaging.jpeg import COLOURS, decode_jpeg, unsupported_jpeg
 from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata
 from sagemaker_model.imaging.png import PngFile, read_png
 from sagemaker_model.imaging.tiff import BITS, ORIENTATION, read_samples, read_tiff
+
+try:
+    import pylibjxl
+except ImportError:  # no wheel for Linux on ARM
+    pylibjxl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -276,8 +280,11 @@ def _heif(data: bytes, limits: Limits) -> Stored:
 
 def _jxl(data: bytes, limits: Limits) -> Stored:
     """JPEG XL. libjxl applies the orientation."""
+    if pylibjxl is None:
+        raise UnsupportedFormat("This machine does not read JPEG XL: pylibjxl is not installed. Send a JPEG or PNG.")
     header = pylibjxl.probe(data)
     limits.check_pixels(header["width"], header["height"])
+    budget.check_side(header["width"], header["height"])
     pixels, described = pylibjxl.decode(data, metadata=True)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     alpha = None

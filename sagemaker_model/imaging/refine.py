@@ -1,8 +1,9 @@
-"""Enlarges an engine's small matte to the image's size and refines its edges with a guided filter.
+"""Enlarges an engine's small matte to the image's size and refines its edges.
 
-Where the matte is uncertain, it follows the image's edges by a guided filter (He, Sun, Tang 2010) whose coefficients
-are computed at a small size (He, Sun 2015). Elsewhere the filter would only add halos. Mean IoU of `selfie` on 241
-images of people (`maskdrop evaluate`): 0.933 without the filter, 0.936 with it, 0.929 with the filter everywhere.
+At a small size, soft pixels move towards the alpha that explains their colour, between those of the subject and of the
+background beside them. Enlarging adds the image's detail by the linear model of a guided filter (He, Sun, Tang 2010;
+He, Sun 2015). Mean IoU of `portrait` on 241 images of people (`maskdrop evaluate`): 0.9509 enlarged only, 0.9518 here;
+error of the composites in the band around soft edges: docs/edges.md.
 """
 
 from __future__ import annotations
@@ -26,15 +27,39 @@ Box = tuple[slice, slice]
 GUIDE_SIDE = 1024
 """Pixels of the long side at which the filter's coefficients are computed."""
 
-RADIUS = 3
-"""Radius of the filter in pixels at that size: about one pixel of a 320-pixel matte. With 12, an edge that really is
-wide (hair, blur) became narrow: the error on white of `make bench-peers` was 5.3 instead of 2.8."""
+RADIUS = 2
+"""Radius of the filter in pixels at that size: less than a pixel of a 320-pixel matte. With 12, an edge that really is
+wide (hair, blur) became narrow: the error on white of `make bench-peers` was 5.3."""
 
 SMOOTHNESS = 65.0
 """Variance of grey (0..255) below which the image counts as flat: about eight levels, squared. The filter's epsilon."""
 
 UNCERTAIN = 0.1
-"""From this value to 1 - this value the matte is the filter's result. Towards 0 and 1 its weight falls to 0."""
+"""From this value to 1 - this value the matte takes the image's detail. Towards 0 and 1 its weight falls to 0."""
+
+HALVED = 0.5
+"""Scale from which on the image is halved before it is resized: 8 ms instead of 44 for 12 MP."""
+
+KNOWN = 0.05
+"""Up to this value, and from 1 - this value, a pixel's colour counts as the background's or the subject's, except
+next to an unknown one."""
+
+REACH = 1 / 80
+"""Distance at which those colours are looked up, as a share of the long side: four pixels of a 320-pixel matte."""
+
+FEW = 1.0
+"""Mean of the mask of known pixels, 0..255, up to which a pixel has no known pixel nearby."""
+
+CONTRAST = 60.0
+"""Distance of two colours (RGB, 0..255) at which a projection counts half."""
+
+AWAY = 30.0
+"""Distance of a pixel's colour from the line between both (RGB, 0..255): the standard deviation of its trust."""
+
+PROJECTION = 0.5
+"""Weight of a projection. Mean error of alpha in the band, of 255, on 29 people (`portrait`) and 28 things (`u2netp`):
+18.7 and 43.2 without, 18.0 and 41.8 with it; with 0.8 17.8 and 40.8, but the error on white of `make bench-peers` is
+2.8, because a striped subject has no single colour."""
 
 CERTAIN = 1e-4
 """A matte value nearer than this to 0 or 1 counts as 0 or 1: the filter would change it by a quarter of a level."""
@@ -49,48 +74,104 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = resized(matte, size)
-    guided = _GuidedMatte(small, *_coefficients(resized(grey, size), small))
+    small = resized(rgb, (-(-width // 2), -(-height // 2))) if scale <= HALVED else rgb
+    model = _fitted(resized(matte, size), resized(small, size))
     vertical, horizontal = _Interpolation.between(size[1], height), _Interpolation.between(size[0], width)
     alpha = np.zeros((height, width), np.uint8)
     column_parts = [(columns, horizontal.part(columns)) for columns in _tile_ranges(width)]
     for rows in _tile_ranges(height):
         y = vertical.part(rows)
         for columns, x in column_parts:
-            _refine_tile(guided, y, x, grey[rows, columns], alpha[rows, columns])
+            _refine_tile(model, y, x, grey[rows, columns], alpha[rows, columns])
     return alpha
 
 
 @dataclass(frozen=True, slots=True)
-class _GuidedMatte:
-    """A matte and the guided filter's linear model alpha = slope * grey + offset, HxW float32 each, at small size."""
+class _Model:
+    """The refined matte, and the linear model alpha = slope * grey + offset that gives it, HxW float32 at small size.
+
+    Enlarged, the model adds the detail of the image. Where the matte is certain, slope is 0.
+    """
 
     matte: Floats
     slope: Floats
     offset: Floats
 
 
-def _refine_tile(guided: _GuidedMatte, y: _Interpolation, x: _Interpolation, grey: Pixels, alpha: Pixels) -> None:
+def _fitted(matte: Floats, rgb: Pixels) -> _Model:
+    """Refines a matte HxW at the size of its image HxWx3 uint8, and fits the model that enlarges it."""
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8).reshape(matte.shape)
+    refined = _projected(matte, rgb)
+    slope = _slope(grey, refined)
+    slope *= np.clip((0.5 - np.abs(refined - 0.5)) / UNCERTAIN, 0, 1)
+    return _Model(refined, slope, refined - slope * grey)
+
+
+def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, grey: Pixels, alpha: Pixels) -> None:
     """Writes one tile of the result.
 
     y, x: the tile's rows and columns in the small maps. grey: the tile of the image, HxW uint8. alpha: the tile of the
     result, HxW uint8, a view of zeros.
     """
     source = y.source, x.source
-    matte = guided.matte[source]
-    low, high, _, _ = cv2.minMaxLoc(matte)
+    low, high, _, _ = cv2.minMaxLoc(model.matte[source])
     if high < CERTAIN:
         return
     if low > 1 - CERTAIN:
         alpha[:] = 255
         return
-    weight = np.clip((0.5 - np.abs(matte - 0.5)) / UNCERTAIN, 0, 1)
-    maps = np.stack((matte, weight, guided.slope[source], guided.offset[source]))  # enlarged together
-    matte, weight, slope, offset = y.along(x.along(maps, 2), 1)
+    maps = np.stack((model.slope[source], model.offset[source]))  # enlarged together
+    slope, matte = y.along(x.along(maps, 2), 1)
     slope *= grey
-    slope += offset  # now the filter's result
-    matte += weight * (slope - matte)
+    matte += slope
     alpha[:] = np.clip(np.rint(matte * 255), 0, 255)
+
+
+def _projected(matte: Floats, rgb: Pixels) -> Floats:
+    """Moves the unknown pixels of a matte HxW towards the alpha that explains their colour; rgb: HxWx3 uint8.
+
+    The colour of a half-transparent pixel lies between those of the subject and of the background beside it. Its place
+    on that line is its alpha. Pixels far from the line keep the matte, and so do those between similar colours.
+    """
+    square = np.ones((3, 3), np.uint8)
+    subject = cv2.erode(cv2.inRange(matte, 1 - KNOWN, 2), square)
+    background = cv2.erode(cv2.inRange(matte, -1, KNOWN), square)
+    unknown = np.flatnonzero(cv2.bitwise_or(subject, background) == 0)
+    if not unknown.size:
+        return matte
+    (fore, sees_fore), (back, sees_back) = (_nearby(rgb, known, unknown) for known in (subject, background))
+    line, above = fore - back, rgb.reshape(-1, 3)[unknown] - back
+    length = np.maximum(_dot(line, line), 1)
+    place = np.clip(_dot(above, line) / length, 0, 1)
+    away = above - place[:, None] * line
+    trust = np.exp(_dot(away, away) / (-2 * AWAY**2)) * (length / (length + CONTRAST**2))
+    result = matte.copy()
+    values = result.reshape(-1)
+    values[unknown] += PROJECTION * trust * (sees_fore & sees_back) * (place - values[unknown])
+    return result
+
+
+def _nearby(rgb: Pixels, known: MatLike, at: NDArray[np.intp]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Mean colour of the known pixels near each of the pixels `at`, Nx3, and whether there are any, N.
+
+    rgb: HxWx3 uint8. known: HxW uint8, 0 or 255. at: N indexes of pixels. The means are computed at half the size.
+    """
+    height, width = known.shape
+    size = (-(-width // 2), -(-height // 2))
+    side = 2 * max(1, round(REACH * max(size))) + 1
+    colours, weight = (
+        cv2.boxFilter(cv2.resize(values, size, interpolation=cv2.INTER_AREA), cv2.CV_32F, (side, side))
+        for values in (cv2.copyTo(rgb, known), known)
+    )
+    means = cv2.convertScaleAbs(colours.reshape(*size[::-1], 3) / np.maximum(weight, FEW)[..., None], alpha=255)
+    means = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
+    weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_NEAREST)
+    return means.reshape(-1, 3)[at].astype(np.float32), weight.reshape(-1)[at] > FEW
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Dot products of the rows of two arrays Nx3."""
+    return np.asarray(np.einsum("ij,ij->i", a, b), np.float32)
 
 
 def tiles(height: int, width: int) -> Iterator[Box]:
@@ -114,31 +195,30 @@ def mask_boxes(mask: MatLike) -> Iterator[Box]:
             yield slice(top, top + height), slice(left, left + width)
 
 
-def _coefficients(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
-    """The guided filter's linear model alpha = slope * grey + offset at each pixel, HxW each; 0 where matte is certain.
+def _slope(guide: Pixels, matte: Floats) -> Floats:
+    """The slope of the guided filter's linear model alpha = slope * grey + offset, HxW; 0 where the matte is certain.
 
     guide: grey, HxW uint8. matte: HxW float32 in 0..1. Only the boxes around edges are computed, and they stay in the
-    CPU cache: 3.5 ms instead of 7 for a person who fills 1 MP.
+    CPU cache.
     """
-    slope, offset = np.zeros_like(matte), np.zeros_like(matte)
+    slope = np.zeros_like(matte)
     for box in mask_boxes(cv2.inRange(matte, CERTAIN, 1 - CERTAIN)):
         box = _expanded(box, 1)  # a pixel of the larger image lies between two of these
         around = _expanded(box, 2 * RADIUS)
         inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
-        fitted = _fit(guide[around], matte[around])
-        slope[box], offset[box] = fitted[0][inside], fitted[1][inside]
-    return slope, offset
+        slope[box] = _fit(guide[around], matte[around])[inside]
+    return slope
 
 
-def _fit(guide: Pixels, matte: Floats) -> tuple[Floats, Floats]:
-    """Slope and offset of a crop, HxW each; equal to those of the whole image from 2 * RADIUS pixels off its sides."""
-    mean_guide, mean_matte = _box_mean(guide), _box_mean(matte)
+def _fit(guide: Pixels, matte: Floats) -> Floats:
+    """Slope of a crop, HxW; equal to that of the whole image from 2 * RADIUS pixels off its sides."""
+    mean_guide = _box_mean(guide)
     variance = _box_mean(cv2.multiply(guide, guide, dtype=cv2.CV_16U))
     slope = _box_mean(cv2.multiply(guide, matte, dtype=cv2.CV_32F))
     variance -= mean_guide * mean_guide
-    slope -= mean_guide * mean_matte  # the covariance
+    slope -= mean_guide * _box_mean(matte)  # the covariance
     slope /= variance + SMOOTHNESS
-    return _box_mean(slope), _box_mean(mean_matte - slope * mean_guide)
+    return _box_mean(slope)
 
 
 def _box_mean(values: NDArray[Any]) -> Floats:

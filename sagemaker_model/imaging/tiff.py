@@ -27,6 +27,9 @@ Samples = NDArray[Any]
 DIRECTORIES_MAX = 64
 """Directories that are searched for the full image."""
 
+SAMPLES_MAX = 16
+"""Samples of a pixel in layouts that are read by planes: each takes memory of the image's size."""
+
 TAGS_MAX = 4096
 """Tags of a directory that are read; a longer list is damaged."""
 
@@ -377,6 +380,8 @@ def read_samples(image: TiffImage) -> tuple[Image.Image, Image.Image | None]:
     width, height = directory.size
     samples, bits, photometric = value(SAMPLES, 1), value(BITS, 1), value(PHOTOMETRIC)
     compression = value(COMPRESSION, 1)
+    if samples > SAMPLES_MAX:
+        raise UnsupportedFormat(f"The TIFF file has {samples} samples a pixel; at most {SAMPLES_MAX} are supported.")
     if compression not in _BYTE_STREAMS or value(PREDICTOR, 1) not in (1, 2):
         raise UnsupportedFormat(
             "The TIFF file combines this order of samples with a compression that is not supported; save it with "

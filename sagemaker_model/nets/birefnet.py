@@ -87,6 +87,13 @@ class BiRefNet(nn.Module):
         return logits
 
 
+def empty(backbone: Backbone) -> BiRefNet:
+    """Returns a network in eval mode without values, in no time: every entry must be loaded."""
+    with torch.device("meta"):
+        net = BiRefNet(backbone)
+    return net.to_empty(device="cpu").eval()
+
+
 # The backbone
 
 

@@ -103,4 +103,4 @@ def _neighbours(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, 
     shares = torch.stack(((1 - below) * (1 - right), (1 - below) * right, below * (1 - right), below * right), -1)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    return index.int(), shares * inside
+    return index.nan_to_num().int(), shares * inside  # NaN stays in the shares; as an index it would crash a GPU

@@ -1,6 +1,8 @@
-"""`make bench-peers`: compares Maskdrop with rembg as a library on a 12 MP photo, given the same network output.
+"""`make bench-peers`: compares Maskdrop with two libraries on a 12 MP photo: rembg and @imgly/background-removal-node.
 
-Both alternate in one run. They differ in the stages around the network: decoding, enlarging, edge colours, encoding.
+Both of a pair alternate in one run. With the same network output, Maskdrop and rembg differ in the stages around the
+network: decoding, enlarging, edge colours, encoding. With the same file u2netp.onnx, they also differ in the passes of
+the network. The npm package runs its own IS-Net.
 """
 
 from __future__ import annotations
@@ -8,13 +10,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +28,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from local.config import ROOT
+from local.config import ROOT, LocalConfig
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts
 from sagemaker_model.cutout import cut_out, subject_of
-from sagemaker_model.engines.base import Alpha
+from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.engines.u2netp import U2Netp
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.pixels import decode
@@ -43,7 +48,15 @@ THREADS = os.cpu_count() or 1
 IMAGES, ROUNDS = 4, 5
 """Images in each round, and rounds; the result is the median of the rounds."""
 
-VARIANTS: dict[str, dict[str, Any]] = {"rembg": {}, "rembg, decontaminate": {"decontaminate": True}}
+FOLDER = ROOT / ".local" / "peers"
+
+IMGLY = {
+    "private": True,
+    "type": "module",
+    "dependencies": {"@imgly/background-removal-node": "1.4.5"},
+    "overrides": {"sharp": "0.33.5"},
+}
+"""package.json. sharp 0.33 has its binaries on npm; the older one of the package downloads them from GitHub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +132,65 @@ def stages(reference: Scene) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in runs.items()}
 
 
-def ours(reference: Scene, pool: ThreadPoolExecutor) -> tuple[float, bytes]:
-    """Seconds that Maskdrop takes for IMAGES cut-outs, and the last result as PNG."""
-    engine, limits = FixedMatte(reference.matte), ServerSettings().limits
+def ours(photo: bytes, engine: Engine, images: int, pool: ThreadPoolExecutor) -> tuple[float, bytes]:
+    """Seconds that Maskdrop takes for that many cut-outs, and the last result as PNG."""
+    limits = ServerSettings().limits
+    options = Options(engine="u2netp") if isinstance(engine, U2Netp) else Options()
     start = time.perf_counter()
-    results = list(pool.map(lambda _: cut_out(reference.photo, Options(), engine, limits), range(IMAGES)))
+    results = list(pool.map(lambda _: cut_out(photo, options, engine, limits), range(images)))
     return time.perf_counter() - start, results[-1].data
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Images a second of a library and of Maskdrop, the median ratio of both in one round, and Maskdrop's last PNG."""
+
+    theirs: float
+    mine: float
+    ratio: float
+    result: bytes
+
+
+def alternate(
+    command: Sequence[str | Path], mine: Callable[[int], tuple[float, bytes]], images: int, rounds: int
+) -> Measured:
+    """Runs a worker and Maskdrop in turns. The first round is the warm-up."""
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(FOLDER / "numba")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as other:  # noqa: S603
+        assert other.stdin
+        assert other.stdout
+        pairs, result = [], b""
+        for round_number in range(rounds + 1):
+            other.stdin.write(f"{images}\n")
+            other.stdin.flush()
+            theirs = float(other.stdout.readline())
+            seconds, result = mine(images)
+            if round_number:
+                pairs.append((seconds, theirs))
+        other.stdin.close()
+    return Measured(
+        images / statistics.median(theirs for _, theirs in pairs),
+        images / statistics.median(seconds for seconds, _ in pairs),
+        statistics.median(theirs / seconds for seconds, theirs in pairs),
+        result,
+    )
+
+
+def imgly() -> Path:
+    """Installs @imgly/background-removal-node (AGPL-3.0, for this comparison only) below .local/.
+
+    Returns the worker that runs it.
+    """
+    folder, worker = ROOT / ".local" / "imgly", Path(__file__).with_name("imgly_worker.mjs")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "package.json").write_text(json.dumps(IMGLY))
+    shutil.copy(worker, folder)
+    if not (folder / "node_modules").exists():
+        # Without scripts: those of sharp and onnxruntime-node download files that only other versions and GPUs need.
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        subprocess.run(command, cwd=folder, check=True)  # noqa: S603
+    return folder / worker.name
 
 
 def edge_error(result: bytes, reference: Scene) -> float:
@@ -140,46 +206,44 @@ def edge_error(result: bytes, reference: Scene) -> float:
 
 def main() -> int:
     cv2.setNumThreads(1)
-    reference, folder = scene(), ROOT / ".local" / "peers"
-    folder.mkdir(parents=True, exist_ok=True)
-    photo, matte = folder / "photo.jpg", folder / "matte.png"
+    reference = scene()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    photo, matte = FOLDER / "photo.jpg", FOLDER / "matte.png"
     photo.write_bytes(reference.photo)
     cv2.imwrite(str(matte), np.rint(reference.matte * 255).astype(np.uint8))
-    worker = Path(__file__).with_name("rembg_worker.py")
-    table = Table("library", "images/s", "maskdrop / rembg", "edge error on white, of 255")
+    network = LocalConfig.from_env(os.environ).weights / "u2netp.onnx"
+    u2netp = U2Netp()
+    u2netp.setup("cpu", network.parent)
+    python, worker = installed() / "python", Path(__file__).with_name("rembg_worker.py")
+
+    def rembg(source: Path, **options: Any) -> list[str | Path]:
+        return [python, worker, source, photo, json.dumps({**options, "threads": THREADS})]
+
+    fixed = FixedMatte(reference.matte)
+    runs: list[tuple[str, list[str | Path], Engine, str, int, int]] = [
+        ("rembg, same matte", rembg(matte), fixed, "rembg.png", IMAGES, ROUNDS),
+        ("rembg, same matte, decontaminate", rembg(matte, decontaminate=True), fixed, "rembg.png", IMAGES, ROUNDS),
+        ("rembg, u2netp", rembg(network), u2netp, "rembg.png", IMAGES, ROUNDS),
+        ("imgly, its IS-Net", ["node", imgly(), photo], u2netp, "imgly.png", 1, 1),
+    ]
+    table = Table(
+        "library", "images/s", "maskdrop, images/s", "maskdrop / library", "edge error", "maskdrop, edge error"
+    )
     with ThreadPoolExecutor(THREADS) as pool:
-        ours(reference, pool)
-        for name, options in VARIANTS.items():
-            options_json = json.dumps({**options, "threads": THREADS})
-            with subprocess.Popen(  # noqa: S603
-                [installed() / "python", worker, matte, photo, options_json],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(folder / "numba")},
-            ) as other:
-                assert other.stdin
-                assert other.stdout
-                pairs, result = [], b""
-                for round_number in range(ROUNDS + 1):
-                    other.stdin.write(f"{IMAGES}\n")
-                    other.stdin.flush()
-                    theirs = float(other.stdout.readline())
-                    mine, result = ours(reference, pool)
-                    if round_number:  # the first round is the warm-up
-                        pairs.append((mine, theirs))
-                other.stdin.close()
-            rate = IMAGES / statistics.median(theirs for _, theirs in pairs)
-            ratio = statistics.median(theirs / mine for mine, theirs in pairs)
-            error = edge_error((folder / "rembg.png").read_bytes(), reference)
-            table.add_row(name, f"{rate:.2f}", f"{ratio:.2f}", f"{error:.1f}")
-            rate = IMAGES / statistics.median(mine for mine, _ in pairs)
-        table.add_row("maskdrop", f"{rate:.2f}", "", f"{edge_error(result, reference):.1f}")
-    console = Console(highlight=False, width=110)
+        for name, command, engine, file, images, rounds in runs:
+            mine = partial(ours, reference.photo, engine, pool=pool)
+            measured = alternate(command, mine, images, rounds)
+            errors = (edge_error(png, reference) for png in ((FOLDER / file).read_bytes(), measured.result))
+            rates = f"{measured.theirs:.2f}", f"{measured.mine:.2f}", f"{measured.ratio:.2f}"
+            table.add_row(name, *rates, *(f"{error:.1f}" for error in errors))
+    console = Console(highlight=False, width=130)
     console.print(table)
     summary = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(reference).items())
     console.print(f"CPU ms of maskdrop's stages, on one thread: {summary}.")
-    console.print(f"12 MP JPEG to PNG, {THREADS} threads, the same 256 x 256 matte. {machine()}.")
+    console.print(
+        f"12 MP JPEG to PNG, {THREADS} threads; edge error on white, of 255. imgly: one image at a time, beside "
+        f"maskdrop's u2netp. {machine()}."
+    )
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Runs rembg as a library for `tests.bench.peers`, in its own virtual environment, with a fixed network output.
+"""Runs rembg as a library for `tests.bench.peers`, in its own virtual environment.
 
-Arguments: MATTE PHOTO OPTIONS. For each line of standard input, a number of images, prints the seconds. Writes the last
-result next to the photo as rembg.png.
+Arguments: MATTE PHOTO OPTIONS. MATTE is an image, or a network of U2-Net's kind (.onnx). For each line of standard
+input, a number of images, prints the seconds. Writes the last result next to the photo as rembg.png.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rembg import remove
+from rembg import new_session, remove
 from rembg.sessions.base import BaseSession
 
 
@@ -31,7 +31,9 @@ class FixedMask(BaseSession):  # type: ignore[misc]
 
 def main() -> None:
     matte, photo, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    session, data = FixedMask(matte), photo.read_bytes()
+    network = matte.suffix == ".onnx"
+    session = new_session("u2net_custom", model_path=str(matte)) if network else FixedMask(matte)
+    data = photo.read_bytes()
     with ThreadPoolExecutor(int(options.pop("threads"))) as pool:
         for line in sys.stdin:
             start = time.perf_counter()

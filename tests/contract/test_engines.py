@@ -19,17 +19,21 @@ from maskdrop.catalog import ENGINES, PROMPTED_ENGINE
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine, load
+from sagemaker_model.engines.birefnet import EXPORTED, VARIANTS
 from sagemaker_model.engines.onnx_models import MODELS
 from sagemaker_model.engines.sam import Sam, Sam2
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
-from tests.unit.sagemaker_model.engines.small_onnx import install
+from tests.unit.sagemaker_model.engines.small_onnx import install, network
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 
 SMALL = ("u2net", "birefnet-general-lite")
 """Models that run as small networks: probabilities at 320 pixels and logits at 1024."""
 
-SAME_CLASS = {*MODELS} - {*SMALL}
+OF_ANY_SIZE = "birefnet-dynamic"
+"""The variant of BiRefNet that stands for those whose checkpoints only torch runs."""
+
+SAME_CLASS = {*MODELS, *VARIANTS} - {*SMALL, OF_ANY_SIZE}
 
 every_engine = pytest.mark.parametrize(
     "name", [name for name, row in ENGINES.items() if row.returns == "alpha" and name not in SAME_CLASS]
@@ -43,7 +47,8 @@ def all_engines(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFac
     small = tmp_path_factory.mktemp("small_networks")
     for name in SMALL:
         install(name, small)
-    engines = engines | load((ENGINES[name] for name in SMALL), "cpu", small)
+    (small / f"{OF_ANY_SIZE}{EXPORTED}").write_bytes(network(None, batch="n", output="matte"))
+    engines = engines | load((ENGINES[name] for name in (*SMALL, OF_ANY_SIZE)), "cpu", small)
     if not (find_spec("torch") and find_spec("transformers")):
         return engines
     folder = tmp_path_factory.mktemp("random_weights")

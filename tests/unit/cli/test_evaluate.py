@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from cli import evaluate as evaluation
 from cli.app import app
 from local.config import ROOT
 from sagemaker_model.engines.grabcut import GrabCut
@@ -191,13 +192,21 @@ def test_an_engine_is_promoted_over_another_or_rejected(
     assert "selfie replaces grabcut" in result.output
 
 
+def test_the_commands_use_the_device_of_the_servers_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "choose_device", lambda requested, **_: requested)
+    monkeypatch.delenv("MODEL_DEVICE", raising=False)
+    assert evaluation.device_and_threads(1)[0] == "auto"
+    monkeypatch.setenv("MODEL_DEVICE", "cpu")
+    assert evaluation.device_and_threads(1)[0] == "cpu"
+
+
 def test_several_data_sets_give_one_table_with_the_time_of_an_image(
     run: Run,
     data: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(speed, "milliseconds", lambda *words: 1000.0 * words[-1])
+    monkeypatch.setattr(speed, "milliseconds", lambda *words: 1000.0 * words[3])
     words = ("--engine", "grabcut", "--data", f"{data}:val", "--data", f"{data}:train", "--out", tmp_path / "out")
     result = run("evaluate", *words)
     assert result.exit_code == 0, result.output

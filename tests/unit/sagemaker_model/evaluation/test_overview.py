@@ -50,6 +50,6 @@ def test_the_timing_is_the_median_of_images_of_the_requested_size(data: Path) ->
             return super().predict(rgb[::8, ::8], prompts)
 
     cases = read_dataset(data, "val").cases[:3]
-    assert milliseconds(Watching(), catalog.engine("portrait"), cases, 1) > 0
+    assert milliseconds(Watching(), catalog.engine("portrait"), cases, 1, "cpu") > 0
     assert len(sizes) == 3
     assert np.allclose(sizes, 1e6, rtol=0.01)

@@ -16,7 +16,7 @@ ROWS, COLUMNS = np.mgrid[0:96, 0:128]
 RGB = np.dstack((128 + 100 * np.sin(ROWS / 9), 128 + 100 * np.cos(COLUMNS / 7), 255 - ROWS)).astype(np.uint8)
 IMAGE = Image.fromarray(RGB)
 
-KINDS = {
+KINDS: dict[str, dict[str, object]] = {
     "baseline": {},
     "progressive": {"progressive": True},
     "restarts": {"restart_marker_rows": 1},

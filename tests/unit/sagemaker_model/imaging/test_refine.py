@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sagemaker_model.imaging.refine import GUIDE_SIDE, TILE, UNCERTAIN, _fit, to_full_size
+from sagemaker_model.imaging.refine import GUIDE_SIDE, HALVED, TILE, _fitted, to_full_size
 from sagemaker_model.imaging.resize import resized
 
 
@@ -23,18 +23,15 @@ def disc(height: int, width: int) -> np.ndarray:
 
 
 def untiled(matte: np.ndarray, rgb: np.ndarray) -> np.ndarray:
-    """The guided filter without tiles: every map enlarged over the whole image."""
+    """The enlargement without tiles: both maps of the model enlarged over the whole image."""
     height, width = rgb.shape[:2]
     grey: Any = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = resized(matte, size)
-    small_grey: Any = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    maps: tuple[Any, Any] = _fit(small_grey, small)
-    weight = np.clip((0.5 - np.abs(small - 0.5)) / UNCERTAIN, 0, 1)
-    values, follow, slope, offset = (cv2.resize(m, (width, height)) for m in (small, weight, *maps))
-    values = values + follow * (slope * grey + offset - values)
-    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+    half = resized(rgb, (-(-width // 2), -(-height // 2))) if scale <= HALVED else rgb
+    model = _fitted(resized(matte, size), resized(half, size))
+    slope, offset = (cv2.resize(values, (width, height)) for values in (model.slope, model.offset))
+    return np.clip(np.rint((slope * grey + offset) * 255), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(700, 500), (1023, 1025), (2001, 1499), (2400, 3200), (90, 4000)])
@@ -70,4 +67,23 @@ def test_an_enlarged_matte_follows_the_edge_of_the_image() -> None:
     matte = np.tile(soft, (200, 1))
     plain = cv2.resize(matte, (side, side)) * 255.0
     result = to_full_size(matte, image)
-    assert np.abs(result - true).mean() < np.abs(plain - true).mean() / 1.5
+    assert np.abs(result - true).mean() < np.abs(plain - true).mean() / 1.2
+
+
+def test_a_matte_that_is_too_wide_does_not_keep_the_background() -> None:
+    side, edge = 320, 160
+    image = np.full((side, side, 3), 128, np.uint8)
+    image[:, edge:] = (200, 60, 40)
+    matte = np.tile(np.clip((np.arange(side) - edge + 3) / 4, 0, 1).astype(np.float32), (side, 1))
+    alpha = to_full_size(matte, image)
+    halo = (slice(None), slice(edge - 2, edge))
+    assert alpha[halo].mean() < 0.7 * 255 * matte[halo].mean()
+    assert (alpha[:, edge + 8 :] == 255).all()
+
+
+@pytest.mark.parametrize("difference", [0, 4])
+def test_colours_that_are_alike_leave_a_soft_edge_unchanged(difference: int) -> None:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    image[:, 150:] += np.uint8(difference)
+    matte = np.tile(np.clip((np.arange(300) - 130) / 40, 0, 1).astype(np.float32), (200, 1))
+    assert cv2.absdiff(to_full_size(matte, image), np.rint(matte * 255).astype(np.uint8)).max() <= 2

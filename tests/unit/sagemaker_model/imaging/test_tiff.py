@@ -183,6 +183,11 @@ def test_the_message_names_the_kind_of_tiff_that_is_not_supported(tags: dict[int
         read(Page(RGB, 2, tags=tags))
 
 
+def test_a_pixel_of_many_samples_is_rejected() -> None:
+    with pytest.raises(UnsupportedFormat, match="40 samples a pixel"):
+        read(Page(np.zeros((4, 4, 40), np.uint16), 5))
+
+
 def test_a_planar_file_with_jpeg_compression_is_named_or_read() -> None:
     with pytest.raises((UnsupportedFormat, UnreadableImage)):
         read(Page(sixteen(RGB), 2, planar=True, tags={259: [7]}))

@@ -54,7 +54,7 @@ def _page(data: bytearray, page: Page, order: str, big: bool) -> tuple[int, int]
             if page.predictor:
                 block = block.copy()
                 block[:, 1:] -= block[:, :-1].copy()
-            packed = block.astype(samples.dtype.newbyteorder(order)).tobytes()
+            packed = block.astype(order + samples.dtype.str[1:]).tobytes()
             packed = zlib.compress(packed) if page.compression == 8 else packed
             offsets.append(len(data))
             sizes.append(len(packed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -25,20 +26,15 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def tiny_net(order: published.Order = "new", seed: int = 0) -> BiRefNet:
-    net = empty()
+    net = birefnet.empty(TINY)
     load_into(net, birefnet_state(published.state(published.TINY, seed), old_tiles=order == "old"))
     return net.eval()
 
 
-def empty() -> BiRefNet:
-    with torch.device("meta"):
-        net = BiRefNet(TINY)
-    return net.to_empty(device="cpu")
-
-
+@cache
 def on_meta(backbone: str) -> BiRefNet:
     with torch.device("meta"):
-        return BiRefNet(BACKBONES[backbone])
+        return BiRefNet(BACKBONES[backbone]).eval()
 
 
 # The layout of the published files
@@ -82,7 +78,7 @@ def test_a_file_of_the_published_layout_in_float16_loads_strictly(tmp_path: Path
     path = tmp_path / "model.safetensors"
     safetensors.save_file(published.zeros(published.T, torch.float16), path, metadata={"format": "pt"})
     assert path.stat().st_size == 88_965_896
-    net = on_meta("T").to_empty(device="cpu")
+    net = birefnet.empty(BACKBONES["T"])
     load_into(net, birefnet_state(load_checkpoint(path), old_tiles=True))
     assert {tensor.dtype for tensor in net.state_dict().values()} == {torch.float32, torch.int64}
     assert not any(tensor.any() for tensor in net.state_dict().values())
@@ -92,7 +88,7 @@ def test_a_file_of_the_published_layout_in_float16_loads_strictly(tmp_path: Path
 def test_a_released_pth_file_loads_with_any_chain_of_prefixes(prefix: str, tmp_path: Path) -> None:
     state = published.state(published.TINY)
     torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "epoch_244.pth")
-    net = empty()
+    net = birefnet.empty(TINY)
     load_into(net, birefnet_state(load_checkpoint(tmp_path / "epoch_244.pth"), old_tiles=False))
     assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
 
@@ -104,10 +100,19 @@ def test_a_file_of_another_backbone_or_an_older_layout_is_rejected_with_the_diff
         name: tensor for name, tensor in published.state(published.TINY).items() if "ipt_blk5" not in name
     }
     with pytest.raises(MismatchedWeights, match=r"lacks decoder\.ipt_blk5\.conv1\.weight and 3 more"):
-        load_into(empty(), birefnet_state(before_may_2024, old_tiles=True))
+        load_into(birefnet.empty(TINY), birefnet_state(before_may_2024, old_tiles=True))
     misshapen = published.state(published.TINY) | {"decoder.ipt_blk5.conv1.weight": torch.zeros(3, 5)}
     with pytest.raises(MismatchedWeights, match=r"another shape for decoder\.ipt_blk5\.conv1\.weight"):
-        load_into(empty(), birefnet_state(misshapen, old_tiles=True))
+        load_into(birefnet.empty(TINY), birefnet_state(misshapen, old_tiles=True))
+
+
+@pytest.mark.parametrize("row", [-1, 25])
+def test_a_file_whose_index_leaves_its_table_is_rejected(row: int) -> None:
+    """On a GPU such an index would crash the server."""
+    state = published.state(published.TINY)
+    state["bb.layers.1.blocks.0.attn.relative_position_index"][3, 4] = row
+    with pytest.raises(MismatchedWeights, match=r"bb\.layers\.1\.blocks\.0\.attn\.relative_position_index has rows"):
+        birefnet_state(state, old_tiles=False)
 
 
 # The forward pass
@@ -150,11 +155,12 @@ def test_a_batch_has_the_mattes_of_its_images() -> None:
         assert torch.allclose(matte, net(x[number : number + 1])[0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["T", "L"])
-@pytest.mark.parametrize(("height", "width"), [(1024, 1024), (288, 416), (1440, 2560), (32, 32)])
+@pytest.mark.parametrize(
+    ("backbone", "height", "width"), [("L", 1024, 1024), ("L", 288, 416), ("T", 1440, 2560), ("T", 32, 32)]
+)
 def test_a_network_of_published_size_takes_any_multiple_of_32(backbone: str, height: int, width: int) -> None:
     x = torch.zeros(2, 3, height, width, device="meta")
-    assert on_meta(backbone).eval()(x).shape == (2, 1, height, width)
+    assert on_meta(backbone)(x).shape == (2, 1, height, width)
 
 
 @pytest.mark.parametrize(("height", "width"), [(272, 256), (256, 272), (16, 32)])
@@ -194,6 +200,13 @@ def test_a_deformable_convolution_is_that_of_the_loop_over_its_pixels(side: int)
         one = [tensor.double().numpy() for tensor in (x[number], offset[number], mask[number], weight)]
         expected = torch.from_numpy(published.deformable(*one, side))
         assert (found[number] - expected).abs().max() <= 1e-4
+
+
+def test_positions_that_are_not_numbers_give_a_result_that_is_not_a_number() -> None:
+    x, offset, mask, weight = arguments(3)
+    offset[0, 8, 2, 2], offset[0, 9, 4, 4] = float("nan"), float("inf")
+    found = deform.plain_deform_conv(x, offset, mask, weight, 1)
+    assert found.isnan().any(1).sum() == 2
 
 
 def test_without_offsets_it_is_a_plain_convolution() -> None:
