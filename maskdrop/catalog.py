@@ -144,10 +144,10 @@ ENGINES: dict[str, Engine] = {
 }  # fmt: skip
 
 DEFAULT_ENGINE: dict[Task, str] = {
-    "cutout": "portrait",
-    "mask": "portrait",
+    "cutout": "auto",
+    "mask": "auto",
     "detect": "labels",
-    "replace": "portrait",
+    "replace": "auto",
 }
 """The engine of a task where neither an engine nor a prompt is given."""
 

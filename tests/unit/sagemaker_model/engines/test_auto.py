@@ -73,6 +73,11 @@ def test_a_small_person_is_the_subject_unless_a_larger_object_is_salient(salient
     assert segment(FakePeople(0.9, corner(0.05)), FakeGeneral(corner(salient))).kind == kind
 
 
+def test_a_small_person_is_the_subject_where_the_larger_object_is_none() -> None:
+    people = FakePeople(0.9, corner(0.0))
+    assert segment(people, FakeGeneral(corner(0.01))).kind == "person"
+
+
 def test_without_evidence_of_a_person_the_subject_is_a_thing() -> None:
     alpha = segment(FakePeople(0.4, corner(0.3)), FakeGeneral(corner(1)))
     assert (alpha.kind, alpha.engine) == ("thing", "u2netp")
