@@ -36,7 +36,8 @@ class ServerSettings:
     queue_max: images admitted at once, waiting or in progress: four bundles of 64.
     queue_bytes: bytes of request bodies in memory at once.
     max_bytes: bytes of one file. A 50 MP camera JPEG has about 25 MB.
-    max_pixels: pixels of one image. It bounds the memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
+    max_pixels: pixels of one image. It bounds the memory: `make bench-bounds` measures it
+    by engine, size and format. Decoding has a bound of its own, `decode_bytes`.
     deadline_s: seconds for one image, from the moment that a worker starts it. 48 MP take 2 s on one core.
     decode_s: seconds of CPU time to decode one file; four times as many on the clock.
     decode_bytes: memory to decode one file, in addition to its pixels.

@@ -80,6 +80,10 @@ things: without them the mean IoU of street photos is 0.004 higher, and that of 
 BODY_SHARE_MIN = 0.1
 """Share of a body's mask that lies in a region, from which the region has this body."""
 
+UNCERTAIN = 1 / 3
+"""Values below it become 0, values above 1 - UNCERTAIN become 1: a network alone decides nothing. A thing that a person
+holds is none to the pose network and would show as a veil."""
+
 HAZE_REACH = 0.03
 """Distance from the subject, in long sides of the matte, beyond which half-transparent values are no edge of it."""
 
@@ -204,7 +208,7 @@ class PeoplePasses:
             masks = np.maximum.reduce([body.mask for body in found.bodies])
             matte += np.float32(POSE_SHARE) * self._near(found, size) * (masks - matte)
             without_passers_by(matte, found.bodies)
-        return turned(without_haze(certain(matte)), -found.turns)
+        return turned(without_haze(certain(matte, UNCERTAIN)), -found.turns)
 
     def _pass(self, image: Pixels) -> Floats:
         return self._mean(resized(image, (self._fine.side, self._fine.side)))

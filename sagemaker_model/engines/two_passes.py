@@ -71,10 +71,10 @@ def two_passes(rgb: Pixels, predict: Predict, side: int, margin: float = MARGIN)
     return certain(matte)
 
 
-def certain(matte: Floats) -> Floats:
-    """Stretches the values of a matte in place, so that the uncertain ones become 0 or 1; see CERTAINTY_MIN."""
-    matte -= CERTAINTY_MIN
-    matte /= 1 - 2 * CERTAINTY_MIN
+def certain(matte: Floats, uncertain: float = CERTAINTY_MIN) -> Floats:
+    """Stretches a matte in place: values up to `uncertain` become 0, values from 1 - `uncertain` become 1."""
+    matte -= uncertain
+    matte /= 1 - 2 * uncertain
     return np.clip(matte, 0, 1, out=matte)
 
 

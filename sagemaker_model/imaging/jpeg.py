@@ -32,25 +32,26 @@ _FRAMES = {
 """Frames (SOF) that decoders do not support."""
 
 
-def decode_jpeg(data: bytes, mode: str) -> tuple[Pixels, tuple[str, ...]]:
+def decode_jpeg(data: bytes, mode: str, buffer: Pixels | None = None) -> tuple[Pixels, tuple[str, ...]]:
     """Decodes the pixels of a JPEG file and returns them with warnings.
 
-    mode: Pillow's mode, a key of COLOURS. Returns HxW (L), HxWx3 (RGB) or HxWx4 (CMYK, 0 = no ink), uint8. A file that
-    lacks nothing but its end is complete. Raises UnreadableImage for a file that lacks pixels.
+    mode: Pillow's mode, a key of COLOURS. buffer: an array for the pixels, of their shape. Returns HxW (L), HxWx3 (RGB)
+    or HxWx4 (CMYK, 0 = no ink), uint8. A file that lacks nothing but its end is complete. Raises UnreadableImage for a
+    file that lacks pixels.
     """
     warnings: tuple[str, ...] = ()
     try:
-        pixels = _decoded(data, mode, strict=True)
+        pixels = _decoded(data, mode, buffer, strict=True)
     except ValueError as error:
         complete = data if END in data[-64:] else data + END
         try:
-            pixels = _decoded(complete, mode, strict=True)
+            pixels = _decoded(complete, mode, buffer, strict=True)
         except ValueError as reported:
             if "premature end" in str(reported).lower():
                 raise UnreadableImage(
                     "The JPEG file is truncated: part of its pixels is missing; upload the whole file."
                 ) from error
-            pixels = _decoded(complete, mode, strict=False)
+            pixels = _decoded(complete, mode, buffer, strict=False)
             if "extraneous" not in str(reported):
                 warnings = (f"image_damaged: parts of the image may be wrong. The JPEG decoder reports: {reported}.",)
     if missing := missing_detail(data):
@@ -58,8 +59,8 @@ def decode_jpeg(data: bytes, mode: str) -> tuple[Pixels, tuple[str, ...]]:
     return pixels, warnings
 
 
-def _decoded(data: bytes, mode: str, *, strict: bool) -> Pixels:
-    pixels = simplejpeg.decode_jpeg(data, COLOURS[mode], strict=strict)
+def _decoded(data: bytes, mode: str, buffer: Pixels | None, *, strict: bool) -> Pixels:
+    pixels = simplejpeg.decode_jpeg(data, COLOURS[mode], strict=strict, buffer=buffer)
     if mode == "CMYK":
         np.subtract(255, pixels, out=pixels)  # as Pillow does: writers of CMYK follow Adobe and store 255 - ink
     return np.asarray(pixels[..., 0] if mode == "L" else pixels)

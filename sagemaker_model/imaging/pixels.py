@@ -177,7 +177,9 @@ def _jpeg(data: bytes, limits: Limits) -> Stored:
         if opened.mode not in COLOURS:
             opened.load()
             return replace(stored, colours=_without_alpha(opened))
-        pixels, warnings = decode_jpeg(data, opened.mode)
+        is_result = opened.mode == "RGB" and not stored.profile
+        buffer = allocate((opened.height, opened.width, 3)) if is_result else None
+        pixels, warnings = decode_jpeg(data, opened.mode, buffer)
     if stored.profile or opened.mode == "CMYK":
         return replace(stored, colours=as_image(pixels, opened.mode), warnings=warnings)
     return replace(stored, colours=pixels, warnings=warnings)

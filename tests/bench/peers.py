@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def stages(reference: Scene) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in runs.items()}
 
 
-def ours(photo: bytes, engine: Engine, images: int, pool: ThreadPoolExecutor) -> tuple[float, bytes]:
+def ours(photo: bytes, engine: Engine, pool: ThreadPoolExecutor, images: int) -> tuple[float, bytes]:
     """Seconds that Maskdrop takes for that many cut-outs, and the last result as PNG."""
     limits = ServerSettings().limits
     options = Options(engine="u2netp") if isinstance(engine, U2Netp) else Options()
@@ -230,7 +231,8 @@ def main() -> int:
     )
     with ThreadPoolExecutor(THREADS) as pool:
         for name, command, engine, file, images, rounds in runs:
-            measured = alternate(command, lambda count, e=engine: ours(reference.photo, e, count, pool), images, rounds)
+            mine = partial(ours, reference.photo, engine, pool)
+            measured = alternate(command, mine, images, rounds)
             errors = (edge_error(png, reference) for png in ((FOLDER / file).read_bytes(), measured.result))
             rates = f"{measured.theirs:.2f}", f"{measured.mine:.2f}", f"{measured.ratio:.2f}"
             table.add_row(name, *rates, *(f"{error:.1f}" for error in errors))

@@ -159,7 +159,8 @@ def test_decoding_bombs_are_refused_or_decoded_while_other_images_are_processed(
             assert server.send(SMALL).status_code == 200
     codes = {name: one.result() for name, one in sent.items()}
     assert {*codes.values()} <= {"", "decoding_limit", "resolution_too_high", "unreadable_picture"}
-    assert {name for name, code in codes.items() if not code} <= {"frames", "surplus_rows"}
+    cheap = {"frames", "surplus_rows", "inflated_profile", "inflated_texts"}  # their expensive part is not decoded
+    assert {name for name, code in codes.items() if not code} <= cheap | {"interlaced"}
     assert server.http.get("/ping").status_code == 200
     server.stop()
 

@@ -118,9 +118,7 @@ def test_a_file_whose_index_leaves_its_table_is_rejected(row: int) -> None:
 # The forward pass
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "order", "seed"), [(64, 64, "new", 0), (32, 96, "old", 1), (32, 32, "new", 2)]
-)
+@pytest.mark.parametrize(("height", "width", "order", "seed"), [(64, 64, "new", 0), (32, 96, "old", 1)])
 @torch.inference_mode()
 def test_its_logits_are_those_of_the_published_network(
     height: int, width: int, order: published.Order, seed: int
