@@ -53,10 +53,6 @@ SAME_MIN = 0.6
 """IoU of the masks of both networks from which they show the same thing. Then the network for people has a third of the
 votes: the mean IoU of the objects is 0.004 to 0.009 higher."""
 
-VOTE_SLOPE = 2.5
-"""Slope of a person's alpha over the mean of the votes. A thing that the person holds has the votes of the networks for
-mattes, not of the pose network: its alpha would be 0.7."""
-
 BETTER = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "isnet-imgly")
 """The engines that segment things on a GPU in place of `u2netp`, the best first. A CPU takes seconds an image."""
 
@@ -116,9 +112,6 @@ class Auto:
         alpha = None if person and self._is_subject(rgb, first) else self._thing(rgb, first)
         if alpha is None or (person and alpha.kind == "none"):
             alpha = Alpha(self._people.matte(found), kind="person", engine="portrait")
-            measurements = measured(alpha, first)
-            values = np.clip(VOTE_SLOPE * (alpha.values - 0.5) + 0.5, 0, 1)
-            return replace(alpha, values=values.astype(np.float32)), measurements
         return alpha, measured(alpha, first)
 
     def _is_subject(self, rgb: Pixels, people: Floats) -> bool:
