@@ -108,8 +108,8 @@ class Auto:
     def examine(self, rgb: Pixels) -> tuple[Alpha, Floats]:
         """Returns the alpha, and the measurements that its score is made of."""
         if self._people is None:
-            alpha = self._portrait.predict(rgb, ())
-            return Alpha(alpha.values, kind="person", engine="portrait"), np.zeros(len(MEASUREMENTS), np.float32)
+            values = self._portrait.predict(rgb, ()).values
+            return Alpha(values, kind="person", engine="portrait"), np.zeros(len(MEASUREMENTS), np.float32)
         found = self._people.find(rgb)
         first = turned(found.first, -found.turns)
         person = found.evidence >= PERSON_MIN
@@ -117,8 +117,8 @@ class Auto:
         if alpha is None or (person and alpha.kind == "none"):
             alpha = Alpha(self._people.matte(found), kind="person", engine="portrait")
             measurements = measured(alpha, first)
-            values = np.clip(VOTE_SLOPE * (alpha.values - 0.5) + 0.5, 0, 1)
-            return replace(alpha, values=values.astype(np.float32)), measurements
+            sharp = np.clip(VOTE_SLOPE * (alpha.values - 0.5) + 0.5, 0, 1).astype(np.float32)
+            return replace(alpha, values=sharp), measurements
         return alpha, measured(alpha, first)
 
     def _is_subject(self, rgb: Pixels, people: Floats) -> bool:
