@@ -116,7 +116,7 @@ def test_on_a_gpu_the_best_general_engine_segments_things() -> None:
         engine = Auto()
         engine._device = device
         engine._people, engine._general = FakePeople(0.0, corner(0)), FakeGeneral(corner(1))  # type: ignore[assignment]
-        engine.assist({"isnet-imgly": better, "birefnet-general-lite": better})  # type: ignore[dict-item]
+        engine.assist({"isnet-imgly": better, "birefnet-general-lite": better})
         alpha = engine.predict(RGB, ())
         assert (alpha.engine, alpha.kind) == (name, "thing")
 
