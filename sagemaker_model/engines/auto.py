@@ -104,8 +104,8 @@ class Auto:
     def examine(self, rgb: Pixels) -> tuple[Alpha, Floats]:
         """Returns the alpha, and the measurements that its score is made of."""
         if self._people is None:
-            alpha = self._portrait.predict(rgb, ())
-            return Alpha(alpha.values, kind="person", engine="portrait"), np.zeros(len(MEASUREMENTS), np.float32)
+            values = self._portrait.predict(rgb, ()).values
+            return Alpha(values, kind="person", engine="portrait"), np.zeros(len(MEASUREMENTS), np.float32)
         found = self._people.find(rgb)
         first = turned(found.first, -found.turns)
         person = found.evidence >= PERSON_MIN
