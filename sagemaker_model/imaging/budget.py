@@ -135,8 +135,9 @@ def _check_jpeg(data: bytes, max_pixels: int) -> None:
 
 
 def _check_png(data: bytes, _max_pixels: int) -> None:
-    width, height = struct.unpack_from(">II", data, 16)
-    check_side(width, height)
+    if data[12:16] == b"IHDR":  # else the decoder reports the damage, or names the kind
+        width, height = struct.unpack_from(">II", data, 16)
+        check_side(width, height)
     position, count = 8, 0
     while position + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -204,8 +205,8 @@ def _u24(data: bytes, position: int) -> int:
 _WIDTH, _HEIGHT, _COMPRESSION, _STRIPS, _ROWS_PER_STRIP, _STRIP_SIZES = 256, 257, 259, 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _CHILDREN = 322, 323, 324, 325, 330
 _JPEG_IN_TIFF = (6, 7)
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
-"""struct's codes of the integer types, by the number of the type."""
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+"""struct's codes of the integer types, by the number of the type. libtiff accepts a size of any of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,6 @@ AVIF_SPEED = 8
 """Speed of the encoder, 0 to 10. 1 MP takes 0.17 s of CPU time, twice that of WebP; with 9 it takes 0.07 s and the
 file is 17 % larger."""
 
-JPEG_QUALITY = 92
-"""Quality, 0 to 100, without chroma subsampling: subsampled colours would bleed into the subject's edge."""
-
-AVIF_QUALITY = 90
-"""Quality, 0 to 100."""
-
 JPEG_DPI_MAX = 65535
 """Largest resolution that a JPEG header can store, in pixels an inch."""
 

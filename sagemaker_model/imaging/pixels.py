@@ -189,23 +189,28 @@ def _png(data: bytes, limits: Limits) -> Stored:
     png = read_png(data)
     with _open(png.data, "PNG", limits) as opened:
         opened.info |= {"exif": png.exif} if png.exif else {"xmp": png.xmp} if png.xmp else {}
-        if png.depth == 16 and png.space:
+        if png.depth == 16 and (png.space or "transparency" in opened.info):
             return replace(_described(opened, png.profile, png.warnings), **_sixteen_bits(png, opened))
         opened.load()
         return _loaded(opened, png.profile, png.warnings)
 
 
 def _sixteen_bits(png: PngFile, opened: Image.Image) -> dict[str, Any]:
-    """Colours, alpha and profile of a 16-bit PNG that is not in sRGB, by OpenCV: Pillow reads the upper byte only."""
+    """Colours, alpha and profile of a 16-bit PNG that is not in sRGB, or of which one colour is transparent, by OpenCV:
+    Pillow reads the upper byte only."""
     samples: Any = cv2.imdecode(np.frombuffer(png.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != opened.size[::-1] or not png.space:
+    if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != opened.size[::-1]:
         raise UnreadableImage("The PNG file is damaged and cannot be decoded; upload it again.")
+    colours = np.ascontiguousarray(samples if samples.ndim == 2 else samples[..., 2::-1])
     alpha = None
-    if samples.ndim == 3 and samples.shape[2] == 4:
+    if "transparency" in opened.info:
+        same = np.atleast_3d(colours == np.array(opened.info["transparency"])).all(axis=2)
+        alpha = Image.fromarray(np.where(same, np.uint8(0), np.uint8(255)))
+    elif samples.ndim == 3 and samples.shape[2] == 4:
         alpha = Image.fromarray((samples[..., 3] >> 8).astype(np.uint8))
-    elif "transparency" in opened.info:
-        alpha = opened.convert("RGBA").getchannel("A")
-    signal, space = png.space.to_8_bit(samples if samples.ndim == 2 else samples[..., 2::-1])
+    if png.space is None:
+        return {"colours": as_image((colours >> 8).astype(np.uint8)), "alpha": alpha}
+    signal, space = png.space.to_8_bit(colours)
     return {"colours": as_image(np.ascontiguousarray(signal)), "alpha": alpha, "profile": icc_profile(space)}
 
 
@@ -214,7 +219,8 @@ def _tiff(data: bytes, limits: Limits) -> Stored:
     limits.check_pixels(*tiff.directory.size)
     if tiff.by_samples:
         colours, alpha = read_samples(tiff)
-        return Stored(colours, alpha, tiff.profile, tiff.orientation, tiff.dpi)
+        metadata = SourceMetadata(_tiff_exif(tiff.data))
+        return Stored(colours, alpha, tiff.profile, tiff.orientation, tiff.dpi, metadata)
     try:
         opening = _open(tiff.data, "TIFF", limits)
     except UnidentifiedImageError as error:
@@ -226,16 +232,18 @@ def _tiff(data: bytes, limits: Limits) -> Stored:
         twelve = tiff.directory.value(BITS) == 12
         pixels = Image.fromarray((np.asarray(opened) << 4).astype(np.uint16)) if twelve else opened
         stored = _loaded(pixels, opened.info.get("icc_profile") or tiff.profile)
-        metadata = replace(stored.metadata, exif=_tiff_exif(opened))
+        metadata = replace(stored.metadata, exif=_tiff_exif(tiff.data))
     turned = ORIENTATION in tiff.directory.tags
     dpi = tiff.dpi if not turned or tiff.orientation < 5 or tiff.dpi is None else tiff.dpi[::-1]
     return replace(stored, orientation=1 if turned else tiff.orientation, dpi=dpi, metadata=metadata)
 
 
-def _tiff_exif(opened: Image.Image) -> bytes:
+def _tiff_exif(data: bytes) -> bytes:
     """The tags of a TIFF file as EXIF; b"" if they are damaged."""
+    exif = Image.Exif()
     try:
-        return opened.getexif().tobytes()
+        exif.load(data)
+        return exif.tobytes()
     except Exception as error:  # noqa: BLE001 - damaged tags raise any exception; the image is usable without them
         log.info("EXIF ignored: %s", error)
         return b""

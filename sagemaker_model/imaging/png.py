@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from isal import isal_zlib
 
-from maskdrop.errors import UnreadableImage
+from maskdrop.errors import UnreadableImage, UnsupportedFormat
 from sagemaker_model.imaging.colour import PROFILE_BYTES_MAX, Chromaticities, ColourSpace, icc_profile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -57,10 +57,16 @@ class PngFile:
 
 
 def read_png(data: bytes) -> PngFile:
-    """Parses the chunks. Raises UnreadableImage for a wrong checksum of a chunk that is needed to decode the pixels.
+    """Parses the chunks. Raises UnreadableImage for a wrong checksum of a chunk that is needed to decode the pixels, and
+    UnsupportedFormat for Apple's variant.
 
     The last chunk may be cut: Pillow decides whether pixels are missing.
     """
+    if data[12:16] == b"CgBI":
+        raise UnsupportedFormat(
+            "The file is a PNG of Apple's variant CgBI, as Xcode writes for apps, which is not supported; send the "
+            "original PNG."
+        )
     view = memoryview(data)
     passed: list[bytes | memoryview] = [SIGNATURE]
     found: dict[bytes, bytes] = {}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdrop.errors import UnreadableImage, UnsupportedFormat
-from sagemaker_model.imaging.colour import lab_to_rgb
+from sagemaker_model.imaging.colour import PROFILE_BYTES_MAX, lab_to_rgb
 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
@@ -69,7 +69,7 @@ STRIPS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, X_DPI, Y_DPI, PLANAR, DPI_UNIT 
 PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_DIRECTORIES = 317, 322, 323, 324, 325, 330
 EXTRA, SAMPLE_FORMAT, JPEG_TABLES, ICC, DNG_VERSION = 338, 339, 347, 34675, 50706
 
-WHITE_IS_ZERO, RGB, CMYK, LAB, ICC_LAB = 0, 2, 5, 8, 9
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, LAB, ICC_LAB = 0, 1, 2, 5, 8, 9
 
 RAW_PHOTOMETRIC = {32803, 34892}
 """Colour filter array and LinearRaw (DNG)."""
@@ -258,7 +258,7 @@ def _directory(data: bytes, offset: int) -> tuple[Directory, int]:
         tag, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, at)
         rational = kind in (5, 10)
         letter = {5: "I", 10: "i"}.get(kind) or _TYPES.get(kind)
-        if letter is None or number == 0 or number > VALUES_MAX:
+        if letter is None or number == 0 or number > (PROFILE_BYTES_MAX if tag == ICC else VALUES_MAX):
             continue
         form = order + str(number * (2 if rational else 1)) + letter
         size = struct.calcsize(form)
@@ -300,12 +300,16 @@ def _chosen(data: bytes) -> Directory:
         raise UnreadableImage("The TIFF file has no image; upload it again.")
     below: list[Directory] = []
     missing = False
-    for directory in chain:
-        for offset in directory.tags.get(SUB_DIRECTORIES, ())[:DIRECTORIES_MAX]:
-            try:
-                below.append(_directory(data, int(offset))[0])
-            except (struct.error, ValueError):
-                missing = True
+    offsets = [offset for one in chain for offset in one.tags.get(SUB_DIRECTORIES, ())]
+    for offset in offsets:  # grows by those of SubIFDs
+        if len(below) == DIRECTORIES_MAX:
+            break
+        try:
+            below.append(_directory(data, int(offset))[0])
+        except (struct.error, ValueError):
+            missing = True
+            continue
+        offsets += below[-1].tags.get(SUB_DIRECTORIES, ())
     if any(one.raw for one in (*chain, *below)):
         raise _raw()
     first = chain[0]
@@ -365,8 +369,9 @@ def _by_samples(directory: Directory) -> bool:
     unusual = planar or photometric in (LAB, ICC_LAB)
     unusual |= photometric == CMYK and extra > 0
     unusual |= photometric == WHITE_IS_ZERO and (bits == 16 or extra > 0)
-    unusual |= photometric == 1 and extra > 0 and bits == 16
-    unusual |= photometric == RGB and extra > 1 and bits == 16
+    readable = bits == 16 or value(COMPRESSION, 1) in _BYTE_STREAMS
+    unusual |= photometric == BLACK_IS_ZERO and extra > 0 and readable
+    unusual |= photometric == RGB and extra > 1 and readable
     return unusual
 
 
@@ -388,8 +393,7 @@ def read_samples(image: TiffImage) -> tuple[Image.Image, Image.Image | None]:
             "PlanarConfiguration 1 (chunky), or without compression."
         )
     if value(PLANAR, 1) == 2:
-        planes = [_plane(image, index, 1) for index in range(min(samples, 6))]
-        stack = np.stack(planes, axis=-1)
+        stack = np.stack([_plane(image, index, 1) for index in range(samples)], axis=-1)
     else:
         stack = _plane(image, 0, samples).reshape(height, width, samples)
     if value(PREDICTOR, 1) == 2:
@@ -399,9 +403,10 @@ def read_samples(image: TiffImage) -> tuple[Image.Image, Image.Image | None]:
     count = _COLOURS[photometric]
     colours, extra = np.ascontiguousarray(stack[..., :count]), directory.tags.get(EXTRA, ())
     alpha = None
-    if samples > count and extra and extra[0] in (1, 2):
-        alpha = np.ascontiguousarray(stack[..., count])
-        if extra[0] == 1:
+    kinds = dict(zip(range(count, samples), extra, strict=False))
+    if at := next((index for index, kind in kinds.items() if kind in (1, 2)), 0):
+        alpha = np.ascontiguousarray(stack[..., at])
+        if kinds[at] == 1:
             colours = _unmultiplied(colours, alpha)
     matte = None if alpha is None else Image.fromarray(alpha)
     if photometric in (LAB, ICC_LAB):

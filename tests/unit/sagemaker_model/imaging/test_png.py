@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from maskdrop.errors import UnreadableImage
+from maskdrop.errors import UnreadableImage, UnsupportedFormat
 from sagemaker_model.imaging.colour import PRIMARIES, SRGB_PRIMARIES, ColourSpace, icc_profile
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode
 
@@ -239,6 +239,23 @@ def test_a_file_that_lacks_pixels_is_rejected() -> None:
         read(data[: len(data) * 9 // 10])
     with pytest.raises(UnreadableImage):
         read(data[: len(data) * 9 // 10] + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("gamma", [(), (chunk(b"gAMA", struct.pack(">I", 100_000)),)], ids=["srgb", "linear"])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_one_colour_of_16_bits_is_transparent(gamma: tuple[bytes, ...], colours: int) -> None:
+    pixels = np.full((4, 4, colours), 0x1234, np.uint16)
+    pixels[0, 0] = 0x1235  # differs in the lower byte only
+    key = chunk(b"tRNS", struct.pack(f">{colours}H", *[0x1234] * colours))
+    alpha = read(png(pixels, *gamma, key)).alpha
+    assert alpha is not None
+    assert (alpha[0, 0], alpha.sum()) == (255, 255)
+
+
+def test_the_variant_of_apple_is_named() -> None:
+    data = png(RGB)
+    with pytest.raises(UnsupportedFormat, match="CgBI"):
+        read(data[:8] + chunk(b"CgBI", bytes(4)) + data[8:])
 
 
 def test_a_profile_of_another_class_of_images_is_named() -> None:

@@ -96,6 +96,27 @@ def test_associated_alpha_is_divided_out() -> None:
     assert np.abs(decoded.rgb.astype(int) - RGB)[opaque].max() <= 1
 
 
+@pytest.mark.parametrize("kinds", [[1], [2, 0], [0, 2]])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("layout", [Page(GREY, 1), Page(RGB, 2), Page(CMYK, 5)], ids=["grey", "rgb", "cmyk"])
+def test_alpha_is_read_beside_other_samples(layout: Page, kinds: list[int], bits: int) -> None:
+    opaque = np.full_like(GREY, 255)
+    extra = [opaque if kind else GREY for kind in kinds]
+    opaque[0, 0] = 7
+    stored = np.dstack((layout.samples, *extra))
+    stored[0, 0] = 7
+    decoded = read(Page(sixteen(stored) if bits == 16 else stored, layout.photometric, tags={338: kinds}))
+    assert decoded.alpha is not None
+    assert np.array_equal(decoded.alpha, opaque)
+    assert np.array_equal(decoded.rgb[1:], (RGB if layout.photometric != 1 else np.dstack([GREY] * 3))[1:])
+
+
+def test_a_profile_above_a_megabyte_applies_to_samples_that_are_read_by_planes() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes() + bytes(1_100_000)
+    decoded = decode(tiff([Page(sixteen(RGB), 2, planar=True, tags={34675: list(profile)})]), Limits(9_000_000, 10_000))
+    assert "Lab" in decoded.warnings[0]
+
+
 def test_grey_of_12_bits_keeps_its_upper_8() -> None:
     packed = np.repeat(GREY[:, ::2], 2, axis=1)
     pairs = packed.reshape(40, 30, 2).astype(np.uint16) << 4
@@ -120,6 +141,11 @@ def test_the_full_image_is_decoded_and_not_the_thumbnail_before_it(order: str, b
 def test_a_smaller_directory_with_a_full_one_below_is_a_thumbnail_without_its_flag() -> None:
     parent = Page(RGB[::4, ::4], 2, below=[Page(RGB[::2, ::2], 2, tags={254: [1]}), Page(RGB, 2)])
     assert np.array_equal(read(parent).rgb, RGB)
+
+
+def test_the_full_image_is_found_below_a_thumbnail_of_a_thumbnail() -> None:
+    below = Page(RGB[::2, ::2], 2, tags={254: [1]}, below=[Page(RGB, 2)])
+    assert np.array_equal(read(Page(RGB[::4, ::4], 2, tags={254: [1]}, below=[below])).rgb, RGB)
 
 
 def test_a_pyramid_keeps_its_first_directory() -> None:
