@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sagemaker_model.imaging.colour import ColourSpace
 
@@ -36,19 +36,20 @@ _CONTAINERS = {b"iprp", b"ipco", b"trak", b"mdia", b"minf", b"stbl"}
 @dataclass(frozen=True, slots=True)
 class HeifFile:
     """codec: a value of CODECS; "" if it was not found. space: the colour space of the nclx; None: sRGB or unknown.
-    sequence: whether the file holds a sequence of images."""
+    sequence: whether the file holds a sequence of images. truncated: whether a box ends behind the file."""
 
     codec: str
     space: ColourSpace | None = None
     sequence: bool = False
+    truncated: bool = False
 
 
 def read_heif(data: bytes) -> HeifFile:
     """Parses the boxes before the pixels. A damaged file gives an empty result: the decoder reports the damage."""
     try:
-        return _read(data)
+        return replace(_read(data), truncated=_truncated(data))
     except (struct.error, IndexError):
-        return HeifFile("")
+        return HeifFile("", truncated=_truncated(data))
 
 
 def _read(data: bytes) -> HeifFile:
@@ -84,6 +85,17 @@ def _read(data: bytes) -> HeifFile:
     if kind not in CODECS:  # a grid or another derived image: the codec is that of its parts
         kind = next((one for one in (*items.values(), *types) if one in CODECS), b"")
     return HeifFile(CODECS.get(kind, ""), colours[0] if colours else None, sequence)
+
+
+def _truncated(data: bytes) -> bool:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        if size < 8:  # 0: up to the end of the file
+            return False
+        at += size
+    return at != len(data)
 
 
 def _nclx(box: bytes) -> ColourSpace | None:

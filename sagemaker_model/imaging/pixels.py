@@ -257,7 +257,15 @@ def _bmp(data: bytes, limits: Limits) -> Stored:
         )
     if compression == BITFIELDS_WITH_ALPHA and data[14:18] == b"\x28\0\0\0":  # the same bytes as a header of 56
         data = data[:14] + b"\x38" + data[15:30] + b"\3" + data[31:]
-    with _open(data, "BMP", limits) as opened:
+    try:
+        opening = _open(data, "BMP", limits)
+    except OSError as error:
+        if "Unsupported BMP" not in str(error):
+            raise
+        raise UnsupportedFormat(
+            "The BMP file stores its channels in an order or width that is not supported; save it with 24 bits a pixel."
+        ) from error
+    with opening as opened:
         opened.load()
         stored = _loaded(opened, opened.info.get("icc_profile"))
     if stored.alpha and stored.alpha.getextrema() == (0, 0):
@@ -274,7 +282,13 @@ def _heif(data: bytes, limits: Limits) -> Stored:
     if data[8:12] not in BRANDS[codec] or not described.sequence:
         data = data[:8] + BRANDS[codec][0] + data[12:]
     _register_heif()
-    with _open(data, codec, limits) as opened:
+    try:
+        opening = _open(data, codec, limits)
+    except UnidentifiedImageError as error:
+        if not described.truncated:
+            raise
+        raise UnreadableImage("The file is truncated: it ends before its last box; upload the whole file.") from error
+    with opening as opened:
         frames = getattr(opened, "n_frames", 1)  # not in Pillow's types
         if codec == "HEIF" and frames > 1:
             _check_frame(opened, frames - 1, limits)

@@ -57,8 +57,10 @@ class PngFile:
 
 
 def read_png(data: bytes) -> PngFile:
-    """Parses the chunks. Raises UnreadableImage for a wrong checksum of a chunk that is needed to decode the pixels, and
-    UnsupportedFormat for Apple's variant.
+    """Parses the chunks.
+
+    Raises UnreadableImage for a wrong checksum of a chunk that is needed to decode the pixels, and UnsupportedFormat
+    for Apple's variant.
 
     The last chunk may be cut: Pillow decides whether pixels are missing.
     """

@@ -260,7 +260,7 @@ class _Decoder:
             if message is None:
                 self._slow_down()
                 lend()
-                message = self._receive(ends - time.monotonic())
+                message = self._receive(max(ends - time.monotonic(), 0.001))
         except OSError:  # the process has ended
             message = b""
         if not message:
@@ -377,7 +377,10 @@ def _limit_memory(more_bytes: int) -> None:
     status = Path("/proc/self/status")
     if status.exists():
         used = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
-        resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + more_bytes, -1))
+        wanted, hard = 1024 * used + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 def _anonymous_file() -> BinaryIO:

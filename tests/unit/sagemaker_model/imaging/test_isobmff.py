@@ -60,6 +60,13 @@ def test_a_heic_is_read_under_every_brand(brand: bytes) -> None:
     assert np.array_equal(read(with_brand(data, brand)).rgb, read(data).rgb)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.97])
+def test_a_truncated_file_is_damaged_and_not_of_an_unknown_kind(share: float) -> None:
+    data = avif()
+    with pytest.raises(UnreadableImage, match="truncated"):
+        read(data[: max(40, int(share * len(data)))])
+
+
 @pytest.mark.parametrize("codec", [b"j2k1", b"vvc1", b"avc1", b"unci", b"jpeg"])
 def test_the_message_names_the_codec_that_is_not_supported(codec: bytes) -> None:
     data = avif()

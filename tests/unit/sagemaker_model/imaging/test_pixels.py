@@ -354,6 +354,13 @@ def bmp(alpha: np.ndarray, header: int, compression: int) -> bytes:
 BMPS = [(40, 0), (40, 3), (40, 6), (108, 3), (124, 0), (124, 3)]
 
 
+def test_a_bmp_with_four_bits_a_channel_is_named() -> None:
+    data = bytearray(bmp(np.zeros((40, 60), np.uint8), 124, 3))
+    struct.pack_into("<4I", data, 54, 0xF00, 0xF0, 0xF, 0xF000)
+    with pytest.raises(UnsupportedFormat, match="BMP file stores its channels"):
+        decode(bytes(data), LIMITS)
+
+
 @pytest.mark.parametrize(("header", "compression"), BMPS)
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_bmp_whose_alpha_is_0_everywhere_is_opaque(header: int, compression: int, value: int) -> None:

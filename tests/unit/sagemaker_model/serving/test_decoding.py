@@ -2,6 +2,8 @@ import gc
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +121,17 @@ def test_a_process_that_has_ended_while_idle_is_replaced(decoders: Decoders) -> 
     process.join()
     assert decoders.decode(picture(), LIMITS).rgb.shape == (200, 300, 3)
     assert pid not in children(decoders)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the limit")
+def test_a_lower_limit_of_memory_from_outside_is_kept() -> None:
+    program = (
+        "import resource as r; from sagemaker_model.serving.decoding import _limit_memory;"
+        "r.setrlimit(r.RLIMIT_DATA, (2**33, 2**33)); _limit_memory(2**40); print(*r.getrlimit(r.RLIMIT_DATA))"
+    )
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this program
+    assert found.stdout.split() == [str(2**33), str(2**33)]
 
 
 def test_a_closed_pool_leaves_no_process(decoders: Decoders) -> None:
