@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 EXIF_BYTES_MAX = 65_527
 """Largest EXIF block of a JPEG, its prefix included: the segment has a length of 16 bits."""
 
-XMP_BYTES_MAX = 2**20
-"""Largest XMP packet that is searched for the copyright."""
+BLOCK_BYTES_MAX = 2**20
+"""Largest block that is kept. The blocks of a JPEG XL can be compressed: 100 MB of zeros take 100 bytes."""
 
 Base, IFD = ExifTags.Base, ExifTags.IFD
 
@@ -54,6 +54,11 @@ class SourceMetadata:
     exif: bytes = b""
     xmp: bytes = b""
     iptc: bytes = b""
+
+    def bounded(self) -> SourceMetadata:
+        """Without the blocks above BLOCK_BYTES_MAX."""
+        blocks = (block if len(block) <= BLOCK_BYTES_MAX else b"" for block in (self.exif, self.xmp, self.iptc))
+        return SourceMetadata(*blocks)
 
 
 NO_METADATA = SourceMetadata()
@@ -95,6 +100,18 @@ def kept_exif(source: SourceMetadata, choice: Metadata, size: tuple[int, int]) -
     return block.removeprefix(b"Exif\0\0") if len(block) <= EXIF_BYTES_MAX else b""
 
 
+def exif_of_tiff(data: bytes) -> bytes:
+    """Returns the tags of a TIFF file that a result may keep, as EXIF; b"" if they are damaged."""
+    exif = _loaded(data)
+    try:
+        for tag in {*exif} - _KEPT - {IFD.Exif, IFD.GPSInfo}:
+            del exif[tag]
+        return exif.tobytes()
+    except Exception as error:  # noqa: BLE001 - damaged tags raise any exception; the image is usable without them
+        log.info("EXIF ignored: %s", error)
+        return b""
+
+
 def _loaded(block: bytes) -> Image.Exif:
     exif = Image.Exif()
     try:
@@ -118,8 +135,6 @@ def _as_bytes(value: Any) -> Any:
 
 
 def _xmp_texts(xmp: bytes) -> dict[int, bytes]:
-    if len(xmp) > XMP_BYTES_MAX:
-        return {}
     found = {tag: pattern.search(xmp) for tag, pattern in _XMP_TEXT.items()}
     return {
         tag: html.unescape(match[1].decode("utf-8", "replace")).strip().encode()

@@ -41,7 +41,7 @@ from sagemaker_model.imaging.colour import icc_profile, to_srgb
 from sagemaker_model.imaging.composite import STRIP_ROWS
 from sagemaker_model.imaging.isobmff import read_heif
 from sagemaker_model.imaging.jpeg import COLOURS, decode_jpeg, unsupported_jpeg
-from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata
+from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata, exif_of_tiff
 from sagemaker_model.imaging.png import PngFile, read_png
 from sagemaker_model.imaging.tiff import BITS, ORIENTATION, read_samples, read_tiff
 
@@ -219,7 +219,7 @@ def _tiff(data: bytes, limits: Limits) -> Stored:
     limits.check_pixels(*tiff.directory.size)
     if tiff.by_samples:
         colours, alpha = read_samples(tiff)
-        metadata = SourceMetadata(_tiff_exif(tiff.data))
+        metadata = SourceMetadata(exif_of_tiff(tiff.data))
         return Stored(colours, alpha, tiff.profile, tiff.orientation, tiff.dpi, metadata)
     try:
         opening = _open(tiff.data, "TIFF", limits)
@@ -232,21 +232,10 @@ def _tiff(data: bytes, limits: Limits) -> Stored:
         twelve = tiff.directory.value(BITS) == 12
         pixels = Image.fromarray((np.asarray(opened) << 4).astype(np.uint16)) if twelve else opened
         stored = _loaded(pixels, opened.info.get("icc_profile") or tiff.profile)
-        metadata = replace(stored.metadata, exif=_tiff_exif(tiff.data))
+        metadata = replace(stored.metadata, exif=exif_of_tiff(tiff.data))
     turned = ORIENTATION in tiff.directory.tags
     dpi = tiff.dpi if not turned or tiff.orientation < 5 or tiff.dpi is None else tiff.dpi[::-1]
     return replace(stored, orientation=1 if turned else tiff.orientation, dpi=dpi, metadata=metadata)
-
-
-def _tiff_exif(data: bytes) -> bytes:
-    """The tags of a TIFF file as EXIF; b"" if they are damaged."""
-    exif = Image.Exif()
-    try:
-        exif.load(data)
-        return exif.tobytes()
-    except Exception as error:  # noqa: BLE001 - damaged tags raise any exception; the image is usable without them
-        log.info("EXIF ignored: %s", error)
-        return b""
 
 
 def _bmp(data: bytes, limits: Limits) -> Stored:
@@ -293,11 +282,13 @@ def _heif(data: bytes, limits: Limits) -> Stored:
         if codec == "HEIF" and frames > 1:
             _check_frame(opened, frames - 1, limits)
         opened.load()
+        metadata = _metadata(opened)
         opened.info.pop("xmp", None)  # the container alone rotates
         profile = opened.info.get("icc_profile")
         if profile or not described.space:
-            return _loaded(opened, profile)
-        return _loaded(opened, icc_profile(described.space), described.space.warnings)
+            return replace(_loaded(opened, profile), metadata=metadata)
+        loaded = _loaded(opened, icc_profile(described.space), described.space.warnings)
+        return replace(loaded, metadata=metadata)
 
 
 def _jxl(data: bytes, limits: Limits) -> Stored:
@@ -418,7 +409,7 @@ def _upright(stored: Stored) -> DecodedImage:
         if transparency.min() == 255:
             transparency = None
     dpi = stored.dpi if stored.orientation < 5 or stored.dpi is None else stored.dpi[::-1]
-    return DecodedImage(rgb, transparency, dpi, tuple(warnings), stored.metadata)
+    return DecodedImage(rgb, transparency, dpi, tuple(warnings), stored.metadata.bounded())
 
 
 _TURNS: dict[int, Callable[[Pixels], MatLike]] = {

@@ -377,10 +377,8 @@ def _limit_memory(more_bytes: int) -> None:
     status = Path("/proc/self/status")
     if status.exists():
         used = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData:"))
-        wanted, hard = 1024 * used + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(
-            resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )
+        soft, hard = 1024 * used + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _anonymous_file() -> BinaryIO:

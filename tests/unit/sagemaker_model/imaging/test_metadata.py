@@ -152,3 +152,32 @@ def test_the_copyright_of_a_png_in_xmp_is_read() -> None:
     Image.fromarray(RGB).save(buffer, "PNG", pnginfo=info)
     kept = read(kept_exif(decode(buffer.getvalue(), LIMITS).metadata, "keep", (60, 40)))
     assert kept[BASE.Artist] == "Ann"
+
+
+def test_a_large_block_that_was_compressed_is_dropped() -> None:
+    pylibjxl = pytest.importorskip("pylibjxl")
+    two_megabytes = bytes.fromhex("9fffff1f002400e2b14072ef3f00")
+    image = pylibjxl.encode(RGB)
+    boxes = (
+        (b"JXL ", b"\r\n\x87\n"),
+        (b"ftyp", b"jxl \0\0\0\0jxl "),
+        (b"brob", b"Exif" + two_megabytes),
+        (b"jxlc", image),
+    )
+    file = b"".join(struct.pack(">I", 8 + len(body)) + name + body for name, body in boxes)
+    assert decode(file, LIMITS).metadata == SourceMetadata()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_large_private_tag_of_a_tiff_does_not_cost_the_copyright(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (60, 40)).save(file, "TIFF", tiffinfo={33432: "Eileen", 37724: bytes(2_000_000)})
+    source = decode(file.getvalue(), Limits(9_000_000, 1_000_000)).metadata
+    assert read(kept_exif(source, "keep", (60, 40)))[BASE.Copyright] == "Eileen"
+
+
+def test_the_copyright_of_an_avif_in_xmp_is_read() -> None:
+    file = io.BytesIO()
+    xmp = b"<dc:rights><rdf:Alt><rdf:li xml:lang='x-default'>Eileen</rdf:li></rdf:Alt></dc:rights>"
+    Image.fromarray(RGB).save(file, "AVIF", xmp=xmp)
+    assert read(kept_exif(decode(file.getvalue(), LIMITS).metadata, "keep", (60, 40)))[BASE.Copyright] == "Eileen"
