@@ -181,3 +181,22 @@ def test_the_copyright_of_an_avif_in_xmp_is_read() -> None:
     xmp = b"<dc:rights><rdf:Alt><rdf:li xml:lang='x-default'>Eileen</rdf:li></rdf:Alt></dc:rights>"
     Image.fromarray(RGB).save(file, "AVIF", xmp=xmp)
     assert read(kept_exif(decode(file.getvalue(), LIMITS).metadata, "keep", (60, 40)))[BASE.Copyright] == "Eileen"
+
+
+@pytest.mark.parametrize("opening", [b"<dc:rights>", b"<dc:rights><rdf:li ", b"<dc:rights><rdf:li>"])
+def test_a_megabyte_of_xmp_openings_is_read_once(opening: bytes) -> None:
+    xmp = opening * (1_000_000 // len(opening))
+    assert kept_exif(SourceMetadata(xmp=xmp), "keep", (60, 40)) == b""
+
+
+def test_a_long_copyright_is_cut() -> None:
+    xmp = b"<dc:rights><rdf:li>" + b"&#" + b"9" * 70_000 + b";</rdf:li></dc:rights>"
+    source = SourceMetadata(camera_exif().tobytes().replace(b"Eileen", b"Ann\0\0\0"), xmp)
+    assert read(kept_exif(source, "keep", (60, 40)))[BASE.Make] == "Camera"
+
+
+def test_exif_whose_values_share_their_bytes_is_dropped() -> None:
+    count, length = 40_000, 500_000
+    entries = b"".join(struct.pack("<HHII", tag, 7, length, 480_100) for tag in range(count))
+    block = b"II*\0\x08\0\0\0" + struct.pack("<H", count) + entries + bytes(4)
+    assert kept_exif(SourceMetadata(block.ljust(1_000_000, b"x")), "keep", (60, 40)) == b""
