@@ -15,7 +15,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-peers bench-detectors bench-train docs tflite sagemaker clean help
+.PHONY: run up down test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -104,11 +104,17 @@ bench-engines: $(MODELS) ## Benchmark every engine, with torch; writes docs/perf
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
 	@$(VENV)-models/bin/python -m tests.bench.engines
 
+bench-bounds: $(DEV) ## Measure memory and time by image size and format, and with decoding bombs
+	@$(VENV)/bin/python -m tests.bench.bounds
+
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
 
 bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in the folder DATA
 	@$(VENV)/bin/python -m tests.bench.detectors $(DATA)
+
+bench-birefnet: $(MODELS) ## Measure BiRefNet in batches and one by one, and export it to ONNX at its published size
+	@$(VENV)-models/bin/python -m tests.bench.birefnet
 
 bench-train: $(MODELS) ## Benchmark the training loop, its data loader and its network
 	@$(VENV)-models/bin/python -m tests.bench.training

@@ -37,7 +37,7 @@ from local.stack import Stack
 from local.watch import Watch
 
 SAMPLES = ROOT / "samples"
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".tif", ".tiff", ".bmp", ".gif")
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".jxl", ".tif", ".tiff", ".bmp", ".gif")
 
 WAIT_S = 300.0
 """How long `run` waits for its samples, in seconds: about 10 images at 0.1 to 2 s, and one restart of the model."""

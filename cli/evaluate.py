@@ -21,18 +21,24 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalConfig, LocalError
 from maskdrop import catalog
 from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, installation, load
+from sagemaker_model.engines.base import Engine, set_up
+from sagemaker_model.evaluation import calibrate as calibration
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
-from sagemaker_model.evaluation import report
+from sagemaker_model.evaluation import report, speed
 from sagemaker_model.evaluation import run as runs
+from sagemaker_model.evaluation.calibrate import Examined
 from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
+from sagemaker_model.evaluation.overview import markdown, overview
 from sagemaker_model.evaluation.run import Predictor, Run, RunInfo
 from sagemaker_model.evaluation.summary import Result, Table, Unscored, tables
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import NotInstalled, import_file
 
 RECORD = ROOT / "docs" / "promotions.jsonl"
+
+EVERY = "all"
+"""Value of --engine for all installed engines that need no prompt."""
 
 UNSCORED_SHOWN = 10
 """Maximum number of unscored images printed. run.json and the report have all of them."""
@@ -45,7 +51,10 @@ class PromptFrom(StrEnum):
     truth_box = "truth-box"
 
 
-Data = Annotated[Path, typer.Option(help="Folder with images/, masks/ and manifest.csv.", show_default=False)]
+Data = Annotated[
+    list[str],
+    typer.Option(help="Folder with images/, masks/ and manifest.csv, or FOLDER:SPLIT; repeatable.", show_default=False),
+]
 Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
 Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable (default: all).")]
 By = Annotated[str, typer.Option(help="Manifest column with the parts.")]
@@ -68,8 +77,10 @@ CORES = os.cpu_count() or 1
 def evaluate(
     data: Data,
     engine: Annotated[
-        str | None,
-        typer.Option(help="Engine to evaluate, through the production pipeline."),
+        list[str] | None,
+        typer.Option(
+            help='Engine to evaluate, through the production pipeline, or "all" for the installed; repeatable.'
+        ),
     ] = None,
     trained: Annotated[
         Path | None,
@@ -86,22 +97,41 @@ def evaluate(
     prompt: Prompted = PromptFrom.none,
     out: Out = None,
     iou_csv: IouCsv = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Read runs of the same weights and data from --out, if they are there.")
+    ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit the score of the engine to all data, and print its reliability.")
+    ] = False,
     workers: Workers = CORES,
     folder: Weights = None,
 ) -> None:
-    """Evaluate an engine, a training run or a folder of predictions against ground truth. Exits 1 if scoring fails for
-    an image."""
+    """Evaluate an engine, a training run or a folder of predictions against ground truth. Several engines or data sets
+    give one table with the time of an image. Exits 1 if scoring fails for an image."""
     with print_errors():
-        if [engine, trained, predictions].count(None) != 2:
+        if [bool(one) for one in (engine, trained, predictions)].count(True) != 1:
             raise LocalError("Exactly one of --engine, --trained and --predictions is required.")
-        dataset = read_dataset(data, split, by=by, parts=part or (), limit=limit)
+        datasets = [_dataset(one, split, by=by, parts=part or (), limit=limit) for one in data]
+        if calibrate:
+            _calibrate(engine or [], datasets, workers, out, folder)
+            return
+        if len(datasets) > 1 or engine == [EVERY] or len(engine or ()) > 1:
+            if not engine or prompt is not PromptFrom.none or iou_csv:
+                raise LocalError(
+                    "The table of several engines or data sets needs --engine, without --prompt or --iou-csv."
+                )
+            unscored = _overview(engine, datasets, workers, out, folder, reuse=reuse)
+            if unscored:
+                raise typer.Exit(1)
+            return
+        (dataset,) = datasets
         if predictions:
             predictor = runs.folder_predictor(predictions)
             run = _run(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
         elif trained:
             run = _run_trained(trained, dataset, workers, out)
         else:
-            row = catalog.engine(str(engine))
+            row = catalog.engine(str((engine or [""])[0]))
             run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
         print_tables(tables(run.results))
         if iou_csv:
@@ -174,24 +204,118 @@ def promote(
             if file
             else _installed(row, folder, workers)
         )
-        dataset = read_dataset(data, split)
-        pair = [
-            _run_engine(name, loaded, of, dataset, PromptFrom.none, workers)
-            for name, loaded, of in ((over, _installed(current, folder, workers), current), (name, candidate, row))
-        ]
-        for run in pair:
-            _print_unscored(run)
-        print_tables(comparisons.compare(*pair).tables())
+        loaded = ((over, _installed(current, folder, workers), current), (name, candidate, row))
+        pairs = []
+        for dataset in [_dataset(one, split) for one in data]:
+            old, new_ = [_run_engine(*one, dataset, PromptFrom.none, workers) for one in loaded]
+            for run in (old, new_):
+                _print_unscored(run)
+            print_tables(comparisons.compare(old, new_).tables())
+            pairs.append((new_, old))
 
         def install() -> None:
             if file:
                 weights = promotion.weights_for(row, file)  # install the evaluated copy: the file may have changed
                 import_file(weights, Path(scratch) / weights.file, weights_folder(folder), own=True)
 
-        promotion.promote(pair[1], pair[0], record, install, datetime.now(UTC))
+        promotion.promote(pairs, record, install, datetime.now(UTC))
         console.print(f"{escape(name)} replaces {over}; recorded in {escape(str(record))}.", soft_wrap=True)
         if row.name != catalog.DEFAULT_ENGINE[row.tasks[0]]:
             console.print(f"To make {row.name} the default, set DEFAULT_ENGINE in maskdrop/catalog.py.")
+
+
+def _dataset(
+    data: str, split: str, *, by: str = "part", parts: Sequence[str] = (), limit: int | None = None
+) -> Dataset:
+    """Reads the data set of FOLDER, or of FOLDER:SPLIT. Raises InvalidData."""
+    folder, colon, chosen = data.rpartition(":")
+    if colon and not Path(data).is_dir():
+        data, split = folder, chosen
+    return read_dataset(Path(data), split, by=by, parts=parts, limit=limit)
+
+
+def _overview(
+    engines: Sequence[str],
+    datasets: Sequence[Dataset],
+    workers: int,
+    out: Path | None,
+    folder: Path | None,
+    *,
+    reuse: bool,
+) -> bool:
+    """Evaluates engines on all data sets, and prints one table. Returns whether an image could not be scored.
+
+    out: folder for the runs, one folder an engine and data set, and for the table as table.md.
+    """
+    rows = [row for row in catalog.ENGINES.values() if row.returns == "alpha" and row.name != catalog.PROMPTED_ENGINE]
+    rows = [row for row in rows if not row.everything]  # it needs a prompt
+    if engines != [EVERY]:
+        rows = [catalog.engine(name) for name in engines]
+    found, times = {}, {}
+    for row in rows:
+        try:
+            engine = _installed(row, folder, workers)
+        except NotInstalled:
+            if engines != [EVERY]:
+                raise
+            continue
+        found[row.name] = [
+            _run_or_read(row, engine, dataset, workers, out and out / row.name / _name(dataset), reuse=reuse)
+            for dataset in datasets
+        ]
+        cases = speed.sample([dataset.cases for dataset in datasets])
+        times[row.name] = {
+            size: speed.milliseconds(engine, row, cases, size, device_and_threads(workers)[0])
+            for size in speed.MEGAPIXELS
+        }
+    table = overview(found, times)
+    print_tables([table])
+    if out:
+        write_page(out / "table.md", markdown(table))
+    unscored = [run for of_engine in found.values() for run in of_engine if run.unscored]
+    for run in unscored:
+        _print_unscored(run)
+    return bool(unscored)
+
+
+def _name(dataset: Dataset) -> str:
+    """Returns the name of a data set's folder of runs: that of its folder and its split."""
+    return f"{dataset.folder.name}-{dataset.split}"
+
+
+def _run_or_read(
+    row: catalog.Engine, engine: Engine, dataset: Dataset, workers: int, out: Path | None, *, reuse: bool
+) -> Run:
+    """Returns the stored run of the same weights and data, else a new one."""
+    if reuse and out and (out / runs.RUN).exists():
+        stored = runs.read_run(out)
+        if (stored.info.weights_sha256, stored.info.data_sha256) == (engine.weights_sha256, dataset.sha256):
+            return stored
+    return _run_engine(row.name, engine, row, dataset, PromptFrom.none, workers, out)
+
+
+def _calibrate(
+    engines: Sequence[str], datasets: Sequence[Dataset], workers: int, out: Path | None, folder: Path | None
+) -> None:
+    """Fits and prints the calibration of an engine; with `out`, writes its reliability as table and drawing."""
+    if len(engines) != 1:
+        raise LocalError("--calibrate needs exactly one --engine.")
+    row = catalog.engine(engines[0])
+    engine = _installed(row, folder, workers)
+    if not isinstance(engine, Examined):
+        raise LocalError(f"The score of the engine {row.name} is not calibrated.")
+    cases = [case for dataset in datasets for case in dataset.cases]
+    cv2.setNumThreads(1)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
+        seen = list(
+            progress.track(calibration.observations(engine, row, cases), total=len(cases), description=row.name)
+        )
+    fitted = calibration.calibrate(engine, seen)
+    print_tables(fitted.tables())
+    console.print(fitted.constants(), soft_wrap=True, markup=False, highlight=False)
+    if out:
+        write_page(out / "reliability.md", "\n".join(markdown(table) for table in fitted.tables()))
+        write_page(out / "reliability.svg", fitted.drawing())
 
 
 def weights_folder(folder: Path | None) -> Path:
@@ -201,15 +325,21 @@ def weights_folder(folder: Path | None) -> Path:
 
 def device_and_threads(workers: int) -> tuple[str, int]:
     """Returns the device and the number of CPU threads per image, as in the server."""
-    return choose_device("auto", require_gpu=False), ServerSettings(workers=workers).threads
+    device = choose_device(ServerSettings.from_env(os.environ).device, require_gpu=False)
+    return device, ServerSettings(workers=workers).threads
 
 
-def load_engine(row: catalog.Engine, folder: Path, workers: int) -> dict[str, Engine]:
-    """Sets up an engine as the server does, with its setting MODEL_NON_COMMERCIAL; {} if it is not installed. Raises
-    InvalidWeights, InvalidSettings."""
+def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
+    """Sets up an engine as the server does, with its settings MODEL_DEVICE and MODEL_NON_COMMERCIAL.
+
+    Raises InvalidWeights, InvalidSettings, and NotInstalled if weights, packages or consent are missing.
+    """
     device, threads = device_and_threads(workers)
     non_commercial = ServerSettings.from_env(os.environ).non_commercial
-    return load([row], device, folder, threads, non_commercial=non_commercial)
+    try:
+        return set_up(row, device, folder, threads, non_commercial=non_commercial)
+    except NotInstalled as error:
+        raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
 
 
 def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
@@ -217,12 +347,7 @@ def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine
     for a detector."""
     if row.returns == "boxes":
         raise LocalError(f"{row.name} is a detector: use `maskdrop detector`.")
-    engines = load_engine(row, weights_folder(folder), workers)
-    if row.name not in engines:
-        raise NotInstalled(
-            f"The engine {row.name} cannot be loaded: its weights or packages are not installed. {installation(row)}"
-        )
-    return engines[row.name]
+    return load_engine(row, weights_folder(folder), workers)
 
 
 def _run_engine(

@@ -25,7 +25,10 @@ class Format(StrEnum):
 
 def export(
     network: Annotated[
-        str, typer.Argument(help="Network: modnet, portrait, attention-unet, mask-rcnn, detector or rt-detr.")
+        str,
+        typer.Argument(
+            help="Network: modnet, portrait, attention-unet, mask-rcnn, detector, rt-detr or an engine of BiRefNet."
+        ),
     ],
     weights: Annotated[Path, typer.Argument(help="Checkpoint; for portrait also the published .tflite file.")],
     to: Annotated[list[Format], typer.Option(help="Export format; repeatable.")],

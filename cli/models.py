@@ -54,15 +54,10 @@ def list_(folder: Folder = None) -> None:
     """List all model weights and whether each is installed."""
     with print_errors():
         weights_folder = _folder(folder)
-        table = Table(
-            Column("name", no_wrap=True),
-            *(Column(name, overflow="fold") for name in ("engine", "MB", "licence", "installed", "source")),
-        )
+        table = Table(*(Column(name, overflow="fold") for name in ("name", "MB", "licence", "installed", "source")))
         for weights in known().values():
             size = f"{weights.size / 1e6:,.1f}" if weights.size else ""
-            table.add_row(
-                weights.name, weights.engine, size, weights.licence, _state(weights, weights_folder), _source(weights)
-            )
+            table.add_row(weights.name, size, weights.licence, _state(weights, weights_folder), _source(weights))
     console.print(table)
     console.print(f"Folder: {escape(str(weights_folder))}. `models verify` checks SHA-256.", soft_wrap=True)
 
@@ -76,6 +71,12 @@ def pull(names: Names, folder: Folder = None) -> None:
             with _progress(weights.name, weights.download_size) as bar:
                 path = fetch(weights, _folder(folder), bar)
             console.print(f"{weights.name}: {escape(str(path))}", soft_wrap=True)
+            if catalog.engine(weights.engine).non_commercial:
+                console.print(
+                    f"[yellow]{weights.licence}: no commercial use without an agreement. The engine needs "
+                    "MODEL_NON_COMMERCIAL=1, or non_commercial = true of a stage.[/yellow]",
+                    soft_wrap=True,
+                )
 
 
 @app.command("verify")

@@ -164,11 +164,14 @@ def load_processor(
     if options.task != "detect":
         names = (*PREFERRED, options.engine) if options.engine == catalog.PROMPTED_ENGINE else (options.engine,)
         for name in names:
-            engines = engines or load_engine(catalog.engine(name), folder, workers=1)
-    if not {options.engine, *PREFERRED} & {*engines, *detectors}:
+            try:
+                engines = engines or {name: load_engine(catalog.engine(name), folder, workers=1)}
+            except NotInstalled:
+                if name == options.engine:
+                    raise
+    elif options.engine not in detectors:
         raise NotInstalled(
-            f"The engine {options.engine} cannot be loaded: its weights or packages are not installed. "
-            + installation(catalog.engine(options.engine))
+            f"The detector {options.engine} cannot be loaded. {installation(catalog.engine(options.engine))}"
         )
     device, threads = device_and_threads(workers=1)
     refiner = load_refiner(device, folder, threads) if options.refine == "vitmatte" else None

@@ -33,7 +33,8 @@ from maskdrop.edit import Edit, EditorName
 from maskdrop.errors import EditFiltered, MaskdropError, MaskEmpty
 from maskdrop.options import Options
 from maskdrop.output import Output
-from sagemaker_model.imaging.pixels import Limits, decode, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import Limits, decode
 from sagemaker_model.imaging.resize import resized
 
 SHEET = "contact-sheet.jpg"

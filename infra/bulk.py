@@ -24,8 +24,7 @@ BACKLOG_PER_INSTANCE = 4
 """Queued bundles per instance above which another instance starts: about 12 s of work at 20 images a second."""
 
 WORKER_MB = 1536
-"""Memory of a serverless endpoint per image in progress: a 48 MP image takes 0.77 GB at the peak, beside the networks.
-"""
+"""Memory of a serverless endpoint per image in progress: a server with a 50 MP JPEG takes 1.0 GB at the peak."""
 
 
 class BulkStack(EndpointStack):

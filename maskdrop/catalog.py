@@ -63,9 +63,15 @@ def _onnx(
     return Engine(name, SEGMENTS, "alpha", subject, factory, kind=kind, non_commercial=non_commercial)
 
 
+def _birefnet(name: str, subject: str = "anything", *, kind: SubjectKind = "unknown") -> Engine:
+    """The row of a variant of `engines/birefnet.py`. name: rembg's, where rembg has the model."""
+    return Engine(name, SEGMENTS, "alpha", subject, f"sagemaker_model.engines.birefnet:BiRefNet:{name}", kind=kind)
+
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
+        Engine("auto", SEGMENTS, "alpha", "anything", "sagemaker_model.engines.auto:Auto", light=True),
         Engine(
             "selfie", SEGMENTS, "alpha", "people", "sagemaker_model.engines.selfie:Selfie", light=True,
             kind="person",
@@ -86,9 +92,17 @@ ENGINES: dict[str, Engine] = {
         _onnx("isnet-general-use"),
         _onnx("isnet-imgly"),
         _onnx("isnet-anime", "anime characters"),
-        _onnx("birefnet-general"),
-        _onnx("birefnet-general-lite"),
-        _onnx("birefnet-portrait", "people", kind="person"),
+        _birefnet("birefnet-general"),
+        _birefnet("birefnet-general-lite"),
+        _birefnet("birefnet-portrait", "people", kind="person"),
+        _birefnet("birefnet-matting"),
+        _birefnet("birefnet-lite-matting"),
+        _birefnet("birefnet-hr"),
+        _birefnet("birefnet-hr-matting"),
+        _birefnet("birefnet-dynamic"),
+        _birefnet("birefnet-dynamic-matting"),
+        _birefnet("birefnet-lite-2k"),
+        _birefnet("birefnet-512x512"),
         _onnx("birefnet-dis"),
         _onnx("birefnet-hrsod"),
         _onnx("birefnet-cod", "camouflaged objects"),
@@ -130,10 +144,10 @@ ENGINES: dict[str, Engine] = {
 }  # fmt: skip
 
 DEFAULT_ENGINE: dict[Task, str] = {
-    "cutout": "portrait",
-    "mask": "portrait",
+    "cutout": "auto",
+    "mask": "auto",
     "detect": "labels",
-    "replace": "portrait",
+    "replace": "auto",
 }
 """The engine of a task where neither an engine nor a prompt is given."""
 

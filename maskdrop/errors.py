@@ -31,7 +31,8 @@ MaskdropError                 code                   status  retryable
 │   ├── FileTooLarge          file_too_large         413     no
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
-│   └── UnreadableImage       unreadable_picture     422     no
+│   ├── UnreadableImage       unreadable_picture     422     no
+│   └── DecodingLimit         decoding_limit         422     no
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
@@ -268,6 +269,12 @@ class UnsupportedFormat(InputError):
 
 class UnreadableImage(InputError):
     code, status = "unreadable_picture", 422
+
+
+class DecodingLimit(InputError):
+    """Decoding the file takes more time or memory than that of any ordinary image. A retry would take as much."""
+
+    code, status = "decoding_limit", 422
 
 
 class SourceError(MaskdropError):

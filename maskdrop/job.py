@@ -69,7 +69,8 @@ class Subject(Record):
 
     box: x0, y0, x1, y1 in pixels of the upright image, around alpha >= 128; None without a subject.
     coverage: mean alpha of the image, 0 to 1.
-    score: mean certainty |2a - 1| inside the box, 0 to 1; 0 without a subject.
+    score: of the engine `auto`, the calibrated probability that the IoU is at least 0.9; of the others, mean certainty
+        |2a - 1| inside the box. 0 to 1; 0 without a subject.
     kind: what the subject is.
     engine: that segmented it, which `auto` and `prompted` choose; "" in records of older versions.
     needs_review: whether a person should look at the result: `score` is below the `review_below` of the options.

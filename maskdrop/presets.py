@@ -21,7 +21,8 @@ PRESETS: dict[str, Options] = {
     DEFAULT_PRESET: Options(),
     "webp": Options(output=Output(format="webp")),
     "matte": Options(output=Output(channels="alpha")),
-    "object": Options(engine="grabcut"),
+    "object": Options(engine="u2netp"),
+    "people": Options(engine="portrait"),
 }
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

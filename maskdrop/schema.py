@@ -81,7 +81,7 @@ RESPONSES: dict[type, dict[str, str]] = {
     Subject: {
         "box": "x0, y0, x1, y1 in pixels of the upright source; null without a subject.",
         "coverage": "Mean opacity of the matte, 0 to 1.",
-        "score": "Mean certainty of the matte inside the box, 0 to 1.",
+        "score": "Of `auto`: probability that the IoU is at least 0.9; else mean certainty of the matte. 0 to 1.",
         "kind": "What the subject is.",
         "engine": "Engine that segmented the subject.",
         "needs_review": "Whether `score` is below the `review_below` of the options.",

@@ -24,7 +24,7 @@ from sagemaker_model.device import choose_device
 from sagemaker_model.engines.base import Engine, load_all
 from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
 from sagemaker_model.engines.vitmatte import load_refiner
-from sagemaker_model.serving import queue_worker
+from sagemaker_model.serving import decoding, queue_worker
 from sagemaker_model.serving.queue import SqsQueue
 from sagemaker_model.serving.runtime import in_flight_max
 from sagemaker_model.serving.server import create_app
@@ -43,6 +43,7 @@ def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, En
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
+    decoding.prepare()
     settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
     engines = load_all(settings.device, settings.weights_dir, settings.threads, non_commercial=settings.non_commercial)
     cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)

@@ -37,21 +37,25 @@ from sagemaker_model.detectors.targets import (
     without,
 )
 from sagemaker_model.engines.base import Alpha, Engine
+from sagemaker_model.engines.confidence import REVIEW_BELOW
 from sagemaker_model.engines.prompted import check_boxes
 from sagemaker_model.engines.sam import Masks
 from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
-from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode, encode
+from sagemaker_model.imaging.metadata import SourceMetadata
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.source_alpha import combined_alpha, own_alpha
 
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
 
-ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str]], bytes]
-"""Encodes the result: `pixels.encode`, or `arrays.write_array`, which ignores `format`."""
+ImageWriter = Callable[[Pixels, Pixels, Output, tuple[float, float] | None, Mapping[str, str], SourceMetadata], bytes]
+"""Encodes the result: `encode.encode`, or `arrays.write_array`, which ignores `format`."""
 
 PERSON = "person"
 """The label that points without one select where SAM is not installed."""
@@ -59,9 +63,6 @@ PERSON = "person"
 RESULT_PIXELS_MAX = 64 * 12_000_000
 """Maximum pixels of the results of all instances of one image, at its size: 64 instances of 12 MP, or 16 of 48 MP. 64
 cut-outs of 12 MP take 14 s on one busy core."""
-
-REVIEW_BELOW = 0.0
-"""Score below which a result needs a review, where the options name none."""
 
 EVERYTHING_SIDE = 1024
 """Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
@@ -220,19 +221,20 @@ def render(
     background: bytes = b"",
     editor: EditorModel | None = None,
     refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Segments the image, refines alpha, composes the results and encodes them.
 
-    background: content of the file to which `output.background` refers, b"" if it refers to none. editor: whose limits
-    apply to the images of an edit; None raises ValueError for options with an edit. refiner: the installed ViTMatte.
-    Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the maximum of its format,
-    MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
+    background: content of the file to which `output.background` refers, b"" if it refers to none; `read_file` decodes
+    it. editor: whose limits apply to the images of an edit; None raises ValueError for options with an edit. refiner:
+    the installed ViTMatte. Raises InvalidBackground, ResolutionTooHigh for a result above the limits or above the
+    maximum of its format, MaskEmpty, MaskFull, and UnknownEngine for a refinement that is not installed.
     """
     image, options, timings = decoded.image, decoded.options, decoded.timings
     output, row = options.output, catalog.engine(options.engine)
     check_refinement(options, refiner)
     has_image = isinstance(output.background, BackgroundImage)
-    background_image = _decode_background(background, limits) if has_image else None
+    background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
     instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
     with timings.stage("predict"):
@@ -248,7 +250,7 @@ def render(
     provenance = _provenance(options, engine)
     compose = _Composer(image, options, limits, write, background_image, timings, provenance, refiner)
     alpha = compose.full_size(predicted, refined=not everything)
-    subject = _described(subject_of(alpha), predicted, options)
+    subject = _described(subject_of(own_alpha(alpha, image.alpha)), predicted, options)
     warnings = image.warnings + decoded.targets.warnings + predicted.warnings
     if subject.box is None:
         warnings += (f"no_subject: {row.name} finds {row.subject} and found none; all of the image is background.",)
@@ -316,18 +318,18 @@ class _Composer:
         output, rgb = self.options.output, self.image.rgb
         if output.channels == "rgba":
             with self.timings.stage("foreground"):
-                rgb = estimate_foreground(rgb, alpha)
+                rgb = estimate_foreground(rgb, own_alpha(alpha, self.image.alpha))
         with self.timings.stage("layout"):
             layout = plan(output, alpha)
             self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
             rgb, alpha = lay_out(rgb, alpha, output, layout, self.image, self.background)
         with self.timings.stage("encode"):
-            return self.write(rgb, alpha, output, self.image.dpi, self.provenance), layout
+            return self.write(rgb, alpha, output, self.image.dpi, self.provenance, self.image.metadata), layout
 
     def part(self, alpha: Pixels, target: Target) -> Part:
         """Returns the result of one instance."""
         data, layout = self.encode(alpha)
-        subject = subject_of(alpha)
+        subject = subject_of(own_alpha(alpha, self.image.alpha))
         score = subject.score if target.score is None else target.score
         return Part(data, *layout.size, target.label, score, subject.box)
 
@@ -377,6 +379,7 @@ def cut_out(
     detector: Detector | None = None,
     editor: EditorModel | None = None,
     refiner: Refiner | None = None,
+    read_file: ImageReader = decode,
 ) -> Cutout:
     """Runs all steps in the calling thread. detector: finds the labels of prompts; None knows no label.
 
@@ -385,7 +388,7 @@ def cut_out(
     check_refinement(options, refiner)  # before the network runs
     decoded = with_targets(decode_image(data, options, limits, read), detector or Labels())
     segmenter = Segmenter.of(engine, decoded.image.rgb)
-    return render(decoded, segmenter, engine, limits, write, background, editor, refiner)
+    return render(decoded, segmenter, engine, limits, write, background, editor, refiner, read_file)
 
 
 def check_refinement(options: Options, refiner: Refiner | None) -> None:
@@ -453,6 +456,7 @@ def compose_candidates(
     generated: Sequence[bytes],
     engine: Engine,
     limits: Limits,
+    read: ImageReader = decode,
 ) -> Cutout:
     """Composes the generated images of an edit with the source: the last stage of a job with an edit.
 
@@ -462,13 +466,13 @@ def compose_candidates(
     """
     if options.edit is None:
         raise ValueError("The options have no edit.")
-    decoded = decode_image(data, replace(options, prompts=()), limits)
+    decoded = decode_image(data, replace(options, prompts=()), limits, read)
     image, timings = decoded.image, decoded.timings
     alpha = read_alpha(stored_alpha, image.rgb.shape[:2])
     parts, layout = [], None
     for file in generated:
         with timings.stage("generated"):
-            backdrop = _decode_generated(file, limits)
+            backdrop = _decode_generated(file, limits, read)
         if options.edit.change == "background":
             shown = replace(options, output=replace(options.output, background=BackgroundImage("", "")))
             source, visible = image, alpha
@@ -488,16 +492,16 @@ def compose_candidates(
     )  # fmt: skip
 
 
-def _decode_generated(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_generated(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise EditRefused(f"The generated image cannot be used. {error}") from error
 
 
-def _decode_background(data: bytes, limits: Limits) -> DecodedImage:
+def _decode_background(data: bytes, limits: Limits, read: ImageReader) -> DecodedImage:
     try:
-        return decode(data, limits)
+        return read(data, limits)
     except InputError as error:
         raise InvalidBackground(f"The background image cannot be used. {error}", "background") from error
 
@@ -512,11 +516,8 @@ def _clear_outside(alpha: Pixels, region: Region) -> Pixels:
 
 
 def _full_size_alpha(predicted: Alpha, image: DecodedImage) -> Pixels:
-    """Returns the refined alpha, HxW uint8, multiplied by the source's own alpha if it has one."""
-    alpha = to_full_size(predicted.values, image.rgb)
-    if image.alpha is None:
-        return alpha
-    return np.asarray(cv2.multiply(alpha, image.alpha, scale=1 / 255), np.uint8).reshape(alpha.shape)
+    """Returns the refined alpha, HxW uint8, combined with the source's own alpha if it has one."""
+    return combined_alpha(to_full_size(predicted.values, image.rgb), image.alpha)
 
 
 def no_conversion(_predicted: object, _image: object) -> Pixels:
@@ -553,7 +554,9 @@ def _described(subject: Subject, predicted: Alpha, options: Options) -> Subject:
     row = catalog.engine(options.engine)
     kind = "none" if subject.box is None else row.kind if predicted.kind == "unknown" else predicted.kind
     score = subject.score if predicted.score is None or subject.box is None else predicted.score
-    review_below = REVIEW_BELOW if options.review_below is None else options.review_below
+    review_below = options.review_below
+    if review_below is None:
+        review_below = 0.0 if predicted.score is None else REVIEW_BELOW
     engine = predicted.engine or row.name
     return replace(subject, score=score, kind=kind, engine=engine, needs_review=score < review_below)
 

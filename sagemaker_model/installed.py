@@ -16,7 +16,8 @@ from sagemaker_model.engines.base import Engine, installation
 from sagemaker_model.engines.prompted import resolve
 from sagemaker_model.engines.verification import EngineUnavailable
 from sagemaker_model.engines.vitmatte import Refiner
-from sagemaker_model.imaging.pixels import Limits, decode, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import Limits, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Installed:
         write: ImageWriter = encode,
         background: bytes = b"",
         editor: EditorModel | None = None,
+        read_file: ImageReader = decode,
     ) -> Cutout:
         """Processes one image in the calling thread: detects objects, or segments and renders; of an edit the first
         stage. The parameters are those of `cut_out`.
@@ -75,14 +77,22 @@ class Installed:
             return detect_objects(data, options, self.detector(options.engine), limits, read)
         options = self.resolved(options)
         engine = self.engine(options.engine)
-        return cut_out(data, options, engine, limits, read, write, background, self.labels, editor, self.refiner)
+        return cut_out(
+            data, options, engine, limits, read, write, background, self.labels, editor, self.refiner, read_file
+        )
 
     def compose(
-        self, data: bytes, options: Options, alpha: bytes, generated: Sequence[bytes], limits: Limits
+        self,
+        data: bytes,
+        options: Options,
+        alpha: bytes,
+        generated: Sequence[bytes],
+        limits: Limits,
+        read: ImageReader = decode,
     ) -> Cutout:
         """Runs the last stage of an edit in the calling thread; see `compose_candidates`."""
         options = self.resolved(options)
-        return compose_candidates(data, options, alpha, generated, self.engine(options.engine), limits)
+        return compose_candidates(data, options, alpha, generated, self.engine(options.engine), limits, read)
 
 
 def _not_installed(name: str, installed: Mapping[str, object]) -> UnknownEngine:

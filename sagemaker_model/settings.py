@@ -36,8 +36,11 @@ class ServerSettings:
     queue_max: images admitted at once, waiting or in progress: four bundles of 64.
     queue_bytes: bytes of request bodies in memory at once.
     max_bytes: bytes of one file. A 50 MP camera JPEG has about 25 MB.
-    max_pixels: pixels of one image. It bounds the memory: 48 MP take 0.77 GB at the peak, 16 bytes a pixel.
+    max_pixels: pixels of one image. It bounds the memory: `make bench-bounds` measures it
+    by engine, size and format. Decoding has a bound of its own, `decode_bytes`.
     deadline_s: seconds for one image, from the moment that a worker starts it. 48 MP take 2 s on one core.
+    decode_s: seconds of CPU time to decode one file; four times as many on the clock.
+    decode_bytes: memory to decode one file, in addition to its pixels.
     drain_s: seconds for requests in progress after SIGTERM. SageMaker kills the container 30 s after SIGTERM.
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
     non_commercial: whether engines run whose weights may not be used commercially; every result of them has a warning.
@@ -63,6 +66,8 @@ class ServerSettings:
     max_bytes: int = IMAGE_BYTES_MAX
     max_pixels: int = 50_000_000
     deadline_s: float = 60.0
+    decode_s: float = 8.0
+    decode_bytes: int = 1024 * 1024 * 1024
     drain_s: int = 25
     rekognition: bool = False
     non_commercial: bool = False

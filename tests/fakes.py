@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from lambdas.adapters.queue import Message
+from maskdrop.catalog import SubjectKind
 from maskdrop.edit import PREVIOUS_STAGE, Candidate, Change, Stage
 from maskdrop.errors import (
     EndpointUnavailable,
@@ -296,6 +297,7 @@ class FakeInteractive:
 
     detections: rows of the results of the task `detect`, with boxes in pixels of 640 x 480. labels: that the detector
     knows. instances: labels of the results of a request for each instance. boxes: requests to `segment_box`.
+    kind: of the subject.
     """
 
     requests: list[tuple[bytes, Invocation]] = field(default_factory=list)
@@ -305,13 +307,14 @@ class FakeInteractive:
     labels: list[str] | None = field(default_factory=lambda: ["car", "airplane"])
     instances: tuple[str, ...] = ("face", "face")
     boxes: list[bytes] = field(default_factory=list)
+    kind: SubjectKind = "person"
 
     def cut_out(self, image: bytes, invocation: Invocation) -> ImageResponse:
         self.requests.append((image, invocation))
         if self.broken:
             raise self.broken
         options, overflow = invocation.options, invocation.overflow
-        subject = Subject((1, 2, 30, 40), 0.25, 0.9)
+        subject = Subject((1, 2, 30, 40), 0.25, 0.9, self.kind)
         facts = Facts(
             engine=options.engine,
             device="cpu",

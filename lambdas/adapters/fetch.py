@@ -34,7 +34,7 @@ from maskdrop.errors import (
 )
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.services import Download
-from maskdrop.sniff import HEAD, image_type
+from maskdrop.sniff import HEAD, image_type, unsupported_kind
 from maskdrop.ssrf import Policy, Target, is_public, receiver, target
 
 REDIRECT_STATUSES = {301, 302, 303, 307, 308}
@@ -140,7 +140,8 @@ class PublicWeb:
             raise EmptyFile("The file at the URL is empty: it has 0 bytes.")
         content_type = image_type(bytes(body[:HEAD]))
         if content_type is None:
-            raise UnsupportedFormat("The file at the URL is not an image in a supported format.")
+            name = unsupported_kind(bytes(body[:HEAD])) or "not an image in a supported format"
+            raise UnsupportedFormat(f"The file at the URL is {name}.")
         while chunk := response.read(CHUNK):
             body += chunk
             if len(body) > self._limits.bytes_max:

@@ -20,6 +20,7 @@ from maskdrop.errors import (
     AuthFailed,
     BlockedUrl,
     DeadlineExceeded,
+    DecodingLimit,
     DetectorThrottled,
     DetectorTimedOut,
     DetectorUnavailable,
@@ -93,7 +94,7 @@ Errors = tuple[type[MaskdropError], ...]
 
 ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Internal, DeadlineExceeded)
 OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine, UnknownPreset, InvalidPreset)
-IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage)
+IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage, DecodingLimit)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
 WEB: Errors = (InvalidUrl, BlockedUrl, TooManyRedirects, FailedDownload, HostUnavailable)
 PROMPTS: Errors = (UnknownLabel, DetectorUnavailable, DetectorThrottled, DetectorTimedOut)

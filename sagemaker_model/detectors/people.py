@@ -9,7 +9,8 @@ Measured: docs/models.md, "Detectors".
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,69 +76,59 @@ AGREEMENT_MIN = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Person:
-    """One person in the scaled image. mask: hxw float32 in 0..1. box: x0, y0, x1, y1 in its pixels."""
+class Body:
+    """One person in the scaled image.
+
+    mask: hxw float32 in 0..1. box: x0, y0, x1, y1 in its pixels. turns: quarter turns to the left that make the body
+    upright, 0 to 3.
+    """
 
     mask: Floats
     box: Floats
     score: float
+    turns: int
 
 
-class People:
-    """The detector `people`."""
+class Bodies:
+    """The pose detector and the pose network: from an image to the masks of its people."""
 
-    weights_sha256 = ""
-    labels: tuple[str, ...] | None = (LABEL,)
-
-    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
+    def __init__(self, weights_dir: Path, threads: int = 1) -> None:
+        """Raises NotInstalled if a file is missing, InvalidWeights if one cannot be used."""
         self._detector = BlazeNet(tflite_session("people-detection", weights_dir, threads), POSE)
         self._pose = tflite_session("people-landmark", weights_dir, threads)
         self._pose_input = self._pose.get_inputs()[0].name
-        self._portrait = Portrait()
-        self._portrait.setup(device, weights_dir, threads)
-        self.weights_sha256 = weights.expected_sha256(weights.named("people-detection"), weights_dir) or ""
 
-    def detect(
-        self, rgb: Pixels, labels: Collection[str] = (), min_confidence: float = 0.0, *, masks: bool = False
-    ) -> Detections:
-        height, width = rgb.shape[:2]
-        scale = min(1.0, MATTE_SIDE / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = resized(rgb, size)
-        score_min = min_confidence or CONFIDENCE_MIN
-        people = self._people(image, score_min) if wanted(LABEL, labels) else []
-        boxes = np.array([person.box for person in people], np.float32).reshape(-1, 4)
-        boxes *= np.tile(np.array([width / size[0], height / size[1]], np.float32), 2)
-        scores = np.array([person.score for person in people], np.float32)
-        alphas = [Alpha(self._refined(image, person)) for person in people] if masks else []
-        return to_detections(LABEL, boxes, scores, rgb, score_min, alphas)
+    def find(
+        self, image: Pixels, score_min: float, *, closer: Callable[[list[Body]], bool] | None = None
+    ) -> list[Body]:
+        """Returns each person once, the highest score first. image: HxWx3 uint8, sides of at most MATTE_SIDE.
 
-    def _people(self, image: Pixels, score_min: float) -> list[_Person]:
-        """Returns each person once, the highest score first."""
-        found = []
-        for start, end, score in self._proposals(image, score_min):
-            person = self._person(image, start, end, score)
-            if person and person.score >= score_min:
-                found.append(person)
-        kept: list[_Person] = []
-        for person in sorted(found, key=lambda one: -one.score):
-            if all(_mask_iou(person.mask, other.mask) <= OVERLAP_MAX for other in kept):
-                kept.append(person)
+        closer: whether to search overlapping tiles too, which finds small people and groups; it gets the people of the
+        whole image. None: always. The tiles take about 90 ms; the whole image 14 ms; each body 20 ms.
+        """
+        proposals = suppressed(self._detector.detect(image, PROPOSAL_MIN))
+        bodies = self._seen(image, proposals, score_min)
+        if closer is None or closer(bodies):
+            parts = [proposals]
+            for x0, y0, x1, y1 in tiles(image.shape[1], image.shape[0]):
+                parts.append(self._detector.detect(image[y0:y1, x0:x1], PROPOSAL_MIN).shifted(x0, y0))
+            bodies = self._seen(image, suppressed(joined(parts)), score_min)
+        kept: list[Body] = []
+        for body in sorted(bodies, key=lambda one: -one.score):
+            if all(mask_iou(body.mask, other.mask) <= OVERLAP_MAX for other in kept):
+                kept.append(body)
         return kept
 
-    def _proposals(self, image: Pixels, score_min: float) -> list[tuple[Floats, Floats, float]]:
-        """Returns hip centre, point of size and score of each body. The score of a person cannot be higher."""
-        parts: list[Candidates] = [self._detector.detect(image, PROPOSAL_MIN)]
-        for x0, y0, x1, y1 in tiles(image.shape[1], image.shape[0]):
-            parts.append(self._detector.detect(image[y0:y1, x0:x1], PROPOSAL_MIN).shifted(x0, y0))
-        candidates = suppressed(joined(parts))
-        candidates = candidates.only(candidates.scores >= score_min).first(PROPOSALS_MAX)
-        return [
-            (points[0], points[1], float(score))
-            for points, score in zip(candidates.points, candidates.scores, strict=True)
-        ]  # fmt: skip
+    def _seen(self, image: Pixels, proposals: Candidates, score_min: float) -> list[Body]:
+        """Returns the proposals that the pose network confirms. The score of a body cannot be higher than proposed."""
+        likely = proposals.only(proposals.scores >= score_min).first(PROPOSALS_MAX)
+        bodies = (
+            self._person(image, points[0], points[1], float(score))
+            for points, score in zip(likely.points, likely.scores, strict=True)
+        )
+        return [body for body in bodies if body and body.score >= score_min]
 
-    def _person(self, image: Pixels, centre: Floats, top: Floats, score: float) -> _Person | None:
+    def _person(self, image: Pixels, centre: Floats, top: Floats, score: float) -> Body | None:
         """Runs the pose network on the square around a body; None if it shows nobody."""
         matrix = body_matrix(centre, top)
         if matrix is None:
@@ -152,9 +143,39 @@ class People:
             np.float32,
         )
         box = mask_box(mask)
-        return None if box is None else _Person(mask, box, float(np.float32(score * presence[0, 0])))
+        if box is None:
+            return None
+        return Body(mask, box, float(np.float32(score * presence[0, 0])), quarter_turns(centre, top))
 
-    def _refined(self, image: Pixels, person: _Person) -> Floats:
+
+class People:
+    """The detector `people`."""
+
+    weights_sha256 = ""
+    labels: tuple[str, ...] | None = (LABEL,)
+
+    def setup(self, device: str, weights_dir: Path, threads: int = 1) -> None:
+        self._bodies = Bodies(weights_dir, threads)
+        self._portrait = Portrait()
+        self._portrait.setup(device, weights_dir, threads)
+        self.weights_sha256 = weights.expected_sha256(weights.named("people-detection"), weights_dir) or ""
+
+    def detect(
+        self, rgb: Pixels, labels: Collection[str] = (), min_confidence: float = 0.0, *, masks: bool = False
+    ) -> Detections:
+        height, width = rgb.shape[:2]
+        scale = min(1.0, MATTE_SIDE / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = resized(rgb, size)
+        score_min = min_confidence or CONFIDENCE_MIN
+        people = self._bodies.find(image, score_min) if wanted(LABEL, labels) else []
+        boxes = np.array([person.box for person in people], np.float32).reshape(-1, 4)
+        boxes *= np.tile(np.array([width / size[0], height / size[1]], np.float32), 2)
+        scores = np.array([person.score for person in people], np.float32)
+        alphas = [Alpha(self._refined(image, person)) for person in people] if masks else []
+        return to_detections(LABEL, boxes, scores, rgb, score_min, alphas)
+
+    def _refined(self, image: Pixels, person: Body) -> Floats:
         """Returns the mean of the person's mask and that of `portrait` on the padded box, where the two agree."""
         height, width = image.shape[:2]
         length = person.box[2:] - person.box[:2]
@@ -167,7 +188,7 @@ class People:
         matte = np.zeros_like(person.mask)
         matte[y0:y1, x0:x1] = self._portrait.predict_crop(image[y0:y1, x0:x1])
         matte[~near] = 0
-        if _mask_iou(matte, person.mask) < AGREEMENT_MIN:
+        if mask_iou(matte, person.mask) < AGREEMENT_MIN:
             return certain(person.mask)
         return certain((matte + person.mask) / np.float32(2))
 
@@ -188,6 +209,12 @@ def body_matrix(centre: Floats, top: Floats) -> Floats | None:
     return np.hstack([rotation, offset[:, None]]).astype(np.float32)
 
 
+def quarter_turns(centre: Floats, top: Floats) -> int:
+    """Returns the quarter turns to the left, 0 to 3, after which `top` is about straight above `centre`."""
+    x, y = (top - centre).astype(float)
+    return round(math.degrees(math.atan2(x, -y)) / 90) % 4
+
+
 def mask_box(mask: Floats) -> Floats | None:
     """Returns the box around the regions of a mask, x0, y0, x1, y1 in its pixels; None without any.
 
@@ -203,6 +230,6 @@ def mask_box(mask: Floats) -> Floats | None:
     return np.concatenate([start.min(0), end.max(0)]).astype(np.float32)
 
 
-def _mask_iou(one: Floats, other: Floats) -> float:
+def mask_iou(one: Floats, other: Floats) -> float:
     inside, also = one >= 0.5, other >= 0.5
     return float((inside & also).sum() / max(1, (inside | also).sum()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from maskdrop.catalog import SubjectKind
 from maskdrop.errors import InvalidPrompt
 from maskdrop.prompt import MARKS_MAX, Point, Prompt, Prompts
 from sagemaker_model.detectors.base import Detections, Detector
@@ -132,12 +133,19 @@ def empty_alpha() -> Alpha:
 
 
 def union(parts: Iterable[Alpha]) -> Alpha:
-    """The larger value of several alphas at each pixel, at the size of the largest one."""
+    """The larger value of several alphas at each pixel, at the size of the largest one.
+
+    It has the kind and the engine of the parts if they agree, and the score of the only part.
+    """
     found = list(parts)
+    if len(found) == 1:
+        return found[0]
     shape = max((one.values.shape for one in found), key=lambda shape: shape[0] * shape[1])
     values = [one.values if one.values.shape == shape else resized(one.values, shape[::-1]) for one in found]
     warnings = dict.fromkeys(warning for one in found for warning in one.warnings)
-    return Alpha(np.maximum.reduce(values), tuple(warnings))
+    kinds, engines = {one.kind for one in found}, {one.engine for one in found}
+    kind: SubjectKind = kinds.pop() if len(kinds) == 1 else "unknown"
+    return Alpha(np.maximum.reduce(values), tuple(warnings), kind, engines.pop() if len(engines) == 1 else "")
 
 
 def without(alpha: Alpha, ignored: Alpha) -> Alpha:

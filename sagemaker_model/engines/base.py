@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -101,30 +101,48 @@ class BatchedEngine(Engine, Protocol):
         """Converts the network's output for this image. Called from any thread."""
 
 
+@runtime_checkable
+class AssistedEngine(Engine, Protocol):
+    """An engine that leaves parts of its work to other engines."""
+
+    def assist(self, engines: Mapping[str, Engine]) -> None:
+        """Takes the installed engines by name. Called once, when all are set up."""
+
+
+def set_up(row: Row, device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False) -> Engine:
+    """Sets up the engine of a row of the catalogue.
+
+    non_commercial: whether engines run whose weights may not be used commercially. Raises InvalidWeights, and
+    NotInstalled (an InvalidWeights) without the weights, the packages or that consent.
+    """
+    if row.non_commercial and not non_commercial:
+        raise NotInstalled(f"The engine {row.name} is off. {installation(row)}")
+    module, name, *arguments = row.factory.split(":")
+    engine = cast(Engine, getattr(importlib.import_module(module), name)(*arguments))
+    engine.setup(device, weights_dir, threads)
+    return engine
+
+
 def load(
     rows: Iterable[Row], device: str, weights_dir: Path, threads: int = 1, *, non_commercial: bool = False
 ) -> dict[str, Engine]:
-    """Sets up the engines of these rows of the catalogue and returns the installed ones by name.
+    """Sets up the engines of these rows of the catalogue and returns the installed ones by name; see `set_up`.
 
-    non_commercial: whether engines whose weights may not be used commercially are among them.
     Raises InvalidWeights, and NotInstalled (an InvalidWeights) for the default engine of a task.
     """
     engines: dict[str, Engine] = {}
     for row in rows:
         if row.returns == "boxes":
             continue  # a detector: `detectors.labels.load_detectors`
-        if row.non_commercial and not non_commercial:
-            continue
-        module, name, *arguments = row.factory.split(":")
-        engine = cast(Engine, getattr(importlib.import_module(module), name)(*arguments))
         try:
-            engine.setup(device, weights_dir, threads)
+            engines[row.name] = set_up(row, device, weights_dir, threads, non_commercial=non_commercial)
         except NotInstalled as error:
             if row.name in (DEFAULT_ENGINE[task] for task in row.tasks):
                 raise
             log.info("engine %s is not installed: %s", row.name, error)
-            continue
-        engines[row.name] = engine
+    for engine in engines.values():
+        if isinstance(engine, AssistedEngine):
+            engine.assist(engines)
     return engines
 
 

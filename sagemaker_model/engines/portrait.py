@@ -35,20 +35,20 @@ class Portrait:
         self._session = onnx_session(path, threads)
         grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
         try:
-            matte = self._predict_square(grey)
+            matte = self.predict_square(grey)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise InvalidWeights(f"{path} is not Portrait: export it again.") from error
         if matte.shape != (SIDE, SIDE) or not np.isfinite(matte).all():
             raise InvalidWeights(f"{path} gives no matte for a grey image: export it again.")
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        return Alpha(two_passes(rgb, self._predict_square, SIDE, MARGIN))
+        return Alpha(two_passes(rgb, self.predict_square, SIDE, MARGIN))
 
     def predict_crop(self, rgb: Pixels) -> Floats:
         """Returns the matte of a crop that one person fills, HxWx3 uint8, in one pass: HxW float32 in 0..1."""
-        return one_pass(rgb, self._predict_square, SIDE)
+        return one_pass(rgb, self.predict_square, SIDE)
 
-    def _predict_square(self, square: Pixels) -> Floats:
+    def predict_square(self, square: Pixels) -> Floats:
         """SIDExSIDE float32 in 0..1 for SIDExSIDEx3 uint8."""
         matte: Floats = run_matting(self._session, to_planes(square)[None])[0, 0]
         return matte

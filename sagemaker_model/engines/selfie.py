@@ -33,9 +33,9 @@ class Selfie:
         self._threads = threading.local()
 
     def predict(self, rgb: Pixels, prompts: Prompts) -> Alpha:  # noqa: ARG002 - the catalogue lists no prompts for it
-        return Alpha(two_passes(rgb, self._predict_square, SIDE))
+        return Alpha(two_passes(rgb, self.predict_square, SIDE))
 
-    def _predict_square(self, square: Pixels) -> Floats:
+    def predict_square(self, square: Pixels) -> Floats:
         """SIDExSIDE float32 in 0..1 for SIDExSIDEx3 uint8."""
         net = self._net()
         net.setInput(cv2.dnn.blobFromImage(square, 1 / 255))  # 1x3x256x256 in 0..1

@@ -11,7 +11,7 @@ JPEG, WebP and at half its size has an IoU anywhere from 0.904 to 0.956.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -24,6 +24,9 @@ Floats = NDArray[np.float32]
 
 Predict = Callable[[Pixels], Floats]
 """Runs the network on an image resized to its square input, sxsx3 uint8. Returns sxs float32 in 0..1, 1 = subject."""
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the image."""
 
 CERTAINTY_MIN = 0.25
 """Values below it become 0, values above 1 - CERTAINTY_MIN become 1. The network is seldom certain, and a background
@@ -55,57 +58,63 @@ def two_passes(rgb: Pixels, predict: Predict, side: int, margin: float = MARGIN)
     image = resized(rgb, size)
     square = resized(image, (side, side))
     first = predict(square)
-    box = _box(first, size, margin)
-    if box is None:
+    regions = region_boxes(first, size)
+    if not regions:
         return np.zeros(size[::-1], np.float32)
+    box = padded_box(regions, size, margin)
     if box == (0, 0, *size):  # common for portraits
-        matte = resized((first + _predict_mirrored(predict, square)) / 2, size)
+        matte = resized((first + predict_mirrored(predict, square)) / 2, size)
     else:
         x0, y0, x1, y1 = box
-        second = one_pass(image[y0:y1, x0:x1], predict, side)
         matte = resized(first, size)
-        inside = matte[y0:y1, x0:x1]
-        inside += _blend_weights(box, size) * (second - inside)
+        blend(matte, one_pass(image[y0:y1, x0:x1], predict, side), box)
     return certain(matte)
 
 
-def certain(matte: Floats) -> Floats:
-    """Stretches the values of a matte in place, so that the uncertain ones become 0 or 1; see CERTAINTY_MIN."""
-    matte -= CERTAINTY_MIN
-    matte /= 1 - 2 * CERTAINTY_MIN
+def certain(matte: Floats, uncertain: float = CERTAINTY_MIN) -> Floats:
+    """Stretches a matte in place: values up to `uncertain` become 0, values from 1 - `uncertain` become 1."""
+    matte -= uncertain
+    matte /= 1 - 2 * uncertain
     return np.clip(matte, 0, 1, out=matte)
 
 
 def one_pass(rgb: Pixels, predict: Predict, side: int) -> Floats:
     """Returns the raw matte of a crop that one person fills, HxWx3 uint8: HxW float32 in 0..1."""
     square = resized(rgb, (side, side))
-    return resized((predict(square) + _predict_mirrored(predict, square)) / 2, (rgb.shape[1], rgb.shape[0]))
+    return resized((predict(square) + predict_mirrored(predict, square)) / 2, (rgb.shape[1], rgb.shape[0]))
 
 
-def _predict_mirrored(predict: Predict, square: Pixels) -> Floats:
+def predict_mirrored(predict: Predict, square: Pixels) -> Floats:
     """Runs `predict` on the mirrored image and mirrors the result back."""
     return predict(np.asarray(cv2.flip(square, 1), np.uint8))[:, ::-1]
 
 
-def _box(matte: Floats, size: tuple[int, int], margin: float) -> tuple[int, int, int, int] | None:
-    """Returns the padded box around all people of the first pass's matte, sxs; None if there are no people.
+def region_boxes(matte: Floats, size: tuple[int, int]) -> list[Floats]:
+    """Returns the box around each region of people in a matte, hxw; [] if there are no people.
 
-    The box is x0, y0, x1, y1 in pixels of an image of `size` (width, height).
+    The boxes are x0, y0, x1, y1 float32 in pixels of an image of `size` (width, height).
     """
     count, _, stats, _ = cv2.connectedComponentsWithStats((matte >= 0.5).astype(np.uint8))
     if count == 1:
-        return None
+        return []
     regions = stats[1:]
     regions = regions[regions[:, cv2.CC_STAT_AREA] >= REGION_AREA_MIN * regions[:, cv2.CC_STAT_AREA].max()]
-    left, top = regions[:, cv2.CC_STAT_LEFT], regions[:, cv2.CC_STAT_TOP]
-    right, bottom = left + regions[:, cv2.CC_STAT_WIDTH], top + regions[:, cv2.CC_STAT_HEIGHT]
-    start = np.array([left.min(), top.min()])
-    end = np.array([right.max(), bottom.max()])
+    start = regions[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
+    end = start + regions[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    to_pixels = np.array(size) / matte.shape[::-1]
+    return [*np.hstack([start * to_pixels, end * to_pixels]).astype(np.float32)]
+
+
+def padded_box(boxes: Sequence[Floats], size: tuple[int, int], margin: float) -> Box:
+    """Returns the box around all boxes, padded, within the image and of an aspect ratio of at most ASPECT_MAX.
+
+    boxes: at least one, x0, y0, x1, y1. size: of the image, in pixels (width, height).
+    """
+    corners = np.array(boxes, np.float64)
+    start, end = corners[:, :2].min(0), corners[:, 2:].max(0)
     pad = margin * (end - start)
-    side = matte.shape[0]
-    to_pixels = np.array(size) / side
-    x0, y0 = np.floor(np.clip(start - pad, 0, side) * to_pixels).astype(int)
-    x1, y1 = np.ceil(np.clip(end + pad, 0, side) * to_pixels).astype(int)
+    x0, y0 = np.floor(np.clip(start - pad, 0, size)).astype(int)
+    x1, y1 = np.ceil(np.clip(end + pad, 0, size)).astype(int)
     width, height = x1 - x0, y1 - y0
     x0, x1 = extended(int(x0), int(x1), math.ceil(height / ASPECT_MAX), size[0])
     y0, y1 = extended(int(y0), int(y1), math.ceil(width / ASPECT_MAX), size[1])
@@ -119,7 +128,14 @@ def extended(start: int, end: int, length_min: int, limit: int) -> tuple[int, in
     return start, start + length
 
 
-def _blend_weights(box: tuple[int, int, int, int], size: tuple[int, int]) -> Floats:
+def blend(matte: Floats, second: Floats, box: Box, share: float = 1.0) -> None:
+    """Moves the values of `matte` inside the box towards those of `second`, in place. share: how far, 0..1."""
+    x0, y0, x1, y1 = box
+    inside = matte[y0:y1, x0:x1]
+    inside += np.float32(share) * blend_weights(box, (matte.shape[1], matte.shape[0])) * (second - inside)
+
+
+def blend_weights(box: Box, size: tuple[int, int]) -> Floats:
     """Returns the weight of the second pass for each pixel of its box.
 
     It is 1 and falls towards the sides that do not lie on the image's border. So a person who reaches beyond the box

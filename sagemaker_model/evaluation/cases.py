@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sagemaker_model.data.records import InvalidData
+from sagemaker_model.evaluation.kinds import kind_of
 from sagemaker_model.imaging.pixels import Pixels
 
 
@@ -44,7 +45,8 @@ def read_dataset(
 ) -> Dataset:
     """Reads the cases of one split, in the manifest's order.
 
-    by: manifest column with the parts. parts: parts to read; empty for all. limit: maximum number of cases.
+    by: manifest column with the parts; without a column `part`, the parts are the kinds of the column `subject`.
+    parts: parts to read; empty for all. limit: maximum number of cases.
     Raises InvalidData for a missing or invalid manifest, an id that is duplicate or not a file name, a missing file,
     and a selection without cases.
     """
@@ -52,7 +54,7 @@ def read_dataset(
     rows = _read_manifest(path, by)
     cases: dict[str, Case] = {}
     for row in rows:
-        name, part = row["id"] or "", row.get(by) or ""
+        name, part = row["id"] or "", _part(row, by)
         if row["split"] != split or (parts and part not in parts):
             continue
         if name in cases or name in ("", ".", "..") or Path(name).name != name:
@@ -60,10 +62,17 @@ def read_dataset(
         cases[name] = Case(name, part, _image_path(folder / "images", name), folder / "masks" / f"{name}.png")
     if not cases:
         selection = f"split {split!r}" + (f" and part {' or '.join(map(repr, parts))}" if parts else "")
-        available = sorted({row["split"] + (f" ({row[by]})" if row.get(by) else "") for row in rows})
+        available = sorted({row["split"] + (f" ({_part(row, by)})" if _part(row, by) else "") for row in rows})
         raise InvalidData(f"{path} has no images of {selection}; it has: {', '.join(available)}.")
     selected = list(cases.values())[:limit]
     return Dataset(folder, split, by, selected, digest(selected))
+
+
+def _part(row: dict[str, str], by: str) -> str:
+    """Returns the part that a row of the manifest counts in."""
+    if by == "part" and "part" not in row and row.get("subject"):
+        return kind_of(row["subject"], row.get("mask_kind") or "")
+    return row.get(by) or ""
 
 
 def _read_manifest(path: Path, by: str) -> list[dict[str, str]]:

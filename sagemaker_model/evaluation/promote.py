@@ -2,7 +2,8 @@
 
 On the same images, a candidate must meet three conditions. Its mean IoU is higher. It has no more failures (IoU < 0.5):
 users notice failures, and a mean hides them. It has no more false positives on images without a subject: these images
-are few and not part of the mean. Each value alone can improve at the cost of the others.
+are few and not part of the mean. Each value alone can improve at the cost of the others. A candidate for several data
+sets, such as people and objects, must meet them on each.
 
 A detector must meet one condition: its mAP is not lower. mAP counts missed boxes, false ones and inexact ones together.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -36,15 +37,20 @@ class NotPromoted(MaskdropError):
     code, status = "not_promoted", 409
 
 
-def promote(new: Run, current: Run, record: Path, install: Callable[[], object], now: datetime) -> None:
-    """Installs a candidate that meets the conditions, and adds a line to the promotion record.
+def promote(runs: Sequence[tuple[Run, Run]], record: Path, install: Callable[[], object], now: datetime) -> None:
+    """Installs a candidate that meets the conditions on each data set, and adds a line for each to the record.
 
+    runs: of the candidate and of the current engine, for each data set; at least one.
     record: JSON Lines file, created if missing. install: installs the candidate atomically.
     Raises NotPromoted, InvalidData for runs on different data, and the errors of `install`; an error changes nothing.
     """
-    if reasons := rejection_reasons(new, current):
-        raise NotPromoted(f"{new.info.predictor} does not replace {current.info.predictor}: {'; '.join(reasons)}.")
-    _install(record, install, record_entry(new, current, now))
+    for new, current in runs:
+        if reasons := rejection_reasons(new, current):
+            place = f" on {Path(new.info.data).name}" if len(runs) > 1 else ""
+            raise NotPromoted(
+                f"{new.info.predictor} does not replace {current.info.predictor}{place}: {'; '.join(reasons)}."
+            )
+    _install(record, install, *(record_entry(new, current, now) for new, current in runs))
 
 
 def promote_detector(
@@ -67,13 +73,13 @@ def promote_detector(
     _install(record, install, entry)
 
 
-def _install(record: Path, install: Callable[[], object], entry: dict[str, Any]) -> None:
+def _install(record: Path, install: Callable[[], object], *entries: dict[str, Any]) -> None:
     """Installs and records. Raises NotPromoted if the record cannot be written, and the errors of `install`."""
     try:
         # Open the record first: a candidate whose promotion cannot be recorded is not installed.
         with record.open("a", encoding="utf-8") as lines:
             install()
-            lines.write(json.dumps(entry) + "\n")
+            lines.writelines(json.dumps(entry) + "\n" for entry in entries)
     except OSError as error:
         raise NotPromoted(f"{record} cannot be written ({error.strerror}).") from error
 

@@ -5,6 +5,7 @@
   calibrated on about fifty images like those to be processed. With int8 activations or dynamic quantisation MODNet is
   slower than in float32. On processors without VNNI, sums of uint8 by int8 can overflow: serve float32 there. For
   Portrait int8 is no faster (8 ms), and its mattes have an IoU of 0.91 with those of float32.
+- onnx of BiRefNet: with the operator DeformConv, for sides that are multiples of 32 (export/birefnet.py).
 - torchscript: for torch without this project's code, any size and batch.
 - tflite: TensorFlow Lite, for phones; one image of one size, channels last.
 """
@@ -31,13 +32,15 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.engines import modnet, portrait
+from sagemaker_model.engines import birefnet, modnet, portrait
 from sagemaker_model.engines.onnx_session import onnx_session
 from sagemaker_model.evaluation.metrics import iou
+from sagemaker_model.export import birefnet as deformable
 from sagemaker_model.export import litert
 from sagemaker_model.imaging.pixels import Pixels
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.nets import attention_unet
+from sagemaker_model.nets.birefnet import BiRefNet
 from sagemaker_model.nets.modnet import MODNet
 from sagemaker_model.nets.portrait import Portrait
 from sagemaker_model.training.settings import DETECTORS
@@ -76,19 +79,29 @@ class Network:
 
     build: creates the untrained network with the sizes of a state dict. load_state: reads its state dict from a file.
     prepare: its input 3xhxw for an image of any size, preprocessed as in its engine. side: input size in pixels for
-    formats of one size.
+    formats of one size. mark: follows the network's name in the names of exported files.
     """
 
     build: Callable[[State], nn.Module]
     load_state: Callable[[Path], State]
     prepare: Callable[[Pixels], Floats]
     side: int | None = None
+    mark: str = ""
 
 
 def _mask_rcnn(state: State) -> nn.Module:
     from sagemaker_model.nets.mask_rcnn import sized_for
 
     return sized_for(state)
+
+
+def _birefnet(name: str) -> Network:
+    return Network(
+        lambda _: birefnet.new_network(name),
+        lambda path: birefnet.load_state(name, path),
+        lambda rgb: birefnet.network_input(rgb, birefnet.VARIANTS[name]),
+        mark=birefnet.EXPORTED.removesuffix(".onnx"),
+    )
 
 
 NETWORKS = {
@@ -112,6 +125,7 @@ NETWORKS = {
     ),
     # Its side is part of its weights: it resizes images itself.
     "mask-rcnn": Network(_mask_rcnn, load_checkpoint, portrait.to_planes),
+    **{name: _birefnet(name) for name in birefnet.VARIANTS},
 }
 
 
@@ -160,8 +174,8 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
     Raises ExportFailed, NotInstalled, OSError.
     """
     network = _network(name)
-    if _accepts_one_image(net) and export_format.suffix != ".onnx":
-        raise ExportFailed(f"{name} is exported to ONNX (onnx) only: its operators are torchvision's.")
+    if (_accepts_one_image(net) or isinstance(net, BiRefNet)) and export_format.suffix != ".onnx":
+        raise ExportFailed(f"{name} is exported to ONNX (onnx) only: other formats lack its operators.")
     if export_format.fixed_size and network.side:
         images = [resized(rgb, (network.side, network.side)) for rgb in images]
     inputs = [network.prepare(rgb) for rgb in images]
@@ -169,7 +183,7 @@ def export(name: str, net: nn.Module, export_format: Format, folder: Path, image
     if not compared:
         raise ExportFailed("No images to compare the export with its network; pass at least one image.")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}{export_format.suffix}"
+    path = folder / f"{name}{network.mark}{export_format.suffix}"
     with tempfile.TemporaryDirectory(dir=folder) as scratch, one_thread():
         new = Path(scratch) / path.name  # some formats write intermediate files beside it
         export_format.write(net, new, calibration)
@@ -213,6 +227,9 @@ def to_onnx(net: nn.Module, path: Path) -> None:
     N is 1 for Mask R-CNN. Uses the TorchScript exporter: MODNet as exported by the newer one (dynamo=True) cannot be
     quantised.
     """
+    if isinstance(net, BiRefNet):
+        deformable.to_onnx(net, path, INPUT_NAME, OUTPUT_NAME)
+        return
     free = {2: "h", 3: "w"} if _accepts_one_image(net) else {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecated exporter, and of instance norms in eval mode

@@ -17,7 +17,9 @@ from numpy.lib import format as npy
 
 from maskdrop.errors import UnreadableImage, UnsupportedFormat
 from maskdrop.output import Output
-from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, with_alpha
+from sagemaker_model.imaging.encode import with_alpha
+from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels
 
 CONTENT_TYPE = "application/x-npy"
 """Content type that SageMaker's NumpySerializer and NumpyDeserializer use."""
@@ -64,8 +66,9 @@ def write_array(
     rgb: Pixels,
     alpha: Pixels,
     output: Output,
-    dpi: tuple[float, float] | None,  # noqa: ARG001 - same parameters as `pixels.encode`
+    dpi: tuple[float, float] | None,  # noqa: ARG001 - same parameters as `encode.encode`
     provenance: Mapping[str, str],  # noqa: ARG001
+    metadata: SourceMetadata = NO_METADATA,  # noqa: ARG001
 ) -> bytes:
     """Writes an .npy file: HxWx4 uint8 RGBA, or alpha alone, HxW uint8, if `output.channels` is "alpha".
 

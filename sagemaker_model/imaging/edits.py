@@ -11,7 +11,8 @@ from maskdrop.edit import EditorModel
 from maskdrop.errors import EditRefused, MaskEmpty, MaskFull
 from maskdrop.output import Output
 from sagemaker_model.imaging.composite import layer, over
-from sagemaker_model.imaging.pixels import DecodedImage, Pixels, encode
+from sagemaker_model.imaging.encode import encode
+from sagemaker_model.imaging.pixels import DecodedImage, Pixels
 from sagemaker_model.imaging.resize import resized
 
 

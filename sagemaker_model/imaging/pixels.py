@@ -1,37 +1,31 @@
-"""Decodes image files to upright sRGB pixels and encodes results.
+"""Decodes image files to upright sRGB pixels.
 
-Decoding:
-- The format is detected from the content.
-- EXIF orientation is applied once.
-- Colours are converted from the embedded profile to sRGB.
+- The format is detected from the content, and of AVIF, HEIC and TIFF the kind within it.
+- Orientation is applied once: EXIF's, and in AVIF and HEIC the rotation of the container alone.
+- Colours are converted to sRGB from the embedded profile, or from the colour space that the file names by numbers.
 - 16 bits a channel are reduced to 8 by keeping the upper byte.
-- The first frame of an animation or of a file with several pages is decoded.
+- The first frame of an animation or of a file with several pages is decoded, never a thumbnail.
+- Metadata that the pixels do not need is not read: damage to it does not reject the file.
 
-Encoding:
-- Alpha is straight; colours are 0 where alpha is 0, which makes files three times smaller.
-- The resolution (dpi) is kept. No metadata of the source is written, neither EXIF nor GPS.
-- JPEG has no alpha: the result is composited on white, or stored in a zip with its matte.
+`encode.py` writes the results.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
-import struct
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 import pi_heif
-from isal import isal_zlib
+from cv2.typing import MatLike
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from maskdrop.errors import (
     EmptyFile,
@@ -41,42 +35,26 @@ from maskdrop.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.output import Format, Output
-from sagemaker_model.imaging.composite import STRIP_ROWS, layer, over, resized_cutout
-from sagemaker_model.imaging.resize import resized
+from maskdrop.sniff import HEAD, image_type, unsupported_kind
+from sagemaker_model.imaging import budget
+from sagemaker_model.imaging.colour import icc_profile, to_srgb
+from sagemaker_model.imaging.composite import STRIP_ROWS
+from sagemaker_model.imaging.isobmff import read_heif
+from sagemaker_model.imaging.jpeg import COLOURS, decode_jpeg, unsupported_jpeg
+from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata
+from sagemaker_model.imaging.png import PngFile, read_png
+from sagemaker_model.imaging.tiff import BITS, ORIENTATION, read_samples, read_tiff
+
+try:
+    import pylibjxl
+except ImportError:  # no wheel for Linux on ARM
+    pylibjxl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
-"""Accepted formats. Pillow reads about forty; the others are old, slow to reject or able to open other files."""
-
-SIDE_MAX: dict[Format, int] = {"webp": 16383, "avif": 65536, "jpg": 65500, "zip": 65500}
-"""Largest side in pixels: of WebP by the format, of JPEG by libjpeg."""
-
-WEBP_QUALITY = 90
-"""Quality of the colours, 0 to 100; alpha is always lossless. Above 90 files grow fast without a visible gain.
-Method 2 writes a 12 MP cut-out in 0.3 to 1 s, as fast as method 0, and a third smaller."""
-
-JPEG_QUALITY = 92
-"""Quality, 0 to 100, without chroma subsampling: subsampled colours would bleed into the subject's edge."""
-
-AVIF_QUALITY = 90
-"""Quality, 0 to 100."""
-
-JPEG_DPI_MAX = 65535
-"""Largest resolution that a JPEG header can store, in pixels an inch."""
-
-HIDDEN_BLUR = 4.0
-"""Standard deviation of the blur that extends the subject's colours beyond its edge in a zip's color.jpg, in pixels of
-a quarter of the size. The colours reach 48 pixels; JPEG mixes blocks of 8."""
-
-PNG_LEVEL = 2
-"""ISA-L compression level, 0 to 3. At 12 MP level 0 saves 4 ms of 37 and makes files a quarter larger. Level 3 takes
-twice as long, and photos get larger, too."""
-
-INCHES_PER_METRE = 1 / 0.0254
+ACCEPTED = "JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, AVIF or JPEG XL"
 
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -113,6 +91,7 @@ class Limits:
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raises ResolutionTooHigh."""
+        budget.check_side(width, height)
         if width * height > self.max_pixels:
             raise ResolutionTooHigh(f"The image has {width} x {height} pixels. {self.resolution_message}")
 
@@ -128,47 +107,233 @@ class DecodedImage:
     rgb: HxWx3 uint8, sRGB; white where the source is fully transparent, so that engines get no invisible colours.
     alpha: HxW uint8, the source's alpha; None if it is opaque.
     dpi: pixels an inch along x and y; None if the source has no resolution.
+    metadata: the source's EXIF, XMP and IPTC, of which a result can keep a part.
     """
 
     rgb: Pixels
     alpha: Pixels | None = None
     dpi: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    metadata: SourceMetadata = NO_METADATA
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An image as its file stores it.
+
+    colours: HxW grey or HxWx3 sRGB uint8 that need no conversion; or a Pillow image in mode L, RGB or CMYK.
+    alpha: mode L. profile: an ICC profile. orientation: EXIF's, 1 to 8, that is still to be applied.
+    dpi, metadata: as in DecodedImage, but dpi along the stored axes.
+    """
+
+    colours: Image.Image | Pixels
+    alpha: Image.Image | None = None
+    profile: bytes | None = None
+    orientation: int = 1
+    dpi: tuple[float, float] | None = None
+    metadata: SourceMetadata = NO_METADATA
+    warnings: tuple[str, ...] = ()
 
 
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """Decodes the first frame of an image file.
 
-    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat or UnreadableImage.
+    Raises EmptyFile, FileTooLarge, ResolutionTooHigh, DecodingLimit, UnsupportedFormat or UnreadableImage.
     """
     limits.check_bytes(len(data))
-    _register_heif()
+    kind = image_type(data[:HEAD])
+    if kind is None:
+        name = unsupported_kind(data[:HEAD])
+        raise UnsupportedFormat(f"The file is {name or 'not an image in an accepted format'}; send {ACCEPTED}.")
+    budget.check(data, limits.max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            limits.check_pixels(*opened.size)
-            if opened.format == "PNG":
-                _check_png(data)
-            frames = getattr(opened, "n_frames", 1)  # not in Pillow's types
-            if opened.format == "HEIF" and frames > 1:
-                _check_frame(opened, frames - 1, limits)
-            opened.load()
-            return _upright(opened)
+        return _upright(READERS[kind](data, limits))
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        if kind == "image/jpeg" and (unsupported := unsupported_jpeg(data)):
+            raise unsupported from error
         raise UnsupportedFormat(
-            "The file is not an image in an accepted format; send JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC or AVIF."
+            f"The header of the file ({kind}) is damaged or of a kind that is not supported; send {ACCEPTED}."
         ) from error
     except Image.DecompressionBombError as error:
         raise ResolutionTooHigh(limits.resolution_message) from error
-    except Exception as error:  # damaged files make Pillow raise OSError, ValueError, TypeError, SyntaxError and others
+    except Exception as error:  # of damaged files: OSError, ValueError, TypeError, SyntaxError and others
+        if kind == "image/jpeg" and (unsupported := unsupported_jpeg(data)):
+            raise unsupported from error
         raise UnreadableImage("The file is damaged or truncated and cannot be decoded; upload it again.") from error
 
 
-def _check_png(data: bytes) -> None:
-    """Verifies the checksums, which decoding ignores. `verify` consumes Pillow's image, so the file is opened again."""
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as reopened:
-        reopened.verify()
+def _open(data: bytes, form: str, limits: Limits) -> Image.Image:
+    """Opens a file with Pillow, in one format, and checks its size."""
+    opened = Image.open(io.BytesIO(data), formats=(form,))
+    limits.check_pixels(*opened.size)
+    return opened
+
+
+def _jpeg(data: bytes, limits: Limits) -> Stored:
+    with _open(data, "JPEG", limits) as opened:
+        stored = _described(opened, opened.info.get("icc_profile"))
+        if opened.mode not in COLOURS:
+            opened.load()
+            return replace(stored, colours=_without_alpha(opened))
+        is_result = opened.mode == "RGB" and not stored.profile
+        buffer = allocate((opened.height, opened.width, 3)) if is_result else None
+        pixels, warnings = decode_jpeg(data, opened.mode, buffer)
+    if stored.profile or opened.mode == "CMYK":
+        return replace(stored, colours=as_image(pixels, opened.mode), warnings=warnings)
+    return replace(stored, colours=pixels, warnings=warnings)
+
+
+def _png(data: bytes, limits: Limits) -> Stored:
+    png = read_png(data)
+    with _open(png.data, "PNG", limits) as opened:
+        opened.info |= {"exif": png.exif} if png.exif else {"xmp": png.xmp} if png.xmp else {}
+        if png.depth == 16 and png.space:
+            return replace(_described(opened, png.profile, png.warnings), **_sixteen_bits(png, opened))
+        opened.load()
+        return _loaded(opened, png.profile, png.warnings)
+
+
+def _sixteen_bits(png: PngFile, opened: Image.Image) -> dict[str, Any]:
+    """Colours, alpha and profile of a 16-bit PNG that is not in sRGB, by OpenCV: Pillow reads the upper byte only."""
+    samples: Any = cv2.imdecode(np.frombuffer(png.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != opened.size[::-1] or not png.space:
+        raise UnreadableImage("The PNG file is damaged and cannot be decoded; upload it again.")
+    alpha = None
+    if samples.ndim == 3 and samples.shape[2] == 4:
+        alpha = Image.fromarray((samples[..., 3] >> 8).astype(np.uint8))
+    elif "transparency" in opened.info:
+        alpha = opened.convert("RGBA").getchannel("A")
+    signal, space = png.space.to_8_bit(samples if samples.ndim == 2 else samples[..., 2::-1])
+    return {"colours": as_image(np.ascontiguousarray(signal)), "alpha": alpha, "profile": icc_profile(space)}
+
+
+def _tiff(data: bytes, limits: Limits) -> Stored:
+    tiff = read_tiff(data)
+    limits.check_pixels(*tiff.directory.size)
+    if tiff.by_samples:
+        colours, alpha = read_samples(tiff)
+        return Stored(colours, alpha, tiff.profile, tiff.orientation, tiff.dpi)
+    try:
+        opening = _open(tiff.data, "TIFF", limits)
+    except UnidentifiedImageError as error:
+        raise UnsupportedFormat(
+            f"The TIFF file has {tiff.layout}, which is not supported; save it as grey, RGB or CMYK of 8 or 16 bits."
+        ) from error
+    with opening as opened:
+        opened.load()  # Pillow applies the orientation of the directory
+        twelve = tiff.directory.value(BITS) == 12
+        pixels = Image.fromarray((np.asarray(opened) << 4).astype(np.uint16)) if twelve else opened
+        stored = _loaded(pixels, opened.info.get("icc_profile") or tiff.profile)
+        metadata = replace(stored.metadata, exif=_tiff_exif(opened))
+    turned = ORIENTATION in tiff.directory.tags
+    dpi = tiff.dpi if not turned or tiff.orientation < 5 or tiff.dpi is None else tiff.dpi[::-1]
+    return replace(stored, orientation=1 if turned else tiff.orientation, dpi=dpi, metadata=metadata)
+
+
+def _tiff_exif(opened: Image.Image) -> bytes:
+    """The tags of a TIFF file as EXIF; b"" if they are damaged."""
+    try:
+        return opened.getexif().tobytes()
+    except Exception as error:  # noqa: BLE001 - damaged tags raise any exception; the image is usable without them
+        log.info("EXIF ignored: %s", error)
+        return b""
+
+
+def _bmp(data: bytes, limits: Limits) -> Stored:
+    compression = int.from_bytes(data[30:34], "little")
+    if compression in BMP_COMPRESSIONS:
+        raise UnsupportedFormat(
+            f"The BMP file has {BMP_COMPRESSIONS[compression]} compression, which is not supported; send {ACCEPTED}."
+        )
+    if compression == BITFIELDS_WITH_ALPHA and data[14:18] == b"\x28\0\0\0":  # the same bytes as a header of 56
+        data = data[:14] + b"\x38" + data[15:30] + b"\3" + data[31:]
+    with _open(data, "BMP", limits) as opened:
+        opened.load()
+        stored = _loaded(opened, opened.info.get("icc_profile"))
+    if stored.alpha and stored.alpha.getextrema() == (0, 0):
+        return replace(stored, alpha=None)
+    return stored
+
+
+def _heif(data: bytes, limits: Limits) -> Stored:
+    """AVIF by Pillow and HEIC by libheif, by the codec of the primary image."""
+    described = read_heif(data)
+    codec = described.codec or ("AVIF" if image_type(data[:HEAD]) == "image/avif" else "HEIF")
+    if codec not in BRANDS:
+        raise UnsupportedFormat(f"The HEIF file holds {codec}, which is not supported; send {ACCEPTED}.")
+    if data[8:12] not in BRANDS[codec] or not described.sequence:
+        data = data[:8] + BRANDS[codec][0] + data[12:]
+    _register_heif()
+    with _open(data, codec, limits) as opened:
+        frames = getattr(opened, "n_frames", 1)  # not in Pillow's types
+        if codec == "HEIF" and frames > 1:
+            _check_frame(opened, frames - 1, limits)
+        opened.load()
+        opened.info.pop("xmp", None)  # the container alone rotates
+        profile = opened.info.get("icc_profile")
+        if profile or not described.space:
+            return _loaded(opened, profile)
+        return _loaded(opened, icc_profile(described.space), described.space.warnings)
+
+
+def _jxl(data: bytes, limits: Limits) -> Stored:
+    """JPEG XL. libjxl applies the orientation."""
+    if pylibjxl is None:
+        raise UnsupportedFormat("This machine does not read JPEG XL: pylibjxl is not installed. Send a JPEG or PNG.")
+    header = pylibjxl.probe(data)
+    limits.check_pixels(header["width"], header["height"])
+    budget.check_side(header["width"], header["height"])
+    pixels, described = pylibjxl.decode(data, metadata=True)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    alpha = None
+    if header["has_alpha"] and pixels.shape[2] in (2, 4):
+        alpha = Image.fromarray(np.ascontiguousarray(pixels[..., -1]))
+        pixels = pixels[..., :-1]
+    grey = pixels.shape[2] == 1
+    colours = np.ascontiguousarray(pixels[..., 0] if grey else pixels[..., :3])
+    return Stored(
+        as_image(colours),
+        alpha,
+        described.get("icc"),
+        metadata=SourceMetadata(described.get("exif", b""), described.get("xmp", b"")),
+    )
+
+
+def _other(form: str) -> Callable[[bytes, Limits], Stored]:
+    def read(data: bytes, limits: Limits) -> Stored:
+        with _open(data, form, limits) as opened:
+            opened.load()
+            return _loaded(opened, opened.info.get("icc_profile"))
+
+    return read
+
+
+READERS: dict[str, Callable[[bytes, Limits], Stored]] = {
+    "image/jpeg": _jpeg,
+    "image/png": _png,
+    "image/webp": _other("WEBP"),
+    "image/tiff": _tiff,
+    "image/gif": _other("GIF"),
+    "image/bmp": _bmp,
+    "image/heic": _heif,
+    "image/avif": _heif,
+    "image/jxl": _jxl,
+}
+"""The decoder of each content type that `maskdrop.sniff` detects."""
+
+BMP_COMPRESSIONS = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+"""Names of compressions of BMP that are not decoded. They are meant for printers."""
+
+BITFIELDS_WITH_ALPHA = 6
+"""Compression of a BMP of Windows CE: four masks follow the header of 40 bytes. Pillow reads them in longer headers."""
+
+BRANDS = {
+    "AVIF": (b"avif", b"avis", b"mif1", b"msf1"),
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
+}
+"""Major brands that the plugin of each codec opens. Others are replaced by the first."""
 
 
 def _check_frame(opened: Image.Image, number: int, limits: Limits) -> None:
@@ -185,31 +350,83 @@ def _register_heif() -> None:
     pi_heif.register_heif_opener()
 
 
-def _upright(opened: Image.Image) -> DecodedImage:
-    """Applies the orientation and the colour profile."""
-    warnings: list[str] = []
-    transpose = _TRANSPOSES.get(_orientation(opened))
+def _described(opened: Image.Image, profile: bytes | None, warnings: Iterable[str] = ()) -> Stored:
+    """What the header of an open file says, without its pixels."""
+    return Stored(opened, None, profile, _orientation(opened), _dpi(opened), _metadata(opened), tuple(warnings))
+
+
+def _metadata(opened: Image.Image) -> SourceMetadata:
+    info = opened.info
+    xmp, photoshop = info.get("xmp", b""), info.get("photoshop")
+    return SourceMetadata(
+        info.get("exif") or b"",
+        xmp if isinstance(xmp, bytes) else b"",
+        photoshop.get(_IPTC, b"") if isinstance(photoshop, dict) else b"",
+    )
+
+
+_IPTC = 0x0404
+"""Photoshop's resource with the records of IPTC-IIM, in a JPEG."""
+
+
+def _loaded(opened: Image.Image, profile: bytes | None, warnings: Iterable[str] = ()) -> Stored:
+    """The pixels of a loaded image with its header."""
     alpha = opened.convert("RGBA").getchannel("A") if opened.has_transparency_data else None
-    colours = _srgb(_without_alpha(opened), opened.info.get("icc_profile"), warnings)
-    if transpose is not None:
-        colours = colours.transpose(transpose)
-        alpha = alpha and alpha.transpose(transpose)
-    rgb = _to_array(colours)
+    return replace(_described(opened, profile, warnings), colours=_without_alpha(opened), alpha=alpha)
+
+
+def _upright(stored: Stored) -> DecodedImage:
+    """Applies the colour profile and the orientation."""
+    warnings = list(stored.warnings)
+    transpose = _TRANSPOSES.get(stored.orientation)
+    alpha = stored.alpha
+    if isinstance(stored.colours, Image.Image):
+        colours = to_srgb(stored.colours, stored.profile, warnings)
+        rgb = _to_array(colours if transpose is None else colours.transpose(transpose))
+    else:
+        grey = stored.colours.ndim == 2
+        rgb = np.asarray(cv2.cvtColor(stored.colours, cv2.COLOR_GRAY2RGB), np.uint8) if grey else stored.colours
+        if transpose is not None:
+            rgb = np.asarray(_TURNS[stored.orientation](rgb), np.uint8)
+    if alpha is not None and transpose is not None:
+        alpha = alpha.transpose(transpose)
     transparency = None if alpha is None else np.array(alpha)
     if transparency is not None:
         rgb[transparency == 0] = 255
         if transparency.min() == 255:
             transparency = None
-    return DecodedImage(rgb, transparency, _dpi(opened, swapped=_orientation(opened) in (5, 6, 7, 8)), tuple(warnings))
+    dpi = stored.dpi if stored.orientation < 5 or stored.dpi is None else stored.dpi[::-1]
+    return DecodedImage(rgb, transparency, dpi, tuple(warnings), stored.metadata)
+
+
+_TURNS: dict[int, Callable[[Pixels], MatLike]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.flip(pixels, -1),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""_TRANSPOSES for arrays, by OpenCV: NumPy takes ten times as long."""
 
 
 def _orientation(opened: Image.Image) -> int:
     """The EXIF orientation, 1 to 8. The decoders of HEIF and TIFF rotate the image themselves and report 1."""
     try:
-        return int(opened.getexif().get(_EXIF_ORIENTATION, 1))
+        value = int(opened.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception as error:  # noqa: BLE001 - damaged EXIF raises any exception; the image is usable without it
         log.info("EXIF ignored: %s", error)
         return 1
+    return value if value in _TRANSPOSES else 1
+
+
+def as_image(pixels: Image.Image | Pixels, mode: str = "") -> Image.Image:
+    """A Pillow image of HxW (L), HxWx3 (RGB) or HxWx4 (CMYK) uint8."""
+    if isinstance(pixels, Image.Image):
+        return pixels
+    mode = mode or ("L" if pixels.ndim == 2 else "RGB")
+    return Image.frombuffer(mode, (pixels.shape[1], pixels.shape[0]), pixels, "raw", mode, 0, 1)
 
 
 def _without_alpha(opened: Image.Image) -> Image.Image:
@@ -223,25 +440,9 @@ def _without_alpha(opened: Image.Image) -> Image.Image:
     return opened.convert("L" if opened.mode in ("1", "LA", "La") else "RGB")
 
 
-def _srgb(image: Image.Image, profile: bytes | None, warnings: list[str]) -> Image.Image:
-    """Converts the colours from the embedded ICC profile to sRGB; adds a `profile_ignored` warning if it is damaged."""
-    if profile:
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            log.info("colour profile ignored: %s", error)
-            warnings.append("profile_ignored: the colour profile is damaged; the colours were read as sRGB.")
-        else:
-            if converted is not None:
-                return converted
-    return image if image.mode == "RGB" else image.convert("RGB")  # converting RGB copies it: 12 MP, 20 ms, 48 MB
+def allocate(shape: tuple[int, ...]) -> Pixels:
+    """Returns a new array for decoded pixels; a decoder process replaces the function (serving/decoding.py)."""
+    return np.empty(shape, np.uint8)
 
 
 def _to_array(image: Image.Image) -> Pixels:
@@ -250,13 +451,13 @@ def _to_array(image: Image.Image) -> Pixels:
     np.array(image) takes four times as long and holds the image in memory three times.
     """
     width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
+    pixels = allocate((height, width, 3))
     for top in range(0, height, STRIP_ROWS):
         pixels[top : top + STRIP_ROWS] = np.asarray(image.crop((0, top, width, min(top + STRIP_ROWS, height))))
     return pixels
 
 
-def _dpi(opened: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
+def _dpi(opened: Image.Image) -> tuple[float, float] | None:
     """The resolution along x and y in pixels an inch; None if it is missing or not in 1..100,000."""
     try:
         x, y = (float(v) for v in opened.info["dpi"])
@@ -264,171 +465,4 @@ def _dpi(opened: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
         return None
     if not all(math.isfinite(v) and 1 <= v <= 100_000 for v in (x, y)):
         return None
-    return (y, x) if swapped else (x, y)
-
-
-def encode(
-    rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, provenance: Mapping[str, str]
-) -> bytes:
-    """Encodes a result in the format of `output`.
-
-    rgb: HxWx3 uint8 sRGB, the subject's own colours. alpha: HxW uint8. With `output.channels` "alpha" the file is the
-    matte in 8-bit grey, else straight-alpha RGBA. A JPEG is composited on white; a zip holds color.jpg and alpha.png.
-    dpi is written to PNG and JPEG: WebP has no field for it outside EXIF.
-
-    Raises ResolutionTooHigh if a side is too long for the format.
-    """
-    side_max = SIDE_MAX.get(output.format, math.inf)
-    if max(alpha.shape) > side_max:
-        raise ResolutionTooHigh(
-            f"The result has {max(alpha.shape)} pixels on its longer side; {output.format.upper()} allows at most "
-            f"{side_max}. Use PNG for this image."
-        )
-    text = json.dumps(provenance, separators=(",", ":"), sort_keys=True)
-    return ENCODERS[output.format](rgb, alpha, output, dpi, text)
-
-
-def _png(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
-    """Encodes a PNG (W3C, third edition) of 8-bit grey or RGBA with ISA-L's deflate.
-
-    A 12 MP cut-out takes 50 ms; Pillow's encoder takes 1.8 s, and OpenCV's takes 170 ms for a file a fifth to a half
-    larger. A matte alone is 10 % larger than OpenCV's.
-    """
-    height, width = alpha.shape
-    grey = output.channels == "alpha"
-    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0 if grey else 6, 0, 0, 0))]
-    if not grey:
-        chunks.append(_chunk(b"sRGB", b"\x01"))  # relative colorimetric
-    if dpi is not None:
-        x, y = (round(v * INCHES_PER_METRE) for v in dpi)
-        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
-    chunks.append(_chunk(b"iTXt", b"maskdrop\0\0\0\0\0" + text.encode()))
-    deflate, body = isal_zlib.compressobj(PNG_LEVEL), []
-    above = np.zeros(width if grey else 4 * width, np.uint8)
-    for top in range(0, height, STRIP_ROWS):
-        strip = alpha[top : top + STRIP_ROWS]
-        pixels = strip if grey else with_alpha(rgb[top : top + STRIP_ROWS], strip, cv2.COLOR_RGB2RGBA)
-        rows = pixels.reshape(strip.shape[0], -1)
-        body.append(deflate.compress(_filtered(rows, above)))
-        above = rows[-1]
-    chunks += _chunk(b"IDAT", b"".join((*body, deflate.flush()))), _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def _filtered(rows: Pixels, above: Pixels) -> Pixels:
-    """Applies PNG's filter "up" to rows HxN of bytes: Hx(1+N), the filter's number, then each row minus the one above.
-
-    Files of cut-outs are 5 to 17 percent smaller than with "sub" and 3 to 12 percent smaller than with "average".
-    """
-    filtered = np.empty((rows.shape[0], 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = 2
-    np.subtract(rows[0], above, out=filtered[0, 1:])
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    return filtered
-
-
-def with_alpha(rgb: Pixels, alpha: Pixels, order: int) -> Pixels:
-    """Joins colours and alpha to HxWx4 uint8; all channels are 0 where alpha is 0.
-
-    order: OpenCV's conversion code from RGB to four channels.
-    """
-    pixels = cv2.cvtColor(rgb, order)
-    pixels[..., 3] = alpha
-    masked = cv2.copyTo(pixels, alpha).reshape(pixels.shape)  # 30 times faster than pixels[alpha == 0] = 0
-    return np.asarray(masked, np.uint8)
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    checksum = isal_zlib.crc32(body, isal_zlib.crc32(name))
-    return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum)))
-
-
-def _webp(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:
-    buffer = io.BytesIO()
-    if output.channels == "alpha":
-        grey = Image.fromarray(alpha).convert("RGB")
-        grey.save(buffer, "WEBP", lossless=True, quality=50, method=1, xmp=_xmp(text))
-    else:
-        rgba = with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA)
-        Image.fromarray(rgba).save(
-            buffer,
-            "WEBP",
-            quality=WEBP_QUALITY,
-            alpha_quality=100,
-            method=2,
-            icc_profile=_srgb_profile(),
-            xmp=_xmp(text),
-        )
-    return buffer.getvalue()
-
-
-def _jpg(rgb: Pixels, alpha: Pixels, output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
-    if output.channels == "alpha":
-        return _jpeg(alpha, dpi, text)
-    if alpha.min() < 255:
-        white = np.broadcast_to(np.uint8(255), rgb.shape)
-        rgb, _ = over(rgb, alpha, layer(white, white[..., 0]))
-    return _jpeg(rgb, dpi, text)
-
-
-def _zip(rgb: Pixels, alpha: Pixels, _output: Output, dpi: tuple[float, float] | None, text: str) -> bytes:
-    """A zip of color.jpg and alpha.png, as remove.bg's clients expect.
-
-    Where alpha is 0, color.jpg holds the blurred colours of the nearby subject. JPEG would smear a hard edge into the
-    subject, and the image's background must not be visible.
-    """
-    quarter = max(1, alpha.shape[1] // 4), max(1, alpha.shape[0] // 4)
-    nearby, _ = resized_cutout(rgb, alpha, quarter, blur=HIDDEN_BLUR)
-    colours = resized(nearby, (alpha.shape[1], alpha.shape[0]))
-    cv2.copyTo(rgb, alpha, colours)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as opened:  # stored: both are compressed already; dated 1980: reproducible
-        opened.writestr(zipfile.ZipInfo("color.jpg"), _jpeg(colours, dpi, text))
-        opened.writestr(zipfile.ZipInfo("alpha.png"), _png(rgb, alpha, Output(channels="alpha"), dpi, text))
-    return buffer.getvalue()
-
-
-def _jpeg(pixels: Pixels, dpi: tuple[float, float] | None, text: str) -> bytes:
-    """Encodes a JPEG of HxWx3 RGB or HxW grey, both uint8."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"xmp": _xmp(text)}
-    if pixels.ndim == 3:
-        options |= {"icc_profile": _srgb_profile(), "subsampling": 0}
-    if dpi is not None and max(dpi) <= JPEG_DPI_MAX:
-        options["dpi"] = dpi
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, **options)
-    return buffer.getvalue()
-
-
-def _avif(rgb: Pixels, alpha: Pixels, output: Output, _dpi: tuple[float, float] | None, text: str) -> bytes:
-    buffer = io.BytesIO()
-    if output.channels == "alpha":
-        image = Image.fromarray(alpha).convert("RGB")
-    else:
-        image = Image.fromarray(with_alpha(rgb, alpha, cv2.COLOR_RGB2RGBA))
-    image.save(buffer, "AVIF", quality=AVIF_QUALITY, speed=8, xmp=_xmp(text))
-    return buffer.getvalue()
-
-
-ENCODERS: dict[Format, Callable[[Pixels, Pixels, Output, tuple[float, float] | None, str], bytes]] = {
-    "png": _png,
-    "webp": _webp,
-    "avif": _avif,
-    "jpg": _jpg,
-    "zip": _zip,
-}
-"""Returns the bytes of a file from rgb, alpha, output, dpi and the provenance as JSON."""
-
-
-def _xmp(text: str) -> bytes:
-    """An XMP packet with the provenance as xmp:CreatorTool."""
-    return (
-        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/">'
-        f"<xmp:CreatorTool>{text}</xmp:CreatorTool></rdf:Description></rdf:RDF></x:xmpmeta>"
-    ).encode()
-
-
-@lru_cache(maxsize=1)
-def _srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return x, y

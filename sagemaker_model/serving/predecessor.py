@@ -11,6 +11,7 @@ import numpy as np
 
 from maskdrop.output import Output
 from maskdrop.predecessor import MASK
+from sagemaker_model.imaging.metadata import NO_METADATA, SourceMetadata
 from sagemaker_model.imaging.pixels import Pixels
 
 
@@ -20,6 +21,7 @@ def write_mask(  # its signature is that of an ImageWriter
     output: Output,  # noqa: ARG001
     dpi: tuple[float, float] | None,  # noqa: ARG001
     provenance: Mapping[str, str],  # noqa: ARG001
+    metadata: SourceMetadata = NO_METADATA,  # noqa: ARG001
 ) -> bytes:
     """Encodes a mask as RGB PNG, black on the object: an `ImageWriter`. The file has no metadata."""
     rgb_mask = np.repeat((255 - alpha)[..., None], 3, axis=2)

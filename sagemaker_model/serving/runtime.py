@@ -1,6 +1,7 @@
 """Processes images: from a request or an item of a bundle, through S3, threads and engines, to the result.
 
-One process. As many threads as there are cores process pixels; separate threads read and write S3.
+One process. As many threads as there are cores process pixels; separate threads read and write S3. Files are decoded in
+processes of their own (decoding.py).
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ from sagemaker_model.engines.base import BatchedEngine, Engine, Prepared
 from sagemaker_model.engines.sam import Sam
 from sagemaker_model.engines.verification import SWITCHED_OFF, Comparison, EngineUnavailable
 from sagemaker_model.engines.vitmatte import Refiner
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.installed import Installed
 from sagemaker_model.serving.batcher import Batcher
 from sagemaker_model.serving.bundle import ResultWriter, mark_started, read_source, write_overflow
+from sagemaker_model.serving.decoding import Decoders
 from sagemaker_model.serving.metrics import Metrics
 from sagemaker_model.serving.storage import Storage
 from sagemaker_model.serving.workers import Workers
@@ -80,7 +82,10 @@ class Runtime:
         self._settings = settings
         self._installed = Installed(engines, {"labels": Labels(), **(detectors or {})}, refiner=refiner)
         self._storage = storage
-        self._workers = Workers(settings.workers, settings.deadline_s)
+        self._workers = Workers(settings.workers, settings.deadline_s, lendable=settings.workers)
+        self._decoders = Decoders(
+            settings.workers, settings.decode_s, settings.decode_bytes, settings.limits, self._workers.lend
+        )
         self._in_flight = asyncio.Semaphore(in_flight_max(settings.workers))
         self._io = ThreadPoolExecutor(in_flight_max(settings.workers), thread_name_prefix="s3")
         self.metrics = Metrics(settings.device)
@@ -125,6 +130,7 @@ class Runtime:
 
     def close(self) -> None:
         self._workers.close()
+        self._decoders.close()
         self._batcher.close()
         self._io.shutdown(wait=False, cancel_futures=True)
 
@@ -142,24 +148,29 @@ class Runtime:
         self,
         data: bytes,
         options: Options,
-        read: ImageReader = decode,
+        read: ImageReader | None = None,
         write: ImageWriter = encode,
         editor: EditorModel | None = None,
     ) -> Cutout:
-        """Processes one image. editor: whose limits apply to the images of an edit.
+        """Processes one image. read: None for a file, which a decoder process reads. editor: whose limits apply to the
+        images of an edit.
 
         Raises what `detect_objects`, `decode_image`, `with_targets` and `render` raise, UnknownEngine and
         DeadlineExceeded. On the CPU one worker runs all steps. For a GPU, one worker prepares the image and another
         renders the results; in between the image shares a batch.
         """
         limits, run, installed = self._settings.limits, self._workers.run, self._installed
+        read_file = self._decoders.decode
+        read = read or read_file
         options = installed.resolved(options)
         name = options.engine
         detects = catalog.engine(name).returns == "boxes"
         engine = None if detects else installed.engine(name)  # an unknown engine is an error before S3 is read
         background = await self._background(options)
         if engine is None or not self._on_gpu(engine):
-            return await run(partial(installed.process, data, options, limits, read, write, background, editor))
+            return await run(
+                partial(installed.process, data, options, limits, read, write, background, editor, read_file)
+            )
 
         def prepare() -> tuple[CutoutRequest, Prepared | None]:
             check_refinement(options, installed.refiner)
@@ -172,7 +183,7 @@ class Runtime:
                 lambda prompts: engine.finish(output, decoded.image.rgb, prompts),
                 lambda size: engine.everything(output, size),  # type: ignore[attr-defined]
             )
-            return render(decoded, segmenter, engine, limits, write, background, editor, installed.refiner)
+            return render(decoded, segmenter, engine, limits, write, background, editor, installed.refiner, read_file)
 
         decoded, prepared = await run(prepare)
         with decoded.timings.stage("batch"):
@@ -258,7 +269,9 @@ class Runtime:
                 raise
             alpha = segmented.edit.alpha
         generated = [await stored(candidate_key(item.id, one.number)) for one in item.candidates]
-        return await self._workers.run(partial(self._installed.compose, data, item.options, alpha, generated, limits))
+        return await self._workers.run(
+            partial(self._installed.compose, data, item.options, alpha, generated, limits, self._decoders.decode)
+        )
 
     def _on_gpu(self, engine: Engine) -> TypeGuard[BatchedEngine]:
         return self._settings.device == "cuda" and isinstance(engine, BatchedEngine)

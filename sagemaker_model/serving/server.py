@@ -38,7 +38,7 @@ from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
 from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging import arrays
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.serving import predecessor
 from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime, known_error
@@ -83,7 +83,7 @@ class ModelServer:
         if media_type == arrays.CONTENT_TYPE:
             return await self._process_image(request, arrays.bytes_max(self._settings.limits), arrays.read_array)
         if media_type.startswith("image/") or media_type == "application/octet-stream":
-            return await self._process_image(request, self._settings.max_bytes, decode)
+            return await self._process_image(request, self._settings.max_bytes, None)
         raise UnsupportedFormat(
             f"The Content-Type {media_type!r} is not supported: send a bundle as application/json, an image as image/* "
             f"or application/octet-stream, or its pixels as {arrays.CONTENT_TYPE}."
@@ -91,7 +91,7 @@ class ModelServer:
 
     # One image
 
-    async def _process_image(self, request: Request, bytes_max: int, read: ImageReader) -> Response:
+    async def _process_image(self, request: Request, bytes_max: int, read: ImageReader | None) -> Response:
         """Responds to one image of at most `bytes_max` bytes with its result."""
         size = _content_length(request, bytes_max)
         invocation = Invocation.from_header(request.headers.get(CUSTOM_ATTRIBUTES, ""))

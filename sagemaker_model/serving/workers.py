@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from maskdrop.errors import DeadlineExceeded, QueueFull
@@ -16,29 +18,51 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Place:
+    """The place of one call. lent: it was given to another call. returned: the call has ended."""
+
+    lent: bool = False
+    returned: bool = False
+
+
 class Workers:
-    """A pool of `count` threads with a deadline for each call.
+    """A pool of `count` threads with a deadline for each call. Must be created inside the running event loop.
 
     Calls wait for a free thread outside the pool, so the deadline runs from the moment a thread starts the call. A
     thread cannot be stopped: one that exceeds the deadline counts as `stuck` until it returns. A stuck thread takes no
     other calls, and meanwhile the server is not ready.
+
+    A call that waits for another process may `lend` its place: another starts, in one of `lendable` further threads.
     """
 
-    def __init__(self, count: int, deadline_s: float) -> None:
+    def __init__(self, count: int, deadline_s: float, lendable: int = 0) -> None:
         self.count = count
         self.stuck = 0
         self._deadline_s = deadline_s
+        self._lent, self._lendable = 0, lendable
         self._free = asyncio.Semaphore(count)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="pixels")
+        self._loop = asyncio.get_running_loop()
+        self._here = threading.local()
+        self._pool = ThreadPoolExecutor(count + lendable, thread_name_prefix="pixels")
 
     async def run(self, call: Callable[[], T]) -> T:
         """Runs `call` in a thread; returns its result or raises its error. Raises DeadlineExceeded."""
         await self._acquire_thread()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
-        late = False
+        place, late = _Place(), False
+
+        def placed() -> T:
+            self._here.place = place
+            return call()
+
+        future = asyncio.get_running_loop().run_in_executor(self._pool, placed)
 
         def release(_: asyncio.Future[T]) -> None:
-            self._free.release()
+            if place.lent:
+                self._lent -= 1
+            else:
+                self._free.release()
+            place.returned = True
             if late:
                 self.stuck -= 1
                 log.warning("a stuck worker finished; %d stuck", self.stuck)
@@ -53,6 +77,16 @@ class Workers:
             self.stuck += 1
             log.error("a worker is stuck; %d of %d", self.stuck, self.count)
             raise DeadlineExceeded(f"The image took longer than {self._deadline_s:g} s: try a smaller image.") from None
+
+    def lend(self) -> None:
+        """Frees the place of the call that runs in this thread, unless `lendable` places are lent already."""
+        self._loop.call_soon_threadsafe(self._lend, self._here.place)
+
+    def _lend(self, place: _Place) -> None:
+        if self._lent < self._lendable and not (place.lent or place.returned):
+            place.lent = True
+            self._lent += 1
+            self._free.release()
 
     async def _acquire_thread(self) -> None:
         """Waits for a free thread. Raises DeadlineExceeded if all threads are stuck."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sagemaker_model.weights.files import is_safetensors
 from sagemaker_model.weights.store import InvalidWeights
 
 State = dict[str, Tensor]
@@ -125,6 +126,29 @@ def modnet_state(state: Mapping[str, Tensor]) -> State:
     return plain
 
 
+def birefnet_state(state: Mapping[str, Tensor], *, old_tiles: bool) -> State:
+    """Converts a published BiRefNet's state dict to the names and the order of tiles of `nets.birefnet.BiRefNet`.
+
+    Published files have any chain of "module." and "_orig_mod." before each name: they were saved from DataParallel and
+    compiled networks. old_tiles: the file was trained with the code before November 2024, which stacks the tiles of the
+    image as column, row, colour; now the order is colour, row, column. The file itself does not name its order: both
+    have the same names and shapes. Raises MismatchedWeights for indices that would read outside of their table.
+    """
+    plain = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in state.items()}
+    for name, index in plain.items():
+        if name.endswith(".relative_position_index"):
+            table = plain.get(f"{name.removesuffix('index')}bias_table")
+            if table is not None and not (0 <= int(index.min()) <= int(index.max()) < len(table)):
+                raise MismatchedWeights(f"The checkpoint's {name} has rows outside of its table: the file is damaged.")
+    if old_tiles:
+        for name, grid in ((f"decoder.ipt_blk{number}.conv1.weight", 2**number) for number in (2, 3, 4, 5)):
+            weight = plain.get(name)
+            if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 * grid**2:
+                by_tile = weight.reshape(len(weight), grid, grid, 3, *weight.shape[2:])
+                plain[name] = by_tile.permute(0, 3, 2, 1, 4, 5).flatten(1, 3).contiguous()
+    return plain
+
+
 def mask_rcnn_state(state: Mapping[str, Tensor]) -> State:
     """Converts torchvision's published Mask R-CNN weights (2019) to the names of its layers since version 0.13.
 
@@ -142,11 +166,12 @@ def mask_rcnn_state(state: Mapping[str, Tensor]) -> State:
 def _content(path: Path) -> Any:
     """The unpickled content of the file."""
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):  # not by suffix: an imported file has the suffix that its engine reads
             import safetensors.torch
 
             return safetensors.torch.load(path.read_bytes())
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # not the path, whose suffix would choose the reader
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NotWeights(
             f"{path} contains objects other than weights; they were not unpickled. Use a checkpoint of tensors only."

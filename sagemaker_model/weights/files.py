@@ -31,3 +31,9 @@ def atomic_write(path: Path, *, concurrent: bool = False, sync: bool = True) -> 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as those of safetensors do: eight bytes, then JSON. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"

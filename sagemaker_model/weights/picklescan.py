@@ -110,8 +110,11 @@ def _rejection_by_torch(path: Path) -> str | None:
     import torch
 
     try:
-        # Memory-mapped: the tensors' bytes are not read.
-        torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if path.suffix == ".safetensors":  # torch would choose its reader by the suffix
+            with path.open("rb") as file:
+                torch.load(file, map_location="cpu", weights_only=True)
+        else:  # memory-mapped: the tensors' bytes are not read
+            torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # noqa: BLE001 - a damaged file can raise any exception
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"is rejected by torch.load(weights_only=True) ({first})"

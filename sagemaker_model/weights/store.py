@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from maskdrop.errors import MaskdropError
 from sagemaker_model.weights.download import DownloadFailed, Progress, discard, download, ignore_progress
-from sagemaker_model.weights.files import atomic_write
+from sagemaker_model.weights.files import atomic_write, is_safetensors
 from sagemaker_model.weights.npm import Npm
 from sagemaker_model.weights.picklescan import CHECKPOINTS, rejection_reason
 
@@ -256,11 +256,17 @@ def _install(file: Path, weights: Weights, folder: Path, *, own: bool = False) -
         _compare(file, found, weights.sha256, weights)
     elif published and (md5 := digest(file, "md5")) != weights.md5:
         raise InvalidWeights(f"{file} has the MD5 {md5}, not {weights.md5}: {_instructions(weights)}.")
-    elif not published and Path(weights.file).suffix in CHECKPOINTS and (reason := rejection_reason(file)):
+    elif not published and _is_pickle(file, weights) and (reason := rejection_reason(file)):
         raise InvalidWeights(f"The file for {weights.name} {reason}.")
     entry = manifest_entry(weights, found, file.stat().st_size, published=published or found == weights.sha256)
     _pin(folder, weights, entry if pinned else None)
     file.replace(folder / weights.file)  # atomic
+
+
+def _is_pickle(file: Path, weights: Weights) -> bool:
+    """Whether torch may unpickle the file: also one that is imported in place of a .safetensors file."""
+    suffix = Path(weights.file).suffix
+    return suffix in CHECKPOINTS or (suffix == ".safetensors" and not is_safetensors(file))
 
 
 def _is_installed(weights: Weights, folder: Path) -> bool:

@@ -35,8 +35,9 @@ from maskdrop.prompt import Prompts
 from sagemaker_model.cutout import cut_out, subject_of
 from sagemaker_model.engines.base import Alpha, Engine
 from sagemaker_model.engines.u2netp import U2Netp
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.pixels import decode, encode
+from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine

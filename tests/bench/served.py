@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from local.config import ROOT
 from local.model_server import ALLOCATOR
 from maskdrop.wire import CUSTOM_ATTRIBUTES
 from sagemaker_model.imaging import arrays
 from sagemaker_model.imaging.pixels import Pixels
-from tests.bench.measure import peak_mb
+from tests.bench.measure import peak_mb, tree_cpu_s
 from tests.ports import free_ports
 
 START_S = 300
@@ -121,12 +120,11 @@ class Server:
 
     @property
     def _cpu_s(self) -> float:
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
+        return tree_cpu_s(self.process.pid)
 
     @property
     def peak_mb(self) -> float:
-        """Peak memory in megabytes since the start or `reset_peak` of its process."""
+        """Peak memory in megabytes since the start or `reset_peak` of its process, without the decoder processes."""
         return peak_mb(self.process.pid)
 
     @property

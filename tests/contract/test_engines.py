@@ -1,7 +1,8 @@
 """The conformance test of the engines: every engine of the catalogue must pass it.
 
 Engines without weights in .local/weights run with random weights if torch and transformers are installed: MODNet in its
-published size, SAM 1 and SAM 2.1 as small networks. The models of engines/onnx_models.py always run as small networks.
+published size, SAM 1 and SAM 2.1 as small networks. Of the models of engines/onnx_models.py, rows of one class, two run
+as small networks; its own tests run each.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from maskdrop.catalog import ENGINES, PROMPTED_ENGINE
 from maskdrop.prompt import Prompt, Prompts
 from sagemaker_model.cutout import FULL_SIZE_ALPHA
 from sagemaker_model.engines.base import Alpha, Engine, load
+from sagemaker_model.engines.birefnet import EXPORTED, VARIANTS
 from sagemaker_model.engines.onnx_models import MODELS
 from sagemaker_model.engines.sam import Sam, Sam2
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
-from tests.unit.sagemaker_model.engines.small_onnx import install
+from tests.unit.sagemaker_model.engines.small_onnx import install, network
 
 SHAPES = [(1, 1), (1, 2), (3000, 1), (1, 3000), (20, 30000), (30000, 20), (7, 5), (480, 640), (1200, 900)]
 
-every_engine = pytest.mark.parametrize("name", [name for name, row in ENGINES.items() if row.returns == "alpha"])
+SMALL = ("u2net", "birefnet-general-lite")
+"""Models that run as small networks: probabilities at 320 pixels and logits at 1024."""
+
+OF_ANY_SIZE = "birefnet-dynamic"
+"""The variant of BiRefNet that stands for those whose checkpoints only torch runs."""
+
+SAME_CLASS = {*MODELS, *VARIANTS} - {*SMALL, OF_ANY_SIZE}
+
+every_engine = pytest.mark.parametrize(
+    "name", [name for name, row in ENGINES.items() if row.returns == "alpha" and name not in SAME_CLASS]
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +45,10 @@ def all_engines(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFac
     """Returns the engines of the weights folder, the ONNX models as small networks, and with torch and transformers the
     others with random weights."""
     small = tmp_path_factory.mktemp("small_networks")
-    for name in MODELS:
+    for name in SMALL:
         install(name, small)
-    engines = engines | load((ENGINES[name] for name in MODELS), "cpu", small, non_commercial=True)
+    (small / f"{OF_ANY_SIZE}{EXPORTED}").write_bytes(network(None, batch="n", output="matte"))
+    engines = engines | load((ENGINES[name] for name in (*SMALL, OF_ANY_SIZE)), "cpu", small)
     if not (find_spec("torch") and find_spec("transformers")):
         return engines
     folder = tmp_path_factory.mktemp("random_weights")

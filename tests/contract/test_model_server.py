@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from maskdrop.wire import CUSTOM_ATTRIBUTES
+from tests import bombs
 
 REPOSITORY = Path(__file__).parents[2]
 START_S = 60
@@ -142,6 +143,26 @@ def test_invalid_arrays_are_rejected_and_the_server_keeps_running(server: Server
         response = server.http.post("/invocations", content=npy(good), headers=headers)
         assert np.load(io.BytesIO(response.content)).shape == (*good.shape[:2], 4)
     assert server.http.get("/ping").status_code == 200
+
+
+def test_decoding_bombs_are_refused_or_decoded_while_other_images_are_processed(weights_dir: Path) -> None:
+    server = Server(weights_dir, MODEL_WORKERS="2", MODEL_DECODE_S="1")
+    server.wait()
+
+    def refusal(name: str) -> str:
+        response = server.send(bombs.BOMBS[name]())
+        return "" if response.status_code == 200 else response.json()["error"]["code"]
+
+    with ThreadPoolExecutor(2) as pool:
+        sent = {name: pool.submit(refusal, name) for name in bombs.BOMBS}
+        while not all(one.done() for one in sent.values()):
+            assert server.send(SMALL).status_code == 200
+    codes = {name: one.result() for name, one in sent.items()}
+    assert {*codes.values()} <= {"", "decoding_limit", "resolution_too_high", "unreadable_picture"}
+    cheap = {"frames", "surplus_rows", "inflated_profile", "inflated_texts"}  # their expensive part is not decoded
+    assert {name for name, code in codes.items() if not code} <= cheap | {"interlaced"}
+    assert server.http.get("/ping").status_code == 200
+    server.stop()
 
 
 def test_the_server_does_not_start_with_damaged_weights(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ from sagemaker_model.evaluation.detection import DetectionScores
 from sagemaker_model.evaluation.detection_run import FIGURES
 from sagemaker_model.evaluation.metrics import Scores
 from sagemaker_model.evaluation.summary import Result, tables
-from sagemaker_model.imaging.pixels import ENCODERS, SIDE_MAX
+from sagemaker_model.imaging.encode import ENCODERS, SIDE_MAX
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings
 from sagemaker_model.weights.store import known

@@ -304,7 +304,7 @@ def test_the_commands_of_the_rembg_documentation_return_a_cutout(
 
 def test_the_parameters_of_rembg_are_applied(running: Running, key: str, file: Path) -> None:
     url, header = f"{running.stack.api_url}/api/remove", f"X-Api-Key: {key}"
-    sent = ("-H", header, "-F", f"file=@{file}", "-F", "model=u2net", "-F", "a=true", "-F", "ae=10")
+    sent = ("-H", header, "-F", f"file=@{file}", "-F", "model=selfie", "-F", "a=true", "-F", "ae=10")
     _, matte = curl(*sent, "-F", "om=true", url)
     _, painted = curl(*sent, f"{url}?bgc=0,0,255,255")
     assert Image.open(io.BytesIO(matte)).mode == "L"

@@ -17,9 +17,10 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from lambdas.http.cutouts import check_size, decoded
 from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of, text_of
 from maskdrop.background import BackgroundImage, Colour
-from maskdrop.catalog import engine
+from maskdrop.catalog import SubjectKind
 from maskdrop.errors import (
     BlockedUrl,
+    DecodingLimit,
     EmptyFile,
     FailedDownload,
     HostUnavailable,
@@ -48,7 +49,8 @@ SOURCES = ("image_file", "image_file_b64", "image_url")
 BACKGROUNDS = ("bg_color", "bg_image_url", "bg_image_file")
 FILES = ("image_file", "bg_image_file")
 BOOLEANS = ("true", "false")
-TYPES = ("person", "product", "car")
+TYPES = ("person", "product", "animal", "car", "transportation", "graphics")
+"""Values of `type` that X-Type repeats where the subject is no person."""
 
 PARAMETERS: dict[str, str] = {
     "size": "size",
@@ -94,6 +96,7 @@ CODES: dict[type[MaskdropError], str] = {
     HostUnavailable: "failed_image_download",
     EmptyFile: "failed_to_read_image",
     UnreadableImage: "failed_to_read_image",
+    DecodingLimit: "failed_to_read_image",
     UnsupportedFormat: "invalid_file_type",
     InvalidBackground: "failed_bg_download",
 }
@@ -217,11 +220,20 @@ def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str
     headers: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
     headers["X-Max-Width"], headers["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
-        default = "person" if engine(facts.engine).subject == "people" else "other"
-        headers["X-Type"] = fields["type"] if fields.get("type") in TYPES else default
+        headers["X-Type"] = type_of(facts.subject.kind, fields.get("type", ""))
     headers |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
     headers |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
     return {name: str(value) for name, value in headers.items()}
+
+
+def type_of(kind: SubjectKind, requested: str) -> str:
+    """Returns the value of X-Type: "person" for a person, else the requested type of a thing, else "other".
+
+    A person is reported for every requested type, and the type "person" only for one that was found or not looked for.
+    """
+    if kind == "person" or (kind == "unknown" and requested == "person"):
+        return "person"
+    return requested if requested in TYPES and requested != "person" else "other"
 
 
 def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from sagemaker_model.data.records import BadRecord, read_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jxl")
 
 SPLIT = re.compile(r"(?:.*[-_])?(train|val|test)(?:idation)?\d*(?:[-_].*)?", re.IGNORECASE)
 """File names that state a split: train, instances_val2017, validation-annotations-bbox."""

@@ -12,8 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from cli import evaluate as evaluation
 from cli.app import app
 from local.config import ROOT
+from sagemaker_model.engines.grabcut import GrabCut
+from sagemaker_model.evaluation import speed
 from sagemaker_model.weights.store import digest, named, verify
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 from tests.unit.sagemaker_model.evaluation.conftest import data  # noqa: F401 - a fixture
@@ -187,3 +190,38 @@ def test_an_engine_is_promoted_over_another_or_rejected(
     result = run("promote", "selfie", "--over", "grabcut", *words)
     assert result.exit_code == 0, result.output
     assert "selfie replaces grabcut" in result.output
+
+
+def test_the_commands_use_the_device_of_the_servers_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "choose_device", lambda requested, **_: requested)
+    monkeypatch.delenv("MODEL_DEVICE", raising=False)
+    assert evaluation.device_and_threads(1)[0] == "auto"
+    monkeypatch.setenv("MODEL_DEVICE", "cpu")
+    assert evaluation.device_and_threads(1)[0] == "cpu"
+
+
+def test_several_data_sets_give_one_table_with_the_time_of_an_image(
+    run: Run,
+    data: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(speed, "milliseconds", lambda *words: 1000.0 * words[3])
+    words = ("--engine", "grabcut", "--data", f"{data}:val", "--data", f"{data}:train", "--out", tmp_path / "out")
+    result = run("evaluate", *words)
+    assert result.exit_code == 0, result.output
+    rows = [line.strip("| \n").split(" | ") for line in (tmp_path / "out" / "table.md").read_text().splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["grabcut", "data", part] for part in ("all", "far", "near", "no_person", "all")
+    ]
+    assert rows[0][-2:] == ["1000", "12000"]
+    assert (tmp_path / "out" / "grabcut" / "data-train" / "run.json").exists()
+    monkeypatch.setattr(GrabCut, "predict", None)
+    assert run("evaluate", *words, "--reuse").exit_code == 0
+
+
+def test_only_an_engine_that_measures_its_mattes_is_calibrated(run: Run, data: Path) -> None:  # noqa: F811
+    result = run("evaluate", "--engine", "grabcut", "--data", data, "--calibrate")
+    assert result.exit_code == 1
+    assert "The score of the engine grabcut is not calibrated." in result.output
+    assert run("evaluate", "--predictions", data / "masks", "--data", data, "--calibrate").exit_code == 1

@@ -234,6 +234,8 @@ def test_a_background_is_a_colour_or_a_file_of_this_machine(run: Run, two_people
         (("mask", "--prompt", "{"), "--prompt must be JSON"),
         (("mask", "--prompt", "{}", "--label", "face"), "--prompt replaces the other flags"),
         (("mask", "--engine", "modnet"), "The engine modnet cannot be loaded"),
+        (("mask", "--engine", "isnet-general-use"), "maskdrop models pull isnet-general-use"),
+        (("mask", "--engine", "bria-rmbg"), "MODEL_NON_COMMERCIAL=1"),
         (("mask", "--engine", "nobody"), "nobody"),
         (("mask", "--output", "format"), "FIELD=VALUE"),
         (("mask", "--instances", "each"), '"instances" can be "each" only'),

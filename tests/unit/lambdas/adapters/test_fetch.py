@@ -333,6 +333,26 @@ def test_an_invalid_response_raises_its_error(network: Network, response: bytes,
     assert network.server.sent < 20_000_000  # of 131 MB; includes what the kernel buffers
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"II+\0\x08\0\0\0" + bytes(100), "image/tiff"),
+        (b"MM\0+\0\x08\0\0" + bytes(100), "image/tiff"),
+        (b"\xff\x0a" + bytes(100), "image/jxl"),
+        (b"\0\0\0\x14ftypmiaf\0\0\0\0avif" + bytes(100), "image/avif"),
+    ],
+)
+def test_the_content_type_comes_from_the_body(network: Network, body: bytes, content_type: str) -> None:
+    network.server.script["/a.png"] = ok(body, "Content-Type: text/plain")
+    assert network.web().fetch("http://photos.example.com/a.png").content_type == content_type
+
+
+def test_the_message_names_the_kind_of_a_file_that_is_not_an_image(network: Network) -> None:
+    network.server.script["/a.png"] = ok(b"%PDF-1.7" + bytes(100), "Content-Type: image/png")
+    with pytest.raises(UnsupportedFormat, match="a PDF document"):
+        network.web().fetch("http://photos.example.com/a.png")
+
+
 def test_a_chunked_body_is_decoded(network: Network) -> None:
     network.server.script["/chunked"] = chunked(("10", IMAGE[:16]), (f"{len(IMAGE) - 16:x}", IMAGE[16:]), ("0", b""))
     assert network.web().fetch("http://photos.example.com/chunked").body == IMAGE

@@ -8,7 +8,9 @@ import pytest
 from lambdas.http.dialects.removebg import CODES, FIELD_CODES, PARAMETERS, PATHS
 from maskdrop.access import OPEN_PATHS, usage_of
 from maskdrop.background import BackgroundImage
+from maskdrop.catalog import SubjectKind
 from maskdrop.errors import (
+    DecodingLimit,
     EndpointStarting,
     EndpointUnavailable,
     InvalidBackground,
@@ -122,18 +124,27 @@ def test_the_response_has_the_headers_of_remove_bg() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "expected"),
+    ("kind", "fields", "expected"),
     [
-        ({"type": "product"}, "product"),
-        ({"type": "no\r\nsuch type"}, "person"),
-        ({"type_level": "none"}, None),
-        ({"type_level": "2"}, "person"),
+        ("person", {}, "person"),
+        ("person", {"type": "product"}, "person"),
+        ("person", {"type": "no\r\nsuch type"}, "person"),
+        ("person", {"type_level": "2"}, "person"),
+        ("person", {"type_level": "none"}, None),
+        ("thing", {}, "other"),
+        ("thing", {"type": "animal"}, "animal"),
+        ("thing", {"type": "person"}, "other"),
+        ("unknown", {}, "other"),
+        ("unknown", {"type": "person"}, "person"),
+        ("unknown", {"type": "car"}, "car"),
     ],
 )
-def test_x_type_is_the_requested_type_and_type_level_none_omits_it(
-    fields: dict[str, str | bytes], expected: str | None
+def test_x_type_is_the_kind_of_the_subject_and_of_a_thing_the_requested_type(
+    kind: SubjectKind, fields: dict[str, str | bytes], expected: str | None
 ) -> None:
-    assert post(World(), {"image_file": PHOTO, **fields}).headers.get("x-type") == expected
+    world = World()
+    world.interactive.kind = kind
+    assert post(world, {"image_file": PHOTO, **fields}).headers.get("x-type") == expected
 
 
 @pytest.mark.parametrize(
@@ -242,6 +253,7 @@ def test_a_body_that_is_neither_a_form_nor_an_object_returns_400(body: bytes, co
     ("error", "status", "code"),
     [
         (UnreadableImage, 400, "failed_to_read_image"),
+        (DecodingLimit, 400, "failed_to_read_image"),
         (UnsupportedFormat, 400, "invalid_file_type"),
         (ResolutionTooHigh, 400, "resolution_too_high"),
         (RegionOutside, 400, "roi_exceeds_bounds"),

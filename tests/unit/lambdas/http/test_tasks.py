@@ -110,8 +110,8 @@ def test_a_prompt_selects_the_engine_where_the_preset_has_the_default_engine(pre
 
 def test_the_engine_of_a_preset_is_kept_where_it_is_not_the_default() -> None:
     world = World()
-    post(world, "/v1/masks", preset="object", prompt={"label": "cup"})
-    assert requested_options(world).engine == "grabcut"
+    post(world, "/v1/masks", preset="object")
+    assert requested_options(world).engine == "u2netp"
     post(world, "/v1/masks", preset="object", prompt={"label": "cup"}, engine="prompted")
     assert requested_options(world).engine == "prompted"
     response = post(world, "/v1/masks", preset="object", prompt={"points": [[1, 2]]})

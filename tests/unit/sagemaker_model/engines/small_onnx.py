@@ -22,25 +22,28 @@ BRIGHT = (4.0, 4.0, 4.0)
 
 
 def network(
-    side: int,
+    side: int | None,
     weights: Sequence[float] = BRIGHT,
     *,
     batch: int | str = 1,
     sigmoid: bool = True,
     dtype: type[np.floating] = np.float32,
+    output: str = "map",
 ) -> bytes:
-    """Returns the file. batch: images of an input, or a name for any number. sigmoid: whether it ends with one."""
+    """Returns the file. side: of its input, None for any. batch: images of an input, or a name for any number.
+    sigmoid: whether it ends with one. output: name of its output."""
+    sides: tuple[int | str, int | str] = ("h", "w") if side is None else (side, side)
     kind = FLOAT if dtype is np.float32 else FLOAT16
     kernel = np.array(weights, dtype).reshape(1, 3, 1, 1)
     dims = b"".join(_number(1, size) for size in kernel.shape)
-    nodes = [_node("Conv", ["image", "kernel"], "sum" if sigmoid else "map")]
-    nodes += [_node("Sigmoid", ["sum"], "map")] if sigmoid else []
+    nodes = [_node("Conv", ["image", "kernel"], "sum" if sigmoid else output)]
+    nodes += [_node("Sigmoid", ["sum"], output)] if sigmoid else []
     graph = [
         *(_part(1, node) for node in nodes),
         _part(2, b"small"),
         _part(5, dims + _number(2, kind) + _part(8, b"kernel") + _part(9, kernel.tobytes())),
-        _part(11, _declared("image", kind, (batch, 3, side, side))),
-        _part(12, _declared("map", kind, (batch, 1, side, side))),
+        _part(11, _declared("image", kind, (batch, 3, *sides))),
+        _part(12, _declared(output, kind, (batch, 1, *sides))),
     ]
     return _number(1, 8) + _part(7, b"".join(graph)) + _part(8, _number(2, 13))
 

@@ -29,7 +29,7 @@ class Promoter:
         self.installed = 0
 
     def __call__(self, new: Run, current: Run) -> None:
-        promote(new, current, self.record, self._install, NOW)
+        promote([(new, current)], self.record, self._install, NOW)
 
     def _install(self) -> None:
         self.installed += 1
@@ -129,7 +129,7 @@ def test_a_failed_installation_is_not_recorded(data: Path, tmp_path: Path) -> No
 
     record = tmp_path / "promotions.jsonl"
     with pytest.raises(InvalidWeights):
-        promote(evaluate_run(data, DiscEngine()), evaluate_run(data, DiscEngine(shifted(2))), record, fail, NOW)
+        promote([(evaluate_run(data, DiscEngine()), evaluate_run(data, DiscEngine(shifted(2))))], record, fail, NOW)
     assert record.read_text() == ""
 
 
@@ -139,3 +139,13 @@ def test_weights_for_matches_engine_and_file_suffix() -> None:
         weights_for(catalog.ENGINES["selfie"], Path("better.onnx"))
     with pytest.raises(InvalidWeights, match=r"sam_vit_b_01ec64\.pth"):
         weights_for(catalog.ENGINES["sam"], Path("better.pth"))
+
+
+def test_a_candidate_for_several_data_sets_must_be_better_on_each(data: Path, promoter: Promoter) -> None:
+    good, fair, bad = (evaluate_run(data, DiscEngine(shifted(by)), f"by {by}") for by in (0, 2, 4))
+    with pytest.raises(NotPromoted, match="does not replace by 2 on data: its mean IoU is"):
+        promote([(good, fair), (bad, fair)], promoter.record, promoter._install, NOW)
+    assert (promoter.installed, promoter.entries()) == (0, [])
+    promote([(good, fair), (good, bad)], promoter.record, promoter._install, NOW)
+    assert promoter.installed == 1
+    assert [entry["replaced"]["name"] for entry in promoter.entries()] == ["by 2", "by 4"]

@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 from cli.app import app  # noqa: E402
+from sagemaker_model.engines.birefnet import VARIANTS  # noqa: E402
 from sagemaker_model.export import formats as export  # noqa: E402
 from sagemaker_model.imaging.pixels import Pixels  # noqa: E402
 from sagemaker_model.nets.attention_unet import AttentionUNet  # noqa: E402
@@ -24,7 +25,8 @@ from tests.unit.sagemaker_model.nets import published_modnet  # noqa: E402
 ROOT = Path(__file__).parents[4]
 TFLITE_PYTHON = ROOT / ".venv-tflite" / "bin" / "python"
 FORMATS = export.formats(TFLITE_PYTHON)
-NETWORKS = [name for name in export.NETWORKS if name != "mask-rcnn"]  # tested with its training
+NETWORKS = [name for name in export.NETWORKS if name != "mask-rcnn" and name not in VARIANTS]
+"""Mask R-CNN is tested with its training, BiRefNet with its engine."""
 
 needs_litert = pytest.mark.skipif(not TFLITE_PYTHON.exists(), reason="needs the environment of `make tflite`")
 

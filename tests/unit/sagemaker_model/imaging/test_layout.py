@@ -12,9 +12,10 @@ from maskdrop.background import Blur
 from maskdrop.output import PIXELS_MAX, Output
 from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging import composite
+from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
 from sagemaker_model.imaging.layout import Layout, lay_out, plan, visible_box
-from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode, encode
+from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode
 from tests.unit.maskdrop.test_output import OUTPUTS
 
 RED, GREEN, BLUE = (250, 10, 20), (0, 255, 0), (10, 20, 250)

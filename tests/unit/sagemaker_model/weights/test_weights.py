@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from maskdrop.catalog import DEFAULT_ENGINE, SEGMENTS
+from sagemaker_model.engines.auto import Auto
 from sagemaker_model.weights import store
 from sagemaker_model.weights.download import DownloadFailed
 from sagemaker_model.weights.npm import REGISTRY, Npm, registry
@@ -96,11 +96,11 @@ def test_the_files_of_sam_have_their_official_names() -> None:
     assert named("sam2-base_plus").file == "sam2.1_hiera_base_plus.pt"
 
 
-@pytest.mark.parametrize("engine", {DEFAULT_ENGINE[task] for task in SEGMENTS})
-def test_the_weights_of_a_default_engine_are_bundled(engine: str) -> None:
-    weights = named(engine)
-    assert weights.engine == engine
-    assert weights.bundled
+def test_the_weights_that_the_default_engine_needs_are_bundled(tmp_path: Path) -> None:
+    auto = Auto()
+    auto.setup("cpu", tmp_path)
+    assert auto.weights_sha256 == named("portrait").sha256
+    assert named("portrait").bundled
 
 
 def test_an_unknown_name_raises_an_error_with_the_known_names() -> None:
