@@ -186,7 +186,13 @@ def promote(
     new: Annotated[str, typer.Argument(help="Weights file, or engine.", show_default=False)],
     data: Data,
     engine: Annotated[str, typer.Option(help="Engine that the weights file is for.")] = "portrait",
-    over: Annotated[str, typer.Option(help="Installed engine to compare with.")] = catalog.DEFAULT_ENGINE["cutout"],
+    over: Annotated[
+        str | None,
+        typer.Option(
+            help="Installed engine to compare with.",
+            show_default=f"--engine; {catalog.DEFAULT_ENGINE['cutout']} where NEW is an engine",
+        ),
+    ] = None,
     split: Split = "val",
     record: Annotated[
         Path, typer.Option(help="File that records promotions.", show_default="docs/promotions.jsonl")
@@ -197,6 +203,7 @@ def promote(
     """Install weights if they are better than the current engine, and record the promotion. Exits 1 if they are not."""
     with print_errors(), tempfile.TemporaryDirectory() as scratch:
         file = None if new in catalog.ENGINES else Path(new)
+        over = over or (engine if file else catalog.DEFAULT_ENGINE["cutout"])
         row, current = catalog.engine(engine if file else new), catalog.engine(over)
         name = file.name if file else new
         candidate = (

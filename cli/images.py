@@ -17,6 +17,7 @@ from cli.options import (
     BoxFlag,
     ChangeFlag,
     ConfidenceFlag,
+    DetectorFlag,
     EngineFlag,
     IgnoreFlag,
     InstancesFlag,
@@ -160,7 +161,7 @@ def detect(
     min_confidence: ConfidenceFlag = None,
     ignore: IgnoreFlag = None,
     prompt: PromptFlag = None,
-    engine: EngineFlag = None,
+    engine: DetectorFlag = None,
     out: Annotated[
         Path | None, typer.Option(file_okay=False, help="Folder for the detections as JSON files (default: none).")
     ] = None,
@@ -319,6 +320,9 @@ def _process(
         for record in records:
             for warning in record["warnings"]:
                 console.print(f"[yellow]{escape(record['photo'])}[/yellow] {escape(warning)}", soft_wrap=True)
+            if (subject := record.get("subject")) and subject["needs_review"]:
+                review = f"needs review: score {subject['score']:.2f}"
+                console.print(f"[yellow]{escape(record['photo'])}[/yellow] {review}", soft_wrap=True)
     if any(record["error"] for record in records):
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskdrop.catalog import ENGINES, Task
+from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PROMPTED_ENGINE, Task
 from maskdrop.edit import Change
 from maskdrop.errors import InvalidOptions, InvalidPrompt
 from maskdrop.options import Instances, Options, Refine
@@ -55,17 +55,37 @@ InstancesFlag = Annotated[
 ]
 RefineFlag = Annotated[
     Refine | None,
-    typer.Option("--refine", help="How alpha gets the size of the image.", show_default="guided"),
+    typer.Option(
+        "--refine",
+        help="Refinement of the edges: guided filter, or vitmatte where its weights are installed.",
+        show_default="guided",
+    ),
 ]
 ReviewFlag = Annotated[
     float | None,
     typer.Option(
-        "--review-below", min=0, max=1, help="A result with a lower score needs a review.", show_default="calibrated"
+        "--review-below",
+        min=0,
+        max=1,
+        help="Lowest subject.score of a result that needs no review.",
+        show_default="calibrated for auto, 0 for other engines",
     ),
 ]
 EngineFlag = Annotated[
     str | None,
-    typer.Option("--engine", help=f"Engine: {', '.join(ENGINES)}.", show_default="that of the task and the prompts"),
+    typer.Option(
+        "--engine",
+        help=f"Engine: {', '.join(name for name, row in ENGINES.items() if row.returns == 'alpha')}.",
+        show_default=f"{DEFAULT_ENGINE['cutout']}; {PROMPTED_ENGINE} with a prompt",
+    ),
+]
+DetectorFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help=f"Detector: {', '.join(name for name, row in ENGINES.items() if row.returns == 'boxes')}.",
+        show_default=DEFAULT_ENGINE["detect"],
+    ),
 ]
 OutputFlag = Annotated[
     list[str] | None,

@@ -73,7 +73,10 @@ class Options:
         prompts: Prompts = values["prompts"]
         chosen: Engine = values.get("engine") or default_engine(task, prompted=bool(prompts))
         if task not in chosen.tasks:
-            raise OptionsConflict(f"The engine {chosen.name!r} does not support the task {task!r}.")
+            raise OptionsConflict(
+                f"The engine {chosen.name!r} does not support the task {task!r}, only {', '.join(chosen.tasks)}. "
+                f'Without "engine", {default_engine(task, prompted=bool(prompts)).name} is used.'
+            )
         for kind in get_args(PromptKind):
             if kind not in chosen.prompts and any(_has(prompt, kind) for prompt in prompts):
                 raise InvalidPrompt(

@@ -1,5 +1,6 @@
-// Runs @imgly/background-removal-node for `tests.bench.peers`. Argument: PHOTO. For each line of standard input, a number
-// of images, prints the seconds. Writes the last result next to the photo as imgly.png.
+// Runs @imgly/background-removal-node for `tests.bench.peers`, in the folder of node_modules. Argument: PHOTO.
+// For each line of standard input, a number of images, prints the seconds. Writes the last result next to the photo as
+// imgly.png.
 
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";

@@ -48,7 +48,7 @@ THREADS = os.cpu_count() or 1
 IMAGES, ROUNDS = 4, 5
 """Images in each round, and rounds; the result is the median of the rounds."""
 
-FOLDER = ROOT / ".local" / "peers"
+FOLDER, IMGLY_FOLDER = ROOT / ".local" / "peers", ROOT / ".local" / "imgly"
 
 IMGLY = {
     "private": True,
@@ -155,9 +155,15 @@ def alternate(
     command: Sequence[str | Path], mine: Callable[[int], tuple[float, bytes]], images: int, rounds: int
 ) -> Measured:
     """Runs a worker and Maskdrop in turns. The first round is the warm-up."""
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(FOLDER / "numba")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_CACHE_DIR": str(FOLDER / "numba"),
+        "U2NET_HOME": str(LocalConfig.from_env(os.environ).weights),  # rembg opens no file elsewhere
+    }
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as other:  # noqa: S603
+    # The npm package looks for its files in node_modules of the current folder.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=IMGLY_FOLDER) as other:  # noqa: S603
         assert other.stdin
         assert other.stdout
         pairs, result = [], b""
@@ -182,7 +188,7 @@ def imgly() -> Path:
 
     Returns the worker that runs it.
     """
-    folder, worker = ROOT / ".local" / "imgly", Path(__file__).with_name("imgly_worker.mjs")
+    folder, worker = IMGLY_FOLDER, Path(__file__).with_name("imgly_worker.mjs")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text(json.dumps(IMGLY))
     shutil.copy(worker, folder)

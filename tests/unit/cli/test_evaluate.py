@@ -174,7 +174,7 @@ def test_weights_that_are_not_better_are_rejected_with_their_scores(
     run: Run, person: Path, tmp_path: Path, candidate: Path, installed_weights: Path
 ) -> None:
     record = tmp_path / "promotions.jsonl"
-    result = run("promote", candidate, "--engine", "selfie", "--over", "selfie", "--data", person, "--record", record)
+    result = run("promote", candidate, "--engine", "selfie", "--data", person, "--record", record)
     assert result.exit_code == 1
     assert table_cells(result, "Mean IoU: A is selfie, B is mine.tflite")["all"][3] == "+0.0000"
     assert "does not replace selfie: its mean IoU is" in result.output

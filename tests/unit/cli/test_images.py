@@ -215,6 +215,15 @@ def test_a_photo_that_fails_does_not_stop_the_others(run: Run, two_people: Path,
     assert "1024 x 512" in table
 
 
+@pytest.mark.parametrize(("threshold", "printed"), [("1", True), ("0", False)])
+def test_a_result_below_the_threshold_is_listed_for_a_review(
+    run: Run, two_people: Path, threshold: str, printed: bool
+) -> None:
+    result = run("cutout", two_people, "--engine", "portrait", "--review-below", threshold)
+    assert result.exit_code == 0, result.output
+    assert ("needs review: score 0." in result.output) == printed
+
+
 def test_a_background_is_a_colour_or_a_file_of_this_machine(run: Run, two_people: Path, tmp_path: Path) -> None:
     wall = tmp_path / "wall.png"
     Image.new("RGB", (8, 4), "navy").save(wall)
