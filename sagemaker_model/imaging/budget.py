@@ -64,7 +64,7 @@ def check(data: bytes, max_pixels: int) -> None:
         if data.startswith(magic, offset):
             try:
                 checked(data, max_pixels)
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, IndexError, ValueError, OverflowError):
                 return
             return
 
@@ -235,13 +235,16 @@ class _Tiff:
         return tags, following
 
     def _values(self, kind: int, count: int, position: int, offset_code: str) -> tuple[int, ...]:
-        """Returns the values of a tag; () for another type than integers."""
+        """Returns the values of a tag; () for another type than integers, and for values outside the file: libtiff
+        ignores such a tag."""
         code = _TIFF_TYPES.get(kind, "")
         length = struct.calcsize("=" + code) * count
         if not code or length > len(self.data):
             return ()
         if length > struct.calcsize(offset_code):
             (position,) = struct.unpack_from(self.order + offset_code, self.data, position)
+        if position + length > len(self.data):
+            return ()
         return struct.unpack_from(f"{self.order}{count}{code}", self.data, position)
 
 
@@ -260,7 +263,7 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
         _check_count(len(seen), DIRECTORIES_MAX, "directories")
         try:
             tags, following = tiff.directory(position)
-        except struct.error:
+        except (struct.error, OverflowError):
             continue
         waiting += [following, *tags.get(_CHILDREN, ())]
         _check_tiles(data, tags, max_pixels)

@@ -284,7 +284,7 @@ def _chain(data: bytes) -> Iterator[Directory]:
         seen.add(offset)
         try:
             directory, offset = _directory(data, offset)
-        except (struct.error, ValueError):
+        except (struct.error, ValueError, OverflowError):
             if len(seen) == 1:
                 raise
             return
@@ -306,7 +306,7 @@ def _chosen(data: bytes) -> Directory:
             break
         try:
             below.append(_directory(data, int(offset))[0])
-        except (struct.error, ValueError):
+        except (struct.error, ValueError, OverflowError):
             missing = True
             continue
         offsets += below[-1].tags.get(SUB_DIRECTORIES, ())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from maskdrop.errors import DecodingLimit, ResolutionTooHigh
+from maskdrop.errors import DecodingLimit, ResolutionTooHigh, UnreadableImage
 from sagemaker_model.imaging.budget import check
 from sagemaker_model.imaging.pixels import Limits, decode
 from tests import bombs
@@ -87,6 +87,23 @@ def test_a_truncated_file_passes_to_the_decoder(name: str) -> None:
     Image.new("RGB", (64, 64), "navy").save(buffer, name)
     for length in range(0, len(buffer.getvalue()), 7):
         check(buffer.getvalue()[:length], MEGAPIXEL)
+
+
+@pytest.mark.parametrize("extra", [(65_000, 4, 9, 2**31), (65_000, 16, 9, 2**31)])
+def test_a_damaged_tag_does_not_hide_the_size_of_a_tile(extra: tuple[int, int, int, int]) -> None:
+    sizes = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: 2000}
+    for file in (
+        bombs.tiff({**sizes, 323: 2000}, bombs.zeros(4_000_000), [extra]),
+        bombs.tiff(sizes, bombs.zeros(4_000_000), [(323, 9, 1, 2000)]),  # a signed size
+    ):
+        with pytest.raises(ResolutionTooHigh):
+            check(file, MEGAPIXEL)
+
+
+@pytest.mark.parametrize("head", [b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"])
+def test_an_offset_beyond_every_file_is_damage(head: bytes) -> None:
+    with pytest.raises(UnreadableImage):
+        decode(head + b"\xff" * 8, Limits(2**25, MEGAPIXEL))
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 65_535), (65_535, 1)])
