@@ -142,8 +142,8 @@ def unsupported_jpeg(data: bytes) -> UnsupportedFormat | None:
             return None
         if marker in _FRAMES:
             kind = _FRAMES[marker]
-        elif data[at + 4] != 8:
-            kind = f"JPEG with {data[at + 4]} bits a channel"
+        elif (bits := data[at + 4 : at + 5]) and bits != b"\x08":  # none where the file ends in the segment
+            kind = f"JPEG with {bits[0]} bits a channel"
         else:
             return None
         return UnsupportedFormat(

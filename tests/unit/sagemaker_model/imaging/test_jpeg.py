@@ -135,3 +135,10 @@ def test_the_orientation_of_xmp_applies_where_exif_has_none() -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     assert read(jpeg(xmp=xmp, exif=exif)).rgb.shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize("length", range(3, 12))
+def test_a_file_that_ends_in_the_header_of_its_frame_is_rejected(length: int) -> None:
+    frame = b"\xff\xd8\xff\xc2\0\x11\x08\0\x10\0\x10\3"
+    with pytest.raises((UnreadableImage, UnsupportedFormat)):
+        decode(frame[:length], LIMITS)
