@@ -396,7 +396,7 @@ def check_refinement(options: Options, refiner: Refiner | None) -> None:
     if options.refine == "vitmatte" and refiner is None:
         raise UnknownEngine(
             'The refinement "vitmatte" is not installed on this server; use "guided", or install it: `maskdrop models '
-            "pull vitmatte-small`, torch and transformers."
+            "import vitmatte-small FILE`, torch and transformers."
         )
 
 

@@ -64,7 +64,7 @@ def test_a_person_is_segmented_by_the_passes_for_people_alone() -> None:
     general = FakeGeneral(corner(0.9))
     alpha = segment(FakePeople(0.9, corner(0.3)), general)
     assert (alpha.kind, alpha.engine) == ("person", "portrait")
-    assert (alpha.values == 1).all()
+    assert np.allclose(alpha.values, 0.7)
     assert not general.passes
 
 
