@@ -163,7 +163,7 @@ def parsed(data: Any) -> dict[str, Any]:
     if (score := data.get("review_below")) is not None:
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InvalidOptions(f'"review_below" must be a number from 0 to 1; got {score!r:.80}.')
-        values["review_below"] = float(score)
+        values["review_below"] = round(float(score), 4)  # as a score; a table has no number below 1e-130
     if (edit := data.get("edit")) is not None:
         values["edit"] = Edit.from_json(edit)
     prompts = prompts_from_json(data.get("prompt"))

@@ -68,6 +68,11 @@ def test_a_thousand_points_are_the_maximum() -> None:
         ({"engine": "magic"}, UnknownEngine, "selfie"),
         ({"output": {"format": "bmp"}}, InvalidOptions, "png, webp, avif, jpg, zip"),
         ({"output": {"size": 1}}, InvalidOptions, "size"),
+        ({"refine": "sharp"}, InvalidOptions, "guided, vitmatte"),
+        ({"review_below": 1.01}, InvalidOptions, "from 0 to 1"),
+        ({"review_below": "0.5"}, InvalidOptions, "from 0 to 1"),
+        ({"review_below": True}, InvalidOptions, "from 0 to 1"),
+        ({"review_below": math.nan}, InvalidOptions, "from 0 to 1"),
         ({"output": 1}, InvalidOptions, "output"),
         ({"prompt": {"box": [1, 2, 3]}}, InvalidPrompt, "four"),
         ({"engine": "grabcut", "prompt": {"box": [1, 2, 1, 9]}}, InvalidPrompt, "no area"),
@@ -123,6 +128,11 @@ def test_a_box_outside_the_image_is_refused() -> None:
 def test_points_on_the_border_are_accepted() -> None:
     prompt = Prompt((-5, 10, 700, 90), ((0, 0, 1), (640, 480, 0)))
     assert prompt.inside(640, 480).points == prompt.points
+
+
+@pytest.mark.parametrize(("given", "kept"), [(5e-324, 0.0), (0.91239, 0.9124), (1, 1.0)])
+def test_the_threshold_of_a_review_has_the_decimals_of_a_score(given: float, kept: float) -> None:
+    assert Options.from_json({"review_below": given}).to_json()["review_below"] == kept
 
 
 @pytest.mark.parametrize("point", [(-1, 5), (5, -0.5), (641, 5), (5, 481)])
