@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from maskdrop.catalog import PROMPTED_ENGINE, Engine, engine
+from maskdrop.catalog import PROMPTED_ENGINE, engine
 from maskdrop.errors import EndpointStarting
 from maskdrop.flow import enqueue
 from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
@@ -73,7 +73,7 @@ def invoke_now(
 def segment_box_now(request: bytes, settings: Settings, services: Services) -> bytes | None:
     """Returns the response to the JSON of an older system (maskdrop/predecessor.py), which must be valid; None as
     `invoke_now`. Raises as `cut_out_now` does."""
-    if not runs_now(engine(PROMPTED_ENGINE), settings.interactive_mode):
+    if not runs_now(engine(PROMPTED_ENGINE).light, settings.interactive_mode):
         return None
     try:
         return services.interactive.segment_box(request)
@@ -86,9 +86,9 @@ def _accepts(image: bytes, invocation: Invocation, settings: Settings) -> bool:
     if invocation.options.edit:
         return False  # the function `edit` generates its images
     fits = len(image) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
-    return fits and runs_now(engine(invocation.options.engine), settings.interactive_mode)
+    return fits and runs_now(invocation.options.light, settings.interactive_mode)
 
 
-def runs_now(one: Engine, mode: Interactive) -> bool:
-    """Whether an interactive endpoint of this mode runs the engine."""
-    return {"serverless": one.light, "realtime": True, "off": False}[mode]
+def runs_now(light: bool, mode: Interactive) -> bool:
+    """Whether an interactive endpoint of this mode runs engines or options that are light, or not."""
+    return {"serverless": light, "realtime": True, "off": False}[mode]

@@ -42,6 +42,11 @@ class Options:
     review_below: float | None = None
 
     @property
+    def light(self) -> bool:
+        """Whether a serverless endpoint can run these options: it has no torch, which ViTMatte needs."""
+        return engine(self.engine).light and self.refine == "guided"
+
+    @property
     def extension(self) -> str:
         """The extension of the result's key, without a dot."""
         return "json" if self.task == "detect" else self.output.format

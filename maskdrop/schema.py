@@ -181,7 +181,7 @@ def option_fields(*, flat: bool, task: Task | None = None) -> dict[str, Schema]:
     prompts = [ref("Prompt"), {"type": "array", "items": ref("Prompt"), "maxItems": MARKS_MAX}]
     if flat:
         flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}, "edit": ref("Edit")}
-        flat_fields["review_below"] = {"anyOf": [SCORE, {"type": "string", "maxLength": 0}]}
+        flat_fields["review_below"] = SCORE
         return {**described(flat_fields, OPTIONS), **output_fields(flat=True)}
     fields: dict[str, Schema] = {name: or_null(schema) for name, schema in named.items()}
     fields["prompt"] = {"anyOf": [*prompts, {"type": "null"}], "default": {}}

@@ -160,7 +160,7 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "everything": engine.everything,
                 "paid": engine.paid,
                 "non_commercial": engine.non_commercial,
-                "interactive": runs_now(engine, settings.interactive_mode),
+                "interactive": runs_now(engine.light, settings.interactive_mode),
             }
             for engine in ENGINES.values()
         ]

@@ -69,6 +69,12 @@ def test_serverless_runs_the_light_engines_and_real_time_runs_all(name: str) -> 
     assert isinstance(ask(realtime, options=options), ImageResponse)
 
 
+def test_serverless_refines_by_no_network() -> None:
+    options = Options(refine="vitmatte")
+    assert isinstance(ask(in_mode("serverless"), options=options), Job)
+    assert isinstance(ask(in_mode("realtime"), options=options), ImageResponse)
+
+
 def test_when_the_endpoint_is_not_ready_in_time_the_image_becomes_a_job() -> None:
     world = World()
     world.interactive.broken = EndpointStarting("It is starting.")
