@@ -9,7 +9,6 @@ The whole image is resized to the size of the variant's training, without its as
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,32 +201,13 @@ def new_network(name: str) -> nn.Module:
     return birefnet.empty(birefnet.BACKBONES[VARIANTS[name].backbone])
 
 
-def runner_of(net: nn.Module, device: str, threads: int) -> TorchRunner:
-    """Moves a network in eval mode to the device, and returns what runs it: in float32 until its `warm_up`."""
-    import torch
-
-    from sagemaker_model.engines.torch_runner import Forward, Half, TorchRunner, cast_weights
-
-    net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
-
-    def matte_by(network: nn.Module) -> Forward:
-        return lambda x: (network(x)[:, 0],)
-
-    if device == "cpu":
-        torch.set_num_threads(threads)
-        return TorchRunner(matte_by(net), device)
-    exact = copy.deepcopy(net)
-    # Not bfloat16, with eight times its error. The authors report no loss of quality for either.
-    cast_weights(net, torch.float16)
-    return TorchRunner(matte_by(exact), device, Half(matte_by(net), torch.float16))
-
-
 def _by_torch(name: str, path: Path, device: str, threads: int) -> TorchRunner:
+    from sagemaker_model.engines.torch_runner import matting_runner
     from sagemaker_model.weights.checkpoints import load_into
 
     net = new_network(name)
     load_into(net, load_state(name, path))
-    return runner_of(net, device, threads)
+    return matting_runner(net, device, threads)
 
 
 def _by_onnx(path: Path, threads: int) -> Network:

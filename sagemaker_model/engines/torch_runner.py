@@ -14,6 +14,7 @@ about 70 convolutions, trials would take minutes at every start.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import threading
@@ -298,6 +299,25 @@ def split_batch(count: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
             size = max((smaller for smaller in sizes if smaller <= count), default=size)
         yield min(count, size), size
         count -= min(count, size)
+
+
+def matting_runner(net: nn.Module, device: str, threads: int) -> TorchRunner:
+    """Moves a matting network in eval mode to the device, and returns what runs it: in float32 until its `warm_up`.
+
+    net: returns a matte Nx1xhxw. threads: of torch on a CPU. On a GPU the half precision is float16: bfloat16 has eight
+    times its error, for MODNet at most 0.07 (mean 0.0007) against 0.008 (mean 0.0001).
+    """
+    net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+
+    def matte_by(network: nn.Module) -> Forward:
+        return lambda x: (network(x)[:, 0],)
+
+    if device == "cpu":
+        torch.set_num_threads(threads)
+        return TorchRunner(matte_by(net), device)
+    exact = copy.deepcopy(net)
+    cast_weights(net, torch.float16)
+    return TorchRunner(matte_by(exact), device, Half(matte_by(net), torch.float16))
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:

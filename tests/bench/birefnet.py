@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from sagemaker_model.device import choose_device
-from sagemaker_model.engines.birefnet import BATCH_PIXELS, runner_of
+from sagemaker_model.engines.birefnet import BATCH_PIXELS
 from sagemaker_model.engines.onnx_session import onnx_session, run_matting
+from sagemaker_model.engines.torch_runner import matting_runner
 from sagemaker_model.export.birefnet import to_onnx
 from sagemaker_model.export.formats import INPUT_NAME, OUTPUT_NAME
 from sagemaker_model.nets.birefnet import BACKBONES, BiRefNet
@@ -62,7 +63,7 @@ def measure(backbone: str, side: int, device: str) -> None:
     shape = (3, side, side)
     cost = roofline.count_cost(network(backbone), *shape)
     net = network(backbone)
-    alone, batched = runner_of(net, device, cores()), runner_of(network(backbone), device, cores())
+    alone, batched = matting_runner(net, device, cores()), matting_runner(network(backbone), device, cores())
     batch = min(IMAGES, max(1, BATCH_PIXELS // side**2))
     comparisons = batched.warm_up({shape}, batch)
     precision = "float16" if any(one.optimisation == "half" and one.passed for one in comparisons) else "float32"
