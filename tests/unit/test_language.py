@@ -45,7 +45,18 @@ PROSE = {
     r"\bof one's\b|\ba while\b": "your; a duration with its unit",
 }
 
-SOURCES = ("maskdrop", "lambdas", "sagemaker_model", "infra", "local", "cli", "app.py", "web")
+SOURCES = (
+    "maskdrop",
+    "maskdrop_client",
+    "lambdas",
+    "sagemaker_model",
+    "standalone",
+    "infra",
+    "local",
+    "cli",
+    "app.py",
+    "web",
+)
 TEXTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "docs")
 
 
