@@ -1,7 +1,7 @@
 """Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
 status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
-(train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
-account and a deployed stage (doctor, smoke)."""
+(train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Moves
+from remove.bg (migrate). Checks an account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from rich.table import Column, Table
 from cli import data, detector, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
+from cli.migrate import app as migrate
 from cli.redrive import redrive
 from cli.repaint import repaint
 from cli.smoke import smoke
@@ -54,6 +55,7 @@ app.add_typer(images.app)
 app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.add_typer(detector.app, name="detector")
+app.add_typer(migrate.app, name="migrate")
 app.command()(repaint)
 app.command()(export)
 app.command()(doctor)
