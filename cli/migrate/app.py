@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from cli.migrate.check import check
+from cli.migrate.compare import compare
 from cli.migrate.rules import API_PATH, Target
 from cli.migrate.scan import Edited, Finding, Found, scan, write
 from cli.terminal import console, messages, print_errors
@@ -25,6 +26,7 @@ EXIT_USES = 3
 """Exit status while the tree has uses that need a change."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command()(compare)
 
 
 class InvalidTarget(MaskdropError):
