@@ -34,7 +34,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (240, 180)) -> Pixels:
     width, height = size
     noise = np.random.default_rng(seed).integers(0, 90, (height // 12, width // 12, 3)).astype(np.uint8)
     texture = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
-    return texture + np.where(disc_alpha(size)[..., None] > 0, np.uint8(140), np.uint8(0))
+    return np.asarray(texture + np.where(disc_alpha(size)[..., None] > 0, 140, 0), np.uint8)
 
 
 def disc_alpha(size: tuple[int, int] = (240, 180)) -> Pixels:
