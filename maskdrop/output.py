@@ -2,7 +2,7 @@
 
 The API, presets, the command line and the dialects share one grammar: every field is a short text that `FIELDS`
 describes and parses; `Output` contains the parsed values. Field names are remove.bg's where it has one. The geometry is
-applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, outline, padding or scale,
+applied in `sagemaker_model/imaging/geometry.py`, in the order region of interest, crop, outline, padding or scale,
 position, canvas, size, shadow, background.
 """
 
@@ -152,12 +152,13 @@ class Output:
             )
         padding = self.padding or Margins()
         band = self.outline.width.value if self.outline and self.outline.width.unit == "px" else 0.0
-        across = canvas.width - padding.left.of(canvas.width) - padding.right.of(canvas.width) - 2 * band
-        down = canvas.height - padding.top.of(canvas.height) - padding.bottom.of(canvas.height) - 2 * band
-        if min(across, down) < 1:
+        share = 1.0 if self.scale is None else self.scale / 100
+        across = canvas.width - padding.left.of(canvas.width) - padding.right.of(canvas.width)
+        down = canvas.height - padding.top.of(canvas.height) - padding.bottom.of(canvas.height)
+        if share * min(across, down) - 2 * band < 1:
             raise OptionsConflict(
-                f'"output.padding" and "output.outline" leave no pixel of the canvas {canvas} for the subject; reduce '
-                "them, or enlarge the canvas.",
+                f"Padding, scale and outline leave no pixel of the canvas {canvas} for the subject; reduce the padding "
+                "or the outline, or enlarge the canvas.",
                 "canvas",
             )
 
