@@ -27,6 +27,9 @@ SOLID = 64
 PART_MIN = 0.001
 """Share of the subject's pixels from which a separate part has an outline. A speck would become a large dot."""
 
+INSIDE = 0.25
+"""Pixels of the plane from the centre of a solid pixel to the subject's edge: 0.5 for a hard edge, 0 for a soft one."""
+
 EDGE = 1.0
 """Pixels of the plane beyond the band on which its values reach 0."""
 
@@ -85,5 +88,4 @@ def depth(alpha: Pixels, width: float, border: int) -> Floats:
         solid = large[labels].astype(np.uint8)
     outside = cv2.copyMakeBorder(1 - solid, border, border, border, border, cv2.BORDER_CONSTANT, value=1)
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # the nearest pixel's centre is half a pixel inside the subject
-    return np.asarray(np.maximum(width + 0.5 + EDGE - distance, 0), np.float32)
+    return np.asarray(np.maximum(width + INSIDE + EDGE - distance, 0), np.float32)
