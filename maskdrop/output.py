@@ -23,7 +23,7 @@ from maskdrop.background import (
     position,
 )
 from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
-from maskdrop.grammar import DECIMALS, NUMBER, TO_100, percent, several, text_of
+from maskdrop.grammar import DECIMALS, FALSE, NUMBER, TO_100, TRUE, boolean, percent, several, text_of
 from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
 
 Format = Literal["png", "webp", "avif", "jpg", "zip"]
@@ -48,6 +48,7 @@ SIZE_ALIASES: dict[str, Size] = {
     "regular": "preview",
     "full": "original",
     "4k": "original",
+    "50mp": "original",
     "auto": "original",
 }
 
@@ -206,7 +207,7 @@ def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[An
     known = {**{value: value for value in values}, **aliases}
 
     def parse(value: Any) -> str:
-        text = text_of(value)
+        text = text_of(value).lower()
         if text not in known:
             raise ValueError
         return known[text]
@@ -229,10 +230,8 @@ def _roi(value: Any) -> Region:
 
 
 def _crop(value: Any) -> Margins | None:
-    if value is False or value == "false":
-        return None
-    if value is True or value == "true":
-        return Margins()
+    if isinstance(value, bool) or text_of(value).lower() in (TRUE | FALSE) - {"0"}:
+        return Margins() if boolean(value) else None
     sides = several([_length(part, MARGIN_MAX) for part in text_of(value).split()], 1, 2, 4)
     return Margins(*(sides * (4 // len(sides))))
 
