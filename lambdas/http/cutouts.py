@@ -33,7 +33,6 @@ from maskdrop.errors import (
     EmptyFile,
     FileTooLarge,
     InvalidOptions,
-    MissingSource,
     OptionsConflict,
     UnknownPreset,
     UnsupportedFormat,
@@ -95,7 +94,7 @@ def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | No
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
         if not source and (name := misplaced_image(parts)):
-            raise MissingSource(f'The form has no file "image": rename its field {name!r:.80} to "image".')
+            raise EmptyFile(f'The form has no file "image": rename its field {name!r:.80} to "image".')
         fields = _nested({name: _text(name, part) for name, part in parts.items()})
     elif kind == "application/json":
         fields = object_of(body, "The body")

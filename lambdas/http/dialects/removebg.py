@@ -42,6 +42,7 @@ from maskdrop.errors import (
     MissingSource,
     MultipleSources,
     TooManyRedirects,
+    UnknownEngine,
     UnknownForeground,
     UnreadableImage,
     UnsupportedFormat,
@@ -50,6 +51,7 @@ from maskdrop.grammar import boolean, percent
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output
+from maskdrop.presets import PRESETS
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.wire import ImageResponse
@@ -64,8 +66,8 @@ COARSE_TYPES = ("person", "product", "animal", "car")
 TYPES = (*COARSE_TYPES, "car_interior", "car_part", "transportation", "graphics")
 """Values of X-Type besides `other`. Those of `type_level=1` are coarse."""
 
-PEOPLE_ENGINE, THINGS_ENGINE = "portrait", "u2netp"
-"""Engines of a request with a `type`: the subject is a person, or is a thing even where a person is in the image."""
+PRESET_OF = {"person": "people", **dict.fromkeys(TYPES[1:], "object")}
+"""Type -> built-in preset, whose engine is used: no detector decides whether the subject is a person."""
 
 SHADOWS = {"none": "none", "drop": "drop", "contact": "contact", "3d": "contact", "car": "contact", "auto": "contact"}
 """Value of `shadow_type` -> kind of shadow of the output options."""
@@ -174,7 +176,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
     def _remove() -> Response[Any]:
         fields = parameters(body_fields(app))
         source, options = source_of(fields), options_of(fields, app.context["settings"], app.context["services"])
-        reply = result_of(app, source, options)
+        reply = _result_of(app, source, options)
         headers = headers_of(reply, fields)
         if not prefers_json(accept_of(app.current_event), CONTENT_TYPE[options.output.format]):
             return response(app, reply, headers, error_response)
@@ -190,6 +192,14 @@ def add_routes(app: APIGatewayRestResolver) -> None:
     @app.post("/v1.0/improve")
     def _improve() -> dict[str, Any]:
         return improve(source_of(parameters(body_fields(app))), app.context["settings"], app.context["services"])
+
+
+def _result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
+    """Returns the result of the engine of the type, or of the default engine where that one is not installed."""
+    try:
+        return result_of(app, source, options)
+    except UnknownEngine:
+        return result_of(app, source, replace(options, engine=DEFAULT_ENGINE["cutout"]))
 
 
 def error_response(error: MaskdropError) -> Response[Any]:
@@ -269,9 +279,7 @@ def options_of(fields: Mapping[str, Any], settings: Settings, services: Services
 
 def engine_of(requested: str) -> str:
     """Returns the engine of a `type`. `auto` and unknown types have the default engine, which detects people."""
-    if requested == "person":
-        return PEOPLE_ENGINE
-    return THINGS_ENGINE if requested in TYPES else DEFAULT_ENGINE["cutout"]
+    return PRESETS[PRESET_OF[requested]].engine if requested in PRESET_OF else DEFAULT_ENGINE["cutout"]
 
 
 def output_of(fields: Mapping[str, Any]) -> Output:
@@ -333,7 +341,8 @@ def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str
     headers: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
     headers["X-Max-Width"], headers["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
-        kind = type_of(facts.subject.kind, fields.get("type", ""))
+        forced = facts.engine == engine_of(fields.get("type", "")) != DEFAULT_ENGINE["cutout"]
+        kind = type_of(facts.subject.kind, fields.get("type", "") if forced else "")
         headers["X-Type"] = kind if fields.get("type_level") != "1" or kind in COARSE_TYPES else "other"
     headers |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
     headers |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
@@ -341,8 +350,8 @@ def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str
 
 
 def type_of(kind: SubjectKind, requested: str) -> str:
-    """Returns the value of X-Type: the requested type, which has decided the engine; "person" for a person that the
-    default engine has found; else "other"."""
+    """Returns the value of X-Type: the requested type, which has decided the engine; without one, "person" for a person
+    that the default engine has found, else "other"."""
     if requested in TYPES:
         return requested
     return "person" if kind == "person" else "other"
