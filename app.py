@@ -12,6 +12,7 @@ from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
+from infra.door import DoorStack
 from infra.encryption import encrypt
 from infra.image import ImageStack
 from infra.interactive import InteractiveStack
@@ -44,6 +45,17 @@ def application(
     bulk = BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag, network=network)
     for endpoint in (interactive, bulk):
         endpoint.add_stack_dependency(image)
+    if stage.door:
+        door = DoorStack(
+            app,
+            stage=stage,
+            door=stage.door,
+            image_tag=tag,
+            registry=main.shared.registry,
+            topic=main.alarms.topic,
+        )
+        for needed in (image, main):
+            door.add_stack_dependency(needed)
     # `cdk deploy --all` stops at a stack that fails. Most likely that is `bulk`, for a lack of GPUs: it comes last.
     for earlier in (AccountStack(app, stage=stage), interactive):
         bulk.add_stack_dependency(earlier)

@@ -132,6 +132,8 @@ class Assembly:
             case {"Fn::ImportValue": name}:
                 owner, exported = self.exports[self.resolve(stack, name)]
                 return self.resolve(owner, exported)
+            case {"Fn::GetStackOutput": {"StackName": owner, "OutputName": name}}:
+                return self.resolve(owner, self.templates[owner]["Outputs"][name]["Value"])
             case dict():
                 unknown = [key for key in value if key.startswith("Fn::")]
                 assert not unknown, f"{stack}: {unknown} is not supported here"
