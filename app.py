@@ -45,6 +45,9 @@ def application(
     bulk = BulkStack(app, stage=stage, storage=storage, notifications=notifications, image_tag=tag, network=network)
     for endpoint in (interactive, bulk):
         endpoint.add_stack_dependency(image)
+    # `cdk deploy --all` stops at a stack that fails. Most likely that is `bulk`, for a lack of GPUs: it comes last.
+    for earlier in (AccountStack(app, stage=stage), interactive):
+        bulk.add_stack_dependency(earlier)
     if stage.door:
         door = DoorStack(
             app,
@@ -56,9 +59,7 @@ def application(
         )
         for needed in (image, main):
             door.add_stack_dependency(needed)
-    # `cdk deploy --all` stops at a stack that fails. Most likely that is `bulk`, for a lack of GPUs: it comes last.
-    for earlier in (AccountStack(app, stage=stage), interactive):
-        bulk.add_stack_dependency(earlier)
+        bulk.add_stack_dependency(door)
     encrypt(app, stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
     return app

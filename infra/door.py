@@ -75,8 +75,8 @@ FIVE_MINUTES = Duration.minutes(5)
 class DoorStack(StageStack):
     """A VPC, a load balancer and a service with `min_tasks` to `max_tasks` tasks.
 
-    The references to other stacks are weak: turning the door off changes no other stack. CloudFormation keeps this stack
-    until you delete it.
+    The references to other stacks are weak: turning the door off changes no other stack. CloudFormation keeps this
+    stack until you delete it.
     """
 
     def __init__(
@@ -184,7 +184,11 @@ class DoorStack(StageStack):
         cluster = ecs.Cluster(self, "Cluster", vpc=vpc, container_insights_v2=ecs.ContainerInsights.DISABLED)
         acknowledge(cluster, "AwsSolutions-ECS4", "Container Insights is billed by metric; the alarms need none of it.")
         tasks = ec2.SecurityGroup(
-            self, "Tasks", vpc=vpc, description="Tasks: HTTPS to AWS and to the hosts of images", allow_all_outbound=False
+            self,
+            "Tasks",
+            vpc=vpc,
+            description="Tasks: HTTPS to AWS and to the hosts of images",
+            allow_all_outbound=False,
         )
         for port in (443, *((80,) if stage.http_sources else ())):
             tasks.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(port), "AWS services, and image URLs of requests")
@@ -223,9 +227,7 @@ class DoorStack(StageStack):
             **({"SERVE_PUBLIC_URL": url} if url else {}),
         }
 
-    def _listen(
-        self, balancer: elb.ApplicationLoadBalancer, service: ecs.FargateService
-    ) -> elb.ApplicationTargetGroup:
+    def _listen(self, balancer: elb.ApplicationLoadBalancer, service: ecs.FargateService) -> elb.ApplicationTargetGroup:
         """Forwards PATHS to the tasks; responds with 404 to others."""
         certificate = self._door.certificate
         listener = balancer.add_listener(
