@@ -1,7 +1,7 @@
-"""Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
-reset, status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data),
-training (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export).
-Checks an account and a deployed stage (doctor, smoke)."""
+"""Processes photos without a stack (cutout, mask, detect, replace, repaint, serve). Manages the local stack (run, up,
+down, reset, status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets
+(data), training (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export
+(export). Checks an account and a deployed stage (doctor, smoke)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
 from cli.repaint import repaint
+from cli.serve import serve
 from cli.smoke import smoke
 from cli.terminal import console, print_errors
 from local import processes, stack
@@ -58,6 +59,7 @@ app.add_typer(train.app)
 app.add_typer(evaluate.app)
 app.add_typer(detector.app, name="detector")
 app.command()(repaint)
+app.command()(serve)
 app.command()(export)
 app.command()(doctor)
 app.command()(smoke)

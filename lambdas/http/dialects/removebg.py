@@ -363,7 +363,7 @@ def improve(source: bytes | str, settings: Settings, services: Services) -> dict
     Raises FileTooLarge and the errors of `web.fetch`.
     """
     image = services.web.fetch(source).body if isinstance(source, str) else source
-    check_size(image)
+    check_size(image, settings)
     name = str(uuid.uuid4())
     services.storage.write(settings.inbox, f"{UPLOADS_PREFIX}improve/{name}", image, "application/octet-stream")
     return {"id": name}

@@ -31,7 +31,7 @@ CREDITS = 1_000_000
 def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
     """Returns the fields of the body without the empty ones. Raises InvalidOptions, FileTooLarge."""
     event = app.current_event
-    fields = forms.fields_of(cutouts.body_of(event), event.headers.get("content-type", ""))
+    fields = forms.fields_of(cutouts.body_of(event, app.context["settings"]), event.headers.get("content-type", ""))
     return {name: value for name, value in fields.items() if value not in (b"", "", None)}
 
 
@@ -75,7 +75,7 @@ def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options
     image = services.web.fetch(source).body if isinstance(source, str) else source
     if not image:
         raise EmptyFile("The request has no image: it has 0 bytes.")
-    cutouts.check_size(image)
+    cutouts.check_size(image, settings)
     # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
     reply = invoke_now(image, options, settings, services)
     if reply is None:

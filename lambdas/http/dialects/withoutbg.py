@@ -61,7 +61,8 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
         body = {"processed": _encoded(app, image, "cutout"), "alphaMatte": _encoded(app, image, "matte")}
         latency = _ms_since(start)
         return Response(200, "application/json", body | {"latencyMs": latency}, {"X-Latency-Ms": str(latency)})
-    image = _file(body_fields(app)) if kind == "multipart/form-data" else body_of(event)
+    form = kind == "multipart/form-data"
+    image = _file(body_fields(app)) if form else body_of(event, app.context["settings"])
     reply = result_of(app, image, OPTIONS[output])
     return response(app, reply, {"X-Latency-Ms": str(_ms_since(start))}, error_response)
 
