@@ -1,4 +1,5 @@
-"""Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
+"""Processes photos without a stack (cutout, mask, detect, replace, repaint), also by the verbs
+of rembg (i, p, b). Manages the local stack (run, up, down,
 status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
 (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
 account and a deployed stage (doctor, smoke)."""

@@ -165,8 +165,8 @@ class Batch:
     def run(self, photos: Sequence[Photo], arriving: Iterable[Sequence[Photo]] = ()) -> None:
         """Processes the images, then those of each step of `arriving`, prints a summary, and exits.
 
-        Raises typer.Exit with the exit code: FAILED if an image failed; INTERRUPTED after SIGINT or SIGTERM. These start
-        no other image and wait for those in work. A second SIGINT ends the process at once; no file is incomplete.
+        Raises typer.Exit with the exit code: FAILED if an image failed; INTERRUPTED after SIGINT or SIGTERM. These
+        start no other image and wait for those in work. A second SIGINT ends the process; no file is incomplete.
         """
         start = time.monotonic()
         self.failures.start()
@@ -226,11 +226,11 @@ class Batch:
 
     def _summarize(self, total: int, seconds: float) -> None:
         states, ended = self.states, self.states.total()
-        if total < 2 and not states["failed"] and not self.interrupted:
+        if total < 2 and not self.interrupted:
             return
         parts = [f"{states['done']} done"]
         if states["skipped"]:
-            parts.append(f"{states['skipped']} skipped because their result exists (--overwrite processes them)")
+            parts.append(f"{states['skipped']} skipped, because their result exists")
         if states["failed"]:
             parts.append(f"{states['failed']} failed")
         if ended < total:

@@ -29,6 +29,11 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
     },
+    "Verbs of rembg": {
+        "i": "cli.rembg:i",
+        "p": "cli.rembg:p",
+        "b": "cli.rembg:b",
+    },
     "Local stack": {
         "run": "cli.stack:run",
         "up": "cli.stack:up",

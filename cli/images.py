@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,8 +150,8 @@ def cutout(
             review_below=review_below,
         )
         work = _work(photos, target, options, overwrite=overwrite, watch=watch)
-        folders = photos if watch else ()
-        process(work, options, folder, workers, folders, rekognition=rekognition, as_json=as_json)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
 def mask(
@@ -190,8 +190,8 @@ def mask(
             review_below=review_below,
         )
         work = _work(photos, target, options, overwrite=overwrite, watch=watch)
-        folders = photos if watch else ()
-        process(work, options, folder, workers, folders, rekognition=rekognition, as_json=as_json)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
 def detect(
@@ -226,8 +226,8 @@ def detect(
         target = Target.of(photos, out, default=None)
         options = options_of("detect", prompts, engine=engine)
         work = _work(photos, target, options, overwrite=overwrite, watch=watch)
-        folders = photos if watch else ()
-        process(work, options, folder, workers, folders, rekognition=rekognition, as_json=as_json)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
 def replace(
@@ -328,16 +328,18 @@ def process(
     options: Options,
     weights: Path | None,
     workers: int | None,
-    folders: Sequence[Path],
+    arriving: Iterable[Sequence[Photo]] = (),
     background: bytes = b"",
     paint: Paint | None = None,
     *,
-    rekognition: bool,
-    as_json: bool,
+    rekognition: bool = False,
+    as_json: bool = False,
+    ended: Callable[[Record], None] = lambda _: None,
 ) -> None:
     """Processes and prints all photos; a photo that fails does not stop the others.
 
-    workers: None for one for each core. folders: watched afterwards; () to end. Raises typer.Exit as `Batch.run` does.
+    workers: None for one for each core. arriving: photos of watched folders, processed afterwards. ended: called with
+    the record of each photo, in the main thread. Raises typer.Exit as `Batch.run` does.
     """
     stdout = work.target.stdout
     if stdout and as_json:
@@ -347,21 +349,29 @@ def process(
             "The result is an image file and is not written to a terminal; use --out FILE, or redirect it."
         )
     count = workers or cores()
-    if not folders:
+    if not arriving:
         count = max(1, min(count, len(work.pending)))
     cv2.setNumThreads(max(1, cores() // count))
     processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint, workers=count)
     lines = messages if stdout else console
+
+    def show(record: Record) -> None:
+        if as_json:
+            console.print(json.dumps(record, ensure_ascii=False), markup=False, soft_wrap=True)
+        elif record["state"] != "skipped":
+            _print(record, options.task, lines)
+        ended(record)
+
     failures = Failures(work.target.folder and work.target.folder / FAILURES_CSV)
     Batch(
         process=lambda photo: _record(photo, options, processor, work, background),
-        show=_print_json if as_json else lambda record: _print(record, options.task, lines),
+        show=show,
         workers=count,
         failures=failures,
         progress=lines if lines.is_terminal and len(work.photos) > 1 else messages,
         summary=messages if as_json else lines,
         skip=lambda photo: _skipped(photo, options, work) if work.is_done(photo) else None,
-    ).run(work.photos, watched(folders, work) if folders else ())
+    ).run(work.photos, arriving)
 
 
 def _skipped(photo: Photo, options: Options, work: Work) -> Record:
@@ -418,19 +428,12 @@ def _file(image: Cutout | Part, path: Path) -> dict[str, Any]:
     return {"path": str(path), "width": image.width, "height": image.height, "bytes": len(image.data)}
 
 
-def _print_json(record: Record) -> None:
-    console.print(json.dumps(record, ensure_ascii=False), markup=False, soft_wrap=True)
-
-
 def _print(record: Record, task: Task, lines: Console) -> None:
     """Prints the lines of one photo: its state and results, its warnings, and whether it needs a review."""
     photo, colour = escape(record["photo"]), STATE_COLOURS[record["state"]]
     start = f"[{colour}]{record['state']:7}[/{colour}] {photo}"
     if error := record["error"]:
         lines.print(f"{start}  {escape(error['code'])}: {escape(error['message'])}", soft_wrap=True)
-        return
-    if record["state"] == "skipped":
-        lines.print(f"{start}  {escape(record['result']['path'])}", soft_wrap=True)
         return
     ms = f"{sum(record['timings'].values()):.0f} ms"
     lines.print(f"{start}  {record['engine']}  {ms}{_described(record['result'])}", soft_wrap=True)
@@ -454,4 +457,4 @@ def _described(result: dict[str, Any] | None) -> str:
     return f"  {result['width']} x {result['height']}  {escape(result['path'])}" if result else ""
 
 
-STATE_COLOURS = {"done": "green", "skipped": "dim", "failed": "red"}
+STATE_COLOURS = {"done": "green", "failed": "red"}

@@ -20,7 +20,7 @@ from maskdrop.editing import CALL_S
 from maskdrop.errors import EditFiltered, EditorUnavailable, SpendingCapReached
 from maskdrop.options import Options
 from maskdrop.services import EditedImage, Editor, EditRequest
-from sagemaker_model.cutout import Cutout
+from sagemaker_model.cutout import Cutout, check_refinement
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detectors
 from sagemaker_model.engines.base import Engine, installation
@@ -172,6 +172,7 @@ def load_processor(
         )
     device, threads = device_and_threads(workers)
     refiner = load_refiner(device, folder, threads) if options.refine == "vitmatte" else None
+    check_refinement(options, refiner)
     return Processor(Installed(engines, detectors, refiner=refiner), ServerSettings().limits, paint)
 
 

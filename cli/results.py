@@ -96,8 +96,13 @@ class Work:
         work = cls(photos, target, extension, overwrite)
         if target.folder:
             check_out([photo.path for photo in photos], target.folder)
-            check_results(photos, lambda photo: work.result(photo) or photo.path)
+        work.check()
         return work
+
+    def check(self) -> None:
+        """Raises UsageError for results that would replace each other."""
+        if self.target.folder:
+            check_results(self.photos, lambda photo: self.result(photo) or photo.path)
 
     @property
     def pending(self) -> list[Photo]:

@@ -30,7 +30,7 @@ from cli.app import app
 assert "cutout" in CliRunner().invoke(app, ["--help"]).output
 print([name for name in {HEAVY} if name in sys.modules])
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
     assert result.stdout.strip() == "[]"
 
 
