@@ -15,7 +15,7 @@ from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Studio
 from maskdrop.output import Output
 from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging.backdrop import gradient_layer, studio_layer
-from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte
+from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte, solid
 from sagemaker_model.imaging.geometry import Box, Layout, visible_box
 from sagemaker_model.imaging.outline import outline_layer
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
@@ -62,7 +62,7 @@ def _background(
     """The background's layer at the result's size."""
     match output.background:
         case Colour() as colour:
-            return layer(*_solid(colour, layout.size))
+            return layer(*solid(colour, layout.size))
         case Gradient() as gradient:
             return gradient_layer(gradient, layout.size)
         case Studio(name):
@@ -101,13 +101,6 @@ def _on_canvas(pixels: Pixels, layout: Layout) -> Pixels:
     canvas = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
     canvas[top:bottom, left:right] = pixels
     return canvas
-
-
-def _solid(colour: Colour, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Colours and alpha of one colour, as broadcast views of one pixel."""
-    width, height = size
-    pixel = np.array((colour.red, colour.green, colour.blue), np.uint8)
-    return np.broadcast_to(pixel, (height, width, 3)), np.broadcast_to(np.uint8(colour.alpha), (height, width))
 
 
 def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pixels, Pixels]:
@@ -174,7 +167,7 @@ def _fitted(image: DecodedImage, options: BackgroundImage, size: tuple[int, int]
         place = Layout(Box(0, 0, *size), (0, 0, *fitted), size, size, (left, top, left + fitted[0], top + fitted[1]))
         rgb, alpha = _on_canvas(rgb, place), _on_canvas(alpha, place)
     if options.fill:
-        rgb, alpha = over(rgb, np.ascontiguousarray(alpha), layer(*_solid(options.fill, size)))
+        rgb, alpha = over(rgb, np.ascontiguousarray(alpha), layer(*solid(options.fill, size)))
     return layer(rgb, alpha)
 
 
