@@ -157,9 +157,9 @@ def test_options_that_are_too_long_for_a_header_are_sent_in_the_body() -> None:
     api.before = run_jobs(api)
     prompts = [{"box": [number, 0, 640, 480]} for number in range(200)]
     client = api.client()
-    assert client.cutout(PHOTO, engine="sam", prompt=prompts[:2]).job is None
+    assert client.cutout(PHOTO, prompt=prompts[:2]).job is None
     assert api.requests[-1].headers["content-type"] == BYTES
-    result = client.cutout(PHOTO, engine="sam", prompt=prompts)
+    result = client.cutout(PHOTO, prompt=prompts)
     assert api.requests[1].headers["content-type"] == "application/json"
     assert "X-Maskdrop-Options" not in api.requests[1].headers
     assert result.job  # such options are too long for the interactive endpoint
