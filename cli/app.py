@@ -1,5 +1,5 @@
-"""Processes photos without a stack (cutout, mask, detect, replace, repaint, serve). Manages the local stack (run, up,
-down, reset, status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets
+"""Processes photos without a stack (cutout, mask, detect, replace, repaint, serve, mcp). Manages the local stack (run,
+up, down, reset, status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets
 (data), training (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export
 (export). Checks an account and a deployed stage (doctor, smoke)."""
 
@@ -26,6 +26,7 @@ from rich.table import Column, Table
 from cli import data, detector, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
+from cli.mcp.command import mcp
 from cli.redrive import redrive
 from cli.repaint import repaint
 from cli.serve import serve
@@ -61,6 +62,7 @@ app.add_typer(detector.app, name="detector")
 app.command()(repaint)
 app.command()(serve)
 app.command()(export)
+app.command()(mcp)
 app.command()(doctor)
 app.command()(smoke)
 app.command()(redrive)

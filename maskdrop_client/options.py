@@ -12,7 +12,7 @@ Prompt = Mapping[str, Any]
 
 
 class Options(TypedDict, total=False):
-    """The options of an image; see docs/api.md. Those after `review_below` are the form of the result.
+    """The options of an image, as in the OpenAPI document. Those after `review_below` are the form of the result.
 
     output: more fields of the form of the result, which this release of the client does not know.
     """
