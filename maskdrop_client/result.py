@@ -71,11 +71,12 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the file and returns its path. Folders are created; an existing file is replaced as a whole.
 
-        path: a file, whose suffix may be absent, or an existing folder, in which the file has the name of the source.
+        path: a file, whose suffix may be absent; or a folder, which exists or ends with a slash: the file gets the name
+        of the source.
         Raises InvalidUsage for a suffix of another format, and OSError.
         """
         target = Path(path)
-        if target.is_dir():
+        if target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
             target = target / f"{self.name}{self.suffix}"
         suffixes = SUFFIXES.get(self.content_type, ())
         if not target.suffix:

@@ -27,7 +27,7 @@ from maskdrop.edit import CANDIDATES_MAX
 from maskdrop.errors import InvalidOptions, MaskdropError
 from maskdrop.output import FIELDS
 from maskdrop.presets import PRESETS
-from maskdrop_client import ClientError
+from maskdrop_client import ApiError, ClientError
 
 LOOPBACK = "127.0.0.1"
 
@@ -442,7 +442,7 @@ async def _caught(context: Context[Any, Any], work: Callable[[Progress], Awaitab
         try:
             response = await work(progress)
         except (MaskdropError, ClientError) as error:
-            message = error.message if isinstance(error, MaskdropError) else str(error)
+            message = error.message if isinstance(error, MaskdropError | ApiError) else str(error)
             info = {"code": error.code, "message": message, "retryable": error.retryable}
             text = TextContent(text=f"{error.code}: {message}")
             response = CallToolResult(content=[text], structured_content={"error": info}, is_error=True)

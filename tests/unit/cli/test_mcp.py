@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -574,3 +576,17 @@ def test_the_command_refuses_a_root_that_is_not_a_folder(folder: Path) -> None:
     result = CliRunner().invoke(app, ["mcp", "--root", str(folder / "absent")])
     assert result.exit_code != 0
     assert "--root must be a folder" in result.output
+
+
+def test_the_page_describes_the_tools_and_options() -> None:
+    page = (ROOT / "docs" / "mcp.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == TOOLS
+    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["mcp", "--help"])
+    options = set(re.findall(r"--[a-z-]+", result.output)) - {"--help", "--no-http"}
+    rows = " ".join(line for line in page.splitlines() if line.startswith("| `--"))
+    assert set(re.findall(r"--[a-z-]+", rows)) == options
+    for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        [servers] = json.loads(block).values()
+        arguments = servers["maskdrop"]["args"]
+        assert arguments[0] == "mcp"
+        assert {one for one in arguments if one.startswith("--")} <= options
