@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,8 @@ from maskdrop.errors import InvalidOptions
 from maskdrop.ssrf import Policy
 from maskdrop_client import AsyncMaskdrop, InvalidUsage
 
-INSTALL = "pip install 'maskdrop[mcp]'"
+INSTALL = f"{sys.executable} -m pip install 'mcp>=2.3,<3'"
+"""Installs the package `mcp`, as the extra `mcp` of Maskdrop does."""
 
 PORT = 8848
 
@@ -58,10 +59,12 @@ def mcp(
 ) -> None:
     """Serve the tools cutout, mask, detect, repaint and quote to MCP hosts, such as assistants and editors."""
     with print_errors():
-        if find_spec("mcp") is None:
-            raise InvalidOptions(f"The package mcp is not installed; run: {INSTALL}")
-        from cli.mcp.server import serve_http, server_of
-
+        try:
+            from cli.mcp.server import serve_http, server_of
+        except ImportError as error:
+            raise InvalidOptions(
+                f"The package mcp is not installed, or it is an old release; run: {INSTALL}"
+            ) from error
         files = Files.of(root or [Path.cwd()], out)
         purse = Purse(max_usd)
         backend: Backend
