@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
         "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
     },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
