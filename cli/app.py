@@ -1,7 +1,7 @@
 """Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
 status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
 (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
-account and a deployed stage (doctor, smoke)."""
+account and a deployed stage (doctor, smoke). Processes the images of an SQS queue (worker)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from cli.redrive import redrive
 from cli.repaint import repaint
 from cli.smoke import smoke
 from cli.terminal import console, print_errors
+from cli.worker import EVERY_FLAG, worker
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
 from local.images import ENDED, ImageClient
@@ -59,6 +60,7 @@ app.command()(export)
 app.command()(doctor)
 app.command()(smoke)
 app.command()(redrive)
+app.command(context_settings=EVERY_FLAG)(worker)
 
 
 @app.command()
