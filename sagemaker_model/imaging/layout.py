@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Position, Studio
-from maskdrop.output import PIXELS_MAX, Margins, Output, Size
+from maskdrop.lengths import Margins
+from maskdrop.output import PIXELS_MAX, Output, Size
 from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging.backdrop import gradient_layer, studio_layer
 from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte

@@ -15,8 +15,9 @@ from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Positio
 from maskdrop.colours import NAMES
 from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
 from maskdrop.job import job_id
+from maskdrop.lengths import Length, Margins
 from maskdrop.options import Options
-from maskdrop.output import FIELDS, Length, Margins, Output, Region
+from maskdrop.output import FIELDS, Output, Region
 from maskdrop.shadow import ContactShadow, DropShadow
 from maskdrop.studio import BACKDROPS
 from tests.fakes import a_source
