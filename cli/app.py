@@ -1,5 +1,5 @@
 """Processes photos without a stack (cutout, mask, detect, replace, repaint). Manages the local stack (run, up, down,
-status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
+status), API keys (keys), presets (presets), the Telegram bot (bot), failed jobs (redrive), model weights (models), data sets (data), training
 (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
 account and a deployed stage (doctor, smoke). Processes the images of an SQS queue (worker)."""
 
@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from cli import data, detector, evaluate, images, keys, models, presets, train
+from cli import bot, data, detector, evaluate, images, keys, models, presets, train
 from cli.doctor import doctor
 from cli.export import export
 from cli.redrive import redrive
@@ -50,6 +50,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(bot.app, name="bot")
 app.add_typer(presets.app, name="presets")
 app.add_typer(images.app)
 app.add_typer(train.app)

@@ -170,7 +170,7 @@ def test_a_worker_killed_in_the_middle_loses_no_image(running: Running, tmp_path
     keys = [f"photos/{number}.jpg" for number in range(MESSAGES)]
     for key in keys:
         parts.put(key, file.getvalue())
-    wait_until(lambda: parts.waiting(parts.queue) == MESSAGES, "the notifications", 60)
+    wait_until(lambda: parts.waiting(parts.queue) >= MESSAGES, "the notifications", 60)
     sqs.purge_queue(QueueUrl=parts.queue)  # their preset has the default engine, which is slower
     for key in keys:
         body = {"bucket": parts.photos, "key": key, "engine": "selfie"}
@@ -191,8 +191,9 @@ def test_a_worker_killed_in_the_middle_loses_no_image(running: Running, tmp_path
 
 def test_a_dry_run_returns_the_messages(parts: Parts, photo: bytes) -> None:
     parts.put("a.png", photo)
-    wait_until(lambda: parts.waiting(parts.queue) == 1, "the message", 60)
+    wait_until(lambda: parts.waiting(parts.queue) >= 1, "the message", 60)
+    before = parts.waiting(parts.queue)  # with the test event of S3
     with parts.worker("--break_loop", "--delete_sqs_message", "off") as process:
         assert process.wait(timeout=60) == 0
     assert parts.result("results/a.png.png")
-    assert parts.waiting(parts.queue) + parts.waiting(parts.dead_letters) == 1
+    assert parts.waiting(parts.queue) + parts.waiting(parts.dead_letters) == before
