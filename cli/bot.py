@@ -150,6 +150,5 @@ def _deployment(stage: str | None, api_url: str | None) -> Iterator[Deployment]:
             webhook = f"{config.api_url(outputs['ApiId'], outputs['ApiStage'])}/telegram"
             url, policy = config.bot_api_url, Policy(trusted=frozenset({"localhost"}))
         web = PublicWeb(policy)
-        yield Deployment(
-            webhook, outputs["BotParameter"], make_client("ssm"), lambda token: Telegram(web, url, lambda: token)
-        )
+        ssm = make_client("ssm")
+        yield Deployment(webhook, outputs["BotParameter"], ssm, lambda token: Telegram(web, url, lambda: token))

@@ -142,7 +142,7 @@ class BotOptions(_Table):
     api_url: URL of the Bot API server: Telegram's, or your own.
     """
 
-    parameter: Annotated[str, Field(pattern=r"^/[\w./-]{1,500}$")]
+    parameter: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$", max_length=500)]
     chats: Annotated[tuple[int, ...], Field(strict=False)] = ()
     messages_per_minute: Positive = 20
     images_per_day: Positive = 200

@@ -4,7 +4,7 @@
     GET  /file/bot{token}/{path}  downloads a file
     POST /files                   uploads a file as a user would; returns its file_id
     POST /updates                 sends an update to the webhook, as Telegram does; returns the status of the webhook
-    GET, POST /control            messages that the bot has sent; outcomes of the next calls
+    GET, POST /control            messages that the bot has sent, and its webhook; outcomes of the next calls
 
 A reply in the response of the webhook counts as a call. Unlike Telegram, the stub does not repeat an update on its own,
 accepts any token of the right form, and accepts http URLs of this machine.
@@ -17,11 +17,12 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 import httpx2
+from multipart import MultipartParser, MultipartPart, parse_options_header  # type: ignore[import-untyped]
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -80,21 +81,21 @@ class BotApi:
                 raise BotApiError(401, "Unauthorized")
             if name not in METHODS:
                 raise BotApiError(404, "Not Found")
-            result = await self._call(name, await _parameters(request))
+            result = self._call(name, await _parameters(request))
         except BotApiError as error:
-            body = {"ok": False, "error_code": error.status, "description": error.description}
-            return JSONResponse(
-                {**body, **({"parameters": error.parameters} if error.parameters else {})}, error.status
-            )
+            body: dict[str, Any] = {"ok": False, "error_code": error.status, "description": error.description}
+            if error.parameters:
+                body["parameters"] = error.parameters
+            return JSONResponse(body, error.status)
         return JSONResponse({"ok": True, "result": result})
 
-    async def _call(self, name: str, values: dict[str, Any]) -> Any:
+    def _call(self, name: str, values: dict[str, Any]) -> Any:
         self.calls[name] += 1
         outcomes = self.script.get(name, [])
         if outcomes and (status := outcomes.pop(0)) != 200:
             raise BotApiError(status, *ERRORS[status])
         if name.startswith("send"):
-            return await self._send(name, values)
+            return self._send(name, values)
         match name:
             case "getMe":
                 return {"id": 1, "is_bot": True, "first_name": "Maskdrop", "username": USERNAME}
@@ -118,16 +119,16 @@ class BotApi:
             raise BotApiError(400, "Bad Request: file is too big")
         return {"file_id": file_id, "file_size": len(body), "file_path": f"photos/{file_id}.jpg"}
 
-    async def _send(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        file = next((value for value in values.values() if isinstance(value, UploadFile)), None)
-        entry = {key: value for key, value in values.items() if not isinstance(value, UploadFile)} | {"method": name}
+    def _send(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
+        file = next((value for value in values.values() if isinstance(value, MultipartPart)), None)
+        entry = {key: value for key, value in values.items() if not isinstance(value, MultipartPart)}
+        entry["method"] = name
         if file:
-            body = await file.read()
-            if len(body) > UPLOAD_MAX:
+            if len(file.raw) > UPLOAD_MAX:
                 raise BotApiError(413, "Request Entity Too Large")
-            self.files[file_id := uuid.uuid4().hex] = body
-            digest = hashlib.sha256(body).hexdigest()
-            entry |= {"file_id": file_id, "name": file.filename, "bytes": len(body), "sha256": digest}
+            self.files[file_id := uuid.uuid4().hex] = file.raw
+            digest = hashlib.sha256(file.raw).hexdigest()
+            entry |= {"file_id": file_id, "name": file.filename, "bytes": len(file.raw), "sha256": digest}
             entry["type"] = file.content_type
         elif name == "sendMessage" and not str(values.get("text", "")):
             raise BotApiError(400, "Bad Request: message text is empty")
@@ -150,21 +151,25 @@ class BotApi:
             response = await http.post(self.webhook["url"], json=await request.json(), headers=headers)
         reply = response.json() if response.status_code == 200 else {}
         if method := reply.pop("method", ""):
-            await self._call(method, reply)
+            self._call(method, reply)
         return JSONResponse({"status": response.status_code, "method": method})
 
     async def control(self, request: Request) -> Response:
         if request.method == "POST":
             changes = await request.json()
             self.script = {name: list(statuses) for name, statuses in changes.get("script", {}).items()}
-        return JSONResponse({"sent": self.sent, "calls": self.calls, "script": self.script})
+        state = {"sent": self.sent, "calls": self.calls, "script": self.script, "webhook": self.webhook}
+        return JSONResponse(state)
 
 
 async def _parameters(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").startswith("application/json"):
         values: dict[str, Any] = await request.json()
         return values
-    return dict(await request.form(max_part_size=UPLOAD_MAX))
+    _, options = parse_options_header(request.headers["content-type"])
+    body, room = await request.body(), UPLOAD_MAX + 1_000_000
+    parser = MultipartParser(BytesIO(body), options["boundary"], len(body), memory_limit=room, spool_limit=room)
+    return {part.name: part if part.filename else part.value for part in parser}
 
 
 def app() -> Starlette:

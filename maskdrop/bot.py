@@ -74,8 +74,8 @@ Caption:
 • sticker: a sticker of 512 px with an outline
 Reply to an image with one of these to process it again.
 
-Send images as files for full quality: Telegram makes photos smaller. Files have at most 20 MB. Limit: {images} images a \
-day."""
+Send images as files for full quality: Telegram makes photos smaller.
+Limits: 20 MB for each file, {images} images a day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
