@@ -75,8 +75,8 @@ def install(
     ] = False,
     api_url: ApiUrl = None,
 ) -> None:
-    """Store the token and a new secret, and register the webhook. Reads the token from TELEGRAM_BOT_TOKEN or asks for
-    it; @BotFather on Telegram creates it."""
+    """Store the token and a new secret, and register the webhook. Reads the token from TELEGRAM_BOT_TOKEN or a
+    prompt; @BotFather on Telegram creates it."""
     with print_errors(), _deployment(stage, api_url) as target:
         token = os.environ.get(TOKEN) or typer.prompt("Token of the bot", hide_input=True)
         if not TOKEN_PATTERN.fullmatch(token):

@@ -59,7 +59,7 @@ class Bot(Function):
         self.function.add_event_source(
             sources.SqsEventSource(
                 queue,
-                batch_size=1,  # a result of 50 MB takes a while
+                batch_size=1,  # a result of 50 MB takes up to 40 s
                 max_batching_window=Duration.seconds(0),
                 max_concurrency=BOT_EXECUTIONS,
                 report_batch_item_failures=True,

@@ -283,7 +283,7 @@ def respond(
     if not (private or _is_addressed(message, text, username)):
         return Response()
     image = _image_of(message)
-    if edited and image is None:  # an edited text was answered before
+    if edited and image is None:  # the text had its reply before
         return Response()
     album = str(message.get("media_group_id") or "")
     if refusal := _count_message(chat, settings, registry, now):
@@ -332,7 +332,7 @@ def _caption_of_album(chat: int, album: str) -> str:
 
 
 SILENT = "silent"
-"""The refusal of a message after the first one above a limit: another reply would answer a flood by a flood."""
+"""The refusal of a message after the first one above a limit: a flood of messages gets no flood of replies."""
 
 
 def _count_message(chat: int, settings: BotSettings, registry: Registry, now: datetime) -> str:
