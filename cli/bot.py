@@ -28,7 +28,7 @@ TOKEN_PATTERN = re.compile(r"\d+:[\w-]{20,}")
 ALLOWED_UPDATES = ("message", "edited_message")
 """Kinds of updates that the bot processes."""
 
-CONNECTIONS = 10
+CONNECTIONS = 4
 """Webhook requests that Telegram sends at once: each takes one Lambda execution."""
 
 DESCRIPTIONS = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -67,7 +68,8 @@ class BotApiError(Exception):
 class BotApi:
     """One bot. script: statuses of the next calls, by method, each used once; 200 succeeds."""
 
-    def __init__(self) -> None:
+    def __init__(self, verify: ssl.SSLContext | bool) -> None:
+        self._verify = verify
         self.script: dict[str, list[int]] = {}
         self.calls: Counter[str] = Counter()
         self.sent: list[dict[str, Any]] = []
@@ -147,7 +149,7 @@ class BotApi:
         """Sends an update to the webhook. The header of the secret can be forged with the query `secret`."""
         secret = request.query_params.get("secret", self.webhook.get("secret_token", ""))
         headers = {"X-Telegram-Bot-Api-Secret-Token": secret}
-        async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        async with httpx2.AsyncClient(timeout=30, trust_env=False, verify=self._verify) as http:
             response = await http.post(self.webhook["url"], json=await request.json(), headers=headers)
         reply = response.json() if response.status_code == 200 else {}
         if method := reply.pop("method", ""):
@@ -172,9 +174,9 @@ async def _parameters(request: Request) -> dict[str, Any]:
     return {part.name: part if part.filename else part.value for part in parser}
 
 
-def app() -> Starlette:
-    """Returns the ASGI application."""
-    api = BotApi()
+def app(verify: ssl.SSLContext | bool = True) -> Starlette:
+    """Returns the ASGI application. verify: TLS context of calls to the webhook."""
+    api = BotApi(verify)
     return Starlette(
         routes=[
             Route("/bot{token}/{method}", api.method, methods=["GET", "POST"]),

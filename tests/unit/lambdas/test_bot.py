@@ -138,6 +138,56 @@ def test_a_photo_comes_back_as_a_document_that_replies_to_it(chat: Chat) -> None
     ]
 
 
+def test_a_scripted_chat_of_30_updates(chat: Chat) -> None:
+    """Duplicates, floods, stickers, a forged token, other contents, an album, groups, Telegram's errors."""
+    group = chat.photo()
+    group["message"]["chat"] = {"id": -5, "type": "group"}
+    first, album = chat.photo(), [chat.photo("webp", media_group_id="g"), chat.photo(media_group_id="g")]
+    video = chat.message({"video": {"file_id": "v"}})
+    script: list[tuple[str, Any, str]] = [
+        ("a photo", first, "On its way."),
+        ("its duplicate", first, "On its way."),
+        ("a preset", chat.photo("webp"), "On its way."),
+        ("a colour", chat.photo("#ff0000"), "On its way."),
+        ("a sticker", chat.photo("/sticker"), "On its way."),
+        ("a caption", chat.photo("my dog"), "On its way. The caption"),
+        ("an album", album[0], "On its way."),
+        ("its second image", album[1], ""),
+        ("a document", chat.document(), "On its way."),
+        ("a video as a document", chat.document(body=MP4), "On its way."),
+        ("a huge document", chat.document(size=25_000_000), "The file has 25.0 MB."),
+        ("a video", video, "This is a video."),
+        ("a text", chat.message({"text": "hello"}), "Send a photo"),
+        ("help", chat.message({"text": "/help"}), "Send a photo, or an image as a file. The bot"),
+        ("presets", chat.message({"text": "/presets"}), "Presets"),
+        ("a group, not addressed", group, ""),
+        ("no message", {"update_id": 1000, "poll": {}}, ""),
+        *((f"flood {number}", chat.photo(), "On its way.") for number in range(6)),
+        ("flood, first refusal", chat.photo(), "The limit is 20 messages a minute."),
+        *((f"flood {number}", chat.photo(), "") for number in range(5)),
+    ]
+    assert chat.post(chat.photo(), "forged")["statusCode"] == 403
+    assert len(script) + 1 == 30
+    for name, update, expected in script:
+        reply = chat.reply(update)
+        assert reply.startswith(expected), name
+        assert bool(reply) == bool(expected), name
+    assert chat.work() == []
+    jobs = chat.jobs()
+    assert len(jobs) == 14  # 1 photo, 4 captions, 2 of the album, 1 document, 6 of the flood
+    assert sorted(job.preset for job in jobs) == ["default"] * 10 + ["sticker"] + ["webp"] * 3
+    [(_, _, refusal)] = chat.messenger.sent
+    assert "is a video (MP4). (unsupported_format)" in refusal
+    for job in jobs:
+        chat.finish(job)
+    chat.messenger.errors = [BotThrottled("wait", 3), ChatUnreachable("blocked"), HostUnavailable("502")]
+    for body in chat.work():
+        chat.queue.sent.append((body, 0))
+    chat.work()
+    methods = [method for method, _, _ in chat.messenger.sent[1:]]
+    assert (methods.count("sticker"), len(methods)) == (1, 13)  # one user has blocked the bot; nothing else is lost
+
+
 def test_a_duplicate_update_gets_the_same_reply_and_is_processed_once(chat: Chat) -> None:
     update = chat.photo()
     first = chat.post(update)
