@@ -9,7 +9,7 @@ import typer
 from cli.evaluate import weights_folder
 from sagemaker_model.__main__ import main
 
-EVERY_FLAG = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
 """Leaves all flags to the parser of the container, so that both commands accept the same ones."""
 
 

@@ -95,7 +95,7 @@ def canvas(value: Any) -> Canvas | AspectRatio | Marketplace:
 
 
 CANVAS_GRAMMAR = (
-    f"a size in pixels such as 1000x1000, an aspect ratio of whole numbers such as 4:5 (each number at most {SIDE_MAX}), "
+    f"a size in pixels such as 1000x1000, an aspect ratio of whole numbers such as 4:5 (at most {SIDE_MAX} each), "
     f"or one of {', '.join(MARKETPLACES)}"
 )
 

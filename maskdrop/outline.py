@@ -33,7 +33,7 @@ class Outline:
 
 
 def outline(value: Any) -> Outline | None:
-    """Parses an outline; "none" and a width of 0 are None. Raises ValueError."""
+    """Parses an outline; returns None for "none" and for a width of 0. Raises ValueError."""
     words = several(text_of(value).lower().split(), 1, 2)
     if words == ["none"]:
         return None

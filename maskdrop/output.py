@@ -2,7 +2,7 @@
 
 The API, presets, the command line and the dialects share one grammar: every field is a short text that `FIELDS`
 describes and parses; `Output` contains the parsed values. Field names are remove.bg's where it has one. The geometry is
-applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, outline, padding or scale,
+applied in `sagemaker_model/imaging/geometry.py`, in the order region of interest, crop, outline, padding or scale,
 position, canvas, size, shadow, background.
 """
 
@@ -23,7 +23,7 @@ from maskdrop.background import (
 )
 from maskdrop.canvas import CANVAS_GRAMMAR, CANVAS_PATTERN, PADDING_MAX, AspectRatio, Canvas, Marketplace, canvas
 from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
-from maskdrop.grammar import DECIMALS, TO_100, percent, several, text_of
+from maskdrop.grammar import DECIMALS, FALSE, TO_100, TRUE, boolean, percent, several, text_of
 from maskdrop.lengths import Length, Margins, Unit, length, margins, margins_pattern
 from maskdrop.outline import OUTLINE_GRAMMAR, OUTLINE_PATTERN, Outline, outline
 from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
@@ -49,6 +49,7 @@ SIZE_ALIASES: dict[str, Size] = {
     "regular": "preview",
     "full": "original",
     "4k": "original",
+    "50mp": "original",
     "auto": "original",
 }
 
@@ -152,12 +153,13 @@ class Output:
             )
         padding = self.padding or Margins()
         band = self.outline.width.value if self.outline and self.outline.width.unit == "px" else 0.0
-        across = canvas.width - padding.left.of(canvas.width) - padding.right.of(canvas.width) - 2 * band
-        down = canvas.height - padding.top.of(canvas.height) - padding.bottom.of(canvas.height) - 2 * band
-        if min(across, down) < 1:
+        share = 1.0 if self.scale is None else self.scale / 100
+        across = canvas.width - padding.left.of(canvas.width) - padding.right.of(canvas.width)
+        down = canvas.height - padding.top.of(canvas.height) - padding.bottom.of(canvas.height)
+        if share * min(across, down) - 2 * band < 1:
             raise OptionsConflict(
-                f'"output.padding" and "output.outline" leave no pixel of the canvas {canvas} for the subject; reduce '
-                "them, or enlarge the canvas.",
+                f"Padding, scale and outline leave no pixel of the canvas {canvas} for the subject; reduce the padding "
+                "or the outline, or enlarge the canvas.",
                 "canvas",
             )
 
@@ -230,7 +232,7 @@ def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[An
     known = {**{value: value for value in values}, **aliases}
 
     def parse(value: Any) -> str:
-        text = text_of(value)
+        text = text_of(value).lower()
         if text not in known:
             raise ValueError
         return known[text]
@@ -243,10 +245,8 @@ def _roi(value: Any) -> Region:
 
 
 def _crop(value: Any) -> Margins | None:
-    if value is False or value == "false":
-        return None
-    if value is True or value == "true":
-        return Margins()
+    if isinstance(value, bool) or text_of(value).lower() in (TRUE | FALSE) - {"0"}:
+        return Margins() if boolean(value) else None
     return margins(value, MARGIN_MAX)
 
 
