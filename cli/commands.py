@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "repaint": "cli.repaint:repaint",
         "serve": "cli.serve:serve",
         "mcp": "cli.mcp.command:mcp",
+        "worker": "cli.worker:worker",
     },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
@@ -48,6 +49,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
+        "bot": "cli.bot",
         "redrive": "cli.redrive:redrive",
     },
     "Models": {
@@ -79,7 +81,8 @@ def load(name: str) -> Command:
         group.add_typer(import_module(module).app, name=name)
         return typer.main.get_group(group).commands[name]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(getattr(import_module(module), function))
+    imported = import_module(module)
+    single.command(name, context_settings=getattr(imported, "CONTEXT_SETTINGS", None))(getattr(imported, function))
     return typer.main.get_command(single)
 
 
