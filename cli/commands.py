@@ -32,6 +32,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "mcp": "cli.mcp.command:mcp",
         "worker": "cli.worker:worker",
     },
+    "Successor of remove.bg": {
+        "migrate": "cli.migrate",
+    },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
         "p": "cli.rembg:p",
