@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "run": "cli.stack:run",
         "up": "cli.stack:up",
         "down": "cli.stack:down",
+        "reset": "cli.stack:reset",
         "status": "cli.stack:status",
     },
     "Deployed stage": {

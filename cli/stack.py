@@ -34,7 +34,10 @@ WAIT_S = 300.0
 """How long `run` waits for its samples, in seconds: about 10 images at 0.1 to 2 s, and one restart of the model."""
 
 FOREGROUND = "foreground"
-"""Name of the PID file of the foreground command, which `down` stops too."""
+"""Name of the PID file of the command `run` or `up`, which `down` stops too."""
+
+PROGRAMS = ("emulator", "sagemaker", "model")
+"""Names of the PID files of the stack's programs."""
 
 
 def run() -> None:
@@ -57,23 +60,39 @@ def up() -> None:
                 for name in ("emulator", "sagemaker"):
                     if processes.find(name, config.state) is None:
                         raise LocalError(f"The process {name} exited.\n{processes.tail(name, config.state)}")
-        except KeyboardInterrupt:
-            console.print("Stopping.")  # Ctrl-C is the normal way to stop `up`
+        except KeyboardInterrupt:  # Ctrl-C is the normal way to stop `up`
+            console.print(
+                f"{escape(watch.summary())} Stopping; jobs, keys and presets are kept (`make reset` deletes them)."
+            )
 
 
 def down() -> None:
     """Stop the local stack that `up` or `run` started."""
-    config = LocalConfig.from_env(os.environ)
     with print_errors():
-        processes.stop(FOREGROUND, config.state, grace_s=30)
-        stack.down(config)
-    console.print("The local stack is stopped.")
+        config = LocalConfig.of_running_stack(os.environ)
+        names = [name for name in (FOREGROUND, *PROGRAMS) if processes.find(name, config.state)]
+        if not names:
+            console.print("Nothing is running.")
+            return
+        with _step("Stopping the local stack"):
+            processes.stop(FOREGROUND, config.state, grace_s=30)
+            stack.down(config)
+
+
+def reset() -> None:
+    """Delete the jobs, images, API keys and presets of the stopped local stack. drop/ and results/ remain."""
+    with print_errors():
+        config = LocalConfig.from_env(os.environ)
+        if any(processes.find(name, config.state) for name in PROGRAMS):
+            raise LocalError("The local stack is running. Stop it with `make down`, then reset it.")
+        stack.reset(config)
+    console.print("The jobs, images, API keys and presets of the local stack are deleted.")
 
 
 def status() -> None:
     """Print the running processes and stack.json. Exits 1 when no stack is running."""
     config = LocalConfig.from_env(os.environ)
-    for name in (FOREGROUND, "emulator", "sagemaker", "model"):
+    for name in (FOREGROUND, *PROGRAMS):
         process = processes.find(name, config.state)
         console.print(f"{name:10} {'pid ' + str(process.pid) if process else 'not running'}")
     deployment = stack.find(config)
@@ -198,7 +217,7 @@ Drop photos into [bold]{escape(str(config.drop))}[/bold]; results are in [bold]{
 
 From another shell:{trust}
   export AWS_ACCESS_KEY_ID={deployment.access_key_id} AWS_SECRET_ACCESS_KEY={deployment.secret_access_key}
-  export AWS_REGION={deployment.region}
+  export AWS_REGION={deployment.region} AWS_DEFAULT_REGION={deployment.region}
   aws --endpoint-url {deployment.endpoint_url} s3 cp photo.jpg s3://{deployment.inbox}/inbox/default/
   aws --endpoint-url {deployment.endpoint_url} s3 ls --recursive s3://{deployment.results}/results/
   curl -H 'x-api-key: {deployment.api_key}' {deployment.api_url}/v1/jobs

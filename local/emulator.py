@@ -70,7 +70,7 @@ class ResourceStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._resources: dict[str, dict[str, Properties]] = {}
+        self._resources: dict[str, dict[str, Properties]] = json.loads(path.read_text()) if path.exists() else {}
 
     def put(self, resource_type: str, name: str, properties: Properties | None) -> None:
         """Stores the properties of a resource; None deletes it."""

@@ -343,3 +343,26 @@ def test_only_retryable_errors_of_the_container_have_a_retry_after_header() -> N
 def test_without_an_interactive_endpoint_every_image_creates_a_job() -> None:
     world = World(settings=replace(SETTINGS, interactive="", interactive_mode="off"))
     assert post(world, PHOTO)["statusCode"] == 202
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x" * 100_000: 1},
+        {f"option{n}": n for n in range(20_000)},
+        {"engine": "x" * 100_000},
+        {"preset": "x" * 100_000},
+        {"output": {"x" * 100_000: 1}},
+        {"output": {"format": "x" * 100_000}},
+        {"output": {"background": "x" * 100_000}},
+        {"prompts": [{"x" * 100_000: 1}]},
+        {"prompts": "x" * 100_000},
+        {"refine": "x" * 100_000},
+        {"image": "x" * 100_000},
+        {"url": "x" * 100_000},
+    ],
+)
+def test_an_error_repeats_at_most_a_short_part_of_the_request(fields: dict[str, object]) -> None:
+    response = post_json(World(), **fields)
+    assert response["statusCode"] in range(400, 500)
+    assert len(response["body"]) < 4_000
