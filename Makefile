@@ -51,9 +51,12 @@ test-fast: $(DEV) ## Run unit and contract tests without torch and the local sta
 		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py \
 		--ignore tests/unit/lambdas/test_faults.py --ignore-glob 'tests/unit/lambdas/test_outage*.py'
 
+# Without the folders and contract tests in which nothing depends on torch: `make test-units` runs them.
 test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
+	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench \
+		tests/contract/test_engines.py tests/contract/test_notebooks.py tests/contract/test_training.py \
+		--ignore tests/unit/sagemaker_model/data --ignore tests/unit/sagemaker_model/imaging
 
 test-sagemaker: $(DEV) $(SAGEMAKER) ## Test jobs submitted through the SageMaker SDK against a stub of the service
 	@$(VENV)/bin/python -m pytest tests/unit/cli/test_sagemaker_sdk.py

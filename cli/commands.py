@@ -29,6 +29,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
     },
+    "Services": {
+        "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
+    },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
         "p": "cli.rembg:p",

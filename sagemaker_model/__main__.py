@@ -10,48 +10,23 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
-from dataclasses import replace
 
-import cv2
 import uvicorn
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.detectors.base import Detector
-from sagemaker_model.detectors.labels import load_detectors
-from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
 from sagemaker_model.engines.vitmatte import load_refiner
-from sagemaker_model.serving import decoding, queue_worker
+from sagemaker_model.serving import queue_worker
 from sagemaker_model.serving.queue import SqsQueue
 from sagemaker_model.serving.runtime import in_flight_max
 from sagemaker_model.serving.server import create_app
+from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.serving.storage import S3Storage
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.__main__ import main as train
 from sagemaker_model.weights.store import fetch, known
 
 log = logging.getLogger("sagemaker_model")
-
-
-def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine], dict[str, Detector]]:
-    """Returns the settings with the chosen device, and the installed engines and detectors by name.
-
-    From here on, SIGTERM ends the process with exit status 0. Raises InvalidWeights, NoGpu.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
-    decoding.prepare()
-    settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
-    engines = load_all(settings.device, settings.weights_dir, settings.threads, non_commercial=settings.non_commercial)
-    cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
-    for engine in engines.values():
-        if isinstance(engine, CachesEmbeddings):
-            engine.embeddings = cache  # one cache and budget for all engines
-    detectors = load_detectors(settings.device, settings.weights_dir, settings.threads, paid=settings.rekognition)
-    return settings, engines, detectors
 
 
 def serve(settings: ServerSettings) -> None:
