@@ -72,8 +72,6 @@ def test_concurrent_requests_get_their_own_responses(start: Start) -> None:
 
 
 def test_a_request_without_accept_has_none_in_its_event(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
     events: list[dict[str, Any]] = []
 
     def process(event: dict[str, Any], *_: object) -> dict[str, Any]:
