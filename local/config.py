@@ -167,9 +167,24 @@ class LocalConfig:
         return self.state / "stack.json"
 
     @property
+    def account(self) -> Path:
+        """Folder that keeps the emulated account between two runs: one for each stage and port, which is in URLs."""
+        return self.state / "accounts" / f"{self.stage}-{self.aws_port}"
+
+    @property
+    def unclean_file(self) -> Path:
+        """Path of the mark that the emulator runs, or was killed: the account may be incomplete."""
+        return self.account / "unclean"
+
+    @property
+    def first_key_file(self) -> Path:
+        """Path of the text of the account's first API key."""
+        return self.account / "first-key"
+
+    @property
     def sagemaker_file(self) -> Path:
         """Path of the SageMaker resources that the emulator deployed, as {resource type: {name: properties}}."""
-        return self.state / "sagemaker.json"
+        return self.account / "sagemaker.json"
 
     @property
     def calls_file(self) -> Path:

@@ -17,14 +17,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
-from lambdas.http.forms import parts_of
+from lambdas.http.forms import misplaced_image, parts_of
 from maskdrop.background import BackgroundImage
 from maskdrop.catalog import Task, default_engine
 from maskdrop.errors import (
@@ -47,6 +49,9 @@ OPTIONS_HEADER = "X-Maskdrop-Options"
 
 HEADERS = [f"X-Maskdrop-{name}" for name in ("Engine", "Width", "Height", "Subject", "Place", "Warnings", "Timings")]
 """Response headers that describe the result; the values are JSON from `Subject` on."""
+
+STANDARD_ALPHABET = str.maketrans("-_", "+/")
+"""From the URL-safe to the standard alphabet of base64 (RFC 4648, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ def parse_request(
     elif kind == "multipart/form-data":
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
+        if not source and (name := misplaced_image(parts)):
+            raise EmptyFile(f'The form has no file "image": rename its field {name!r:.80} to "image".')
         fields = _nested({name: _text(name, part) for name, part in parts.items()})
     elif kind == "application/json":
         fields = object_of(body, "The body")
@@ -108,16 +115,38 @@ def _check_task(task: Task, layers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
-    """Returns the request body as bytes. Raises FileTooLarge.
+    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions, UnsupportedFormat.
 
     API Gateway sends text or base64. `maskdrop serve` passes bytes.
     """
     content: str | bytes = event.get("body") or b""
     if isinstance(content, str):
         content = base64.b64decode(content) if event.is_base64_encoded else content.encode()
+    coding = (event.headers.get("content-encoding") or "identity").strip().lower()
+    if coding in ("gzip", "x-gzip"):
+        content = _decompressed(content, settings.body_bytes)
+    elif coding != "identity":
+        raise UnsupportedFormat(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
     if len(content) > settings.body_bytes:
         raise too_large(settings)
     return content
+
+
+def _decompressed(body: bytes, bytes_max: int) -> bytes:
+    """Returns a gzip body, cut after bytes_max + 1 bytes. Raises InvalidOptions."""
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(body, bytes_max + 1)
+    except zlib.error as error:
+        raise InvalidOptions("The body must be valid gzip, as Content-Encoding says.") from error
+    if not stream.eof and len(data) <= bytes_max:
+        raise InvalidOptions("The body ends before the end of its gzip data.")
+    return data
+
+
+def accept_of(event: APIGatewayProxyEvent) -> str:
+    """Returns the Accept header, with several lines joined; "" without one."""
+    return ",".join(event.multi_value_headers.get("accept") or []) or event.headers.get("accept") or ""
 
 
 def check_size(source: bytes | str, settings: Settings) -> None:
@@ -128,18 +157,34 @@ def check_size(source: bytes | str, settings: Settings) -> None:
 
 def too_large(settings: Settings) -> FileTooLarge:
     """Returns the error of a request with too many bytes."""
+    larger = "" if settings.body_bytes > BODY_MAX else ", or use `maskdrop serve` with bodies of up to 22 MB"
     return FileTooLarge(
         f"The image is too large: at most {settings.image_bytes:,} bytes, in a request body of at most "
-        f"{settings.body_bytes:,} bytes. Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs)."
+        f"{settings.body_bytes:,} bytes. Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs)"
+        f"{larger}."
     )
 
 
 def decoded(encoded: str, name: str) -> bytes:
-    """Decodes the base64 text of the field `name`; whitespace is ignored. Raises InvalidOptions with that field."""
+    """Decodes the base64 text of the field `name`, with or without the head of a data URL ("data:image/png;base64,").
+
+    Whitespace, missing padding and the URL-safe alphabet are accepted. Raises InvalidOptions with that field.
+    """
+    if encoded[:5].lower() == "data:":
+        head, _, encoded = encoded.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise InvalidOptions(f'"{name}" must be a data URL in base64; got {head!r:.80}.', name)
+        encoded = unquote(encoded)
+    text = "".join(encoded.split()).rstrip("=").translate(STANDARD_ALPHABET)
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidOptions(f'"{name}" must be valid base64.', name) from error
+
+
+def image_in(url: str, name: str) -> bytes | str:
+    """Returns the image that a data URL contains, or the URL itself if it is of another scheme. Raises as `decoded`."""
+    return decoded(url, name) if url[:5].lower() == "data:" else url
 
 
 def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Response[Any]:
@@ -261,7 +306,7 @@ def _source(encoded: Any, source: Any) -> bytes | str:
         case str(), None:
             return decoded(encoded, "image_base64")
         case None, {"url": str(url)} if len(source) == 1:
-            return url
+            return image_in(url, "source")
     raise InvalidOptions('The body must have either "image_base64" (a string) or "source" (an object with "url").')
 
 

@@ -150,6 +150,9 @@ OUTPUT_VALUES = {
     "size": "preview",
     "roi": "1px 2px 3px 4px",
     "crop": "10%",
+    "outline": "2% gold",
+    "canvas": "4:5",
+    "padding": "10% 20px",
     "scale": "50%",
     "position": "0% 100%",
     "shadow": "drop 40%",
@@ -268,7 +271,8 @@ def test_every_field_of_a_prompt_is_in_every_table() -> None:
 
 
 def test_every_preset_is_in_the_readme() -> None:
-    check_rows(PRESETS, {"README.md": page_rows("README.md", "| preset")})
+    named = [name for cells in page_table("README.md", "| preset") for name in code_spans(cells[0])]
+    check_rows(PRESETS, {"README.md": named})
 
 
 # Jobs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http import cutouts, forms
+from lambdas.http.forms import is_base64, misplaced_image
 from maskdrop.access import add_usage
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import (
@@ -47,6 +48,21 @@ def text_of(name: str, value: Any) -> str:
         case str() | int() | float():
             return str(value).strip()
     raise InvalidOptions(f"The field {name!r} must be text, a number or a boolean.", name)
+
+
+def misnamed_source(fields: Mapping[str, Any], known: Collection[str], file: str, base64: str, url: str) -> str | None:
+    """Returns a sentence that names the right field for an image in an unknown field; None without one.
+
+    known: the fields of the dialect. file, base64, url: its fields for the forms of an image.
+    """
+    unknown = {name: value for name, value in fields.items() if name not in known}
+    name = misplaced_image(unknown)
+    if name is None:
+        return None
+    value = unknown[name]
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    right = url if text.startswith(("http://", "https://", "data:")) else base64 if is_base64(text) else file
+    return f"The field {name!r:.80} is not known: send the image as {right!r}."
 
 
 def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:

@@ -14,7 +14,8 @@ from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging import composite
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.layout import Layout, lay_out, plan, visible_box
+from sagemaker_model.imaging.geometry import Box, Layout, plan, visible_box
+from sagemaker_model.imaging.layout import lay_out
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode
 from tests.unit.maskdrop.test_output import OUTPUTS
 
@@ -161,7 +162,8 @@ def test_a_subject_that_fills_the_image_gets_its_margins() -> None:
 def test_without_a_subject_only_the_size_applies() -> None:
     empty = np.zeros((1000, 1000), np.uint8)
     layout = plan(Output.from_json({"crop": "5px", "scale": "50%", "position": "0%", "size": "preview"}), empty)
-    assert layout == Layout((0, 0, 1000, 1000), (0, 0, 1000, 1000), (500, 500), (0, 0, 500, 500))
+    whole, half = (0, 0, 1000, 1000), (0, 0, 500, 500)
+    assert layout == Layout(Box(*whole), whole, (1000, 1000), (500, 500), half, scale=0.5)
 
 
 def test_a_box_is_converted_to_pixels_of_the_result() -> None:
@@ -453,7 +455,8 @@ def test_a_crop_keeps_the_whole_shadow(shadow: str) -> None:
     rgb, alpha = scene(800, 800, (300, 300, 500, 420))
     whole = laid_out(rgb, alpha, shadow=shadow)[1]
     cropped = laid_out(rgb, alpha, shadow=shadow, crop=True)[1]
-    x0, y0, x1, y1 = plan(Output.from_json({"crop": True, "shadow": shadow}), alpha).frame
+    frame = plan(Output.from_json({"crop": True, "shadow": shadow}), alpha).frame
+    x0, y0, x1, y1 = frame.x0, frame.y0, frame.x1, frame.y1
     assert cropped.shape == (y1 - y0, x1 - x0)
     assert (x0, y0, x1, y1) != (300, 300, 500, 420)
     assert abs(int(whole.sum()) - int(cropped.sum())) < 1e-3 * whole.sum()
