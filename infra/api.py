@@ -28,7 +28,10 @@ TIMEOUT_S = 29
 
 INVALID_KEY = "The API key is missing, unknown or revoked."
 
-TOO_LARGE = "The request is too large. Upload the image (POST /v1/uploads), then create a job from it (POST /v1/jobs)."
+TOO_LARGE = (
+    "The request is too large. Upload the image (POST /v1/uploads), then create a job from it (POST /v1/jobs), or use "
+    "`maskdrop serve` or the door stack, which accept requests of up to 22 MB."
+)
 
 GATEWAY_RESPONSES: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
     "ACCESS_DENIED": (AuthFailed, INVALID_KEY, {}),
@@ -60,7 +63,8 @@ class Api(Function):
             self,
             "Rest",
             rest_api_name=f"maskdrop-{stage.name}",
-            # Every type is binary: for a type that is not listed, API Gateway returns base64 depending on Accept.
+            # Every type is binary: API Gateway decodes a response whose first Accept type is listed, and returns the
+            # base64 text to a client that accepts another first. */* matches any header, or none.
             binary_media_types=["*/*"],
             api_key_source_type=apigateway.ApiKeySourceType.AUTHORIZER,
             endpoint_types=[apigateway.EndpointType.REGIONAL],

@@ -23,7 +23,7 @@ from maskdrop.background import (
 )
 from maskdrop.canvas import CANVAS_GRAMMAR, CANVAS_PATTERN, PADDING_MAX, AspectRatio, Canvas, Marketplace, canvas
 from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
-from maskdrop.grammar import DECIMALS, TO_100, percent, several, text_of
+from maskdrop.grammar import DECIMALS, FALSE, TO_100, TRUE, boolean, percent, several, text_of
 from maskdrop.lengths import Length, Margins, Unit, length, margins, margins_pattern
 from maskdrop.outline import OUTLINE_GRAMMAR, OUTLINE_PATTERN, Outline, outline
 from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
@@ -49,6 +49,7 @@ SIZE_ALIASES: dict[str, Size] = {
     "regular": "preview",
     "full": "original",
     "4k": "original",
+    "50mp": "original",
     "auto": "original",
 }
 
@@ -231,7 +232,7 @@ def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[An
     known = {**{value: value for value in values}, **aliases}
 
     def parse(value: Any) -> str:
-        text = text_of(value)
+        text = text_of(value).lower()
         if text not in known:
             raise ValueError
         return known[text]
@@ -244,10 +245,8 @@ def _roi(value: Any) -> Region:
 
 
 def _crop(value: Any) -> Margins | None:
-    if value is False or value == "false":
-        return None
-    if value is True or value == "true":
-        return Margins()
+    if isinstance(value, bool) or text_of(value).lower() in (TRUE | FALSE) - {"0"}:
+        return Margins() if boolean(value) else None
     return margins(value, MARGIN_MAX)
 
 
