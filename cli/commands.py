@@ -60,6 +60,10 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Deployed stage": {
         "doctor": "cli.doctor:doctor",
+        "deploy": "cli.deploy:deploy",
+        "destroy": "cli.deploy:destroy",
+        "logs": "cli.logs:logs",
+        "costs": "cli.costs:costs",
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
