@@ -65,7 +65,7 @@ def mcp(
             raise InvalidOptions(
                 f"The package mcp is not installed, or it is an old release; run: {INSTALL}"
             ) from error
-        files = Files.of(root or [Path.cwd()], out)
+        files = Files.of(root or [_current_folder()], out)
         purse = Purse(max_usd)
         backend: Backend
         if url is not None:
@@ -81,3 +81,11 @@ def mcp(
             serve_http(server, port)
         else:
             server.run("stdio")
+
+
+def _current_folder() -> Path:
+    """Raises InvalidOptions where some hosts start servers: in the root of the file system."""
+    folder = Path.cwd()
+    if folder == Path(folder.anchor):
+        raise InvalidOptions(f"The current folder is {folder}, which has all files; name a folder by --root.")
+    return folder

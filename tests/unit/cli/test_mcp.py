@@ -579,6 +579,33 @@ def test_the_command_refuses_a_root_that_is_not_a_folder(folder: Path) -> None:
     assert "--root must be a folder" in result.output
 
 
+def test_the_whole_file_system_is_no_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    result = CliRunner().invoke(app, ["mcp"])
+    assert result.exit_code != 0
+    assert "name a folder by --root" in result.output
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_old_and_new_hosts_are_served(folder: Path, mode: str) -> None:
+    messages: list[str | None] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        messages.append(message)
+
+    async def main() -> None:
+        async with Client(server_of(local(folder), Files.of([folder], None)), mode=mode) as client:
+            tools = (await client.list_tools()).tools
+            assert {tool.name for tool in tools} == TOOLS
+            assert len(json.dumps([tool.model_dump(mode="json") for tool in tools])) < 40_000
+            result = await client.call_tool("mask", {"image": "a photo.png"}, progress_callback=note)
+            assert ok(result)["file"]["width"] == 512
+            assert "Segmenting the image" in messages
+            assert error(await client.call_tool("mask", {"image": "/etc/hosts"}))[0] == "path_not_allowed"
+
+    asyncio.run(main())
+
+
 def test_the_page_describes_the_tools_and_options() -> None:
     page = (ROOT / "docs" / "mcp.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == TOOLS
