@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -194,3 +196,11 @@ def test_a_response_of_other_types_is_refused(change: dict[str, Any]) -> None:
 def test_fields_of_a_newer_api_are_ignored() -> None:
     data = recorded_body("job")
     assert models.read(models.Job, {**data, "hologram": 1}) == models.read(models.Job, data)
+
+
+def test_the_client_imports_httpx2_and_no_other_large_package() -> None:
+    code = "import sys, maskdrop_client; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    loaded = set(done.stdout.split())
+    assert {"maskdrop_client", "httpx2"} <= loaded
+    assert not loaded & {"PIL", "numpy", "boto3", "pydantic", "cv2", "maskdrop", "lambdas", "sagemaker_model"}
