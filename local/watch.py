@@ -6,7 +6,6 @@ The folder selects the preset, as in the inbox: drop/a.jpg uses the default pres
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,10 @@ from watchfiles import Change, watch
 
 from local.config import LocalConfig, LocalError
 from local.images import ENDED, ImageClient
-
-SETTLED_S = 0.5
-"""Seconds without a change of size or modification time after which a file counts as complete."""
+from local.settling import Settling
 
 TICK_MS = 300
 """Interval between two checks of the folder, in milliseconds."""
-
-UNFINISHED = (".part", ".crdownload", ".tmp", "~")
-"""Suffixes of files that browsers and other programs are still writing."""
 
 FAILED = "failed.csv"
 """Name of the list of failed photos in `results/`."""
@@ -39,7 +33,7 @@ Print = Callable[[str], None]
 class Watch:
     """The state of a watched folder.
 
-    unsettled: files that may still change, with their size, modification time and time of the last change.
+    unsettled: files that may still change.
     submitted: unfinished jobs by ID, with the path of their photo.
     done: photos with a result. failed: code and message of each failed photo. Both by path below `drop/`.
     """
@@ -47,7 +41,7 @@ class Watch:
     config: LocalConfig
     images: ImageClient
     print: Print
-    unsettled: dict[Path, tuple[int, float, float]] = field(default_factory=dict)
+    unsettled: Settling = field(default_factory=Settling)
     submitted: dict[str, Path] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -61,13 +55,10 @@ class Watch:
                 scanned = True
                 for path in self.config.drop.rglob("*"):
                     if not self._has_result(path):
-                        self._add(path)
+                        self.unsettled.add(path)
             for change, name in changes:
                 if change is not Change.deleted:
-                    # A moved folder causes one event, without events for its files.
-                    path = Path(name)
-                    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
-                        self._add(one)
+                    self.unsettled.add(Path(name))
             try:
                 self._upload()
                 self._download()
@@ -84,24 +75,12 @@ class Watch:
         relative = path.relative_to(self.config.drop)
         return relative.as_posix() if len(relative.parts) > 1 else f"default/{relative.as_posix()}"
 
-    def _add(self, path: Path) -> None:
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(UNFINISHED):
-            self.unsettled[path] = (-1, 0.0, time.monotonic())
-
     def _upload(self) -> None:
-        for path, (size, modified, since) in list(self.unsettled.items()):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                del self.unsettled[path]
-                continue
-            if (status.st_size, status.st_mtime) != (size, modified):
-                self.unsettled[path] = (status.st_size, status.st_mtime, time.monotonic())
-            elif time.monotonic() - since >= SETTLED_S:
-                job_id = self.images.upload(self._name(path), path.read_bytes())
-                del self.unsettled[path]
-                self.submitted[job_id] = path
-                self.print(f"{escape(self._relative(path))}: submitted")
+        for path in self.unsettled.settled():
+            job_id = self.images.upload(self._name(path), path.read_bytes())
+            self.unsettled.remove(path)
+            self.submitted[job_id] = path
+            self.print(f"{escape(self._relative(path))}: submitted")
 
     def _download(self) -> None:
         for job_id, path in list(self.submitted.items()):
@@ -145,6 +124,6 @@ class Watch:
         parts = [f"{len(self.done)} done"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed: {self.config.results / FAILED}")
-        if unfinished := len(self.submitted) + len(self.unsettled):
+        if unfinished := len(self.submitted) + len(self.unsettled.files):
             parts.append(f"{unfinished} not finished: submitted again at the next start")
         return "; ".join(parts) + "."

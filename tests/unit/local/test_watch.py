@@ -47,7 +47,7 @@ def drop(watch: Watch, *names: str) -> None:
         path = watch.config.drop / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"photo")
-        watch.unsettled[path] = (5, path.stat().st_mtime, 0.0)
+        watch.unsettled.files[path] = (5, path.stat().st_mtime, 0.0)
     watch._upload()
     watch._download()
 
