@@ -12,6 +12,7 @@ from cli.evaluate import Weights, weights_folder
 from cli.mcp.backends import ApiBackend, Backend, LocalBackend, Purse
 from cli.mcp.files import Files
 from cli.processing import paint_of
+from cli.serve import fetch_missing
 from cli.terminal import print_errors
 from lambdas.adapters.fetch import PublicWeb
 from maskdrop.edit import EditorName
@@ -74,8 +75,10 @@ def mcp(
             except InvalidUsage as error:
                 raise InvalidOptions(str(error)) from error
         else:
-            paint = paint_of(editor, max_usd, region)
-            backend = LocalBackend(weights_folder(folder), paint, purse, PublicWeb(Policy()))
+            weights = weights_folder(folder)
+            if folder is None:
+                fetch_missing(weights)
+            backend = LocalBackend(weights, paint_of(editor, max_usd, region), purse, PublicWeb(Policy()))
         server = server_of(backend, files)
         if http:
             serve_http(server, port)

@@ -22,12 +22,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult
 from PIL import Image
 from typer.testing import CliRunner
 
 from cli import processing
 from cli.app import app
+from cli.evaluate import weights_folder
 from cli.mcp import command, server
 from cli.mcp.backends import ApiBackend, LocalBackend, Purse, ToolRequest
 from cli.mcp.files import PREVIEW_BYTES_MAX, PREVIEW_SIDE, Files, preview_of
@@ -189,6 +191,12 @@ def test_a_background_of_colour_or_of_a_file_replaces_the_background(folder: Pat
     assert error(words)[0] == "invalid_options"
     outside = call(backend, folder, "repaint", {"image": "a photo.png", "background": "cover file:///etc/hosts"})
     assert error(outside)[0] == "path_not_allowed"
+
+
+def test_no_detections_without_a_detector_have_a_warning(folder: Path) -> None:
+    data = ok(call(local(folder), folder, "detect", {"image": "a photo.png"}))
+    assert (data["total"], data["labels"]) == (0, [])
+    assert data["warnings"][0].startswith("no_detector: ")
 
 
 # Prices
@@ -577,6 +585,18 @@ def test_the_command_refuses_a_root_that_is_not_a_folder(folder: Path) -> None:
     result = CliRunner().invoke(app, ["mcp", "--root", str(folder / "absent")])
     assert result.exit_code != 0
     assert "--root must be a folder" in result.output
+
+
+def test_the_command_downloads_weights_to_the_default_folder_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+    monkeypatch.setattr(command, "fetch_missing", fetched.append)
+    monkeypatch.setattr(MCPServer, "run", lambda *_, **__: None)
+    for words in (["--folder", str(folder)], ["--url", "https://api.example"], []):
+        result = CliRunner().invoke(app, ["mcp", "--root", str(folder), *words])
+        assert result.exit_code == 0, result.output
+    assert fetched == [weights_folder(None)]
 
 
 def test_the_whole_file_system_is_no_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
