@@ -26,6 +26,7 @@ from lambdas.http.dialects.shared import (
     result_of,
     text_of,
 )
+from maskdrop.access import MISSING_KEY
 from maskdrop.background import BackgroundImage, Colour
 from maskdrop.catalog import DEFAULT_ENGINE, SubjectKind
 from maskdrop.errors import (
@@ -213,6 +214,8 @@ def error_response(error: MaskdropError) -> Response[Any]:
         message = message.replace(f'"output.{field}"', f'"{parameter}"')
     if reason := REASON_TITLES.get(code):
         title, detail = reason + message, ""
+    elif message == MISSING_KEY:
+        title, detail = "Missing API Key", message
     else:
         title, detail = TITLES.get(code, message), message if code in TITLES else ""
     body = {"errors": [{"title": title, "code": code, "detail": detail}]}

@@ -478,3 +478,13 @@ def test_improve_stores_the_image_with_the_uploads() -> None:
 def test_every_parameter_has_an_error_code_and_no_code_is_redundant() -> None:
     assert set(PARAMETERS.values()) <= FIELD_CODES.keys()
     assert all(code != kind.code for kind, code in CODES.items())
+
+
+@pytest.mark.parametrize(
+    ("headers", "title"), [({}, "Missing API Key"), ({"X-API-Key": "nobody's"}, "API Key invalid")]
+)
+def test_a_caller_without_a_valid_key_gets_the_error_of_remove_bg(headers: dict[str, str], title: str) -> None:
+    body, content_type = multipart({"image_file": PHOTO})
+    response = call(World(), "POST", PATH, body=body, content_type=content_type, headers=headers, caller=None, arn=None)
+    [error] = response.json["errors"]
+    assert (response.status, error["code"], error["title"]) == (403, "auth_failed", title)
