@@ -177,6 +177,14 @@ def test_names_in_a_urlencoded_form_may_be_percent_encoded() -> None:
     assert world.interactive.requests[0][1].options == CROPPED
 
 
+@pytest.mark.parametrize("kind", ["", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "text/json"])
+def test_json_is_recognised_without_its_content_type(kind: str) -> None:
+    world = World()
+    body, _ = in_json({"image_file_b64": base64.b64encode(IMAGE).decode(), "size": "full"})
+    assert call(world, "POST", PATH, body=b" \n" + body, content_type=kind).status == 200
+    assert world.interactive.requests[0][0] == IMAGE
+
+
 def test_the_keys_of_an_error_are_those_of_remove_bg() -> None:
     body, content_type = in_json({"size": "auto"})
     response: Any = json.loads(call(World(), "POST", PATH, body=body, content_type=content_type).body)
