@@ -48,7 +48,7 @@ from maskdrop.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.grammar import boolean, percent
+from maskdrop.grammar import FALSE, TRUE, boolean, percent
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output
@@ -296,7 +296,10 @@ def output_of(fields: Mapping[str, Any]) -> Output:
     if sum(name in fields for name in BACKGROUNDS) > 1:
         raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
     values = {"size": "preview"} | {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
-    values["crop"] = fields.get("crop_margin", "true") if fields.get("crop") else None
+    margin = fields.get("crop_margin", "0")
+    if margin in (TRUE | FALSE) - {"0"}:  # words of the output option `crop`
+        raise InvalidOptions(f'"crop_margin" must be lengths such as 10px or 5%; got {margin!r:.80}.', "crop")
+    values["crop"] = margin if fields.get("crop") else None
     shadow = _shadow(fields)
     values["shadow"] = None if values.get("channels") == "alpha" else shadow
     if values.get("format") == "auto":

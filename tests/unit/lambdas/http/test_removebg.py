@@ -274,6 +274,7 @@ def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
         ({"image_file": PHOTO, "channels": b"\xff"}, "invalid_channels"),
         ({"image_file": PHOTO, "semitransparency": "maybe"}, "invalid_semitransparency"),
         ({"image_file": PHOTO, "crop": "perhaps"}, "invalid_crop_margin"),
+        ({"image_file": PHOTO, "crop": "true", "crop_margin": "false"}, "invalid_crop_margin"),
         ({"image_file": PHOTO, "add_shadow": "2"}, "invalid_add_shadow"),
         ({"image_file": PHOTO, "shadow_type": "moon"}, "invalid_shadow_type"),
         ({"image_file": PHOTO, "shadow_type": "drop", "shadow_opacity": "101"}, "invalid_shadow_opacity"),
