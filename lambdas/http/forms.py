@@ -26,7 +26,8 @@ def fields_of(body: bytes, content_type: str) -> dict[str, Any]:
     """Returns name -> value; the last value of a repeated name wins. Raises InvalidOptions.
 
     A body that begins with "{" is JSON with every content type but that of a multipart form: curl's --data names JSON a
-    URL-encoded form, and fetch names it text/plain. Values are bytes from multipart/form-data, str from URL-encoded forms, and any JSON value from JSON.
+    URL-encoded form, and fetch names it text/plain. Values are bytes from multipart/form-data, str from URL-encoded
+    forms, and any JSON value from JSON.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":

@@ -20,7 +20,7 @@ PATH = "/v1.0/removebg"
 CROPPED = Options(output=Output.from_json({"crop": "true"}))
 
 OPTIONS: dict[str, Options] = {
-    "curl-expect": Options(engine="u2netp", output=Output(size="preview")),
+    "curl-expect": Options(output=Output(size="preview")),  # with type=product
     "curl-json": CROPPED,
     "node-axios-url": CROPPED,
     "php-curl": CROPPED,
@@ -45,6 +45,7 @@ def replayed(request: Recorded, world: World) -> Response:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_request_gets_a_result_with_the_options_that_it_has(name: str) -> None:
     world = World()
+    world.interactive.kind = "thing"
     world.web.images[IMAGE_URL] = Download(IMAGE, "image/jpeg")
     response = replayed(recorded(name), world)
     assert response.status == 200, response.body

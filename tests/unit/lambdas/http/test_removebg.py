@@ -65,7 +65,7 @@ def requested_output(**fields: str) -> Output:
     world = World()
     response = post(world, {"image_file": PHOTO, **fields})
     assert response.status == 200, response.body
-    [(image, invocation)] = world.interactive.requests
+    image, invocation = world.interactive.requests[-1]
     assert image == PHOTO
     return invocation.options.output
 
@@ -158,20 +158,30 @@ def test_x_type_is_the_requested_type_or_the_kind_of_the_subject_that_was_found(
 
 
 @pytest.mark.parametrize(
-    ("fields", "engine"),
+    ("fields", "kind", "engines"),
     [
-        ({}, "auto"),
-        ({"type": "auto"}, "auto"),
-        ({"type": "sandwich"}, "auto"),
-        ({"type": "person"}, "portrait"),
-        ({"type": "Person"}, "portrait"),
-        *(({"type": kind}, "u2netp") for kind in ("product", "animal", "car", "transportation", "graphics")),
+        ({}, "person", ["auto"]),
+        ({"type": "auto"}, "thing", ["auto"]),
+        ({"type": "sandwich"}, "thing", ["auto"]),
+        ({"type": "person"}, "person", ["auto"]),
+        ({"type": "Person"}, "thing", ["auto", "portrait"]),
+        ({"type": "person"}, "none", ["auto", "portrait"]),
+        ({"type": "car"}, "thing", ["auto"]),
+        ({"type": "car"}, "none", ["auto", "u2netp"]),
+        *(
+            ({"type": name}, "person", ["auto", "u2netp"])
+            for name in ("product", "animal", "Car", "car_part", "transportation", "graphics")
+        ),
     ],
 )
-def test_the_type_decides_the_engine(fields: dict[str, str | bytes], engine: str) -> None:
+def test_the_engine_of_the_type_runs_where_the_default_engine_finds_another_subject(
+    fields: dict[str, str | bytes], kind: SubjectKind, engines: list[str]
+) -> None:
     world = World()
+    world.interactive.kind = kind
     assert post(world, {"image_file": PHOTO, **fields}).status == 200
-    assert world.interactive.requests[0][1].options.engine == engine
+    assert [invocation.options.engine for _, invocation in world.interactive.requests] == engines
+    assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
 
 
 class WithoutThings(FakeInteractive):
