@@ -33,7 +33,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "worker": "cli.worker:worker",
     },
     "Successor of remove.bg": {
-        "migrate": "cli.migrate",
+        "migrate": "cli.migrate.app",
     },
     "Services": {
         "serve": "cli.serve:serve",
