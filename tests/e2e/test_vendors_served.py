@@ -114,3 +114,20 @@ def test_curl_sends_a_file_above_the_limit_of_the_gateway(api: str, photo: bytes
     command = [curl, "-sS", "-f", "-F", f"image_file=@{large}", "-F", "size=50MP", "-F", "format=jpg", "-o", "-"]
     done = subprocess.run([*command, f"{api}/v1.0/removebg"], capture_output=True, check=True)  # noqa: S603
     assert Image.open(io.BytesIO(done.stdout)).size == (5000, 5000)
+
+
+def test_the_type_decides_the_subject(api: str, file: Path) -> None:
+    def engine_and_type(**data: str) -> tuple[str, str]:
+        response = httpx2.post(
+            f"{api}/v1.0/removebg",
+            data=data,
+            files={"image_file": ("a.jpg", file.read_bytes())},
+            trust_env=False,
+            timeout=60,
+        )
+        assert response.status_code == 200, response.text
+        return response.headers["x-maskdrop-engine"], response.headers["x-type"]
+
+    assert engine_and_type(type="Person", crop="True") == ("auto", "person")
+    assert engine_and_type(type="animal") == ("u2netp", "animal")
+    assert engine_and_type(type="graphics", type_level="1") == ("u2netp", "other")
