@@ -248,13 +248,14 @@ def test_empty_and_unknown_fields_are_ignored() -> None:
     assert requested_output(**empty, colour="red") == Output(size="preview")
 
 
-@pytest.mark.parametrize("source", ["file", "url"])
+@pytest.mark.parametrize("source", ["file", "url", "data URL"])
 def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
     world = World()
     world.web.images["https://example.com/wall.jpg"] = Download(b"a wall", "image/jpeg")
     fields: dict[str, str | bytes] = {
         "file": {"bg_image_file": b"a wall"},
         "url": {"bg_image_url": "https://example.com/wall.jpg"},
+        "data URL": {"bg_image_url": f"data:image/jpeg;base64,{base64.b64encode(b'a wall').decode()}"},
     }[source]  # type: ignore[assignment]
     assert post(world, {"image_file": PHOTO, **fields}).status == 200
     output = world.interactive.requests[0][1].options.output
