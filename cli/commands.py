@@ -29,11 +29,20 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
         "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
         "worker": "cli.worker:worker",
+    },
+    "Successor of remove.bg": {
+        "migrate": "cli.migrate",
+    },
+    "Services": {
+        "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
     },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
         "p": "cli.rembg:p",
+        "s": "cli.rembg:s",
         "b": "cli.rembg:b",
     },
     "Local stack": {
@@ -41,7 +50,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "up": "cli.stack:up",
         "down": "cli.stack:down",
         "reset": "cli.stack:reset",
-        "status": "cli.stack:status",
+        "status": "cli.remote:status",
+    },
+    "Jobs of a stack": {
+        "submit": "cli.remote:submit",
+        "fetch": "cli.remote:fetch",
+        "list": "cli.remote:list_",
+        "retry": "cli.remote:retry",
     },
     "Deployed stage": {
         "doctor": "cli.doctor:doctor",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings, read
+from standalone.settings import data_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -51,8 +52,8 @@ class LocalConfig:
     aws_port: int = PORTS["aws_port"]
     sagemaker_port: int = PORTS["sagemaker_port"]
     model_port: int = PORTS["model_port"]
-    made: Path = ROOT / ".local"
-    state: Path = ROOT / ".local"
+    made: Path = field(default_factory=lambda: LocalConfig.made_by_default())
+    state: Path = field(default_factory=lambda: LocalConfig.made_by_default())
     folder: Path = ROOT
     stage: str = "local"
     strict: bool = False
@@ -107,7 +108,9 @@ class LocalConfig:
 
     @staticmethod
     def made_by_default() -> Path:
-        return ROOT / ".local"
+        """Returns `.local` in a checkout of the repository, else the data folder of the user: a package manager owns
+        the folder of an installed package."""
+        return ROOT / ".local" if (ROOT / "cdk.json").exists() else data_folder()
 
     @property
     def endpoint_url(self) -> str:

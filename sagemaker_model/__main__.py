@@ -1,7 +1,7 @@
 """The command of the container: serves, trains, processes a queue, or downloads weights.
 
-`python -m sagemaker_model [serve | train | worker | fetch-weights]`; SageMaker starts the container with `serve` or
-`train`.
+`python -m sagemaker_model [COMMAND]`, one of serve, serve-api, train, worker and fetch-weights; SageMaker starts the
+container with `serve` or `train`.
 """
 
 from __future__ import annotations
@@ -93,12 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command",
         nargs="?",
         default="serve",
-        choices=("serve", "train", "worker", "fetch-weights"),
+        choices=("serve", "serve-api", "train", "worker", "fetch-weights"),
         help="command to run (default: serve)",
     )
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = arguments[1:] if arguments[:1] == ["worker"] else []
     command = parser.parse_args(arguments[: len(arguments) - len(flags)]).command
+    if command == "serve-api":  # a program of its own: the model server imports no code of the API
+        os.execv(sys.executable, [sys.executable, "-m", "standalone"])  # noqa: S606 - no shell is wanted
     if command == "train":
         return train([])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -21,6 +21,7 @@ from infra.sources import ROOT
 from local.model_server import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import known
+from standalone.settings import ServeSettings
 from tests.infra.conftest import Template
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 
@@ -88,11 +89,14 @@ def test_a_published_port_reaches_the_server_without_further_settings(image: Ima
     settings = ServerSettings.from_env(image.env)
     assert settings.host == "0.0.0.0"  # noqa: S104 - `docker run -p` and SageMaker connect from outside
     assert settings.port == int(image.one("EXPOSE"))
+    api = ServeSettings.from_env(image.env)
+    assert (api.host, api.port) == (settings.host, settings.port)
+    assert not api.no_auth, "the published port must need a key"
 
 
 def test_the_build_context_contains_every_copied_file(image: Image) -> None:
     sources = [source for arguments in image.all("COPY") for source in arguments.split()[:-1]]
-    assert {"maskdrop", "sagemaker_model"} <= set(sources)
+    assert {"maskdrop", "sagemaker_model", "lambdas", "standalone", "web"} <= set(sources)
     assert [source for source in sources if not (image.context / source).exists()] == []
 
 
@@ -169,12 +173,13 @@ def test_the_server_imports_with_only_the_packages_of_the_image(image: Image) ->
         for name, of in owners.items()
         if name not in in_image and not installed & {_canonical(owner) for owner in of}
     ]
-    assert {"pytest", "httpx2", "lambdas"} <= set(hidden)
+    assert {"pytest", "httpx2", "typer"} <= set(hidden)
     assert not {"torch", "transformers"} & installed, "the CPU image contains neither"
     script = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({hidden}))  # None: importing it fails
 import sagemaker_model.__main__
+import standalone.__main__
 from maskdrop.catalog import ENGINES
 for engine in ENGINES.values():
     importlib.import_module(engine.factory.partition(":")[0])

@@ -741,12 +741,15 @@ def test_synthesis_fails_for_an_unacknowledged_cdk_nag_finding(tmp_path: Path) -
 
 
 def test_the_requirements_files_match_the_extras_of_pyproject() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
 
     def pins(path: str) -> list[str]:
         return [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
 
     assert pins("sagemaker_model/serving/requirements.txt") == extras["model"]
+    assert {*extras["model"]} <= {*project["dependencies"]} <= {*pins("requirements.txt")}
+    assert {*extras["infra"], *extras["local"]} <= {*pins("requirements.txt")} <= {*pins("requirements-dev.txt")}
     assert pins("sagemaker_model/serving/requirements-gpu.txt") == ["--requirement requirements.txt", *extras["gpu"]]
     not_in_dev = {*extras["gpu"], *extras["export"], *extras["train"]} - {*extras["dev"]}
     assert pins("requirements-models.txt") == sorted(not_in_dev)
