@@ -148,7 +148,7 @@ class Batch:
 
     process: processes one image in a worker thread and returns its record.
     show: prints a record, in the main thread.
-    skip: returns the record of an image that is done, else None.
+    skip: returns the record of an image that is done, else None. skipped: the reason in the summary.
     progress: the console of the progress bar; no bar if it is no terminal. summary: the console of the summary.
     """
 
@@ -159,6 +159,7 @@ class Batch:
     progress: Console
     summary: Console
     skip: Callable[[Photo], Record | None] = lambda _: None
+    skipped: str = "their result exists"
     states: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
 
@@ -230,7 +231,7 @@ class Batch:
             return
         parts = [f"{states['done']} done"]
         if states["skipped"]:
-            parts.append(f"{states['skipped']} skipped, because their result exists")
+            parts.append(f"{states['skipped']} skipped, because {self.skipped}")
         if states["failed"]:
             parts.append(f"{states['failed']} failed")
         if ended < total:

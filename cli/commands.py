@@ -29,10 +29,20 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
         "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
+        "worker": "cli.worker:worker",
+    },
+    "Successor of remove.bg": {
+        "migrate": "cli.migrate",
+    },
+    "Services": {
+        "serve": "cli.serve:serve",
+        "mcp": "cli.mcp.command:mcp",
     },
     "Verbs of rembg": {
         "i": "cli.rembg:i",
         "p": "cli.rembg:p",
+        "s": "cli.rembg:s",
         "b": "cli.rembg:b",
     },
     "Local stack": {
@@ -40,13 +50,20 @@ COMMANDS: dict[str, dict[str, str]] = {
         "up": "cli.stack:up",
         "down": "cli.stack:down",
         "reset": "cli.stack:reset",
-        "status": "cli.stack:status",
+        "status": "cli.remote:status",
+    },
+    "Jobs of a stack": {
+        "submit": "cli.remote:submit",
+        "fetch": "cli.remote:fetch",
+        "list": "cli.remote:list_",
+        "retry": "cli.remote:retry",
     },
     "Deployed stage": {
         "doctor": "cli.doctor:doctor",
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
+        "bot": "cli.bot",
         "redrive": "cli.redrive:redrive",
     },
     "Models": {
@@ -78,7 +95,8 @@ def load(name: str) -> Command:
         group.add_typer(import_module(module).app, name=name)
         return typer.main.get_group(group).commands[name]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(getattr(import_module(module), function))
+    imported = import_module(module)
+    single.command(name, context_settings=getattr(imported, "CONTEXT_SETTINGS", None))(getattr(imported, function))
     return typer.main.get_command(single)
 
 

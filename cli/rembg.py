@@ -144,6 +144,28 @@ def p(
         _process(work, options, folder, workers, arriving, ended)
 
 
+def s(
+    port: Annotated[int, typer.Option("-p", "--port", help="TCP port.")] = 7000,
+    host: Annotated[
+        str | None, typer.Option("-h", "--host", help="IP address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    log_level: Annotated[str, typer.Option("-l", "--log_level", help="info logs every request.")] = "warning",
+    threads: Annotated[
+        int | None, typer.Option("-t", "--threads", help="Images processed at once.", show_default="one for each core")
+    ] = None,
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="No effect.")] = False,
+    folder: Weights = None,
+) -> None:
+    """Serve POST and GET /api/remove without keys, as `rembg s` does, and the other routes of `serve`. Without -h, only
+    this machine can reach it; rembg listens on 0.0.0.0."""
+    from cli.serve import serve
+
+    serve(
+        host=host, port=port, no_auth=True, anyone=host is not None, folder=folder, workers=threads,
+        verbose=log_level.lower() in ("info", "debug", "trace"),
+    )  # fmt: skip
+
+
 def b(
     image_width: Annotated[int, typer.Argument(min=1, help="Width of the frames in pixels.")],
     image_height: Annotated[int, typer.Argument(min=1, help="Height of the frames in pixels.")],

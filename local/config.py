@@ -140,6 +140,16 @@ class LocalConfig:
         }
 
     @property
+    def bot_api_url(self) -> str:
+        """URL of the stub of Telegram's Bot API, a part of the SageMaker emulator. The stage trusts the host name, not
+        the IP address."""
+        return f"http://localhost:{self.sagemaker_port}/telegram"
+
+    def api_url(self, api: str, stage: str) -> str:
+        """URL prefix of the HTTP API. The output ApiUrl names amazonaws.com; this is the same stage in the emulator."""
+        return f"{self.endpoint_url}/restapis/{api}/{stage}/_user_request_"
+
+    @property
     def model_url(self) -> str:
         return f"http://{HOST}:{self.model_port}"
 

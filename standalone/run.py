@@ -12,6 +12,7 @@ from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.settings import ServerSettings
 from standalone.app import create_app
+from standalone.protocol import HttpProtocol
 from standalone.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
         create_app(settings, model, engines, detectors, refiner),
         host=settings.host,
         port=settings.port,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

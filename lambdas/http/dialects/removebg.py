@@ -208,10 +208,13 @@ def error_response(error: MaskdropError) -> Response[Any]:
     if isinstance(error, InvalidOptions):
         code = FIELD_CODES.get(error.field, code)
     status = 400 if isinstance(error, InputError | HostUnavailable) else error.status
+    message = error.message
+    for parameter, field in PARAMETERS.items():
+        message = message.replace(f'"output.{field}"', f'"{parameter}"')
     if reason := REASON_TITLES.get(code):
-        title, detail = reason + error.message, ""
+        title, detail = reason + message, ""
     else:
-        title, detail = TITLES.get(code, error.message), error.message if code in TITLES else ""
+        title, detail = TITLES.get(code, message), message if code in TITLES else ""
     body = {"errors": [{"title": title, "code": code, "detail": detail}]}
     return Response(status, "application/json", body, {})
 

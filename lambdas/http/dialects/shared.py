@@ -29,9 +29,10 @@ CREDITS = 1_000_000
 
 
 def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
-    """Returns the fields of the body without the empty ones. Raises InvalidOptions, FileTooLarge."""
+    """Returns the fields of the body without the empty ones; {} without a body. Raises InvalidOptions, FileTooLarge."""
     event = app.current_event
-    fields = forms.fields_of(cutouts.body_of(event, app.context["settings"]), event.headers.get("content-type", ""))
+    body = cutouts.body_of(event, app.context["settings"])
+    fields = forms.fields_of(body, event.headers.get("content-type", "")) if body else {}
     return {name: value for name, value in fields.items() if value not in (b"", "", None)}
 
 

@@ -25,8 +25,9 @@ from cli.app import app
 from cli.processing import Made
 from local.config import ROOT
 from maskdrop.errors import UnreadableImage
+from maskdrop.job import Subject
 from maskdrop.options import Options
-from sagemaker_model.cutout import Cutout, Subject
+from sagemaker_model.cutout import Cutout
 
 Invoke = Callable[..., Result]
 

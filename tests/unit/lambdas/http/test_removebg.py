@@ -290,7 +290,9 @@ def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
 )
 def test_an_invalid_request_returns_the_error_code_of_remove_bg(fields: dict[str, str | bytes], code: str) -> None:
     world = World(web=CheckedWeb())
-    assert error_of(post(world, fields)) == (400, code)
+    response = post(world, fields)
+    assert error_of(response) == (400, code)
+    assert b"output." not in response.body
     assert (world.interactive.requests, world.storage.objects) == ([], {})
 
 
@@ -372,6 +374,10 @@ def test_an_image_in_an_unknown_field_returns_the_name_of_the_right_field(body: 
     response = call(World(), "POST", PATH, body=body[0], content_type=body[1])
     assert error_of(response) == (400, "missing_source")
     assert right in response.json["errors"][0]["detail"]
+
+
+def test_a_request_without_a_body_has_no_image() -> None:
+    assert error_of(call(World(), "POST", PATH)) == (400, "missing_source")
 
 
 def test_an_unknown_field_beside_the_image_is_ignored() -> None:
