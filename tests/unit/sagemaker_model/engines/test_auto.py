@@ -58,7 +58,7 @@ def auto(people: FakePeople, general: FakeGeneral, place: float = 0.0) -> Auto:
     """place: probability that the image shows a place."""
     engine = Auto()
     engine._people, engine._general = people, general  # type: ignore[assignment]
-    engine._places = SimpleNamespace(share=lambda rgb: place)  # type: ignore[assignment]
+    engine._places = SimpleNamespace(share=lambda _: place)  # type: ignore[assignment]
     return engine
 
 
@@ -107,11 +107,18 @@ def test_the_mask_on_which_both_networks_agree_is_the_result() -> None:
     middle = np.zeros((SIDE, SIDE), np.float32)
     middle[:, 80:240] = 1
     wider = np.zeros((SIDE, SIDE), np.float32)
-    wider[:, 60:260] = 1
+    wider[:, 60:260] = 0.8
     alpha = segment(FakePeople(0.0, wider), FakeGeneral(middle))
     found = cv2.resize(alpha.values, (SIDE, SIDE)) >= 0.5
     assert (found[:, 90:230]).all()
     assert not found[:, 61:70].any()
+
+
+def test_a_salient_part_of_a_thing_that_both_networks_for_people_see_sharply_gives_the_whole() -> None:
+    for certainty, whole in ((1.0, True), (0.7, False)):
+        found = segment(FakePeople(0.0, certainty * corner(0.5)), FakeGeneral(corner(0.2))).values >= 0.5
+        assert found[5, 5]
+        assert found[found.shape[0] * 6 // 10, found.shape[1] * 6 // 10] == whole
 
 
 def test_the_score_is_a_probability_of_the_measurements() -> None:
