@@ -56,7 +56,7 @@ people has found too: it marks what stands before a background. Fitted to 58 pho
 places, 5 photos had none."""
 
 PART_MIN = 0.95
-"""Share of the salient object inside the one that the network for people finds, from which it is a part of that one."""
+"""Share of a salient object inside the one that the network for people finds, from which it is a part of that one."""
 
 REST_MIN = 0.9
 """Mean of the rest of that object in the matte of the network for people, from which the whole counts. It helps 3 of the

@@ -70,7 +70,7 @@ class Block(nn.Module):
         self.residual = stride == 1 and channels == stage.channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
+        y: Tensor = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
         return x + y if self.residual else y
 
 
