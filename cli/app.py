@@ -1,9 +1,9 @@
 """Processes photos without a stack (cutout, mask, detect, replace, repaint), also by the verbs of rembg (i, p, s, b),
-over HTTP (serve) and for assistants (mcp). Sends photos to a stack (submit, status, fetch, list, retry). Manages the
-local stack (run, up, down, reset, status), API keys (keys), presets (presets), failed jobs (redrive), model weights
-(models), data sets (data), training (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector)
-and model export (export). Checks an account (doctor), deploys and destroys a stage (deploy, destroy),
-and tests and reports one (smoke, logs, costs)."""
+over HTTP (serve), for assistants (mcp), from an SQS queue (worker) and in Telegram (bot). Moves from remove.bg
+(migrate). Sends photos to a stack (submit, status, fetch, list, retry). Manages the local stack (run, up, down, reset,
+status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
+(train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
+account (doctor), deploys and destroys a stage (deploy, destroy), and tests and reports one (smoke, logs, costs)."""
 
 from __future__ import annotations
 

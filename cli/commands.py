@@ -29,8 +29,12 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
     },
+    "Successor of remove.bg": {
+        "migrate": "cli.migrate.app",
+    },
     "Services": {
         "serve": "cli.serve:serve",
+        "worker": "cli.worker:worker",
         "mcp": "cli.mcp.command:mcp",
     },
     "Verbs of rembg": {
@@ -61,6 +65,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
+        "bot": "cli.bot",
         "redrive": "cli.redrive:redrive",
     },
     "Models": {
@@ -92,7 +97,8 @@ def load(name: str) -> Command:
         group.add_typer(import_module(module).app, name=name)
         return typer.main.get_group(group).commands[name]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(getattr(import_module(module), function))
+    imported = import_module(module)
+    single.command(name, context_settings=getattr(imported, "CONTEXT_SETTINGS", None))(getattr(imported, function))
     return typer.main.get_command(single)
 
 

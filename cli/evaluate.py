@@ -127,12 +127,12 @@ def evaluate(
         (dataset,) = datasets
         if predictions:
             predictor = runs.folder_predictor(predictions)
-            run = _run(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
+            run = run_cases(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
         elif trained:
             run = _run_trained(trained, dataset, workers, out)
         else:
             row = catalog.engine(str((engine or [""])[0]))
-            run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
+            run = _run_engine(row.name, installed_engine(row, folder, workers), row, dataset, prompt, workers, out)
         print_tables(tables(run.results))
         if iou_csv:
             runs.write_ious(iou_csv, run.results)
@@ -168,7 +168,7 @@ def compare(
                 dataset = read_dataset(data, split)
                 pair.append(
                     _run_engine(
-                        name, _installed(row, folder, workers), row, dataset, prompt, workers, out and out / side
+                        name, installed_engine(row, folder, workers), row, dataset, prompt, workers, out and out / side
                     )
                 )
         for run in pair:
@@ -209,9 +209,9 @@ def promote(
         candidate = (
             promotion.load_candidate(file, row, Path(scratch), *device_and_threads(workers))
             if file
-            else _installed(row, folder, workers)
+            else installed_engine(row, folder, workers)
         )
-        loaded = ((over, _installed(current, folder, workers), current), (name, candidate, row))
+        loaded = ((over, installed_engine(current, folder, workers), current), (name, candidate, row))
         pairs = []
         for dataset in [_dataset(one, split) for one in data]:
             old, new_ = [_run_engine(*one, dataset, PromptFrom.none, workers) for one in loaded]
@@ -261,7 +261,7 @@ def _overview(
     found, times = {}, {}
     for row in rows:
         try:
-            engine = _installed(row, folder, workers)
+            engine = installed_engine(row, folder, workers)
         except NotInstalled:
             if engines != [EVERY]:
                 raise
@@ -308,7 +308,7 @@ def _calibrate(
     if len(engines) != 1:
         raise LocalError("--calibrate needs exactly one --engine.")
     row = catalog.engine(engines[0])
-    engine = _installed(row, folder, workers)
+    engine = installed_engine(row, folder, workers)
     if not isinstance(engine, Examined):
         raise LocalError(f"The score of the engine {row.name} is not calibrated.")
     cases = [case for dataset in datasets for case in dataset.cases]
@@ -349,7 +349,7 @@ def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
         raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
 
 
-def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
+def installed_engine(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
     """Loads an installed engine. Raises InvalidWeights, NotInstalled if weights or packages are missing, and LocalError
     for a detector."""
     if row.returns == "boxes":
@@ -368,7 +368,7 @@ def _run_engine(
 ) -> Run:
     predictor = runs.engine_predictor(engine, row, truth_box=prompt is PromptFrom.truth_box)
     label = name if prompt is PromptFrom.none else f"{name} ({prompt})"
-    return _run(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
+    return run_cases(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
 
 
 def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None) -> Run:
@@ -377,10 +377,10 @@ def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None)
     except ModuleNotFoundError as error:
         raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
     network = TrainedNetwork(folder, *device_and_threads(workers))
-    return _run(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
+    return run_cases(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
 
 
-def _run(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:
+def run_cases(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:
     """Evaluates all cases with a progress bar. out: folder to store the run in; None does not store it."""
     cv2.setNumThreads(1)  # the workers share the cores, as in the server
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -70,8 +70,7 @@ def down() -> None:
     """Stop the local stack that `up` or `run` started."""
     with print_errors():
         config = LocalConfig.of_running_stack(os.environ)
-        names = [name for name in (FOREGROUND, *PROGRAMS) if processes.find(name, config.state)]
-        if not names:
+        if not any(processes.find(name, config.state) for name in (FOREGROUND, *PROGRAMS)):
             console.print("Nothing is running.")
             return
         with _step("Stopping the local stack"):

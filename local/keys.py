@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -19,8 +17,9 @@ from local import processes
 from local.account import client_in, region_of_environment
 from local.config import LocalConfig, LocalError
 from local.connect import client
-from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest, new_text, new_webhook_secret
+from maskdrop.access import CALLS_A_MINUTE, Key, Scope
 from maskdrop.services import Registry
+from standalone import keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +55,8 @@ def create_key(
     scope: None: "all" for the first key of a deployment, "own" for later ones.
     rate: rate limit, in requests per minute.
     """
-    text = new_text()
-    key_id = _gateway_key(target, name, digest(text)) if target.gateway else secrets.token_hex(5)
-    key = Key(
-        id=key_id,
-        name=name,
-        owner=owner or key_id,
-        scope=scope or ("own" if list_keys(target) else "all"),
-        rate=rate,
-        created_at=datetime.now(UTC),
-        webhook_secret=new_webhook_secret(),
-    )
-    target.registry.put("key", digest(text), key.to_json())
-    return text, key
+    make = partial(keys.create_key, target.registry, name, owner=owner, scope=scope, rate=rate)
+    return make(make_id=partial(_gateway_key, target, name)) if target.gateway else make()
 
 
 def _gateway_key(target: Deployment, name: str, value: str) -> str:
@@ -81,16 +69,12 @@ def _gateway_key(target: Deployment, name: str, value: str) -> str:
 
 def list_keys(target: Deployment) -> dict[str, Key]:
     """Returns the keys of a deployment by digest."""
-    return {name: Key.from_json(value) for name, value in target.registry.list("key").items()}
+    return keys.list_keys(target.registry)
 
 
 def revoke_key(target: Deployment, key_id: str) -> None:
-    """Deletes an API key. Raises LocalError when the key does not exist."""
-    names = [name for name, key in list_keys(target).items() if key.id == key_id]
-    if not names:
-        raise LocalError(f"Key {key_id!r} does not exist; list keys with `maskdrop keys list`.")
-    for name in names:
-        target.registry.delete("key", name)
+    """Deletes an API key. Raises UnknownKey when the key does not exist."""
+    keys.revoke_key(target.registry, key_id)
     if target.gateway:
         target.gateway.delete_api_key(apiKey=key_id)
 

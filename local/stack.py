@@ -197,6 +197,7 @@ def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
             # Lambda functions inherit this environment, so that their boto3 calls the other emulators.
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
             **config.ai_endpoints,
+            "MASKDROP_BOT_API_URL": config.bot_api_url,
             **(_strict_env(config) or _persistence_env(config)),
         },
         ca_bundle=config.ca_bundle,
@@ -372,8 +373,7 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         results=out["ResultsBucket"],
         table=out["JobsTable"],
         registry=out["RegistryTable"],
-        # The output ApiUrl names amazonaws.com; this is the URL of the same stage in the emulator.
-        api_url=f"{config.endpoint_url}/restapis/{out['ApiId']}/{out['ApiStage']}/_user_request_",
+        api_url=config.api_url(out["ApiId"], out["ApiStage"]),
         api_key=api_key,
         model_url=config.model_url,
         endpoint=out["EndpointName"],

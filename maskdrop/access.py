@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -17,6 +15,8 @@ from maskdrop.services import Registry
 
 Scope = Literal["own", "all"]
 """The jobs that a caller sees: its owner's, or all, including those of the drop folder."""
+
+MISSING_KEY = "This URL requires an API key: send it in X-Api-Key or Authorization: Bearer."
 
 OPEN_PATHS = ("/v1/health", "/v1/openapi.json", "/v1/docs")
 """Paths that need no key."""
@@ -50,20 +50,6 @@ class Key(Record):
     rate: int
     created_at: datetime
     webhook_secret: str = field(repr=False)
-
-
-SECRET_BYTES = 32
-"""Random bytes (256 bits) of a key and of its webhook secret."""
-
-
-def new_text() -> str:
-    """Returns the text of a new API key."""
-    return f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
-
-
-def new_webhook_secret() -> str:
-    """Returns a new secret for the signatures of webhooks, as Standard Webhooks writes it."""
-    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def digest(key: str) -> str:

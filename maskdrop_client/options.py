@@ -31,6 +31,9 @@ class Options(TypedDict, total=False):
     scale: str
     position: str
     shadow: str
+    canvas: str
+    padding: str
+    outline: str
     background: str
     metadata: Literal["strip", "keep", "keep_gps"]
     output: Mapping[str, Any]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
 from maskdrop.presets import Presets
-from maskdrop.services import Services
+from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
@@ -52,7 +53,7 @@ from standalone.gateway import Gateway, HttpRequest, HttpResponse
 from standalone.jobs import SqliteJobs
 from standalone.metrics import HttpMetrics
 from standalone.pipeline import LocalEndpoint
-from standalone.registry import SqliteRegistry
+from standalone.registry import SqliteRegistry, open_registry
 from standalone.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ log = logging.getLogger(__name__)
 CLEAN_S = 3600
 """Seconds between two deletions of expired files and records."""
 
-CONSOLE = Path(__file__).resolve().parent.parent / "web"
-"""Folder of the web console."""
+CONSOLES = (Path(__file__).resolve().parent.parent / "web", Path(sys.prefix) / "share" / "maskdrop" / "web")
+"""Folders of the web console: in a checkout and the container, and of an installed package."""
 
 CONSOLE_PATH = "/console"
 
@@ -89,12 +90,12 @@ class Server:
         path, start = request.url.path, time.perf_counter()
         try:
             if path in OPEN_PATHS:
-                response = await self._handle(request, b"")
+                response = await self._handle(request, b"", None)  # never behind images
             else:
                 length = _content_length(request, self.settings.body_bytes)
                 with self.admission.admit(1, length or 0):
                     body = await self._body(request)
-                    response = await self._handle(request, body)
+                    response = await self._handle(request, body, self.threads)
         except MaskdropError as error:
             response = self.gateway.error(error, path)
             if isinstance(error, FileTooLarge | BodyTimeout):
@@ -107,12 +108,12 @@ class Server:
         self.metrics.count(path, request.method, response.status, time.perf_counter() - start)
         return _to_starlette(response)
 
-    async def _handle(self, request: Request, body: bytes) -> HttpResponse:
-        """Calls the handlers in a thread, where they wait for the image."""
+    async def _handle(self, request: Request, body: bytes, threads: ThreadPoolExecutor | None) -> HttpResponse:
+        """Calls the handlers in one of `threads`, where they wait for the image. None: the event loop's own threads."""
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
         query = request.scope["query_string"].decode("latin-1")
         call = HttpRequest(request.method, request.url.path, query, headers, body)
-        return await asyncio.get_running_loop().run_in_executor(self.threads, self.gateway.respond, call)
+        return await asyncio.get_running_loop().run_in_executor(threads, self.gateway.respond, call)
 
     async def _body(self, request: Request) -> bytes:
         """Raises FileTooLarge as soon as the body exceeds the limit, and BodyTimeout."""
@@ -177,12 +178,11 @@ def create_app(
     engines: Mapping[str, Engine],
     detectors: Mapping[str, Detector] | None = None,
     refiner: Refiner | None = None,
-    ready: Callable[[], None] = lambda: None,
 ) -> Starlette:
-    """Returns the app. ready: called once the engines are warm. Raises InvalidSettings, TableUnavailable."""
+    """Returns the app. Raises InvalidSettings, TableUnavailable."""
     settings.check()
     database = Database(settings.data)
-    registry, jobs_table = SqliteRegistry(database), SqliteJobs(database)
+    registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
     api = settings.to_api()
@@ -223,7 +223,6 @@ def create_app(
         await runtime.warm_up()
         handlers.resume()
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
-        ready()
         yield
         cleaner.cancel()
         background.close()
@@ -238,8 +237,8 @@ def create_app(
         Route(f"{FILES_PATH}/{{bucket}}/{{key:path}}", _call(Server.file), methods=["GET"]),
         Route(f"{FILES_PATH}/{{bucket}}", _call(Server.upload), methods=["POST"]),
     ]
-    if CONSOLE.is_dir():
-        routes.append(Mount(CONSOLE_PATH, StaticFiles(directory=CONSOLE, html=True)))
+    if console := _console():
+        routes.append(Mount(CONSOLE_PATH, StaticFiles(directory=console, html=True)))
     application = Starlette(routes=routes, lifespan=lifespan)
     application.router.default = _api
     application.router.redirect_slashes = False  # the API has rules of its own
@@ -276,17 +275,23 @@ def _call(method: Callable[[Server, Request], Awaitable[Response]]) -> Callable[
 
 
 async def _home(_: Request) -> Response:
-    return RedirectResponse(f"{CONSOLE_PATH}/" if CONSOLE.is_dir() else "/v1/docs")
+    return RedirectResponse(f"{CONSOLE_PATH}/" if _console() else "/v1/docs")
 
 
-async def _clean(settings: ServeSettings, files: Files, registry: SqliteRegistry, jobs: SqliteJobs) -> None:
+def _console() -> Path | None:
+    """Returns the folder of the web console; None where it is not installed."""
+    return next((folder for folder in CONSOLES if folder.is_dir()), None)
+
+
+async def _clean(settings: ServeSettings, files: Files, registry: Registry, jobs: SqliteJobs) -> None:
     """Deletes expired files and records every CLEAN_S seconds."""
 
     def clean() -> None:
         kept = timedelta(days=settings.keep_days)
         files.delete_older(kept.total_seconds())
         jobs.delete_finished(datetime.now(UTC) - kept)
-        registry.delete_expired()
+        if isinstance(registry, SqliteRegistry):  # DynamoDB deletes expired items itself
+            registry.delete_expired()
 
     while True:
         try:

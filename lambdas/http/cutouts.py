@@ -115,7 +115,7 @@ def _check_task(task: Task, layers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
-    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions, UnsupportedFormat.
+    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions.
 
     API Gateway sends text or base64. `maskdrop serve` passes bytes.
     """
@@ -126,7 +126,7 @@ def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
     if coding in ("gzip", "x-gzip"):
         content = _decompressed(content, settings.body_bytes)
     elif coding != "identity":
-        raise UnsupportedFormat(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
+        raise InvalidOptions(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
     if len(content) > settings.body_bytes:
         raise too_large(settings)
     return content
@@ -138,7 +138,7 @@ def _decompressed(body: bytes, bytes_max: int) -> bytes:
     try:
         data = stream.decompress(body, bytes_max + 1)
     except zlib.error as error:
-        raise InvalidOptions("The body must be valid gzip, as Content-Encoding says.") from error
+        raise InvalidOptions("The body must be valid gzip, as Content-Encoding states.") from error
     if not stream.eof and len(data) <= bytes_max:
         raise InvalidOptions("The body ends before the end of its gzip data.")
     return data
@@ -157,12 +157,13 @@ def check_size(source: bytes | str, settings: Settings) -> None:
 
 def too_large(settings: Settings) -> FileTooLarge:
     """Returns the error of a request with too many bytes."""
-    larger = "" if settings.body_bytes > BODY_MAX else ", or use `maskdrop serve` with bodies of up to 22 MB"
-    return FileTooLarge(
+    message = (
         f"The image is too large: at most {settings.image_bytes:,} bytes, in a request body of at most "
         f"{settings.body_bytes:,} bytes. Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs)"
-        f"{larger}."
     )
+    if settings.body_bytes == BODY_MAX:  # API Gateway and Lambda
+        message += ", or use `maskdrop serve` or the door stack, which accept requests of up to 22 MB"
+    return FileTooLarge(f"{message}.")
 
 
 def decoded(encoded: str, name: str) -> bytes:

@@ -58,6 +58,14 @@ class Box:
             min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1)
         )  # fmt: skip
 
+    def within(self, width: float, height: float) -> Box:
+        """The box, reduced and moved into an image of `width` x `height` pixels, without distortion."""
+        share = min(1.0, width / self.width, height / self.height)
+        own_width, own_height = share * self.width, share * self.height
+        x0 = min(max(0.0, (self.x0 + self.x1 - own_width) / 2), width - own_width)
+        y0 = min(max(0.0, (self.y0 + self.y1 - own_height) / 2), height - own_height)
+        return Box(x0, y0, x0 + own_width, y0 + own_height)
+
     def scale_into(self, room: Box, share: float = 1.0, reserved: float = 0.0) -> float:
         """The scale at which the box fits into a share of a room, with `reserved` pixels of the room on every side."""
         return min((share * room.width - 2 * reserved) / self.width, (share * room.height - 2 * reserved) / self.height)

@@ -5,9 +5,6 @@ Pixels are resampled at most once; pixels that are only moved are copied exactly
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
@@ -15,7 +12,7 @@ from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Studio
 from maskdrop.output import Output
 from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging.backdrop import gradient_layer, studio_layer
-from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte
+from sagemaker_model.imaging.composite import Rows, layer, over, resized_cutout, resized_matte, solid
 from sagemaker_model.imaging.geometry import Box, Layout, visible_box
 from sagemaker_model.imaging.outline import outline_layer
 from sagemaker_model.imaging.pixels import DecodedImage, Pixels
@@ -24,6 +21,10 @@ from sagemaker_model.imaging.shadow import cast_shadow
 BLUR_SIGMA_MAX = 4.0
 """Largest standard deviation of a Gaussian blur, in pixels. A larger blur is computed on a smaller image and
 enlarged."""
+
+
+COARSER = 8
+"""Ratio of the sides of the image on which the background of a blur is continued inside the subject."""
 
 
 def lay_out(
@@ -62,7 +63,7 @@ def _background(
     """The background's layer at the result's size."""
     match output.background:
         case Colour() as colour:
-            return layer(*_solid(colour, layout.size))
+            return layer(*solid(colour, layout.size))
         case Gradient() as gradient:
             return gradient_layer(gradient, layout.size)
         case Studio(name):
@@ -103,55 +104,28 @@ def _on_canvas(pixels: Pixels, layout: Layout) -> Pixels:
     return canvas
 
 
-def _solid(colour: Colour, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Colours and alpha of one colour, as broadcast views of one pixel."""
-    width, height = size
-    pixel = np.array((colour.red, colour.green, colour.blue), np.uint8)
-    return np.broadcast_to(pixel, (height, width, 3)), np.broadcast_to(np.uint8(colour.alpha), (height, width))
-
-
 def _blurred(rgb: Pixels, alpha: Pixels, blur: Blur, layout: Layout) -> tuple[Pixels, Pixels]:
-    """Blurs the image's own background in the frame; opaque.
+    """Blurs the image's own background in the frame; opaque. A frame that extends beyond the image is covered by it.
 
     Background pixels are weighted by 255 - alpha (at least 1), so the subject's colours do not glow around it as in a
-    plain blur.
+    plain blur. Inside the subject, which can be visible on a larger canvas, a coarser blur continues the background.
     """
     height, width = alpha.shape
     radius = max(width, height) * blur.radius / 100
     scale = min(1.0, BLUR_SIGMA_MAX / radius)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    blurred, _ = resized_cutout(rgb, np.maximum(255 - alpha, 1), size, blur=min(radius, BLUR_SIGMA_MAX))
-    columns = _inside(layout.frame.x0, layout.frame.x1, width, layout.size[0])
-    rows = _inside(layout.frame.y0, layout.frame.y1, height, layout.size[1])
-    seen = tuple(max(1, round((axis.end - axis.start) * scale)) for axis in (columns, rows))
-    centre = tuple((axis.start + axis.end) / 2 * scale - 0.5 for axis in (columns, rows))
-    part = cv2.resize(
-        cv2.getRectSubPix(blurred, seen, centre),
-        (columns.last - columns.first, rows.last - rows.first),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    if part.shape[1::-1] != layout.size:
-        right, bottom = layout.size[0] - columns.last, layout.size[1] - rows.last
-        part = cv2.copyMakeBorder(part, rows.first, bottom, columns.first, right, cv2.BORDER_REPLICATE)
-    return np.asarray(part, np.uint8), np.broadcast_to(np.uint8(255), part.shape[:2])
-
-
-class _Inside(NamedTuple):
-    """The part of one axis of the canvas that shows the image, with at most a pixel beyond it: first and exclusive last
-    pixel of the canvas, start and end in pixels of the image."""
-
-    first: int
-    last: int
-    start: float
-    end: float
-
-
-def _inside(start: float, end: float, image: int, canvas: int) -> _Inside:
-    """start, end: of the frame in pixels of the image. image, canvas: lengths in pixels."""
-    step = (end - start) / canvas
-    first = min(canvas - 1, max(0, math.floor(-start / step)))
-    last = max(first + 1, min(canvas, math.ceil((image - start) / step)))
-    return _Inside(first, last, start + first * step, start + last * step)
+    blurred, seen = resized_cutout(rgb, np.maximum(255 - alpha, 1), size, blur=min(radius, BLUR_SIGMA_MAX))
+    coarse_size = -(-size[0] // COARSER), -(-size[1] // COARSER)
+    coarse, _ = resized_cutout(blurred, seen, coarse_size, blur=BLUR_SIGMA_MAX)
+    filling = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    opaque = np.broadcast_to(np.uint8(255), seen.shape)
+    visible = np.asarray(cv2.convertScaleAbs(seen, alpha=4), np.uint8).reshape(seen.shape)
+    blurred, _ = over(blurred, visible, layer(filling, opaque))
+    part = layout.frame.within(width, height)
+    centre = (part.x0 + part.x1) / 2 * scale - 0.5, (part.y0 + part.y1) / 2 * scale - 0.5
+    small = cv2.getRectSubPix(blurred, (max(1, round(part.width * scale)), max(1, round(part.height * scale))), centre)
+    background = cv2.resize(small, layout.size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(background, np.uint8), np.broadcast_to(np.uint8(255), background.shape[:2])
 
 
 def _fitted(image: DecodedImage, options: BackgroundImage, size: tuple[int, int]) -> Rows:
@@ -174,7 +148,7 @@ def _fitted(image: DecodedImage, options: BackgroundImage, size: tuple[int, int]
         place = Layout(Box(0, 0, *size), (0, 0, *fitted), size, size, (left, top, left + fitted[0], top + fitted[1]))
         rgb, alpha = _on_canvas(rgb, place), _on_canvas(alpha, place)
     if options.fill:
-        rgb, alpha = over(rgb, np.ascontiguousarray(alpha), layer(*_solid(options.fill, size)))
+        rgb, alpha = over(rgb, np.ascontiguousarray(alpha), layer(*solid(options.fill, size)))
     return layer(rgb, alpha)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdrop.background import Colour
-from sagemaker_model.imaging.composite import Floats, Pixels, Rows
+from sagemaker_model.imaging.composite import BAYER, Floats, Pixels, Rows, solid
 
 Opacity = Callable[[Floats, slice], Pixels]
 """Returns the opacity, HxW uint8, for values of a plane, HxW, in a range of rows of the canvas."""
@@ -52,7 +52,7 @@ class Plane:
         opacity: Opacity,
     ) -> Rows:
         """Draws the plane on a canvas of `size` (width, height), on which `window` of the image is at `place`."""
-        colour = np.array((self.colour.red, self.colour.green, self.colour.blue), np.uint8)
+        colour, _ = solid(self.colour, size)
         axes = []
         for axis, length in enumerate(size):
             scale = (place[axis + 2] - place[axis]) / (window[axis + 2] - window[axis])
@@ -62,15 +62,20 @@ class Plane:
         (left, right, across), (above, below, down) = axes
 
         def draw(rows: slice) -> tuple[Pixels, Pixels]:
-            upper, lower = self.values[above[rows]].astype(np.float32), self.values[below[rows]].astype(np.float32)
-            lines = upper + (lower - upper) * down[rows, None]
-            if lines.any():
-                values = lines.take(left, axis=1)
-                values += (lines.take(right, axis=1) - values) * across
-                alpha = opacity(values, rows)
-            else:
-                alpha = np.broadcast_to(np.uint8(0), (len(lines), size[0]))
-            return np.broadcast_to(colour, (*alpha.shape, 3)), alpha
+            first, last = above[rows][0], below[rows][-1]
+            lines = self.values[first : last + 1].astype(np.float32)
+            reached = np.flatnonzero(lines.any(axis=0))
+            alpha = np.zeros((rows.stop - rows.start, size[0]), np.uint8)
+            if reached.size:
+                start = int(np.searchsorted(right, reached[0]))
+                start -= start % len(BAYER)  # the pattern of `dithered` begins at the first column
+                columns = slice(start, int(np.searchsorted(left, reached[-1], "right")))
+                wide = lines.take(left[columns], axis=1)
+                wide += (lines.take(right[columns], axis=1) - wide) * across[columns]
+                values = wide.take(above[rows] - first, axis=0)
+                values += (wide.take(below[rows] - first, axis=0) - values) * down[rows, None]
+                alpha[:, columns] = opacity(values, rows)
+            return colour[: len(alpha)], alpha
 
         return draw
 

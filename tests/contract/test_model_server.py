@@ -181,8 +181,8 @@ def test_the_server_does_not_start_with_invalid_settings_and_names_all_of_them(t
 @pytest.mark.parametrize(
     ("arguments", "status", "messages"),
     [
-        (["worker"], 1, ["MODEL_QUEUE_URL", "MODEL_RESULTS_BUCKET"]),
-        (["serve", "--once"], 2, ["--once is an option of worker"]),
+        (["worker", "--verbose", "often", "--visibility_s", "0"], 1, ["verbose must be", "visibility_s must be"]),
+        (["serve", "--once"], 2, ["unrecognized arguments: --once"]),
     ],
 )
 def test_a_command_with_missing_or_invalid_arguments_names_them(

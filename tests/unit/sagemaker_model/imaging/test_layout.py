@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import cv2
@@ -247,10 +248,28 @@ def test_a_blurred_background_keeps_its_position_in_the_image() -> None:
     colours, _ = laid_out(image, alpha, background="blur", crop="50px")
     assert colours.shape == (200, 200, 3)
     assert (np.abs(colours[5:40, 40:160].astype(int) - GREEN) <= 2).all()
-    wide, _ = laid_out(image, alpha, background="blur", crop="500px")
-    assert wide.shape == (1100, 1100, 3)
-    assert (np.abs(wide[:, :100].astype(int) - RED) <= 2).all(), "beyond the image its border is repeated"
-    assert (np.abs(wide[:, -100:].astype(int) - BLUE) <= 2).all()
+
+
+def test_a_blurred_background_covers_a_canvas_that_extends_beyond_the_image() -> None:
+    image = stripes(600, 300).rgb.copy()
+    alpha = scene(600, 300, (250, 100, 350, 200))[1]
+    wide, _ = laid_out(image, alpha, background="blur", canvas="1200x300")
+    assert wide.shape == (300, 1200, 3)
+    assert (np.abs(wide[:, :300].astype(int) - RED) <= 2).all(), "the whole width of the image"
+    assert (np.abs(wide[:, -300:].astype(int) - BLUE) <= 2).all()
+    tall, _ = laid_out(image, alpha, background="blur", crop="500px")
+    assert tall.shape == (1100, 1100, 3)
+    assert [tuple(tall[50, x]) for x in (30, 550, 1070)] == [RED, GREEN, BLUE], "the middle of the image, enlarged"
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_blurred_background_of_an_extreme_canvas_takes_little_memory(size: tuple[int, int]) -> None:
+    width, height = size
+    rgb, alpha = scene(height, width, (0, 0, 1, 1))
+    tracemalloc.start()
+    assert laid_out(rgb, alpha, background="blur", canvas=f"{width}x{height}")[1].shape == (height, width)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_a_very_long_image_gets_a_background_and_a_shadow() -> None:
