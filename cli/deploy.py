@@ -54,13 +54,13 @@ def destroy(
     stage: StageName,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Destroy without a question.")] = False,
 ) -> None:
-    """Delete the stacks of a stage from your AWS account, with their images and jobs as docs/operations.md lists. Asks
-    for the name of the stage first. Exits 1 if a stack remains; a repeated command continues."""
+    """Delete the stacks of a stage from your AWS account, with their images and jobs as docs/operations.md lists. You
+    type the name of the stage first. Exits 1 if a stack remains; a repeated command continues."""
     with print_errors():
         _check(stage)
         if not yes:
             if not sys.stdin.isatty():
-                raise UsageError("destroy asks for the name of the stage; without a terminal, use --yes.")
+                raise UsageError("destroy needs the name of the stage from a terminal; without one, use --yes.")
             if typer.prompt(f"This deletes the stacks of {stage}. Type the name of the stage") != stage:
                 raise UsageError(f"The name was not {stage}. Nothing was deleted.")
         _cdk("destroy", "--all", f"--context=stage={stage}", "--force")

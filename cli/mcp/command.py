@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.mcp.backends import ApiBackend, Backend, LocalBackend, Purse
 from cli.mcp.files import Files
 from cli.processing import paint_of

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 from cli import processing
 from cli.app import app
-from cli.evaluate import weights_folder
+from cli.engines import weights_folder
 from cli.mcp import command, server
 from cli.mcp.backends import ApiBackend, LocalBackend, Purse, ToolRequest
 from cli.mcp.files import PREVIEW_BYTES_MAX, PREVIEW_SIDE, Files, preview_of
