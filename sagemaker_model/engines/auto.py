@@ -101,7 +101,7 @@ class Auto:
         except NotInstalled as error:
             log.warning("auto is portrait alone: %s", error)
             return
-        digests = self._portrait.weights_sha256 + self._general.weights_sha256
+        digests = self._portrait.weights_sha256 + self._general.weights_sha256 + self._places.weights_sha256
         self.weights_sha256 = hashlib.sha256(digests.encode()).hexdigest()
 
     def assist(self, engines: Mapping[str, Engine]) -> None:
