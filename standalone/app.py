@@ -178,9 +178,8 @@ def create_app(
     engines: Mapping[str, Engine],
     detectors: Mapping[str, Detector] | None = None,
     refiner: Refiner | None = None,
-    ready: Callable[[], None] = lambda: None,
 ) -> Starlette:
-    """Returns the app. ready: called once the engines are warm. Raises InvalidSettings, TableUnavailable."""
+    """Returns the app. Raises InvalidSettings, TableUnavailable."""
     settings.check()
     database = Database(settings.data)
     registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
@@ -224,7 +223,6 @@ def create_app(
         await runtime.warm_up()
         handlers.resume()
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
-        ready()
         yield
         cleaner.cancel()
         background.close()
