@@ -148,7 +148,7 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
                 found[service.removesuffix(".")] = set(listed(one["Action"]))
         assert found == expected, role
         users += bool(found)
-    assert users == 10  # eight functions and two endpoints
+    assert users == 11  # nine functions and two endpoints
 
 
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
