@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.contact_sheet import Group, contact_sheet
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.images import USD_MAX, RekognitionFlag, UsdMax, print_price
 from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
 from cli.processing import Processor, load_processor, paint_of

@@ -36,7 +36,7 @@ from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
 from maskdrop.presets import Presets
-from maskdrop.services import Services
+from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
@@ -53,7 +53,7 @@ from standalone.gateway import Gateway, HttpRequest, HttpResponse
 from standalone.jobs import SqliteJobs
 from standalone.metrics import HttpMetrics
 from standalone.pipeline import LocalEndpoint
-from standalone.registry import SqliteRegistry
+from standalone.registry import SqliteRegistry, open_registry
 from standalone.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -178,12 +178,11 @@ def create_app(
     engines: Mapping[str, Engine],
     detectors: Mapping[str, Detector] | None = None,
     refiner: Refiner | None = None,
-    ready: Callable[[], None] = lambda: None,
 ) -> Starlette:
-    """Returns the app. ready: called once the engines are warm. Raises InvalidSettings, TableUnavailable."""
+    """Returns the app. Raises InvalidSettings, TableUnavailable."""
     settings.check()
     database = Database(settings.data)
-    registry, jobs_table = SqliteRegistry(database), SqliteJobs(database)
+    registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
     api = settings.to_api()
@@ -224,7 +223,6 @@ def create_app(
         await runtime.warm_up()
         handlers.resume()
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
-        ready()
         yield
         cleaner.cancel()
         background.close()
@@ -285,14 +283,15 @@ def _console() -> Path | None:
     return next((folder for folder in CONSOLES if folder.is_dir()), None)
 
 
-async def _clean(settings: ServeSettings, files: Files, registry: SqliteRegistry, jobs: SqliteJobs) -> None:
+async def _clean(settings: ServeSettings, files: Files, registry: Registry, jobs: SqliteJobs) -> None:
     """Deletes expired files and records every CLEAN_S seconds."""
 
     def clean() -> None:
         kept = timedelta(days=settings.keep_days)
         files.delete_older(kept.total_seconds())
         jobs.delete_finished(datetime.now(UTC) - kept)
-        registry.delete_expired()
+        if isinstance(registry, SqliteRegistry):  # DynamoDB deletes expired items itself
+            registry.delete_expired()
 
     while True:
         try:

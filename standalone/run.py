@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 
 import uvicorn
@@ -29,9 +30,8 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
     settings.check()
     model, engines, detectors = load_engines(model)
     refiner = load_refiner(model.device, model.weights_dir, model.threads)
-    # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
-    uvicorn.run(
-        create_app(settings, model, engines, detectors, refiner, ready),
+    config = uvicorn.Config(
+        create_app(settings, model, engines, detectors, refiner),
         host=settings.host,
         port=settings.port,
         http=HttpProtocol,
@@ -41,3 +41,18 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
     )
+    # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
+    _Server(config, ready).run()
+
+
+class _Server(uvicorn.Server):
+    """Calls `ready` once the port is open, which is after the start-up of the app."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
