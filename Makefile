@@ -15,7 +15,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
+.PHONY: run up down reset test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -27,6 +27,9 @@ up: $(RUN) ## Start the local stack, watch drop/ and print the URLs; Ctrl-C stop
 
 down: $(RUN) ## Stop the local stack that `make up` or `make run` started
 	@$(VENV)/bin/maskdrop down
+
+reset: $(RUN) ## Delete the jobs, images, keys and presets of the stopped local stack; drop/ and results/ remain
+	@$(VENV)/bin/maskdrop reset
 
 ##@ Test
 
@@ -48,9 +51,12 @@ test-fast: $(DEV) ## Run unit and contract tests without torch and the local sta
 		--ignore tests/contract/test_engines.py --ignore tests/unit/cli/test_evaluate.py \
 		--ignore tests/unit/lambdas/test_faults.py --ignore-glob 'tests/unit/lambdas/test_outage*.py'
 
+# Without the folders and contract tests in which nothing depends on torch: `make test-units` runs them.
 test-models: $(MODELS) ## Run the tests that need torch, in its own environment
 	@MODEL_WEIGHTS_DIR=.local/weights $(VENV)-models/bin/python -m sagemaker_model fetch-weights
-	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench tests/contract
+	@$(VENV)-models/bin/python -m pytest tests/unit/sagemaker_model tests/unit/bench \
+		tests/contract/test_engines.py tests/contract/test_notebooks.py tests/contract/test_training.py \
+		--ignore tests/unit/sagemaker_model/data --ignore tests/unit/sagemaker_model/imaging
 
 test-sagemaker: $(DEV) $(SAGEMAKER) ## Test jobs submitted through the SageMaker SDK against a stub of the service
 	@$(VENV)/bin/python -m pytest tests/unit/cli/test_sagemaker_sdk.py
@@ -110,6 +116,12 @@ bench-bounds: $(DEV) ## Measure memory and time by image size and format, and wi
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
 
+bench-folder: $(DEV) ## Benchmark `maskdrop cutout FOLDER` against `rembg p` on 200 photos, as whole commands
+	@$(VENV)/bin/python -m tests.bench.folder
+
+bench-serve: $(DEV) ## Benchmark `maskdrop serve` against `rembg s`, which it installs below .local/
+	@$(VENV)/bin/python -m tests.bench.serve
+
 bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in the folder DATA
 	@$(VENV)/bin/python -m tests.bench.detectors $(DATA)
 
@@ -134,7 +146,7 @@ tflite: $(TFLITE) ## Install the converter to TensorFlow Lite in its own environ
 
 sagemaker: $(SAGEMAKER) ## Install the SageMaker SDK in its own environment (0.9 GB), for train and tune --on sagemaker
 
-clean: ## Stop the local stack and delete everything that make created
+clean: ## Stop the local stack and delete everything that make created, except the photos in drop/ and results/
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
 	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-sagemaker $(VENV)-docs .local cdk.out reports site *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

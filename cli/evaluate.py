@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.table import Table as RichTable
 
+from cli.engines import Weights, device_and_threads, load_engine, weights_folder
 from cli.terminal import console, print_errors
-from local.config import ROOT, LocalConfig, LocalError
+from local.config import ROOT, LocalError
 from maskdrop import catalog
-from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, set_up
+from sagemaker_model.engines.base import Engine
 from sagemaker_model.evaluation import calibrate as calibration
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
@@ -32,7 +32,6 @@ from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
 from sagemaker_model.evaluation.overview import markdown, overview
 from sagemaker_model.evaluation.run import Predictor, Run, RunInfo
 from sagemaker_model.evaluation.summary import Result, Table, Unscored, tables
-from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import NotInstalled, import_file
 
 RECORD = ROOT / "docs" / "promotions.jsonl"
@@ -68,7 +67,6 @@ IouCsv = Annotated[
     Path | None, typer.Option(dir_okay=False, help="Output file with lines `id,iou`, without a header (default: none).")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of worker threads.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 
 CORES = os.cpu_count() or 1
 
@@ -127,12 +125,12 @@ def evaluate(
         (dataset,) = datasets
         if predictions:
             predictor = runs.folder_predictor(predictions)
-            run = _run(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
+            run = run_cases(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
         elif trained:
             run = _run_trained(trained, dataset, workers, out)
         else:
             row = catalog.engine(str((engine or [""])[0]))
-            run = _run_engine(row.name, _installed(row, folder, workers), row, dataset, prompt, workers, out)
+            run = _run_engine(row.name, installed_engine(row, folder, workers), row, dataset, prompt, workers, out)
         print_tables(tables(run.results))
         if iou_csv:
             runs.write_ious(iou_csv, run.results)
@@ -168,7 +166,7 @@ def compare(
                 dataset = read_dataset(data, split)
                 pair.append(
                     _run_engine(
-                        name, _installed(row, folder, workers), row, dataset, prompt, workers, out and out / side
+                        name, installed_engine(row, folder, workers), row, dataset, prompt, workers, out and out / side
                     )
                 )
         for run in pair:
@@ -209,9 +207,9 @@ def promote(
         candidate = (
             promotion.load_candidate(file, row, Path(scratch), *device_and_threads(workers))
             if file
-            else _installed(row, folder, workers)
+            else installed_engine(row, folder, workers)
         )
-        loaded = ((over, _installed(current, folder, workers), current), (name, candidate, row))
+        loaded = ((over, installed_engine(current, folder, workers), current), (name, candidate, row))
         pairs = []
         for dataset in [_dataset(one, split) for one in data]:
             old, new_ = [_run_engine(*one, dataset, PromptFrom.none, workers) for one in loaded]
@@ -261,7 +259,7 @@ def _overview(
     found, times = {}, {}
     for row in rows:
         try:
-            engine = _installed(row, folder, workers)
+            engine = installed_engine(row, folder, workers)
         except NotInstalled:
             if engines != [EVERY]:
                 raise
@@ -308,7 +306,7 @@ def _calibrate(
     if len(engines) != 1:
         raise LocalError("--calibrate needs exactly one --engine.")
     row = catalog.engine(engines[0])
-    engine = _installed(row, folder, workers)
+    engine = installed_engine(row, folder, workers)
     if not isinstance(engine, Examined):
         raise LocalError(f"The score of the engine {row.name} is not calibrated.")
     cases = [case for dataset in datasets for case in dataset.cases]
@@ -325,31 +323,7 @@ def _calibrate(
         write_page(out / "reliability.svg", fitted.drawing())
 
 
-def weights_folder(folder: Path | None) -> Path:
-    """Returns the weights folder: the given one, else that of the local stack."""
-    return folder or LocalConfig.from_env(os.environ).weights
-
-
-def device_and_threads(workers: int) -> tuple[str, int]:
-    """Returns the device and the number of CPU threads per image, as in the server."""
-    device = choose_device(ServerSettings.from_env(os.environ).device, require_gpu=False)
-    return device, ServerSettings(workers=workers).threads
-
-
-def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
-    """Sets up an engine as the server does, with its settings MODEL_DEVICE and MODEL_NON_COMMERCIAL.
-
-    Raises InvalidWeights, InvalidSettings, and NotInstalled if weights, packages or consent are missing.
-    """
-    device, threads = device_and_threads(workers)
-    non_commercial = ServerSettings.from_env(os.environ).non_commercial
-    try:
-        return set_up(row, device, folder, threads, non_commercial=non_commercial)
-    except NotInstalled as error:
-        raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
-
-
-def _installed(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
+def installed_engine(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:
     """Loads an installed engine. Raises InvalidWeights, NotInstalled if weights or packages are missing, and LocalError
     for a detector."""
     if row.returns == "boxes":
@@ -368,7 +342,7 @@ def _run_engine(
 ) -> Run:
     predictor = runs.engine_predictor(engine, row, truth_box=prompt is PromptFrom.truth_box)
     label = name if prompt is PromptFrom.none else f"{name} ({prompt})"
-    return _run(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
+    return run_cases(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
 
 
 def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None) -> Run:
@@ -377,10 +351,10 @@ def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None)
     except ModuleNotFoundError as error:
         raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
     network = TrainedNetwork(folder, *device_and_threads(workers))
-    return _run(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
+    return run_cases(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
 
 
-def _run(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:
+def run_cases(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:
     """Evaluates all cases with a progress bar. out: folder to store the run in; None does not store it."""
     cv2.setNumThreads(1)  # the workers share the cores, as in the server
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import typer
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
-from cli.evaluate import Weights, weights_folder
+from cli.batch import FAILURES_CSV, Batch, Failures, Photo, Record, cores
+from cli.engines import Weights, weights_folder
 from cli.options import (
     BoxFlag,
     ChangeFlag,
@@ -36,11 +39,11 @@ from cli.options import (
     options_of,
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
-from cli.terminal import console, messages, print_errors
-from local.config import LocalError
+from cli.results import Target, Work, read_file, read_photo, watched, write_results
+from cli.terminal import UsageError, console, messages, print_errors
+from maskdrop.catalog import Task
 from maskdrop.edit import EditorName
-from maskdrop.errors import MaskdropError, SourceMissing
-from maskdrop.job import item_key
+from maskdrop.errors import Internal, MaskdropError
 from maskdrop.options import Options
 from sagemaker_model.cutout import Cutout, Part
 
@@ -53,11 +56,40 @@ FILE_BUCKET = "file"
 USD_MAX = 1.0
 """Default maximum price of a command in US dollars: 14 images of Stability at $0.07."""
 
-app = typer.Typer(help=__doc__)
-
-Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Image files.", show_default=False)]
-Out = Annotated[Path, typer.Option(file_okay=False, help="Folder for the results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each photo instead of a table.")]
+Photos = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PHOTO",
+        help="Image files, folders with their subfolders, or - for standard input.",
+        show_default=False,
+        allow_dash=True,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        allow_dash=True,
+        help="Folder for the results; for one photo also a file, or - for standard output.",
+        show_default="results; - for standard input",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Images processed at the same time.", show_default="one for each CPU core"),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Process photos again that have a result; otherwise, with a folder or several photos, they are skipped.",
+    ),
+]
+WatchFlag = Annotated[
+    bool, typer.Option("--watch", help="Then process new and changed photos of the folders until Ctrl-C.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each photo.")]
 RekognitionFlag = Annotated[
     bool,
     typer.Option(
@@ -79,10 +111,9 @@ UsdMax = Annotated[
 ]
 Region = Annotated[str | None, typer.Option(help="Region of Amazon Bedrock.", show_default="that of the AWS profile")]
 
-RESULTS = Path("results")
+log = logging.getLogger(__name__)
 
 
-@app.command()
 def cutout(
     photos: Photos,
     label: LabelFlag = None,
@@ -97,7 +128,10 @@ def cutout(
     refine: RefineFlag = None,
     review_below: ReviewFlag = None,
     output: OutputFlag = None,
-    out: Out = RESULTS,
+    out: Out = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    watch: WatchFlag = False,
     rekognition: RekognitionFlag = False,
     folder: Weights = None,
     as_json: Json = False,
@@ -105,19 +139,21 @@ def cutout(
     """Cut out the subject of each photo. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
+        target = Target.of(photos, out)
         options = options_of(
             "cutout",
             prompts,
             engine=engine,
-            output=output or (),
+            output=target.output(output or ()),
             instances=instances,
             refine=refine,
             review_below=review_below,
         )
-        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
+        work = _work(photos, target, options, overwrite=overwrite, watch=watch)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
-@app.command()
 def mask(
     photos: Photos,
     label: LabelFlag = None,
@@ -132,7 +168,10 @@ def mask(
     refine: RefineFlag = None,
     review_below: ReviewFlag = None,
     output: OutputFlag = None,
-    out: Out = RESULTS,
+    out: Out = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    watch: WatchFlag = False,
     rekognition: RekognitionFlag = False,
     folder: Weights = None,
     as_json: Json = False,
@@ -140,19 +179,21 @@ def mask(
     """Write the mask of each photo: white on the subject, black elsewhere. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
+        target = Target.of(photos, out)
         options = options_of(
             "mask",
             prompts,
             engine=engine,
-            output=output or (),
+            output=target.output(output or ()),
             instances=instances,
             refine=refine,
             review_below=review_below,
         )
-        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
+        work = _work(photos, target, options, overwrite=overwrite, watch=watch)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
-@app.command()
 def detect(
     photos: Photos,
     label: LabelFlag = None,
@@ -163,8 +204,18 @@ def detect(
     prompt: PromptFlag = None,
     engine: DetectorFlag = None,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder for the detections as JSON files (default: none).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            allow_dash=True,
+            help="Folder for the detections as JSON files; for one photo also a file, or - for standard output "
+            "(default: none).",
+        ),
     ] = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    watch: WatchFlag = False,
     rekognition: RekognitionFlag = False,
     folder: Weights = None,
     as_json: Json = False,
@@ -172,11 +223,13 @@ def detect(
     """Detect the objects of labels, by default of all installed detectors. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, None, point, select, min_confidence, ignore, prompt)
+        target = Target.of(photos, out, default=None)
         options = options_of("detect", prompts, engine=engine)
-        _process(photos, options, out, folder, rekognition=rekognition, as_json=as_json)
+        work = _work(photos, target, options, overwrite=overwrite, watch=watch)
+        arriving = watched(photos, work) if watch else ()
+        process(work, options, folder, workers, arriving, rekognition=rekognition, as_json=as_json)
 
 
-@app.command()
 def replace(
     photos: Photos,
     background: Annotated[
@@ -204,7 +257,9 @@ def replace(
     refine: RefineFlag = None,
     review_below: ReviewFlag = None,
     output: OutputFlag = None,
-    out: Out = RESULTS,
+    out: Out = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
     rekognition: RekognitionFlag = False,
     folder: Weights = None,
     as_json: Json = False,
@@ -213,55 +268,30 @@ def replace(
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
         words, file, path = (background or "").partition(FILE)
+        target = Target.of(photos, out)
         options = options_of(
             "replace",
             prompts,
             engine=engine,
-            output=output or (),
+            output=target.output(output or ()),
             edit=edit_of(text, seed, negative_text, change),
             background=f"{words}s3://{FILE_BUCKET}/{path}" if file else background,
             refine=refine,
             review_below=review_below,
         )
         image = read_file(Path(path)) if file else b""
-        paint = None
+        work, paint = _work(photos, target, options, overwrite=overwrite), None
         if options.edit:
             paint = paint_of(editor, max_usd, region)
-            print_price(paint, paint.check(text or (), len(options.edit.candidates) * len(photos), options.edit.change))
-        _process(photos, options, out, folder, image, paint, rekognition=rekognition, as_json=as_json)
-
-
-def read_file(path: Path) -> bytes:
-    """Raises SourceMissing for a file that cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceMissing(f"{path} cannot be read: {error.strerror}.") from error
+            images = len(options.edit.candidates) * len(work.pending)
+            print_price(paint, paint.check(text or (), images, options.edit.change))
+        process(work, options, folder, workers, (), image, paint, rekognition=rekognition, as_json=as_json)
 
 
 def print_price(paint: Paint, price: float) -> None:
     """Prints the price of a command before it is paid, to standard error."""
     if price:
         messages.print(f"Price: ${price:.2f} ({paint.model.model}, ${paint.editor.usd_per_image} an image).")
-
-
-def write_results(made: Made, result: Path) -> list[Path]:
-    """Writes the results of one photo; the numbered ones into a folder, as in S3. Returns their paths, the main one
-    first. Raises LocalError."""
-    files = {result: made.cutout.data}
-    files |= {Path(item_key(str(result), number)): part.data for number, part in enumerate(made.cutout.parts, 1)}
-    for path, data in files.items():
-        write_file(path, data)
-    return list(files)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file and its folders. Raises LocalError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}. Use another --out.") from error
 
 
 def _prompts(
@@ -284,65 +314,91 @@ def _prompts(
     )
 
 
-def check_out(photos: Sequence[Path], out: Path | None) -> None:
-    """Raises LocalError for photos whose results would replace each other, or a photo."""
-    repeated = [name for name, count in Counter(photo.name for photo in photos).items() if count > 1]
-    if repeated:
-        raise LocalError(f"Several photos are named {repeated[0]}: their results would replace each other.")
-    for photo in photos:
-        if out and photo.parent.resolve() == out.resolve():
-            raise LocalError(
-                f"--out must not be the folder of {photo}: its folder of numbered results has the name of the photo."
-            )
+def _work(
+    photos: Sequence[Path], target: Target, options: Options, *, overwrite: bool = False, watch: bool = False
+) -> Work:
+    """Returns the photos of a command. Raises UsageError."""
+    if watch and not (target.folder and all(photo.is_dir() for photo in photos)):
+        raise UsageError("--watch needs folders of photos, and a folder as --out.")
+    return Work.of(photos, target, options.extension, overwrite=overwrite, empty=watch)
 
 
-def _process(
-    photos: Sequence[Path],
+def process(
+    work: Work,
     options: Options,
-    out: Path | None,
     weights: Path | None,
+    workers: int | None,
+    arriving: Iterable[Sequence[Photo]] = (),
     background: bytes = b"",
     paint: Paint | None = None,
     *,
-    rekognition: bool,
-    as_json: bool,
+    rekognition: bool = False,
+    as_json: bool = False,
+    ended: Callable[[Record], None] = lambda _: None,
 ) -> None:
-    """Processes and prints all photos; a photo that fails does not stop the others. out: None writes no files."""
-    check_out(photos, out)
-    processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint)
-    records = []
-    for record in _records(photos, options, processor, out, background):
-        records.append(record)
+    """Processes and prints all photos; a photo that fails does not stop the others.
+
+    workers: None for one for each core. arriving: photos of watched folders, processed afterwards. ended: called with
+    the record of each photo, in the main thread. Raises typer.Exit as `Batch.run` does.
+    """
+    stdout = work.target.stdout
+    if stdout and as_json:
+        raise UsageError("--json writes to standard output; write the result to a file.")
+    if stdout and options.task != "detect" and sys.stdout.isatty():
+        raise UsageError(
+            "The result is an image file and is not written to a terminal; use --out FILE, or redirect it."
+        )
+    count = workers or cores()
+    if not arriving:
+        count = max(1, min(count, len(work.pending)))
+    cv2.setNumThreads(max(1, cores() // count))
+    processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint, workers=count)
+    lines = messages if stdout else console
+
+    def show(record: Record) -> None:
         if as_json:
-            typer.echo(json.dumps(record, ensure_ascii=False))
-    if not as_json:
-        console.print(_detections(records) if options.task == "detect" else _table(records))
-        for record in records:
-            for warning in record["warnings"]:
-                console.print(f"[yellow]{escape(record['photo'])}[/yellow] {escape(warning)}", soft_wrap=True)
-            if (subject := record.get("subject")) and subject["needs_review"]:
-                review = f"needs review: score {subject['score']:.2f}"
-                console.print(f"[yellow]{escape(record['photo'])}[/yellow] {review}", soft_wrap=True)
-    if any(record["error"] for record in records):
-        raise typer.Exit(1)
+            console.print(json.dumps(record, ensure_ascii=False), markup=False, soft_wrap=True)
+        elif record["state"] != "skipped":
+            _print(record, options.task, lines)
+        ended(record)
+
+    failures = Failures(work.target.folder and work.target.folder / FAILURES_CSV)
+    Batch(
+        process=lambda photo: _record(photo, options, processor, work, background),
+        show=show,
+        workers=count,
+        failures=failures,
+        progress=lines if lines.is_terminal and len(work.photos) > 1 else messages,
+        summary=messages if as_json else lines,
+        skip=lambda photo: _skipped(photo, options, work) if work.is_done(photo) else None,
+    ).run(work.photos, arriving)
 
 
-def _records(
-    photos: Sequence[Path], options: Options, processor: Processor, out: Path | None, background: bytes
-) -> Iterator[dict[str, Any]]:
-    """Yields the JSON form of the outcome of each photo."""
-    for photo in photos:
-        record: dict[str, Any] = {"photo": str(photo), "state": "done", "engine": options.engine}
-        try:
-            made = processor.process(read_file(photo), options, background)
-            result = out / f"{photo.name}.{options.extension}" if out else None
-            paths = write_results(made, result) if result else []
-            yield {**record, **_record(made, paths), "error": None}
-        except MaskdropError as error:
-            yield {**record, "state": "failed", "warnings": [], "error": error.info.to_json()}
+def _skipped(photo: Photo, options: Options, work: Work) -> Record:
+    result = {"path": str(work.result(photo))}
+    return {"photo": str(photo.path), "state": "skipped", "engine": options.engine, "result": result, "error": None}
 
 
-def _record(made: Made, paths: Sequence[Path]) -> dict[str, Any]:
+def _record(photo: Photo, options: Options, processor: Processor, work: Work, background: bytes) -> Record:
+    """Processes a photo, writes its results, and returns the JSON form of the outcome."""
+    record: Record = {"photo": str(photo.path), "state": "done", "engine": options.engine}
+    try:
+        made = processor.process(read_photo(photo), options, background)
+        if work.target.stdout:
+            sys.stdout.buffer.write(made.cutout.data)
+            sys.stdout.buffer.flush()
+        result = work.result(photo)
+        paths = write_results(made, result) if result else []
+        return {**record, **_outcome(made, paths), "error": None}
+    except MaskdropError as error:
+        failure = error.info.to_json()
+    except Exception as error:  # one photo must not end a run over thousands
+        log.exception("%s failed", photo.path)
+        failure = Internal(f"{type(error).__name__}: {error}").info.to_json()
+    return {**record, "state": "failed", "warnings": [], "error": failure}
+
+
+def _outcome(made: Made, paths: Sequence[Path]) -> Record:
     cutout = made.cutout
     candidates = made.candidates or [("", None)] * len(cutout.parts)
     detections = {"detections": json.loads(cutout.data)["detections"]} if cutout.format == "json" else {}
@@ -358,7 +414,7 @@ def _record(made: Made, paths: Sequence[Path]) -> dict[str, Any]:
                 "prompt": prompt,
                 "seed": seed,
             }
-            for part, path, (prompt, seed) in zip(cutout.parts, paths[1:], candidates, strict=True)
+            for part, path, (prompt, seed) in zip(cutout.parts, paths[1:], candidates, strict=bool(paths))
         ],
         **detections,
         "subject": cutout.subject.to_json(),
@@ -372,44 +428,33 @@ def _file(image: Cutout | Part, path: Path) -> dict[str, Any]:
     return {"path": str(path), "width": image.width, "height": image.height, "bytes": len(image.data)}
 
 
-def _table(records: Sequence[dict[str, Any]]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in ("photo", "state", "engine", "size", "ms", "result")))
-    for record in records:
-        if record["error"]:
-            table.add_row(*_failed(record), record["engine"], "", "", _message(record))
-            continue
-        ms = f"{sum(record['timings'].values()):.0f}"
-        result = record["result"]
-        size = f"{result['width']} x {result['height']}"
-        table.add_row(escape(record["photo"]), _DONE, record["engine"], size, ms, escape(result["path"]))
-        for item in record["results"]:
-            part = item["result"]
-            source = f"{item['label']} {item['score']:.2f}" if item["seed"] is None else f"seed {item['seed']}"
-            size = f"{part['width']} x {part['height']}"
-            table.add_row("", "", escape(source.strip()), size, "", escape(part["path"]))
-    return table
-
-
-def _detections(records: Sequence[dict[str, Any]]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in ("photo", "state", "label", "score", "box")))
-    for record in records:
-        if record["error"]:
-            table.add_row(*_failed(record), "", "", _message(record))
-            continue
-        found = record["detections"] or [{"label": "nothing found", "score": None, "box": ()}]
-        for one in found:
-            score = "" if one["score"] is None else f"{one['score']:.2f}"
+def _print(record: Record, task: Task, lines: Console) -> None:
+    """Prints the lines of one photo: its state and results, its warnings, and whether it needs a review."""
+    photo, colour = escape(record["photo"]), STATE_COLOURS[record["state"]]
+    start = f"[{colour}]{record['state']:7}[/{colour}] {photo}"
+    if error := record["error"]:
+        lines.print(f"{start}  {escape(error['code'])}: {escape(error['message'])}", soft_wrap=True)
+        return
+    ms = f"{sum(record['timings'].values()):.0f} ms"
+    lines.print(f"{start}  {record['engine']}  {ms}{_described(record['result'])}", soft_wrap=True)
+    for part in record["results"]:
+        source = f"{part['label']} {part['score']:.2f}" if part["seed"] is None else f"seed {part['seed']}"
+        lines.print(f"        {escape(source.strip())}{_described(part['result'])}", soft_wrap=True)
+    if task == "detect":
+        for one in record["detections"]:
             box = ", ".join(f"{value:g}" for value in one["box"])
-            table.add_row(escape(record["photo"]), _DONE, escape(one["label"]), score, box)
-    return table
+            lines.print(f"        {escape(one['label'])} {one['score']:.2f}  box {box}", soft_wrap=True)
+        if not record["detections"]:
+            lines.print("        nothing found")
+    for warning in record["warnings"]:
+        lines.print(f"        [yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+    subject = record["subject"]
+    if subject and subject["needs_review"]:
+        lines.print(f"        [yellow]needs review: score {subject['score']:.2f}[/yellow]", soft_wrap=True)
 
 
-_DONE = "[green]done[/green]"
+def _described(result: dict[str, Any] | None) -> str:
+    return f"  {result['width']} x {result['height']}  {escape(result['path'])}" if result else ""
 
 
-def _failed(record: dict[str, Any]) -> tuple[str, str]:
-    return escape(record["photo"]), "[red]failed[/red]"
-
-
-def _message(record: dict[str, Any]) -> str:
-    return escape(f"{record['error']['code']}: {record['error']['message']}")
+STATE_COLOURS = {"done": "green", "failed": "red"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,13 +12,23 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.terminal import console, print_errors
-from local.keys import create_key, deployment, list_keys, revoke_key
+from local.keys import Deployment, create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
 from maskdrop.spending import list_caps, set_cap
+from standalone.database import Database
+from standalone.registry import SqliteRegistry
+from standalone.settings import data_folder
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 Stage = Annotated[str | None, typer.Option(help="Stage in your AWS account (default: the local stack).")]
+Serve = Annotated[bool, typer.Option("--serve", help="Keys of `maskdrop serve` on this machine.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        file_okay=False, help="With --serve: its folder of keys and usage.", show_default="~/.local/share/maskdrop"
+    ),
+]
 
 
 @app.command()
@@ -41,9 +54,11 @@ def create(
         ),
     ] = None,
     stage: Stage = None,
+    serve: Serve = False,
+    data: Data = None,
 ) -> None:
     """Create an API key. Prints the key and its webhook secret, which are not shown again."""
-    with print_errors(), deployment(stage) as target:
+    with print_errors(), _keys(stage, data, serve=serve) as target:
         text, key = create_key(target, name, owner=owner, scope=scope, rate=rate)
         if edit_usd_per_month is not None:
             set_cap(target.registry, key.owner, edit_usd_per_month)
@@ -55,11 +70,11 @@ def create(
 
 
 @app.command("list")
-def list_(stage: Stage = None) -> None:
+def list_(stage: Stage = None, serve: Serve = False, data: Data = None) -> None:
     """List the API keys, and the owners with a spending cap of their own."""
     columns = ("id", "name", "owner", "scope", "requests per minute", "created")
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    with print_errors(), deployment(stage) as target:
+    with print_errors(), _keys(stage, data, serve=serve) as target:
         for key in sorted(list_keys(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
@@ -71,10 +86,13 @@ def list_(stage: Stage = None) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Key ID, as listed by `keys list`.")], stage: Stage = None
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Key ID, as listed by `keys list`.")],
+    stage: Stage = None,
+    serve: Serve = False,
+    data: Data = None,
 ) -> None:
     """Revoke an API key. Later requests with the key are rejected."""
-    with print_errors(), deployment(stage) as target:
+    with print_errors(), _keys(stage, data, serve=serve) as target:
         revoke_key(target, key_id)
     console.print(f"Revoked key {key_id}.", markup=False)
 
@@ -89,9 +107,25 @@ def cap(
         ),
     ] = None,
     stage: Stage = None,
+    serve: Serve = False,
+    data: Data = None,
 ) -> None:
     """Set the spending cap of an owner. Without USD, the owner has that of the stage again."""
-    with print_errors(), deployment(stage) as target:
+    with print_errors(), _keys(stage, data, serve=serve) as target:
         set_cap(target.registry, owner, usd)
     amount = "the stage's cap" if usd is None else f"a cap of ${usd:.2f} a month"
     console.print(f"The owner {owner} has {amount}.", markup=False)
+
+
+@contextmanager
+def _keys(stage: str | None, data: Path | None, *, serve: bool) -> Iterator[Deployment]:
+    """Yields the store of the keys of `maskdrop serve`, of a stage, or of the local stack."""
+    if not serve:
+        with deployment(stage) as target:
+            yield target
+        return
+    database = Database(data or data_folder())
+    try:
+        yield Deployment(SqliteRegistry(database))
+    finally:
+        database.close()

@@ -11,13 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-
-from cli.evaluate import device_and_threads, load_engine
-from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
+from cli.engines import device_and_threads, load_engine
 from lambdas.adapters.editors.local import LocalEditor
-from local.account import region_of_environment
 from local.config import LocalError
 from maskdrop import catalog
 from maskdrop.edit import EDITORS, Change, Edit, EditorModel, EditorName
@@ -25,7 +20,7 @@ from maskdrop.editing import CALL_S
 from maskdrop.errors import EditFiltered, EditorUnavailable, SpendingCapReached
 from maskdrop.options import Options
 from maskdrop.services import EditedImage, Editor, EditRequest
-from sagemaker_model.cutout import Cutout
+from sagemaker_model.cutout import Cutout, check_refinement
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.detectors.labels import load_detectors
 from sagemaker_model.engines.base import Engine, installation
@@ -148,24 +143,26 @@ class Processor:
 
 
 def load_processor(
-    options: Options, folder: Path, *, rekognition: bool = False, paint: Paint | None = None
+    options: Options, folder: Path, *, rekognition: bool = False, paint: Paint | None = None, workers: int = 1
 ) -> Processor:
     """Sets up the engine and the detectors that options need, from the weights folder.
 
-    rekognition: whether labels that no own detector knows are sent to Amazon Rekognition. Raises InvalidWeights, and
+    rekognition: whether labels that no own detector knows are sent to Amazon Rekognition.
+    workers: images processed at the same time.
+    Raises InvalidWeights, and
     NotInstalled if weights or packages of the engine are missing.
     """
     detectors: dict[str, Detector] = {}
     if options.task == "detect" or any(prompt.label or prompt.points for prompt in options.prompts):
         paid = rekognition or catalog.engine(options.engine).paid
-        device, threads = device_and_threads(workers=1)
+        device, threads = device_and_threads(workers)
         detectors = load_detectors(device, folder, threads, paid=paid)
     engines: dict[str, Engine] = {}
     if options.task != "detect":
         names = (*PREFERRED, options.engine) if options.engine == catalog.PROMPTED_ENGINE else (options.engine,)
         for name in names:
             try:
-                engines = engines or {name: load_engine(catalog.engine(name), folder, workers=1)}
+                engines = engines or {name: load_engine(catalog.engine(name), folder, workers)}
             except NotInstalled:
                 if name == options.engine:
                     raise
@@ -173,8 +170,9 @@ def load_processor(
         raise NotInstalled(
             f"The detector {options.engine} cannot be loaded. {installation(catalog.engine(options.engine))}"
         )
-    device, threads = device_and_threads(workers=1)
+    device, threads = device_and_threads(workers)
     refiner = load_refiner(device, folder, threads) if options.refine == "vitmatte" else None
+    check_refinement(options, refiner)
     return Processor(Installed(engines, detectors, refiner=refiner), ServerSettings().limits, paint)
 
 
@@ -183,8 +181,14 @@ def paint_of(name: EditorName, usd_max: float, region: str | None = None) -> Pai
 
     region: None for that of the AWS configuration. Raises LocalError without a Region or credentials.
     """
-    if name not in BEDROCK_EDITORS:
+    if name == "local":
         return Paint(LocalEditor(), EDITORS[name], usd_max)
+    import boto3  # with botocore 0.1 s, which the other commands save
+    from botocore.config import Config
+
+    from lambdas.adapters.editors.bedrock import BEDROCK_EDITORS
+    from local.account import region_of_environment
+
     region = region or region_of_environment()
     if not region:
         raise LocalError(f"--editor {name} needs an AWS Region: use --region, or set AWS_REGION.")

@@ -13,21 +13,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.contact_sheet import Group, contact_sheet
-from cli.evaluate import Weights, weights_folder
-from cli.images import (
-    RESULTS,
-    USD_MAX,
-    Out,
-    RekognitionFlag,
-    UsdMax,
-    check_out,
-    print_price,
-    read_file,
-    write_file,
-)
+from cli.engines import Weights, weights_folder
+from cli.images import USD_MAX, RekognitionFlag, UsdMax, print_price
 from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
 from cli.processing import Processor, load_processor, paint_of
 from cli.repaint_config import DEFAULT_EDITOR, RepaintConfig, read_config
+from cli.results import RESULTS, check_out, read_file, write_file
 from cli.terminal import console, messages, print_errors
 from maskdrop.edit import Edit, EditorName
 from maskdrop.errors import EditFiltered, MaskdropError, MaskEmpty
@@ -77,7 +68,7 @@ def repaint(
     max_usd: UsdMax = USD_MAX,
     min_confidence: ConfidenceFlag = None,
     engine: EngineFlag = None,
-    out: Out = RESULTS,
+    out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the results.")] = RESULTS,
     rekognition: RekognitionFlag = False,
     folder: Weights = None,
 ) -> None:

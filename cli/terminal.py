@@ -1,4 +1,4 @@
-"""Console and error handling shared by all commands."""
+"""Console, errors and exit codes shared by all commands."""
 
 from __future__ import annotations
 
@@ -10,19 +10,40 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from maskdrop.errors import MaskdropError
+from maskdrop.errors import InvalidOptions, InvalidPrompt, MaskdropError, UnknownEngine
+
+FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes of all commands; docs/command.md describes them. 130 is that of a shell after SIGINT: 128 + 2."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 messages = Console(highlight=False, stderr=True)
-"""Standard error: messages of commands that print JSON to standard output."""
+"""Standard error: messages of commands that print JSON or an image to standard output."""
+
+
+class UsageError(MaskdropError):
+    """The arguments or options of a command exclude each other."""
+
+    code = "usage"
+
+
+class Unreachable(MaskdropError):
+    """An API, a stack or an account does not respond, or no profile names one."""
+
+    code = "unreachable"
+
+
+def exit_code(error: MaskdropError) -> int:
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    return USAGE if isinstance(error, UsageError | InvalidOptions | InvalidPrompt | UnknownEngine) else FAILED
 
 
 @contextmanager
 def print_errors() -> Iterator[None]:
-    """Prints a MaskdropError without a traceback and exits with status 1."""
+    """Prints a MaskdropError without a traceback and exits with its exit code."""
     try:
         yield
     except MaskdropError as error:
-        console.print(f"[red]{escape(error.message)}[/red]", soft_wrap=True)
-        raise typer.Exit(1) from error
+        messages.print(f"[red]{escape(error.message)}[/red]", soft_wrap=True)
+        raise typer.Exit(exit_code(error)) from error

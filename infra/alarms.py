@@ -36,10 +36,19 @@ METRICS: dict[str, tuple[str, ...]] = {
     "ImagesGenerated": ("edit",),
     "EditsFailed": ("edit",),
     "SpendingCapsReached": ("edit",),
+    "BotMessagesGivenUp": ("dead_letters",),
 }
 """Metrics of namespace Maskdrop, and the functions that send each of them. An alarm costs $0.10 a month for each."""
 
-AGES_S = {"Jobs": 1800, "Results": 900, "Webhooks": 3600, "Bundles": 2 * BACKLOG_S, "Edits": 3600, "Dead": 3600}
+AGES_S = {
+    "Jobs": 1800,
+    "Results": 900,
+    "Webhooks": 3600,
+    "Bundles": 2 * BACKLOG_S,
+    "Edits": 3600,
+    "Dead": 3600,
+    "Bot": 3600,
+}
 """Age of the oldest message of a queue that an operator has to know, in seconds. Messages that a full endpoint returns
 are new messages; a webhook that fails for the third time no longer counts. A bundle waits for up to BACKLOG_S."""
 
@@ -102,6 +111,7 @@ class Alarms(Construct):
         self._metric("UnreadableMessages", "A dead letter cannot be parsed; the log has its body.", read="dead_letters")
         self._metric("WebhooksGivenUp", "A receiver of webhooks failed at every attempt.", read="dead_letters")
         readers = {"Jobs": "ingest", "Results": "record", "Webhooks": "webhooks", "Bundles": "invoke", "Edits": "edit"}
+        readers["Bot"] = "bot"
         for queue in (*shared.queues.all, shared.queues.dead):
             name = queue.node.id
             self._alarm(
@@ -171,6 +181,13 @@ class Alarms(Construct):
                 shared.bulk.metric("HasBacklogWithoutCapacity", statistic="Minimum").with_(period=FIVE_MINUTES),
                 threshold=1,
                 periods=6,
+            )
+        if shared.queues.bot:
+            self._metric(
+                "BotMessagesGivenUp",
+                "The Telegram bot could not process an image or send a result. Usual causes: the token was revoked, or "
+                "the Bot API is not reachable. Check it: maskdrop bot status.",
+                read="dead_letters",
             )
         if shared.queues.edits:
             self._metric(

@@ -28,7 +28,10 @@ TIMEOUT_S = 29
 
 INVALID_KEY = "The API key is missing, unknown or revoked."
 
-TOO_LARGE = "The request is too large. Upload the image (POST /v1/uploads), then create a job from it (POST /v1/jobs)."
+TOO_LARGE = (
+    "The request is too large. Upload the image (POST /v1/uploads), then create a job from it (POST /v1/jobs), or use "
+    "`maskdrop serve` or the door stack, which accept requests of up to 22 MB."
+)
 
 GATEWAY_RESPONSES: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = {
     "ACCESS_DENIED": (AuthFailed, INVALID_KEY, {}),
@@ -50,6 +53,14 @@ GATEWAY_RESPONSES: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = 
 remaining types use DEFAULT_4XX and DEFAULT_5XX, each of which covers several statuses."""
 
 
+VENDOR_TITLES = {
+    AuthFailed.code: "API Key invalid",
+    RateLimitExceeded.code: "Rate limit exceeded",
+    FileTooLarge.code: "File too large",
+}
+"""Error code -> title in remove.bg's form of an error, as in lambdas/http/dialects/removebg.py."""
+
+
 class Api(Function):
     """The API function, its routes and its permissions. The usage plan limits the requests of each key."""
 
@@ -60,7 +71,8 @@ class Api(Function):
             self,
             "Rest",
             rest_api_name=f"maskdrop-{stage.name}",
-            # Every type is binary: for a type that is not listed, API Gateway returns base64 depending on Accept.
+            # Every type is binary: API Gateway decodes a response whose first Accept type is listed, and returns the
+            # base64 text to a client that accepts another first. */* matches any header, or none.
             binary_media_types=["*/*"],
             api_key_source_type=apigateway.ApiKeySourceType.AUTHORIZER,
             endpoint_types=[apigateway.EndpointType.REGIONAL],
@@ -240,4 +252,5 @@ def _body(code: str, message: str, *, retryable: bool) -> str:
     message: a JSON string, or a variable of API Gateway that expands to one.
     """
     error = f'{{"code": "{code}", "message": {message}, "retryable": {json.dumps(retryable)}}}'
-    return f'{{"error": {error}, "errors": [{{"title": {message}, "code": "{code}", "detail": ""}}]}}'
+    title, detail = (f'"{VENDOR_TITLES[code]}"', message) if code in VENDOR_TITLES else (message, '""')
+    return f'{{"error": {error}, "errors": [{{"title": {title}, "code": "{code}", "detail": {detail}}}]}}'

@@ -21,9 +21,9 @@ timeouts below, 100 deliveries take 6 hours and 40 minutes (jobs) to 11 hours an
 throttling, or an outage of a table, of some hours fails no photo. A message that no function can parse costs 100 lines
 of a log. Messages of photos that wait for the endpoint cost no deliveries (`maskdrop.valve`)."""
 
-INGEST_S, RECORD_S, WEBHOOKS_S, INVOKE_S, EDIT_S = 30, 60, 30, 120, 240
+INGEST_S, RECORD_S, WEBHOOKS_S, INVOKE_S, EDIT_S, BOT_S = 30, 60, 30, 120, 240, 90
 """Timeouts of the consuming functions, in seconds. `invoke` waits up to 70 s for a response, `edit` up to 60 s for each
-image."""
+image, `bot` up to 40 s for the Bot API."""
 
 DEAD_LETTER_HIDDEN = Duration.minutes(5)
 """Time after which a dead letter that could not be processed is received again."""
@@ -40,6 +40,7 @@ class Queues(Construct):
     jobs: S3 events of dropped photos, and messages of new and retried jobs. results: notifications of the endpoint.
     webhooks: events to post; the number of deliveries follows RETRY_S. bundles: bundles for a serverless endpoint; None
     for an asynchronous one, which has its own queue. edits: jobs whose images are generated; None without an editor.
+    bot: images and results of the Telegram bot; None without a bot.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, stage: Stage) -> None:
@@ -58,7 +59,8 @@ class Queues(Construct):
         self.webhooks = self._queue("Webhooks", WEBHOOKS_S, max_receives=len(RETRY_S) + 1)
         self.bundles = self._queue("Bundles", INVOKE_S) if stage.bulk == "serverless" else None
         self.edits = self._queue("Edits", EDIT_S) if stage.editor != "off" else None
-        optional = [queue for queue in (self.bundles, self.edits) if queue]
+        self.bot = self._queue("Bot", BOT_S, max_receives=len(RETRY_S) + 1) if stage.bot else None
+        optional = [queue for queue in (self.bundles, self.edits, self.bot) if queue]
         self.all = [self.jobs, self.results, self.webhooks, *optional]
 
     def _queue(self, name: str, timeout_s: int, max_receives: int = MAX_RECEIVES) -> sqs.Queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ PURE_PYTHON = (
     *("--platform", "any", "--implementation", "py", "--abi", "none", "--python-version", "3.14"),
 )
 """pip options that select wheels without compiled code: one zip runs on arm64, x86 and every supported Python."""
+
+
+CONTAINER = ("maskdrop", "sagemaker_model", "lambdas", "standalone", "web")
+"""Folders in the image. The last three are for its command `serve-api`."""
 
 
 def container_digest() -> str:
@@ -26,7 +31,7 @@ def cpu_tag(image_tag: str) -> str:
 
 
 def container_files() -> list[Path]:
-    return [*files_of("maskdrop"), *files_of("sagemaker_model")]
+    return [*itertools.chain.from_iterable(map(files_of, CONTAINER))]
 
 
 def files_of(folder: str) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from constructs import Construct
 from infra.alarms import Alarms
 from infra.api import Api
 from infra.authorize import Authorize
+from infra.bot import Bot
 from infra.bundle import lambda_code
 from infra.dashboard import Dashboard
 from infra.dead_letters import DeadLetters
@@ -72,10 +73,16 @@ class MaskdropStack(StageStack):
         authorize = Authorize(self, "Authorize", shared=shared)
         api = Api(self, "Api", shared=shared, authorize=authorize)
 
+        bot = (
+            [Bot(self, "Bot", shared=shared, options=stage.bot, api=api, queue=queues.bot)]
+            if stage.bot and queues.bot
+            else []
+        )
+
         # 6. Alarms and a dashboard for operators.
-        functions = [ingest, *invoke, *edit, record, sweep, dead_letters, webhooks, authorize, api]
-        alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
-        Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
+        functions = [ingest, *invoke, *edit, record, sweep, dead_letters, webhooks, authorize, api, *bot]
+        self.alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
+        Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=self.alarms)
 
         # The stacks of the endpoints import these. All are exported in every mode: CloudFormation refuses to remove an
         # export while another stack imports it, which would block a change of mode.
@@ -105,6 +112,7 @@ class MaskdropStack(StageStack):
             "ResultsQueueUrl": queues.results.queue_url,
             "DeadLettersQueueUrl": queues.dead.queue_url,
             **({"BundlesQueueUrl": queues.bundles.queue_url} if queues.bundles else {}),
+            **({"BotUrl": bot[0].url, "BotParameter": stage.bot.parameter} if bot and stage.bot else {}),
             **({"EditsQueueUrl": queues.edits.queue_url} if queues.edits else {}),
         }.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskdrop.bot import API_URL
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import Interactive
@@ -53,9 +54,15 @@ SOURCES = 3
 SOURCE_EXECUTIONS = 2, 10
 """Concurrent executions of one of them: Lambda's minimum, and the maximum, which limits the load on the table."""
 
+BOT_EXECUTIONS = 2
+"""Concurrent executions of `bot` that its queue starts, as EDIT_EXECUTIONS. Webhooks need further ones."""
+
 EDIT_EXECUTIONS = 2
 """Concurrent executions of `edit`: Lambda's minimum for an event source. In a stage of 10 executions it uses those of
 API_EXECUTIONS while it generates images."""
+
+FARGATE_GB = {1: (2, 8), 2: (4, 16), 4: (8, 30), 8: (16, 60)}
+"""Smallest and largest memory of a Fargate task by its vCPUs, in GB (Amazon ECS developer guide)."""
 
 KeepDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
@@ -71,6 +78,7 @@ KEY_ID = r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:key/{KEY_ID})?$")]
 GpuInstance = Annotated[str, Field(pattern=r"^ml\.[gp]\d[a-z0-9-]*\.[a-z0-9-]+$")]
 CpuInstance = Annotated[str, Field(pattern=r"^ml\.[cmrt]\d+([a-fh-z][a-z0-9-]*)?\.[a-z0-9-]+$")]
+Cidr = Annotated[str, Field(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+)$")]
 
 FORMS = {
@@ -86,6 +94,11 @@ FORMS = {
     "former_kms_keys": "ARNs of keys, arn:aws:kms:REGION:ACCOUNT:key/ID",
     "domain.name": "a host name in lower case, such as images.example.com",
     "domain.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
+    "door.name": "a host name in lower case, such as cutouts.example.com",
+    "door.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
+    "door.sources": "ranges of IPv4 addresses, such as 203.0.113.0/24",
+    "bot.parameter": "the name of an SSM parameter that starts with a slash, such as /maskdrop/bot",
+    "bot.api_url": "https:// and a host name in lower case, without a path",
     "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
     "qualifier": "at most 10 lower-case letters and digits",
     "tags": "letters, digits, spaces and _ . : / = + - @",
@@ -124,6 +137,59 @@ class Domain(_Table):
     name: Host
     certificate: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+$")]
     zone: str = ""
+
+
+class Door(_Table):
+    """The API in one process on Fargate, behind a load balancer, for images above API Gateway's 4 MB (`infra.door`).
+
+    certificate: ARN of the ACM certificate, in the same Region; "": HTTP, for callers in `sources` only.
+    name: host name of the certificate that callers use. Create its DNS record yourself, as an alias of `DoorHost`.
+    sources: ranges of IP addresses that may call it.
+    min_tasks, max_tasks: number of tasks, which follows their CPU use.
+    vcpus, memory_gb: of a task. An image of 48 MP takes 0.77 GB at the peak, and each vCPU processes one at a time.
+    """
+
+    certificate: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+)?$")] = ""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = ""
+    sources: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1, max_length=50)] = ("0.0.0.0/0",)
+    min_tasks: Annotated[int, Field(ge=1, le=100)] = 1
+    max_tasks: Annotated[int, Field(ge=1, le=100)] = 2
+    vcpus: Literal[1, 2, 4, 8] = 1
+    memory_gb: Annotated[int, Field(ge=2, le=60)] = 4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Door:
+        if self.min_tasks > self.max_tasks:
+            raise ValueError(f"min_tasks must not exceed max_tasks; got {self.min_tasks} and {self.max_tasks}")
+        least, most = FARGATE_GB[self.vcpus]
+        if not least <= self.memory_gb <= most or (self.vcpus == 8 and self.memory_gb % 4):
+            raise ValueError(
+                f"memory_gb must be {least} to {most} with {self.vcpus} vCPUs"
+                f"{', in steps of 4' if self.vcpus == 8 else ''}; got {self.memory_gb}"
+            )
+        if not self.certificate and "0.0.0.0/0" in self.sources:
+            raise ValueError(
+                "certificate is missing: API keys would cross the internet unencrypted. Set it, or limit sources to "
+                "the IP addresses of your callers"
+            )
+        return self
+
+
+class BotOptions(_Table):
+    """The Telegram bot (docs/bot.md). `maskdrop bot install` writes the parameter and registers the webhook.
+
+    parameter: name of the SSM parameter (SecureString) with token and secret.
+    chats: ids of the chats that may use the bot; empty: all.
+    messages_per_minute: messages of one chat in a minute that the bot replies to.
+    images_per_day: images of one chat in a day (UTC).
+    api_url: URL of the Bot API server: Telegram's, or your own.
+    """
+
+    parameter: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$", max_length=500)]
+    chats: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    messages_per_minute: Positive = 20
+    images_per_day: Positive = 200
+    api_url: Annotated[str, Field(pattern=r"^https://[a-z0-9.-]+$")] = API_URL
 
 
 class Stage(_Table):
@@ -180,6 +246,8 @@ class Stage(_Table):
         the stage may still read them.
     vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
     domain: domain name of the API.
+    door: a second URL for requests with images of up to 22 MB. None: none.
+    bot: Telegram bot that processes the images of chats.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
     tags: further tags of every resource, at most 46. IAM does not distinguish keys by upper and lower case.
@@ -224,6 +292,8 @@ class Stage(_Table):
     former_kms_keys: Annotated[tuple[Key, ...], Field(strict=False)] = ()
     vpc: bool = False
     domain: Domain | None = None
+    door: Door | None = None
+    bot: BotOptions | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
     qualifier: Annotated[str, Field(pattern=r"^([a-z0-9]{1,10})?$")] = ""
     tags: dict[TagKey, TagValue] = Field(default_factory=dict)
@@ -257,7 +327,7 @@ class Stage(_Table):
                 f"reserved_concurrency: {reserved} executions are reserved and AWS keeps {UNRESERVED_MIN} unreserved; "
                 f"lambda_concurrency must be at least {reserved + UNRESERVED_MIN}, got {self.lambda_concurrency}"
             )
-        misplaced = [key for key in self.tags if key in set(Stage.model_fields) - {"domain"}]
+        misplaced = [key for key in self.tags if key in set(Stage.model_fields) - set(TABLES)]
         if misplaced:
             raise ValueError(f"tags: {', '.join(misplaced)} is an option of the stage; options precede [tags]")
         for function, number in self.reserved_concurrency.items():
@@ -286,7 +356,8 @@ class Stage(_Table):
         """Names of the functions in lambdas/ that the stage deploys."""
         edit = ("edit",) if self.editor != "off" else ()
         invoke = ("invoke",) if self.bulk == "serverless" else ()
-        return ("api", "authorize", "dead_letters", *edit, "ingest", *invoke, "record", "sweep", "webhooks")
+        bot = ("bot",) if self.bot else ()
+        return ("api", "authorize", *bot, "dead_letters", *edit, "ingest", *invoke, "record", "sweep", "webhooks")
 
     @property
     def all_tags(self) -> dict[str, str]:
@@ -326,6 +397,8 @@ class Stage(_Table):
         found = dict.fromkeys(("ingest", "record", "webhooks"), self.source_concurrency)
         if self.editor != "off":
             found["edit"] = EDIT_EXECUTIONS
+        if self.bot:
+            found["bot"] = BOT_EXECUTIONS
         return found | ({"invoke": self.bulk_at_once} if self.bulk == "serverless" else {})
 
     @property
@@ -343,6 +416,10 @@ class Stage(_Table):
         """Images that may be submitted to `bulk` and not finished: BACKLOG_S of work."""
         workers = self.bulk_at_once if self.bulk == "serverless" else self.bulk_max_instances
         return IMAGES_PER_SECOND[self.bulk] * BACKLOG_S * workers
+
+
+TABLES: dict[str, type[_Table]] = {"domain": Domain, "door": Door, "bot": BotOptions}
+"""The options of a stage that are tables of their own."""
 
 
 def _endpoint(stage: str, purpose: str, instance_type: str) -> str:
@@ -405,7 +482,7 @@ def _fault(fault: Any) -> str:
 
 def _unknown(option: str, table: str | None) -> str:
     if table:
-        known, place = sorted(Domain.model_fields), f" Options of the stage precede [{table}]."
+        known, place = sorted(TABLES[table].model_fields), f" Options of the stage precede [{table}]."
     else:
         known, place = sorted(set(Stage.model_fields) - {"name"}), ""
     similar = get_close_matches(option, known, n=1)

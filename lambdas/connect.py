@@ -15,14 +15,17 @@ from lambdas.adapters.editors.breaker import SafeEditor
 from lambdas.adapters.editors.local import LocalEditor
 from lambdas.adapters.endpoint import RESPONSE_S, QueuedEndpoint, SageMakerEndpoint, SageMakerServerless
 from lambdas.adapters.events import EventBus
-from lambdas.adapters.fetch import PublicWeb
+from lambdas.adapters.fetch import Limits, PublicWeb
 from lambdas.adapters.interactive import WAIT_S, SageMakerInteractive
 from lambdas.adapters.jobs import JobsTable
 from lambdas.adapters.queue import DeadLetterQueue, SqsQueue
 from lambdas.adapters.registry import DynamoDBRegistry
 from lambdas.adapters.storage import S3Storage
+from lambdas.adapters.telegram import Parameter, Telegram
+from lambdas.environment import bot_settings
 from lambdas.environment import settings as settings
 from lambdas.observe import CountedEditor, CountedEndpoint, CountedEvents, CountedSubmissions, metrics
+from maskdrop.bot import DOWNLOAD_MAX, Bot
 from maskdrop.editing import CALL_S
 from maskdrop.presets import Presets
 from maskdrop.services import Editor, Registry, Services
@@ -49,6 +52,9 @@ INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_ma
 
 SERVERLESS_CLIENT = CLIENT.merge(Config(read_timeout=RESPONSE_S, retries={"total_max_attempts": 1}))
 """No retries: `invoke` returns a refused bundle to its queue."""
+
+BOT_API_S = 40.0
+"""Timeout of a call of the Bot API in seconds: a result of 50 MB is uploaded in it."""
 
 EDITOR_CLIENT = CLIENT.merge(Config(read_timeout=CALL_S, retries={"total_max_attempts": 1}))
 """No retries: a call that timed out may have been billed."""
@@ -93,6 +99,16 @@ def services() -> Services:
         editor=_editor(),
         serverless=SageMakerServerless(_client("sagemaker-runtime", SERVERLESS_CLIENT), config.endpoint),
     )
+
+
+@lru_cache(maxsize=1)
+def bot() -> Bot:
+    """Returns the services of the function `bot`."""
+    config = bot_settings()
+    parameter = Parameter(_client("ssm"), config.parameter)
+    limits = Limits(bytes_max=DOWNLOAD_MAX, total_s=BOT_API_S)
+    telegram = Telegram(PublicWeb(Policy.of(settings()), limits=limits), config.api_url, lambda: parameter.read().token)
+    return Bot(config, parameter.read, telegram, SqsQueue(_client("sqs"), config.queue_url))
 
 
 def _editor() -> Editor:

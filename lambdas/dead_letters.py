@@ -13,6 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas import connect
 from lambdas.adapters.queue import Message
 from lambdas.observe import logger, metrics, observed
+from maskdrop.bot import OWNER_PREFIX
 from maskdrop.errors import ErrorInfo, SourceMissing
 from maskdrop.flow import fail_dead_letters, parse_message, requeue_bundle
 from maskdrop.serverless import failure
@@ -74,7 +75,11 @@ def _process(text: str, settings: Settings, services: Services, now: datetime) -
     """Raises Unavailable."""
     try:
         body = json.loads(text)
-        if "detail" in body:
+        if "telegram" in body:
+            _log_failed_bot(update=body["telegram"]["update"])
+        elif "detail" in body and body["detail"]["data"]["owner"].startswith(OWNER_PREFIX):
+            _log_failed_bot(job_id=body["detail"]["data"]["id"])
+        elif "detail" in body:
             _log_failed_webhook(body["detail"])
         elif "inferenceId" in body:
             requeue_bundle(Notification.from_body(text), UNRECORDED, settings, services, now)
@@ -95,3 +100,9 @@ def _log_failed_webhook(event: dict[str, Any]) -> None:
     data = event["data"]
     logger().warning("webhook failed", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
     metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)
+
+
+def _log_failed_bot(**fields: Any) -> None:
+    """Logs and counts an image or a result of the Telegram bot that failed after the maximum number of attempts."""
+    logger().warning("bot message failed", extra=fields)
+    metrics().add_metric("BotMessagesGivenUp", MetricUnit.Count, 1)

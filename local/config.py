@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import InvalidSettings, read
+from standalone.settings import data_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -51,8 +52,8 @@ class LocalConfig:
     aws_port: int = PORTS["aws_port"]
     sagemaker_port: int = PORTS["sagemaker_port"]
     model_port: int = PORTS["model_port"]
-    made: Path = ROOT / ".local"
-    state: Path = ROOT / ".local"
+    made: Path = field(default_factory=lambda: LocalConfig.made_by_default())
+    state: Path = field(default_factory=lambda: LocalConfig.made_by_default())
     folder: Path = ROOT
     stage: str = "local"
     strict: bool = False
@@ -107,7 +108,9 @@ class LocalConfig:
 
     @staticmethod
     def made_by_default() -> Path:
-        return ROOT / ".local"
+        """Returns `.local` in a checkout of the repository, else the data folder of the user: a package manager owns
+        the folder of an installed package."""
+        return ROOT / ".local" if (ROOT / "cdk.json").exists() else data_folder()
 
     @property
     def endpoint_url(self) -> str:
@@ -137,6 +140,16 @@ class LocalConfig:
         }
 
     @property
+    def bot_api_url(self) -> str:
+        """URL of the stub of Telegram's Bot API, a part of the SageMaker emulator. The stage trusts the host name, not
+        the IP address."""
+        return f"http://localhost:{self.sagemaker_port}/telegram"
+
+    def api_url(self, api: str, stage: str) -> str:
+        """URL prefix of the HTTP API. The output ApiUrl names amazonaws.com; this is the same stage in the emulator."""
+        return f"{self.endpoint_url}/restapis/{api}/{stage}/_user_request_"
+
+    @property
     def model_url(self) -> str:
         return f"http://{HOST}:{self.model_port}"
 
@@ -164,9 +177,24 @@ class LocalConfig:
         return self.state / "stack.json"
 
     @property
+    def account(self) -> Path:
+        """Folder that keeps the emulated account between two runs: one for each stage and port, which is in URLs."""
+        return self.state / "accounts" / f"{self.stage}-{self.aws_port}"
+
+    @property
+    def unclean_file(self) -> Path:
+        """Path of the mark that the emulator runs, or was killed: the account may be incomplete."""
+        return self.account / "unclean"
+
+    @property
+    def first_key_file(self) -> Path:
+        """Path of the text of the account's first API key."""
+        return self.account / "first-key"
+
+    @property
     def sagemaker_file(self) -> Path:
         """Path of the SageMaker resources that the emulator deployed, as {resource type: {name: properties}}."""
-        return self.state / "sagemaker.json"
+        return self.account / "sagemaker.json"
 
     @property
     def calls_file(self) -> Path:

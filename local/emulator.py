@@ -3,8 +3,8 @@
     python emulator.py SAGEMAKER_JSON
 
 Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
-empties a bucket before it is deleted. It runs in the
-emulator's own virtual environment and imports only MiniStack and the standard library.
+empties a bucket before it is deleted. Lets */* match an absent Accept header. It runs in the emulator's own virtual
+environment and imports only MiniStack and the standard library.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -70,7 +70,7 @@ class ResourceStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._resources: dict[str, dict[str, Properties]] = {}
+        self._resources: dict[str, dict[str, Properties]] = json.loads(path.read_text()) if path.exists() else {}
 
     def put(self, resource_type: str, name: str, properties: Properties | None) -> None:
         """Stores the properties of a resource; None deletes it."""
@@ -178,6 +178,22 @@ def _partition_keys(request: dict[str, Any]) -> list[str]:
     return [value["S"] for value in values if value and "S" in value]
 
 
+def match_absent_types() -> None:
+    """Lets the binary media type */* match a request without Content-Type or Accept, as in API Gateway.
+
+    MiniStack returns the base64 text of a binary response to a client that sends no Accept, such as Go's net/http,
+    java.net.http and .NET's HttpClient.
+    """
+    from ministack.services import apigateway_v1
+
+    matches = apigateway_v1._media_type_matches  # a private name: MiniStack is pinned exactly
+
+    def matches_or_is_absent(media_type: str | None, binary_media_types: list[str]) -> bool:
+        return "*/*" in (binary_media_types or ()) or matches(media_type, binary_media_types)
+
+    apigateway_v1._media_type_matches = matches_or_is_absent
+
+
 def _name(physical_id: str) -> str:
     """Returns the resource name of a physical ID, which is an ARN or the name itself."""
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
@@ -193,6 +209,7 @@ def main() -> None:
     handlers.update({name: store.handlers(name) for name in TYPES})
     handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
+    match_absent_types()
     app._port_is_bindable = lambda _host, _port: False
     if calls := os.environ.get(CALLS_FILE):
         record_calls(Path(calls))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -20,24 +17,23 @@ from local import processes
 from local.account import client_in, region_of_environment
 from local.config import LocalConfig, LocalError
 from local.connect import client
-from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
+from maskdrop.access import CALLS_A_MINUTE, Key, Scope
 from maskdrop.services import Registry
-
-SECRET_BYTES = 32
-"""Random bytes (256 bits) of a key and of its webhook secret."""
+from standalone import keys
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """The stores of the API keys of one deployment: its registry, and API Gateway with its usage plan.
 
+    gateway: a client of API Gateway; None for `maskdrop serve`, whose keys are in its registry alone.
     stage: name of the stage, by which `maskdrop doctor` finds its keys after the stage was destroyed.
     """
 
     registry: Registry
-    gateway: Any  # a client of API Gateway
-    usage_plan: str
-    stage: str
+    gateway: Any = None
+    usage_plan: str = ""
+    stage: str = ""
 
     @classmethod
     def from_stack(cls, stack: str, make_client: Callable[[str], Any]) -> Deployment:
@@ -59,38 +55,28 @@ def create_key(
     scope: None: "all" for the first key of a deployment, "own" for later ones.
     rate: rate limit, in requests per minute.
     """
-    text = f"maskdrop_{secrets.token_urlsafe(SECRET_BYTES)}"
-    # API Gateway stores only the digest, which the authorizer returns. The digest does not authenticate a request.
-    gateway_key = target.gateway.create_api_key(
-        name=name, value=digest(text), enabled=True, tags={STAGE_TAG: target.stage}
-    )
-    target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=gateway_key["id"], keyType="API_KEY")
-    key = Key(
-        id=gateway_key["id"],
-        name=name,
-        owner=owner or gateway_key["id"],
-        scope=scope or ("own" if list_keys(target) else "all"),
-        rate=rate,
-        created_at=datetime.now(UTC),
-        webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}",
-    )
-    target.registry.put("key", digest(text), key.to_json())
-    return text, key
+    make = partial(keys.create_key, target.registry, name, owner=owner, scope=scope, rate=rate)
+    return make(make_id=partial(_gateway_key, target, name)) if target.gateway else make()
+
+
+def _gateway_key(target: Deployment, name: str, value: str) -> str:
+    """Creates the key of API Gateway on the usage plan and returns its ID. value: the digest of the key's text, which
+    the authorizer returns; it does not authenticate a request."""
+    key = target.gateway.create_api_key(name=name, value=value, enabled=True, tags={STAGE_TAG: target.stage})
+    target.gateway.create_usage_plan_key(usagePlanId=target.usage_plan, keyId=key["id"], keyType="API_KEY")
+    return str(key["id"])
 
 
 def list_keys(target: Deployment) -> dict[str, Key]:
     """Returns the keys of a deployment by digest."""
-    return {name: Key.from_json(value) for name, value in target.registry.list("key").items()}
+    return keys.list_keys(target.registry)
 
 
 def revoke_key(target: Deployment, key_id: str) -> None:
-    """Deletes an API key. Raises LocalError when the key does not exist."""
-    names = [name for name, key in list_keys(target).items() if key.id == key_id]
-    if not names:
-        raise LocalError(f"Key {key_id!r} does not exist; list keys with `maskdrop keys list`.")
-    for name in names:
-        target.registry.delete("key", name)
-    target.gateway.delete_api_key(apiKey=key_id)
+    """Deletes an API key. Raises UnknownKey when the key does not exist."""
+    keys.revoke_key(target.registry, key_id)
+    if target.gateway:
+        target.gateway.delete_api_key(apiKey=key_id)
 
 
 @contextmanager

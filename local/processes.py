@@ -137,9 +137,13 @@ def find(name: str, state: Path) -> psutil.Process | None:
     return process
 
 
-def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
-    """Stops a program: SIGTERM; after `grace_s` seconds SIGKILL for it and its remaining child processes."""
+def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> bool:
+    """Stops a program: SIGTERM; after `grace_s` seconds SIGKILL for it and its remaining child processes.
+
+    Returns whether the program was running and ended before SIGKILL.
+    """
     process = find(name, state)
+    ended = False
     if process is not None:
         try:
             family = [process, *process.children(recursive=True)]
@@ -149,6 +153,7 @@ def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
         deadline = time.monotonic() + grace_s
         while _runs(process) and time.monotonic() < deadline:
             time.sleep(0.05)
+        ended = not _runs(process)
         remaining = [one for one in family if _runs(one)]
         for one in remaining:
             with suppress(psutil.NoSuchProcess):
@@ -157,6 +162,7 @@ def stop(name: str, state: Path, *, grace_s: float = GRACE_S) -> None:
         with suppress(psutil.Error):
             process.wait(0)  # reaps a child process; raises a timeout for any other
     _pid_file(name, state).unlink(missing_ok=True)
+    return ended
 
 
 def kill(name: str, state: Path) -> None:

@@ -5,6 +5,7 @@
     GET  /credentials                          credentials of the model's role, for the model server in strict mode
     GET, POST /control                         reads or changes the conditions that tests simulate, such as an outage
     /ai                                        Rekognition and Bedrock (local/ai.py)
+    /telegram                                  Telegram's Bot API (local/telegram.py)
 
 The configuration of an endpoint (topics, S3 paths, concurrency, memory) comes from the file that the AWS emulator
 writes when it deploys the template. The limits of SageMaker apply: size of a request, its time in the queue, its
@@ -41,9 +42,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from local import ai, processes
+from local import ai, processes, telegram
 from local.config import HOST, REGION, LocalConfig
-from local.connect import assume_role, client
+from local.connect import assume_role, client, tls_verify
 from local.deploy import ACCOUNT
 from local.model_server import (
     deployed_resources,
@@ -443,6 +444,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/control", sagemaker.control, methods=["GET", "POST"]),
             Route("/ping", _ping),
             Mount("/ai", ai.app(config)),
+            Mount("/telegram", telegram.app(tls_verify(config.ca_bundle))),
         ],
         exception_handlers={MaskdropError: _handle_error},
         lifespan=sagemaker.running,

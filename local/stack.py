@@ -37,6 +37,7 @@ from local.deploy import Deployed, deploy
 from local.emulator import CALLS_FILE
 from local.model_server import model_server
 from local.processes import Program
+from maskdrop.access import digest
 
 Step = Callable[[str], AbstractContextManager[None]]
 """A context manager that shows the current step, by its description."""
@@ -120,6 +121,9 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     running = current is not None
     if not running:
         down(config)
+        if config.strict or config.unclean_file.exists():
+            reset(config)
+        config.account.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(config.state / "logs", ignore_errors=True)
         for program in (emulator, sagemaker, model):
             processes.require_free(program)
@@ -135,20 +139,21 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
     try:
         if not running:
             with step("Starting the emulator and the model server"):
+                config.unclean_file.touch()
                 processes.start(emulator, config.state)
                 processes.start(sagemaker, config.state)
                 processes.wait_until_ready(emulator, config.state, timeout_s=30)
                 processes.wait_until_ready(sagemaker, config.state, timeout_s=30)
         with step("Deploying"):
             deployed = {name: _deploy(config, name) for name in config.stacks}[config.app_stack]
-            api_key = current.api_key if current else _first_key(config, deployed)
+            api_key = _first_key(config, deployed)
         with step("Waiting for the model server"):
             processes.wait_until_ready(model, config.state, timeout_s=90, restarted=True)
     except BaseException:
         down(config)
         raise
     stack = _describe(config, deployed, api_key)
-    config.stack_file.write_text(json.dumps(asdict(stack), indent=1) + "\n")
+    write_private(config.stack_file, json.dumps(asdict(stack), indent=1) + "\n")
     return stack
 
 
@@ -159,14 +164,19 @@ def _deploy(config: LocalConfig, name: str) -> Deployed:
 
 
 def down(config: LocalConfig) -> None:
-    """Stops all programs of this stack and removes its files, except logs."""
+    """Stops all programs of this stack and removes its files, except logs and the account."""
     for name in ("sagemaker", "model"):
         processes.stop(name, config.state)
-    processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S)
+    if processes.stop("emulator", config.state, grace_s=TLS_GRACE_S if config.strict else processes.GRACE_S):
+        config.unclean_file.unlink(missing_ok=True)
     config.stack_file.unlink(missing_ok=True)
-    config.sagemaker_file.unlink(missing_ok=True)
     config.calls_file.unlink(missing_ok=True)
     shutil.rmtree(config.state / "tmp", ignore_errors=True)
+
+
+def reset(config: LocalConfig) -> None:
+    """Deletes the account of a stopped stack: its jobs, images, API keys and presets."""
+    shutil.rmtree(config.account, ignore_errors=True)
 
 
 def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
@@ -187,7 +197,8 @@ def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
             # Lambda functions inherit this environment, so that their boto3 calls the other emulators.
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
             **config.ai_endpoints,
-            **_strict_env(config),
+            "MASKDROP_BOT_API_URL": config.bot_api_url,
+            **(_strict_env(config) or _persistence_env(config)),
         },
         ca_bundle=config.ca_bundle,
     )
@@ -244,6 +255,16 @@ def synthesize(config: LocalConfig) -> None:
         if not (config.cdk_out / f"{config.app_stack}.template.json").exists():
             raise LocalError(f"`python app.py` did not synthesize the stack {config.app_stack}.")
         stamp.write_text(digest)
+
+
+def _persistence_env(config: LocalConfig) -> dict[str, str]:
+    """Returns the emulator's variables for keeping the account: services are written when it stops, objects at once."""
+    return {
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(config.account / "services"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(config.account / "objects"),
+    }
 
 
 def _strict_env(config: LocalConfig) -> dict[str, str]:
@@ -324,9 +345,20 @@ def _python(config: LocalConfig) -> Path:
 
 
 def _first_key(config: LocalConfig, deployed: Deployed) -> str:
-    """Creates the first key, which can access all jobs and has no effective rate limit. Returns its text."""
+    """Returns the account's first key, for all jobs and without a limit. Creates it, also after it was revoked."""
     target = keys.Deployment.from_outputs(deployed.outputs, partial(client, config))
-    return keys.create_key(target, "first", owner="operator", rate=UNLIMITED)[0]
+    kept = config.first_key_file.read_text() if config.first_key_file.exists() else ""
+    if kept and target.registry.get("key", digest(kept)):
+        return kept
+    text, _ = keys.create_key(target, "first", owner="operator", scope="all", rate=UNLIMITED)
+    write_private(config.first_key_file, text)
+    return text
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read: it contains a key."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
 
 
 def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
@@ -341,8 +373,7 @@ def _describe(config: LocalConfig, deployed: Deployed, api_key: str) -> Stack:
         results=out["ResultsBucket"],
         table=out["JobsTable"],
         registry=out["RegistryTable"],
-        # The output ApiUrl names amazonaws.com; this is the URL of the same stage in the emulator.
-        api_url=f"{config.endpoint_url}/restapis/{out['ApiId']}/{out['ApiStage']}/_user_request_",
+        api_url=config.api_url(out["ApiId"], out["ApiStage"]),
         api_key=api_key,
         model_url=config.model_url,
         endpoint=out["EndpointName"],

@@ -5,7 +5,7 @@ The folder selects the preset, as in the inbox: drop/a.jpg uses the default pres
 
 from __future__ import annotations
 
-import time
+import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,19 +13,18 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from httpx2 import TransportError
+from rich.markup import escape
 from watchfiles import Change, watch
 
 from local.config import LocalConfig, LocalError
 from local.images import ENDED, ImageClient
-
-SETTLED_S = 0.5
-"""Seconds without a change of size or modification time after which a file counts as complete."""
+from local.settling import Settling
 
 TICK_MS = 300
 """Interval between two checks of the folder, in milliseconds."""
 
-UNFINISHED = (".part", ".crdownload", ".tmp", "~")
-"""Suffixes of files that browsers and other programs are still writing."""
+FAILED = "failed.csv"
+"""Name of the list of failed photos in `results/`."""
 
 Print = Callable[[str], None]
 
@@ -34,15 +33,18 @@ Print = Callable[[str], None]
 class Watch:
     """The state of a watched folder.
 
-    unsettled: files that may still change, with their size, modification time and time of the last change.
+    unsettled: files that may still change.
     submitted: unfinished jobs by ID, with the path of their photo.
+    done: photos with a result. failed: code and message of each failed photo. Both by path below `drop/`.
     """
 
     config: LocalConfig
     images: ImageClient
     print: Print
-    unsettled: dict[Path, tuple[int, float, float]] = field(default_factory=dict)
+    unsettled: Settling = field(default_factory=Settling)
     submitted: dict[str, Path] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def run(self) -> Iterator[None]:
         """Watches the folder until KeyboardInterrupt. Yields after each check, about every TICK_MS milliseconds."""
@@ -53,18 +55,15 @@ class Watch:
                 scanned = True
                 for path in self.config.drop.rglob("*"):
                     if not self._has_result(path):
-                        self._add(path)
+                        self.unsettled.add(path)
             for change, name in changes:
                 if change is not Change.deleted:
-                    # A moved folder causes one event, without events for its files.
-                    path = Path(name)
-                    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
-                        self._add(one)
+                    self.unsettled.add(Path(name))
             try:
                 self._upload()
                 self._download()
             except (LocalError, ClientError, BotoCoreError, TransportError, OSError) as error:
-                self.print(f"[red]{error}[/red]")
+                self.print(f"[red]{escape(str(error))}[/red]")
             yield
 
     def _has_result(self, path: Path) -> bool:
@@ -76,24 +75,12 @@ class Watch:
         relative = path.relative_to(self.config.drop)
         return relative.as_posix() if len(relative.parts) > 1 else f"default/{relative.as_posix()}"
 
-    def _add(self, path: Path) -> None:
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(UNFINISHED):
-            self.unsettled[path] = (-1, 0.0, time.monotonic())
-
     def _upload(self) -> None:
-        for path, (size, modified, since) in list(self.unsettled.items()):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                del self.unsettled[path]
-                continue
-            if (status.st_size, status.st_mtime) != (size, modified):
-                self.unsettled[path] = (status.st_size, status.st_mtime, time.monotonic())
-            elif time.monotonic() - since >= SETTLED_S:
-                job_id = self.images.upload(self._name(path), path.read_bytes())
-                del self.unsettled[path]
-                self.submitted[job_id] = path
-                self.print(f"{path.name}: submitted")
+        for path in self.unsettled.settled():
+            job_id = self.images.upload(self._name(path), path.read_bytes())
+            self.unsettled.remove(path)
+            self.submitted[job_id] = path
+            self.print(f"{escape(self._relative(path))}: submitted")
 
     def _download(self) -> None:
         for job_id, path in list(self.submitted.items()):
@@ -101,9 +88,42 @@ class Watch:
             if job is None or job["state"] not in ENDED:
                 continue
             del self.submitted[job_id]
-            self.print(f"{path.name}: {self._outcome(job)}")
+            self.print(f"{escape(self._relative(path))}: {self._outcome(self._relative(path), job)}")
 
-    def _outcome(self, job: dict[str, Any]) -> str:
+    def _outcome(self, photo: str, job: dict[str, Any]) -> str:
+        """Records the end of a job. Returns the path of its result, with the warnings; or its error."""
+        self.failed.pop(photo, None)
         if job["state"] == "failed":
-            return f"[red]{job['error']['message']}[/red] ({job['error']['code']})"
-        return f"[green]{self.images.download(job, self.config.results)}[/green]"
+            error = job["error"]
+            self.failed[photo] = (error["code"], error["message"])
+            outcome = f"[red]{escape(error['message'])}[/red] ({error['code']})"
+        else:
+            self.done.add(photo)
+            warnings = "".join(f" [yellow]{warning}[/yellow]" for warning in job["warnings"])
+            outcome = f"[green]{escape(str(self.images.download(job, self.config.results)))}[/green]{warnings}"
+        self._list_failed()
+        return outcome
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.config.drop).as_posix()
+
+    def _list_failed(self) -> None:
+        """Writes the failed photos of this run to the list, or removes it without any."""
+        path = self.config.results / FAILED
+        if not self.failed:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("photo", "code", "message"))
+            rows.writerows((photo, *error) for photo, error in sorted(self.failed.items()))
+
+    def summary(self) -> str:
+        """Returns the number of photos of this run by their end."""
+        parts = [f"{len(self.done)} done"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed: {self.config.results / FAILED}")
+        if unfinished := len(self.submitted) + len(self.unsettled.files):
+            parts.append(f"{unfinished} not finished: submitted again at the next start")
+        return "; ".join(parts) + "."

@@ -86,6 +86,10 @@ from typing import ClassVar
 
 from maskdrop.record import Record
 
+MESSAGE_CHARACTERS = 1000
+"""Upper bound of a message, which quotes values of the caller. Without it, 4 MB of option names became a response of
+11 MB; Lambda returns at most 6 MB. The longest message without such values has about 600 characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo(Record):
@@ -105,7 +109,10 @@ class MaskdropError(Exception):
 
     @property
     def message(self) -> str:
-        return str(self)
+        """The text of the error. A longer one than MESSAGE_CHARACTERS loses its middle."""
+        text = str(self)
+        half = (MESSAGE_CHARACTERS - 3) // 2
+        return text if len(text) <= MESSAGE_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
     @property
     def info(self) -> ErrorInfo:

@@ -21,6 +21,21 @@ def text_of(value: Any) -> str:
     return value.strip()
 
 
+TRUE = frozenset(("true", "t", "1", "yes", "y", "on"))
+FALSE = frozenset(("false", "f", "0", "no", "n", "off"))
+"""Words for booleans, as clients write them: "True" is Python's, "1" PHP's, "on" that of an HTML form."""
+
+
+def boolean(value: Any) -> bool:
+    """Returns a boolean that is one, or one of these words in any case."""
+    if isinstance(value, bool):
+        return value
+    text = text_of(value).lower()
+    if text not in TRUE | FALSE:
+        raise ValueError
+    return text in TRUE
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text can be encoded. JSON may contain single surrogates, such as "\\ud800", which have no UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -10,14 +10,11 @@ from maskdrop.catalog import PROMPTED_ENGINE, engine
 from maskdrop.errors import EndpointStarting
 from maskdrop.flow import enqueue
 from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
+from maskdrop.limits import BYTES_MAX as BYTES_MAX
 from maskdrop.options import Options
 from maskdrop.services import Services
 from maskdrop.settings import Interactive, Settings
 from maskdrop.wire import CUSTOM_ATTRIBUTES_MAX, ImageResponse, Invocation, Overflow
-
-BYTES_MAX = 4_000_000
-"""Maximum bytes of an image in a request and of a result in a response. In base64 they are 5.3 MB of the 6 MB that a
-Lambda payload may have; the payload of a serverless endpoint has at most 4 MB (4,194,304 bytes)."""
 
 SPENT_MAX_S = 2.0
 """Seconds that fetching an image may take, so that a cold start of the endpoint (up to 25 s) fits into the gateway's
@@ -61,7 +58,7 @@ def invoke_now(
     """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
     as `cut_out_now` does."""
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.extension}"
-    invocation = Invocation(options, Overflow(settings.results, key, BYTES_MAX))
+    invocation = Invocation(options, Overflow(settings.results, key, settings.image_bytes))
     if spent_s > SPENT_MAX_S or not _accepts(image, invocation, settings):
         return None
     try:
@@ -85,7 +82,7 @@ def _accepts(image: bytes, invocation: Invocation, settings: Settings) -> bool:
     """Whether the interactive endpoint takes a request of this size and engine."""
     if invocation.options.edit:
         return False  # the function `edit` generates its images
-    fits = len(image) <= BYTES_MAX and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
+    fits = len(image) <= settings.image_bytes and len(invocation.to_header()) <= CUSTOM_ATTRIBUTES_MAX
     return fits and runs_now(invocation.options.light, settings.interactive_mode)
 
 

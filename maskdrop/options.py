@@ -121,7 +121,7 @@ def _supporting(kind: PromptKind, task: Task) -> str:
 
 def _output(task: Task, values: dict[str, Any]) -> Output:
     """The form of the result. That of a mask has the channel alpha alone. Raises OptionsConflict."""
-    return Output(**{**values, "channels": "alpha"} if task == "mask" else values)
+    return Output.of({**values, "channels": "alpha"} if task == "mask" else values)
 
 
 def _check_combination(options: Options, *, everything: bool) -> None:

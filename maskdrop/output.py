@@ -2,13 +2,12 @@
 
 The API, presets, the command line and the dialects share one grammar: every field is a short text that `FIELDS`
 describes and parses; `Output` contains the parsed values. Field names are remove.bg's where it has one. The geometry is
-applied in `sagemaker_model/imaging/layout.py`, in the order region of interest, crop, scale and position, size, shadow,
-background.
+applied in `sagemaker_model/imaging/geometry.py`, in the order region of interest, crop, outline, padding or scale,
+position, canvas, size, shadow, background.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,15 +21,17 @@ from maskdrop.background import (
     background,
     position,
 )
+from maskdrop.canvas import CANVAS_GRAMMAR, CANVAS_PATTERN, PADDING_MAX, AspectRatio, Canvas, Marketplace, canvas
 from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
-from maskdrop.grammar import DECIMALS, NUMBER, TO_100, percent, several, text_of
+from maskdrop.grammar import DECIMALS, FALSE, TO_100, TRUE, boolean, percent, several, text_of
+from maskdrop.lengths import Length, Margins, Unit, length, margins, margins_pattern
+from maskdrop.outline import OUTLINE_GRAMMAR, OUTLINE_PATTERN, Outline, outline
 from maskdrop.shadow import SHADOW_GRAMMAR, SHADOW_PATTERN, Shadow, shadow
 
 Format = Literal["png", "webp", "avif", "jpg", "zip"]
 Channels = Literal["rgba", "alpha"]
 Size = Literal["preview", "medium", "hd", "original"]
 Metadata = Literal["strip", "keep", "keep_gps"]
-Unit = Literal["px", "%"]
 
 CONTENT_TYPE: dict[Format, str] = {
     "png": "image/png",
@@ -48,26 +49,12 @@ SIZE_ALIASES: dict[str, Size] = {
     "regular": "preview",
     "full": "original",
     "4k": "original",
+    "50mp": "original",
     "auto": "original",
 }
 
 MARGIN_MAX: dict[Unit, float] = {"px": 500, "%": 50}
 SCALE_MIN = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """A length along one side: pixels of the upright source, or percent of that side. At most three decimals."""
-
-    value: float
-    unit: Unit = "px"
-
-    def of(self, side: float) -> float:
-        """The length in pixels, for a side of `side` pixels."""
-        return self.value if self.unit == "px" else side * self.value / 100
-
-    def __str__(self) -> str:
-        return f"{self.value:.10g}{self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +83,6 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Margins:
-    """Margins around a cropped subject, in pixels or in percent of the subject's width and height."""
-
-    top: Length = Length(0)
-    right: Length = Length(0)
-    bottom: Length = Length(0)
-    left: Length = Length(0)
-
-    def __str__(self) -> str:
-        sides = self.top, self.right, self.bottom, self.left
-        if len(set(sides)) == 1:
-            return str(self.top)
-        if (self.top, self.right) == (self.bottom, self.left):
-            return f"{self.top} {self.right}"
-        return " ".join(map(str, sides))
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """The form of a result. By default: the whole image in its size, with straight alpha.
 
@@ -122,7 +91,13 @@ class Output:
     channels: `rgba` is the cut-out, `alpha` the matte in grey (255 = subject).
     size: the maximum size; a smaller result is not enlarged.
     roi: the region that may contain the subject; None: the whole image.
-    crop: crops the canvas to the subject with these margins; None: no crop.
+    crop: crops the image to the subject with these margins, in percent of the subject's width and height; None: no
+        crop.
+    outline: the band of one colour around the subject; None: none.
+    canvas: the size or the aspect ratio of the result; None: that of the image, of the cropped subject or of the
+        subject with its padding.
+    padding: what remains free between the subject and the border of the canvas, in percent of its width and height;
+        None: the subject keeps its place in the image.
     scale: share of the canvas that the subject fills in width or height, in percent; None: not scaled.
     position: position of the subject on the canvas; None: unchanged, or centred where it is scaled.
     shadow: the shadow that the subject casts; None: no shadow.
@@ -130,7 +105,8 @@ class Output:
     metadata: strip: no metadata of the source is written. keep: its EXIF and copyright, without the position. keep_gps:
         the position, too.
 
-    Raises OptionsConflict for a matte with a background or a shadow, or in a zip.
+    Raises OptionsConflict for a matte with a background, a shadow or an outline, or in a zip; for a padding with
+    margins or a scale; and for a canvas in pixels with a limit on the size, or without room for the subject.
     """
 
     format: Format = "png"
@@ -138,6 +114,9 @@ class Output:
     size: Size = "original"
     roi: Region | None = None
     crop: Margins | None = None
+    outline: Outline | None = None
+    canvas: Canvas | AspectRatio | None = None
+    padding: Margins | None = None
     scale: float | None = None
     position: Position | None = None
     shadow: Shadow | None = None
@@ -145,12 +124,44 @@ class Output:
     metadata: Metadata = "strip"
 
     def __post_init__(self) -> None:
-        if self.channels == "alpha" and self.background:
-            raise OptionsConflict('"output.channels" must be "rgba" with a background; got "alpha".', "channels")
-        if self.channels == "alpha" and self.shadow:
-            raise OptionsConflict('"output.channels" must be "rgba" with a shadow; got "alpha".', "channels")
+        for name in ("background", "shadow", "outline"):
+            if self.channels == "alpha" and getattr(self, name):
+                article = "an" if name == "outline" else "a"
+                raise OptionsConflict(
+                    f'"output.channels" must be "rgba" with {article} {name}; got "alpha".', "channels"
+                )
         if self.channels == "alpha" and self.format == "zip":
             raise OptionsConflict('"output.channels" must be "rgba" with the format zip; got "alpha".', "channels")
+        if self.padding and self.crop not in (None, Margins()):
+            raise OptionsConflict(
+                f'"output.padding" already crops to the subject; leave out the margins "output.crop", {self.crop}.',
+                "crop",
+            )
+        if self.padding and self.scale is not None:
+            raise OptionsConflict(
+                '"output.padding" and "output.scale" both set the size of the subject; send one of them.', "scale"
+            )
+        if isinstance(self.canvas, Canvas):
+            self._check_canvas(self.canvas)
+
+    def _check_canvas(self, canvas: Canvas) -> None:
+        if self.size != "original":
+            raise OptionsConflict(
+                f'"output.size" must be "original" with a canvas in pixels, which is the size of the result; got '
+                f'"{self.size}". Send an aspect ratio to limit its pixels.',
+                "size",
+            )
+        padding = self.padding or Margins()
+        band = self.outline.width.value if self.outline and self.outline.width.unit == "px" else 0.0
+        share = 1.0 if self.scale is None else self.scale / 100
+        across = canvas.width - padding.left.of(canvas.width) - padding.right.of(canvas.width)
+        down = canvas.height - padding.top.of(canvas.height) - padding.bottom.of(canvas.height)
+        if share * min(across, down) - 2 * band < 1:
+            raise OptionsConflict(
+                f"Padding, scale and outline leave no pixel of the canvas {canvas} for the subject; reduce the padding "
+                "or the outline, or enlarge the canvas.",
+                "canvas",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The canonical JSON form: aliases of the same result have the same text. Of the defaults only `format` and
@@ -159,6 +170,9 @@ class Output:
             "size": None if self.size == "original" else self.size,
             "roi": self.roi,
             "crop": self.crop,
+            "outline": self.outline,
+            "canvas": self.canvas,
+            "padding": self.padding,
             "scale": None if self.scale is None else f"{self.scale:.10g}%",
             "position": self.position,
             "shadow": self.shadow,
@@ -174,7 +188,21 @@ class Output:
     @classmethod
     def from_json(cls, data: Any) -> Output:
         """Raises as `parsed` does, and OptionsConflict."""
-        return cls(**parsed(data))
+        return cls.of(parsed(data))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Output:
+        """The output of parsed values. A marketplace becomes its canvas, and its padding and background where none is
+        given. Raises OptionsConflict."""
+        place = values.get("canvas")
+        if not isinstance(place, Marketplace):
+            return cls(**values)
+        rules: dict[str, Any] = {}
+        if "scale" not in values and values.get("crop", Margins()) == Margins():
+            rules["padding"] = place.padding
+        if values.get("channels") != "alpha":
+            rules["background"] = place.background
+        return cls(**{**rules, **values, "canvas": place.canvas})
 
 
 def parsed(data: Any) -> dict[str, Any]:
@@ -199,14 +227,12 @@ def parsed(data: Any) -> dict[str, Any]:
 
 # The grammar. Each parser takes any JSON value and raises ValueError for one that is not accepted.
 
-_LENGTH = re.compile(rf"(?:{NUMBER}(px|%)|0)")
-
 
 def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[Any], str]:
     known = {**{value: value for value in values}, **aliases}
 
     def parse(value: Any) -> str:
-        text = text_of(value)
+        text = text_of(value).lower()
         if text not in known:
             raise ValueError
         return known[text]
@@ -214,27 +240,14 @@ def _one_of(values: tuple[str, ...], aliases: Mapping[str, str]) -> Callable[[An
     return parse
 
 
-def _length(text: str, maximum: dict[Unit, float]) -> Length:
-    found = _LENGTH.fullmatch(text)
-    if not found:
-        raise ValueError
-    length = Length(float(found[1]), found[2]) if found[1] else Length(0.0)  # type: ignore[arg-type]
-    if length.unit in maximum and length.value > maximum[length.unit]:
-        raise ValueError
-    return length
-
-
 def _roi(value: Any) -> Region:
-    return Region(*several([_length(part, {"%": 100}) for part in text_of(value).split()], 4))
+    return Region(*several([length(part, {"%": 100}) for part in text_of(value).split()], 4))
 
 
 def _crop(value: Any) -> Margins | None:
-    if value is False or value == "false":
-        return None
-    if value is True or value == "true":
-        return Margins()
-    sides = several([_length(part, MARGIN_MAX) for part in text_of(value).split()], 1, 2, 4)
-    return Margins(*(sides * (4 // len(sides))))
+    if isinstance(value, bool) or text_of(value).lower() in (TRUE | FALSE) - {"0"}:
+        return Margins() if boolean(value) else None
+    return margins(value, MARGIN_MAX)
 
 
 def _scale(value: Any) -> float | None:
@@ -259,6 +272,9 @@ class Field:
 _TO_50 = rf"(?:50(?:\.0{{1,3}})?|[1-4]?[0-9]{DECIMALS})"
 _TO_500 = rf"(?:500(?:\.0{{1,3}})?|(?:[1-4]?[0-9])?[0-9]{DECIMALS})"
 _PLACE = rf"(?:[0-9]{{1,6}}{DECIMALS}px|{TO_100}%|0)"
+_TO_45 = rf"(?:45(?:\.0{{1,3}})?|(?:4[0-4]|[1-3]?[0-9]){DECIMALS})"
+_TO_2000 = rf"(?:2000(?:\.0{{1,3}})?|(?:1[0-9]{{3}}|[1-9]?[0-9]{{1,2}}){DECIMALS})"
+_PADDING = rf"(?:{_TO_2000}px|{_TO_45}%|0)"
 _MARGIN = rf"(?:{_TO_500}px|{_TO_50}%|0)"
 
 FIELDS: dict[str, Field] = {
@@ -271,7 +287,7 @@ FIELDS: dict[str, Field] = {
         f"one of {', '.join(get_args(Channels))}", "|".join(get_args(Channels)), _one_of(get_args(Channels), {})
     ),
     "size": Field(
-        f"one of {', '.join((*get_args(Size), *SIZE_ALIASES))}",
+        f"one of {', '.join((*get_args(Size), *SIZE_ALIASES))} (an exact size is a canvas)",
         "|".join((*get_args(Size), *SIZE_ALIASES)),
         _one_of(get_args(Size), SIZE_ALIASES),
     ),
@@ -279,8 +295,17 @@ FIELDS: dict[str, Field] = {
     "crop": Field(
         "true, false, or margins: one for all sides, two (top and bottom, left and right) or four (top, right, "
         "bottom, left), each such as 20px (at most 500px) or 10% (at most 50%)",
-        rf"true|false|{_MARGIN}(?: {_MARGIN}(?: {_MARGIN} {_MARGIN})?)?",
+        rf"true|false|{margins_pattern(_MARGIN)}",
         _crop,
+    ),
+    "outline": Field(OUTLINE_GRAMMAR, OUTLINE_PATTERN, outline),
+    "canvas": Field(CANVAS_GRAMMAR, CANVAS_PATTERN, canvas),
+    "padding": Field(
+        "the space between the subject and the border of the canvas: one for all sides, two (top and bottom, left and "
+        f"right) or four (top, right, bottom, left), each such as 20px (at most {PADDING_MAX['px']:g}px) or 10% (at "
+        f"most {PADDING_MAX['%']:g}%)",
+        margins_pattern(_PADDING),
+        lambda value: margins(value, PADDING_MAX),
     ),
     "scale": Field(
         f'"original", or {SCALE_MIN:g}% to 100%',

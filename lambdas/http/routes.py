@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -24,7 +24,7 @@ from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, method
 from lambdas.http.page import POLICY, page
 from lambdas.observe import logger
 from maskdrop import __version__
-from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, add_usage, count_call, usage_of
+from maskdrop.access import IAM_PREFIX, MISSING_KEY, OPEN_PATHS, Caller, add_usage, count_call, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, Task
 from maskdrop.errors import (
     AuthFailed,
@@ -52,6 +52,8 @@ ERROR_RESPONSES: dict[str, Callable[[MaskdropError], Response[Any]]] = {
     path: dialect.error_response for dialect in DIALECTS for path in dialect.PATHS
 }
 
+Resolver = TypeVar("Resolver", bound=APIGatewayRestResolver)
+
 RETRY_AFTER_S = 5
 """Value of the `Retry-After` header of retryable errors, in seconds."""
 
@@ -59,10 +61,15 @@ RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
 
 def process(
-    event: dict[str, Any], context: LambdaContext, settings: Settings, services: Services, now: datetime
+    event: dict[str, Any],
+    context: LambdaContext,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    app: APIGatewayRestResolver | None = None,
 ) -> dict[str, Any]:
-    """Processes one API Gateway proxy event and returns the proxy response."""
-    app = routes(settings.cors_origins)
+    """Processes one API Gateway proxy event and returns the proxy response. app: None for the function's resolver."""
+    app = app or routes(settings.cors_origins)
     caller, limits = Caller.of(event["requestContext"]), dict[str, str]()
     app.append_context(  # type: ignore[no-untyped-call]
         settings=settings, services=services, caller=caller, now=now, limits=limits
@@ -90,7 +97,8 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
     elif (
         event.path not in OPEN_PATHS and event.http_method != "OPTIONS"
     ):  # browsers send preflight requests without a key
-        raise AuthFailed("This URL requires an API key: send it in X-Api-Key or Authorization: Bearer.")
+        sent = event.headers.get("x-api-key") or event.headers.get("authorization")
+        raise AuthFailed("The API key is unknown or revoked." if sent else MISSING_KEY)
     return next_middleware(app)
 
 
@@ -254,8 +262,13 @@ def _decode_cursor(cursor: str | None) -> str:
 
 @lru_cache(maxsize=1)
 def routes(cors_origins: str) -> APIGatewayRestResolver:
-    """Returns the resolver with all routes. cors_origins: origins separated by spaces, as in the settings."""
-    app = APIGatewayRestResolver(cors=_cors(cors_origins.split()), strip_prefixes=[IAM_PREFIX])
+    """Returns the resolver of the function. cors_origins: origins separated by spaces, as in the settings."""
+    return with_routes(APIGatewayRestResolver, cors_origins)
+
+
+def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
+    """Returns a new resolver with all routes."""
+    app = resolver(cors=_cors(cors_origins.split()), strip_prefixes=[IAM_PREFIX])
     app.use(middlewares=[admit])
 
     @app.get("/v1/health")
@@ -283,7 +296,7 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
         event, caller = app.current_event, app.context["caller"]
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         key = event.headers.get(IDEMPOTENCY_HEADER)
-        return new_job(cutouts.body_of(event), key, caller, settings, services, now)
+        return new_job(cutouts.body_of(event, settings), key, caller, settings, services, now)
 
     @app.delete("/v1/jobs/<job_id>")
     def _delete(job_id: str) -> Response[str]:
@@ -300,7 +313,7 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     @app.post("/v1/uploads")
     def _upload() -> Response[dict[str, Any]]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
-        payload = cutouts.object_of(cutouts.body_of(app.current_event), "The body")
+        payload = cutouts.object_of(cutouts.body_of(app.current_event, settings), "The body")
         form = jobs.upload(payload, app.context["caller"], settings, services, now)
         return Response(201, "application/json", form)
 
@@ -320,7 +333,7 @@ def routes(cors_origins: str) -> APIGatewayRestResolver:
     def process_image(task: Task | None) -> Response[Any]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         owner = app.context["caller"].owner
-        request = cutouts.parse_request(app.current_event, services.presets, task)
+        request = cutouts.parse_request(app.current_event, settings, services.presets, task)
         start = time.monotonic()
         image = request.image(services.web)
         spent_s = time.monotonic() - start

@@ -153,7 +153,7 @@ def figure(caption: str, columns: Iterable[Pixels]) -> str:
 def _run_images(case: Case, run: Run) -> tuple[Pixels, ...]:
     image, truth = _image_and_truth(case)
     prediction = _prediction(run, case.id)
-    return image, truth, prediction, _difference(image, truth, prediction)
+    return image, truth, prediction, difference(image, truth, prediction)
 
 
 def _image_and_truth(case: Case) -> tuple[Pixels, Pixels]:
@@ -171,7 +171,7 @@ def thumbnail(pixels: Pixels, side: int = THUMB_SIDE) -> Pixels:
     return resized(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 
-def _difference(image: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
+def difference(image: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
     """Returns the image in dark grey, with missed and extra pixels in colour."""
     error = (truth.astype(np.float32) - prediction)[..., None] / 255
     dark = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32) * 0.4

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskdrop.background import Colour
 from maskdrop.drawing import bayer
 
 Pixels = NDArray[np.uint8]
@@ -22,6 +23,9 @@ STRIP_ROWS = 64
 """Rows composited at once. A whole image in floats would take 12 times its memory; a strip stays in the CPU cache."""
 
 
+SOFT_MAX = 0.1
+"""Share of a strip's pixels that are neither opaque nor transparent up to which they are blended one by one."""
+
 Rows = Callable[[slice], tuple[Pixels, Pixels]]
 """A layer behind an image: returns colours HxWx3 and alpha HxW, both uint8, of a range of its rows. A drawn layer is
 never in memory as a whole."""
@@ -30,6 +34,14 @@ never in memory as a whole."""
 def layer(rgb: Pixels, alpha: Pixels) -> Rows:
     """A layer of arrays: rgb HxWx3 and alpha HxW, both uint8. Either may be a broadcast view."""
     return lambda rows: (rgb[rows], alpha[rows])
+
+
+def solid(colour: Colour, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """Colours and alpha of one colour at `size` (width, height), as broadcast views: of one row, because a view of one
+    pixel is copied 100 times more slowly."""
+    width, height = size
+    row = np.tile(np.array((colour.red, colour.green, colour.blue), np.uint8), (width, 1))
+    return np.broadcast_to(row, (height, width, 3)), np.broadcast_to(np.uint8(colour.alpha), (height, width))
 
 
 def over(rgb: Pixels, alpha: Pixels, *layers: Rows) -> tuple[Pixels, Pixels]:
@@ -54,13 +66,38 @@ def over(rgb: Pixels, alpha: Pixels, *layers: Rows) -> tuple[Pixels, Pixels]:
 def _strip_over(
     front: tuple[Pixels, Pixels], behind: tuple[Pixels, Pixels], colours: Pixels, alpha: Pixels
 ) -> tuple[Pixels, Pixels]:
-    """Composites a strip over another into `colours` and `alpha`; returns both."""
+    """Composites a strip over another into `colours` and `alpha`; returns both. Pixels whose front is opaque or
+    transparent are copied."""
+    np.copyto(colours, behind[0])
+    np.copyto(alpha, behind[1])
+    opaque = front[1] == 255
+    if opaque.any():
+        mask = opaque.view(np.uint8)
+        cv2.copyTo(np.ascontiguousarray(front[0]), mask, colours)
+        cv2.copyTo(front[1], mask, alpha)
+    soft = np.flatnonzero(front[1] - np.uint8(1) < 254)
+    if soft.size > SOFT_MAX * alpha.size:
+        _blend(front, behind, colours, alpha)
+    elif soft.size:
+        blended = np.empty((soft.size, 1, 3), np.uint8), np.empty((soft.size, 1), np.uint8)
+        _blend(_pixels(front, soft), _pixels(behind, soft), *blended)
+        colours.reshape(-1, 3)[soft], alpha.reshape(-1)[soft] = blended[0][:, 0], blended[1][:, 0]
+    return colours, alpha
+
+
+def _pixels(strip: tuple[Pixels, Pixels], index: NDArray[np.intp]) -> tuple[Pixels, Pixels]:
+    """Colours Nx1x3 and alpha Nx1 of the pixels of a strip at a flat index."""
+    rows, columns = np.divmod(index, strip[1].shape[1])
+    return strip[0][rows, columns][:, None], strip[1][rows, columns][:, None]
+
+
+def _blend(front: tuple[Pixels, Pixels], behind: tuple[Pixels, Pixels], colours: Pixels, alpha: Pixels) -> None:
+    """Composites pixels over others into `colours` and `alpha`."""
     weight = front[1] / np.float32(255)
     rest = (1 - weight) * (behind[1] / np.float32(255))
     # OpenCV's blend divides by the sum of the weights, which straight alpha requires.
     cv2.blendLinear(np.ascontiguousarray(front[0]), np.ascontiguousarray(behind[0]), weight, rest, dst=colours)
     np.rint((weight + rest) * 255, out=alpha, casting="unsafe")
-    return colours, alpha
 
 
 def dithered(values: Floats, rows: slice) -> Pixels:

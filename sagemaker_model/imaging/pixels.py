@@ -95,6 +95,14 @@ class Limits:
         if width * height > self.max_pixels:
             raise ResolutionTooHigh(f"The image has {width} x {height} pixels. {self.resolution_message}")
 
+    def check_canvas(self, width: int, height: int) -> None:
+        """Checks the size of a result, as that of an image. Raises ResolutionTooHigh."""
+        if width * height > self.max_pixels or max(width, height) > budget.SIDE_MAX:
+            raise ResolutionTooHigh(
+                f"The result would have {width} x {height} pixels. At most {self.max_pixels / 1e6:g} megapixels are "
+                f'accepted, and {budget.SIDE_MAX} on a side; reduce "output.canvas", "output.padding" or "output.crop".'
+            )
+
     @property
     def resolution_message(self) -> str:
         return f"At most {self.max_pixels / 1e6:g} megapixels are accepted; reduce the image."

@@ -1,7 +1,6 @@
 """Makes a subject's shadow from its alpha.
 
-A shadow is soft, so it is computed on a small plane around the subject, in the image's coordinates, and enlarged row by
-row where the result is composited. Crop, scale and position move the shadow with its subject.
+A shadow is soft, so it is computed on a small plane around the subject (planes.py).
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from maskdrop.background import Colour
 from maskdrop.shadow import DropShadow, Shadow
-from sagemaker_model.imaging.composite import Floats, Pixels, Rows, dithered, resized_matte
+from sagemaker_model.imaging.composite import Pixels, Rows, dithered, resized_matte
+from sagemaker_model.imaging.outline import outlined
+from sagemaker_model.imaging.planes import Plane
 
 SIGMA_MAX = 4.0
 """Largest standard deviation of a drop shadow on its plane, in pixels: smoother than a linear enlargement can show."""
@@ -57,57 +56,27 @@ LAYERS = (
 
 @dataclass(frozen=True, slots=True)
 class CastShadow:
-    """A shadow in the coordinates of the image.
+    """A shadow. plane: its opacity of 0..255 before `opacity`, in percent, is applied."""
 
-    plane: opacity of the shadow, HxW uint8 of 0..255, 0 at its border. origin: x and y of the plane's corner in the
-    image, in pixels. scale: plane's pixels for one pixel of the image, across and down.
-    """
-
-    plane: Pixels
-    origin: tuple[float, float]
-    scale: tuple[float, float]
+    plane: Plane
     opacity: float
-    colour: Colour
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """x0, y0, x1, y1 around the shadow in the image's pixels; may extend beyond the image. None without one."""
-        x, y, width, height = cv2.boundingRect(self.plane)
-        if width == 0:
-            return None
-        left, top = self.origin[0] + x / self.scale[0], self.origin[1] + y / self.scale[1]
-        right, bottom = left + width / self.scale[0], top + height / self.scale[1]
-        return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+        return self.plane.box
 
     def layer(self, window: tuple[int, int, int, int], place: tuple[int, int, int, int], size: tuple[int, int]) -> Rows:
         """Draws the shadow on a canvas of `size` (width, height), on which `window` of the image is at `place`."""
-        colour = np.array((self.colour.red, self.colour.green, self.colour.blue), np.uint8)
-        axes = []
-        for axis, length in enumerate(size):
-            scale = (place[axis + 2] - place[axis]) / (window[axis + 2] - window[axis])
-            image = (np.arange(length) + 0.5 - place[axis]) / scale + window[axis]
-            on_plane = (image - self.origin[axis]) * self.scale[axis] - 0.5
-            axes.append(_neighbours(on_plane, self.plane.shape[1 - axis]))
-        (left, right, across), (above, below, down) = axes
         share = np.float32(self.opacity / 100)
-
-        def draw(rows: slice) -> tuple[Pixels, Pixels]:
-            upper, lower = self.plane[above[rows]].astype(np.float32), self.plane[below[rows]].astype(np.float32)
-            lines = (upper + (lower - upper) * down[rows, None]) * share
-            if lines.any():
-                values = lines.take(left, axis=1)
-                values += (lines.take(right, axis=1) - values) * across
-                opacity = dithered(values, rows)
-            else:
-                opacity = np.broadcast_to(np.uint8(0), (len(lines), size[0]))
-            return np.broadcast_to(colour, (*opacity.shape, 3)), opacity
-
-        return draw
+        return self.plane.layer(window, place, size, lambda values, rows: dithered(values * share, rows))
 
 
-def cast_shadow(shadow: Shadow, alpha: Pixels, box: tuple[int, int, int, int], resolution: float = 1.0) -> CastShadow:
+def cast_shadow(
+    shadow: Shadow, alpha: Pixels, box: tuple[int, int, int, int], resolution: float = 1.0, outline: float = 0.0
+) -> CastShadow:
     """Computes a shadow from alpha HxW uint8. box: around the subject, x0, y0, x1, y1. resolution: pixels of the result
-    for one pixel of the image."""
+    for one pixel of the image. outline: width of the subject's outline in pixels of the image."""
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     side = max(width, height)
@@ -121,16 +90,20 @@ def cast_shadow(shadow: Shadow, alpha: Pixels, box: tuple[int, int, int, int], r
         moved = 0.0, 0.0
     scale = min(1.0, resolution, wanted)
     small_size = max(1, round(width * scale)), max(1, round(height * scale))
+    scales = small_size[0] / width, small_size[1] / height
     small = resized_matte(np.ascontiguousarray(alpha[y0:y1, x0:x1]), small_size)
+    band = math.ceil(outline * scale) + 1 if outline else 0
+    if outline:
+        small = outlined(small, outline * scale, band)
     border = math.ceil(3 * deviation * scale) + 2
     if isinstance(shadow, DropShadow):
         plane = cv2.copyMakeBorder(small, border, border, border, border, cv2.BORDER_CONSTANT, value=0)
         plane = cv2.GaussianBlur(plane, (0, 0), deviation * scale, borderType=cv2.BORDER_CONSTANT)
     else:
-        plane = _contact(small, border, side * scale, cut_off=y1 == alpha.shape[0])
-    scales = small_size[0] / width, small_size[1] / height
-    origin = x0 + moved[0] - border / scales[0], y0 + moved[1] - border / scales[1]
-    return CastShadow(np.asarray(plane, np.uint8), origin, scales, shadow.opacity, shadow.colour)
+        # an outline closes a subject that the image cuts off
+        plane = _contact(small, border, side * scale, cut_off=y1 == alpha.shape[0] and not outline)
+    origin = x0 + moved[0] - (border + band) / scales[0], y0 + moved[1] - (border + band) / scales[1]
+    return CastShadow(Plane(np.asarray(plane, np.uint8), origin, scales, shadow.colour), shadow.opacity)
 
 
 def _contact(alpha: Pixels, border: int, longer_side: float, *, cut_off: bool) -> Pixels:
@@ -163,10 +136,3 @@ def _contact(alpha: Pixels, border: int, longer_side: float, *, cut_off: bool) -
         across, down = (max(share * longer_side, 0.1) for share in layer.blur)
         shadow += layer.share * cv2.GaussianBlur(plane, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(np.rint(shadow * 255), np.uint8)
-
-
-def _neighbours(positions: NDArray[np.floating], length: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
-    """The pixels before and after each position on a line of `length` pixels, and the weight of the one after."""
-    positions = np.clip(positions, 0, length - 1)
-    before = np.floor(positions).astype(np.int32)
-    return before, np.minimum(before + 1, np.int32(length - 1)), (positions - before).astype(np.float32)

@@ -79,6 +79,10 @@ ALIGNMENT = 64
 MESSAGE_BYTES = 1024
 """Upper bound of a message."""
 
+TEMPORARY_FOLDER_CHARACTERS = 70
+"""Longest path of the temporary folder in which the socket of the forkserver fits: its path may have 107 characters on
+Linux and 103 on macOS, and the names that Python adds have 32."""
+
 _FILE = struct.Struct("<QQQ")
 """The message to a process: bytes of the file, and the limits."""
 
@@ -91,6 +95,8 @@ _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal
 def prepare() -> None:
     """Starts the process of which decoders are forks. It imports the libraries, while the caller loads its engines."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    if len(tempfile.gettempdir()) > TEMPORARY_FOLDER_CHARACTERS:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - Python makes a folder in it that no other user can read
     forkserver.ensure_running()
 
 

@@ -25,9 +25,6 @@ RECEIVE_MAX = 10
 POLL_S = 20
 """Seconds that SQS waits for a message, its maximum. An idle worker calls it 130,000 times a month, for $0.05."""
 
-VISIBILITY_TIMEOUT_MAX_S = 43_200
-"""Maximum visibility timeout of SQS in seconds: 12 hours."""
-
 REFUSALS = (
     "AWS.SimpleQueueService.NonExistentQueue",
     "AccessDenied",
@@ -63,17 +60,23 @@ class Queue(Protocol):
         Other consumers do not get them for `visibility_timeout_s` seconds (the visibility timeout).
         """
 
+    def hide(self, message: Message, seconds: int) -> None:
+        """Sets the visibility timeout of this delivery, from now; 0 returns the message to the queue at once."""
+
     def delete(self, message: Message) -> None: ...
 
 
 class SqsQueue:
-    """SQS by boto3. threads: number of connections, one for each calling thread. Raises NotAllowed without a Region."""
+    """SQS by boto3. name: of the queue, or its URL. threads: number of connections, one for each calling thread.
 
-    def __init__(self, url: str, threads: int) -> None:
-        self._url = url
+    Raises NotAllowed for an unknown queue.
+    """
+
+    def __init__(self, name: str, region: str, threads: int) -> None:
         with _translated():
             self._sqs: Any = boto3.client(
                 "sqs",
+                region_name=region,
                 config=Config(
                     max_pool_connections=threads,
                     connect_timeout=5,
@@ -81,6 +84,8 @@ class SqsQueue:
                     retries={"mode": "standard", "total_max_attempts": 4},
                 ),
             )
+            is_url = name.startswith(("https://", "http://"))
+            self._url: str = name if is_url else self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
 
     def has_dead_letters(self) -> bool:
         with _translated():
@@ -97,6 +102,12 @@ class SqsQueue:
             )
         return [Message(one["MessageId"], one["ReceiptHandle"], one["Body"]) for one in response.get("Messages", ())]
 
+    def hide(self, message: Message, seconds: int) -> None:
+        with _translated():
+            self._sqs.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
+            )
+
     def delete(self, message: Message) -> None:
         with _translated():
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt)
@@ -111,7 +122,7 @@ def _translated() -> Iterator[None]:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in REFUSALS:
             raise NotAllowed(
-                f"SQS refuses the queue: {code}. Check the queue URL, the Region and the permissions."
+                f"SQS refuses the queue: {code}. Check the name or URL, the Region and the permissions."
             ) from error
         raise QueueUnavailable(f"SQS returned the error {code}.") from error
     except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:

@@ -49,11 +49,13 @@ class Storage(Protocol):
 
 
 class S3Storage:
-    """S3 by boto3. threads: number of connections, one for each calling thread."""
+    """S3 by boto3. threads: number of connections, one for each calling thread. region: None for that of the
+    environment."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, region: str | None = None) -> None:
         self._s3: Any = boto3.client(
             "s3",
+            region_name=region,
             config=Config(
                 max_pool_connections=threads,
                 connect_timeout=5,
@@ -61,6 +63,13 @@ class S3Storage:
                 retries={"mode": "standard", "total_max_attempts": 4},
             ),
         )
+
+    def require_own(self, bucket: str, account: str) -> None:
+        """Raises NotAllowed if the bucket does not exist or belongs to another account. account: 12 digits."""
+        try:
+            self._s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
+        except ClientError as error:
+            raise NotAllowed(f"The account {account} has no bucket {bucket!r}; name your own bucket.") from error
 
     def head(self, bucket: str, key: str) -> StoredObject | None:
         with _translated():

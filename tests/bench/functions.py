@@ -14,7 +14,7 @@ from local.deploy import zip_folder
 from local.stack import Stack
 from maskdrop.settings import Settings
 
-FUNCTIONS = ("ingest", "invoke", "edit", "record", "sweep", "dead_letters", "webhooks", "authorize", "api")
+FUNCTIONS = ("ingest", "invoke", "edit", "record", "sweep", "dead_letters", "webhooks", "authorize", "api", "bot")
 
 IMPORTS = 7
 """New processes per function; the result is their median."""

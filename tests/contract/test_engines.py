@@ -112,12 +112,12 @@ def test_an_image_of_one_colour_has_a_finite_alpha(name: str, value: int, engine
 
 @every_engine
 def test_concurrent_threads_get_the_same_alphas_as_one_thread(name: str, engine: Engine) -> None:
-    images = [np.roll(image((300, 200)), shift, axis=1) for shift in range(0, 80, 10)]
+    images = [np.roll(image((300, 200)), shift, axis=1) for shift in (0, 30, 60)]
 
     def predict(rgb: Pixels) -> NDArray[np.float32]:
         return engine.predict(rgb, prompts(name, (300, 200))).values
 
-    with ThreadPoolExecutor(4) as pool:  # first, so that no embedding is cached
+    with ThreadPoolExecutor(3) as pool:  # first, so that no embedding is cached
         concurrent = list(pool.map(predict, images))
     for alpha, rgb in zip(concurrent, images, strict=True):
         assert np.array_equal(alpha, predict(rgb))

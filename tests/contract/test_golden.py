@@ -73,6 +73,8 @@ OUTPUTS = {
     "scale": {"scale": "60%", "position": "0% 100%", "size": "preview"},
     "blur": {"background": "blur 5%", "crop": "20%"},
     "zip": {"format": "zip"},
+    "sticker": {key: str(value) for key, value in PRESETS["sticker"].output.to_json().items()},
+    "shadow": {"canvas": "4:5", "padding": "12%", "shadow": "drop 3% 4% 3% 60% navy", "background": "salmon"},
 }
 
 

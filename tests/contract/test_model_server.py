@@ -86,9 +86,9 @@ class Server:
         return self.process.communicate(timeout=60)[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(weights_dir: Path) -> Iterator[Server]:
-    running = Server(weights_dir, MODEL_WORKERS="2")
+    running = Server(weights_dir, MODEL_WORKERS="2", MODEL_DECODE_S="1")
     running.wait()
     yield running
     running.stop()
@@ -98,10 +98,11 @@ def test_a_response_names_the_device(server: Server) -> None:
     response = server.send(SMALL)
     assert response.status_code == 200
     assert json.loads(response.headers[CUSTOM_ATTRIBUTES])["device"] == "cpu"
-    assert "ready on device cpu" in server.stop()
 
 
-def test_sigterm_finishes_the_current_request_rejects_new_ones_and_exits_with_status_0(server: Server) -> None:
+def test_sigterm_finishes_the_current_request_rejects_new_ones_and_exits_with_status_0(weights_dir: Path) -> None:
+    server = Server(weights_dir, MODEL_WORKERS="2")
+    server.wait()
     body = slow_image()
     with ThreadPoolExecutor(1) as pool:
         response = pool.submit(server.send, body)
@@ -112,6 +113,7 @@ def test_sigterm_finishes_the_current_request_rejects_new_ones_and_exits_with_st
     assert server.process.wait(timeout=30) == 0
     with pytest.raises(httpx2.ConnectError):
         server.http.get("/ping")
+    assert "ready on device cpu" in server.stop()
 
 
 def test_a_body_with_a_too_large_content_length_is_rejected_without_reading_it(server: Server) -> None:
@@ -145,10 +147,7 @@ def test_invalid_arrays_are_rejected_and_the_server_keeps_running(server: Server
     assert server.http.get("/ping").status_code == 200
 
 
-def test_decoding_bombs_are_refused_or_decoded_while_other_images_are_processed(weights_dir: Path) -> None:
-    server = Server(weights_dir, MODEL_WORKERS="2", MODEL_DECODE_S="1")
-    server.wait()
-
+def test_decoding_bombs_are_refused_or_decoded_while_other_images_are_processed(server: Server) -> None:
     def refusal(name: str) -> str:
         response = server.send(bombs.BOMBS[name]())
         return "" if response.status_code == 200 else response.json()["error"]["code"]
@@ -162,7 +161,6 @@ def test_decoding_bombs_are_refused_or_decoded_while_other_images_are_processed(
     cheap = {"frames", "surplus_rows", "inflated_profile", "inflated_texts"}  # their expensive part is not decoded
     assert {name for name, code in codes.items() if not code} <= cheap | {"interlaced"}
     assert server.http.get("/ping").status_code == 200
-    server.stop()
 
 
 def test_the_server_does_not_start_with_damaged_weights(tmp_path: Path) -> None:
@@ -183,8 +181,8 @@ def test_the_server_does_not_start_with_invalid_settings_and_names_all_of_them(t
 @pytest.mark.parametrize(
     ("arguments", "status", "messages"),
     [
-        (["worker"], 1, ["MODEL_QUEUE_URL", "MODEL_RESULTS_BUCKET"]),
-        (["serve", "--once"], 2, ["--once is an option of worker"]),
+        (["worker", "--verbose", "often", "--visibility_s", "0"], 1, ["verbose must be", "visibility_s must be"]),
+        (["serve", "--once"], 2, ["unrecognized arguments: --once"]),
     ],
 )
 def test_a_command_with_missing_or_invalid_arguments_names_them(

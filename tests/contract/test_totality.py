@@ -38,6 +38,7 @@ from lambdas.observe import ERROR_METRICS, JOB_METRICS
 from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
+from maskdrop.canvas import MARKETPLACES
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import Internal, InvalidPrompt, MaskdropError
@@ -150,6 +151,9 @@ OUTPUT_VALUES = {
     "size": "preview",
     "roi": "1px 2px 3px 4px",
     "crop": "10%",
+    "outline": "2% gold",
+    "canvas": "4:5",
+    "padding": "10% 20px",
     "scale": "50%",
     "position": "0% 100%",
     "shadow": "drop 40%",
@@ -175,6 +179,19 @@ def test_every_output_field_is_in_every_table() -> None:
             "the code of sagemaker_model": {*FIELDS} & _attributes_read_in("sagemaker_model"),
             "OUTPUT_VALUES of this test": OUTPUT_VALUES,
         },
+    )
+
+
+def test_every_marketplace_is_in_every_table_with_its_values() -> None:
+    documented = page_rows("docs/output.md", "| marketplace")
+    expected = {
+        name: [str(place.canvas), str(place.padding or "none"), "white" if place.background else "none"]
+        for name, place in MARKETPLACES.items()
+    }
+    assert {name: cells[:3] for name, cells in documented.items()} == expected
+    check_rows(
+        MARKETPLACES,
+        {"docs/output.md": {*code_spans(page_rows("docs/output.md", "| field")["canvas"][0])} - {"1000x1000", "4:5"}},
     )
 
 
@@ -268,7 +285,8 @@ def test_every_field_of_a_prompt_is_in_every_table() -> None:
 
 
 def test_every_preset_is_in_the_readme() -> None:
-    check_rows(PRESETS, {"README.md": page_rows("README.md", "| preset")})
+    named = [name for cells in page_table("README.md", "| preset") for name in code_spans(cells[0])]
+    check_rows(PRESETS, {"README.md": named})
 
 
 # Jobs

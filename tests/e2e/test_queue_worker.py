@@ -22,16 +22,20 @@ from local.config import KEY_ID, REGION, ROOT, SECRET
 from local.connect import client
 from tests.e2e.conftest import Running, wait_until
 
-DEADLINE_S = 3
-"""Deadline of one image in seconds. The visibility timeout is twice as long, and the test waits for it."""
+VISIBILITY_S = 3
+"""Visibility timeout of a message in seconds. The tests wait for it."""
+
+MESSAGES, BEFORE_THE_KILL = 100, 30
+"""Messages of the test that kills the worker, and results that it waits for before."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A bucket with notifications to a queue, and its dead-letter queue; a message is received at most once."""
+    """A bucket with notifications to a queue, its dead-letter queue, and a table of images."""
 
     running: Running
     photos: str
+    table: str
     queue: str
     dead_letters: str
     log: Path
@@ -52,13 +56,27 @@ class Parts:
         counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
         return sum(map(int, counts.values()))
 
+    def rows(self) -> list[dict[str, str]]:
+        """Returns the state and the key of the source of every row."""
+        pages = client(self.running.config, "dynamodb").get_paginator("scan").paginate(TableName=self.table)
+        return [
+            {"state": item["state"]["S"], "key": item["source"]["M"]["key"]["S"]}
+            for page in pages
+            for item in page["Items"]
+        ]
+
+    def results(self) -> set[str]:
+        pages = self.running.images.s3.get_paginator("list_objects_v2").paginate(Bucket=self.photos, Prefix="results/")
+        return {entry["Key"] for page in pages for entry in page.get("Contents", ())}
+
     @contextmanager
     def worker(self, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
         env = {
             "MODEL_WEIGHTS_DIR": str(self.running.config.weights),
-            "MODEL_QUEUE_URL": self.queue,
-            "MODEL_RESULTS_BUCKET": self.running.stack.results,
-            "MODEL_DEADLINE_S": str(DEADLINE_S),
+            "aws_queue_name": self.queue,
+            "AWS_TARGET_BUCKET_NAME": self.running.stack.results,
+            "aws_dynamodb_table_name": self.table,
+            "visibility_s": str(VISIBILITY_S),
             "AWS_ENDPOINT_URL": self.running.config.endpoint_url,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ACCESS_KEY_ID": KEY_ID,
@@ -77,6 +95,11 @@ class Parts:
 
 @pytest.fixture
 def parts(running: Running, tmp_path: Path) -> Parts:
+    return made_parts(running, tmp_path, receives=1)
+
+
+def made_parts(running: Running, folder: Path, *, receives: int) -> Parts:
+    """receives: number of receives after which a message becomes a dead letter."""
     name = f"worker-{uuid.uuid4().hex[:8]}"
     sqs, s3 = client(running.config, "sqs"), running.images.s3
 
@@ -85,12 +108,18 @@ def parts(running: Running, tmp_path: Path) -> Parts:
         return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
     dead_letters, dead_arn = queue(f"{name}-dead")
-    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": "1"})
+    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": str(receives)})
     url, arn = queue(name, RedrivePolicy=redrive)
     s3.create_bucket(Bucket=name)
     rule: Any = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}
     s3.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration={"QueueConfigurations": [rule]})
-    return Parts(running, name, url, dead_letters, tmp_path / "worker.log")
+    client(running.config, "dynamodb").create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return Parts(running, name, name, url, dead_letters, folder / "worker.log")
 
 
 def test_the_worker_processes_a_queue_until_sigterm_and_an_invalid_image_becomes_a_dead_letter(
@@ -110,6 +139,7 @@ def test_the_worker_processes_a_queue_until_sigterm_and_an_invalid_image_becomes
     log = parts.log.read_text()
     assert "unreadable_picture" in log
     assert "redrive" not in log
+    assert {row["key"]: row["state"] for row in parts.rows()} == {"webp/a b+ä.png": "done", "webp/broken.png": "failed"}
 
 
 def test_the_worker_with_once_processes_all_messages_and_exits(parts: Parts, photo: bytes) -> None:
@@ -124,8 +154,46 @@ def test_the_worker_with_once_processes_all_messages_and_exits(parts: Parts, pho
 
 
 def test_a_missing_queue_stops_the_worker_with_an_error(parts: Parts) -> None:
-    with parts.worker(MODEL_QUEUE_URL=f"{parts.queue}-none") as process:
+    with parts.worker(aws_queue_name=parts.queue.rpartition("/")[2] + "-none") as process:
         assert process.wait(timeout=60) == 1
     log = parts.log.read_text()
     assert "SQS refuses the queue" in log
     assert "Traceback" not in log
+
+
+def test_a_worker_killed_in_the_middle_loses_no_image(running: Running, tmp_path: Path) -> None:
+    """100 messages, 100 results, 100 rows. The results are in the bucket of the photos, which notifies the queue."""
+    parts = made_parts(running, tmp_path, receives=10)
+    file = io.BytesIO()
+    Image.effect_noise((48, 64), 60).convert("RGB").save(file, "JPEG")
+    sqs = client(running.config, "sqs")
+    keys = [f"photos/{number}.jpg" for number in range(MESSAGES)]
+    for key in keys:
+        parts.put(key, file.getvalue())
+    wait_until(lambda: parts.waiting(parts.queue) >= MESSAGES, "the notifications", 60)
+    sqs.purge_queue(QueueUrl=parts.queue)  # their preset has the default engine, which is slower
+    for key in keys:
+        body = {"bucket": parts.photos, "key": key, "engine": "selfie"}
+        sqs.send_message(QueueUrl=parts.queue, MessageBody=json.dumps(body))
+    with parts.worker(AWS_TARGET_BUCKET_NAME=parts.photos) as killed:
+        wait_until(lambda: len(parts.results()) >= BEFORE_THE_KILL, "the first results", 60)
+        killed.kill()
+    assert BEFORE_THE_KILL <= len(parts.results()) < MESSAGES
+    with parts.worker(AWS_TARGET_BUCKET_NAME=parts.photos) as process:
+        wait_until(lambda: parts.waiting(parts.queue) == 0, "the end of the queue", 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    assert parts.results() == {f"results/{key}.png" for key in keys}
+    assert sorted(row["key"] for row in parts.rows()) == sorted(keys)
+    assert {row["state"] for row in parts.rows()} == {"done"}
+    assert parts.waiting(parts.dead_letters) == 0
+
+
+def test_a_dry_run_returns_the_messages(parts: Parts, photo: bytes) -> None:
+    parts.put("a.png", photo)
+    wait_until(lambda: parts.waiting(parts.queue) >= 1, "the message", 60)
+    before = parts.waiting(parts.queue)  # with the test event of S3
+    with parts.worker("--break_loop", "--delete_sqs_message", "off") as process:
+        assert process.wait(timeout=60) == 0
+    assert parts.result("results/a.png.png")
+    assert parts.waiting(parts.queue) + parts.waiting(parts.dead_letters) == before

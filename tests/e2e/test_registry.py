@@ -1,4 +1,4 @@
-"""Runs the same checks on the in-memory fake of the registry and on DynamoDB."""
+"""Runs the same checks on the in-memory fake of the registry, on SQLite and on DynamoDB."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from lambdas.adapters.registry import DynamoDBRegistry
 from local.connect import client
 from maskdrop.services import Count, Registry
+from standalone.database import Database
+from standalone.registry import SqliteRegistry
 from tests.e2e.conftest import Running
 from tests.fakes import FakeRegistry
 
@@ -32,12 +35,16 @@ class Timed:
         return self.now + timedelta(seconds=seconds)
 
 
-@pytest.fixture(params=["fake", "dynamodb"])
-def timed(request: pytest.FixtureRequest) -> Timed:
+@pytest.fixture(params=["fake", "sqlite", "dynamodb"])
+def timed(request: pytest.FixtureRequest, tmp_path: Path) -> Timed:
     now = datetime.now(UTC).replace(microsecond=0) + AHEAD
     if request.param == "fake":
         fake = FakeRegistry(now=now)
         return Timed(fake, lambda moment: setattr(fake, "now", moment), now)
+    if request.param == "sqlite":
+        clock = [now]
+        sqlite = SqliteRegistry(Database(tmp_path), clock=lambda: clock[0].timestamp())
+        return Timed(sqlite, lambda moment: clock.__setitem__(0, moment), now)
     running: Running = request.getfixturevalue("running")
     time = [now]
     real = DynamoDBRegistry(

@@ -28,6 +28,7 @@ from maskdrop.options import Options
 from maskdrop.wire import JobMessage
 from tests.ai import RunningAi
 from tests.e2e.conftest import Running, environment, new_calls, started_stack, wait_until
+from tests.e2e.test_bot import process_chat
 from tests.e2e.test_cutouts import grainy
 from tests.e2e.test_drop_folder import created
 from tests.e2e.test_jobs import a_job
@@ -353,6 +354,10 @@ def test_the_mode_of_a_running_stack_cannot_be_changed(strict: Running) -> None:
     with pytest.raises(LocalError, match="make down"):
         stack.up(replace(strict.config, strict=False))
     assert stack.find(strict.config) == strict.stack
+
+
+def test_the_bot_processes_a_chat_with_its_role(strict: Running, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    process_chat(strict, photo, monkeypatch)
 
 
 def test_the_calls_of_the_roles_are_those_that_tests_compare_with_the_policies(strict: Running) -> None:

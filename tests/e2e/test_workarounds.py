@@ -4,6 +4,7 @@ of a test fails when a newer emulator no longer needs the workaround: then remov
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import httpx2
@@ -133,6 +134,17 @@ def test_the_deployed_stack_has_its_workarounds(running: Running) -> None:
     assert found["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
     rules = running.images.s3.get_bucket_lifecycle_configuration(Bucket=running.stack.results)["Rules"]
     assert {rule["Filter"].get("Prefix", "") for rule in rules} >= {"results/", "bundles/"}
+
+
+def test_a_binary_response_without_accept_is_decoded_only_with_the_patch_of_the_launcher(running: Running) -> None:
+    program = "from ministack.services.apigateway_v1 import _media_type_matches as matches; print(matches('', ['*/*']))"
+    python = running.config.made / "emulator" / "bin" / "python"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.split()[-1] == "False"
+    request = running.images.http.build_request("GET", "/v1/docs", headers={"Accept-Encoding": "gzip"})
+    del request.headers["Accept"]
+    response = running.images.http.send(request)  # a compressed page is a binary response
+    assert (response.headers["content-encoding"], response.text[:15]) == ("gzip", "<!doctype html>")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from infra.sources import ROOT
 from local.model_server import ALLOCATOR
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import known
+from standalone.settings import ServeSettings
 from tests.infra.conftest import Template
+from tests.requirements import canonical, with_dependencies
 from tests.unit.sagemaker_model.conftest import weights_dir  # noqa: F401 - a fixture
 
 PYTHON, GLIBC = "3.13", 41
@@ -88,11 +90,14 @@ def test_a_published_port_reaches_the_server_without_further_settings(image: Ima
     settings = ServerSettings.from_env(image.env)
     assert settings.host == "0.0.0.0"  # noqa: S104 - `docker run -p` and SageMaker connect from outside
     assert settings.port == int(image.one("EXPOSE"))
+    api = ServeSettings.from_env(image.env)
+    assert (api.host, api.port) == (settings.host, settings.port)
+    assert not api.no_auth, "the published port must need a key"
 
 
 def test_the_build_context_contains_every_copied_file(image: Image) -> None:
     sources = [source for arguments in image.all("COPY") for source in arguments.split()[:-1]]
-    assert {"maskdrop", "sagemaker_model"} <= set(sources)
+    assert {"maskdrop", "sagemaker_model", "lambdas", "standalone", "web"} <= set(sources)
     assert [source for source in sources if not (image.context / source).exists()] == []
 
 
@@ -161,20 +166,21 @@ def test_the_build_steps_run_with_the_build_context_only(
 
 
 def test_the_server_imports_with_only_the_packages_of_the_image(image: Image) -> None:
-    installed = _with_dependencies([name for name, _ in pins(image, "requirements.txt")])
+    installed = with_dependencies([name for name, _ in pins(image, "requirements.txt")])
     owners = metadata.packages_distributions()
     in_image = {path.name for path in image.context.iterdir()}  # packages of this repository
     hidden = [
         name
         for name, of in owners.items()
-        if name not in in_image and not installed & {_canonical(owner) for owner in of}
+        if name not in in_image and not installed & {canonical(owner) for owner in of}
     ]
-    assert {"pytest", "httpx2", "lambdas"} <= set(hidden)
+    assert {"pytest", "httpx2", "typer"} <= set(hidden)
     assert not {"torch", "transformers"} & installed, "the CPU image contains neither"
     script = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({hidden}))  # None: importing it fails
 import sagemaker_model.__main__
+import standalone.__main__
 from maskdrop.catalog import ENGINES
 for engine in ENGINES.values():
     importlib.import_module(engine.factory.partition(":")[0])
@@ -220,27 +226,6 @@ def test_the_generator_of_the_sbom_does_not_remain_in_the_image(image: Image) ->
     (step,) = (one for one in image.all("RUN") if "cyclonedx-py" in one)
     assert step.split(" && ")[-1].split() == ["rm", "-r", "/tmp/sbom"]  # noqa: S108
     assert not any(name.startswith("cyclonedx") for name, _ in pins(image, image.one("ARG").partition("=")[2]))
-
-
-def _with_dependencies(names: list[str]) -> set[str]:
-    """Returns these packages and their dependencies, according to the installed metadata."""
-    found: set[str] = set()
-    waiting = [_canonical(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            needs = metadata.requires(name) or []
-        except metadata.PackageNotFoundError:  # for another platform
-            continue
-        waiting += [_canonical(re.split(r"[^\w.-]", need)[0]) for need in needs if "extra ==" not in need]
-    return found
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_every_package_has_a_wheel_for_the_image_and_cuda_matches_the_driver(image: Image, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
                 f"Content-Type must be image/* or {' or '.join(CONTENT_TYPES)}, and the body the image; got "
                 f"{kind or 'none'}."
             )
-        report = json.loads(inline_bytes(result_of(app, body_of(event), OPTIONS)))
+        report = json.loads(inline_bytes(result_of(app, body_of(event, app.context["settings"]), OPTIONS)))
         return _envelope(200, {"detections": rows(report, threshold)})
 
 

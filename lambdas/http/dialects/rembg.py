@@ -14,10 +14,13 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
+from lambdas.http.cutouts import image_in
 from lambdas.http.dialects.shared import body_fields, response, result_of, text_of
+from lambdas.http.forms import misplaced_image
 from maskdrop.background import Colour
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import InputError, InvalidOptions, MaskdropError, MissingSource, UnknownEngine
+from maskdrop.grammar import boolean
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.prompt import Prompts, prompts_from_json
@@ -36,9 +39,9 @@ are accepted. No model selects the default engine, not rembg's: `bria-rmbg` need
 
 MODELS = [name for name, engine in ENGINES.items() if engine.returns != "boxes"]
 
+NO_FILE = 'The form must have the file "file".'
 NO_URL = 'The query must have "url".'
 
-TRUE = {"true", "1", "on", "yes"}
 COLOUR = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3})(?:,(\d{1,3}))?", re.ASCII)
 
 
@@ -48,14 +51,15 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         fields = {name: value for name, value in app.current_event.query_string_parameters.items() if value}
         if "url" not in fields:
             raise MissingSource(NO_URL)
-        return process(app, fields["url"], fields)
+        return process(app, image_in(fields["url"], "url"), fields)
 
     @app.post("/api/remove")
     def _upload() -> Response[Any]:
         fields = body_fields(app)
         image = fields.pop("file", None)
         if not isinstance(image, bytes):
-            raise MissingSource('The form must have the file "file".')
+            name = misplaced_image(fields)
+            raise MissingSource(NO_FILE if name is None else f'{NO_FILE} Rename its field {name!r:.80} to "file".')
         return process(app, image, {**app.current_event.query_string_parameters, **fields})
 
 
@@ -81,10 +85,17 @@ def options_of(fields: Mapping[str, str]) -> Options:
         raise UnknownEngine(f'"model" must be one of {", ".join([*MODELS, *ENGINE_OF])}; got {model!r:.80}.')
     engine = ENGINES[ENGINE_OF.get(model, model)]
     prompts = _prompts(fields.get("extras", "")) if engine.prompts else ()
-    matte = fields.get("om", "").lower() in TRUE
+    matte = _matte(fields.get("om") or "false")
     background = _colour(fields["bgc"]) if fields.get("bgc") and not matte else None
     output = Output(channels="alpha" if matte else "rgba", background=background)
     return Options(engine=engine.name, prompts=prompts, output=output)
+
+
+def _matte(text: str) -> bool:
+    try:
+        return boolean(text)
+    except ValueError:
+        raise InvalidOptions(f'"om" must be true or false; got {text!r:.80}.') from None
 
 
 def _colour(text: str) -> Colour:

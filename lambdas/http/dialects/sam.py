@@ -11,23 +11,17 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
-from lambdas.http.cutouts import BODY_MAX, body_of, object_of
+from lambdas.http.cutouts import body_of, object_of
 from lambdas.http.dialects.shared import unavailable
 from maskdrop.access import add_usage
 from maskdrop.catalog import PROMPTED_ENGINE
 from maskdrop.errors import EmptyFile, FileTooLarge, MaskdropError, ResolutionTooHigh, UnsupportedFormat
-from maskdrop.interactive import BYTES_MAX, segment_box_now
+from maskdrop.interactive import segment_box_now
 from maskdrop.predecessor import BOX, IMAGE, parse
 
 PATHS = ("/invocations",)
 
 PARAMETERS = (IMAGE, BOX)
-
-TOO_LARGE = (
-    f"The body is too large: at most {BYTES_MAX:,} bytes, an image of almost {BYTES_MAX * 3 // 4:,} bytes in base64. "
-    'Upload a larger image (POST /v1/uploads), then create a job (POST /v1/jobs) with "task": "mask" and the box as '
-    '"prompt".'
-)
 
 
 def add_routes(app: APIGatewayRestResolver) -> None:
@@ -38,9 +32,10 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         reply = segment_box_now(request, settings, services)
         if reply is None:
             raise unavailable(PROMPTED_ENGINE)
-        if len(reply) > BODY_MAX:
+        if len(reply) > settings.body_bytes:
             raise ResolutionTooHigh(
-                f"The mask has {len(reply):,} bytes in base64; at most {BODY_MAX:,} are possible. Send a smaller image."
+                f"The mask has {len(reply):,} bytes in base64; at most {settings.body_bytes:,} are possible. Send a "
+                "smaller image."
             )
         add_usage(services.registry, app.context["caller"].owner, app.context["now"], pictures=1)
         return Response(200, "application/json", reply.decode(), {})
@@ -48,17 +43,21 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 
 def request_of(app: APIGatewayRestResolver) -> bytes:
     """Returns the JSON to forward. Raises UnsupportedFormat, FileTooLarge, EmptyFile, InvalidOptions, InvalidPrompt."""
-    event = app.current_event
+    event, settings = app.current_event, app.context["settings"]
     kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedFormat(f"Content-Type must be application/json; got {kind or 'none'}.")
-    data = object_of(body_of(event), "The body")
+    data = object_of(body_of(event, settings), "The body")
     image, _ = parse(data)
     if not image:
         raise EmptyFile("The request has no image: it has 0 bytes.")
     request = json.dumps({IMAGE: data[IMAGE], BOX: data[BOX]}).encode()
-    if len(request) > BYTES_MAX:
-        raise FileTooLarge(TOO_LARGE)
+    if len(request) > settings.image_bytes:
+        raise FileTooLarge(
+            f"The body is too large: at most {settings.image_bytes:,} bytes, an image of almost "
+            f"{settings.image_bytes * 3 // 4:,} bytes in base64. Upload a larger image (POST /v1/uploads), then create "
+            'a job (POST /v1/jobs) with "task": "mask" and the box as "prompt".'
+        )
     return request
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http import cutouts, forms
+from lambdas.http.forms import is_base64, misplaced_image
 from maskdrop.access import add_usage
 from maskdrop.catalog import ENGINES
 from maskdrop.errors import (
@@ -28,9 +29,10 @@ CREDITS = 1_000_000
 
 
 def body_fields(app: APIGatewayRestResolver) -> dict[str, Any]:
-    """Returns the fields of the body without the empty ones. Raises InvalidOptions, FileTooLarge."""
+    """Returns the fields of the body without the empty ones; {} without a body. Raises InvalidOptions, FileTooLarge."""
     event = app.current_event
-    fields = forms.fields_of(cutouts.body_of(event), event.headers.get("content-type", ""))
+    body = cutouts.body_of(event, app.context["settings"])
+    fields = forms.fields_of(body, event.headers.get("content-type", "")) if body else {}
     return {name: value for name, value in fields.items() if value not in (b"", "", None)}
 
 
@@ -49,23 +51,57 @@ def text_of(name: str, value: Any) -> str:
     raise InvalidOptions(f"The field {name!r} must be text, a number or a boolean.", name)
 
 
+def misnamed_source(fields: Mapping[str, Any], known: Collection[str], file: str, base64: str, url: str) -> str | None:
+    """Returns a sentence that names the right field for an image in an unknown field; None without one.
+
+    known: the fields of the dialect. file, base64, url: its fields for the forms of an image.
+    """
+    unknown = {name: value for name, value in fields.items() if name not in known}
+    name = misplaced_image(unknown)
+    if name is None:
+        return None
+    value = unknown[name]
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    right = url if text.startswith(("http://", "https://", "data:")) else base64 if is_base64(text) else file
+    return f"The field {name!r:.80} is not known: send the image as {right!r}."
+
+
 def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
     """Returns the result of an image synchronously. source: the image as bytes, or its URL.
 
-    Raises EmptyFile, FileTooLarge, the errors of `web.fetch` and of the container, and EndpointUnavailable if no
-    result is available now.
+    Raises as `image_of` and `processed` do.
     """
-    settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
-    image = services.web.fetch(source).body if isinstance(source, str) else source
+    reply = processed(app, image_of(app, source), options)
+    count_image(app)
+    return reply
+
+
+def image_of(app: APIGatewayRestResolver, source: bytes | str) -> bytes:
+    """Returns the image of a request. source: the image as bytes, or its URL.
+
+    Raises EmptyFile, FileTooLarge and the errors of `web.fetch`.
+    """
+    settings, services = app.context["settings"], app.context["services"]
+    image: bytes = services.web.fetch(source).body if isinstance(source, str) else source
     if not image:
         raise EmptyFile("The request has no image: it has 0 bytes.")
-    cutouts.check_size(image)
+    cutouts.check_size(image, settings)
+    return image
+
+
+def processed(app: APIGatewayRestResolver, image: bytes, options: Options) -> ImageResponse:
+    """Returns the result of an image. Raises the errors of the container, and EndpointUnavailable if no result is
+    available now."""
     # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
-    reply = invoke_now(image, options, settings, services)
+    reply = invoke_now(image, options, app.context["settings"], app.context["services"])
     if reply is None:
         raise unavailable(options.engine)
-    add_usage(services.registry, app.context["caller"].owner, now, pictures=1)
     return reply
+
+
+def count_image(app: APIGatewayRestResolver) -> None:
+    """Adds an image to the usage of the caller's owner."""
+    add_usage(app.context["services"].registry, app.context["caller"].owner, app.context["now"], pictures=1)
 
 
 def unavailable(engine: str) -> EndpointUnavailable:

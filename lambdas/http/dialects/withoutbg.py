@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 
 from lambdas.http.cutouts import body_of, decoded
 from lambdas.http.dialects.shared import CREDITS, body_fields, inline_bytes, response, result_of
+from lambdas.http.forms import misplaced_image
 from maskdrop.errors import AuthFailed, InvalidOptions, MaskdropError, MissingSource
 from maskdrop.options import Options
 from maskdrop.output import Output
@@ -51,7 +52,7 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
     Raises InvalidOptions and the errors of `result_of`.
     """
     event, start = app.current_event, time.monotonic()
-    output = event.query_string_parameters.get("output") or "cutout"
+    output = (event.query_string_parameters.get("output") or "cutout").lower()
     if output not in OPTIONS:
         raise InvalidOptions(f'"output" must be one of {", ".join(OPTIONS)}; got {output!r:.80}.')
     kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -60,15 +61,26 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
         body = {"processed": _encoded(app, image, "cutout"), "alphaMatte": _encoded(app, image, "matte")}
         latency = _ms_since(start)
         return Response(200, "application/json", body | {"latencyMs": latency}, {"X-Latency-Ms": str(latency)})
-    image = body_fields(app).get("image", b"") if kind == "multipart/form-data" else body_of(event)
+    form = kind == "multipart/form-data"
+    image = _file(body_fields(app)) if form else body_of(event, app.context["settings"])
     reply = result_of(app, image, OPTIONS[output])
     return response(app, reply, {"X-Latency-Ms": str(_ms_since(start))}, error_response)
+
+
+def _file(fields: dict[str, Any]) -> bytes:
+    """Returns the file of the form; b"" without one. Raises MissingSource if it has another name."""
+    image = fields.pop("image", b"")
+    if not image and (name := misplaced_image(fields)):
+        raise MissingSource(f'The form has no file "image": rename its field {name!r:.80} to "image".')
+    return bytes(image)
 
 
 def _image(fields: dict[str, Any], name: str) -> bytes:
     match fields.get(name):
         case None:
-            raise MissingSource(f'The body must have "{name}": an image in base64.')
+            other = misplaced_image(fields)
+            advice = "" if other is None else f" Rename the field {other!r:.80} to it."
+            raise MissingSource(f'The body must have "{name}": an image in base64.{advice}')
         case str(encoded):
             return decoded(encoded, name)
     raise InvalidOptions(f'"{name}" must be a string: an image in base64.')

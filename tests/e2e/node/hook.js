@@ -13,7 +13,7 @@ https.request = (options, callback) => {
       host: api.hostname,
       hostname: api.hostname,
       port: api.port,
-      path: api.pathname + options.path,
+      path: api.pathname.replace(/\/$/, "") + options.path,
       headers: Object.fromEntries(headers),
       agent: undefined, // the default agent is for https
     },

@@ -166,6 +166,7 @@ def test_with_a_key_the_image_is_cut_out_synchronously(monkeypatch: pytest.Monke
     (request,) = requests
     assert str(request.url) == "https://api.example/dev/v1/cutouts"
     assert (request.headers["X-Api-Key"], request.headers["Content-Type"]) == ("secret", "image/png")
+    assert "Accept" not in request.headers
     assert "secret" not in result.output
 
 

@@ -15,7 +15,8 @@ from maskdrop.composer import CONNECTORS, DIRECTIONS, FILLERS, backdrop_of, draw
 from maskdrop.errors import TextNotSupported
 from maskdrop.output import Output
 from maskdrop.studio import ALIASES, BACKDROPS
-from sagemaker_model.imaging.layout import lay_out, plan
+from sagemaker_model.imaging.geometry import plan
+from sagemaker_model.imaging.layout import lay_out
 from sagemaker_model.imaging.pixels import DecodedImage
 
 WHITE, GREY, BLUE = Colour(255, 255, 255), Colour(128, 128, 128), Colour(0, 0, 255)

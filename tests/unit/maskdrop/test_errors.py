@@ -23,3 +23,10 @@ def test_an_error_info_becomes_the_same_exception() -> None:
 
 def test_an_unknown_code_becomes_an_internal_error() -> None:
     assert type(errors.error_of(ErrorInfo("new_code", "It is new.", False))) is errors.Internal
+
+
+def test_a_long_message_keeps_its_start_and_its_end() -> None:
+    message = errors.InvalidOptions(f"Unknown option '{'x' * 4_000_000}'; options are engine, output.").message
+    assert len(message) <= errors.MESSAGE_CHARACTERS
+    assert message.startswith("Unknown option 'xxx")
+    assert message.endswith("xxx'; options are engine, output.")

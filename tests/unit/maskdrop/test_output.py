@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import string
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,15 +14,19 @@ from hypothesis import strategies as st
 from PIL import ImageColor
 
 from maskdrop.background import BackgroundImage, Blur, Colour, Gradient, Position, Stop, Studio, gradient_of
+from maskdrop.canvas import MARKETPLACES, AspectRatio, Canvas
 from maskdrop.colours import NAMES
-from maskdrop.errors import InvalidOptions, RegionEmpty, RegionOutside
+from maskdrop.errors import InvalidOptions, OptionsConflict, RegionEmpty, RegionOutside
 from maskdrop.job import job_id
+from maskdrop.lengths import Length, Margins
 from maskdrop.options import Options
-from maskdrop.output import FIELDS, Length, Margins, Output, Region
+from maskdrop.outline import Outline
+from maskdrop.output import FIELDS, Output, Region
 from maskdrop.shadow import ContactShadow, DropShadow
 from maskdrop.studio import BACKDROPS
 from tests.fakes import a_source
 
+PADDING = Margins(Length(45, "%"), Length(2000), Length(0), Length(1))
 WHITE, SILVER = Colour(255, 255, 255), Colour(0xCC, 0xCC, 0xCC)
 
 
@@ -57,12 +63,34 @@ SHADOWS = st.builds(
     DropShadow, percent(-50, 50), percent(-50, 50), percent(0, 20), percent(0, 100), OPAQUE
 ) | st.builds(ContactShadow, percent(0, 100), OPAQUE)
 
+CANVASES = st.builds(Canvas, st.integers(400, 900), st.integers(400, 900)) | st.builds(
+    lambda across, down: AspectRatio(across // math.gcd(across, down), down // math.gcd(across, down)),
+    st.integers(1, 9),
+    st.integers(1, 9),
+)
+OUTLINES = st.builds(Outline, percent(1, 50).map(Length) | st.builds(Length, percent(1, 20), st.just("%")), OPAQUE)
+
+
+def consistent(size: str, crop: Margins | None, padding: Margins | None, scale: float | None, **form: Any) -> Output:
+    """An output in which fields that exclude each other are left out."""
+    if padding:
+        crop, scale = crop and Margins(), None
+    chosen: Any = "original" if isinstance(form["canvas"], Canvas) else size
+    try:
+        return Output(size=chosen, crop=crop, padding=padding, scale=scale, **form)
+    except OptionsConflict:  # no room for the subject
+        return Output(size=chosen, crop=crop, **{**form, "outline": None})
+
+
 OUTPUTS = st.builds(
-    Output,
+    consistent,
     format=st.sampled_from(["png", "webp", "jpg"]),
     size=st.sampled_from(["preview", "medium", "hd", "original"]),
     roi=st.none() | st.builds(Region, *[lengths(100_000, 100)] * 4),
     crop=st.none() | st.builds(Margins, *[lengths(500, 50)] * 4),
+    outline=st.none() | OUTLINES,
+    canvas=st.none() | CANVASES,
+    padding=st.none() | st.builds(Margins, *[lengths(150, 45)] * 4),
     scale=st.none() | percent(10, 100),
     position=st.none() | POSITIONS,
     shadow=st.none() | SHADOWS,
@@ -83,7 +111,7 @@ def test_every_written_output_matches_the_published_patterns(output: Output) -> 
     assert not [name for name, text in texts.items() if not re.fullmatch(FIELDS[name].pattern, text)]
 
 
-@pytest.mark.parametrize("field", ["background", "shadow"])
+@pytest.mark.parametrize("field", ["background", "shadow", "canvas", "padding", "outline"])
 @given(data=st.data())
 def test_every_text_of_the_published_pattern_is_parsed(field: str, data: st.DataObject) -> None:
     parsed(**{field: data.draw(st.from_regex(FIELDS[field].pattern, fullmatch=True, alphabet=string.printable))})
@@ -171,6 +199,18 @@ def test_aliases_of_one_result_have_one_id() -> None:
         ({"shadow": "drop 1% 2% 3% 4% #ccc"}, Output(shadow=DropShadow(1, 2, 3, 4, SILVER))),
         ({"shadow": "contact"}, Output(shadow=ContactShadow())),
         ({"shadow": "Contact 20% #ccc"}, Output(shadow=ContactShadow(20, SILVER))),
+        ({"canvas": "1000x1000"}, Output(canvas=Canvas(1000, 1000))),
+        ({"canvas": " 10000X1 "}, Output(canvas=Canvas(10_000, 1))),
+        ({"canvas": "8:10"}, Output(canvas=AspectRatio(4, 5))),
+        ({"canvas": "191:100"}, Output(canvas=AspectRatio(191, 100))),
+        ({"padding": "10%"}, Output(padding=Margins(*[Length(10, "%")] * 4))),
+        ({"padding": "0"}, Output(padding=Margins())),
+        ({"padding": "10% 20px"}, Output(padding=Margins(*[Length(10, "%"), Length(20)] * 2))),
+        ({"crop": True, "padding": "45% 2000px 0 1px"}, Output(crop=Margins(), padding=PADDING)),
+        ({"outline": "none"}, Output()),
+        ({"outline": "0"}, Output()),
+        ({"outline": "8px"}, Output(outline=Outline(Length(8)))),
+        ({"outline": "2.5% Gold"}, Output(outline=Outline(Length(2.5, "%"), Colour(255, 215, 0)))),
         ({"background": "s3://b/A Room/1.jpg"}, Output(background=BackgroundImage("b", "A Room/1.jpg"))),
         ({"roi": None, "crop": None, "background": None, "size": None}, Output()),
     ],
@@ -228,6 +268,27 @@ def test_documented_values_are_parsed(value: dict[str, object], output: Output) 
         ("background", {"bucket": "b", "key": "k", "fill": "white"}),
         ("background", {"bucket": "b", "key": "k", "position": "left"}),
         ("background", {"bucket": "b", "key": "k", "region": "eu-west-1"}),
+        ("size", "1000x1000"),
+        ("canvas", "1000"),
+        ("canvas", "0x10"),
+        ("canvas", "60000x60000"),
+        ("canvas", "10001x10"),
+        ("canvas", "1000 x 1000"),
+        ("canvas", "1.91:1"),
+        ("canvas", "1:0"),
+        ("canvas", "amazon.com"),
+        ("canvas", 1000),
+        ("padding", "46%"),
+        ("padding", "2001px"),
+        ("padding", "10% 10% 10%"),
+        ("padding", "-1px"),
+        ("padding", "10"),
+        ("outline", True),
+        ("outline", ""),
+        ("outline", "white"),
+        ("outline", "101px"),
+        ("outline", "21%"),
+        ("outline", "8px #fff8"),
         ("shadow", True),
         ("shadow", ""),
         ("shadow", "car"),
@@ -269,10 +330,55 @@ def test_a_long_value_is_not_repeated_in_full() -> None:
     assert len(refused.value.message) < 500
 
 
-@pytest.mark.parametrize("value", [{"background": "red"}, {"shadow": "drop"}, {"format": "zip"}])
-def test_a_matte_alone_has_no_background_no_shadow_and_no_zip(value: dict[str, str]) -> None:
+@pytest.mark.parametrize("value", [{"background": "red"}, {"shadow": "drop"}, {"outline": "8px"}, {"format": "zip"}])
+def test_a_matte_alone_has_no_background_no_shadow_no_outline_and_no_zip(value: dict[str, str]) -> None:
     with pytest.raises(InvalidOptions, match="rgba"):
         parsed(channels="alpha", **value)
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "remedy"),
+    [
+        ({"padding": "5%", "crop": "5%"}, "crop", "leave out the margins"),
+        ({"padding": "5%", "scale": "80%"}, "scale", "send one of them"),
+        ({"canvas": "100x100", "size": "hd"}, "size", "Send an aspect ratio"),
+        ({"canvas": "100x100", "padding": "0 50px"}, "canvas", "reduce the padding"),
+        ({"canvas": "100x100", "padding": "45%", "outline": "5px"}, "canvas", "or the outline"),
+        ({"canvas": "100x100", "scale": "10%", "outline": "5px"}, "canvas", "or the outline"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused_with_the_remedy(
+    value: dict[str, str], field: str, remedy: str
+) -> None:
+    with pytest.raises(OptionsConflict) as refused:
+        parsed(**value)
+    assert refused.value.field == field
+    assert remedy in refused.value.message
+
+
+def test_a_marketplace_stands_for_its_canvas_its_padding_and_its_background() -> None:
+    written = {"canvas": "2000x2000", "padding": "7%", "background": "white"}
+    assert parsed(canvas="amazon") == parsed(canvas="Amazon ", format="png") == parsed(**written)
+    assert parsed(canvas="amazon", padding="3%", background="#eee") == parsed(
+        canvas="2000x2000", padding="3%", background="#eee"
+    )
+
+
+def test_the_rules_of_a_marketplace_give_way_to_a_scale_to_margins_and_to_a_matte() -> None:
+    square = {"canvas": "2000x2000", "background": "white"}
+    assert parsed(canvas="amazon", scale="60%") == parsed(**square, scale="60%")
+    assert parsed(canvas="amazon", crop="5%") == parsed(**square, crop="5%")
+    assert parsed(canvas="amazon", channels="alpha") == parsed(canvas="2000x2000", padding="7%", channels="alpha")
+    mask = Options.from_json({"task": "mask", "output": {"canvas": "amazon"}})
+    assert mask.output == parsed(canvas="amazon", channels="alpha")
+
+
+def test_every_marketplace_leaves_room_for_the_subject() -> None:
+    for name, place in MARKETPLACES.items():
+        output = parsed(canvas=name)
+        assert output.canvas == place.canvas
+        assert output.padding
+        assert output.padding.left.of(place.canvas.width) < place.canvas.width / 4
 
 
 def test_the_names_of_colours_are_those_of_css() -> None:

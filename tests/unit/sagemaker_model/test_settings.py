@@ -40,15 +40,5 @@ def test_one_error_names_all_invalid_settings() -> None:
     assert all(name in str(caught.value) for name in env)
 
 
-def test_the_error_names_all_required_settings_that_are_missing() -> None:
-    with pytest.raises(InvalidSettings, match="MODEL_QUEUE_URL and MODEL_RESULTS_BUCKET"):
-        ServerSettings().require("queue_url", "results_bucket")
-    settings = ServerSettings.from_env({"MODEL_QUEUE_URL": "https://sqs/q", "MODEL_DELETE_MESSAGES": "0"})
-    settings.require("queue_url")
-    assert not settings.delete_messages
-    with pytest.raises(InvalidSettings, match=r"^MODEL_RESULTS_BUCKET must"):
-        settings.require("queue_url", "results_bucket")
-
-
 def test_the_drain_time_is_shorter_than_the_30_s_of_sagemaker() -> None:
     assert ServerSettings().drain_s < 30

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -343,3 +344,64 @@ def test_only_retryable_errors_of_the_container_have_a_retry_after_header() -> N
 def test_without_an_interactive_endpoint_every_image_creates_a_job() -> None:
     world = World(settings=replace(SETTINGS, interactive="", interactive_mode="off"))
     assert post(world, PHOTO)["statusCode"] == 202
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x" * 100_000: 1},
+        {f"option{n}": n for n in range(20_000)},
+        {"engine": "x" * 100_000},
+        {"preset": "x" * 100_000},
+        {"output": {"x" * 100_000: 1}},
+        {"output": {"format": "x" * 100_000}},
+        {"output": {"background": "x" * 100_000}},
+        {"prompts": [{"x" * 100_000: 1}]},
+        {"prompts": "x" * 100_000},
+        {"refine": "x" * 100_000},
+        {"image": "x" * 100_000},
+        {"url": "x" * 100_000},
+    ],
+)
+def test_an_error_repeats_at_most_a_short_part_of_the_request(fields: dict[str, object]) -> None:
+    response = post_json(World(), **fields)
+    assert response["statusCode"] in range(400, 500)
+    assert len(response["body"]) < 4_000
+
+
+def test_an_image_in_json_may_be_a_data_url() -> None:
+    data_url = f"data:image/jpeg;base64,{base64.b64encode(PHOTO).decode()}"
+    for data in ({"image_base64": data_url}, {"source": {"url": data_url}}):
+        world = World()
+        assert post_json(world, **data)["statusCode"] == 200
+        assert world.interactive.requests[0][0] == PHOTO
+
+
+def test_a_file_in_another_field_is_an_error_that_names_the_right_one() -> None:
+    response = post(World(), form(image_file=PHOTO), f"multipart/form-data; boundary={BOUNDARY}")
+    assert refusal(response) == (400, "empty_file")
+    assert "rename its field 'image_file' to \\\"image\\\"" in response["body"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"crop": "True"}, {"crop": "true"}),
+        ({"crop": "1"}, {"crop": "true"}),
+        ({"crop": "FALSE"}, {}),
+        ({"crop": "off"}, {}),
+        ({"crop": "0"}, {"crop": "0px"}),
+        ({"size": "50MP", "format": "WebP"}, {"format": "webp"}),
+        ({"size": "HD", "channels": "Alpha"}, {"size": "hd", "channels": "alpha"}),
+    ],
+)
+def test_values_may_be_in_any_case_and_booleans_any_word(query: dict[str, Any], expected: dict[str, str]) -> None:
+    world = World()
+    assert post(world, PHOTO, **query)["statusCode"] == 200
+    assert world.interactive.requests[0][1].options.output == Output.from_json(expected)
+
+
+def test_a_body_may_be_compressed_with_gzip() -> None:
+    world = World()
+    assert post(world, gzip.compress(PHOTO), headers={"Content-Encoding": "GZIP"})["statusCode"] == 200
+    assert world.interactive.requests[0][0] == PHOTO

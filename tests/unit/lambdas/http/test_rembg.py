@@ -16,7 +16,7 @@ from maskdrop.output import Output
 from maskdrop.prompt import Prompt
 from maskdrop.services import Download
 from tests.fakes import SETTINGS, World
-from tests.unit.lambdas.http.vendors import PHOTO, Response, call, multipart
+from tests.unit.lambdas.http.vendors import ENCODED, PHOTO, Response, call, multipart
 
 PATH = "/api/remove"
 URL = "https://example.com/a.jpg"
@@ -177,3 +177,34 @@ def test_a_result_that_is_too_large_returns_a_redirect() -> None:
 
 def test_the_path_of_rembg_requires_a_key() -> None:
     assert not set(PATHS) & set(OPEN_PATHS)
+
+
+@pytest.mark.parametrize("word", ["True", "TRUE", "1", "yes", "on", "t"])
+def test_a_boolean_may_be_any_word_that_clients_write(word: str) -> None:
+    world = World()
+    assert post(world, om=word).status == 200
+    assert options(world).output.channels == "alpha"
+
+
+def test_a_word_that_is_no_boolean_is_rejected() -> None:
+    response = post(World(), om="maybe")
+    assert response.status == 400
+    assert '"om"' in response.json["detail"]
+
+
+def test_the_url_may_be_a_data_url() -> None:
+    world = World()
+    response = call(world, "GET", PATH, query={"url": f"data:image/jpeg;base64,{ENCODED}"})
+    assert response.status == 200
+    assert options(world) == Options()
+
+
+def test_a_file_in_another_field_is_an_error_that_names_the_right_one() -> None:
+    body, content_type = multipart({"image_file": PHOTO})
+    response = call(World(), "POST", PATH, body=body, content_type=content_type)
+    assert response.status == 422
+    assert (
+        response.json["detail"][0]["msg"]
+        == 'The form must have the file "file". Rename its field \'image_file\' to "file".'
+    )
+    assert response.json["detail"][0]["loc"] == ["body", "file"]

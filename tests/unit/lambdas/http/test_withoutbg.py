@@ -112,3 +112,14 @@ def test_a_result_that_is_too_large_is_an_error_in_json_and_a_redirect_as_a_file
 def test_the_account_has_credit_and_every_path_requires_a_key() -> None:
     assert call(World(), "GET", "/available-credit").json["credit"] > 0
     assert not set(PATHS) & set(OPEN_PATHS)
+
+
+def test_the_image_in_json_may_be_a_data_url() -> None:
+    world = World()
+    assert alpha(world, {"image_base64": f"data:image/png;base64,{ENCODED}"}).status == 200
+    assert requests(world) == [(PHOTO, MATTE)]
+
+
+def test_a_file_in_another_field_is_an_error_that_names_the_right_one() -> None:
+    response = remove(World(), *multipart({"file": PHOTO}))
+    assert (response.status, response.json["error"].split(": ")[1]) == (400, "rename its field 'file' to \"image\".")

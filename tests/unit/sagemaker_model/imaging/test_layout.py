@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import cv2
@@ -14,7 +15,8 @@ from maskdrop.studio import BACKDROPS
 from sagemaker_model.imaging import composite
 from sagemaker_model.imaging.encode import encode
 from sagemaker_model.imaging.foreground import estimate_foreground
-from sagemaker_model.imaging.layout import Layout, lay_out, plan, visible_box
+from sagemaker_model.imaging.geometry import Box, Layout, plan, visible_box
+from sagemaker_model.imaging.layout import lay_out
 from sagemaker_model.imaging.pixels import DecodedImage, Limits, decode
 from tests.unit.maskdrop.test_output import OUTPUTS
 
@@ -161,7 +163,8 @@ def test_a_subject_that_fills_the_image_gets_its_margins() -> None:
 def test_without_a_subject_only_the_size_applies() -> None:
     empty = np.zeros((1000, 1000), np.uint8)
     layout = plan(Output.from_json({"crop": "5px", "scale": "50%", "position": "0%", "size": "preview"}), empty)
-    assert layout == Layout((0, 0, 1000, 1000), (0, 0, 1000, 1000), (500, 500), (0, 0, 500, 500))
+    whole, half = (0, 0, 1000, 1000), (0, 0, 500, 500)
+    assert layout == Layout(Box(*whole), whole, (1000, 1000), (500, 500), half, scale=0.5)
 
 
 def test_a_box_is_converted_to_pixels_of_the_result() -> None:
@@ -245,10 +248,28 @@ def test_a_blurred_background_keeps_its_position_in_the_image() -> None:
     colours, _ = laid_out(image, alpha, background="blur", crop="50px")
     assert colours.shape == (200, 200, 3)
     assert (np.abs(colours[5:40, 40:160].astype(int) - GREEN) <= 2).all()
-    wide, _ = laid_out(image, alpha, background="blur", crop="500px")
-    assert wide.shape == (1100, 1100, 3)
-    assert (np.abs(wide[:, :100].astype(int) - RED) <= 2).all(), "beyond the image its border is repeated"
-    assert (np.abs(wide[:, -100:].astype(int) - BLUE) <= 2).all()
+
+
+def test_a_blurred_background_covers_a_canvas_that_extends_beyond_the_image() -> None:
+    image = stripes(600, 300).rgb.copy()
+    alpha = scene(600, 300, (250, 100, 350, 200))[1]
+    wide, _ = laid_out(image, alpha, background="blur", canvas="1200x300")
+    assert wide.shape == (300, 1200, 3)
+    assert (np.abs(wide[:, :300].astype(int) - RED) <= 2).all(), "the whole width of the image"
+    assert (np.abs(wide[:, -300:].astype(int) - BLUE) <= 2).all()
+    tall, _ = laid_out(image, alpha, background="blur", crop="500px")
+    assert tall.shape == (1100, 1100, 3)
+    assert [tuple(tall[50, x]) for x in (30, 550, 1070)] == [RED, GREEN, BLUE], "the middle of the image, enlarged"
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_blurred_background_of_an_extreme_canvas_takes_little_memory(size: tuple[int, int]) -> None:
+    width, height = size
+    rgb, alpha = scene(height, width, (0, 0, 1, 1))
+    tracemalloc.start()
+    assert laid_out(rgb, alpha, background="blur", canvas=f"{width}x{height}")[1].shape == (height, width)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_a_very_long_image_gets_a_background_and_a_shadow() -> None:
@@ -453,7 +474,8 @@ def test_a_crop_keeps_the_whole_shadow(shadow: str) -> None:
     rgb, alpha = scene(800, 800, (300, 300, 500, 420))
     whole = laid_out(rgb, alpha, shadow=shadow)[1]
     cropped = laid_out(rgb, alpha, shadow=shadow, crop=True)[1]
-    x0, y0, x1, y1 = plan(Output.from_json({"crop": True, "shadow": shadow}), alpha).frame
+    frame = plan(Output.from_json({"crop": True, "shadow": shadow}), alpha).frame
+    x0, y0, x1, y1 = frame.x0, frame.y0, frame.x1, frame.y1
     assert cropped.shape == (y1 - y0, x1 - x0)
     assert (x0, y0, x1, y1) != (300, 300, 500, 420)
     assert abs(int(whole.sum()) - int(cropped.sum())) < 1e-3 * whole.sum()

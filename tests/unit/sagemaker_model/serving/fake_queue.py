@@ -17,6 +17,7 @@ class FakeQueue:
     """receives: the arguments of every receive. errors: raised by the next calls, one each.
 
     hold: blocks each receive that finds no message until it is set; `entered` counts those receives.
+    timeouts: message and seconds of each `hide`; `extended` is set by the first one.
     """
 
     dead_letters: bool = True
@@ -27,6 +28,8 @@ class FakeQueue:
     hold: threading.Event | None = None
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     sent: int = 0
+    timeouts: list[tuple[str, int]] = field(default_factory=list)
+    extended: threading.Event = field(default_factory=threading.Event)
 
     def send(self, body: str) -> None:
         self.sent += 1
@@ -50,6 +53,12 @@ class FakeQueue:
             assert self.hold.wait(60)
         self.hidden.update(message.id for message in found)
         return found
+
+    def hide(self, message: Message, seconds: int) -> None:
+        self.timeouts.append((message.id, seconds))
+        if seconds == 0:
+            self.hidden.discard(message.id)
+        self.extended.set()
 
     def delete(self, message: Message) -> None:
         self._raise_next()

@@ -143,3 +143,16 @@ def test_a_closed_pool_leaves_no_process(decoders: Decoders) -> None:
         process.join()
     assert not [pid for pid in children(decoders) if Path(f"/proc/{pid}").exists()]
     assert image.rgb.any()  # its memory stays
+
+
+def test_a_long_path_of_the_temporary_folder_does_not_prevent_decoding(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    program = (
+        "import sys; from sagemaker_model.serving.decoding import Decoders, Limits;"
+        "pool = Decoders(1, 1, 10**8, Limits(max_bytes=10**6, max_pixels=10**6));"
+        "print(pool.decode(sys.stdin.buffer.read(), pool._limits).rgb.shape); pool.close()"
+    )
+    command, environment = [sys.executable, "-c", program], {**os.environ, "TMPDIR": str(folder)}
+    found = subprocess.run(command, input=picture(), capture_output=True, env=environment, check=True)  # noqa: S603 - this program
+    assert found.stdout.startswith(b"(")

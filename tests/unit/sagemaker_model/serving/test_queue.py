@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
 from maskdrop.errors import NotAllowed, QueueUnavailable
@@ -17,7 +19,7 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SqsQueue, Stubber]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    queue = SqsQueue(URL, threads=2)
+    queue = SqsQueue(URL, "us-east-1", threads=2)
     with Stubber(queue._sqs) as stub:
         yield queue, stub
 
@@ -82,9 +84,22 @@ def test_an_unreachable_queue_is_unavailable_and_missing_credentials_are_not_all
         queue.receive(1, wait_s=1, visibility_timeout_s=1)
 
 
-def test_without_a_region_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    with pytest.raises(NotAllowed, match="region"):
-        SqsQueue(URL, threads=1)
+def test_a_name_is_looked_up_and_an_unknown_one_is_refused(sqs: tuple[SqsQueue, Stubber]) -> None:
+    with pytest.raises(NotAllowed, match="Check the name or URL"), refused("QueueDoesNotExist"):
+        SqsQueue("photos", "us-east-1", threads=1)
+
+
+def test_the_visibility_timeout_of_a_delivery_is_changed(sqs: tuple[SqsQueue, Stubber]) -> None:
+    queue, stub = sqs
+    parameters = {"QueueUrl": URL, "ReceiptHandle": "r", "VisibilityTimeout": 0}
+    stub.add_response("change_message_visibility", {}, parameters)
+    queue.hide(Message("1", "r", "b"), 0)
+    stub.assert_no_pending_responses()
+
+
+@contextmanager
+def refused(code: str) -> Iterator[None]:
+    """Every AWS call fails with this error."""
+    error = ClientError({"Error": {"Code": code}}, "GetQueueUrl")
+    with patch("botocore.client.BaseClient._make_api_call", side_effect=error):
+        yield

@@ -16,26 +16,31 @@ import numpy as np
 import pytest
 
 from maskdrop.catalog import DEFAULT_ENGINE
-from maskdrop.errors import DeadlineExceeded, NotAllowed, QueueUnavailable, StorageUnavailable
+from maskdrop.errors import DeadlineExceeded, NotAllowed, QueueUnavailable, StorageUnavailable, TableUnavailable
 from sagemaker_model.serving.queue import POLL_S
-from sagemaker_model.serving.queue_worker import ONCE_POLL_S, QueueWorker, run_worker
+from sagemaker_model.serving.queue_worker import ONCE_POLL_S, Parser, QueueWorker, run_worker
 from sagemaker_model.serving.runtime import Runtime, in_flight_max
+from sagemaker_model.serving.worker_settings import WorkerSettings
 from sagemaker_model.settings import ServerSettings
 from tests.unit.sagemaker_model.engines.fake_engine import Half
 from tests.unit.sagemaker_model.serving.fake_queue import FakeQueue
+from tests.unit.sagemaker_model.serving.fake_rows import FakeRows
 from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage
 
 DEFAULT = DEFAULT_ENGINE["cutout"]
-SETTINGS = ServerSettings(device="cpu", workers=2, deadline_s=30, queue_url="https://sqs/q", results_bucket="results")
+SETTINGS = ServerSettings(device="cpu", workers=2, deadline_s=30)
+WORKER = WorkerSettings(aws_source_bucket_name="photos", aws_target_bucket_name="results", break_loop=True)
 JPEG = cv2.imencode(".jpg", np.full((30, 40, 3), 90, np.uint8))[1].tobytes()
 EVENTS = Path(__file__).parents[3] / "events"
 
 
 @dataclass
 class Environment:
-    """The queue, storage and engine of a worker, all in memory."""
+    """The queue, storage, table and engine of a worker, all in memory."""
 
     settings: ServerSettings = SETTINGS
+    worker: WorkerSettings = WORKER
+    rows: FakeRows = field(default_factory=FakeRows)
     queue: FakeQueue = field(default_factory=FakeQueue)
     storage: FakeStorage = field(default_factory=FakeStorage)
     engine: Half = field(default_factory=Half)
@@ -54,12 +59,11 @@ class Environment:
 
         async def running() -> None:
             runtime = Runtime(self.settings, {DEFAULT: self.engine}, self.storage)
-            worker = QueueWorker(self.settings, runtime, self.storage, self.queue, pauses_s=(0.0,))
+            chosen = replace(self.worker, break_loop=during is None)
+            parser = Parser("photos", "results", self.storage)
+            worker = QueueWorker(self.settings, chosen, runtime, self.queue, self.rows, parser, pauses_s=(0.0,))
             try:
-                if during is None:
-                    await worker.run(once=True)
-                else:
-                    await asyncio.gather(worker.run(), during(worker))
+                await asyncio.gather(worker.run(), *([during(worker)] if during else []))
             finally:
                 runtime.close()
 
@@ -185,7 +189,7 @@ def test_a_redelivered_message_does_not_process_its_finished_photos_again(enviro
 
 
 def test_a_dry_run_writes_results_and_deletes_no_messages(environment: Environment) -> None:
-    environment.settings = replace(SETTINGS, delete_messages=False)
+    environment.worker = replace(WORKER, delete_sqs_message=False)
     environment.drop("inbox/a.jpg")
     environment.run()
     assert (list(environment.queue.messages), environment.results) == (["1"], {"results/a.jpg.png"})
@@ -231,7 +235,9 @@ def test_messages_are_not_deleted_while_s3_is_unavailable(environment: Environme
     assert environment.queue.messages == {}
 
 
-def test_receives_are_limited_to_the_free_capacity_and_hidden_for_twice_the_deadline(environment: Environment) -> None:
+def test_receives_are_limited_to_the_free_capacity_and_hidden_for_the_visibility_timeout(
+    environment: Environment,
+) -> None:
     for number in range(20):
         environment.drop(f"inbox/{number}.jpg")
     environment.run()
@@ -291,15 +297,16 @@ def test_a_message_that_exceeds_the_drain_time_is_not_deleted(
     finally:
         environment.engine.hold.set()
     assert list(environment.queue.messages) == ["1"]
-    assert "redelivered later: 1 messages" in caplog.text
+    assert "redelivered: 1 messages" in caplog.text
 
 
 def test_sigterm_stops_the_worker(environment: Environment) -> None:
     environment.queue.hold = threading.Event()
 
     async def running() -> None:
+        chosen = replace(WORKER, break_loop=False)
         working = run_worker(
-            environment.settings, {DEFAULT: environment.engine}, environment.storage, environment.queue, once=False
+            SETTINGS, chosen, {DEFAULT: environment.engine}, environment.storage, environment.queue, environment.rows
         )
         stop = asyncio.to_thread(environment.queue.entered.acquire)
         await asyncio.gather(working, terminate(stop))
@@ -351,3 +358,121 @@ def test_a_queue_without_a_redrive_policy_logs_a_warning(
     environment.queue.dead_letters = dead_letters
     environment.run()
     assert ("no redrive policy" in caplog.text) is not dead_letters
+
+
+def test_every_image_has_a_row_and_a_redelivery_changes_neither_their_number_nor_a_finished_one(
+    environment: Environment,
+) -> None:
+    environment.worker = replace(WORKER, delete_sqs_message=False)
+    environment.drop("inbox/a.jpg", "inbox/webp/b.jpg")
+    environment.drop("inbox/bad.jpg", body=b"no image")
+    for _ in range(2):
+        environment.run()
+        environment.queue.show()
+    rows = {row["source"]["key"]: row for row in environment.rows.items.values()}
+    assert {key: row["state"] for key, row in rows.items()} == {
+        "inbox/a.jpg": "done",
+        "inbox/webp/b.jpg": "done",
+        "inbox/bad.jpg": "failed",
+    }
+    assert rows["inbox/webp/b.jpg"]["result"]["key"] == "results/webp/b.jpg.webp"
+    assert rows["inbox/bad.jpg"]["error"]["code"] == "unsupported_format"
+    assert all(row["finished_at"] for row in rows.values())
+
+
+def test_an_image_whose_row_cannot_be_written_keeps_its_message(environment: Environment) -> None:
+    environment.drop("inbox/a.jpg")
+    environment.rows.broken = TableUnavailable("DynamoDB returned the error ThrottlingException.")
+    environment.run()
+    assert list(environment.queue.messages) == ["1"]
+    environment.rows.broken = None
+    environment.queue.show()
+    environment.run()
+    assert (environment.queue.messages, environment.storage.writes) == ({}, 1)
+
+
+def test_a_retryable_error_leaves_the_row_queued(environment: Environment) -> None:
+    environment.drop("inbox/a.jpg")
+    environment.storage.broken = StorageUnavailable("S3 returned the error SlowDown.")
+    environment.run()
+    [row] = environment.rows.items.values()
+    assert (row["state"], row["error"]["code"], row["finished_at"]) == ("queued", "storage_unavailable", None)
+
+
+@pytest.mark.parametrize("body", ["no JSON", '{"bucket": "photos"}', '{"key": "a.jpg", "engine": "none"}'])
+def test_without_a_redrive_policy_an_invalid_message_ends_with_a_failed_row(
+    environment: Environment, body: str
+) -> None:
+    environment.queue.dead_letters = False
+    environment.queue.send(body)
+    environment.drop("inbox/bad.jpg", body=b"no image")
+    environment.run()
+    assert environment.queue.messages == {}
+    assert [row["state"] for row in environment.rows.items.values()] == ["failed", "failed"]
+
+
+def test_folder_markers_and_test_events_end_without_a_row_and_an_empty_file_fails(environment: Environment) -> None:
+    environment.drop("inbox/shop/", body=b"")
+    environment.queue.send((EVENTS / "s3_test_event.json").read_text())
+    environment.queue.send(json.dumps({"key": "shop/"}))
+    environment.run()
+    assert (environment.queue.messages, environment.rows.items) == ({}, {})
+    environment.drop("inbox/empty.jpg", body=b"")
+    environment.run()
+    assert [row["error"]["code"] for row in environment.rows.items.values()] == ["empty_file"]
+
+
+def test_a_message_without_a_bucket_names_a_key_of_the_source_bucket(environment: Environment) -> None:
+    environment.storage.put("photos", "a.jpg", JPEG)
+    environment.queue.send(json.dumps({"key": "a.jpg"}))
+    environment.run()
+    assert environment.results == {"results/a.jpg.png"}
+
+
+def test_the_engine_of_the_model_path_replaces_the_default_engine_only(environment: Environment) -> None:
+    parser = Parser("photos", "results", environment.storage, engine="modnet")
+    environment.drop("inbox/a.jpg", "inbox/object/b.jpg")
+    [event] = [message.body for message in environment.queue.messages.values()]
+    assert [job.options.engine for job in parser.parse(event)] == ["modnet", "u2netp"]
+    boxes = {"key": "a.jpg", "prompt": {"box": [1, 1, 9, 9]}}
+    bodies = [{"key": "a.jpg"}, {"key": "a.jpg", "engine": DEFAULT}, {"key": "a.jpg", "task": "detect"}, boxes]
+    engines = [parser.parse(json.dumps(body))[0].options.engine for body in bodies]
+    assert engines[:2] == ["modnet", DEFAULT]
+    assert "modnet" not in engines[2:]
+    ids = {parser.parse(json.dumps(body))[0].id for body in bodies[:2]}
+    assert len(ids) == 2
+
+
+def test_the_visibility_timeout_is_extended_while_an_image_is_processed(environment: Environment) -> None:
+    environment.worker = replace(WORKER, visibility_s=1)
+    environment.engine.hold = threading.Event()
+    environment.drop("inbox/a.jpg")
+
+    async def during(worker: QueueWorker) -> None:
+        await asyncio.to_thread(environment.queue.extended.wait)
+        environment.engine.hold.set()  # type: ignore[union-attr]
+        worker.stop()
+
+    environment.run(during)
+    assert environment.queue.timeouts[0] == ("1", 1)
+    assert environment.queue.messages == {}
+
+
+def test_stop_finishes_the_images_in_progress_and_returns_the_messages_of_the_others(environment: Environment) -> None:
+    """One message has more images than the worker processes at once."""
+    environment.engine.hold = threading.Event()
+    count = in_flight_max(SETTINGS.workers) + 3
+    environment.drop(*(f"inbox/{number}.jpg" for number in range(count)))
+
+    async def during(worker: QueueWorker) -> None:
+        await asyncio.to_thread(environment.engine.entered.acquire)
+        worker.stop()
+        environment.engine.hold.set()  # type: ignore[union-attr]
+
+    environment.run(during)
+    assert environment.queue.timeouts == [("1", 0)]
+    assert environment.queue.hidden == set()
+    assert 0 < len(environment.results) == len(environment.rows.items) < count
+    environment.run()
+    assert (len(environment.results), len(environment.rows.items)) == (count, count)
+    assert environment.storage.writes == count

@@ -1,0 +1,20 @@
+"""The command `worker`: the queue worker of the container, on this machine."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from cli.engines import weights_folder
+from sagemaker_model.__main__ import main
+
+CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+"""Leaves all flags to the parser of the container, so that both commands accept the same ones."""
+
+
+def worker(context: typer.Context) -> None:
+    """Process the images that messages in an SQS queue name. Flags and defaults are those of the older worker; list
+    them with --help."""
+    os.environ.setdefault("MODEL_WEIGHTS_DIR", str(weights_folder(None)))
+    raise typer.Exit(main(["worker", *context.args]))
