@@ -23,7 +23,9 @@ class Places:
 
     def __init__(self, weights_dir: Path, threads: int = 1) -> None:
         """Raises InvalidWeights."""
-        self._session = onnx_session(weights.read(weights.named("places"), weights_dir), threads)
+        file = weights.named("places")
+        self._session = onnx_session(weights.read(file, weights_dir), threads)
+        self.weights_sha256 = weights.expected_sha256(file, weights_dir) or ""
 
     def share(self, rgb: Pixels) -> float:
         """Returns the probability of a place for `rgb`, HxWx3 uint8 of any size: the sum of such classes' shares."""

@@ -208,12 +208,13 @@ def test_a_gpu_is_used_before_the_cpu_and_the_threads_are_those_of_the_settings(
 ) -> None:
     opened: list[tuple[list[str], int]] = []
 
-    def open_session(_network: Any, options: Any, providers: list[Any]) -> None:
-        names = [one if isinstance(one, str) else one[0] for one in providers]
-        opened.append((names, options.intra_op_num_threads))
+    class Session:
+        def __init__(self, _network: Any, options: Any, providers: list[Any]) -> None:
+            names = [one if isinstance(one, str) else one[0] for one in providers]
+            opened.append((names, options.intra_op_num_threads))
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     for device in ("cpu", "cuda"):
         onnx_session(b"", 3, device)
     assert opened == [(["CPUExecutionProvider"], 3), ([CUDA, "CPUExecutionProvider"], 3)]
