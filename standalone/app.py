@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -185,7 +185,7 @@ def create_app(
     registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
-    api = settings.to_api()
+    api = replace(settings.to_api(), engines=" ".join((*engines, *(detectors or {}), "labels")))
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:

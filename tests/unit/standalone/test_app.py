@@ -259,3 +259,12 @@ def test_expired_files_and_records_are_deleted(tmp_path: Path) -> None:
     assert files.head("results", "a.png") is None
     assert not files.path("results", "a.png").exists()
     assert files.read("results", "b.png") == b"2"
+
+
+def test_an_engine_without_weights_is_listed_as_unavailable_and_refused_at_once(start: Start) -> None:
+    client = start()
+    available = {one["name"]: one["available"] for one in client.get("/v1/engines").json()["engines"]}
+    assert {name for name, known in available.items() if known} == {"auto", "labels"}
+    assert None not in available.values()
+    response = client.post("/v1/jobs", json={"source": {"url": "https://a.example/1.jpg"}, "engine": "sam"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unknown_engine")
