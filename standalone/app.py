@@ -35,6 +35,7 @@ from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
+from maskdrop.options import REFINER
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
@@ -187,7 +188,8 @@ def create_app(
     registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
-    api = replace(settings.to_api(), engines=" ".join((*engines, *(detectors or {}), "labels")))
+    installed = {*engines, *(detectors or {}), "labels", *([REFINER] if refiner else [])}
+    api = replace(settings.to_api(), engines=" ".join(sorted(installed)))
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
