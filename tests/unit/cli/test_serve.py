@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
-from cli.serve import fetch_missing
+from cli.engines import fetch_missing
 from maskdrop.access import digest
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights import store
