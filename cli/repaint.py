@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from cli.batch import Photo, is_done, photos_of
 from cli.contact_sheet import Group, contact_sheet
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, weights_for
 from cli.images import USD_MAX, RekognitionFlag, UsdMax, print_price
 from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
 from cli.processing import Processor, load_processor, paint_of
@@ -90,7 +90,7 @@ def repaint(
         print_price(paint, paint.check(settings.prompts, images))
         prompts = PromptFlags(labels=[target_label], min_confidence=min_confidence)
         options = options_of("replace", prompts, engine=engine, edit={"prompts": settings.prompts[0]})
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
+        processor = load_processor(options, weights_for(options.engine, folder), rekognition=rekognition, paint=paint)
         failed = 0
         for photo in pending:
             try:

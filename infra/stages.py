@@ -15,6 +15,7 @@ from maskdrop.bot import API_URL
 from maskdrop.catalog import ENGINES
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import MaskdropError
+from maskdrop.options import REFINER
 from maskdrop.settings import Interactive
 
 FOLDER = Path(__file__).resolve().parent.parent / "stages"
@@ -80,7 +81,7 @@ Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:k
 GpuInstance = Annotated[str, Field(pattern=r"^ml\.[gp]\d[a-z0-9-]*\.[a-z0-9-]+$")]
 CpuInstance = Annotated[str, Field(pattern=r"^ml\.[cmrt]\d+([a-fh-z][a-z0-9-]*)?\.[a-z0-9-]+$")]
 Cidr = Annotated[str, Field(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
-EngineName = Annotated[str, Field(pattern=rf"^(\*|{'|'.join(ENGINES)})$")]
+EngineName = Annotated[str, Field(pattern=rf"^(\*|{'|'.join((*ENGINES, REFINER))})$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+)$")]
 
 FORMS = {
@@ -225,7 +226,8 @@ class Stage(_Table):
     mail: e-mail address for alarms and budget notifications; "": none.
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
     engines: names of further engines that the containers have, because you put their weights into `weights` or into the
-        image; "*": any. By default any with `weights`, and none without. Requests for other engines are refused.
+        image, or "vitmatte"; "*": any. By default any with `weights`, and none without. Requests for other engines are
+        refused.
     cors: origins whose pages may call the API, or "*".
     trusted_hosts: your hosts that sources and webhooks may name although they are not public.
     source_buckets: buckets of this account and Region, or `bucket/prefix/` without spaces. Any caller may create jobs

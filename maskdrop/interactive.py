@@ -53,10 +53,11 @@ def check_edit(options: Options, services: Services) -> None:
 
 
 def check_engine(options: Options, settings: Settings) -> None:
-    """Raises UnknownEngine for an engine that the containers are known not to have."""
-    if settings.has_engine(options.engine) is False:
+    """Raises UnknownEngine for an engine, or ViTMatte, that the containers are known not to have."""
+    needed = [options.engine] if options.refine == "guided" else [options.engine, options.refine]
+    if missing := [name for name in needed if settings.has_engine(name) is False]:
         raise UnknownEngine(
-            f'The engine {options.engine!r} is not installed on this server: GET /v1/engines has "available" for each '
+            f'The engine {missing[0]!r} is not installed on this server: GET /v1/engines has "available" for each '
             "engine. To install it: `maskdrop models list` names its weights, `maskdrop models pull WEIGHTS` downloads "
             "them; then restart the server, or run `maskdrop models push` for a stage in AWS."
         )

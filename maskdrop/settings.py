@@ -118,7 +118,8 @@ class Settings:
     keep_days: days for which the record of a finished job is kept.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
-    engines: names of the engines that the containers have, separated by spaces. "*": they may have others too.
+    engines: names of the engines that the containers have, and "vitmatte" if they have it, separated by spaces. "*":
+        they may have others too.
     image_bytes, body_bytes: maximum bytes of an image in a request, and of a request body. `maskdrop serve` accepts
         more than the defaults, which fit into a payload of Lambda (`maskdrop.limits`).
     source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,

@@ -185,6 +185,7 @@ def operations() -> dict[tuple[str, str], Operation]:
     """Returns the operations by (method, path)."""
     job = {JSON: ref("Job")}
     job_id = _parameter("path", "job_id", JOB_ID)
+    always, where_chosen = response_options()
     links = _links("get_job", "delete_job", "retry_job")
     return {
         ("post", "/v1/cutouts"): _image_operation(
@@ -358,7 +359,7 @@ def operations() -> dict[tuple[str, str], Operation]:
                     "The presets and their options.",
                     {
                         JSON: _list_of(
-                            "presets", record({"name": TEXT}, {**response_options(), "error": ref("ErrorInfo")})
+                            "presets", record({"name": TEXT}, {**always, **where_chosen, "error": ref("ErrorInfo")})
                         )
                     },
                 )

@@ -7,9 +7,9 @@ Both servers get the same photos at POST /api/remove from the same clients. Thre
 - `default`: our engine `auto`, and rembg's model `u2netp`
 
 The network u2netp takes most of the time of an image of 1 MP, and as long in both servers. Every server has all cores
-and one network thread an image. CPU time and memory are those of the process and its children. Also measures the time from
-the start to the first response, a body of 22 MB, and 64 clients. Arguments: the number of rounds (default 3), and sizes
-(default: all). Writes reports/bench-serve.json.
+and one network thread an image. CPU time and memory are those of the process and its children. Also measures the time
+from the start to the first response, a body of 22 MB, and 64 clients. Arguments: the number of rounds (default 3), and
+sizes (default: all). Writes reports/bench-serve.json.
 """
 
 from __future__ import annotations

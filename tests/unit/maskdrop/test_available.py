@@ -10,7 +10,7 @@ from lambdas.http.jobs import job_of
 from lambdas.http.routes import engines
 from maskdrop.access import Caller
 from maskdrop.errors import UnknownEngine
-from maskdrop.interactive import cut_out_now
+from maskdrop.interactive import check_engine, cut_out_now
 from maskdrop.options import Options
 from tests.fakes import NOW, SETTINGS, World
 
@@ -49,3 +49,11 @@ def test_a_request_for_an_engine_that_is_known_to_be_missing_is_refused_at_once(
     unknown = World(settings=replace(SETTINGS, engines="auto *"))
     create(unknown)
     assert len(unknown.jobs.records) == 1
+
+
+def test_a_refinement_that_is_known_to_be_missing_is_refused_at_once() -> None:
+    options = Options(refine="vitmatte")
+    with pytest.raises(UnknownEngine, match="'vitmatte' is not installed"):
+        check_engine(options, replace(SETTINGS, engines="auto"))
+    check_engine(options, replace(SETTINGS, engines="auto vitmatte"))
+    check_engine(options, replace(SETTINGS, engines="auto *"))
