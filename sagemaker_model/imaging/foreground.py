@@ -11,19 +11,14 @@ unchanged. Measured on twelve people with known colours and alpha on other backg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from cv2.typing import MatLike
-from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.refine import REMAPPED_SIDE
-from sagemaker_model.imaging.resize import resized, shrunk
-
-Floats = NDArray[np.float32]
-Indexes = NDArray[np.intp]
+from sagemaker_model.imaging.refine import STRIP_ROWS
+from sagemaker_model.imaging.resize import Floats, resized, sampled, shrunk
 
 SWEEPS = 6
 """Jacobi sweeps on each level of the pyramid."""
@@ -34,9 +29,6 @@ REGULARISATION = 1e-5
 SOLVE_PIXELS_MAX = 60_000
 """Pixels of the size at which the colours are solved. Colours vary slowly, and the image's detail is restored
 afterwards: with 250,000 pixels the error is 5.3 instead of 5.4, and the time three times as long."""
-
-STRIP_ROWS = 128
-"""Rows whose band is enlarged at once: its arrays stay in the CPU cache."""
 
 MARGIN = 32
 """Pixels around the band that are solved with it, at the solved size."""
@@ -66,7 +58,7 @@ def estimate_foreground(rgb: Pixels, alpha: Pixels) -> Pixels:
         at = np.flatnonzero(band[rows] != 0)  # ten times faster on bool
         if at.size:
             row, column = np.divmod(at, band.shape[1])
-            fore, back = _enlarged(solved, (height, width), (row + (top - crop[0].start), column - crop[1].start))
+            fore, back = sampled(solved, (height, width), row + (top - crop[0].start), column - crop[1].start)
             own = _restore_detail(rgb[rows].reshape(-1, 3).take(at, 0), alpha[rows].reshape(-1).take(at), fore, back)
             result[rows].reshape(-1, 3)[at] = own
     return result
@@ -80,22 +72,6 @@ def _crop_range(start: int, length: int, scale: float) -> slice:
     margin = math.ceil(MARGIN / scale)
     first, last = max(0, start - margin), start + length + margin
     return slice(first // CROP_MULTIPLE * CROP_MULTIPLE, -(-last // CROP_MULTIPLE) * CROP_MULTIPLE)
-
-
-def _enlarged(solved: Sequence[MatLike], shape: tuple[int, int], place: tuple[Indexes, Indexes]) -> list[Floats]:
-    """Some pixels of images hxwx3, if they were enlarged linearly to `shape` (rows, columns): Nx3 each.
-
-    place: rows and columns of the pixels, N each.
-    """
-    count = len(place[0])
-    table = -(-count // REMAPPED_SIDE), REMAPPED_SIDE
-    steps = (np.float32(small / large) for small, large in zip(solved[0].shape, shape, strict=False))
-    y, x = (
-        np.resize((index.astype(np.float32) + np.float32(0.5)) * step - np.float32(0.5), table)
-        for index, step in zip(place, steps, strict=True)
-    )
-    found = (cv2.remap(colours, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for colours in solved)
-    return [np.asarray(colours.reshape(-1, 3)[:count], np.float32) for colours in found]
 
 
 def _restore_detail(image: Pixels, alpha: Pixels, fore: Floats, back: Floats) -> Pixels:

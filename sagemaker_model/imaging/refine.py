@@ -9,7 +9,7 @@ error of the composites in the band around soft edges: docs/edges.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import cv2
@@ -18,9 +18,8 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.resize import halved, resized, shrunk
+from sagemaker_model.imaging.resize import Floats, halved, resized, sampled, shrunk
 
-Floats = NDArray[np.float32]
 Box = tuple[slice, slice]
 """Rows and columns."""
 
@@ -47,9 +46,6 @@ REACH = 1 / 80
 FEW = 1.0
 """Mean of the mask of known pixels, 0..255, up to which a pixel has no known pixel nearby."""
 
-REMAPPED_SIDE = 1024
-"""Pixels of a row in calls of `cv2.remap`, which allows at most 32,767 rows."""
-
 CONTRAST = 60.0
 """Distance of two colours (RGB, 0..255) at which a projection counts half."""
 
@@ -64,8 +60,11 @@ PROJECTION = 0.5
 CERTAIN = 1e-4
 """A matte value nearer than this to 0 or 1 counts as 0 or 1: the filter would change it by a quarter of a level."""
 
+STRIP_ROWS = 128
+"""Rows whose soft pixels are computed at once: their arrays stay in the CPU cache."""
+
 TILE = 128
-"""Side of a tile in pixels. Four in five tiles of a 12 MP photo contain no edge."""
+"""Side in pixels of the tiles in which `_model` looks for edges."""
 
 
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
@@ -77,31 +76,28 @@ def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     refined = _projected(resized(matte, size), guide)
     if scale == 1:  # the model would return the matte
         return np.asarray(cv2.convertScaleAbs(refined, alpha=255), np.uint8).reshape(height, width)
-    model = _fitted(refined, guide)
-    vertical, horizontal = _Interpolation.between(size[1], height), _Interpolation.between(size[0], width)
-    alpha = np.zeros((height, width), np.uint8)
-    column_parts = [(columns, horizontal.part(columns)) for columns in _tile_ranges(width)]
-    for rows in _tile_ranges(height):
-        y = vertical.part(rows)
-        for columns, x in column_parts:
-            _refine_tile(model, y, x, rgb[rows, columns], alpha[rows, columns])
+    slope, offset = _model(refined, guide)
+    model = cv2.merge((slope, offset))
+    alpha = resized(np.asarray(cv2.convertScaleAbs(refined, alpha=255), np.uint8).reshape(size[::-1]), (width, height))
+    for top in range(0, height, STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        values = alpha[strip].reshape(-1)  # a view
+        at = np.flatnonzero(cv2.inRange(alpha[strip], 1, 254) != 0)
+        if at.size:
+            rows, columns = np.divmod(at, width)
+            (found,) = sampled([model], (height, width), rows + top, columns)
+            colours = rgb[strip].reshape(-1, 1, 3).take(at, 0)
+            values[at] = np.clip(np.rint((found[:, 0] * _grey(colours)[:, 0] + found[:, 1]) * 255), 0, 255)
     return alpha
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """The refined matte, and the linear model alpha = slope * grey + offset that gives it, HxW float32 at small size.
+def _model(refined: Floats, rgb: Pixels) -> tuple[Floats, Floats]:
+    """Fits the linear model alpha = slope * grey + offset that gives a refined matte HxW at the size of its image HxWx3
+    uint8.
 
-    Enlarged, the model adds the detail of the image. Where the matte is certain, slope is 0.
+    Returns slope and offset, HxW each. Enlarged, the model adds the detail of the image. Where the matte is certain,
+    slope is 0.
     """
-
-    matte: Floats
-    slope: Floats
-    offset: Floats
-
-
-def _fitted(refined: Floats, rgb: Pixels) -> _Model:
-    """Fits the model that enlarges a refined matte HxW at the size of its image HxWx3 uint8."""
     grey = _grey(rgb)
     slope, offset = np.zeros_like(refined), refined.copy()
     for box in mask_boxes(cv2.inRange(refined, CERTAIN, 1 - CERTAIN)):
@@ -112,29 +108,7 @@ def _fitted(refined: Floats, rgb: Pixels) -> _Model:
         fitted *= np.clip((0.5 - np.abs(refined[box] - 0.5)) / UNCERTAIN, 0, 1)
         slope[box] = fitted
         np.subtract(refined[box], fitted * grey[box], out=offset[box])
-    return _Model(refined, slope, offset)
-
-
-def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, rgb: Pixels, alpha: Pixels) -> None:
-    """Writes one tile of the result.
-
-    y, x: the tile's rows and columns in the small maps. rgb: the tile of the image, HxWx3 uint8. alpha: the tile of the
-    result, HxW uint8, a view of zeros.
-    """
-    source = y.source, x.source
-    low, high, _, _ = cv2.minMaxLoc(model.matte[source])
-    if high < CERTAIN:
-        return
-    if low > 1 - CERTAIN:
-        alpha[:] = 255
-        return
-    maps = np.stack((model.slope[source], model.offset[source]))  # enlarged together
-    slope, matte = x.along(y.along(maps, 1), 2)
-    slope *= _grey(rgb)
-    matte += slope
-    matte *= 255
-    np.rint(matte, out=matte)
-    alpha[:] = np.clip(matte, 0, 255, out=matte)
+    return slope, offset
 
 
 def _grey(rgb: Pixels) -> Pixels:
@@ -172,20 +146,15 @@ def _nearby(rgb: Pixels, known: MatLike, at: NDArray[np.intp]) -> tuple[Floats, 
 
     rgb: HxWx3 uint8. known: HxW uint8, 0 or 255. at: N indexes of pixels. The means are computed at half the size.
     """
-    width = known.shape[1]
     side = 2 * max(1, round(REACH * max(known.shape) / 2)) + 1
     colours, weight = (
         cv2.boxFilter(halved(values), cv2.CV_32F, (side, side)) for values in (cv2.copyTo(rgb, known), known)
     )
-    places = np.resize(at, (-(-len(at) // REMAPPED_SIDE), REMAPPED_SIDE))  # repeats some pixels at the end
-    row, column = (np.asarray(index / 2 - 0.25, np.float32) for index in np.divmod(places, width))
-    colours, weights = (
-        cv2.remap(values, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(places.size, -1)
-        for values in (colours, weight)
-    )
-    found = weights[: len(at), 0]
+    even = 2 * weight.shape[0], 2 * weight.shape[1]  # also of an odd side, which `halved` extends
+    colours, weights = sampled([colours, weight], even, *np.divmod(at, known.shape[1]))
+    found = weights[:, 0]
     scale: Floats = np.divide(255, np.maximum(found, FEW), dtype=np.float32)
-    return _planes(colours[: len(at)]) * scale, found > FEW
+    return _planes(colours) * scale, found > FEW
 
 
 def _planes(colours: NDArray[Any]) -> Floats:
@@ -198,25 +167,12 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], np.float32)
 
 
-def tiles(height: int, width: int) -> Iterator[Box]:
-    """Rows and columns of each tile of an image."""
-    for rows in _tile_ranges(height):
-        for columns in _tile_ranges(width):
-            yield rows, columns
-
-
-def _tile_ranges(length: int) -> Iterator[slice]:
-    for start in range(0, length, TILE):
-        yield slice(start, min(start + TILE, length))
-
-
 def mask_boxes(mask: MatLike) -> Iterator[Box]:
     """Bounding box of the non-zero pixels in each tile of a mask HxW uint8 that has any."""
-    for rows, columns in tiles(*mask.shape):
-        x, y, width, height = cv2.boundingRect(mask[rows, columns])
+    for top, left in product(*(range(0, side, TILE) for side in mask.shape)):
+        x, y, width, height = cv2.boundingRect(mask[top : top + TILE, left : left + TILE])
         if width:
-            top, left = rows.start + y, columns.start + x
-            yield slice(top, top + height), slice(left, left + width)
+            yield slice(top + y, top + y + height), slice(left + x, left + x + width)
 
 
 def _fit(guide: Pixels, matte: Floats) -> Floats:
@@ -245,43 +201,3 @@ def _expanded(box: Box, by: int) -> Box:
     """The box with `by` more pixels on each side; NumPy cuts a slice at the end of the image."""
     rows, columns = box
     return slice(max(0, rows.start - by), rows.stop + by), slice(max(0, columns.start - by), columns.stop + by)
-
-
-@dataclass(frozen=True, slots=True)
-class _Interpolation:
-    """Linear interpolation along one axis, for all pixels of the enlarged axis or a range of them.
-
-    The sampling positions are those of OpenCV's linear resize, which cannot resize a range alone.
-
-    source: the range of the small axis that is read. before, after: indexes of each pixel's two neighbours in `source`.
-    share: weight of `after`, 0..1.
-    """
-
-    source: slice
-    before: NDArray[np.intp]
-    after: NDArray[np.intp]
-    share: Floats
-
-    @classmethod
-    def between(cls, short: int, long: int) -> _Interpolation:
-        """Interpolation from an axis of `short` pixels to one of `long` pixels."""
-        at = np.clip((np.arange(long) + 0.5) * (short / long) - 0.5, 0, short - 1)
-        before, after = np.floor(at).astype(np.intp), np.ceil(at).astype(np.intp)
-        return cls(slice(0, short), before, after, (at - before).astype(np.float32))
-
-    def part(self, pixels: slice) -> _Interpolation:
-        """The interpolation for a range of the enlarged axis."""
-        before, after = self.before[pixels], self.after[pixels]
-        first = before[0]
-        return _Interpolation(slice(first, after[-1] + 1), before - first, after - first, self.share[pixels])
-
-    def along(self, values: Floats, axis: int) -> Floats:
-        """Enlarges `values`, already cut to `source`, along one axis."""
-        if len(self.before) == values.shape[axis] and not self.share.any():  # same length: nothing to interpolate
-            return values
-        share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
-        mixed, after = values.take(self.before, axis), values.take(self.after, axis)
-        after -= mixed
-        after *= share
-        mixed += after
-        return mixed

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 HALVE_FROM = 4
 """Ratio of sides from which an image is halved first. From a ratio of 2, alpha would differ by up to 6 levels and the
 foreground's error would grow by 3 %: halving blurs slightly."""
+
+SAMPLED_SIDE = 1024
+"""Pixels of a row in calls of `cv2.remap`, which allows at most 32,767 rows."""
+
+Floats = NDArray[np.float32]
+Indexes = NDArray[np.intp]
 
 
 def resized(values: NDArray[Any], size: tuple[int, int], *, halve: bool = True) -> NDArray[Any]:
@@ -42,6 +51,21 @@ def shrunk(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         return values
     small = cv2.resize(values, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_LINEAR)
     return small[:height, :width].reshape(height, width, *values.shape[2:])
+
+
+def sampled(values: Sequence[MatLike], shape: tuple[int, ...], rows: Indexes, columns: Indexes) -> list[Floats]:
+    """Some pixels of images hxwxC float32, if they were enlarged linearly to `shape` (rows, columns): NxC each.
+
+    rows, columns: places of the N pixels in the enlarged image. A place is exact to 1/32 of a pixel of the images.
+    """
+    count, (height, width) = len(rows), values[0].shape[:2]
+    table = -(-count // SAMPLED_SIDE), SAMPLED_SIDE
+    y, x = (
+        np.resize((index.astype(np.float32) + np.float32(0.5)) * np.float32(small / large) - np.float32(0.5), table)
+        for index, small, large in ((rows, height, shape[0]), (columns, width, shape[1]))
+    )
+    found = (cv2.remap(one, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for one in values)
+    return [np.asarray(one.reshape(y.size, -1)[:count], np.float32) for one in found]
 
 
 def halved(values: NDArray[Any]) -> NDArray[Any]:
