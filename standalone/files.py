@@ -92,7 +92,10 @@ class Files:
     def delete(self, bucket: str, key: str) -> None:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
-        self.path(bucket, key).unlink(missing_ok=True)
+        try:
+            self.path(bucket, key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"A stored file cannot be deleted: {error.strerror}.") from error
 
     def delete_older(self, seconds: float) -> int:
         """Deletes objects that were written longer ago. Returns their number."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +18,10 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from lambdas.http.routes import RETRY_AFTER_S
+from maskdrop.errors import TableUnavailable
 from maskdrop.settings import InvalidSettings
 from standalone.app import create_app
-from standalone.database import Database
+from standalone.database import Database, FolderInUse, locked
 from standalone.keys import create_key, list_keys, revoke_key
 from standalone.registry import SqliteRegistry
 from standalone.settings import ServeSettings
@@ -105,7 +108,93 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(start: Start) -> No
     assert code(client.post("/v1/cutouts", content=iter([large]), headers=IMAGE)) == (413, "file_too_large")
     refused = client.post("/v1.0/removebg", content=large, headers=IMAGE)
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "file_too_large")
-    assert refused.headers["connection"] == "close"
+    assert "connection" not in refused.headers  # the client sends the rest before it reads the response
+    waiting = client.post("/v1/cutouts", content=large, headers=IMAGE | {"Expect": "100-continue"})
+    assert (*code(waiting), waiting.headers["connection"]) == (413, "file_too_large", "close")
+    form = client.post("/v1/files/inbox", content=large, headers={"Content-Type": "multipart/form-data; boundary=a"})
+    assert code(form) == (413, "file_too_large")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/v1/cutouts", "/v1/files/inbox"])
+async def test_a_request_that_the_end_of_the_drain_cancels_gets_a_503(start: Start, path: str) -> None:
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "app": start().app}
+    sent: list[dict[str, Any]] = []
+    waits = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        waits.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    task = asyncio.create_task(scope["app"](scope, receive, send))  # type: ignore[operator]
+    await waits.wait()
+    task.cancel()
+    await task
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["retryable"] is True
+
+
+@pytest.mark.anyio
+async def test_a_body_without_a_key_is_not_read(start: Start) -> None:
+    app = start(no_auth=False).app
+    scope = {"type": "http", "method": "POST", "path": "/v1/cutouts", "query_string": b"", "headers": [], "app": app}
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 403
+
+
+def test_a_chunked_body_counts_towards_the_bytes_of_all_requests(start: Start) -> None:
+    engine = Half(hold=None)
+    client = start(engine, requests_bytes=2 * len(JPEG))
+    engine.hold = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/cutouts", content=JPEG, headers=IMAGE)
+        assert engine.entered.acquire(timeout=20)
+        refused = client.post("/v1/cutouts", content=iter([bytes(len(JPEG)), bytes(1)]), headers=IMAGE)
+        engine.hold.set()
+        assert first.result().status_code == 200
+    assert code(refused) == (503, "queue_full")
+    assert client.post("/v1/cutouts", content=iter([JPEG]), headers=IMAGE).status_code == 200
+
+
+def test_head_gets_the_headers_of_get(start: Start) -> None:
+    client = start()
+    for path in ("/v1/health", "/v1/engines"):
+        head = client.head(path)
+        assert (head.status_code, head.headers["content-type"]) == (200, "application/json")
+
+
+def test_a_second_server_on_the_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    with locked(tmp_path / "data"), pytest.raises(FolderInUse, match="Another server"), locked(tmp_path / "data"):
+        pass
+    with locked(tmp_path / "data"):
+        Database(tmp_path / "data").close()  # the commands of keys need no lock
+
+
+def test_the_database_works_again_after_a_failed_commit(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    registry = SqliteRegistry(database)
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            connection.execute("COMMIT")  # as SQLite ends a transaction on a full disk
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(TableUnavailable, match="disk is full"):
+        fail()
+    registry.put("preset", "a", {})
+    assert registry.get("preset", "a") == {}
 
 
 def test_requests_above_the_queue_are_refused_with_retry_after(start: Start) -> None:
