@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -122,8 +123,9 @@ class Jobs:
                 self._deliver(json.dumps(event_of(job)), attempt=0)
 
     def resume(self) -> None:
-        """Queues the jobs that an earlier process did not finish."""
-        sweep(replace(self._settings, overdue_s=0), self.services, _now() + timedelta(seconds=1))
+        """Queues all jobs that an earlier process did not finish. Their messages ended with it."""
+        settings, now = replace(self._settings, overdue_s=0), _now() + timedelta(seconds=1)
+        sweep(settings, self.services, now, limit=sys.maxsize, delay_s=0)
 
     def _process(self, bundle_id: str, input_uri: str) -> None:
         bundle = Bundle.from_bytes(self.services.storage.read(*split_s3_uri(input_uri)))

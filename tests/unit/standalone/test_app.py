@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,9 +20,11 @@ from starlette.testclient import TestClient
 
 from lambdas.http.routes import RETRY_AFTER_S
 from maskdrop.errors import TableUnavailable
+from maskdrop.job import Job
 from maskdrop.settings import InvalidSettings
 from standalone.app import create_app
 from standalone.database import Database, FolderInUse, locked
+from standalone.jobs import SqliteJobs
 from standalone.keys import create_key, list_keys, revoke_key
 from standalone.registry import SqliteRegistry
 from standalone.settings import ServeSettings
@@ -243,7 +246,7 @@ def test_several_results_have_urls_that_expire(start: Start) -> None:
     assert code(client.get(url.path)) == (403, "not_allowed")
 
 
-def test_an_upload_becomes_a_job_that_survives_a_restart(start: Start) -> None:
+def test_jobs_survive_a_restart(start: Start, tmp_path: Path) -> None:
     engine = Half()
     client = start(engine)
     form = client.post("/v1/uploads", json={"name": "a.jpg", "content_type": "image/jpeg"}).json()
@@ -254,11 +257,13 @@ def test_an_upload_becomes_a_job_that_survives_a_restart(start: Start) -> None:
     engine.hold = threading.Event()
     job = client.post("/v1/jobs", json={"source": {"upload": form["upload"]}}).json()
     assert engine.entered.acquire(timeout=20)
+    waiting = Job.from_json({**client.get(f"/v1/jobs/{job['id']}").json(), "id": "a" * 32, "state": "queued"})
+    assert SqliteJobs(Database(tmp_path)).claim(replace(waiting, bundle="", attempts=0))
     again = start()  # another server on the same folder, as after a crash
-    done = finished(again, job["id"])
+    for job_id in (job["id"], waiting.id):
+        done = finished(again, job_id)
+        assert (done["state"], done["subject"]["box"]) == ("done", [0, 0, 20, 30])
     engine.hold.set()
-    assert (done["state"], done["subject"]["box"]) == ("done", [0, 0, 20, 30])
-    assert [one["id"] for one in again.get("/v1/jobs").json()["jobs"]] == [job["id"]]
 
 
 def test_a_key_gives_access_until_it_is_revoked(start: Start, tmp_path: Path) -> None:
