@@ -60,7 +60,10 @@ class Background:
                 if attempt < ATTEMPTS_MAX:
                     self.call(handler, delay_s=AGAIN_S, attempt=attempt + 1)
             except Exception:  # the boundary of a message
-                log.exception("a message failed")
+                if self._closed.is_set():
+                    log.info("a message ends with the server; its job continues after the next start")
+                else:
+                    log.exception("a message failed")
 
         def start() -> None:
             if not self._closed.is_set():

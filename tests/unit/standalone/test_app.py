@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +20,12 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from lambdas.http.routes import RETRY_AFTER_S
-from maskdrop.errors import TableUnavailable
+from maskdrop.errors import StorageUnavailable, TableUnavailable
 from maskdrop.job import Job
 from maskdrop.settings import InvalidSettings
 from standalone.app import create_app
 from standalone.database import Database, FolderInUse, locked
+from standalone.files import RESERVED, Files
 from standalone.jobs import SqliteJobs
 from standalone.keys import create_key, list_keys, revoke_key
 from standalone.registry import SqliteRegistry
@@ -353,3 +355,13 @@ def test_expired_files_and_records_are_deleted(tmp_path: Path) -> None:
     assert files.head("results", "a.png") is None
     assert not files.path("results", "a.png").exists()
     assert files.read("results", "b.png") == b"2"
+
+
+def test_files_leave_room_on_the_disk_for_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path, Database(tmp_path))
+    free = RESERVED + 100
+    monkeypatch.setattr("standalone.files.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert files.write("results", "a", bytes(100), "image/png", {})
+    with pytest.raises(StorageUnavailable, match="No space left"):
+        files.write("results", "b", bytes(101), "image/png", {})
+    assert files.head("results", "b") is None
