@@ -29,6 +29,10 @@ mention  no change
 
 API_PATH = "/v1.0/removebg"
 
+LINE_MAX = 2000
+"""Characters of a line before and after a use that are considered: a minified file has thousands of uses in one line.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -88,7 +92,7 @@ def _url(match: re.Match[str], target: Target) -> str:
 
 
 def _host(match: re.Match[str], target: Target) -> str | None:
-    line = _line(match)
+    line = line_at(match.string, match.start())
     in_hosts_file = re.search(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])", line)
     return None if in_hosts_file else target.host or None
 
@@ -142,10 +146,16 @@ def _ruby_configure(match: re.Match[str], target: Target) -> str | None:
     return f"{_ruby_url(match['indent'], newline, target.url)}{newline}{match.group()}"
 
 
-def _line(match: re.Match[str]) -> str:
-    """Returns the line in which a match starts."""
-    text, start = match.string, match.start()
-    return re.split(r"[\r\n]", text[text.rfind("\n", 0, start) + 1 :], maxsplit=1)[0]
+def line_start(text: str, position: int) -> int:
+    """Returns the start of the line of a position, at most LINE_MAX characters before it."""
+    first = max(0, position - LINE_MAX)
+    return max(first, *(text.rfind(end, first, position) + 1 for end in "\r\n"))
+
+
+def line_at(text: str, position: int) -> str:
+    """Returns the line of a position without its end: at most LINE_MAX characters before and after it."""
+    end = re.compile(r"[\r\n]").search(text, position, position + LINE_MAX)
+    return text[line_start(text, position) : end.start() if end else position + LINE_MAX]
 
 
 def _newline(match: re.Match[str]) -> str:

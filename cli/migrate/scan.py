@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import tempfile
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cli.migrate.rules import RULES, Action, Kind, Rule, Target
+from cli.migrate.rules import RULES, Action, Kind, Rule, Target, line_at, line_start
 from maskdrop.errors import MaskdropError
 
 SKIPPED_FOLDERS = frozenset(
@@ -191,7 +192,8 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
     own_module: whether the tree has a Python module `removebg` of its own, which its imports mean.
     """
     text, name = source.text, source.path.name
-    taken: list[tuple[int, int]] = []
+    line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    taken: list[tuple[int, int]] = []  # in order, without overlaps
     changes: list[tuple[int, int, str]] = []
     findings: list[Finding] = []
     document = DOCUMENTS.search(name) is not None and not REQUIREMENTS.search(name)
@@ -201,15 +203,16 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
         for match in rule.pattern.finditer(text):
             first, last = match.span("at" if match.re.groupindex.get("at") and match["at"] else 0)
             line = line_at(text, first)
-            if any(first < end and start < last for start, end in taken):
+            place = bisect(taken, (first, last))
+            if any(first < end and start < last for start, end in taken[max(0, place - 1) : place + 1]):
                 continue
             if rule.unless and rule.unless.search(line):
                 continue
-            before = text[text.rfind("\n", 0, first) + 1 : first]
+            before = text[line_start(text, first) : first]
             comment = _is_comment(name, line, before)
             if rule.kind == "mention" and not (document or comment or MARKUP.search(name) or _in_text(before)):
                 continue
-            taken.append((first, last))
+            taken.insert(place, (first, last))
             replacement = None
             action = rule.action
             if document or comment:
@@ -217,12 +220,15 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
             elif rule.replace and (replacement := rule.replace(match, target)) is not None:
                 action = "edit"
                 changes.append((*match.span(), replacement))
-            finding = _finding(source, first, match, rule, action, target)
+            finding = _finding(source, first, match, rule, action, target, line_starts)
             if not findings or (finding.rule, finding.line) != (findings[-1].rule, findings[-1].line):
                 findings.append(finding)
-    for start, end, replacement in sorted(changes, reverse=True):
-        text = text[:start] + replacement + text[end:]
-    return sorted(findings, key=lambda finding: (finding.line, finding.column)), text
+    parts, done = [], 0
+    for start, end, replacement in sorted(changes):
+        parts += [text[done:start], replacement]
+        done = end
+    changed = "".join((*parts, text[done:]))
+    return sorted(findings, key=lambda finding: (finding.line, finding.column)), changed
 
 
 def write(edits: Sequence[Edited]) -> list[str]:
@@ -267,11 +273,6 @@ def hide_secrets(text: str) -> str:
     return SECRET.sub(lambda match: match[1] + "*" * 8, text)
 
 
-def line_at(text: str, position: int) -> str:
-    """Returns the line of a position, without its end."""
-    return re.split(r"[\r\n]", text[text.rfind("\n", 0, position) + 1 :][: position + 100_000], maxsplit=1)[0]
-
-
 def _applies(rule: Rule, name: str, text: str, *, own_module: bool) -> bool:
     if own_module and rule.name.startswith(("pypi-import", "pypi-package")):
         return False
@@ -282,14 +283,21 @@ def _applies(rule: Rule, name: str, text: str, *, own_module: bool) -> bool:
     )
 
 
-def _finding(source: Source, first: int, match: re.Match[str], rule: Rule, action: Action, target: Target) -> Finding:
+def _finding(
+    source: Source,
+    first: int,
+    match: re.Match[str],
+    rule: Rule,
+    action: Action,
+    target: Target,
+    line_starts: Sequence[int],
+) -> Finding:
     text = match.group()
     start = first + (len(text) - len(text.lstrip()) if first == match.start() else 0)
-    begin = source.text.rfind("\n", 0, start) + 1
+    line = bisect(line_starts, start)
     shown = hide_secrets(line_at(source.text, start))
-    column = start - begin
     if len(shown) > TEXT_MAX:
-        shown = shown[max(0, column - TEXT_MAX // 4) :][:TEXT_MAX]
+        shown = shown[max(0, start - line_start(source.text, start) - TEXT_MAX // 4) :][:TEXT_MAX]
     rename = f" and rename it to {target.rename}" if target.rename else "; its name can stay"
     template = rule.by_hand if rule.by_hand and action == "by hand" else rule.change
     change = template.replace("{url}", target.url).replace("{rename}", rename)
@@ -297,8 +305,8 @@ def _finding(source: Source, first: int, match: re.Match[str], rule: Rule, actio
         change = "no change: a mention"
     return Finding(
         source.name,
-        source.text.count("\n", 0, start) + 1,
-        column + 1,
+        line,
+        start - line_starts[line - 1] + 1,
         rule.name,
         "mention" if action == "mention" else rule.kind,
         action,
