@@ -341,6 +341,16 @@ def test_names_that_are_not_utf_8_are_printed_and_listed(photos: Path, fake: Fak
     assert f"photos/{LATIN}" in [json.loads(line)["photo"] for line in lines]
 
 
+def test_control_characters_of_names_do_not_reach_the_terminal(photos: Path, fake: FakeProcessor) -> None:
+    name = "\x1b[31m\x9b[red].jpg"
+    (photos / name).write_bytes(b"a")
+    result = invoke("cutout", "photos", "-o", "out")
+    assert (result.exit_code, r"\u001b[31m\u009b[red].jpg" in result.stdout) == (0, True), result.output
+    assert not {"\x1b", "\x9b"} & set(result.output)
+    again = invoke("cutout", "photos", "-o", "out", "--json")
+    assert f"photos/{name}" in states(again)
+
+
 def test_a_folder_of_results_that_cannot_be_written_fails_the_photos_and_not_the_run(
     photos: Path, fake: FakeProcessor
 ) -> None:
