@@ -15,7 +15,7 @@ export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-serve bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
+.PHONY: run up down reset test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
 
 ##@ Run
 
@@ -115,6 +115,9 @@ bench-bounds: $(DEV) ## Measure memory and time by image size and format, and wi
 
 bench-peers: $(DEV) ## Benchmark a 12 MP cut-out against rembg, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.peers
+
+bench-folder: $(DEV) ## Benchmark `maskdrop cutout FOLDER` against `rembg p` on 200 photos, as whole commands
+	@$(VENV)/bin/python -m tests.bench.folder
 
 bench-serve: $(DEV) ## Benchmark `maskdrop serve` against `rembg s`, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.serve

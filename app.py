@@ -12,6 +12,7 @@ from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
+from infra.door import DoorStack
 from infra.encryption import encrypt
 from infra.image import ImageStack
 from infra.interactive import InteractiveStack
@@ -47,6 +48,17 @@ def application(
     # `cdk deploy --all` stops at a stack that fails. Most likely that is `bulk`, for a lack of GPUs: it comes last.
     for earlier in (AccountStack(app, stage=stage), interactive):
         bulk.add_stack_dependency(earlier)
+    if stage.door:
+        door = DoorStack(
+            app,
+            stage=stage,
+            image_tag=tag,
+            registry=main.shared.registry,
+            topic=main.alarms.topic,
+        )
+        for needed in (image, main):
+            door.add_stack_dependency(needed)
+        bulk.add_stack_dependency(door)
     encrypt(app, stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
     return app

@@ -3,7 +3,7 @@ over HTTP (serve), for assistants (mcp), from an SQS queue (worker) and in Teleg
 (migrate). Sends photos to a stack (submit, status, fetch, list, retry). Manages the local stack (run, up, down, reset,
 status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
 (train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
-account and a deployed stage (doctor, smoke)."""
+account (doctor), deploys and destroys a stage (deploy, destroy), and tests and reports one (smoke, logs, costs)."""
 
 from __future__ import annotations
 

@@ -28,15 +28,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "detect": "cli.images:detect",
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
-        "serve": "cli.serve:serve",
-        "mcp": "cli.mcp.command:mcp",
-        "worker": "cli.worker:worker",
     },
     "Successor of remove.bg": {
-        "migrate": "cli.migrate",
+        "migrate": "cli.migrate.app",
     },
     "Services": {
         "serve": "cli.serve:serve",
+        "worker": "cli.worker:worker",
         "mcp": "cli.mcp.command:mcp",
     },
     "Verbs of rembg": {
@@ -60,6 +58,10 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Deployed stage": {
         "doctor": "cli.doctor:doctor",
+        "deploy": "cli.deploy:deploy",
+        "destroy": "cli.deploy:destroy",
+        "logs": "cli.logs:logs",
+        "costs": "cli.costs:costs",
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",

@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.evaluate import RECORD, UNSCORED_SHOWN, Weights, device_and_threads, print_tables, weights_folder, write_page
+from cli.engines import Weights, device_and_threads, weights_folder
+from cli.evaluate import RECORD, UNSCORED_SHOWN, print_tables, write_page
 from cli.terminal import console, print_errors
 from local.config import LocalError
 from maskdrop import catalog

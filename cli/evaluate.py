@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from rich.table import Table as RichTable
 
+from cli.engines import Weights, device_and_threads, load_engine, weights_folder
 from cli.terminal import console, print_errors
-from local.config import ROOT, LocalConfig, LocalError
+from local.config import ROOT, LocalError
 from maskdrop import catalog
-from sagemaker_model.device import choose_device
-from sagemaker_model.engines.base import Engine, set_up
+from sagemaker_model.engines.base import Engine
 from sagemaker_model.evaluation import calibrate as calibration
 from sagemaker_model.evaluation import compare as comparisons
 from sagemaker_model.evaluation import promote as promotion
@@ -32,7 +32,6 @@ from sagemaker_model.evaluation.cases import Case, Dataset, read_dataset
 from sagemaker_model.evaluation.overview import markdown, overview
 from sagemaker_model.evaluation.run import Predictor, Run, RunInfo
 from sagemaker_model.evaluation.summary import Result, Table, Unscored, tables
-from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights.store import NotInstalled, import_file
 
 RECORD = ROOT / "docs" / "promotions.jsonl"
@@ -68,7 +67,6 @@ IouCsv = Annotated[
     Path | None, typer.Option(dir_okay=False, help="Output file with lines `id,iou`, without a header (default: none).")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of worker threads.")]
-Weights = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
 
 CORES = os.cpu_count() or 1
 
@@ -323,30 +321,6 @@ def _calibrate(
     if out:
         write_page(out / "reliability.md", "\n".join(markdown(table) for table in fitted.tables()))
         write_page(out / "reliability.svg", fitted.drawing())
-
-
-def weights_folder(folder: Path | None) -> Path:
-    """Returns the weights folder: the given one, else that of the local stack."""
-    return folder or LocalConfig.from_env(os.environ).weights
-
-
-def device_and_threads(workers: int) -> tuple[str, int]:
-    """Returns the device and the number of CPU threads per image, as in the server."""
-    device = choose_device(ServerSettings.from_env(os.environ).device, require_gpu=False)
-    return device, ServerSettings(workers=workers).threads
-
-
-def load_engine(row: catalog.Engine, folder: Path, workers: int) -> Engine:
-    """Sets up an engine as the server does, with its settings MODEL_DEVICE and MODEL_NON_COMMERCIAL.
-
-    Raises InvalidWeights, InvalidSettings, and NotInstalled if weights, packages or consent are missing.
-    """
-    device, threads = device_and_threads(workers)
-    non_commercial = ServerSettings.from_env(os.environ).non_commercial
-    try:
-        return set_up(row, device, folder, threads, non_commercial=non_commercial)
-    except NotInstalled as error:
-        raise NotInstalled(f"The engine {row.name} cannot be loaded. {error}") from error
 
 
 def installed_engine(row: catalog.Engine, folder: Path | None, workers: int) -> Engine:

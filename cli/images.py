@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.batch import FAILURES_CSV, Batch, Failures, Photo, Record, cores
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.options import (
     BoxFlag,
     ChangeFlag,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from cli.evaluate import device_and_threads, load_engine
+from cli.engines import device_and_threads, load_engine
 from lambdas.adapters.editors.local import LocalEditor
 from local.config import LocalError
 from maskdrop import catalog

@@ -23,7 +23,7 @@ import numpy as np
 import typer
 
 from cli.batch import STDIN, Photo, Record, cores, images_below
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.images import process
 from cli.processing import Processor, load_processor
 from cli.results import Target, Work, watched, write_file

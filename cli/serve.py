@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.terminal import console, messages, print_errors
 from sagemaker_model.settings import ServerSettings
 from sagemaker_model.weights import store

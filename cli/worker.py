@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from cli.evaluate import weights_folder
+from cli.engines import weights_folder
 from sagemaker_model.__main__ import main
 
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}

@@ -53,6 +53,14 @@ GATEWAY_RESPONSES: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = 
 remaining types use DEFAULT_4XX and DEFAULT_5XX, each of which covers several statuses."""
 
 
+VENDOR_TITLES = {
+    AuthFailed.code: "API Key invalid",
+    RateLimitExceeded.code: "Rate limit exceeded",
+    FileTooLarge.code: "File too large",
+}
+"""Error code -> title in remove.bg's form of an error, as in lambdas/http/dialects/removebg.py."""
+
+
 class Api(Function):
     """The API function, its routes and its permissions. The usage plan limits the requests of each key."""
 
@@ -244,4 +252,5 @@ def _body(code: str, message: str, *, retryable: bool) -> str:
     message: a JSON string, or a variable of API Gateway that expands to one.
     """
     error = f'{{"code": "{code}", "message": {message}, "retryable": {json.dumps(retryable)}}}'
-    return f'{{"error": {error}, "errors": [{{"title": {message}, "code": "{code}", "detail": ""}}]}}'
+    title, detail = (f'"{VENDOR_TITLES[code]}"', message) if code in VENDOR_TITLES else (message, '""')
+    return f'{{"error": {error}, "errors": [{{"title": {title}, "code": "{code}", "detail": {detail}}}]}}'

@@ -96,6 +96,6 @@ def environment(options: BotOptions, queue_url: str) -> dict[str, str]:
         messages_per_minute=options.messages_per_minute,
         images_per_day=options.images_per_day,
     )
-    values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.default}
-    chosen = {field.name for field in fields(settings) if values.get(field.name) != field.default}
-    return {PREFIX + name.upper(): str(value) for name, value in values.items() if name in chosen}
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    chosen = {field.name: values[field.name] for field in fields(settings) if values[field.name] != field.default}
+    return {PREFIX + name.upper(): str(value) for name, value in chosen.items()}

@@ -78,7 +78,7 @@ class NetworkStack(StageStack):
             "S3": ec2.GatewayVpcEndpointAwsService.S3,
             "DynamoDb": ec2.GatewayVpcEndpointAwsService.DYNAMODB,
         }.items():
-            self.vpc.add_gateway_endpoint(name, service=gateway).add_to_policy(_own_account())
+            self.vpc.add_gateway_endpoint(name, service=gateway).add_to_policy(own_account())
         self.functions = self._group("Functions", "Functions: HTTPS to the endpoints of AWS services")
         self.containers = self._group("Containers", "Endpoints: HTTPS to S3")
         services = ec2.SecurityGroup(
@@ -111,7 +111,7 @@ def _services(stage: Stage) -> dict[str, ec2.InterfaceVpcEndpointAwsService]:
     }
 
 
-def _own_account() -> iam.PolicyStatement:
+def own_account() -> iam.PolicyStatement:
     """Allows requests to buckets and tables of this account only: data cannot leave through an endpoint."""
     return iam.PolicyStatement(
         actions=["*"],

@@ -81,8 +81,8 @@ class MaskdropStack(StageStack):
 
         # 6. Alarms and a dashboard for operators.
         functions = [ingest, *invoke, *edit, record, sweep, dead_letters, webhooks, authorize, api, *bot]
-        alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
-        Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=alarms)
+        self.alarms = Alarms(self, "Alarms", shared=shared, functions=functions, api=api, topic_key=notifications.key)
+        Dashboard(self, "Dashboard", shared=shared, functions=functions, api=api, alarms=self.alarms)
 
         # The stacks of the endpoints import these. All are exported in every mode: CloudFormation refuses to remove an
         # export while another stack imports it, which would block a change of mode.

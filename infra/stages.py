@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskdrop.bot import API_URL
+from maskdrop.catalog import ENGINES
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import MaskdropError
 from maskdrop.settings import Interactive
@@ -61,6 +62,9 @@ EDIT_EXECUTIONS = 2
 """Concurrent executions of `edit`: Lambda's minimum for an event source. In a stage of 10 executions it uses those of
 API_EXECUTIONS while it generates images."""
 
+FARGATE_GB = {1: (2, 8), 2: (4, 16), 4: (8, 30), 8: (16, 60)}
+"""Smallest and largest memory of a Fargate task by its vCPUs, in GB (Amazon ECS developer guide)."""
+
 KeepDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]
@@ -75,12 +79,15 @@ KEY_ID = r"(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:key/{KEY_ID})?$")]
 GpuInstance = Annotated[str, Field(pattern=r"^ml\.[gp]\d[a-z0-9-]*\.[a-z0-9-]+$")]
 CpuInstance = Annotated[str, Field(pattern=r"^ml\.[cmrt]\d+([a-fh-z][a-z0-9-]*)?\.[a-z0-9-]+$")]
+Cidr = Annotated[str, Field(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
+EngineName = Annotated[str, Field(pattern=rf"^(\*|{'|'.join(ENGINES)})$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+)$")]
 
 FORMS = {
     "name": "a name of at most 16 lower-case letters, digits and hyphens that starts with a letter (name of the file)",
     "mail": 'one e-mail address, or ""',
     "weights": "s3://BUCKET/PREFIX/ with a slash at the end",
+    "engines": 'the name of an engine, such as "modnet" (docs/engines.md), or "*"',
     "cors": 'an origin without a path and a slash at the end, such as "https://a.example", or "*"',
     "trusted_hosts": 'a host name in lower case without https:// and port, such as "images.corp"',
     "source_buckets": '"BUCKET" or "BUCKET/PREFIX/", without s3://, spaces and wildcards',
@@ -90,6 +97,9 @@ FORMS = {
     "former_kms_keys": "ARNs of keys, arn:aws:kms:REGION:ACCOUNT:key/ID",
     "domain.name": "a host name in lower case, such as images.example.com",
     "domain.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
+    "door.name": "a host name in lower case, such as cutouts.example.com",
+    "door.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
+    "door.sources": "ranges of IPv4 addresses, such as 203.0.113.0/24",
     "bot.parameter": "the name of an SSM parameter that starts with a slash, such as /maskdrop/bot",
     "bot.api_url": "https:// and a host name in lower case, without a path",
     "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
@@ -130,6 +140,42 @@ class Domain(_Table):
     name: Host
     certificate: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+$")]
     zone: str = ""
+
+
+class Door(_Table):
+    """The API in one process on Fargate, behind a load balancer, for images above API Gateway's 4 MB (`infra.door`).
+
+    certificate: ARN of the ACM certificate, in the same Region; "": HTTP, for callers in `sources` only.
+    name: host name of the certificate that callers use. Create its DNS record yourself, as an alias of `DoorHost`.
+    sources: ranges of IP addresses that may call it.
+    min_tasks, max_tasks: number of tasks, which follows their CPU use.
+    vcpus, memory_gb: of a task. An image of 48 MP takes 0.77 GB at the peak, and each vCPU processes one at a time.
+    """
+
+    certificate: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+)?$")] = ""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = ""
+    sources: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1, max_length=50)] = ("0.0.0.0/0",)
+    min_tasks: Annotated[int, Field(ge=1, le=100)] = 1
+    max_tasks: Annotated[int, Field(ge=1, le=100)] = 2
+    vcpus: Literal[1, 2, 4, 8] = 1
+    memory_gb: Annotated[int, Field(ge=2, le=60)] = 4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Door:
+        if self.min_tasks > self.max_tasks:
+            raise ValueError(f"min_tasks must not exceed max_tasks; got {self.min_tasks} and {self.max_tasks}")
+        least, most = FARGATE_GB[self.vcpus]
+        if not least <= self.memory_gb <= most or (self.vcpus == 8 and self.memory_gb % 4):
+            raise ValueError(
+                f"memory_gb must be {least} to {most} with {self.vcpus} vCPUs"
+                f"{', in steps of 4' if self.vcpus == 8 else ''}; got {self.memory_gb}"
+            )
+        if not self.certificate and "0.0.0.0/0" in self.sources:
+            raise ValueError(
+                "certificate is missing: API keys would cross the internet unencrypted. Set it, or limit sources to "
+                "the IP addresses of your callers"
+            )
+        return self
 
 
 class BotOptions(_Table):
@@ -178,6 +224,8 @@ class Stage(_Table):
         cap` sets another one for an owner.
     mail: e-mail address for alarms and budget notifications; "": none.
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
+    engines: names of further engines that the containers have, because you put their weights into `weights` or into the
+        image; "*": any. By default any with `weights`, and none without. Requests for other engines are refused.
     cors: origins whose pages may call the API, or "*".
     trusted_hosts: your hosts that sources and webhooks may name although they are not public.
     source_buckets: buckets of this account and Region, or `bucket/prefix/` without spaces. Any caller may create jobs
@@ -203,6 +251,7 @@ class Stage(_Table):
         the stage may still read them.
     vpc: whether endpoints and the functions without internet access run in a VPC without NAT.
     domain: domain name of the API.
+    door: a second URL for requests with images of up to 22 MB. None: none.
     bot: Telegram bot that processes the images of chats.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
@@ -228,6 +277,7 @@ class Stage(_Table):
     edit_usd_per_month: Annotated[float, Field(ge=0)] = 10.0
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
+    engines: Annotated[tuple[EngineName, ...], Field(strict=False)] = ()
     cors: Annotated[tuple[Origin, ...], Field(strict=False)] = ()
     trusted_hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
     source_buckets: Annotated[tuple[Source, ...], Field(strict=False)] = ()
@@ -248,6 +298,7 @@ class Stage(_Table):
     former_kms_keys: Annotated[tuple[Key, ...], Field(strict=False)] = ()
     vpc: bool = False
     domain: Domain | None = None
+    door: Door | None = None
     bot: BotOptions | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
     qualifier: Annotated[str, Field(pattern=r"^([a-z0-9]{1,10})?$")] = ""
@@ -305,6 +356,13 @@ class Stage(_Table):
         """Name of the ECR repository. Its key cannot be changed: another key creates another repository."""
         key = f"-{sha256(self.kms_key.encode()).hexdigest()[:8]}" if self.kms_key else ""
         return f"maskdrop-{self.name}{key}"
+
+    @property
+    def installed_engines(self) -> tuple[str, ...]:
+        """Engines that the containers have, as in `maskdrop.settings.Settings.engines`."""
+        image = [row.name for row in ENGINES.values() if row.light and (self.rekognition or not row.paid)]
+        image.remove("detector")  # a network of the user's own
+        return (*image, *(self.engines or (["*"] if self.weights else [])))
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -373,7 +431,7 @@ class Stage(_Table):
         return IMAGES_PER_SECOND[self.bulk] * BACKLOG_S * workers
 
 
-TABLES: dict[str, type[_Table]] = {"domain": Domain, "bot": BotOptions}
+TABLES: dict[str, type[_Table]] = {"domain": Domain, "door": Door, "bot": BotOptions}
 """The options of a stage that are tables of their own."""
 
 

@@ -16,6 +16,8 @@ from maskdrop.services import Registry
 Scope = Literal["own", "all"]
 """The jobs that a caller sees: its owner's, or all, including those of the drop folder."""
 
+MISSING_KEY = "This URL requires an API key: send it in X-Api-Key or Authorization: Bearer."
+
 OPEN_PATHS = ("/v1/health", "/v1/openapi.json", "/v1/docs")
 """Paths that need no key."""
 

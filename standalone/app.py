@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
 from maskdrop.presets import Presets
-from maskdrop.services import Services
+from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
 from sagemaker_model.detectors.base import Detector
 from sagemaker_model.engines.base import Engine
@@ -53,7 +53,7 @@ from standalone.gateway import Gateway, HttpRequest, HttpResponse
 from standalone.jobs import SqliteJobs
 from standalone.metrics import HttpMetrics
 from standalone.pipeline import LocalEndpoint
-from standalone.registry import SqliteRegistry
+from standalone.registry import SqliteRegistry, open_registry
 from standalone.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -184,10 +184,10 @@ def create_app(
     """Returns the app. Raises InvalidSettings, TableUnavailable."""
     settings.check()
     database = Database(settings.data)
-    registry, jobs_table = SqliteRegistry(database), SqliteJobs(database)
+    registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
-    api = settings.to_api()
+    api = replace(settings.to_api(), engines=" ".join((*engines, *(detectors or {}), "labels")))
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
@@ -285,14 +285,15 @@ def _console() -> Path | None:
     return next((folder for folder in CONSOLES if folder.is_dir()), None)
 
 
-async def _clean(settings: ServeSettings, files: Files, registry: SqliteRegistry, jobs: SqliteJobs) -> None:
+async def _clean(settings: ServeSettings, files: Files, registry: Registry, jobs: SqliteJobs) -> None:
     """Deletes expired files and records every CLEAN_S seconds."""
 
     def clean() -> None:
         kept = timedelta(days=settings.keep_days)
         files.delete_older(kept.total_seconds())
         jobs.delete_finished(datetime.now(UTC) - kept)
-        registry.delete_expired()
+        if isinstance(registry, SqliteRegistry):  # DynamoDB deletes expired items itself
+            registry.delete_expired()
 
     while True:
         try:

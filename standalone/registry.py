@@ -9,7 +9,11 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
-from maskdrop.services import Count, Kind
+from botocore.session import get_session
+
+from lambdas.adapters.registry import DynamoDBRegistry
+from lambdas.connect import CLIENT
+from maskdrop.services import Count, Kind, Registry
 from standalone.database import Database
 
 
@@ -59,6 +63,15 @@ class SqliteRegistry:
     def delete_expired(self) -> None:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM registry WHERE expires_at <= ?", (self._clock(),))
+
+
+def open_registry(table: str, database: Database) -> Registry:
+    """Returns the registry of a stage, with the credentials and the Region of the environment; without the name of its
+    table that of the database. Reads no item."""
+    if not table:
+        return SqliteRegistry(database)
+    client: Any = get_session().create_client("dynamodb", config=CLIENT)
+    return DynamoDBRegistry(client, table)
 
 
 _GET = "SELECT value, expires_at FROM registry WHERE kind = ? AND name = ? AND ifnull(expires_at > ?, 1)"

@@ -41,6 +41,7 @@ class ServeSettings:
     keep_days: days for which stored files, and records of finished jobs, are kept.
     image_bytes: bytes of an image in a request. remove.bg accepts 22 MB.
     public_url: URL at which callers reach the server, in the URLs of stored results; "" for that of host and port.
+    registry: name of the DynamoDB table with the keys, limits and presets of a stage; "": the database in `data`.
     cors_origins, trusted_hosts, http_sources: as in `maskdrop.settings.Settings`.
     """
 
@@ -57,6 +58,7 @@ class ServeSettings:
     keep_days: int = 7
     image_bytes: int = IMAGE_BYTES_MAX
     public_url: str = ""
+    registry: str = ""
     cors_origins: str = ""
     trusted_hosts: str = ""
     http_sources: int = 0

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from cli.evaluate import Weights, weights_folder
+from cli.engines import Weights, weights_folder
 from cli.mcp.backends import ApiBackend, Backend, LocalBackend, Purse
 from cli.mcp.files import Files
 from cli.processing import paint_of
+from cli.serve import fetch_missing
 from cli.terminal import print_errors
 from lambdas.adapters.fetch import PublicWeb
 from maskdrop.edit import EditorName
@@ -65,7 +66,7 @@ def mcp(
             raise InvalidOptions(
                 f"The package mcp is not installed, or it is an old release; run: {INSTALL}"
             ) from error
-        files = Files.of(root or [Path.cwd()], out)
+        files = Files.of(root or [_current_folder()], out)
         purse = Purse(max_usd)
         backend: Backend
         if url is not None:
@@ -74,10 +75,20 @@ def mcp(
             except InvalidUsage as error:
                 raise InvalidOptions(str(error)) from error
         else:
-            paint = paint_of(editor, max_usd, region)
-            backend = LocalBackend(weights_folder(folder), paint, purse, PublicWeb(Policy()))
+            weights = weights_folder(folder)
+            if folder is None:
+                fetch_missing(weights)
+            backend = LocalBackend(weights, paint_of(editor, max_usd, region), purse, PublicWeb(Policy()))
         server = server_of(backend, files)
         if http:
             serve_http(server, port)
         else:
             server.run("stdio")
+
+
+def _current_folder() -> Path:
+    """Raises InvalidOptions where some hosts start servers: in the root of the file system."""
+    folder = Path.cwd()
+    if folder == Path(folder.anchor):
+        raise InvalidOptions(f"The current folder is {folder}, which has all files; name a folder by --root.")
+    return folder

@@ -201,8 +201,11 @@ class Tools:
             result = DetectResult(
                 **found, total=len(rows), detections=rows[:DETECTIONS_MAX], warnings=list(processed.warnings)
             )
+            if result.labels == []:
+                result.warnings.append("no_detector: no detector is installed where the tools run.")
             counts = ", ".join(f"{one.label} {one.score:.2f}" for one in result.detections[:20]) or "nothing"
-            return _response(result, f"Found {result.total}: {counts}.")
+            warnings = "".join(f"\nWarning: {warning}" for warning in result.warnings)
+            return _response(result, f"Found {result.total}: {counts}.{warnings}")
 
         return await _caught(context, work)
 

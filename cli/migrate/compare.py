@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.evaluate import CORES, Weights, Workers, installed_engine, print_tables, run_cases, write_page
+from cli.engines import Weights
+from cli.evaluate import CORES, Workers, installed_engine, print_tables, run_cases, write_page
 from cli.terminal import console, messages, print_errors
 from maskdrop import catalog
 from sagemaker_model.evaluation import archive

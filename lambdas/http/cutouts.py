@@ -115,7 +115,7 @@ def _check_task(task: Task, layers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
-    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions, UnsupportedFormat.
+    """Returns the request body as bytes, decompressed. Raises FileTooLarge, InvalidOptions.
 
     API Gateway sends text or base64. `maskdrop serve` passes bytes.
     """
@@ -126,7 +126,7 @@ def body_of(event: APIGatewayProxyEvent, settings: Settings) -> bytes:
     if coding in ("gzip", "x-gzip"):
         content = _decompressed(content, settings.body_bytes)
     elif coding != "identity":
-        raise UnsupportedFormat(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
+        raise InvalidOptions(f"Content-Encoding must be gzip or absent; got {coding!r:.80}.")
     if len(content) > settings.body_bytes:
         raise too_large(settings)
     return content

@@ -25,11 +25,15 @@ BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]*={0,2}\s*")
 def fields_of(body: bytes, content_type: str) -> dict[str, Any]:
     """Returns name -> value; the last value of a repeated name wins. Raises InvalidOptions.
 
-    Values are bytes from multipart/form-data, str from URL-encoded forms, and any JSON value from JSON.
+    A body that begins with "{" is JSON with every content type but that of a multipart form: curl's --data names JSON a
+    URL-encoded form, and fetch names it text/plain. Values are bytes from multipart/form-data, str from URL-encoded
+    forms, and any JSON value from JSON.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return dict(parts_of(body, content_type))
+    if body.lstrip()[:1] == b"{":
+        kind = "application/json"
     try:
         if kind == "application/x-www-form-urlencoded":
             return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=PARTS_MAX))

@@ -576,6 +576,11 @@ def _engine() -> Schema:
         "default": {**of(bool), "description": "Whether `default_for` has tasks."},
         "default_for": {**tasks, "description": "Tasks of requests that name neither an engine nor a prompt."},
         "interactive": {**of(bool), "description": "Whether this stage returns results synchronously."},
+        "available": {
+            **of(bool | None),
+            "description": "Whether the engine is installed; null if that is not known. If false, requests for it are "
+            "refused with `unknown_engine`.",
+        },
     }
     return record({**fields_of(Engine, "factory", "light", "prompts"), **result})
 

@@ -24,7 +24,7 @@ from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, method
 from lambdas.http.page import POLICY, page
 from lambdas.observe import logger
 from maskdrop import __version__
-from maskdrop.access import IAM_PREFIX, OPEN_PATHS, Caller, add_usage, count_call, usage_of
+from maskdrop.access import IAM_PREFIX, MISSING_KEY, OPEN_PATHS, Caller, add_usage, count_call, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, Task
 from maskdrop.errors import (
     AuthFailed,
@@ -97,7 +97,8 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
     elif (
         event.path not in OPEN_PATHS and event.http_method != "OPTIONS"
     ):  # browsers send preflight requests without a key
-        raise AuthFailed("This URL requires an API key: send it in X-Api-Key or Authorization: Bearer.")
+        sent = event.headers.get("x-api-key") or event.headers.get("authorization")
+        raise AuthFailed("The API key is unknown or revoked." if sent else MISSING_KEY)
     return next_middleware(app)
 
 
@@ -149,7 +150,7 @@ def engines(settings: Settings) -> dict[str, Any]:
     """Returns the engines.
 
     default_for: the tasks of requests that name neither an engine nor a prompt. interactive: whether this stage returns
-    results synchronously.
+    results synchronously. available: whether its containers have the engine; None if that is not known.
     """
     default_for = {name: [task for task, default in DEFAULT_ENGINE.items() if default == name] for name in ENGINES}
     return {
@@ -168,6 +169,7 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "paid": engine.paid,
                 "non_commercial": engine.non_commercial,
                 "interactive": runs_now(engine.light, settings.interactive_mode),
+                "available": settings.has_engine(engine.name),
             }
             for engine in ENGINES.values()
         ]

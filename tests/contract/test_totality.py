@@ -38,6 +38,7 @@ from lambdas.observe import ERROR_METRICS, JOB_METRICS
 from local.images import ENDED
 from maskdrop import errors, schema
 from maskdrop.access import Scope
+from maskdrop.canvas import MARKETPLACES
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, PromptKind, Returns, Task
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import Internal, InvalidPrompt, MaskdropError
@@ -178,6 +179,19 @@ def test_every_output_field_is_in_every_table() -> None:
             "the code of sagemaker_model": {*FIELDS} & _attributes_read_in("sagemaker_model"),
             "OUTPUT_VALUES of this test": OUTPUT_VALUES,
         },
+    )
+
+
+def test_every_marketplace_is_in_every_table_with_its_values() -> None:
+    documented = page_rows("docs/output.md", "| marketplace")
+    expected = {
+        name: [str(place.canvas), str(place.padding or "none"), "white" if place.background else "none"]
+        for name, place in MARKETPLACES.items()
+    }
+    assert {name: cells[:3] for name, cells in documented.items()} == expected
+    check_rows(
+        MARKETPLACES,
+        {"docs/output.md": {*code_spans(page_rows("docs/output.md", "| field")["canvas"][0])} - {"1000x1000", "4:5"}},
     )
 
 

@@ -294,7 +294,7 @@ def test_the_type_decides_the_engine_and_the_shadow_is_made_from_alpha(running: 
         return response
 
     as_person, as_product = post(type="Person", crop="True"), post(type="product", type_level="2")
-    assert (as_person.headers["x-type"], as_person.headers["x-maskdrop-engine"]) == ("person", "portrait")
+    assert (as_person.headers["x-type"], as_person.headers["x-maskdrop-engine"]) == ("person", "auto")
     assert (as_product.headers["x-type"], as_product.headers["x-maskdrop-engine"]) == ("product", "u2netp")
     alphas = [
         np.asarray(Image.open(io.BytesIO(response.content)).getchannel("A"), np.int64).sum()

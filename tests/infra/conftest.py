@@ -98,6 +98,6 @@ def template(stacks: dict[str, Template]) -> Template:
 
 @pytest.fixture(scope="session")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Template]:
-    """The stacks of a stage with both endpoints on GPU instances and custom weights."""
-    folder = tmp_path_factory.mktemp("on-gpu")
-    return synthesize(folder, "dev", bulk="gpu", interactive="realtime", weights="s3://models/maskdrop/1/")
+    """The stacks of a stage with both endpoints on GPU instances, custom weights and the Telegram bot."""
+    folder, bot = tmp_path_factory.mktemp("on-gpu"), {"parameter": "/maskdrop/dev/bot"}
+    return synthesize(folder, "dev", bulk="gpu", interactive="realtime", weights="s3://models/maskdrop/1/", bot=bot)

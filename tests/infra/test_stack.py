@@ -13,6 +13,7 @@ from infra.container import SWITCHED_OFF
 from infra.firewall import COUNTED
 from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
+from lambdas.http.dialects.removebg import TITLES
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.settings import Settings
@@ -624,7 +625,10 @@ def test_errors_of_api_gateway_have_the_forms_of_both_dialects(template: Templat
         body = json.loads(text)
         assert set(body["error"]) == {"code", "message", "retryable"}
         (removebg,) = body["errors"]
-        assert (removebg["code"], removebg["title"]) == (body["error"]["code"], body["error"]["message"])
+        code, message = body["error"]["code"], body["error"]["message"]
+        vendor_title = TITLES.get(code)
+        assert (removebg["code"], removebg["title"]) == (code, vendor_title or message)
+        assert removebg["detail"] == (message if vendor_title else "")
         assert "$" not in text
     assert (responses["ACCESS_DENIED"]["StatusCode"], responses["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
     for kind in ("THROTTLED", "QUOTA_EXCEEDED"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +21,17 @@ from lambdas.http.cutouts import accept_of, check_size, decoded, image_in
 from lambdas.http.dialects.shared import (
     CREDITS,
     body_fields,
+    count_image,
+    image_of,
     inline_bytes,
     misnamed_source,
+    processed,
     response,
-    result_of,
     text_of,
 )
+from maskdrop.access import MISSING_KEY
 from maskdrop.background import BackgroundImage, Colour
-from maskdrop.catalog import DEFAULT_ENGINE, SubjectKind
+from maskdrop.catalog import SubjectKind
 from maskdrop.errors import (
     BlockedUrl,
     DecodingLimit,
@@ -47,14 +51,14 @@ from maskdrop.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from maskdrop.grammar import boolean, percent
+from maskdrop.grammar import FALSE, TRUE, boolean, percent
 from maskdrop.job import SENT_BACKGROUNDS_PREFIX, UPLOADS_PREFIX
 from maskdrop.options import Options
 from maskdrop.output import CONTENT_TYPE, Output
 from maskdrop.presets import PRESETS
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.wire import ImageResponse
+from maskdrop.wire import Facts, ImageResponse
 
 PATHS = ("/v1.0/removebg", "/v1.0/account", "/v1.0/improve")
 
@@ -66,8 +70,11 @@ COARSE_TYPES = ("person", "product", "animal", "car")
 TYPES = (*COARSE_TYPES, "car_interior", "car_part", "transportation", "graphics")
 """Values of X-Type besides `other`. Those of `type_level=1` are coarse."""
 
-PRESET_OF = {"person": "people", **dict.fromkeys(TYPES[1:], "object")}
-"""Type -> built-in preset, whose engine is used: no detector decides whether the subject is a person."""
+KIND_OF: dict[str, SubjectKind] = {"person": "person", **dict.fromkeys(TYPES[1:], "thing")}
+"""Type -> kind of the subject that the default engine must find, else ENGINE_OF runs."""
+
+ENGINE_OF = {"person": PRESETS["people"].engine, "thing": PRESETS["object"].engine}
+"""Kind of subject -> engine of people, or of the most salient object. Neither has a detector that decides."""
 
 SHADOWS = {"none": "none", "drop": "drop", "contact": "contact", "3d": "contact", "car": "contact", "auto": "contact"}
 """Value of `shadow_type` -> kind of shadow of the output options."""
@@ -176,7 +183,7 @@ def add_routes(app: APIGatewayRestResolver) -> None:
     def _remove() -> Response[Any]:
         fields = parameters(body_fields(app))
         source, options = source_of(fields), options_of(fields, app.context["settings"], app.context["services"])
-        reply = _result_of(app, source, options)
+        reply = _result_of(app, source, options, fields.get("type", ""))
         headers = headers_of(reply, fields)
         if not prefers_json(accept_of(app.current_event), CONTENT_TYPE[options.output.format]):
             return response(app, reply, headers, error_response)
@@ -194,12 +201,17 @@ def add_routes(app: APIGatewayRestResolver) -> None:
         return improve(source_of(parameters(body_fields(app))), app.context["settings"], app.context["services"])
 
 
-def _result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
-    """Returns the result of the engine of the type, or of the default engine where that one is not installed."""
-    try:
-        return result_of(app, source, options)
-    except UnknownEngine:
-        return result_of(app, source, replace(options, engine=DEFAULT_ENGINE["cutout"]))
+def _result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options, requested: str) -> ImageResponse:
+    """Returns the result of the default engine. Where its subject is not of the requested type, returns that of the
+    engine of the type, if it is installed."""
+    image = image_of(app, source)
+    reply = processed(app, image, options)
+    kind = KIND_OF.get(requested)
+    if kind and reply.facts.subject.kind != kind:
+        with suppress(UnknownEngine):
+            reply = processed(app, image, replace(options, engine=ENGINE_OF[kind]))
+    count_image(app)
+    return reply
 
 
 def error_response(error: MaskdropError) -> Response[Any]:
@@ -213,6 +225,8 @@ def error_response(error: MaskdropError) -> Response[Any]:
         message = message.replace(f'"output.{field}"', f'"{parameter}"')
     if reason := REASON_TITLES.get(code):
         title, detail = reason + message, ""
+    elif message == MISSING_KEY:
+        title, detail = "Missing API Key", message
     else:
         title, detail = TITLES.get(code, message), message if code in TITLES else ""
     body = {"errors": [{"title": title, "code": code, "detail": detail}]}
@@ -277,12 +291,7 @@ def options_of(fields: Mapping[str, Any], settings: Settings, services: Services
         services.storage.write(background.bucket, background.key, image, "application/octet-stream")
     if fields.get("format", "auto") == "auto":
         output = replace(output, format="jpg" if _is_opaque(output) else "png")
-    return Options(engine=engine_of(fields.get("type", "auto")), output=output)
-
-
-def engine_of(requested: str) -> str:
-    """Returns the engine of a `type`. `auto` and unknown types have the default engine, which detects people."""
-    return PRESETS[PRESET_OF[requested]].engine if requested in PRESET_OF else DEFAULT_ENGINE["cutout"]
+    return Options(output=output)
 
 
 def output_of(fields: Mapping[str, Any]) -> Output:
@@ -293,7 +302,10 @@ def output_of(fields: Mapping[str, Any]) -> Output:
     if sum(name in fields for name in BACKGROUNDS) > 1:
         raise InvalidOptions(f"Send only one of {', '.join(BACKGROUNDS)}.", "bg")
     values = {"size": "preview"} | {PARAMETERS[name]: fields[name] for name in PARAMETERS if name in fields}
-    values["crop"] = fields.get("crop_margin", "true") if fields.get("crop") else None
+    margin = fields.get("crop_margin", "0")
+    if margin in (TRUE | FALSE) - {"0"}:  # words of the output option `crop`
+        raise InvalidOptions(f'"crop_margin" must be lengths such as 10px or 5%; got {margin!r:.80}.', "crop")
+    values["crop"] = margin if fields.get("crop") else None
     shadow = _shadow(fields)
     values["shadow"] = None if values.get("channels") == "alpha" else shadow
     if values.get("format") == "auto":
@@ -344,20 +356,20 @@ def headers_of(reply: ImageResponse, fields: Mapping[str, Any]) -> dict[str, str
     headers: dict[str, Any] = {"X-Width": facts.width, "X-Height": facts.height, "X-Credits-Charged": 0}
     headers["X-Max-Width"], headers["X-Max-Height"] = facts.full
     if fields.get("type_level") != "none":
-        forced = facts.engine == engine_of(fields.get("type", "")) != DEFAULT_ENGINE["cutout"]
-        kind = type_of(facts.subject.kind, fields.get("type", "") if forced else "")
-        headers["X-Type"] = kind if fields.get("type_level") != "1" or kind in COARSE_TYPES else "other"
+        found = type_of(facts, fields.get("type", ""))
+        headers["X-Type"] = found if fields.get("type_level") != "1" or found in COARSE_TYPES else "other"
     headers |= {"X-Foreground-Top": y0, "X-Foreground-Left": x0}
     headers |= {"X-Foreground-Width": x1 - x0, "X-Foreground-Height": y1 - y0}
     return {name: str(value) for name, value in headers.items()}
 
 
-def type_of(kind: SubjectKind, requested: str) -> str:
-    """Returns the value of X-Type: the requested type, which has decided the engine; without one, "person" for a person
-    that the default engine has found, else "other"."""
-    if requested in TYPES:
+def type_of(facts: Facts, requested: str) -> str:
+    """Returns the value of X-Type: the requested type if the subject is of its kind or its engine has run; else
+    "person" or "other", as the default engine found."""
+    kind = KIND_OF.get(requested)
+    if kind and (facts.subject.kind == kind or facts.engine == ENGINE_OF[kind]):
         return requested
-    return "person" if kind == "person" else "other"
+    return "person" if facts.subject.kind == "person" else "other"
 
 
 def improve(source: bytes | str, settings: Settings, services: Services) -> dict[str, Any]:

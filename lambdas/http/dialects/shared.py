@@ -69,20 +69,39 @@ def misnamed_source(fields: Mapping[str, Any], known: Collection[str], file: str
 def result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options) -> ImageResponse:
     """Returns the result of an image synchronously. source: the image as bytes, or its URL.
 
-    Raises EmptyFile, FileTooLarge, the errors of `web.fetch` and of the container, and EndpointUnavailable if no
-    result is available now.
+    Raises as `image_of` and `processed` do.
     """
-    settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
-    image = services.web.fetch(source).body if isinstance(source, str) else source
+    reply = processed(app, image_of(app, source), options)
+    count_image(app)
+    return reply
+
+
+def image_of(app: APIGatewayRestResolver, source: bytes | str) -> bytes:
+    """Returns the image of a request. source: the image as bytes, or its URL.
+
+    Raises EmptyFile, FileTooLarge and the errors of `web.fetch`.
+    """
+    settings, services = app.context["settings"], app.context["services"]
+    image: bytes = services.web.fetch(source).body if isinstance(source, str) else source
     if not image:
         raise EmptyFile("The request has no image: it has 0 bytes.")
     cutouts.check_size(image, settings)
+    return image
+
+
+def processed(app: APIGatewayRestResolver, image: bytes, options: Options) -> ImageResponse:
+    """Returns the result of an image. Raises the errors of the container, and EndpointUnavailable if no result is
+    available now."""
     # Without a limit for the time of the fetch: a warm endpoint may still respond in time, and jobs are not possible.
-    reply = invoke_now(image, options, settings, services)
+    reply = invoke_now(image, options, app.context["settings"], app.context["services"])
     if reply is None:
         raise unavailable(options.engine)
-    add_usage(services.registry, app.context["caller"].owner, now, pictures=1)
     return reply
+
+
+def count_image(app: APIGatewayRestResolver) -> None:
+    """Adds an image to the usage of the caller's owner."""
+    add_usage(app.context["services"].registry, app.context["caller"].owner, app.context["now"], pictures=1)
 
 
 def unavailable(engine: str) -> EndpointUnavailable:

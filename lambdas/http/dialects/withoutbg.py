@@ -52,7 +52,7 @@ def remove_background(app: APIGatewayRestResolver) -> Response[Any]:
     Raises InvalidOptions and the errors of `result_of`.
     """
     event, start = app.current_event, time.monotonic()
-    output = event.query_string_parameters.get("output") or "cutout"
+    output = (event.query_string_parameters.get("output") or "cutout").lower()
     if output not in OPTIONS:
         raise InvalidOptions(f'"output" must be one of {", ".join(OPTIONS)}; got {output!r:.80}.')
     kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -78,6 +78,31 @@ APIS = {
         omitted={"ContributorInsightsSpecification.Enabled": "the member is an action: ENABLE or DISABLE"},
         generated=("TableName", "ContributorInsightsAction"),
     ),
+    "AWS::EC2::InternetGateway": Api(
+        service="ec2", operation="CreateInternetGateway", omitted={"Tags": "TagSpecifications"}
+    ),
+    "AWS::EC2::Route": Api(service="ec2", operation="CreateRoute"),
+    "AWS::EC2::VPCGatewayAttachment": Api(service="ec2", operation="AttachInternetGateway"),
+    "AWS::ECS::Cluster": Api(service="ecs", operation="CreateCluster", moved={"ClusterSettings": "settings"}),
+    "AWS::ECS::Service": Api(service="ecs", operation="CreateService", generated=("serviceName",)),
+    "AWS::ECS::TaskDefinition": Api(service="ecs", operation="RegisterTaskDefinition"),
+    "AWS::ElasticLoadBalancingV2::Listener": Api(service="elbv2", operation="CreateListener"),
+    "AWS::ElasticLoadBalancingV2::ListenerRule": Api(service="elbv2", operation="CreateRule"),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": Api(
+        service="elbv2",
+        operation="CreateLoadBalancer",
+        moved={"LoadBalancerAttributes": "ModifyLoadBalancerAttributes.Attributes"},
+        generated=("Name", "LoadBalancerArn"),
+    ),
+    "AWS::ElasticLoadBalancingV2::TargetGroup": Api(
+        service="elbv2",
+        operation="CreateTargetGroup",
+        moved={
+            "TargetGroupAttributes": "ModifyTargetGroupAttributes.Attributes",
+            "Targets": "*RegisterTargets.Targets",
+        },
+        generated=("Name", "TargetGroupArn"),
+    ),
     "AWS::EC2::RouteTable": Api(service="ec2", operation="CreateRouteTable", omitted={"Tags": "TagSpecifications"}),
     "AWS::EC2::SecurityGroup": Api(
         service="ec2",

@@ -132,6 +132,8 @@ class Assembly:
             case {"Fn::ImportValue": name}:
                 owner, exported = self.exports[self.resolve(stack, name)]
                 return self.resolve(owner, exported)
+            case {"Fn::GetStackOutput": {"StackName": owner, "OutputName": name}}:
+                return self.resolve(owner, self.templates[owner]["Outputs"][name]["Value"])
             case dict():
                 unknown = [key for key in value if key.startswith("Fn::")]
                 assert not unknown, f"{stack}: {unknown} is not supported here"
@@ -252,6 +254,12 @@ REF_IS_ARN = {
     "AWS::SageMaker::Endpoint",
     "AWS::SageMaker::EndpointConfig",
     "AWS::ApplicationAutoScaling::ScalingPolicy",
+    "AWS::ECS::Service",
+    "AWS::ECS::TaskDefinition",
+    "AWS::ElasticLoadBalancingV2::Listener",
+    "AWS::ElasticLoadBalancingV2::ListenerRule",
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::ElasticLoadBalancingV2::TargetGroup",
 }
 """Types whose Ref is the ARN (CloudFormation resource reference, "Return values")."""
 
@@ -275,6 +283,8 @@ GENERATED = {
 }
 """Types whose Ref is an ID that the service generates."""
 
+_ELB = "arn:aws:elasticloadbalancing:{region}:{account}:"
+
 ARNS = {
     "AWS::S3::Bucket": "arn:aws:s3:::{name}",
     "AWS::SQS::Queue": "arn:aws:sqs:{region}:{account}:{name}",
@@ -296,6 +306,13 @@ ARNS = {
     "AWS::WAFv2::WebACL": "arn:aws:wafv2:{region}:{account}:regional/webacl/{name}/{uuid}",
     "AWS::ApplicationAutoScaling::ScalingPolicy": "arn:aws:autoscaling:{region}:{account}:scalingPolicy:{uuid}:"
     "resource/sagemaker/endpoint/e/variant/main:policyName/{name}",
+    "AWS::ECS::TaskDefinition": "arn:aws:ecs:{region}:{account}:task-definition/{name}:1",
+    "AWS::ElasticLoadBalancingV2::Listener": _ELB + "listener/app/balancer/0123456789abcdef/0123456789abcdef",
+    "AWS::ElasticLoadBalancingV2::ListenerRule": (
+        _ELB + "listener-rule/app/balancer/0123456789abcdef/0123456789abcdef/0123456789abcdef"
+    ),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": _ELB + "loadbalancer/app/balancer/0123456789abcdef",
+    "AWS::ElasticLoadBalancingV2::TargetGroup": _ELB + "targetgroup/server/0123456789abcdef",
 }
 
 ATTRIBUTES = {

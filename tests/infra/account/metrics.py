@@ -33,6 +33,10 @@ DIMENSIONS: dict[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("AWS/ApiGateway", "4XXError"): (("ApiName",), ("ApiName", "Stage")),
     ("AWS/ApiGateway", "5XXError"): (("ApiName",), ("ApiName", "Stage")),
     ("AWS/ApiGateway", "Count"): (("ApiName",), ("ApiName", "Stage")),
+    # Elastic Load Balancing user guide, "CloudWatch metrics for your Application Load Balancer"
+    ("AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count"): (("LoadBalancer",), ("AvailabilityZone", "LoadBalancer")),
+    ("AWS/ApplicationELB", "HTTPCode_Target_5XX_Count"): (("LoadBalancer",), ("LoadBalancer", "TargetGroup")),
+    ("AWS/ApplicationELB", "HealthyHostCount"): (("LoadBalancer", "TargetGroup"),),
     ("AWS/DynamoDB", "ReadThrottleEvents"): (("TableName",), ("GlobalSecondaryIndexName", "TableName")),
     ("AWS/DynamoDB", "WriteThrottleEvents"): (("TableName",), ("GlobalSecondaryIndexName", "TableName")),
     ("AWS/Lambda", "Duration"): (("FunctionName",),),

@@ -47,6 +47,7 @@ NO_NAME = {
     "AWS::ApplicationAutoScaling::ScalingPolicy": "unique in its scalable target",
     "AWS::IAM::Policy": "unique in its role",
     "AWS::EC2::SecurityGroup": "unique in its VPC",
+    "AWS::ECS::TaskDefinition": "a family has revisions",
     "AWS::Lambda::Alias": "unique in its function",
     "AWS::Route53::RecordSet": "unique in its zone",
     "AWS::Logs::MetricFilter": "unique in its log group",

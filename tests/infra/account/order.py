@@ -112,6 +112,8 @@ def account_before_stage(assembly: Assembly) -> Iterator[tuple[Resource, Resourc
 def endpoint_before_scaling(assembly: Assembly) -> Iterator[tuple[Resource, Resource]]:
     endpoints = {one.properties["EndpointName"]: one for one in assembly.of("AWS::SageMaker::Endpoint")}
     for target in assembly.of("AWS::ApplicationAutoScaling::ScalableTarget"):
+        if target.properties["ServiceNamespace"] != "sagemaker":
+            continue
         match = re.match(r"endpoint/([^/]+)/", target.properties["ResourceId"])
         assert match
         yield target, endpoints[match[1]]

@@ -38,18 +38,23 @@ BROKEN = b"\xff\xd8\xff broken"
 class FakeProcessor:
     """Returns the bytes of a photo as its result. BROKEN fails; `crashes` raises an unexpected error.
 
-    seen: the photos processed. interrupt_after: number of photos after which the process gets SIGINT.
+    seen: the photos processed. interrupt_after: number of photos after which the process gets SIGINT. drops: file that
+    another program writes while a photo is processed, by the number of photos.
     """
 
     seen: list[bytes] = field(default_factory=list)
     options: list[Options] = field(default_factory=list)
     workers: list[int] = field(default_factory=list)
     interrupt_after: int = 0
+    drops: dict[int, Path] = field(default_factory=dict)
     crashes: bytes = b"none"
 
     def process(self, data: bytes, options: Options, background: bytes = b"") -> Made:
         self.seen.append(data)
         self.options.append(options)
+        if path := self.drops.get(len(self.seen)):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(path.name.encode())
         if len(self.seen) == self.interrupt_after:
             os.kill(os.getpid(), signal.SIGINT)
         if data == BROKEN:
@@ -227,7 +232,26 @@ def test_the_number_of_workers_is_that_of_the_cores_and_at_most_that_of_the_phot
     assert fake.workers == [2, 1, 3]
 
 
+def test_new_and_changed_photos_of_a_watched_folder_are_processed_until_sigint(
+    photos: Path, fake: FakeProcessor
+) -> None:
+    fake.drops = {1: photos / "new" / "d.jpg", 4: photos / "a.jpg"}
+    fake.interrupt_after = 5
+    result = invoke("cutout", "photos", "-o", "photos/out", "--watch", "--workers", "1")
+    assert (result.exit_code, "5 done" in result.output) == (130, True), result.output
+    assert fake.seen == [b"a.jpg", b"b.PNG", b"more/a.jpg", b"d.jpg", b"a.jpg"]
+    assert Path("photos/out/new/d.jpg.png").read_bytes() == b"cut d.jpg"
+
+
 # The verbs of rembg
+
+
+def test_p_watches_until_the_file_stop_txt(photos: Path, fake: FakeProcessor) -> None:
+    (photos / "more" / "a.jpg").rename(photos / "more" / "c.jpg")
+    fake.drops = {3: photos / "d.jpg", 4: photos / "stop.txt"}
+    assert invoke("p", "-w", "photos", "out", "--workers", "1").exit_code == 0
+    assert files("out") == ["a.png", "b.png", "c.png", "d.png"]
+    assert not (photos / "stop.txt").exists()
 
 
 def test_p_writes_the_names_of_rembg_and_deletes_photos_with_a_result(photos: Path, fake: FakeProcessor) -> None:

@@ -22,12 +22,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult
 from PIL import Image
 from typer.testing import CliRunner
 
 from cli import processing
 from cli.app import app
+from cli.engines import weights_folder
 from cli.mcp import command, server
 from cli.mcp.backends import ApiBackend, LocalBackend, Purse, ToolRequest
 from cli.mcp.files import PREVIEW_BYTES_MAX, PREVIEW_SIDE, Files, preview_of
@@ -189,6 +191,12 @@ def test_a_background_of_colour_or_of_a_file_replaces_the_background(folder: Pat
     assert error(words)[0] == "invalid_options"
     outside = call(backend, folder, "repaint", {"image": "a photo.png", "background": "cover file:///etc/hosts"})
     assert error(outside)[0] == "path_not_allowed"
+
+
+def test_no_detections_without_a_detector_have_a_warning(folder: Path) -> None:
+    data = ok(call(local(folder), folder, "detect", {"image": "a photo.png"}))
+    assert (data["total"], data["labels"]) == (0, [])
+    assert data["warnings"][0].startswith("no_detector: ")
 
 
 # Prices
@@ -577,6 +585,45 @@ def test_the_command_refuses_a_root_that_is_not_a_folder(folder: Path) -> None:
     result = CliRunner().invoke(app, ["mcp", "--root", str(folder / "absent")])
     assert result.exit_code != 0
     assert "--root must be a folder" in result.output
+
+
+def test_the_command_downloads_weights_to_the_default_folder_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+    monkeypatch.setattr(command, "fetch_missing", fetched.append)
+    monkeypatch.setattr(MCPServer, "run", lambda *_, **__: None)
+    for words in (["--folder", str(folder)], ["--url", "https://api.example"], []):
+        result = CliRunner().invoke(app, ["mcp", "--root", str(folder), *words])
+        assert result.exit_code == 0, result.output
+    assert fetched == [weights_folder(None)]
+
+
+def test_the_whole_file_system_is_no_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    result = CliRunner().invoke(app, ["mcp"])
+    assert result.exit_code != 0
+    assert "name a folder by --root" in result.output
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_old_and_new_hosts_are_served(folder: Path, mode: str) -> None:
+    messages: list[str | None] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        messages.append(message)
+
+    async def main() -> None:
+        async with Client(server_of(local(folder), Files.of([folder], None)), mode=mode) as client:
+            tools = (await client.list_tools()).tools
+            assert {tool.name for tool in tools} == TOOLS
+            assert len(json.dumps([tool.model_dump(mode="json") for tool in tools])) < 40_000
+            result = await client.call_tool("mask", {"image": "a photo.png"}, progress_callback=note)
+            assert ok(result)["file"]["width"] == 512
+            assert "Segmenting the image" in messages
+            assert error(await client.call_tool("mask", {"image": "/etc/hosts"}))[0] == "path_not_allowed"
+
+    asyncio.run(main())
 
 
 def test_the_page_describes_the_tools_and_options() -> None:

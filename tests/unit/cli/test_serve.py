@@ -40,7 +40,7 @@ def test_options_override_the_environment(
         "--workers",
         "3",
         "--cors",
-        "https://a.example",
+        "https://a.test",
         "--no-auth",
     ]
     assert CliRunner().invoke(app, command).exit_code == 0

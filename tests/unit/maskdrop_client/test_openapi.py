@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import subprocess
+import sys
 from dataclasses import fields
 from datetime import datetime
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -15,8 +19,10 @@ from maskdrop import errors
 from maskdrop.schema import option_fields
 from maskdrop_client import AsyncMaskdrop, Maskdrop, models
 from maskdrop_client.client import METHODS
-from maskdrop_client.errors import error_class
+from maskdrop_client.errors import InvalidResponse, error_class
 from maskdrop_client.options import TOP_LEVEL, JobOptions, Options
+
+ROOT = Path(__file__).parents[3]
 
 DOCUMENT = document()
 
@@ -148,3 +154,53 @@ def test_every_error_of_the_api_has_a_class(code: str) -> None:
         504: "ServiceUnavailable",
     }.get(kind.status, "ApiError")  # fmt: skip
     assert error_class(kind.status, code).__name__ == ("AuthenticationFailed" if code == "auth_failed" else expected)
+
+
+RECORDED: dict[str, type] = {
+    "engines": models.EngineList,
+    "presets": models.PresetList,
+    "usage": models.Usage,
+    "job": models.Job,
+    "job-failed": models.Job,
+    "new-job": models.Job,
+    "retry": models.Job,
+    "jobs": models.JobPage,
+    "jobs-first-page": models.JobPage,
+}
+"""The dataclass of each recorded response."""
+
+
+def recorded_body(name: str) -> Any:
+    """Returns the JSON of a recorded response, after its lines of status and headers."""
+    return json.loads((ROOT / "tests" / "golden" / "api" / f"{name}.txt").read_text().split("\n", 2)[2])
+
+
+def test_every_recorded_response_is_read() -> None:
+    recorded = {path.stem: path for path in (ROOT / "tests" / "golden" / "api").glob("*.txt")}
+    assert set(recorded) == set(RECORDED)
+    for name, kind in RECORDED.items():
+        read: Any = models.read(kind, recorded_body(name))
+        first = next(iter(fields(kind)))
+        assert getattr(read, first.name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": None}, {"attempts": "3"}, {"attempts": True}, {"source": []}, {"warnings": 3}]
+)
+def test_a_response_of_other_types_is_refused(change: dict[str, Any]) -> None:
+    data = recorded_body("job")
+    with pytest.raises(InvalidResponse, match="not a Job of this API"):
+        models.read(models.Job, {**data, **change})
+
+
+def test_fields_of_a_newer_api_are_ignored() -> None:
+    data = recorded_body("job")
+    assert models.read(models.Job, {**data, "hologram": 1}) == models.read(models.Job, data)
+
+
+def test_the_client_imports_httpx2_and_no_other_large_package() -> None:
+    code = "import sys, maskdrop_client; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    loaded = set(done.stdout.split())
+    assert {"maskdrop_client", "httpx2"} <= loaded
+    assert not loaded & {"PIL", "numpy", "boto3", "pydantic", "cv2", "maskdrop", "lambdas", "sagemaker_model"}

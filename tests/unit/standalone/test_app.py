@@ -278,3 +278,12 @@ def test_a_server_that_stops_finishes_the_jobs_in_progress(tmp_path: Path) -> No
     stored = SqliteJobs(Database(tmp_path)).get(job["id"])
     assert stored
     assert stored.state == "done"
+
+
+def test_an_engine_without_weights_is_listed_as_unavailable_and_refused_at_once(start: Start) -> None:
+    client = start()
+    available = {one["name"]: one["available"] for one in client.get("/v1/engines").json()["engines"]}
+    assert {name for name, known in available.items() if known} == {"auto", "labels"}
+    assert None not in available.values()
+    response = client.post("/v1/jobs", json={"source": {"url": "https://a.example/1.jpg"}, "engine": "sam"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unknown_engine")

@@ -20,7 +20,7 @@ PATH = "/v1.0/removebg"
 CROPPED = Options(output=Output.from_json({"crop": "true"}))
 
 OPTIONS: dict[str, Options] = {
-    "curl-expect": Options(engine="u2netp", output=Output(size="preview")),
+    "curl-expect": Options(output=Output(size="preview")),  # with type=product
     "curl-json": CROPPED,
     "node-axios-url": CROPPED,
     "php-curl": CROPPED,
@@ -45,6 +45,7 @@ def replayed(request: Recorded, world: World) -> Response:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_request_gets_a_result_with_the_options_that_it_has(name: str) -> None:
     world = World()
+    world.interactive.kind = "thing"
     world.web.images[IMAGE_URL] = Download(IMAGE, "image/jpeg")
     response = replayed(recorded(name), world)
     assert response.status == 200, response.body
@@ -175,6 +176,14 @@ def test_names_in_a_urlencoded_form_may_be_percent_encoded() -> None:
     assert call(world, "POST", PATH, body=body, content_type="application/x-www-form-urlencoded").status == 200
     assert world.interactive.requests[0] == (IMAGE, world.interactive.requests[0][1])
     assert world.interactive.requests[0][1].options == CROPPED
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "text/json"])
+def test_json_is_recognised_without_its_content_type(kind: str) -> None:
+    world = World()
+    body, _ = in_json({"image_file_b64": base64.b64encode(IMAGE).decode(), "size": "full"})
+    assert call(world, "POST", PATH, body=b" \n" + body, content_type=kind).status == 200
+    assert world.interactive.requests[0][0] == IMAGE
 
 
 def test_the_keys_of_an_error_are_those_of_remove_bg() -> None:

@@ -65,7 +65,7 @@ def requested_output(**fields: str) -> Output:
     world = World()
     response = post(world, {"image_file": PHOTO, **fields})
     assert response.status == 200, response.body
-    [(image, invocation)] = world.interactive.requests
+    image, invocation = world.interactive.requests[-1]
     assert image == PHOTO
     return invocation.options.output
 
@@ -158,20 +158,30 @@ def test_x_type_is_the_requested_type_or_the_kind_of_the_subject_that_was_found(
 
 
 @pytest.mark.parametrize(
-    ("fields", "engine"),
+    ("fields", "kind", "engines"),
     [
-        ({}, "auto"),
-        ({"type": "auto"}, "auto"),
-        ({"type": "sandwich"}, "auto"),
-        ({"type": "person"}, "portrait"),
-        ({"type": "Person"}, "portrait"),
-        *(({"type": kind}, "u2netp") for kind in ("product", "animal", "car", "transportation", "graphics")),
+        ({}, "person", ["auto"]),
+        ({"type": "auto"}, "thing", ["auto"]),
+        ({"type": "sandwich"}, "thing", ["auto"]),
+        ({"type": "person"}, "person", ["auto"]),
+        ({"type": "Person"}, "thing", ["auto", "portrait"]),
+        ({"type": "person"}, "none", ["auto", "portrait"]),
+        ({"type": "car"}, "thing", ["auto"]),
+        ({"type": "car"}, "none", ["auto", "u2netp"]),
+        *(
+            ({"type": name}, "person", ["auto", "u2netp"])
+            for name in ("product", "animal", "Car", "car_part", "transportation", "graphics")
+        ),
     ],
 )
-def test_the_type_decides_the_engine(fields: dict[str, str | bytes], engine: str) -> None:
+def test_the_engine_of_the_type_runs_where_the_default_engine_finds_another_subject(
+    fields: dict[str, str | bytes], kind: SubjectKind, engines: list[str]
+) -> None:
     world = World()
+    world.interactive.kind = kind
     assert post(world, {"image_file": PHOTO, **fields}).status == 200
-    assert world.interactive.requests[0][1].options.engine == engine
+    assert [invocation.options.engine for _, invocation in world.interactive.requests] == engines
+    assert usage_of(world.registry, "ann", f"{NOW:%Y-%m}")["pictures"] == 1
 
 
 class WithoutThings(FakeInteractive):
@@ -238,13 +248,14 @@ def test_empty_and_unknown_fields_are_ignored() -> None:
     assert requested_output(**empty, colour="red") == Output(size="preview")
 
 
-@pytest.mark.parametrize("source", ["file", "url"])
+@pytest.mark.parametrize("source", ["file", "url", "data URL"])
 def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
     world = World()
     world.web.images["https://example.com/wall.jpg"] = Download(b"a wall", "image/jpeg")
     fields: dict[str, str | bytes] = {
         "file": {"bg_image_file": b"a wall"},
         "url": {"bg_image_url": "https://example.com/wall.jpg"},
+        "data URL": {"bg_image_url": f"data:image/jpeg;base64,{base64.b64encode(b'a wall').decode()}"},
     }[source]  # type: ignore[assignment]
     assert post(world, {"image_file": PHOTO, **fields}).status == 200
     output = world.interactive.requests[0][1].options.output
@@ -274,6 +285,7 @@ def test_a_background_image_is_stored_in_the_inbox(source: str) -> None:
         ({"image_file": PHOTO, "channels": b"\xff"}, "invalid_channels"),
         ({"image_file": PHOTO, "semitransparency": "maybe"}, "invalid_semitransparency"),
         ({"image_file": PHOTO, "crop": "perhaps"}, "invalid_crop_margin"),
+        ({"image_file": PHOTO, "crop": "true", "crop_margin": "false"}, "invalid_crop_margin"),
         ({"image_file": PHOTO, "add_shadow": "2"}, "invalid_add_shadow"),
         ({"image_file": PHOTO, "shadow_type": "moon"}, "invalid_shadow_type"),
         ({"image_file": PHOTO, "shadow_type": "drop", "shadow_opacity": "101"}, "invalid_shadow_opacity"),
@@ -478,3 +490,13 @@ def test_improve_stores_the_image_with_the_uploads() -> None:
 def test_every_parameter_has_an_error_code_and_no_code_is_redundant() -> None:
     assert set(PARAMETERS.values()) <= FIELD_CODES.keys()
     assert all(code != kind.code for kind, code in CODES.items())
+
+
+@pytest.mark.parametrize(
+    ("headers", "title"), [({}, "Missing API Key"), ({"X-API-Key": "nobody's"}, "API Key invalid")]
+)
+def test_a_caller_without_a_valid_key_gets_the_error_of_remove_bg(headers: dict[str, str], title: str) -> None:
+    body, content_type = multipart({"image_file": PHOTO})
+    response = call(World(), "POST", PATH, body=body, content_type=content_type, headers=headers, caller=None, arn=None)
+    [error] = response.json["errors"]
+    assert (response.status, error["code"], error["title"]) == (403, "auth_failed", title)

@@ -44,7 +44,9 @@ def call(
     query: dict[str, str] | None = None,
     headers: dict[str, str] | None = None,
     caller: Caller | None = CALLER,
+    arn: str | None = "arn:aws:iam::1:user/ann",
 ) -> Response:
+    """Sends a request. caller: of its key; None for a signed request of the IAM identity `arn`, or of nobody."""
     sent = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
     event = {
         "httpMethod": method,
@@ -55,7 +57,7 @@ def call(
         "queryStringParameters": query or None,
         "multiValueQueryStringParameters": {name: [value] for name, value in (query or {}).items()} or None,
         "requestContext": {"stage": "v1", "requestId": "r"}
-        | ({"authorizer": caller.to_context()} if caller else {"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
+        | ({"authorizer": caller.to_context()} if caller else {"identity": {"userArn": arn}}),
         "body": base64.b64encode(body).decode() if body else None,
         "isBase64Encoded": bool(body),
     }

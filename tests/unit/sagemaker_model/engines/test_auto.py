@@ -36,7 +36,7 @@ class FakePeople:
     first: Floats
 
     def find(self, rgb: Pixels) -> Any:
-        return SimpleNamespace(evidence=self.evidence, first=self.first, turns=0)
+        return SimpleNamespace(evidence=self.evidence, first=self.first, turns=0, image=rgb)
 
     def matte(self, found: Any) -> Floats:
         return np.full((8, 8), 0.7, np.float32)
@@ -54,10 +54,16 @@ class FakeGeneral:
         return self.found
 
 
-def segment(people: FakePeople, general: FakeGeneral) -> Alpha:
+def auto(people: FakePeople, general: FakeGeneral, place: float = 0.0) -> Auto:
+    """place: probability that the image shows a place."""
     engine = Auto()
     engine._people, engine._general = people, general  # type: ignore[assignment]
-    return engine.predict(RGB, ())
+    engine._places = SimpleNamespace(share=lambda _: place)  # type: ignore[assignment]
+    return engine
+
+
+def segment(people: FakePeople, general: FakeGeneral, place: float = 0.0) -> Alpha:
+    return auto(people, general, place).predict(RGB, ())
 
 
 def test_a_person_is_segmented_by_the_passes_for_people_alone() -> None:
@@ -75,7 +81,7 @@ def test_a_small_person_is_the_subject_unless_a_larger_object_is_salient(salient
 
 def test_a_small_person_is_the_subject_where_the_larger_object_is_none() -> None:
     people = FakePeople(0.9, corner(0.0))
-    assert segment(people, FakeGeneral(corner(0.01))).kind == "person"
+    assert segment(people, FakeGeneral(0.9 * corner(0.01)), place=0.5).kind == "person"
 
 
 def test_without_evidence_of_a_person_the_subject_is_a_thing() -> None:
@@ -85,25 +91,38 @@ def test_without_evidence_of_a_person_the_subject_is_a_thing() -> None:
 
 
 def test_a_small_object_that_the_mirrored_pass_and_the_other_network_do_not_see_is_no_subject() -> None:
-    alpha = segment(FakePeople(0.0, corner(0)), FakeGeneral(corner(0.01)))
+    alpha = segment(FakePeople(0.0, corner(0)), FakeGeneral(0.9 * corner(0.01)), place=0.5)
     assert (alpha.kind, alpha.score) == ("none", 0)
     assert not alpha.values.any()
+
+
+def test_a_small_object_is_the_subject_before_a_background_and_not_in_a_place() -> None:
+    people, general = FakePeople(0.0, corner(0.1)), FakeGeneral(corner(0.1))
+    assert segment(people, general, place=0.01).kind == "thing"
+    people, general = FakePeople(0.0, corner(0)), FakeGeneral(corner(0.1))
+    assert segment(people, general, place=0.9).kind == "none"
 
 
 def test_the_mask_on_which_both_networks_agree_is_the_result() -> None:
     middle = np.zeros((SIDE, SIDE), np.float32)
     middle[:, 80:240] = 1
     wider = np.zeros((SIDE, SIDE), np.float32)
-    wider[:, 60:260] = 1
+    wider[:, 60:260] = 0.8
     alpha = segment(FakePeople(0.0, wider), FakeGeneral(middle))
     found = cv2.resize(alpha.values, (SIDE, SIDE)) >= 0.5
     assert (found[:, 90:230]).all()
     assert not found[:, 61:70].any()
 
 
+def test_a_salient_part_of_a_thing_that_both_networks_for_people_see_sharply_gives_the_whole() -> None:
+    for certainty, whole in ((1.0, True), (0.7, False)):
+        found = segment(FakePeople(0.0, certainty * corner(0.5)), FakeGeneral(corner(0.2))).values >= 0.5
+        assert found[5, 5]
+        assert found[found.shape[0] * 6 // 10, found.shape[1] * 6 // 10] == whole
+
+
 def test_the_score_is_a_probability_of_the_measurements() -> None:
-    engine = Auto()
-    engine._people, engine._general = FakePeople(0.9, corner(0.3)), FakeGeneral(corner(0))  # type: ignore[assignment]
+    engine = auto(FakePeople(0.9, corner(0.3)), FakeGeneral(corner(0)))
     alpha, measured = engine.examine(RGB)
     assert alpha.score is None
     assert measured.shape == (len(engine.measurements),)
@@ -113,9 +132,8 @@ def test_the_score_is_a_probability_of_the_measurements() -> None:
 def test_on_a_gpu_the_best_general_engine_segments_things() -> None:
     better = SimpleNamespace(predict=lambda *_: Alpha(np.ones((2, 2), np.float32)))
     for device, name in (("cuda", "birefnet-general-lite"), ("cpu", "u2netp")):
-        engine = Auto()
+        engine = auto(FakePeople(0.0, corner(0)), FakeGeneral(corner(1)))
         engine._device = device
-        engine._people, engine._general = FakePeople(0.0, corner(0)), FakeGeneral(corner(1))  # type: ignore[assignment]
         engine.assist({"isnet-imgly": better, "birefnet-general-lite": better})
         alpha = engine.predict(RGB, ())
         assert (alpha.engine, alpha.kind) == (name, "thing")

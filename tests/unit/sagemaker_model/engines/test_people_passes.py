@@ -192,7 +192,7 @@ def test_the_robust_network_has_second_passes_only_where_the_two_disagree() -> N
         assert len(robust.squares) == count
 
 
-def test_a_general_network_votes_on_the_box_of_the_people() -> None:
+def test_a_general_network_votes_on_the_box_of_people_with_unsure_edges() -> None:
     squares: list[Pixels] = []
 
     def nothing(square: Pixels) -> Floats:
@@ -200,10 +200,14 @@ def test_a_general_network_votes_on_the_box_of_the_people() -> None:
         return np.zeros(square.shape[:2], np.float32)
 
     person = (200, 100, 300, 350)
-    many, _, _ = passes(general=Network(nothing, 48))
-    matte = many.matte(many.find(image(person)))
-    assert [square.shape for square in squares] == [(48, 48, 3)]
-    assert 0.5 < matte[200, 250] < 1
+    for unsure in (False, True):
+        rgb = image(person)
+        if unsure:
+            rgb[150:300, 220:280] = 150
+        many, _, _ = passes(general=Network(nothing, 48))
+        matte = many.matte(many.find(rgb))
+        assert [square.shape for square in squares] == [(48, 48, 3)] * unsure
+        assert (matte[120, 250] < 1) == unsure
 
 
 def test_small_regions_without_a_body_are_cleared() -> None:

@@ -30,8 +30,8 @@ def bright(square: Pixels) -> Floats:
 
 
 def left_half(square: Pixels) -> Floats:
-    """A network that finds bright pixels of the left half of its input only."""
-    found = bright(square)
+    """A network that finds bright pixels of the left half of its input only, and is not certain."""
+    found = 0.9 * bright(square)
     found[:, SIDE // 2 :] = 0
     return found
 
@@ -44,9 +44,27 @@ def engine(weights_dir: Path) -> U2Netp:
 
 
 def test_a_view_adds_the_parts_that_another_misses() -> None:
-    found = find_salient(photo(), left_half).values
-    assert found[110:290, 210:390].min() == 1
-    assert found[:90].max() == 0
+    rgb = np.zeros((400, 600, 3), np.uint8)
+    rgb[50:350, 100:500] = 255
+    found = find_salient(rgb, left_half).values
+    assert found[60:340, 110:490].min() == 1
+    assert found[:40].max() == 0
+
+
+@pytest.mark.parametrize(("certainty", "side", "runs"), [(1.0, 300, 1), (0.9, 300, 2), (1.0, 80, 2), (0.9, 80, 3)])
+def test_a_sharp_object_needs_one_view_and_a_small_one_a_second_pass(certainty: float, side: int, runs: int) -> None:
+    rgb = np.zeros((400, 600, 3), np.uint8)
+    rgb[50 : 50 + side, 100 : 100 + side] = 255
+    squares: list[Pixels] = []
+
+    def network(square: Pixels) -> Floats:
+        squares.append(square)
+        return np.float32(certainty) * bright(square)
+
+    found = find_salient(rgb, network)
+    assert len(squares) == runs
+    assert found.values[60, 110] > 0.9
+    assert found.values[0, 0] == 0
 
 
 def test_a_sharp_object_has_more_salience_than_a_faint_scene() -> None:

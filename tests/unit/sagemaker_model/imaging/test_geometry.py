@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ BOX = (60, 40, 160, 240)
 """A subject of 100 x 200 pixels in an image of 400 x 300."""
 
 
-def planned(box: tuple[int, int, int, int] = BOX, image: tuple[int, int] = (400, 300), **options: str) -> Layout:
+def planned(box: tuple[int, int, int, int] = BOX, image: tuple[int, int] = (400, 300), **options: Any) -> Layout:
     alpha = np.zeros(image[::-1], np.uint8)
     alpha[box[1] : box[3], box[0] : box[2]] = 255
     return plan(Output.from_json(options), alpha)
@@ -61,7 +62,7 @@ def planned(box: tuple[int, int, int, int] = BOX, image: tuple[int, int] = (400,
     ],
 )
 def test_the_layout_of_a_100_by_200_subject_in_a_400_by_300_image(
-    options: dict[str, str], size: tuple[int, int], place: tuple[int, int, int, int]
+    options: dict[str, Any], size: tuple[int, int], place: tuple[int, int, int, int]
 ) -> None:
     layout = planned(**options)
     assert layout.size == size
@@ -76,7 +77,7 @@ def test_a_size_limits_the_pixels_of_a_canvas_with_an_aspect_ratio() -> None:
 
 
 @pytest.mark.parametrize("options", [{"canvas": "512x300"}, {"canvas": "512x300", "padding": "10%", "outline": "3%"}])
-def test_an_image_without_a_subject_fits_into_the_canvas_as_a_whole(options: dict[str, str]) -> None:
+def test_an_image_without_a_subject_fits_into_the_canvas_as_a_whole(options: dict[str, Any]) -> None:
     layout = planned((0, 0, 0, 0), **options)
     assert layout.size == (512, 300)
     assert layout.place == (56, 0, 456, 300)
@@ -110,7 +111,7 @@ def test_a_subject_fills_the_room_inside_the_padding_of_any_canvas(
         for first, second, side in zip(corners[:2], corners[2:], image, strict=True)
     )
     box = x0, y0, x1 + 1, y1 + 1
-    options = {"canvas": "{}x{}".format(*canvas), "padding": " ".join(f"{side}%" for side in padding)}
+    options: dict[str, Any] = {"canvas": "{}x{}".format(*canvas), "padding": " ".join(f"{side}%" for side in padding)}
     layout = planned(box, image, **options, outline=f"{outline}px")
     assert layout.size == canvas == layout.full_size
     assert layout.window == box
@@ -146,4 +147,5 @@ def test_an_aspect_ratio_neither_scales_nor_cuts_the_image(
 
 @pytest.mark.parametrize("name", ["crop", "padding"])
 def test_margins_and_padding_of_zero_are_one_result(name: str) -> None:
-    assert planned(**{name: "0"}) == planned(crop="true")
+    zero: dict[str, Any] = {name: "0"}
+    assert planned(**zero) == planned(crop="true")
