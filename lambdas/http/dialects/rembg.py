@@ -103,8 +103,8 @@ def options_of(fields: Mapping[str, str]) -> Options:
 
 
 def installed(options: Options, settings: Settings) -> tuple[Options, list[str]]:
-    """Returns options that the server can process, and a warning for each change: without ViTMatte where it is not known
-    to be installed, and with GrabCut for the prompts of SAM where SAM is not installed."""
+    """Returns options that the server can process, and a warning for each change: without ViTMatte where it is not
+    known to be installed, and with GrabCut for the prompts of SAM where SAM is not installed."""
     warnings = []
     if options.refine == REFINER and not settings.has_engine(REFINER):
         options = replace(options, refine="guided")
