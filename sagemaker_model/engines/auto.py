@@ -41,7 +41,7 @@ PERSON_SHARE_MIN = 0.15
 """Lowest share of the salient object that people are, where the subject is a person."""
 
 OBJECT_MIN = 0.16
-"""Lowest probability of an object, else the image has no subject. The lowest object has 0.17, the others 0.5 or more."""
+"""Lowest probability of an object, else the image has no subject. One object has 0.17, the others 0.5 or more."""
 
 OBJECT = Calibration(
     means=(-1.5492, 0.7235, -2.4815, 0.3014),
