@@ -18,7 +18,7 @@ class Recorder(Console):
         super().__init__(file=io.StringIO(), force_terminal=False, width=110)
         self.lines, self.printed = list[str](), threading.Event()
 
-    def print(self, *objects: object, **settings: object) -> None:  # type: ignore[override]  # noqa: ARG002
+    def print(self, *objects: object, **settings: object) -> None:
         self.lines.append(str(objects[0]))
         self.printed.set()
 
