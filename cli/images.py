@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.batch import FAILURES_CSV, Batch, Failures, Photo, Record, cores
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, weights_for
 from cli.options import (
     BoxFlag,
     ChangeFlag,
@@ -28,6 +28,7 @@ from cli.options import (
     NegativeTextFlag,
     OutputFlag,
     PointFlag,
+    PresetFlag,
     PromptFlag,
     PromptFlags,
     RefineFlag,
@@ -116,6 +117,7 @@ log = logging.getLogger(__name__)
 
 def cutout(
     photos: Photos,
+    preset: PresetFlag = None,
     label: LabelFlag = None,
     box: BoxFlag = None,
     point: PointFlag = None,
@@ -148,6 +150,7 @@ def cutout(
             instances=instances,
             refine=refine,
             review_below=review_below,
+            preset=preset,
         )
         work = _work(photos, target, options, overwrite=overwrite, watch=watch)
         arriving = watched(photos, work) if watch else ()
@@ -352,7 +355,8 @@ def process(
     if not arriving:
         count = max(1, min(count, len(work.pending)))
     cv2.setNumThreads(max(1, cores() // count))
-    processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint, workers=count)
+    folder = weights_for(options.engine, weights)
+    processor = load_processor(options, folder, rekognition=rekognition, paint=paint, workers=count)
     lines = messages if stdout else console
 
     def show(record: Record) -> None:

@@ -156,7 +156,14 @@ def fetch(
         _batch(process, workers, out / FAILURES_CSV, as_json=as_json).run(photos)
 
 
-def status(ids: JobIds = None, jobs: JobsFile = JOBS, profile: ProfileFlag = None, as_json: Json = False) -> None:
+def status(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="JOB", help="Ids of jobs (default: the local stack).")
+    ] = None,
+    jobs: JobsFile = JOBS,
+    profile: ProfileFlag = None,
+    as_json: Json = False,
+) -> None:
     """Print the state of jobs; without JOB, the processes and the description of the local stack. Exits 1 if a job
     failed, or if no stack is running."""
     if not ids:

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.engines import Weights
+from cli.engines import Weights, weights_for
 from cli.evaluate import CORES, Workers, installed_engine, print_tables, run_cases, write_page
 from cli.terminal import console, messages, print_errors
 from maskdrop import catalog
@@ -56,7 +56,7 @@ def compare(
     printer = messages if as_json else console
     with print_errors():
         engines = [
-            (name, installed_engine(catalog.engine(name), folder, workers))
+            (name, installed_engine(catalog.engine(name), weights_for(name, folder), workers))
             for name in engine or [catalog.DEFAULT_ENGINE["cutout"]]
         ]
         found = archive.find_pairs(originals, cutouts)

@@ -102,7 +102,7 @@ class Auto:
             self._general.setup(device, weights_dir, threads)
             self._people = PeoplePasses.load(weights_dir, threads, Network(self._general.predict_square, SIDE))
         except NotInstalled as error:
-            log.warning("auto is portrait alone: %s", error)
+            log.warning("auto finds people only: %s", error)
             return
         digests = self._portrait.weights_sha256 + self._general.weights_sha256 + self._places.weights_sha256
         self.weights_sha256 = hashlib.sha256(digests.encode()).hexdigest()
