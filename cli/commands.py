@@ -98,7 +98,9 @@ def load(name: str) -> Command:
         return typer.main.get_group(group).commands[name]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     imported = import_module(module)
-    single.command(name, context_settings=getattr(imported, "CONTEXT_SETTINGS", None))(getattr(imported, function))
+    settings = getattr(imported, "CONTEXT_SETTINGS", None)
+    epilog = getattr(imported, "EPILOGS", {}).get(name)
+    single.command(name, context_settings=settings, epilog=epilog)(getattr(imported, function))
     return typer.main.get_command(single)
 
 

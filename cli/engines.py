@@ -48,7 +48,7 @@ def fetch_missing(folder: Path) -> None:
                 store.fetch(weights, folder)
             except DownloadFailed as error:
                 messages.print(
-                    f"[yellow]{escape(error.message)}. The engines work without these weights as far as they can: auto "
+                    f"[yellow]{escape(error.message)} The engines work without these weights as far as they can: auto "
                     "then finds people only.[/yellow]",
                     soft_wrap=True,
                 )

@@ -106,8 +106,8 @@ def events(
             for page in service.get_paginator("filter_log_events").paginate(**arguments):
                 for one in page["events"]:
                     at = datetime.fromtimestamp(one["timestamp"] / 1000, UTC)
-                    # The local emulator gives its events no id.
-                    event_id = one.get("eventId") or f"{name} {one['timestamp']} {one['message']}"
+                    # The emulator's events have no id.
+                    event_id = one.get("eventId") or str((one["logStreamName"], one["timestamp"], one["message"]))
                     found.append(Event(event_id, name, at, one["message"].rstrip()))
         new = sorted((event for event in found if event.id not in seen), key=lambda event: event.at)
         yield from new

@@ -168,7 +168,9 @@ def fetch(
 
 
 def status(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Ids of jobs (default: none).")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="JOB", help="Ids of jobs (default: the local stack).")
+    ] = None,
     jobs: JobsFile = JOBS,
     profile: ProfileFlag = None,
     as_json: Json = False,

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
+from maskdrop.options import REFINER
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 
 CLEAN_S = 3600
 """Seconds between two deletions of expired files and records."""
+
+JOBS_DRAIN_S = 5
+"""Seconds in which jobs in progress may end after the last request. The next start continues the others."""
 
 CONSOLES = (Path(__file__).resolve().parent.parent / "web", Path(sys.prefix) / "share" / "maskdrop" / "web")
 """Folders of the web console: in a checkout and the container, and of an installed package."""
@@ -92,8 +96,7 @@ class Server:
             if path in OPEN_PATHS:
                 response = await self._handle(request, b"", None)  # never behind images
             else:
-                length = _content_length(request, self.settings.body_bytes)
-                with self.admission.admit(1, length or 0):
+                with self.admission.admit(1, _body_bytes(request, self.settings.body_bytes)):
                     body = await self._body(request)
                     response = await self._handle(request, body, self.threads)
         except MaskdropError as error:
@@ -157,7 +160,7 @@ class Server:
     async def upload(self, request: Request) -> Response:
         """Stores the file of a form that POST /v1/uploads returned."""
         try:
-            with self.admission.admit(1, _content_length(request, self.settings.body_bytes) or 0):
+            with self.admission.admit(1, _body_bytes(request, self.settings.body_bytes)):
                 parts = parts_of(await self._body(request), request.headers.get("content-type", ""))
                 body = parts.pop("file", b"")
                 fields = {name: part.decode(errors="replace") for name, part in parts.items()}
@@ -185,7 +188,8 @@ def create_app(
     registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
-    api = settings.to_api()
+    installed = {*engines, *(detectors or {}), "labels", *([REFINER] if refiner else [])}
+    api = replace(settings.to_api(), engines=" ".join(sorted(installed)))
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
@@ -225,7 +229,7 @@ def create_app(
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
         yield
         cleaner.cancel()
-        background.close()
+        await background.close(JOBS_DRAIN_S)
         runtime.close()
         application.state.server.threads.shutdown(wait=False, cancel_futures=True)
         database.close()
@@ -309,14 +313,17 @@ def _to_starlette(response: HttpResponse) -> Response:
     return answer
 
 
-def _content_length(request: Request, bytes_max: int) -> int | None:
-    """Returns the Content-Length, None for a chunked body. Raises FileTooLarge before any byte is read."""
-    text = request.headers.get("content-length", "")
-    if not text.isdecimal():
-        return None
-    if int(text) > bytes_max:
+def _body_bytes(request: Request, bytes_max: int) -> int:
+    """Returns the size of the body from its headers; that of the largest body for a chunked one.
+
+    Raises FileTooLarge before any byte is read.
+    """
+    if "transfer-encoding" in request.headers:
+        return bytes_max
+    length = int(request.headers.get("content-length", 0))  # the parser of HTTP accepts digits only
+    if length > bytes_max:
         raise _too_large(bytes_max)
-    return int(text)
+    return length
 
 
 def _too_large(bytes_max: int) -> FileTooLarge:

@@ -29,6 +29,9 @@ mention  no change
 
 API_PATH = "/v1.0/removebg"
 
+LINE_MAX = 5000
+"""Characters of a line before and after a match that are read. Longer lines are data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -88,7 +91,7 @@ def _url(match: re.Match[str], target: Target) -> str:
 
 
 def _host(match: re.Match[str], target: Target) -> str | None:
-    line = _line(match)
+    line = line_at(match.string, match.start())
     in_hosts_file = re.search(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])", line)
     return None if in_hosts_file else target.host or None
 
@@ -142,10 +145,10 @@ def _ruby_configure(match: re.Match[str], target: Target) -> str | None:
     return f"{_ruby_url(match['indent'], newline, target.url)}{newline}{match.group()}"
 
 
-def _line(match: re.Match[str]) -> str:
-    """Returns the line in which a match starts."""
-    text, start = match.string, match.start()
-    return re.split(r"[\r\n]", text[text.rfind("\n", 0, start) + 1 :], maxsplit=1)[0]
+def line_at(text: str, start: int) -> str:
+    """Returns the line of a position, without its end; of a long line the part around the position."""
+    begin = max(text.rfind("\n", 0, start) + 1, start - LINE_MAX)
+    return re.split(r"[\r\n]", text[begin : start + LINE_MAX], maxsplit=1)[0]
 
 
 def _newline(match: re.Match[str]) -> str:
@@ -287,6 +290,18 @@ RULES: tuple[Rule, ...] = (
         example=("appsettings.json", '{\n  "RemoveBg": {\n    "ApiKey": ""\n  }\n}\n'),
     ),
     Rule(
+        name="key-reference",
+        kind="key",
+        pattern=re.compile(
+            r"[\"'{][\w.-]*remove[_-]?bg[./](?:api[._-]?)?(?:key|token)(?=[\"'}:])"
+            r"|(?<!\w):?remove_?bg\b[\"']?\]?,?\s*\[?\s*:api_?key\b"
+            r"|\bcredentials\(\s*[\"'][\w.-]*remove[_-]?bg[\w.-]*[\"']"
+        ),
+        change="set it to a key of `maskdrop keys create`",
+        action="set",
+        example=("Cut.java", '@Value("${removebg.api.key}") String key;\n'),
+    ),
+    Rule(
         name="key-literal",
         kind="key",
         pattern=re.compile(
@@ -306,7 +321,7 @@ RULES: tuple[Rule, ...] = (
         kind="import",
         files=re.compile(r"\.pyi?$"),
         pattern=re.compile(
-            r"(?m)^(?P<indent>[ \t]*)(?:from removebg(?:\.removebg)? import (?:\([^)]*\)|RemoveBg\b[^\r\n]*)"
+            r"(?m)^(?P<indent>[ \t]*)(?:from removebg(?:\.removebg)? import (?:\([^)]*\)|(?:RemoveBg\b|\*)[^\r\n]*)"
             r"|import removebg(?:\.removebg)?(?: as \w+)?[ \t]*(?:#[^\r\n]*)?(?=\r|\n|\Z))"
         ),
         never_with=re.compile(r"removebg\.API_ENDPOINT\s*="),
@@ -501,6 +516,13 @@ RULES: tuple[Rule, ...] = (
         ),
         change="replace it by the command `maskdrop cutout`, or by a request to {url}" + API_PATH,
         example=("night.py", 'subprocess.run(["removebg", "--api-key", key, path], check=True)\n'),
+    ),
+    Rule(
+        name="command-download",
+        kind="command",
+        pattern=re.compile(r"github\.com/remove-bg/(?:remove-bg-cli|go)\b[\w./-]*"),
+        change="replace the official command, whose URL is fixed, by `maskdrop cutout FILES --out FOLDER`",
+        example=("Dockerfile", "RUN curl -L https://github.com/remove-bg/go/releases/download/v1/removebg -o r\n"),
     ),
     Rule(
         name="workflow-app",

@@ -41,7 +41,10 @@ PERSON_SHARE_MIN = 0.15
 """Lowest share of the salient object that people are, where the subject is a person."""
 
 OBJECT_MIN = 0.16
-"""Lowest probability of an object, else the image has no subject. The lowest object has 0.17, the others 0.5 or more."""
+"""Lowest probability of an object, else the image has no subject. One object has 0.17, the others 0.5 or more."""
+
+SURE_OBJECT_MIN = 0.5
+"""The same where there are people, who are the subject then: a thing of a scene is no larger subject than a person."""
 
 OBJECT = Calibration(
     means=(-1.5492, 0.7235, -2.4815, 0.3014),
@@ -123,7 +126,8 @@ class Auto:
         found = self._people.find(rgb)
         image, first = turned(found.image, -found.turns), turned(found.first, -found.turns)
         person = found.evidence >= PERSON_MIN
-        alpha = None if person and self._is_subject(image, first) else self._thing(rgb, image, first)
+        object_min = SURE_OBJECT_MIN if person else OBJECT_MIN
+        alpha = None if person and self._is_subject(image, first) else self._thing(rgb, image, first, object_min)
         if alpha is None or (person and alpha.kind == "none"):
             alpha = Alpha(self._people.matte(found), kind="person", engine="portrait")
         return alpha, measured(alpha, first)
@@ -135,8 +139,8 @@ class Auto:
         salient = self._general.predict_square(resized(image, (SIDE, SIDE)))
         return _share(salient, people) >= PERSON_SHARE_MIN
 
-    def _thing(self, rgb: Pixels, image: Pixels, people: Floats) -> Alpha:
-        """Returns the alpha of a thing.
+    def _thing(self, rgb: Pixels, image: Pixels, people: Floats, object_min: float) -> Alpha:
+        """Returns the alpha of a thing, of the kind "none" where an object is less probable than `object_min`.
 
         image: `rgb` scaled to the matte's size. people: the matte of the network for people, sxs, which often finds the
         thing too.
@@ -148,7 +152,7 @@ class Auto:
         small = resized(found.values, (SIDE, SIDE))
         seen = found.agreement * _share(small, people)
         evidence = (_logit(self._places.share(image)), found.agreement, math.log(found.area + 1e-3), seen)
-        if OBJECT.score(np.array(evidence, np.float32)) < OBJECT_MIN:
+        if OBJECT.score(np.array(evidence, np.float32)) < object_min:
             return Alpha(np.zeros_like(found.values), kind="none", engine="u2netp")
         values = found.values
         if _is_part(small, resized(people, (SIDE, SIDE))):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.encryption import KEY_USE, has_local_storage
-from infra.stages import load
+from infra.stages import Stage, load
 from tests.infra.conftest import Template, synthesize, synthesize_file
 
 STAGES = Path(__file__).parent / "stages"
@@ -499,3 +499,17 @@ def test_names_that_belong_to_the_account_contain_stage_and_region(stacks: Stack
     regional = ["maskdrop-dev-", {"Ref": "AWS::Region"}]
     assert dashboard["DashboardName"] == {"Fn::Join": ["", regional]}
     assert budget["Budget"]["BudgetName"]["Fn::Join"][1][:2] == regional
+
+
+# ---- engines
+
+
+def test_the_api_knows_the_engines_of_the_image_and_of_the_stage() -> None:
+    def installed(**options: object) -> set[str]:
+        return set(Stage(name="dev", **options).installed_engines)  # type: ignore[arg-type]
+
+    assert {"auto", "portrait", "labels"} <= installed()
+    assert not {"detector", "rekognition", "sam", "*"} & installed()
+    assert "rekognition" in installed(rekognition=True)
+    assert "*" in installed(weights="s3://bucket/prefix/")
+    assert installed(weights="s3://bucket/prefix/", engines=["sam"]) == installed() | {"sam"}
