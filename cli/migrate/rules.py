@@ -247,8 +247,8 @@ RULES: tuple[Rule, ...] = (
             r"(?<![A-Za-z0-9])(?:[A-Z0-9]+_)*REMOVE_?BG(?:_[A-Z0-9]+)*?_(?:URL|URI|ENDPOINT|HOST|API)"
             r"(?![A-Za-z0-9_])"
         ),
-        change="set the variable to {url} with the path that its value has now; to a key of `maskdrop keys create` "
-        "where its value is one",
+        change="set the variable to {url} and the path of its present value; if its value is a key, to a key of "
+        "`maskdrop keys create`",
         action="set",
         example=("deploy.yml", "env:\n  REMOVE_BG_API_URL: ${{ vars.REMOVE_BG_API_URL }}\n"),
     ),

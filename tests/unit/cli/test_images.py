@@ -289,6 +289,12 @@ def test_results_never_replace_a_photo_or_each_other(run: Run, two_people: Path,
     assert (beside.exit_code, "--out must not be the folder of" in " ".join(beside.output.split())) == (2, True)
 
 
+def test_a_file_of_a_format_that_is_only_read_is_no_result(two_people: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["mask", str(two_people), "--out", str(tmp_path / "mask.gif")])
+    assert (result.exit_code, "mask.gif" in result.output) == (2, True)
+    assert not (tmp_path / "mask.gif").exists(), "no folder of this name"
+
+
 @pytest.mark.parametrize(
     ("flags", "prompts"),
     [
