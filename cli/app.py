@@ -7,6 +7,11 @@ account (doctor), deploys and destroys a stage (deploy, destroy), and tests and 
 
 from __future__ import annotations
 
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+
 import typer
 
 from cli.commands import CommandGroup
@@ -17,3 +22,10 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enab
 @app.callback()
 def _main() -> None:
     """The commands are those of `cli.commands.COMMANDS`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  for the whole process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of files may have bytes that are not UTF-8, and a terminal may know ASCII alone.
+            stream.reconfigure(errors="backslashreplace")
