@@ -43,10 +43,12 @@ def test_the_default_target_bucket_must_belong_to_the_account(aws: FakeAws) -> N
 
 
 def test_without_credentials_the_error_names_them(monkeypatch: pytest.MonkeyPatch, aws: FakeAws) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise NoCredentialsError
+    def client(service: str, **_: Any) -> Any:
+        if service == "sts":
+            raise NoCredentialsError
+        return aws.client(service)
 
-    monkeypatch.setattr(aws, "client", refuse)
+    monkeypatch.setattr("boto3.client", client)
     with pytest.raises(NotAllowed, match="credentials"):
         command.run_worker(ServerSettings(), WorkerSettings(), frozenset())
 
