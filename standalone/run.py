@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from maskdrop.settings import InvalidSettings
 from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.settings import ServerSettings
@@ -28,6 +29,7 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
     Raises InvalidSettings, InvalidWeights, NoGpu, TableUnavailable.
     """
     settings.check()
+    _require_free_port(settings)
     model, engines, detectors = load_engines(model)
     refiner = load_refiner(model.device, model.weights_dir, model.threads)
     config = uvicorn.Config(
@@ -43,6 +45,17 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
     )
     # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
     _Server(config, ready).run()
+
+
+def _require_free_port(settings: ServeSettings) -> None:
+    """Raises InvalidSettings, before the engines are loaded, where the server could not open its port."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        raise InvalidSettings(
+            f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); use another --port (SERVE_PORT)."
+        ) from error
 
 
 class _Server(uvicorn.Server):
