@@ -223,6 +223,8 @@ class Batch:
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, _exit_now)
             kept = {future for future in waiting if not future.cancel()}
+            if kept:
+                self.summary.print("Completing the images in work; a second Ctrl-C ends at once.")
             while kept:
                 kept -= self._ended(kept, advance)
             raise

@@ -338,11 +338,12 @@ def process(
     rekognition: bool = False,
     as_json: bool = False,
     ended: Callable[[Record], None] = lambda _: None,
+    skipped: str = "their result exists (--overwrite processes them again)",
 ) -> None:
     """Processes and prints all photos; a photo that fails does not stop the others.
 
     workers: None for one for each core. arriving: photos of watched folders, processed afterwards. ended: called with
-    the record of each photo, in the main thread. Raises typer.Exit as `Batch.run` does.
+    the record of each photo, in the main thread. skipped: reason of skipped photos. Raises what `Batch.run` raises.
     """
     stdout = work.target.stdout
     if stdout and as_json:
@@ -374,6 +375,7 @@ def process(
         failures=failures,
         progress=lines if lines.is_terminal and len(work.photos) > 1 else messages,
         summary=messages if as_json else lines,
+        skipped=skipped,
         skip=lambda photo: _skipped(photo, options, work) if work.is_done(photo) else None,
     ).run(work.photos, arriving)
 
