@@ -52,7 +52,6 @@ def application(
         door = DoorStack(
             app,
             stage=stage,
-            door=stage.door,
             image_tag=tag,
             registry=main.shared.registry,
             topic=main.alarms.topic,

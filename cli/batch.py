@@ -161,6 +161,7 @@ class Batch:
     process: processes one image in a worker thread and returns its record.
     show: prints a record, in the main thread.
     skip: returns the record of an image that is done, else None. skipped: the reason in the summary.
+    done: the state of a processed image, in records and in the summary.
     progress: the console of the progress bar; no bar if it is no terminal. summary: the console of the summary.
     """
 
@@ -171,6 +172,7 @@ class Batch:
     progress: Console
     summary: Console
     skip: Callable[[Photo], Record | None] = lambda _: None
+    done: str = "done"
     skipped: str = "their result exists"
     states: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
@@ -190,6 +192,8 @@ class Batch:
             shown = bar.add_task("Processing", total=total)
             try:
                 self._all(photos, pool, lambda: bar.advance(shown))
+                if arriving:
+                    self.summary.print("Waiting for new photos; Ctrl-C ends.")
                 for more in arriving:
                     total += len(more)
                     bar.update(shown, total=total)
@@ -219,6 +223,8 @@ class Batch:
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, _exit_now)
             kept = {future for future in waiting if not future.cancel()}
+            if kept:
+                self.summary.print("Completing the images in work; a second Ctrl-C ends at once.")
             while kept:
                 kept -= self._ended(kept, advance)
             raise
@@ -241,14 +247,14 @@ class Batch:
         states, ended = self.states, self.states.total()
         if total < 2 and not self.interrupted:
             return
-        parts = [f"{states['done']} done"]
+        parts = [f"{states[self.done]} {self.done}"]
         if states["skipped"]:
             parts.append(f"{states['skipped']} skipped, because {self.skipped}")
         if states["failed"]:
             parts.append(f"{states['failed']} failed")
         if ended < total:
             parts.append(f"{total - ended} not processed")
-        rate = f", {states['done'] / seconds:.1f} images/s" if states["done"] > 1 else ""
+        rate = f", {states[self.done] / seconds:.1f} images/s" if states[self.done] > 1 else ""
         self.summary.print(f"{', '.join(parts)}; {seconds:.1f} s{rate}.", soft_wrap=True)
         for record in self.failures.records[:FAILURES_SHOWN]:
             error = record["error"]

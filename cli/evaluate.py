@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.table import Table as RichTable
 
 from cli.engines import Weights, device_and_threads, load_engine, weights_folder
 from cli.terminal import console, print_errors
+from cli.train import parse_settings
 from local.config import ROOT, LocalError
 from maskdrop import catalog
 from sagemaker_model.engines.base import Engine
@@ -52,7 +53,10 @@ class PromptFrom(StrEnum):
 
 Data = Annotated[
     list[str],
-    typer.Option(help="Folder with images/, masks/ and manifest.csv, or FOLDER:SPLIT; repeatable.", show_default=False),
+    typer.Option(
+        help="Folder with images/, masks/ and manifest.csv, or of shards; FOLDER:SPLIT for another split; repeatable.",
+        show_default=False,
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Split to evaluate (manifest column `split`).")]
 Parts = Annotated[list[str] | None, typer.Option("--part", help="Evaluate only this part; repeatable (default: all).")]
@@ -82,7 +86,19 @@ def evaluate(
     ] = None,
     trained: Annotated[
         Path | None,
-        typer.Option(help="Folder of a training run (`maskdrop train --out`): evaluate its best weights."),
+        typer.Option(
+            help="Folder of a training run (`maskdrop train --out`): evaluate its best weights. Or a file of weights."
+        ),
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            help="Network of the file of weights, as in `maskdrop train`.", show_default="that of the run in its folder"
+        ),
+    ] = "",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="With --network: setting NAME=VALUE of its training, such as side=256; repeatable."),
     ] = None,
     predictions: Annotated[
         Path | None,
@@ -127,7 +143,8 @@ def evaluate(
             predictor = runs.folder_predictor(predictions)
             run = run_cases(RunInfo.of(str(predictions), "", dataset), dataset.cases, predictor, workers, out)
         elif trained:
-            run = _run_trained(trained, dataset, workers, out)
+            given = parse_settings(setting or [])
+            run = _run_trained(trained, network, given, dataset, workers, out)
         else:
             row = catalog.engine(str((engine or [""])[0]))
             run = _run_engine(row.name, installed_engine(row, folder, workers), row, dataset, prompt, workers, out)
@@ -146,7 +163,8 @@ def compare(
     a: Annotated[str, typer.Argument(help="Engine A, or the folder of a run (`evaluate --out`).", show_default=False)],
     b: Annotated[str, typer.Argument(help="Engine B, or the folder of a run.", show_default=False)],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with images/, masks/ and manifest.csv; required for engines.")
+        Path | None,
+        typer.Option(help="Folder with images/, masks/ and manifest.csv, or of shards; required for engines."),
     ] = None,
     split: Split = "val",
     prompt: Prompted = PromptFrom.none,
@@ -345,13 +363,15 @@ def _run_engine(
     return run_cases(RunInfo.of(label, engine.weights_sha256, dataset), dataset.cases, predictor, workers, out)
 
 
-def _run_trained(folder: Path, dataset: Dataset, workers: int, out: Path | None) -> Run:
+def _run_trained(
+    path: Path, network: str, given: Mapping[str, str], dataset: Dataset, workers: int, out: Path | None
+) -> Run:
     try:
         from sagemaker_model.evaluation.trained import TrainedNetwork
     except ModuleNotFoundError as error:
         raise LocalError(f"--trained needs {error.name}: install requirements-models.txt.") from error
-    network = TrainedNetwork(folder, *device_and_threads(workers))
-    return run_cases(RunInfo.of(str(folder), network.weights_sha256, dataset), dataset.cases, network, workers, out)
+    predictor = TrainedNetwork(path, *device_and_threads(workers), network, given)
+    return run_cases(RunInfo.of(str(path), predictor.weights_sha256, dataset), dataset.cases, predictor, workers, out)
 
 
 def run_cases(info: RunInfo, cases: Sequence[Case], predictor: Predictor, workers: int, out: Path | None) -> Run:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.batch import FAILURES_CSV, Batch, Failures, Photo, Record, cores
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, weights_for
 from cli.options import (
     BoxFlag,
     ChangeFlag,
@@ -28,6 +28,7 @@ from cli.options import (
     NegativeTextFlag,
     OutputFlag,
     PointFlag,
+    PresetFlag,
     PromptFlag,
     PromptFlags,
     RefineFlag,
@@ -116,6 +117,7 @@ log = logging.getLogger(__name__)
 
 def cutout(
     photos: Photos,
+    preset: PresetFlag = None,
     label: LabelFlag = None,
     box: BoxFlag = None,
     point: PointFlag = None,
@@ -148,6 +150,7 @@ def cutout(
             instances=instances,
             refine=refine,
             review_below=review_below,
+            preset=preset,
         )
         work = _work(photos, target, options, overwrite=overwrite, watch=watch)
         arriving = watched(photos, work) if watch else ()
@@ -335,11 +338,12 @@ def process(
     rekognition: bool = False,
     as_json: bool = False,
     ended: Callable[[Record], None] = lambda _: None,
+    skipped: str = "their result exists (--overwrite processes them again)",
 ) -> None:
     """Processes and prints all photos; a photo that fails does not stop the others.
 
     workers: None for one for each core. arriving: photos of watched folders, processed afterwards. ended: called with
-    the record of each photo, in the main thread. Raises typer.Exit as `Batch.run` does.
+    the record of each photo, in the main thread. skipped: reason of skipped photos. Raises what `Batch.run` raises.
     """
     stdout = work.target.stdout
     if stdout and as_json:
@@ -352,7 +356,8 @@ def process(
     if not arriving:
         count = max(1, min(count, len(work.pending)))
     cv2.setNumThreads(max(1, cores() // count))
-    processor = load_processor(options, weights_folder(weights), rekognition=rekognition, paint=paint, workers=count)
+    folder = weights_for(options.engine, weights)
+    processor = load_processor(options, folder, rekognition=rekognition, paint=paint, workers=count)
     lines = messages if stdout else console
 
     def show(record: Record) -> None:
@@ -370,6 +375,7 @@ def process(
         failures=failures,
         progress=lines if lines.is_terminal and len(work.photos) > 1 else messages,
         summary=messages if as_json else lines,
+        skipped=skipped,
         skip=lambda photo: _skipped(photo, options, work) if work.is_done(photo) else None,
     ).run(work.photos, arriving)
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from cli.detector import TRAINED
+from cli.engines import WEIGHTS_HELP
 from cli.terminal import console, print_errors
 from local.config import LocalConfig, LocalError
 from maskdrop import catalog
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Folder = Annotated[Path | None, typer.Option(help="Weights folder (default: the folder of the local stack).")]
+Folder = Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)]
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME...", help="Names, as listed by `models list`.", show_default=False)
 ]

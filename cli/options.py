@@ -14,6 +14,7 @@ from maskdrop.edit import Change
 from maskdrop.errors import InvalidOptions, InvalidPrompt
 from maskdrop.options import Instances, Options, Refine
 from maskdrop.output import FIELDS
+from maskdrop.presets import PRESETS
 from maskdrop.prompt import Select
 
 LabelFlag = Annotated[
@@ -85,6 +86,13 @@ DetectorFlag = Annotated[
         "--engine",
         help=f"Detector: {', '.join(name for name, row in ENGINES.items() if row.returns == 'boxes')}.",
         show_default=DEFAULT_ENGINE["detect"],
+    ),
+]
+PresetFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help=f"Preset: {', '.join(PRESETS)}. Its options apply where no other option replaces them (default: none).",
     ),
 ]
 OutputFlag = Annotated[
@@ -169,26 +177,45 @@ def options_of(
     background: str | None = None,
     refine: Refine | None = None,
     review_below: float | None = None,
+    preset: str | None = None,
 ) -> Options:
     """Returns the options of a command. background: replaces the field "background" of `output`.
 
-    Raises what `Options.from_json` raises.
+    preset: name of a built-in preset of the task; the other options replace its options, and each field of `output` on
+    its own. Raises what `Options.from_json` raises.
     """
     fields = output_of(output)
     if background is not None:
         fields["background"] = background
+    given = {
+        "task": task,
+        "engine": engine,
+        "prompt": prompts.to_json(),
+        "instances": instances,
+        "edit": edit,
+        "refine": refine,
+        "review_below": review_below,
+    }
+    base = {} if preset is None else _preset(preset, task)
     return Options.from_json(
-        {
-            "task": task,
-            "engine": engine,
-            "prompt": prompts.to_json(),
-            "output": fields,
-            "instances": instances,
-            "edit": edit,
-            "refine": refine,
-            "review_below": review_below,
-        }
+        base
+        | {name: value for name, value in given.items() if value is not None}
+        | {"output": base.get("output", {}) | fields}
     )
+
+
+def _preset(name: str, task: Task) -> dict[str, Any]:
+    """Returns the options of a built-in preset, without the default engine, as JSON. Raises InvalidOptions."""
+    preset = PRESETS.get(name)
+    if not preset:
+        raise InvalidOptions(
+            f"--preset must be one of {', '.join(PRESETS)}; got {name!r:.80}. Presets of a stage apply to jobs: "
+            "`maskdrop submit --preset`."
+        )
+    fields = preset.to_json()
+    if preset.engine == DEFAULT_ENGINE[task]:
+        del fields["engine"]  # a prompt needs another engine
+    return fields
 
 
 def edit_of(

@@ -23,7 +23,7 @@ import numpy as np
 import typer
 
 from cli.batch import STDIN, Photo, Record, cores, images_below
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, weights_for
 from cli.images import process
 from cli.processing import Processor, load_processor
 from cli.results import Target, Work, watched, write_file
@@ -203,7 +203,7 @@ def b(
         options = options_of(model, bgcolor, extras, only_mask=only_mask, vitmatte=vitmatte)
         cv2.setNumThreads(1)  # the workers share the cores
         with _rembg_file(options.engine):
-            processor = load_processor(options, weights_folder(folder), workers=cores())
+            processor = load_processor(options, weights_for(options.engine, folder), workers=cores())
         bytes_left = 0
         try:
             for number, png in enumerate(results_of(sys.stdin.buffer, image_width, image_height, processor, options)):
@@ -278,7 +278,7 @@ def _process(
     ended: Callable[[Record], None] = lambda _: None,
 ) -> None:
     with _rembg_file(options.engine):
-        process(work, options, folder, workers, arriving, ended=ended)
+        process(work, options, folder, workers, arriving, ended=ended, skipped="their result exists")
 
 
 @contextmanager

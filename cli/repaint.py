@@ -12,16 +12,17 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cli.batch import Photo, is_done, photos_of
 from cli.contact_sheet import Group, contact_sheet
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, weights_for
 from cli.images import USD_MAX, RekognitionFlag, UsdMax, print_price
 from cli.options import ConfidenceFlag, EngineFlag, PromptFlags, options_of
 from cli.processing import Processor, load_processor, paint_of
 from cli.repaint_config import DEFAULT_EDITOR, RepaintConfig, read_config
 from cli.results import RESULTS, check_out, read_file, write_file
-from cli.terminal import console, messages, print_errors
+from cli.terminal import FAILED, console, messages, print_errors
 from maskdrop.edit import Edit, EditorName
-from maskdrop.errors import EditFiltered, MaskdropError, MaskEmpty
+from maskdrop.errors import EditFiltered, InputError, MaskdropError, MaskEmpty
 from maskdrop.options import Options
 from maskdrop.output import Output
 from sagemaker_model.imaging.encode import encode
@@ -53,7 +54,7 @@ def repaint(
             "--config", "--config_file", dir_okay=False, help="YAML file with candidate_prompts, seed_range and others."
         ),
     ],
-    img_path: Annotated[Path, typer.Option("--img-path", "--img_path", dir_okay=False, help="Photo.")],
+    img_path: Annotated[Path, typer.Option("--img-path", "--img_path", help="Photo, or a folder with its subfolders.")],
     target_label: Annotated[
         str, typer.Option("--target-label", "--target_label", help="Label of the part to keep; all of its instances.")
     ] = "face",
@@ -73,38 +74,68 @@ def repaint(
     folder: Weights = None,
 ) -> None:
     """Generate a new background around a label, once for each prompt and seed of a configuration file. Writes the
-    candidates and a contact sheet. Exits 1 if a candidate is missing."""
+    candidates and a contact sheet. In a folder, photos with all candidates are skipped. Exits 1 if a candidate is
+    missing."""
     with print_errors():
         settings = read_config(config)
         for warning in settings.warnings:
             messages.print(f"[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
-        check_out([img_path], out)
-        photo = read_file(img_path)
+        photos = photos_of([img_path], out)
+        check_out([photo.path for photo in photos], out)
+        pending = [photo for photo in photos if photo.listed or not _complete(photo, settings, out / photo.name)]
+        for photo in pending:
+            read_file(photo.path)  # raises an error before anything is paid
         paint = paint_of(editor or settings.editor or DEFAULT_EDITOR, max_usd, region or settings.region)
-        print_price(paint, paint.check(settings.prompts, len(settings.prompts) * len(settings.seeds)))
+        images = len(settings.prompts) * len(settings.seeds) * len(pending)
+        print_price(paint, paint.check(settings.prompts, images))
         prompts = PromptFlags(labels=[target_label], min_confidence=min_confidence)
         options = options_of("replace", prompts, engine=engine, edit={"prompts": settings.prompts[0]})
-        processor = load_processor(options, weights_folder(folder), rekognition=rekognition, paint=paint)
-        if settings.size:
-            photo = resized_photo(photo, settings.size, processor.limits)
-            width, height = settings.size
-            messages.print(f"The photo was resized to {width} x {height} pixels; its sides may be stretched.")
-        target = out / img_path.name
-        candidates = []
-        try:
-            for candidate in grid(processor, photo, options, settings):
-                candidates.append(candidate)
-                if candidate.data:
-                    write_file(target / candidate.name, candidate.data)
-        except MaskEmpty as error:
-            raise MaskEmpty(
-                f"Found no {target_label!r} in {img_path}; no image was generated. Use another --target-label or a "
-                "lower --min-confidence."
-            ) from error
-        finally:
-            _report(candidates, target, Group("Source", [(img_path.name, photo)]))
-    if any(candidate.error for candidate in candidates):
-        raise typer.Exit(1)
+        processor = load_processor(options, weights_for(options.engine, folder), rekognition=rekognition, paint=paint)
+        failed = 0
+        for photo in pending:
+            try:
+                failed += not repaint_photo(photo, processor, options, settings, target_label, out)
+            except InputError as error:
+                if photo.listed:
+                    raise
+                failed += 1
+                messages.print(f"[red]{escape(f'{photo.path}: {error.message}')}[/red]", soft_wrap=True)
+    if len(photos) > 1:
+        done = len(pending) - failed
+        console.print(f"{done} done, {len(photos) - len(pending)} skipped, {failed} failed.")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _complete(photo: Photo, settings: RepaintConfig, folder: Path) -> bool:
+    """Whether all candidates of a photo exist. An interrupted run leaves some of them, with a contact sheet."""
+    grid = [(number, prompt, seed) for number, prompt in enumerate(settings.prompts, 1) for seed in settings.seeds]
+    return all(is_done(photo, folder / Candidate(*one).name) for one in grid)
+
+
+def repaint_photo(
+    photo: Photo, processor: Processor, options: Options, settings: RepaintConfig, label: str, out: Path
+) -> bool:
+    """Writes the candidates of one photo and their contact sheet. Returns whether all candidates were generated."""
+    data, target = read_file(photo.path), out / photo.name
+    if settings.size:
+        data = resized_photo(data, settings.size, processor.limits)
+        width, height = settings.size
+        messages.print(f"The photo was resized to {width} x {height} pixels; its sides may be stretched.")
+    candidates = []
+    try:
+        for candidate in grid(processor, data, options, settings):
+            candidates.append(candidate)
+            if candidate.data:
+                write_file(target / candidate.name, candidate.data)
+    except MaskEmpty as error:
+        raise MaskEmpty(
+            f"Found no {label!r} in {photo.path}; no image was generated. Use another --target-label or a lower "
+            "--min-confidence."
+        ) from error
+    finally:
+        _report(candidates, target, Group("Source", [(photo.name.name, data)]))
+    return not any(candidate.error for candidate in candidates)
 
 
 def grid(processor: Processor, photo: bytes, options: Options, settings: RepaintConfig) -> Iterator[Candidate]:

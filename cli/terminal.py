@@ -47,7 +47,7 @@ class Unreachable(MaskdropError):
 
 
 def exit_code(error: MaskdropError) -> int:
-    if isinstance(error, Unreachable):
+    if isinstance(error, Unreachable) or error.code == "not_running":
         return UNREACHABLE
     return USAGE if isinstance(error, UsageError | InvalidOptions | InvalidPrompt | UnknownEngine) else FAILED
 

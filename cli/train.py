@@ -19,7 +19,7 @@ from cli.terminal import console, print_errors
 from local.config import ROOT, LocalError
 from sagemaker_model.training import jobs, submit
 from sagemaker_model.training.ranges import is_range
-from sagemaker_model.training.settings import metric_of, settings_of
+from sagemaker_model.training.settings import descriptions, metric_of, settings_of
 
 if TYPE_CHECKING:
     from sagemaker_model.training.search import Trial
@@ -54,7 +54,8 @@ Network = Annotated[
     str, typer.Argument(help="Network: attention-unet, portrait, modnet, modnet-soc, mask-rcnn, detector or rt-detr.")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings, for example lr=0.001 steps=5000.")
+    list[str] | None,
+    typer.Argument(metavar="NAME=VALUE", help="Settings, for example lr=0.001 steps=5000; all of them are below."),
 ]
 Data = Annotated[str, typer.Option(help="Data folder, shards or detection data set; on SageMaker, an S3 prefix.")]
 Out = Annotated[str, typer.Option(help="Output folder; on SageMaker, an S3 prefix.")]
@@ -71,6 +72,12 @@ Role = Annotated[str, typer.Option(help="On SageMaker: ARN of the job's executio
 Instance = Annotated[str, typer.Option(help="On SageMaker: instance type.")]
 Hours = Annotated[int, typer.Option(help="On SageMaker: maximum run time, in hours.", min=1)]
 Spot = Annotated[bool, typer.Option("--spot/--no-spot", help="On SageMaker: use Spot instances.")]
+
+
+SETTINGS_HELP = "\n\n".join(f"{name}: {text}." for name, text in descriptions().items())
+
+EPILOGS = {"train": SETTINGS_HELP, "tune": SETTINGS_HELP}
+"""Name of a command -> last part of its help: the settings."""
 
 
 @app.command()
@@ -92,7 +99,7 @@ def train(
 ) -> None:
     """Train a network. Writes the best weights to OUT/best.safetensors; on SageMaker, prints the job name."""
     with print_errors():
-        given = _parse_settings(settings or [])
+        given = parse_settings(settings or [])
         if on is On.local:
             folders = (Path(folder) if folder else None for folder in (val, backgrounds, start))
             _train_locally(network, given, Path(data), Path(out), *folders, resume=resume)
@@ -137,7 +144,7 @@ def tune(
     """Search settings with the best validation result. Writes its weights and OUT/tuning.json; on SageMaker, prints the
     name of the tuning job."""
     with print_errors():
-        given = _parse_settings(settings)
+        given = parse_settings(settings)
         ranges = {name: value for name, value in given.items() if is_range(value)}
         fixed = {name: value for name, value in given.items() if name not in ranges}
         if on is On.local:
@@ -223,7 +230,8 @@ def _train_locally(
         except KeyboardInterrupt:
             console.print("Interrupted. To resume from the last checkpoint, repeat the command with --resume.")
             raise typer.Exit(130) from None
-    curves.draw(out)
+    if curves.draw(out) is None:
+        console.print("curves.png is not drawn: install matplotlib (the extra `train`).")
     for id_, reason in list(result["skipped"].items())[:SKIPPED_SHOWN]:
         console.print(f"[red]skipped[/red]  {escape(id_)}: {escape(reason)}", soft_wrap=True)
     if result["skipped"]:
@@ -300,7 +308,7 @@ def _submit(request: Mapping[str, Any]) -> str:
     return result.stdout.strip()
 
 
-def _parse_settings(settings: Sequence[str]) -> dict[str, str]:
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """Parses NAME=VALUE arguments. Raises LocalError."""
     pairs = {name: value for name, equals, value in (text.partition("=") for text in settings) if equals}
     if len(pairs) != len(settings):

@@ -6,7 +6,8 @@ import os
 
 import typer
 
-from cli.engines import weights_folder
+from cli.engines import weights_for
+from maskdrop.catalog import DEFAULT_ENGINE
 from sagemaker_model.__main__ import main
 
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
@@ -16,5 +17,6 @@ CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "h
 def worker(context: typer.Context) -> None:
     """Process the images that messages in an SQS queue name. Flags and defaults are those of the older worker; list
     them with --help."""
-    os.environ.setdefault("MODEL_WEIGHTS_DIR", str(weights_folder(None)))
+    if "MODEL_WEIGHTS_DIR" not in os.environ and "--help" not in context.args:
+        os.environ["MODEL_WEIGHTS_DIR"] = str(weights_for(DEFAULT_ENGINE["cutout"], None))
     raise typer.Exit(main(["worker", *context.args]))

@@ -77,13 +77,14 @@ class DoorStack(StageStack):
 
     The references to other stacks are weak: turning the door off changes no other stack. CloudFormation keeps this
     stack until you delete it.
+
+    stage: with the option `door`. topic: that of the alarms.
     """
 
-    def __init__(
-        self, scope: Construct, *, stage: Stage, door: Door, image_tag: str, registry: Registry, topic: sns.Topic
-    ) -> None:
+    def __init__(self, scope: Construct, *, stage: Stage, image_tag: str, registry: Registry, topic: sns.Topic) -> None:
         super().__init__(scope, "MaskdropDoor", stage=stage, description="HTTP API on Fargate for large images")
         CrossStackReferences.of(self).consume(ReferenceStrength.WEAK)
+        door = cast(Door, stage.door)
         self._stage, self._door, self._registry = stage, door, registry
         vpc = self._vpc()
         balancer = self._balancer(vpc)

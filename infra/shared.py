@@ -75,5 +75,6 @@ class SharedResources:
             trusted_hosts=" ".join(self.stage.trusted_hosts),
             http_sources=int(self.stage.http_sources),
             source_buckets=" ".join(self.stage.source_buckets),
+            engines=" ".join(self.stage.installed_engines),
             cors_origins=" ".join(self.stage.cors),
         )

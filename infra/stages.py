@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskdrop.bot import API_URL
+from maskdrop.catalog import ENGINES
 from maskdrop.edit import EDITORS, EditorName
 from maskdrop.errors import MaskdropError
+from maskdrop.options import REFINER
 from maskdrop.settings import Interactive
 
 FOLDER = Path(__file__).resolve().parent.parent / "stages"
@@ -79,12 +81,14 @@ Key = Annotated[str, Field(pattern=rf"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{{12}}:k
 GpuInstance = Annotated[str, Field(pattern=r"^ml\.[gp]\d[a-z0-9-]*\.[a-z0-9-]+$")]
 CpuInstance = Annotated[str, Field(pattern=r"^ml\.[cmrt]\d+([a-fh-z][a-z0-9-]*)?\.[a-z0-9-]+$")]
 Cidr = Annotated[str, Field(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
+EngineName = Annotated[str, Field(pattern=rf"^(\*|{'|'.join((*ENGINES, REFINER))})$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+)$")]
 
 FORMS = {
     "name": "a name of at most 16 lower-case letters, digits and hyphens that starts with a letter (name of the file)",
     "mail": 'one e-mail address, or ""',
     "weights": "s3://BUCKET/PREFIX/ with a slash at the end",
+    "engines": 'the name of an engine, such as "modnet" (docs/engines.md), or "*"',
     "cors": 'an origin without a path and a slash at the end, such as "https://a.example", or "*"',
     "trusted_hosts": 'a host name in lower case without https:// and port, such as "images.corp"',
     "source_buckets": '"BUCKET" or "BUCKET/PREFIX/", without s3://, spaces and wildcards',
@@ -221,6 +225,9 @@ class Stage(_Table):
         cap` sets another one for an owner.
     mail: e-mail address for alarms and budget notifications; "": none.
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
+    engines: names of further engines that the containers have, because you put their weights into `weights` or into the
+        image, or "vitmatte"; "*": any. By default any with `weights`, and none without. Requests for other engines are
+        refused.
     cors: origins whose pages may call the API, or "*".
     trusted_hosts: your hosts that sources and webhooks may name although they are not public.
     source_buckets: buckets of this account and Region, or `bucket/prefix/` without spaces. Any caller may create jobs
@@ -272,6 +279,7 @@ class Stage(_Table):
     edit_usd_per_month: Annotated[float, Field(ge=0)] = 10.0
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
+    engines: Annotated[tuple[EngineName, ...], Field(strict=False)] = ()
     cors: Annotated[tuple[Origin, ...], Field(strict=False)] = ()
     trusted_hosts: Annotated[tuple[Host, ...], Field(strict=False)] = ()
     source_buckets: Annotated[tuple[Source, ...], Field(strict=False)] = ()
@@ -350,6 +358,13 @@ class Stage(_Table):
         """Name of the ECR repository. Its key cannot be changed: another key creates another repository."""
         key = f"-{sha256(self.kms_key.encode()).hexdigest()[:8]}" if self.kms_key else ""
         return f"maskdrop-{self.name}{key}"
+
+    @property
+    def installed_engines(self) -> tuple[str, ...]:
+        """Engines that the containers have, as in `maskdrop.settings.Settings.engines`."""
+        image = [row.name for row in ENGINES.values() if row.light and (self.rekognition or not row.paid)]
+        image.remove("detector")  # a network of the user's own
+        return (*image, *(self.engines or (["*"] if self.weights else [])))
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from maskdrop.bot import Bot, BotThrottled, ChatUnreachable, ImageRequest, Place
 from maskdrop.errors import InputError, MaskdropError, NotAllowed, RequestInProgress
 from maskdrop.flow import enqueue
 from maskdrop.idempotency import once
-from maskdrop.interactive import check_edit
+from maskdrop.interactive import check_edit, check_engine
 from maskdrop.job import Job, Result, Source, queued, uploads_of
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.services import Services
@@ -137,6 +137,7 @@ def _start(request: ImageRequest, settings: Settings, services: Services, bot: B
     """Stores the image of a chat and queues its job. Repeatable: the image has one key, and so one job."""
     try:
         choice = rules.choice_of(rules.caption_of(request, services.registry), services.presets)
+        check_engine(choice.options, settings)
         check_edit(choice.options, services)
         bucket, key = settings.inbox, request.key(uploads_of(request.owner))
         stored = services.storage.head(bucket, key)

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 
 from maskdrop.catalog import PROMPTED_ENGINE, engine
-from maskdrop.errors import EndpointStarting
+from maskdrop.errors import EndpointStarting, UnknownEngine
 from maskdrop.flow import enqueue
 from maskdrop.job import RESULTS_PREFIX, Job, Source, queued, uploads_of
 from maskdrop.limits import BYTES_MAX as BYTES_MAX
@@ -52,11 +52,23 @@ def check_edit(options: Options, services: Services) -> None:
             services.editor.check(prompt, edit.change)
 
 
+def check_engine(options: Options, settings: Settings) -> None:
+    """Raises UnknownEngine for an engine, or ViTMatte, that the containers are known not to have."""
+    needed = [options.engine] if options.refine == "guided" else [options.engine, options.refine]
+    if missing := [name for name in needed if settings.has_engine(name) is False]:
+        raise UnknownEngine(
+            f'The engine {missing[0]!r} is not installed on this server: GET /v1/engines has "available" for each '
+            "engine. To install it: `maskdrop models list` names its weights, `maskdrop models pull WEIGHTS` downloads "
+            "them; then restart the server, or run `maskdrop models push` for a stage in AWS."
+        )
+
+
 def invoke_now(
     image: bytes, options: Options, settings: Settings, services: Services, *, spent_s: float = 0.0
 ) -> ImageResponse | None:
     """Returns the result; None where the interactive endpoint does not take the request or is not ready in time. Raises
-    as `cut_out_now` does."""
+    as `check_engine` and `cut_out_now` do."""
+    check_engine(options, settings)
     key = f"{CUTOUTS_PREFIX}{uuid.uuid4().hex}.{options.extension}"
     invocation = Invocation(options, Overflow(settings.results, key, settings.image_bytes))
     if spent_s > SPENT_MAX_S or not _accepts(image, invocation, settings):

@@ -22,6 +22,9 @@ Refine = Literal["guided", "vitmatte"]
 """How the engine's alpha gets the size of the image. guided: by a guided filter. vitmatte: by the network ViTMatte,
 where its weights are installed."""
 
+REFINER: Refine = "vitmatte"
+"""The refinement by a network, which has a name in `maskdrop.settings.Settings.engines` too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -257,8 +257,9 @@ def _edit() -> Schema:
     return {"anyOf": [text, whole], "description": description}
 
 
-def response_options() -> dict[str, Schema]:
-    """Schemas of the options in a job or preset of a response."""
+def response_options() -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """Schemas of the options in a job or preset of a response: of those that are always written, and of the others
+    (`Options.to_json`)."""
     output: dict[str, Schema] = {name: of(str) for name in FIELDS}
     options = {name: of(str) for name in ("fit", "position", "fill")}
     place = record({"bucket": of(str), "key": of(str)}, options)
@@ -266,12 +267,19 @@ def response_options() -> dict[str, Schema]:
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}
     chosen = ("prompts", "output", "instances", "edit", "refine", "review_below")
-    written_always = {**fields_of(Options, *chosen), "prompt": prompts}
-    return {**written_always, "output": record(written, output)}
+    written_always = {**fields_of(Options, *chosen), "prompt": prompts, "output": record(written, output)}
+    where_chosen = {
+        "instances": of(Instances),
+        "edit": ref("Edit"),
+        "refine": of(Refine),
+        "review_below": SCORE,
+    }
+    return written_always, described(where_chosen, OPTIONS)
 
 
 def components() -> dict[str, Schema]:
     """All named schemas."""
+    always, where_chosen = response_options()
     url = {"type": "string", "format": "uri", "description": "Presigned URL of the file, valid for 15 minutes."}
     return {
         "Prompt": _prompt(),
@@ -280,7 +288,7 @@ def components() -> dict[str, Schema]:
             **request({}, output_fields(flat=False)),
             "description": "Form of the result. A null field selects the default and overrides the preset.",
         },
-        "Job": record({**fields_of(Job, "options"), "id": JOB_ID, **response_options()}),
+        "Job": record({**fields_of(Job, "options"), "id": JOB_ID, **always}, where_chosen),
         "Source": record(fields_of(Source)),
         "Result": record(fields_of(Result), {"url": url}),
         "ResultItem": record(fields_of(ResultItem)),

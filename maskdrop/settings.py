@@ -118,6 +118,8 @@ class Settings:
     keep_days: days for which the record of a finished job is kept.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
+    engines: names of the engines that the containers have, and "vitmatte" if they have it, separated by spaces. "*":
+        they may have others too.
     image_bytes, body_bytes: maximum bytes of an image in a request, and of a request body. `maskdrop serve` accepts
         more than the defaults, which fit into a payload of Lambda (`maskdrop.limits`).
     source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,
@@ -152,6 +154,7 @@ class Settings:
     trusted_hosts: str = ""
     http_sources: int = 0
     source_buckets: str = ""
+    engines: str = "*"
     image_bytes: int = BYTES_MAX
     body_bytes: int = BODY_MAX
 
@@ -159,6 +162,11 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Reads MASKDROP_<FIELD>. Raises InvalidSettings that names every fault."""
         return cls(**read(cls, env, prefix=PREFIX))
+
+    def has_engine(self, name: str) -> bool | None:
+        """Whether the containers have the engine; None if that is not known."""
+        names = self.engines.split()
+        return True if name in names else None if "*" in names else False
 
     @property
     def sources(self) -> list[tuple[str, str]]:

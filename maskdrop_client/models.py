@@ -173,8 +173,8 @@ class Detections:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """An engine of the catalogue. default_for: tasks of requests that name neither an engine nor a prompt.
-    interactive: whether the API returns its results synchronously. paid: whether each image costs money at another
-    service."""
+    interactive: whether the API returns its results synchronously. available: whether the engine is installed; None if
+    that is not known. paid: whether each image costs money at another service."""
 
     name: str
     task: str
@@ -189,6 +189,7 @@ class Engine:
     paid: bool
     non_commercial: bool
     interactive: bool
+    available: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

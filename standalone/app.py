@@ -35,6 +35,7 @@ from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
+from maskdrop.options import REFINER
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 
 CLEAN_S = 3600
 """Seconds between two deletions of expired files and records."""
+
+JOBS_DRAIN_S = 5
+"""Seconds in which jobs in progress may end after the last request. The next start continues the others."""
 
 CONSOLES = (Path(__file__).resolve().parent.parent / "web", Path(sys.prefix) / "share" / "maskdrop" / "web")
 """Folders of the web console: in a checkout and the container, and of an installed package."""
@@ -203,7 +207,8 @@ def create_app(
     registry, jobs_table = open_registry(settings.registry, database), SqliteJobs(database)
     files = Files(settings.data, database)
     storage = ApiStorage(files, signing_secret(settings.data), settings.url)
-    api = settings.to_api()
+    installed = {*engines, *(detectors or {}), "labels", *([REFINER] if refiner else [])}
+    api = replace(settings.to_api(), engines=" ".join(sorted(installed)))
 
     @asynccontextmanager
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
@@ -243,7 +248,7 @@ def create_app(
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
         yield
         cleaner.cancel()
-        background.close()
+        await background.close(JOBS_DRAIN_S)
         runtime.close()
         application.state.server.threads.shutdown(wait=False, cancel_futures=True)
         database.close()

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -48,6 +48,7 @@ class Background:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="jobs")
         self._closed = threading.Event()
+        self._running: set[Future[None]] = set()
 
     def call(self, handler: Callable[[], object], *, delay_s: float = 0, attempt: int = 1) -> None:
         """Calls `handler` in a thread after `delay_s` seconds, and again if it raises Unavailable. Thread-safe."""
@@ -67,14 +68,18 @@ class Background:
 
         def start() -> None:
             if not self._closed.is_set():
-                self._pool.submit(run)
+                future = self._pool.submit(run)
+                self._running.add(future)
+                future.add_done_callback(self._running.discard)
 
         self._loop.call_soon_threadsafe(lambda: self._loop.call_later(delay_s, start))
 
-    def close(self) -> None:
-        """Drops the messages that wait. Their jobs remain in the table."""
+    async def close(self, wait_s: float) -> None:
+        """Drops the messages that wait, whose jobs remain in the table, and waits for the handlers that run."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if running := [asyncio.wrap_future(one) for one in list(self._running) if not one.done()]:
+            await asyncio.wait(running, timeout=wait_s)
 
 
 class LocalQueue:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from maskdrop.settings import InvalidSettings
 from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.settings import ServerSettings
@@ -30,6 +31,7 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
     """
     settings.check()
     with locked(settings.data):
+        _require_free_port(settings)
         _serve(settings, model, ready)
 
 
@@ -50,6 +52,17 @@ def _serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], N
     )
     # uvicorn raises the signal again after the drain: the handler of `load_engines` then ends the process.
     _Server(config, ready).run()
+
+
+def _require_free_port(settings: ServeSettings) -> None:
+    """Raises InvalidSettings, before the engines are loaded, where the server could not open its port."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        raise InvalidSettings(
+            f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); use another --port (SERVE_PORT)."
+        ) from error
 
 
 class _Server(uvicorn.Server):

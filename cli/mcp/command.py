@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cli.engines import Weights, weights_folder
+from cli.engines import Weights, fetch_missing, weights_folder
 from cli.mcp.backends import ApiBackend, Backend, LocalBackend, Purse
 from cli.mcp.files import Files
 from cli.processing import paint_of
-from cli.serve import fetch_missing
 from cli.terminal import print_errors
 from lambdas.adapters.fetch import PublicWeb
 from maskdrop.edit import EditorName

@@ -16,23 +16,16 @@ from cli.migrate.check import check
 from cli.migrate.compare import compare
 from cli.migrate.rules import API_PATH, Target
 from cli.migrate.scan import Edited, Finding, Found, scan, write
-from cli.terminal import console, messages, print_errors
-from maskdrop.errors import MaskdropError
+from cli.terminal import UsageError, console, messages, print_errors
 
 PLACEHOLDER = "https://MASKDROP.example"
 """URL in the diffs without --url."""
 
-EXIT_USES = 3
+EXIT_USES = 4
 """Exit status while the tree has uses that need a change."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 app.command()(compare)
-
-
-class InvalidTarget(MaskdropError):
-    """A flag of `maskdrop migrate` is invalid."""
-
-    code = "invalid_target"
 
 
 @app.command()
@@ -54,7 +47,7 @@ def removebg(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Find the uses of remove.bg in a source tree or a file of configuration, and show the change for each as a diff.
-    Exits 3 while uses need a change."""
+    Exits 4 while uses need a change."""
     printer = messages if as_json else console
     with print_errors():
         target = _target(url, rename_env, needed=write_)
@@ -71,18 +64,18 @@ def removebg(
 
 
 def _target(url: str, rename: str, *, needed: bool) -> Target:
-    """Returns the new URL. Raises InvalidTarget."""
+    """Returns the new URL. Raises UsageError."""
     if not url:
         if needed:
-            raise InvalidTarget(
+            raise UsageError(
                 "--write needs --url, the URL of your API: ApiUrl of a stage, or that of `maskdrop serve`."
             )
         return Target(PLACEHOLDER, rename)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or re.search(r"[\s\"'\\<>{}]", url):
-        raise InvalidTarget(f"--url must be http(s)://HOST with a port or path at most; got {url!r:.200}.")
+        raise UsageError(f"--url must be http(s)://HOST with a port or path at most; got {url!r:.200}.")
     if rename and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", rename):
-        raise InvalidTarget(
+        raise UsageError(
             f"--rename-env must be the name of an environment variable, such as MASKDROP_API_KEY; got {rename!r:.100}."
         )
     return Target(url.rstrip("/").removesuffix(API_PATH).removesuffix("/v1.0"), rename)

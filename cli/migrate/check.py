@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from cli.migrate.rules import API_PATH
+from cli.terminal import Unreachable
 from maskdrop.errors import MaskdropError
 from maskdrop.sniff import HEAD, image_type
 
@@ -43,7 +44,7 @@ def check(
 ) -> Iterator[str]:
     """Requests a cut-out of a sample and the account. Yields a sentence for each response.
 
-    url: without a slash at the end. key: ""; the requests have no key. Raises CheckFailed.
+    url: without a slash at the end. key: ""; the requests have no key. Raises CheckFailed and Unreachable.
     """
     headers = {"X-Api-Key": key} if key else {}
     with http or httpx2.Client(timeout=RESPONSE_S, follow_redirects=True) as client:
@@ -95,7 +96,7 @@ def _send(request: Callable[[], httpx2.Response], name: str) -> httpx2.Response:
     try:
         return request()
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise CheckFailed(f"{name}: no response ({error or type(error).__name__}).") from error
+        raise Unreachable(f"{name}: no response ({error or type(error).__name__}).") from error
 
 
 def _expect(response: httpx2.Response, content_type: str, key: str) -> None:

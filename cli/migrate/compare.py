@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.engines import Weights
+from cli.engines import Weights, weights_for
 from cli.evaluate import CORES, Workers, installed_engine, print_tables, run_cases, write_page
 from cli.terminal import console, messages, print_errors
 from maskdrop import catalog
@@ -50,13 +50,14 @@ def compare(
 ) -> None:
     """Compare engines with cut-outs that another service made, and write a report with the largest disagreements.
 
-    Pairs files by name without endings such as -removebg-preview. Finds the place of smaller and cropped cut-outs in
-    their originals. Runs on this machine, without a stack.
+    Pairs files by name without endings such as -removebg-preview. Aligns smaller and cropped cut-outs.
+
+    Runs on this machine, without a stack.
     """
     printer = messages if as_json else console
     with print_errors():
         engines = [
-            (name, installed_engine(catalog.engine(name), folder, workers))
+            (name, installed_engine(catalog.engine(name), weights_for(name, folder), workers))
             for name in engine or [catalog.DEFAULT_ENGINE["cutout"]]
         ]
         found = archive.find_pairs(originals, cutouts)

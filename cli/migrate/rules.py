@@ -29,9 +29,8 @@ mention  no change
 
 API_PATH = "/v1.0/removebg"
 
-LINE_MAX = 2000
-"""Characters of a line before and after a use that are considered: a minified file has thousands of uses in one line.
-"""
+LINE_MAX = 5000
+"""Characters of a line before and after a match that are read. Longer lines are data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +145,11 @@ def _ruby_configure(match: re.Match[str], target: Target) -> str | None:
     return f"{_ruby_url(match['indent'], newline, target.url)}{newline}{match.group()}"
 
 
-def line_start(text: str, position: int) -> int:
-    """Returns the start of the line of a position, at most LINE_MAX characters before it."""
-    first = max(0, position - LINE_MAX)
-    return max(first, *(text.rfind(end, first, position) + 1 for end in "\r\n"))
-
-
-def line_at(text: str, position: int) -> str:
-    """Returns the line of a position without its end: at most LINE_MAX characters before and after it."""
-    end = re.compile(r"[\r\n]").search(text, position, position + LINE_MAX)
-    return text[line_start(text, position) : end.start() if end else position + LINE_MAX]
+def line_at(text: str, start: int) -> str:
+    """Returns the line of a position, without its end; of a long line the part around the position."""
+    first = max(0, start - LINE_MAX)
+    begin = max(first, *(text.rfind(end, first, start) + 1 for end in "\r\n"))
+    return re.split(r"[\r\n]", text[begin : start + LINE_MAX], maxsplit=1)[0]
 
 
 def _newline(match: re.Match[str]) -> str:
@@ -254,8 +248,8 @@ RULES: tuple[Rule, ...] = (
             r"(?<![A-Za-z0-9])(?:[A-Z0-9]+_)*REMOVE_?BG(?:_[A-Z0-9]+)*?_(?:URL|URI|ENDPOINT|HOST|API)"
             r"(?![A-Za-z0-9_])"
         ),
-        change="set the variable to {url} with the path that its value has now; to a key of `maskdrop keys create` "
-        "where its value is one",
+        change="set the variable to {url} and the path of its present value; if its value is a key, to a key of "
+        "`maskdrop keys create`",
         action="set",
         example=("deploy.yml", "env:\n  REMOVE_BG_API_URL: ${{ vars.REMOVE_BG_API_URL }}\n"),
     ),
@@ -297,6 +291,18 @@ RULES: tuple[Rule, ...] = (
         example=("appsettings.json", '{\n  "RemoveBg": {\n    "ApiKey": ""\n  }\n}\n'),
     ),
     Rule(
+        name="key-reference",
+        kind="key",
+        pattern=re.compile(
+            r"[\"'{][\w.-]*remove[_-]?bg[./](?:api[._-]?)?(?:key|token)(?=[\"'}:])"
+            r"|(?<!\w):?remove_?bg\b[\"']?\]?,?\s*\[?\s*:api_?key\b"
+            r"|\bcredentials\(\s*[\"'][\w.-]*remove[_-]?bg[\w.-]*[\"']"
+        ),
+        change="set it to a key of `maskdrop keys create`",
+        action="set",
+        example=("Cut.java", '@Value("${removebg.api.key}") String key;\n'),
+    ),
+    Rule(
         name="key-literal",
         kind="key",
         pattern=re.compile(
@@ -316,7 +322,7 @@ RULES: tuple[Rule, ...] = (
         kind="import",
         files=re.compile(r"\.pyi?$"),
         pattern=re.compile(
-            r"(?m)^(?P<indent>[ \t]*)(?:from removebg(?:\.removebg)? import (?:\([^)]*\)|RemoveBg\b[^\r\n]*)"
+            r"(?m)^(?P<indent>[ \t]*)(?:from removebg(?:\.removebg)? import (?:\([^)]*\)|(?:RemoveBg\b|\*)[^\r\n]*)"
             r"|import removebg(?:\.removebg)?(?: as \w+)?[ \t]*(?:#[^\r\n]*)?(?=\r|\n|\Z))"
         ),
         never_with=re.compile(r"removebg\.API_ENDPOINT\s*="),
@@ -511,6 +517,13 @@ RULES: tuple[Rule, ...] = (
         ),
         change="replace it by the command `maskdrop cutout`, or by a request to {url}" + API_PATH,
         example=("night.py", 'subprocess.run(["removebg", "--api-key", key, path], check=True)\n'),
+    ),
+    Rule(
+        name="command-download",
+        kind="command",
+        pattern=re.compile(r"github\.com/remove-bg/(?:remove-bg-cli|go)\b[\w./-]*"),
+        change="replace the official command, whose URL is fixed, by `maskdrop cutout FILES --out FOLDER`",
+        example=("Dockerfile", "RUN curl -L https://github.com/remove-bg/go/releases/download/v1/removebg -o r\n"),
     ),
     Rule(
         name="workflow-app",

@@ -8,13 +8,13 @@ import os
 import re
 import shutil
 import tempfile
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cli.migrate.rules import RULES, Action, Kind, Rule, Target, line_at, line_start
+from cli.migrate.rules import LINE_MAX, RULES, Action, Kind, Rule, Target, line_at
 from maskdrop.errors import MaskdropError
 
 SKIPPED_FOLDERS = frozenset(
@@ -192,10 +192,10 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
     own_module: whether the tree has a Python module `removebg` of its own, which its imports mean.
     """
     text, name = source.text, source.path.name
-    line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    taken: list[tuple[int, int]] = []  # in order, without overlaps
+    taken: list[tuple[int, int]] = []
     changes: list[tuple[int, int, str]] = []
     findings: list[Finding] = []
+    ends = [match.start() for match in re.finditer("\n", text)]
     document = DOCUMENTS.search(name) is not None and not REQUIREMENTS.search(name)
     for rule in RULES:
         if not _applies(rule, name, text, own_module=own_module):
@@ -203,14 +203,16 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
         for match in rule.pattern.finditer(text):
             first, last = match.span("at" if match.re.groupindex.get("at") and match["at"] else 0)
             line = line_at(text, first)
-            place = bisect(taken, (first, last))
+            place = bisect_left(taken, (first, last))
             if any(first < end and start < last for start, end in taken[max(0, place - 1) : place + 1]):
                 continue
             if rule.unless and rule.unless.search(line):
                 continue
-            before = text[line_start(text, first) : first]
+            begin = text.rfind("\n", 0, first) + 1
+            before = text[begin:first] if first - begin <= LINE_MAX else ""
             comment = _is_comment(name, line, before)
-            if rule.kind == "mention" and not (document or comment or MARKUP.search(name) or _in_text(before)):
+            prose = document or comment or MARKUP.search(name) or not _closed(before)
+            if rule.kind == "mention" and not prose:
                 continue
             taken.insert(place, (first, last))
             replacement = None
@@ -220,14 +222,14 @@ def search(source: Source, target: Target, *, own_module: bool = False) -> tuple
             elif rule.replace and (replacement := rule.replace(match, target)) is not None:
                 action = "edit"
                 changes.append((*match.span(), replacement))
-            finding = _finding(source, first, match, rule, action, target, line_starts)
+            finding = _finding(source, bisect_left(ends, first), first, match, rule, action, target)
             if not findings or (finding.rule, finding.line) != (findings[-1].rule, findings[-1].line):
                 findings.append(finding)
-    parts, done = [], 0
+    parts, position = [], 0
     for start, end, replacement in sorted(changes):
-        parts += [text[done:start], replacement]
-        done = end
-    changed = "".join((*parts, text[done:]))
+        parts += [text[position:start], replacement]
+        position = end
+    changed = "".join((*parts, text[position:]))
     return sorted(findings, key=lambda finding: (finding.line, finding.column)), changed
 
 
@@ -284,20 +286,17 @@ def _applies(rule: Rule, name: str, text: str, *, own_module: bool) -> bool:
 
 
 def _finding(
-    source: Source,
-    first: int,
-    match: re.Match[str],
-    rule: Rule,
-    action: Action,
-    target: Target,
-    line_starts: Sequence[int],
+    source: Source, lines: int, first: int, match: re.Match[str], rule: Rule, action: Action, target: Target
 ) -> Finding:
+    """lines: number of the lines before the match."""
     text = match.group()
-    start = first + (len(text) - len(text.lstrip()) if first == match.start() else 0)
-    line = bisect(line_starts, start)
-    shown = hide_secrets(line_at(source.text, start))
+    blank = text[: len(text) - len(text.lstrip())] if first == match.start() else ""
+    start, lines = first + len(blank), lines + blank.count("\n")
+    column = start - source.text.rfind("\n", 0, start) - 1
+    shown, before = line_at(source.text, start), min(column, LINE_MAX)
     if len(shown) > TEXT_MAX:
-        shown = shown[max(0, start - line_start(source.text, start) - TEXT_MAX // 4) :][:TEXT_MAX]
+        shown = shown[max(0, before - TEXT_MAX // 4) :][: 2 * TEXT_MAX]
+    shown = hide_secrets(shown)[:TEXT_MAX]
     rename = f" and rename it to {target.rename}" if target.rename else "; its name can stay"
     template = rule.by_hand if rule.by_hand and action == "by hand" else rule.change
     change = template.replace("{url}", target.url).replace("{rename}", rename)
@@ -305,8 +304,8 @@ def _finding(
         change = "no change: a mention"
     return Finding(
         source.name,
-        line,
-        start - line_starts[line - 1] + 1,
+        lines + 1,
+        column + 1,
         rule.name,
         "mention" if action == "mention" else rule.kind,
         action,
@@ -322,11 +321,6 @@ def _is_comment(name: str, line: str, before: str) -> bool:
         return True
     marker = re.search(r"\s#\s" if hashes else r"(?:^|\s)(?://|/\*)\s", before)
     return marker is not None and _closed(before[: marker.start()])
-
-
-def _in_text(before: str) -> bool:
-    """Whether the part of a line before a match ends within a string."""
-    return not _closed(before)
 
 
 def _closed(text: str) -> bool:

@@ -18,7 +18,7 @@ from lambdas.http.cutouts import options_of
 from maskdrop.access import Caller, add_usage
 from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
 from maskdrop.flow import enqueue
-from maskdrop.interactive import check_edit
+from maskdrop.interactive import check_edit, check_engine
 from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, queued, uploads_of
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.record import iso
@@ -81,6 +81,7 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     source_field, url = fields.pop("source", None), fields.pop("webhook", None)
     preset, options = options_of(services.presets, fields)
     webhook = None if url is None else _webhook(url, caller, settings)
+    check_engine(options, settings)
     check_edit(options, services)
     source = _source(source_field, caller, settings, services)
     job = queued(source, preset, options, now, owner=caller.owner)

@@ -185,6 +185,7 @@ def operations() -> dict[tuple[str, str], Operation]:
     """Returns the operations by (method, path)."""
     job = {JSON: ref("Job")}
     job_id = _parameter("path", "job_id", JOB_ID)
+    always, where_chosen = response_options()
     links = _links("get_job", "delete_job", "retry_job")
     return {
         ("post", "/v1/cutouts"): _image_operation(
@@ -358,7 +359,7 @@ def operations() -> dict[tuple[str, str], Operation]:
                     "The presets and their options.",
                     {
                         JSON: _list_of(
-                            "presets", record({"name": TEXT}, {**response_options(), "error": ref("ErrorInfo")})
+                            "presets", record({"name": TEXT}, {**always, **where_chosen, "error": ref("ErrorInfo")})
                         )
                     },
                 )
@@ -368,6 +369,8 @@ def operations() -> dict[tuple[str, str], Operation]:
             tag="service",
             name="usage",
             summary="Get the usage of the caller's owner in a calendar month (UTC)",
+            description="Counts requests and jobs of the owner's keys. Photos of the drop folder have no owner and are "
+            "not counted: an operator lists their jobs by `GET /v1/jobs?prefix=inbox/`.",
             parameters=[
                 _parameter(
                     "query", "month", matching(MONTH.pattern), "Month as YYYY-MM; the default is the current month."
@@ -576,6 +579,11 @@ def _engine() -> Schema:
         "default": {**of(bool), "description": "Whether `default_for` has tasks."},
         "default_for": {**tasks, "description": "Tasks of requests that name neither an engine nor a prompt."},
         "interactive": {**of(bool), "description": "Whether this stage returns results synchronously."},
+        "available": {
+            **of(bool | None),
+            "description": "Whether the engine is installed; null if that is not known. If false, requests for it are "
+            "refused with `unknown_engine`.",
+        },
     }
     return record({**fields_of(Engine, "factory", "light", "prompts"), **result})
 

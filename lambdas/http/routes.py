@@ -150,7 +150,7 @@ def engines(settings: Settings) -> dict[str, Any]:
     """Returns the engines.
 
     default_for: the tasks of requests that name neither an engine nor a prompt. interactive: whether this stage returns
-    results synchronously.
+    results synchronously. available: whether its containers have the engine; None if that is not known.
     """
     default_for = {name: [task for task, default in DEFAULT_ENGINE.items() if default == name] for name in ENGINES}
     return {
@@ -169,6 +169,7 @@ def engines(settings: Settings) -> dict[str, Any]:
                 "paid": engine.paid,
                 "non_commercial": engine.non_commercial,
                 "interactive": runs_now(engine.light, settings.interactive_mode),
+                "available": settings.has_engine(engine.name),
             }
             for engine in ENGINES.values()
         ]

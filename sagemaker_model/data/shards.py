@@ -78,7 +78,8 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
         raise InvalidData(f"{folder} is not completely prepared: run `maskdrop data prepare` (again).")
     rows = [row for row in manifest["shards"] if row["split"] == split]
     if not rows:
-        raise InvalidData(f"{folder} has no shards of the split {split!r}.")
+        available = ", ".join(sorted({row["split"] for row in manifest["shards"]}))
+        raise InvalidData(f"{folder} has no shards of the split {split!r}; it has: {available or 'none'}.")
     for row in rows:
         path = folder / row["file"]
         size = path.stat().st_size if path.exists() else 0
@@ -108,14 +109,14 @@ def records(shards: Iterable[Path], skip: int = 0) -> Iterator[Record]:
     Raises InvalidData with the names of the shard and the member.
     """
     for shard in shards:
-        for members in _read_samples(shard):
+        for members in read_samples(shard):
             if skip > 0:
                 skip -= 1
             else:
                 yield decode_sample(shard, members)
 
 
-def _read_samples(shard: Path) -> Iterator[Sample]:
+def read_samples(shard: Path) -> Iterator[Sample]:
     """Yields groups of consecutive members with the same key. Raises InvalidData."""
     members: Sample = {}
     last = "its beginning"

@@ -41,7 +41,10 @@ PERSON_SHARE_MIN = 0.15
 """Lowest share of the salient object that people are, where the subject is a person."""
 
 OBJECT_MIN = 0.16
-"""Lowest probability of an object, else the image has no subject. The lowest object has 0.17, the others 0.5 or more."""
+"""Lowest probability of an object, else the image has no subject. One object has 0.17, the others 0.5 or more."""
+
+SURE_OBJECT_MIN = 0.5
+"""The same where there are people, who are the subject then: a thing of a scene is no larger subject than a person."""
 
 OBJECT = Calibration(
     means=(-1.5492, 0.7235, -2.4815, 0.3014),
@@ -72,10 +75,10 @@ BETTER = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "isn
 MEASUREMENTS = ("person", "certainty", "edge", "agreement", "coverage", "whole")
 
 CALIBRATION = Calibration(
-    means=(0.8054, 0.9656, 0.0575, 0.8994, -1.3082, 0.9921),
-    scales=(0.3959, 0.029, 0.0465, 0.2153, 0.5932, 0.0468),
-    weights=(1.1246, 0.8782, -1.0809, 0.2897, -0.4824, 0.3029),
-    bias=2.5821,
+    means=(0.806, 0.9642, 0.0597, 0.8989, -1.3179, 0.9921),
+    scales=(0.3954, 0.0356, 0.057, 0.2144, 0.6111, 0.0467),
+    weights=(1.102, 1.0936, -1.3182, 0.2195, -0.5774, 0.3175),
+    bias=2.4980,
 )
 """Weights of the measurements, as `maskdrop evaluate --calibrate` printed them for 241 people and 58 objects."""
 
@@ -99,7 +102,7 @@ class Auto:
             self._general.setup(device, weights_dir, threads)
             self._people = PeoplePasses.load(weights_dir, threads, Network(self._general.predict_square, SIDE))
         except NotInstalled as error:
-            log.warning("auto is portrait alone: %s", error)
+            log.warning("auto finds people only: %s", error)
             return
         digests = self._portrait.weights_sha256 + self._general.weights_sha256 + self._places.weights_sha256
         self.weights_sha256 = hashlib.sha256(digests.encode()).hexdigest()
@@ -123,7 +126,8 @@ class Auto:
         found = self._people.find(rgb)
         image, first = turned(found.image, -found.turns), turned(found.first, -found.turns)
         person = found.evidence >= PERSON_MIN
-        alpha = None if person and self._is_subject(image, first) else self._thing(rgb, image, first)
+        object_min = SURE_OBJECT_MIN if person else OBJECT_MIN
+        alpha = None if person and self._is_subject(image, first) else self._thing(rgb, image, first, object_min)
         if alpha is None or (person and alpha.kind == "none"):
             alpha = Alpha(self._people.matte(found), kind="person", engine="portrait")
         return alpha, measured(alpha, first)
@@ -135,8 +139,8 @@ class Auto:
         salient = self._general.predict_square(resized(image, (SIDE, SIDE)))
         return _share(salient, people) >= PERSON_SHARE_MIN
 
-    def _thing(self, rgb: Pixels, image: Pixels, people: Floats) -> Alpha:
-        """Returns the alpha of a thing.
+    def _thing(self, rgb: Pixels, image: Pixels, people: Floats, object_min: float) -> Alpha:
+        """Returns the alpha of a thing, of the kind "none" where an object is less probable than `object_min`.
 
         image: `rgb` scaled to the matte's size. people: the matte of the network for people, sxs, which often finds the
         thing too.
@@ -148,7 +152,7 @@ class Auto:
         small = resized(found.values, (SIDE, SIDE))
         seen = found.agreement * _share(small, people)
         evidence = (_logit(self._places.share(image)), found.agreement, math.log(found.area + 1e-3), seen)
-        if OBJECT.score(np.array(evidence, np.float32)) < OBJECT_MIN:
+        if OBJECT.score(np.array(evidence, np.float32)) < object_min:
             return Alpha(np.zeros_like(found.values), kind="none", engine="u2netp")
         values = found.values
         if _is_part(small, resized(people, (SIDE, SIDE))):

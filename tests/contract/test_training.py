@@ -47,7 +47,8 @@ def test_an_engine_trained_from_photos_and_masks_serves_requests(folder: Path, w
     small = ("side=160", "batch=4", "steps=80", "lr=0.003", "warmup=5", "ema=0.9", "validate_every=40", "workers=0")
     maskdrop("train", "portrait", *small, "--data", shards, "--out", run, "--start", weights / named("selfie").file)
     maskdrop("export", "portrait", run / "best.safetensors", "--to", "onnx", "--out", exported)
-    maskdrop("promote", exported / "portrait.onnx", "--data", folder, "--folder", weights, "--record", tmp_path / "log")
+    maskdrop("evaluate", "--trained", run / "best.safetensors", "--data", shards, "--folder", weights)
+    maskdrop("promote", exported / "portrait.onnx", "--data", shards, "--folder", weights, "--record", tmp_path / "log")
     maskdrop("evaluate", "--engine", "portrait", "--data", folder, "--folder", weights, "--iou-csv", ious)
     with ious.open(newline="") as file:
         scores = {id_: float(iou) for id_, iou in csv.reader(file)}

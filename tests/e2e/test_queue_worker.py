@@ -74,6 +74,7 @@ class Parts:
         env = {
             "MODEL_WEIGHTS_DIR": str(self.running.config.weights),
             "aws_queue_name": self.queue,
+            "aws_source_bucket_name": self.running.stack.inbox,
             "AWS_TARGET_BUCKET_NAME": self.running.stack.results,
             "aws_dynamodb_table_name": self.table,
             "visibility_s": str(VISIBILITY_S),
@@ -162,18 +163,15 @@ def test_a_missing_queue_stops_the_worker_with_an_error(parts: Parts) -> None:
 
 
 def test_a_worker_killed_in_the_middle_loses_no_image(running: Running, tmp_path: Path) -> None:
-    """100 messages, 100 results, 100 rows. The results are in the bucket of the photos, which notifies the queue."""
+    """100 messages, 100 results, 100 rows. The bucket of the results notifies the queue too."""
     parts = made_parts(running, tmp_path, receives=10)
     file = io.BytesIO()
     Image.effect_noise((48, 64), 60).convert("RGB").save(file, "JPEG")
     sqs = client(running.config, "sqs")
-    keys = [f"photos/{number}.jpg" for number in range(MESSAGES)]
+    keys = [f"uploads/worker/{number}.jpg" for number in range(MESSAGES)]
     for key in keys:
-        parts.put(key, file.getvalue())
-    wait_until(lambda: parts.waiting(parts.queue) >= MESSAGES, "the notifications", 60)
-    sqs.purge_queue(QueueUrl=parts.queue)  # their preset has the default engine, which is slower
-    for key in keys:
-        body = {"bucket": parts.photos, "key": key, "engine": "selfie"}
+        running.images.s3.put_object(Bucket=running.stack.inbox, Key=key, Body=file.getvalue())
+        body = {"key": key, "engine": "selfie"}
         sqs.send_message(QueueUrl=parts.queue, MessageBody=json.dumps(body))
     with parts.worker(AWS_TARGET_BUCKET_NAME=parts.photos) as killed:
         wait_until(lambda: len(parts.results()) >= BEFORE_THE_KILL, "the first results", 60)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.encryption import KEY_USE, has_local_storage
-from infra.stages import load
+from infra.stages import Stage, load
 from tests.infra.conftest import Template, synthesize, synthesize_file
 
 STAGES = Path(__file__).parent / "stages"
@@ -148,7 +148,7 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
                 found[service.removesuffix(".")] = set(listed(one["Action"]))
         assert found == expected, role
         users += bool(found)
-    assert users == 10  # eight functions and two endpoints
+    assert users == 12  # nine functions, two endpoints and the door
 
 
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
@@ -457,7 +457,8 @@ WITHOUT_TAGS = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::Authorizer", "AWS::ApiGateway::BasePathMapping",
     "AWS::ApiGateway::Deployment", "AWS::ApiGateway::GatewayResponse", "AWS::ApiGateway::Method",
     "AWS::ApiGateway::Resource", "AWS::ApplicationAutoScaling::ScalingPolicy", "AWS::EC2::SecurityGroupIngress",
-    "AWS::EC2::SubnetRouteTableAssociation", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig",
+    "AWS::EC2::Route", "AWS::EC2::SecurityGroupEgress", "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::VPCGatewayAttachment", "AWS::IAM::Policy", "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::Permission", "AWS::Logs::MetricFilter", "AWS::Route53::RecordSet", "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
     "AWS::CDK::Metadata", "Custom::Image",
@@ -498,3 +499,17 @@ def test_names_that_belong_to_the_account_contain_stage_and_region(stacks: Stack
     regional = ["maskdrop-dev-", {"Ref": "AWS::Region"}]
     assert dashboard["DashboardName"] == {"Fn::Join": ["", regional]}
     assert budget["Budget"]["BudgetName"]["Fn::Join"][1][:2] == regional
+
+
+# ---- engines
+
+
+def test_the_api_knows_the_engines_of_the_image_and_of_the_stage() -> None:
+    def installed(**options: object) -> set[str]:
+        return set(Stage(name="dev", **options).installed_engines)  # type: ignore[arg-type]
+
+    assert {"auto", "portrait", "labels"} <= installed()
+    assert not {"detector", "rekognition", "sam", "*"} & installed()
+    assert "rekognition" in installed(rekognition=True)
+    assert "*" in installed(weights="s3://bucket/prefix/")
+    assert installed(weights="s3://bucket/prefix/", engines=["sam"]) == installed() | {"sam"}

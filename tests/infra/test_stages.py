@@ -3,12 +3,11 @@ from __future__ import annotations
 import json
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from infra import stages
-from infra.stages import FORMS, InvalidStage, Stage, load, names
+from infra.stages import FORMS, TABLES, InvalidStage, Stage, load, names
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("dev", "local", "local-cpu", "prod")
@@ -106,13 +105,12 @@ def test_an_invalid_option_is_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_every_option_with_a_pattern_states_what_is_accepted() -> None:
     schema = Stage.model_json_schema()
-    options = schema["properties"] | {f"domain.{name}": one for name, one in _domain(schema).items()}
+    options = schema["properties"] | {
+        f"{table}.{name}": one
+        for table, kind in TABLES.items()
+        for name, one in kind.model_json_schema()["properties"].items()
+    }
     assert {name for name, option in options.items() if '"pattern' in json.dumps(option)} == FORMS.keys()
-
-
-def _domain(schema: dict[str, Any]) -> dict[str, Any]:
-    properties: dict[str, Any] = schema["$defs"]["Domain"]["properties"]
-    return properties
 
 
 @pytest.mark.parametrize("instance", ["ml.c5.large", "ml.c6i.xlarge", "ml.m5d.4xlarge", "ml.t2.medium"])

@@ -169,6 +169,16 @@ USES: dict[str, tuple[str, Sequence[tuple[int, str, str]]]] = {
     "etc/hosts": ("127.0.0.1 localhost\n10.0.0.7 api.remove.bg\n", [(2, "host", "by hand")]),
     "proxy.js": ("fetch('/p?u=https%3A%2F%2Fapi.remove.bg%2Fv1.0%2Fremovebg');\n", [(1, "encoded-url", "edit")]),
     "allow.py": ('ALLOWED = re.compile(r"^api\\.remove\\.bg$")\n', [(1, "host-pattern", "by hand")]),
+    "Jenkinsfile": ("environment {\n  KEY = credentials('remove-bg-api-key')\n}\n", [(2, "key-reference", "set")]),
+    "java/Config.java": ('@Value("${removebg.api.key}") String key;\n', [(1, "key-reference", "set")]),
+    "ruby/keys.rb": (
+        "key = Rails.application.credentials.dig(:remove_bg, :api_key)\n",
+        [(1, "key-reference", "set")],
+    ),
+    "ci/Dockerfile": (
+        "FROM debian\nRUN curl -LO https://github.com/remove-bg/go/releases/download/v1.3/removebg.deb\n",
+        [(2, "command-download", "by hand")],
+    ),
     "seed.json": (
         '{"image": "https://o.remove.bg/downloads/1/a-removebg-preview.png"}\n',
         [(1, "other-host", "by hand")],

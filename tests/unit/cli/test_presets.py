@@ -96,7 +96,7 @@ def test_an_invalid_command_prints_a_message_and_changes_no_preset(
     registry: FakeRegistry, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == (1 if message == "does not exist" else 2)
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert registry.items == {}
@@ -105,4 +105,4 @@ def test_an_invalid_command_prints_a_message_and_changes_no_preset(
 def test_an_invalid_preset_is_listed_with_its_error(registry: FakeRegistry) -> None:
     registry.put("preset", "shop", {"output": {"format": "bmp"}})
     assert "output.format" in rows(run("list").output)["shop"][3]
-    assert run("show", "shop").exit_code == 1
+    assert run("show", "shop").exit_code == 2

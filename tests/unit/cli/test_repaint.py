@@ -143,6 +143,21 @@ def test_a_photo_without_the_target_is_an_error_before_anything_is_paid(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_is_repainted_once_and_a_photo_without_the_target_does_not_stop_the_others(
+    run: Run, two_people: Path, detector: FakeDetector, editor: ColourEditor, config: Path, tmp_path: Path
+) -> None:
+    config.write_text(yaml.safe_dump({"candidate_prompts": "a beach"}))
+    (two_people.parent / "sub").mkdir()
+    (two_people.parent / "sub" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    words = ("repaint", "--config", config, "--img-path", two_people.parent, "--editor", "stability")
+    first = run(*words)
+    assert (first.exit_code, "1 done, 0 skipped, 1 failed" in first.output) == (1, True), first.output
+    assert (tmp_path / "out" / "two.png" / "contact-sheet.jpg").exists()
+    second = run(*words)
+    assert (second.exit_code, "0 done, 1 skipped, 1 failed" in second.output) == (1, True)
+    assert len(editor.requests) == 1
+
+
 def test_resize_scales_photo_and_mask_to_multiples_of_64(
     run: Run, two_people: Path, detector: FakeDetector, editor: ColourEditor, config: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from botocore.validate import validate_parameters
 from typer.testing import CliRunner, Result
 
 from cli.app import app
+from sagemaker_model.training.settings import descriptions
 
 ON_SAGEMAKER = (
     "--data=s3://mine/people/",
@@ -110,3 +111,10 @@ def test_an_invalid_command_line_exits_with_1_and_a_message(
     assert message in result.output.replace("\n", " ")
     assert isinstance(result.exception, SystemExit)
     assert not sdk.file.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_the_help_lists_every_setting_with_its_default(command: str) -> None:
+    shown = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    for name, text in descriptions().items():
+        assert f"{name}: {' '.join(text.split())}." in shown

@@ -44,11 +44,8 @@ NAMED = {
 REQUESTS = {"Prompt", "Edit", "Output"}
 """Schemas of requests, which are mappings in the client."""
 
-CHOSEN = {"instances", "edit", "refine", "review_below"}
-"""Options that a response has only where the request chose them; the document does not list them."""
-
-MORE = {models.Job: CHOSEN, models.Preset: CHOSEN, models.Detections: {"warnings", "timings"}}
-"""Fields that are not in the schema; those of Detections are headers of the response."""
+MORE: dict[type, set[str]] = {models.Detections: {"warnings", "timings"}}
+"""Fields that are not in the schema, because they are headers of the response."""
 
 
 def test_every_operation_has_a_method_in_both_clients() -> None:
@@ -127,7 +124,7 @@ def accepts(hint: Any, schema: dict[str, Any]) -> bool:
             )
         case "string" if schema.get("format") == "date-time":
             return hint is datetime
-    return hint in JSON_TYPES and JSON_TYPES[hint] == schema.get("type", "string")
+    return inner(hint) in JSON_TYPES and JSON_TYPES[inner(hint)] == schema.get("type", "string")
 
 
 def optional(hint: Any) -> bool:

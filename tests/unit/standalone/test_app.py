@@ -20,6 +20,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from lambdas.http.routes import RETRY_AFTER_S
+from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import StorageUnavailable, TableUnavailable
 from maskdrop.job import Job
 from maskdrop.settings import InvalidSettings
@@ -355,6 +356,32 @@ def test_expired_files_and_records_are_deleted(tmp_path: Path) -> None:
     assert files.head("results", "a.png") is None
     assert not files.path("results", "a.png").exists()
     assert files.read("results", "b.png") == b"2"
+
+
+def test_an_engine_without_weights_is_listed_as_unavailable_and_refused_at_once(start: Start) -> None:
+    client = start()
+    available = {one["name"]: one["available"] for one in client.get("/v1/engines").json()["engines"]}
+    assert {name for name, known in available.items() if known} == {"auto", "labels"}
+    assert None not in available.values()
+    response = client.post("/v1/jobs", json={"source": {"url": "https://a.example/1.jpg"}, "engine": "sam"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unknown_engine")
+
+
+def test_a_server_that_stops_finishes_the_jobs_in_progress(tmp_path: Path) -> None:
+    engine = Half()
+    settings = ServeSettings(data=tmp_path, no_auth=True)
+    with TestClient(create_app(settings, MODEL, {DEFAULT_ENGINE["cutout"]: engine})) as client:
+        form = client.post("/v1/uploads", json={"name": "a.jpg", "content_type": "image/jpeg"}).json()
+        client.post(urlsplit(form["url"]).path, data=form["fields"], files={"file": JPEG})
+        while engine.entered.acquire(blocking=False):
+            pass
+        engine.hold = threading.Event()
+        job = client.post("/v1/jobs", json={"source": {"upload": form["upload"]}}).json()
+        assert engine.entered.acquire(timeout=20)
+        threading.Timer(0.2, engine.hold.set).start()
+    stored = SqliteJobs(Database(tmp_path)).get(job["id"])
+    assert stored
+    assert stored.state == "done"
 
 
 def test_files_leave_room_on_the_disk_for_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ from lambdas.http.openapi import document, methods_at, operations
 from lambdas.http.page import page
 from lambdas.http.routes import routes
 from maskdrop import schema
-from maskdrop.background import BackgroundImage
+from maskdrop.background import BackgroundImage, Colour, Position
+from maskdrop.edit import Candidate, Edit
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, Source, Subject, Webhook, queued
-from maskdrop.options import Options
+from maskdrop.job import Job, Result, ResultItem, Source, Subject, Webhook, queued
+from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.output import FIELDS, Output
 from maskdrop.presets import PRESETS
 from maskdrop.prompt import Prompt
@@ -79,12 +80,54 @@ def test_the_output_of_every_preset_matches_the_schema(options: Options) -> None
     assert not violations("Output", options.output.to_json())
 
 
-def test_a_job_matches_its_schema_in_every_state() -> None:
-    with_background = Options(output=Output(background=BackgroundImage("inbox", "backgrounds/a.jpg")))
-    boxes = Options(engine="sam", prompts=(Prompt((1, 2, 3, 4)), Prompt(None, ((1, 2, 1),))))
+BACKGROUND = BackgroundImage("inbox", "backgrounds/a.jpg", "contain", Position(1, 2), Colour(1, 2, 3))
+
+OUTPUTS = {
+    "format": "jpg", "channels": "rgba", "size": "preview", "roi": "0% 0% 50% 50%", "crop": "5px",
+    "outline": "8px gold", "canvas": "1000x1000", "padding": "10%", "scale": "80%", "position": "10% 20%",
+    "shadow": "drop", "background": "blur", "metadata": "keep",
+}  # fmt: skip
+"""A value of each output field."""
+
+CHOSEN = [
+    Options(),
+    Options(output=Output(background=BACKGROUND)),
+    Options(engine="sam", prompts=(Prompt((1, 2, 3, 4)), Prompt(None, ((1, 2, 1),))), instances="each"),
+    Options(refine="vitmatte", review_below=0.5),
+    Options(task="replace", edit=Edit(("a beach", "a wall"), "people", (1, 2), "subject")),
+    *(Options(output=Output.from_json({name: text})) for name, text in OUTPUTS.items()),
+]
+"""Options that have, together, every field that `Options.to_json` writes."""
+
+
+def closed(part: Any) -> Any:
+    """Returns a schema whose objects have no field without a description."""
+    if isinstance(part, list):
+        return [closed(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    extra = {} if "properties" not in part or "type" not in part else {"additionalProperties": False}
+    return {name: closed(value) for name, value in part.items()} | extra
+
+
+def undocumented(shape: Any, value: Any) -> list[str]:
+    """Returns the violations of a value against a schema, fields that the schema lacks included."""
+    whole = {**closed(shape), "components": {"schemas": closed(schema.components())}}
+    return [error.message for error in Draft202012Validator(whole).iter_errors(value)]
+
+
+def test_the_options_of_this_test_have_every_field_that_a_response_can_contain() -> None:
+    assert {name for options in CHOSEN for name in options.to_json()} == set(JSON_FIELDS)
+    assert {name for options in CHOSEN for name in options.output.to_json()} == set(FIELDS)
+
+
+@pytest.mark.parametrize("options", CHOSEN, ids=lambda options: str(options.to_json()))
+def test_a_job_has_only_fields_of_its_schema_in_every_state(options: Options) -> None:
     done = {
         "state": "done",
         "result": Result("results", "a.png", 3, 4, 5, "0" * 64, "png"),
+        "results": (ResultItem(Result("results", "a/1.png", 3, 4, 5, "0" * 64, "png"), "face", 0.5, (1, 2, 3, 4)),),
+        "candidates": (Candidate(1, "a beach", 1, "local", 0.0),),
         "subject": Subject((0, 1, 2, 3), 0.5, 0.9),
         "timings": {"decode": 1.5},
         "cost_usd": 0.001,
@@ -92,13 +135,18 @@ def test_a_job_matches_its_schema_in_every_state() -> None:
         "webhook": Webhook("https://hooks.example/", "k"),
     }
     failed = {"state": "failed", "error": ErrorInfo("empty_file", "Empty."), "subject": Subject(None, 0, 0)}
-    described = set(schema.components()["Job"]["properties"])
-    for options in (Options(), with_background, boxes):
-        for changes in ({}, done, failed):
-            job = queued(Source("inbox", "a.jpg", bytes=3), "default", options, NOW)
-            data = Job(**{name: getattr(job, name) for name in Job.__slots__} | changes).to_json()
-            assert not violations("Job", data)
-            assert set(data) == described
+    for changes in ({}, done, failed):
+        job = queued(Source("inbox", "a.jpg", bytes=3), "default", options, NOW)
+        data = Job(**{name: getattr(job, name) for name in Job.__slots__} | changes).to_json()
+        assert not undocumented(schema.ref("Job"), data)
+
+
+@pytest.mark.parametrize("options", CHOSEN, ids=lambda options: str(options.to_json()))
+def test_a_preset_has_only_fields_of_its_schema(options: Options) -> None:
+    responses = operations()["get", "/v1/presets"].responses[200]
+    shape = responses.body["application/json"]["properties"]["presets"]["items"]
+    assert not undocumented(shape, {"name": "shop", **options.to_json()})
+    assert not undocumented(shape, {"name": "shop", "error": ErrorInfo("invalid_preset", "Invalid.").to_json()})
 
 
 def test_an_unsupported_method_returns_405_with_the_allowed_methods() -> None:

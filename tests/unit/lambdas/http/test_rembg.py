@@ -208,3 +208,40 @@ def test_a_file_in_another_field_is_an_error_that_names_the_right_one() -> None:
         == 'The form must have the file "file". Rename its field \'image_file\' to "file".'
     )
     assert response.json["detail"][0]["loc"] == ["body", "file"]
+
+
+def warnings(response: Response) -> list[str]:
+    """Returns the names of the warnings of a response, after that of the engine."""
+    first, *others = json.loads(response.headers["x-maskdrop-warnings"])
+    assert first == "a warning"
+    return [text.partition(":")[0] for text in others]
+
+
+def test_vm_refines_by_vitmatte_where_it_is_installed_and_is_a_warning_elsewhere() -> None:
+    has_it = World(settings=replace(SETTINGS, engines="auto vitmatte", interactive_mode="realtime"))
+    assert warnings(post(has_it, vm="true")) == []
+    assert options(has_it) == Options(refine="vitmatte")
+    lacks_it = World(settings=replace(SETTINGS, engines="auto"))
+    assert warnings(post(lacks_it, vm="true")) == ["vm_ignored"]
+    assert options(lacks_it) == Options()
+    assert post(World(), vm="maybe").status == 400
+
+
+BOX = json.dumps({"sam_prompt": [{"type": "rectangle", "data": [1, 2, 3, 4]}], "sam_model": "sam_vit_h_4b8939"})
+
+
+@pytest.mark.parametrize(
+    ("model", "installed", "engine", "expected"),
+    [
+        ("sam", "auto sam", "sam", ["sam_model_ignored"]),
+        ("sam", "auto prompted", "prompted", ["model_replaced", "sam_model_ignored"]),
+        ("u2netp", "auto u2netp", "u2netp", ["sam_model_ignored", "sam_prompt_ignored"]),
+    ],
+)
+def test_extras_of_sam_are_used_where_an_engine_takes_them_and_are_warnings_elsewhere(
+    model: str, installed: str, engine: str, expected: list[str]
+) -> None:
+    world = World(settings=replace(SETTINGS, engines=installed, interactive_mode="realtime"))
+    response = post(world, {"extras": BOX}, model=model)
+    assert warnings(response) == expected
+    assert (options(world).engine, bool(options(world).prompts)) == (engine, engine != "u2netp")

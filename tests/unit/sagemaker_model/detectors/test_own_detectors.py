@@ -146,7 +146,7 @@ def test_many_threads_get_the_same_detections(detector: Detector, astronaut: Pix
 
 def test_missing_and_damaged_weights_raise_errors(tmp_path: Path, weights_dir: Path) -> None:
     for kind in (Faces, People):
-        with pytest.raises(NotInstalled, match="fetch-weights"):
+        with pytest.raises(NotInstalled, match="maskdrop models pull"):
             kind().setup("cpu", tmp_path)
     (tmp_path / "face_detection_short_range.tflite").write_bytes(b"damaged")
     with pytest.raises(InvalidWeights):

@@ -84,6 +84,12 @@ def test_a_small_person_is_the_subject_where_the_larger_object_is_none() -> None
     assert segment(people, FakeGeneral(0.9 * corner(0.01)), place=0.5).kind == "person"
 
 
+def test_a_scene_is_not_the_subject_where_there_is_a_small_person() -> None:
+    scene = FakeGeneral(corner(0.1))
+    assert segment(FakePeople(0.0, corner(0)), scene, place=0.2).kind == "thing"
+    assert segment(FakePeople(0.9, corner(0)), scene, place=0.2).kind == "person"
+
+
 def test_without_evidence_of_a_person_the_subject_is_a_thing() -> None:
     alpha = segment(FakePeople(0.4, corner(0.3)), FakeGeneral(corner(1)))
     assert (alpha.kind, alpha.engine) == ("thing", "u2netp")

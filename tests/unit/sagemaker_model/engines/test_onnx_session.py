@@ -1,4 +1,7 @@
 import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +41,14 @@ def test_a_session_is_closed_with_its_last_engine() -> None:
     del session
     gc.collect()
     assert closed() is None
+
+
+def test_onnx_runtime_reports_nothing_to_its_vendor(tmp_path: Path) -> None:
+    """With telemetry it writes an identifier of the device and a queue of events to the home folder."""
+    program = (
+        "import sys; from sagemaker_model.engines import onnx_session as s; s.onnx_session(sys.stdin.buffer.read(), 1)"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, env={**env, "HOME": str(tmp_path)}, input=network(32), check=True)  # noqa: S603 - fixed command
+    assert list(tmp_path.rglob("*")) == []

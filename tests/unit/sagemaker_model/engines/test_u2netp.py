@@ -118,7 +118,7 @@ def test_a_network_of_another_form_is_rejected(weights_dir: Path, monkeypatch: p
 
 
 def test_without_the_file_of_the_wheel_it_is_not_installed(tmp_path: Path) -> None:
-    with pytest.raises(NotInstalled, match="fetch-weights"):
+    with pytest.raises(NotInstalled, match="maskdrop models pull"):
         U2Netp().setup("cpu", tmp_path)
     assert "u2netp" not in load([ENGINES["u2netp"]], "cpu", tmp_path)
 

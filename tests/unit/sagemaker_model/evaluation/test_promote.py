@@ -141,6 +141,12 @@ def test_weights_for_matches_engine_and_file_suffix() -> None:
         weights_for(catalog.ENGINES["sam"], Path("better.pth"))
 
 
+def test_weights_of_a_training_run_replace_a_checkpoint_of_torch() -> None:
+    assert weights_for(catalog.ENGINES["modnet"], Path("best.safetensors")).file == "modnet.ckpt"
+    with pytest.raises(InvalidWeights, match=r"portrait\.onnx\. `maskdrop export` converts"):
+        weights_for(catalog.ENGINES["portrait"], Path("best.safetensors"))
+
+
 def test_a_candidate_for_several_data_sets_must_be_better_on_each(data: Path, promoter: Promoter) -> None:
     good, fair, bad = (evaluate_run(data, DiscEngine(shifted(by)), f"by {by}") for by in (0, 2, 4))
     with pytest.raises(NotPromoted, match="does not replace by 2 on data: its mean IoU is"):

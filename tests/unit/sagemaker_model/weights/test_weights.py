@@ -120,7 +120,7 @@ def test_weights_with_a_wrong_hash_are_not_loaded(tmp_path: Path) -> None:
 
 def test_missing_weights_raise_an_error_with_the_command_that_installs_them(tmp_path: Path) -> None:
     for load in (read, verify):
-        with pytest.raises(NotInstalled, match="fetch-weights"):
+        with pytest.raises(NotInstalled, match="maskdrop models pull"):
             load(SELFIE, tmp_path)
         with pytest.raises(NotInstalled, match="maskdrop models pull modnet"):
             load(named("modnet"), tmp_path)
