@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,3 +33,10 @@ def _main(
     ] = False,
 ) -> None:
     """The commands are those of `cli.commands.COMMANDS`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  for the whole process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of files may have bytes that are not UTF-8, and a terminal may know ASCII alone.
+            stream.reconfigure(errors="backslashreplace")

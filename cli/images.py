@@ -41,7 +41,7 @@ from cli.options import (
     output_of,
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
-from cli.results import Target, Work, read_file, read_photo, watched, write_results
+from cli.results import Target, Work, read_file, read_photo, watched, write_results, write_stdout
 from cli.terminal import UsageError, console, messages, print_errors
 from maskdrop.catalog import Task
 from maskdrop.edit import EditorName
@@ -394,8 +394,7 @@ def _record(photo: Photo, options: Options, processor: Processor, work: Work, ba
     try:
         made = processor.process(read_photo(photo), options, background)
         if work.target.stdout:
-            sys.stdout.buffer.write(made.cutout.data)
-            sys.stdout.buffer.flush()
+            write_stdout(made.cutout.data)
         result = work.result(photo)
         paths = write_results(made, result) if result else []
         return {**record, **_outcome(made, paths), "error": None}

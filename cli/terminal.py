@@ -15,7 +15,7 @@ from maskdrop.errors import InvalidOptions, InvalidPrompt, MaskdropError, Unknow
 FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes of all commands; docs/command.md describes them. 130 is that of a shell after SIGINT: 128 + 2."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+console = Console(highlight=False, width=None if sys.stdout and sys.stdout.isatty() else 110)
 
 messages = Console(highlight=False, stderr=True)
 """Standard error: messages of commands that print JSON or an image to standard output."""

@@ -13,6 +13,7 @@ from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving.startup import load_engines
 from sagemaker_model.settings import ServerSettings
 from standalone.app import create_app
+from standalone.database import locked
 from standalone.protocol import HttpProtocol
 from standalone.settings import ServeSettings
 
@@ -26,10 +27,15 @@ otherwise send a request into a connection that closes."""
 def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], None] = lambda: None) -> None:
     """Serves HTTP until SIGTERM, which drains the requests in progress. ready: called before the first request.
 
-    Raises InvalidSettings, InvalidWeights, NoGpu, TableUnavailable.
+    Raises InvalidSettings, FolderInUse, InvalidWeights, NoGpu, TableUnavailable.
     """
     settings.check()
-    _require_free_port(settings)
+    with locked(settings.data):
+        _require_free_port(settings)
+        _serve(settings, model, ready)
+
+
+def _serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], None]) -> None:
     model, engines, detectors = load_engines(model)
     refiner = load_refiner(model.device, model.weights_dir, model.threads)
     config = uvicorn.Config(
@@ -37,6 +43,7 @@ def serve(settings: ServeSettings, model: ServerSettings, ready: Callable[[], No
         host=settings.host,
         port=settings.port,
         http=HttpProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

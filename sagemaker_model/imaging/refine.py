@@ -18,7 +18,7 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.resize import halved, resized, shrunk
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice]
@@ -37,9 +37,6 @@ SMOOTHNESS = 65.0
 UNCERTAIN = 0.1
 """From this value to 1 - this value the matte takes the image's detail. Towards 0 and 1 its weight falls to 0."""
 
-HALVED = 0.5
-"""Scale from which on the image is halved before it is resized: 8 ms instead of 44 for 12 MP."""
-
 KNOWN = 0.05
 """Up to this value, and from 1 - this value, a pixel's colour counts as the background's or the subject's, except
 next to an unknown one."""
@@ -49,6 +46,9 @@ REACH = 1 / 80
 
 FEW = 1.0
 """Mean of the mask of known pixels, 0..255, up to which a pixel has no known pixel nearby."""
+
+REMAPPED_SIDE = 1024
+"""Pixels of a row in calls of `cv2.remap`, which allows at most 32,767 rows."""
 
 CONTRAST = 60.0
 """Distance of two colours (RGB, 0..255) at which a projection counts half."""
@@ -71,18 +71,20 @@ TILE = 128
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     """Enlarges and refines a matte hxw float32 in 0..1, which covers the image `rgb` HxWx3 uint8: alpha HxW uint8."""
     height, width = rgb.shape[:2]
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = resized(rgb, (-(-width // 2), -(-height // 2))) if scale <= HALVED else rgb
-    model = _fitted(resized(matte, size), resized(small, size))
+    guide = shrunk(rgb, size)
+    refined = _projected(resized(matte, size), guide)
+    if scale == 1:  # the model would return the matte
+        return np.asarray(cv2.convertScaleAbs(refined, alpha=255), np.uint8).reshape(height, width)
+    model = _fitted(refined, guide)
     vertical, horizontal = _Interpolation.between(size[1], height), _Interpolation.between(size[0], width)
     alpha = np.zeros((height, width), np.uint8)
     column_parts = [(columns, horizontal.part(columns)) for columns in _tile_ranges(width)]
     for rows in _tile_ranges(height):
         y = vertical.part(rows)
         for columns, x in column_parts:
-            _refine_tile(model, y, x, grey[rows, columns], alpha[rows, columns])
+            _refine_tile(model, y, x, rgb[rows, columns], alpha[rows, columns])
     return alpha
 
 
@@ -98,19 +100,25 @@ class _Model:
     offset: Floats
 
 
-def _fitted(matte: Floats, rgb: Pixels) -> _Model:
-    """Refines a matte HxW at the size of its image HxWx3 uint8, and fits the model that enlarges it."""
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8).reshape(matte.shape)
-    refined = _projected(matte, rgb)
-    slope = _slope(grey, refined)
-    slope *= np.clip((0.5 - np.abs(refined - 0.5)) / UNCERTAIN, 0, 1)
-    return _Model(refined, slope, refined - slope * grey)
+def _fitted(refined: Floats, rgb: Pixels) -> _Model:
+    """Fits the model that enlarges a refined matte HxW at the size of its image HxWx3 uint8."""
+    grey = _grey(rgb)
+    slope, offset = np.zeros_like(refined), refined.copy()
+    for box in mask_boxes(cv2.inRange(refined, CERTAIN, 1 - CERTAIN)):
+        box = _expanded(box, 1)  # a pixel of the larger image lies between two of these
+        around = _expanded(box, 2 * RADIUS)
+        inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
+        fitted = _fit(grey[around], refined[around])[inside]
+        fitted *= np.clip((0.5 - np.abs(refined[box] - 0.5)) / UNCERTAIN, 0, 1)
+        slope[box] = fitted
+        np.subtract(refined[box], fitted * grey[box], out=offset[box])
+    return _Model(refined, slope, offset)
 
 
-def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, grey: Pixels, alpha: Pixels) -> None:
+def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, rgb: Pixels, alpha: Pixels) -> None:
     """Writes one tile of the result.
 
-    y, x: the tile's rows and columns in the small maps. grey: the tile of the image, HxW uint8. alpha: the tile of the
+    y, x: the tile's rows and columns in the small maps. rgb: the tile of the image, HxWx3 uint8. alpha: the tile of the
     result, HxW uint8, a view of zeros.
     """
     source = y.source, x.source
@@ -121,10 +129,16 @@ def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, grey: Pixe
         alpha[:] = 255
         return
     maps = np.stack((model.slope[source], model.offset[source]))  # enlarged together
-    slope, matte = y.along(x.along(maps, 2), 1)
-    slope *= grey
+    slope, matte = x.along(y.along(maps, 1), 2)
+    slope *= _grey(rgb)
     matte += slope
-    alpha[:] = np.clip(np.rint(matte * 255), 0, 255)
+    matte *= 255
+    np.rint(matte, out=matte)
+    alpha[:] = np.clip(matte, 0, 255, out=matte)
+
+
+def _grey(rgb: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8).reshape(rgb.shape[:2])
 
 
 def _projected(matte: Floats, rgb: Pixels) -> Floats:
@@ -140,38 +154,48 @@ def _projected(matte: Floats, rgb: Pixels) -> Floats:
     if not unknown.size:
         return matte
     (fore, sees_fore), (back, sees_back) = (_nearby(rgb, known, unknown) for known in (subject, background))
-    line, above = fore - back, rgb.reshape(-1, 3)[unknown] - back
-    length = np.maximum(_dot(line, line), 1)
-    place = np.clip(_dot(above, line) / length, 0, 1)
-    away = above - place[:, None] * line
-    trust = np.exp(_dot(away, away) / (-2 * AWAY**2)) * (length / (length + CONTRAST**2))
+    fore -= back  # from here on the line between both
+    above = _planes(rgb.reshape(-1, 3)[unknown]) - back
+    length = np.maximum(_dot(fore, fore), 1)
+    place = np.clip(_dot(above, fore) / length, 0, 1)
+    above -= place * fore  # from here on the distance from the line
+    trust = np.exp(_dot(above, above) / (-2 * AWAY**2)) * (length / (length + CONTRAST**2))
     result = matte.copy()
     values = result.reshape(-1)
-    values[unknown] += PROJECTION * trust * (sees_fore & sees_back) * (place - values[unknown])
+    before = values[unknown]
+    values[unknown] = before + PROJECTION * trust * (sees_fore & sees_back) * (place - before)
     return result
 
 
 def _nearby(rgb: Pixels, known: MatLike, at: NDArray[np.intp]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Mean colour of the known pixels near each of the pixels `at`, Nx3, and whether there are any, N.
+    """Mean colour of the known pixels near each of the pixels `at`, 3xN, and whether there are any, N.
 
     rgb: HxWx3 uint8. known: HxW uint8, 0 or 255. at: N indexes of pixels. The means are computed at half the size.
     """
-    height, width = known.shape
-    size = (-(-width // 2), -(-height // 2))
-    side = 2 * max(1, round(REACH * max(size))) + 1
+    width = known.shape[1]
+    side = 2 * max(1, round(REACH * max(known.shape) / 2)) + 1
     colours, weight = (
-        cv2.boxFilter(cv2.resize(values, size, interpolation=cv2.INTER_AREA), cv2.CV_32F, (side, side))
-        for values in (cv2.copyTo(rgb, known), known)
+        cv2.boxFilter(halved(values), cv2.CV_32F, (side, side)) for values in (cv2.copyTo(rgb, known), known)
     )
-    means = cv2.convertScaleAbs(colours.reshape(*size[::-1], 3) / np.maximum(weight, FEW)[..., None], alpha=255)
-    means = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
-    weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_NEAREST)
-    return means.reshape(-1, 3)[at].astype(np.float32), weight.reshape(-1)[at] > FEW
+    places = np.resize(at, (-(-len(at) // REMAPPED_SIDE), REMAPPED_SIDE))  # repeats some pixels at the end
+    row, column = (np.asarray(index / 2 - 0.25, np.float32) for index in np.divmod(places, width))
+    colours, weights = (
+        cv2.remap(values, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(places.size, -1)
+        for values in (colours, weight)
+    )
+    found: Floats = weights[: len(at), 0]
+    scale: Floats = np.divide(255, np.maximum(found, FEW), dtype=np.float32)
+    return _planes(colours[: len(at)]) * scale, found > FEW
+
+
+def _planes(colours: NDArray[Any]) -> Floats:
+    """Colours Nx3 as 3xN float32: NumPy is fast on long runs."""
+    return np.ascontiguousarray(colours.T, np.float32)
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    """Dot products of the rows of two arrays Nx3."""
-    return np.asarray(np.einsum("ij,ij->i", a, b), np.float32)
+    """Dot products of the columns of two arrays 3xN."""
+    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], np.float32)
 
 
 def tiles(height: int, width: int) -> Iterator[Box]:
@@ -195,23 +219,12 @@ def mask_boxes(mask: MatLike) -> Iterator[Box]:
             yield slice(top, top + height), slice(left, left + width)
 
 
-def _slope(guide: Pixels, matte: Floats) -> Floats:
-    """The slope of the guided filter's linear model alpha = slope * grey + offset, HxW; 0 where the matte is certain.
-
-    guide: grey, HxW uint8. matte: HxW float32 in 0..1. Only the boxes around edges are computed, and they stay in the
-    CPU cache.
-    """
-    slope = np.zeros_like(matte)
-    for box in mask_boxes(cv2.inRange(matte, CERTAIN, 1 - CERTAIN)):
-        box = _expanded(box, 1)  # a pixel of the larger image lies between two of these
-        around = _expanded(box, 2 * RADIUS)
-        inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
-        slope[box] = _fit(guide[around], matte[around])[inside]
-    return slope
-
-
 def _fit(guide: Pixels, matte: Floats) -> Floats:
-    """Slope of a crop, HxW; equal to that of the whole image from 2 * RADIUS pixels off its sides."""
+    """The slope of the guided filter's linear model alpha = slope * grey + offset for a crop, HxW.
+
+    guide: grey, HxW uint8. matte: HxW float32 in 0..1. The slope equals that of the whole image from 2 * RADIUS pixels
+    off the crop's sides. A crop stays in the CPU cache.
+    """
     mean_guide = _box_mean(guide)
     variance = _box_mean(cv2.multiply(guide, guide, dtype=cv2.CV_16U))
     slope = _box_mean(cv2.multiply(guide, matte, dtype=cv2.CV_32F))

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sagemaker_model.imaging.refine import GUIDE_SIDE, HALVED, TILE, _fitted, to_full_size
-from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.refine import GUIDE_SIDE, TILE, _fitted, _projected, to_full_size
+from sagemaker_model.imaging.resize import resized, shrunk
 
 
 def photo(height: int, width: int) -> np.ndarray:
@@ -28,8 +28,8 @@ def untiled(matte: np.ndarray, rgb: np.ndarray) -> np.ndarray:
     grey: Any = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    half = resized(rgb, (-(-width // 2), -(-height // 2))) if scale <= HALVED else rgb
-    model = _fitted(resized(matte, size), resized(half, size))
+    guide = shrunk(rgb, size)
+    model = _fitted(_projected(resized(matte, size), guide), guide)
     slope, offset = (cv2.resize(values, (width, height)) for values in (model.slope, model.offset))
     return np.clip(np.rint((slope * grey + offset) * 255), 0, 255).astype(np.uint8)
 
