@@ -29,7 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
     ("h2c"). httptools treats the body of such a request as another protocol and drops it. A server that does not
     upgrade ignores the header (RFC 9110, section 7.8).
 
-    Answers a client that has closed its side of the connection after its request (a half-closed connection).
+    Responds to a client that has closed its side of the connection after its request (a half-closed connection).
     """
 
     _head: bytearray | None
