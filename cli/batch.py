@@ -64,9 +64,16 @@ def cores() -> int:
 
 
 def photos_of(inputs: Sequence[Path], out: Path | None) -> list[Photo]:
-    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files."""
+    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files.
+
+    Raises UsageError for a URL.
+    """
     photos = []
     for given in inputs:
+        if str(given).lower().startswith(("http:/", "https:/")):
+            raise UsageError(
+                "A photo must be a file, a folder or -, not a URL; use `curl -L URL | maskdrop cutout - -o FILE`."
+            )
         if given == STDIN:
             photos.append(Photo(STDIN, Path("stdin")))
         elif given.is_dir():

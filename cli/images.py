@@ -38,6 +38,7 @@ from cli.options import (
     TextFlag,
     edit_of,
     options_of,
+    output_of,
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
 from cli.results import Target, Work, read_file, read_photo, watched, write_results, write_stdout
@@ -270,6 +271,8 @@ def replace(
     """Replace the background of each photo. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
+        if background is None and not text and "background" not in output_of(output or ()):
+            raise UsageError("A new background is missing: use --background or --text.")
         words, file, path = (background or "").partition(FILE)
         target = Target.of(photos, out)
         options = options_of(
