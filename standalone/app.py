@@ -1,6 +1,6 @@
 """The ASGI app of `maskdrop serve`.
 
-GET  /ping         200 while the engines are ready, else 503. No key.
+GET  /ping         200 while the default engine is ready (on a GPU: all engines), else 503. No key.
 GET  /metrics      Metrics for Prometheus. With a key of scope `all`, or without keys.
 GET  /v1/files/…   Stored files, by the signed URLs of results; POST for the forms of POST /v1/uploads.
 GET  /console/     The web console, where it is installed; / redirects to it, else to /v1/docs.
@@ -34,6 +34,7 @@ from lambdas.adapters.editors.local import LocalEditor
 from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
+from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
 from maskdrop.options import REFINER
 from maskdrop.presets import Presets
@@ -243,10 +244,12 @@ def create_app(
             ThreadPoolExecutor(settings.requests_max, thread_name_prefix="api"),
             HttpMetrics(),
         )
-        await runtime.warm_up()
+        await runtime.warm_up(DEFAULT_ENGINE["cutout"])
+        others = asyncio.create_task(runtime.warm_up_others())
         handlers.resume()
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
         yield
+        others.cancel()
         cleaner.cancel()
         await background.close(JOBS_DRAIN_S)
         runtime.close()

@@ -183,7 +183,7 @@ def _nearby(rgb: Pixels, known: MatLike, at: NDArray[np.intp]) -> tuple[Floats, 
         cv2.remap(values, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(places.size, -1)
         for values in (colours, weight)
     )
-    found: Floats = weights[: len(at), 0]
+    found = weights[: len(at), 0]
     scale: Floats = np.divide(255, np.maximum(found, FEW), dtype=np.float32)
     return _planes(colours[: len(at)]) * scale, found > FEW
 

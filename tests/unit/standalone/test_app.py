@@ -19,6 +19,7 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from lambdas.http.page import page
 from lambdas.http.routes import RETRY_AFTER_S
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import StorageUnavailable, TableUnavailable
@@ -306,6 +307,34 @@ def test_metrics_need_a_key_of_scope_all(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/v1/health", "/v1/docs", "/v1/openapi.json", "/ping", "/console/"])
 def test_open_pages_need_no_key(start: Start, path: str) -> None:
     assert start(no_auth=False).get(path).status_code == 200
+
+
+def test_the_server_is_ready_while_other_engines_still_warm_up(start: Start) -> None:
+    other = Half(hold=threading.Event())
+    client = start(others={"portrait": other})
+    assert client.get("/ping").status_code == 200
+    assert other.entered.acquire(timeout=60)  # the warm-up of the other engine has begun
+    assert client.post("/v1/cutouts", content=JPEG, headers=IMAGE).status_code == 200
+    assert other.hold is not None
+    other.hold.set()
+    assert client.post("/v1/cutouts?engine=portrait", content=JPEG, headers=IMAGE).status_code == 200
+
+
+def test_another_engine_that_fails_does_not_stop_the_server(start: Start) -> None:
+    other = Half(error=RuntimeError("no network"))
+    client = start(others={"portrait": other})
+    assert other.entered.acquire(timeout=60)
+    assert client.post("/v1/cutouts", content=JPEG, headers=IMAGE).status_code == 200
+    assert client.post("/v1/cutouts?engine=portrait", content=JPEG, headers=IMAGE).status_code == 500
+
+
+@pytest.mark.parametrize(("accepted", "encoding"), [("gzip, br", "gzip"), ("identity", None)])
+def test_the_page_of_the_api_is_compressed_where_the_client_accepts_it(
+    start: Start, accepted: str, encoding: str | None
+) -> None:
+    response = start().get("/v1/docs", headers={"Accept-Encoding": accepted})
+    assert response.headers.get("content-encoding") == encoding
+    assert response.text == page()
 
 
 def test_errors_have_the_format_of_the_dialect(start: Start) -> None:
