@@ -14,6 +14,10 @@ DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Runs a command and prints the elapsed time every 10 s, since pip prints nothing for minutes. The clock ends with the shell.
+with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 0; seconds=$$((seconds + 10)); \
+	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
+
 .DEFAULT_GOAL := help
 .PHONY: run up down reset test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
 
@@ -162,20 +166,20 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(RUN): $(VENV)/bin/python
-	@echo "Installing requirements.txt (about a minute)"
-	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@echo "Installing requirements.txt (one to three minutes)"
+	@$(call with_time,TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements.txt)
 	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.run-* && touch $@
 
 $(DEV): $(RUN)
-	@echo "Installing requirements-dev.txt"
-	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@echo "Installing requirements-dev.txt (one to three minutes)"
+	@$(call with_time,TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt)
 	@rm -f $(VENV)/.dev-* && touch $@
 
 $(MODELS): requirements-dev.txt requirements-models.txt requirements-torchvision.txt
 	@echo "Creating $(VENV)-models with torch (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-models
-	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt
+	@$(call with_time,TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet -r requirements-dev.txt -r requirements-models.txt)
 	@TMPDIR=$(VENV)-models $(VENV)-models/bin/python -m pip install --quiet --no-deps --upgrade \
 		--target $(VENV)-models/torchvision -r requirements-torchvision.txt
 	@rm -f $(VENV)-models/.models-* && touch $@
@@ -183,17 +187,17 @@ $(MODELS): requirements-dev.txt requirements-models.txt requirements-torchvision
 $(TFLITE): requirements-tflite.txt
 	@echo "Creating $(VENV)-tflite with torch and LiteRT (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-tflite
-	@TMPDIR=$(VENV)-tflite $(VENV)-tflite/bin/python -m pip install --quiet --requirement requirements-tflite.txt
+	@$(call with_time,TMPDIR=$(VENV)-tflite $(VENV)-tflite/bin/python -m pip install --quiet --requirement requirements-tflite.txt)
 	@rm -f $(VENV)-tflite/.tflite-* && touch $@
 
 $(SAGEMAKER): requirements-sagemaker.txt
 	@echo "Creating $(VENV)-sagemaker with the SageMaker SDK (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)-sagemaker
-	@TMPDIR=$(VENV)-sagemaker $(VENV)-sagemaker/bin/python -m pip install --quiet --requirement requirements-sagemaker.txt
+	@$(call with_time,TMPDIR=$(VENV)-sagemaker $(VENV)-sagemaker/bin/python -m pip install --quiet --requirement requirements-sagemaker.txt)
 	@rm -f $(VENV)-sagemaker/.sagemaker-* && touch $@
 
 $(DOCS): requirements-docs.txt
 	@echo "Creating $(VENV)-docs with MkDocs Material"
 	@$(PYTHON) -m venv $(VENV)-docs
-	@TMPDIR=$(VENV)-docs $(VENV)-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	@$(call with_time,TMPDIR=$(VENV)-docs $(VENV)-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt)
 	@rm -f $(VENV)-docs/.docs-* && touch $@

@@ -64,9 +64,16 @@ def cores() -> int:
 
 
 def photos_of(inputs: Sequence[Path], out: Path | None) -> list[Photo]:
-    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files."""
+    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files.
+
+    Raises UsageError for a URL.
+    """
     photos = []
     for given in inputs:
+        if str(given).lower().startswith(("http:/", "https:/")):
+            raise UsageError(
+                "A photo must be a file, a folder or -, not a URL; use `curl -L URL | maskdrop cutout - -o FILE`."
+            )
         if given == STDIN:
             photos.append(Photo(STDIN, Path("stdin")))
         elif given.is_dir():
@@ -120,26 +127,38 @@ def is_done(photo: Photo, result: Path) -> bool:
 class Failures:
     """Writes failed.csv: one line for each image that failed, as it fails. Without failures the file is deleted.
 
-    path: None for no file.
+    path: None for no file. problem: why the file cannot be written, a sentence; "" where it can.
     """
 
     path: Path | None
     records: list[Record] = field(default_factory=list)
+    problem: str = ""
 
     def start(self) -> None:
-        if self.path:
-            self.path.unlink(missing_ok=True)
+        with self._usable() as path:
+            if path:
+                path.unlink(missing_ok=True)
 
     def add(self, record: Record) -> None:
         self.records.append(record)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
-            with self.path.open("a", newline="") as file:
+        with self._usable() as path:
+            if not path:
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = csv.writer(file)
                 if new:
                     rows.writerow(("photo", "code", "message"))
                 rows.writerow((record["photo"], record["error"]["code"], record["error"]["message"]))
+
+    @contextmanager
+    def _usable(self) -> Iterator[Path | None]:
+        """Yields the path, as long as the file can be written: a full disk must not end a run over thousands."""
+        try:
+            yield None if self.problem else self.path
+        except OSError as error:
+            self.problem = f"{self.path} cannot be written: {error.strerror}."
 
 
 @dataclass
@@ -149,6 +168,7 @@ class Batch:
     process: processes one image in a worker thread and returns its record.
     show: prints a record, in the main thread.
     skip: returns the record of an image that is done, else None. skipped: the reason in the summary.
+    done: the state of a processed image, in records and in the summary.
     progress: the console of the progress bar; no bar if it is no terminal. summary: the console of the summary.
     """
 
@@ -159,6 +179,7 @@ class Batch:
     progress: Console
     summary: Console
     skip: Callable[[Photo], Record | None] = lambda _: None
+    done: str = "done"
     skipped: str = "their result exists"
     states: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
@@ -178,6 +199,8 @@ class Batch:
             shown = bar.add_task("Processing", total=total)
             try:
                 self._all(photos, pool, lambda: bar.advance(shown))
+                if arriving:
+                    self.summary.print("Waiting for new photos; Ctrl-C ends.")
                 for more in arriving:
                     total += len(more)
                     bar.update(shown, total=total)
@@ -207,6 +230,8 @@ class Batch:
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, _exit_now)
             kept = {future for future in waiting if not future.cancel()}
+            if kept:
+                self.summary.print("Completing the images in work; a second Ctrl-C ends at once.")
             while kept:
                 kept -= self._ended(kept, advance)
             raise
@@ -229,20 +254,22 @@ class Batch:
         states, ended = self.states, self.states.total()
         if total < 2 and not self.interrupted:
             return
-        parts = [f"{states['done']} done"]
+        parts = [f"{states[self.done]} {self.done}"]
         if states["skipped"]:
             parts.append(f"{states['skipped']} skipped, because {self.skipped}")
         if states["failed"]:
             parts.append(f"{states['failed']} failed")
         if ended < total:
             parts.append(f"{total - ended} not processed")
-        rate = f", {states['done'] / seconds:.1f} images/s" if states["done"] > 1 else ""
+        rate = f", {states[self.done] / seconds:.1f} images/s" if states[self.done] > 1 else ""
         self.summary.print(f"{', '.join(parts)}; {seconds:.1f} s{rate}.", soft_wrap=True)
         for record in self.failures.records[:FAILURES_SHOWN]:
             error = record["error"]
             line = f"  {record['photo']}  {error['code']}: {error['message']}"
             self.summary.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
-        if self.failures.records and self.failures.path:
+        if self.failures.problem:
+            self.summary.print(f"[red]{escape(self.failures.problem)}[/red]", soft_wrap=True)
+        elif self.failures.records and self.failures.path:
             self.summary.print(f"All failures: {escape(str(self.failures.path))}", soft_wrap=True)
         if self.interrupted:
             self.summary.print("Interrupted. Repeat the command to continue.")

@@ -44,7 +44,7 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 Stage = Annotated[str | None, typer.Option(help="Stage in your AWS account (default: the local stack).")]
 ApiUrl = Annotated[
     str | None,
-    typer.Option("--api-url", help="URL of the Bot API server, as in [bot] of the stage.", show_default=API_URL),
+    typer.Option("--api-url", help="URL of the Bot API server, as in \\[bot] of the stage.", show_default=API_URL),
 ]
 
 

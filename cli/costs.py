@@ -35,7 +35,7 @@ def costs(
     profile: ProfileFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print the images, generated images and refused requests of a month, of the owner of the API key."""
+    """Print the usage of the API key's owner in a month: images, generated images and refused requests."""
     with print_errors():
         first = _first_day(month)
         record: dict[str, Any] = {"month": f"{first:%Y-%m}"}

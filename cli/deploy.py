@@ -54,8 +54,8 @@ def destroy(
     stage: StageName,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Destroy without a question.")] = False,
 ) -> None:
-    """Delete the stacks of a stage from your AWS account, with their images and jobs as docs/operations.md lists. You
-    type the name of the stage first. Exits 1 if a stack remains; a repeated command continues."""
+    """Delete the stacks of a stage from your AWS account, with the images and jobs that docs/operations.md lists.
+    You type the name of the stage first. Exits 1 if a stack remains; a repeated command continues."""
     with print_errors():
         _check(stage)
         if not yes:

@@ -22,7 +22,7 @@ from cli.keys import Stage
 from cli.terminal import console, print_errors
 from infra import stages
 from local import processes
-from local.config import REGION, LocalConfig, LocalError
+from local.config import REGION, LocalConfig, NotRunning
 from local.connect import client
 
 SEVERITY: tuple[Level, ...] = ("fails the deploy", "warning", "not checked", "ok")
@@ -58,9 +58,7 @@ def account_of(stage: str | None) -> Account:
     if stage and stage != config.stage:
         return Account.in_aws(stages.load(stage))
     if processes.find("emulator", config.state) is None:
-        raise LocalError(
-            "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
-        )
+        raise NotRunning
     return Account(stages.load(config.stage), REGION, partial(client, config), local=True)
 
 

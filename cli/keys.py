@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cli.terminal import console, print_errors
+from cli.terminal import Unreachable, console, print_errors
+from local.config import NotRunning
 from local.keys import Deployment, create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
 from maskdrop.spending import list_caps, set_cap
@@ -121,8 +122,11 @@ def cap(
 def _keys(stage: str | None, data: Path | None, *, serve: bool) -> Iterator[Deployment]:
     """Yields the store of the keys of `maskdrop serve`, of a stage, or of the local stack."""
     if not serve:
-        with deployment(stage) as target:
-            yield target
+        try:
+            with deployment(stage) as target:
+                yield target
+        except NotRunning as error:
+            raise Unreachable(f"{error.message} The keys of `maskdrop serve` need --serve.") from error
         return
     database = Database(data or data_folder())
     try:

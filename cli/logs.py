@@ -20,7 +20,7 @@ from cli.keys import Stage
 from cli.terminal import INTERRUPTED, Unreachable, UsageError, console, print_errors
 from local import stack
 from local.account import client_in, region_of_environment
-from local.config import LocalConfig
+from local.config import LocalConfig, NotRunning
 from local.connect import client
 
 POLL_S = 2.0
@@ -58,7 +58,7 @@ def logs(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as JSON objects.")] = False,
 ) -> None:
-    """Print the logs of the functions of a stage, of all in the order of time. CloudWatch charges no request for it."""
+    """Print the logs of the functions of a stage, all in one list by time. CloudWatch charges nothing for it."""
     age = AGE.fullmatch(since)
     with print_errors():
         if age is None:
@@ -143,7 +143,5 @@ def _service(stage: str | None) -> tuple[str, Any]:
         return stage, client_in(region_of_environment(), "logs")
     config = LocalConfig.of_running_stack(os.environ)
     if stack.find(config) is None:
-        raise Unreachable(
-            "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
-        )
+        raise NotRunning
     return config.stage, client(config, "logs")

@@ -86,7 +86,7 @@ def set_(
     review_below: ReviewFlag = None,
     stage: Stage = None,
 ) -> None:
-    """Create or replace a preset. Example: presets set shop format=jpg crop=10% background=white"""
+    """Create or replace a preset. Example: presets set shop format=jpg canvas=4:5 padding=10% background=white"""
     with print_errors(), deployment(stage) as target:
         options = options_of(
             task,

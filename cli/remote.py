@@ -24,7 +24,16 @@ from cli.profiles import ProfileFlag, client_of
 from cli.terminal import FAILED, UsageError, console, messages, print_errors
 from maskdrop.errors import ErrorInfo
 from maskdrop.job import item_key
-from maskdrop_client import AuthenticationFailed, ClientError, ConnectionFailed, Job, Maskdrop, ResultItem, StoredFile
+from maskdrop_client import (
+    AuthenticationFailed,
+    ClientError,
+    ConnectionFailed,
+    Job,
+    JobFailed,
+    Maskdrop,
+    ResultItem,
+    StoredFile,
+)
 from sagemaker_model.weights.files import atomic_write
 
 JOBS = Path("maskdrop-jobs.jsonl")
@@ -55,7 +64,7 @@ class Submitted:
         """Reads a file, which need not exist. Ignores a last line that a killed run left incomplete."""
         jobs = cls(path)
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
                 try:
                     row = json.loads(line)
                     jobs.rows[row["key"]] = row
@@ -67,7 +76,7 @@ class Submitted:
         row = {"key": key, "photo": str(photo.path), "name": str(photo.name), "job": job_id}
         with self._lock:
             self.rows[key] = row
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def photo(self, job_id: str) -> Photo:
@@ -121,7 +130,7 @@ def submit(
                 def run() -> Record:
                     job = client.submit(photo.path, **options)  # type: ignore[arg-type]
                     submitted.add(_key(photo, client, options), photo, job.id)
-                    return {"job": job.id}
+                    return {"job": job.id, "state": "submitted"}
 
                 return _record(photo, run)
 
@@ -129,7 +138,9 @@ def submit(
                 row = submitted.rows.get(_key(photo, client, options))
                 return {**_record(photo, dict), "state": "skipped", "job": row["job"]} if row else None
 
-            _batch(process, workers, None, skip=skip, skipped="they have a job", as_json=as_json).run(found)
+            _batch(process, workers, None, skip=skip, done="submitted", skipped="they have a job", as_json=as_json).run(
+                found
+            )
 
 
 def fetch(
@@ -234,7 +245,8 @@ def _record(photo: Photo, run: Any) -> Record:
     except (ConnectionFailed, AuthenticationFailed):
         raise
     except ClientError as error:
-        info = ErrorInfo(error.code, str(error), error.retryable)
+        failed = error.job.error if isinstance(error, JobFailed) else None
+        info = ErrorInfo(error.code, failed.message if failed else str(error), error.retryable)
     except OSError as error:
         info = ErrorInfo("source_missing", f"{photo.path}: {error.strerror}", False)
     return {**record, "state": "failed", "error": info.to_json()}
@@ -271,9 +283,9 @@ def _batch(process: Any, workers: int, failures: Path | None, *, as_json: bool, 
         elif error := record["error"]:
             line = escape(f"failed  {record['photo']}  {error['code']}: {error['message']}")
             console.print(f"[red]{line}[/red]", soft_wrap=True)
-        elif record["state"] == "done":
+        elif record["state"] != "skipped":
             result = record.get("result", {}).get("path", "")
-            line = "  ".join(part for part in (f"done    {record['photo']}", record["job"], result) if part)
+            line = "  ".join(part for part in (f"{record['state']:7} {record['photo']}", record["job"], result) if part)
             console.print(escape(line), soft_wrap=True)
             for warning in record.get("warnings", ()):
                 console.print(f"        [yellow]{escape(warning)}[/yellow]", soft_wrap=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cli.batch import STDIN, Photo, check_results, is_done, is_image, photos_of
+from cli.batch import STDIN, SUFFIXES, Photo, check_results, is_done, is_image, photos_of
 from cli.processing import Made
 from cli.terminal import UsageError
 from local.config import LocalError
@@ -46,8 +47,10 @@ class Target:
             to_stdout = default is not None and list(inputs) == [STDIN]
             return cls(stdout=True) if to_stdout else cls(folder=default)
         if out != STDIN and (out.is_dir() or out.suffix.lower() not in FORMATS):
-            if out.exists() and not out.is_dir():
-                raise UsageError(f"--out must be a folder, a file with one of the suffixes {', '.join(FORMATS)}, or -.")
+            if not out.is_dir() and (out.exists() or out.suffix.lower() in SUFFIXES):
+                raise UsageError(
+                    f"--out must be a folder, a file with one of the suffixes {', '.join(FORMATS)}, or -; got {out}."
+                )
             return cls(folder=out)
         if not one:
             raise UsageError(f"--out must be a folder for several photos; got {out}.")
@@ -151,6 +154,17 @@ def read_photo(photo: Photo) -> bytes:
     return sys.stdin.buffer.read() if photo.path == STDIN else read_file(photo.path)
 
 
+def write_stdout(data: bytes) -> None:
+    """Writes a result to standard output. Raises LocalError."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        with suppress(OSError):
+            sys.stdout.close()  # else the interpreter writes the rest when it ends, which fails once more
+        raise LocalError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
 def read_file(path: Path) -> bytes:
     """Raises SourceMissing for a file that cannot be read."""
     try:
@@ -175,6 +189,8 @@ def write_file(path: Path, data: bytes) -> None:
         with atomic_write(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.exists():
+            return  # another run over the same folder has renamed the file
         raise LocalError(f"{path} cannot be written: {error.strerror}. Use another --out.") from error
 
 

@@ -23,7 +23,7 @@ from cli.terminal import console, print_errors
 from lambdas.adapters.jobs import JobsTable
 from local import stack
 from local.account import client_in, region_of_environment
-from local.config import ROOT, LocalConfig, LocalError
+from local.config import ROOT, LocalConfig, NotRunning
 from local.connect import client, tls_verify
 from local.images import ENDED
 from maskdrop.errors import MaskdropError
@@ -176,9 +176,7 @@ def _target(stage: str | None, key: str) -> Iterator[Target]:
         else:
             running = stack.find(config)
             if running is None:
-                raise LocalError(
-                    "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
-                )
+                raise NotRunning
             make_client = partial(client, config)
             inbox, table, key = running.inbox, running.table, key or running.api_key
             verify = tls_verify(config.ca_bundle)

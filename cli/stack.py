@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from cli.terminal import console, print_errors
@@ -32,6 +33,9 @@ PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".avif", ".jxl", ".tif", ".
 
 WAIT_S = 300.0
 """How long `run` waits for its samples, in seconds: about 10 images at 0.1 to 2 s, and one restart of the model."""
+
+PROGRESS_S = 10.0
+"""Seconds between two lines of a step, where the output is not a terminal."""
 
 FOREGROUND = "foreground"
 """Name of the PID file of the command `run` or `up`, which `down` stops too."""
@@ -137,9 +141,27 @@ def _stack(config: LocalConfig) -> Iterator[Stack]:
 
 @contextmanager
 def _step(description: str) -> Iterator[None]:
-    start = time.monotonic()
-    with console.status(description):
-        yield
+    """Prints the duration of a step. Until it ends, shows the elapsed time: on a terminal by a spinner, elsewhere by a
+    line every PROGRESS_S seconds."""
+    start, ended = time.monotonic(), threading.Event()
+
+    def report() -> None:
+        while not ended.wait(PROGRESS_S):
+            console.print(f"{description}: {time.monotonic() - start:.0f} s", soft_wrap=True)
+
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(description, total=None)
+            yield
+    else:
+        reporter = threading.Thread(target=report, daemon=True)
+        reporter.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            reporter.join()
     console.print(f"{description:<42} {time.monotonic() - start:5.1f} s")
 
 

@@ -38,6 +38,17 @@ class LocalError(MaskdropError):
     code = "local_stack"
 
 
+class NotRunning(LocalError):
+    """The local stack is not running."""
+
+    code = "not_running"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalConfig:
     """Ports and folders of one local stack. Stacks with different ports and `state` run side by side.

@@ -15,7 +15,7 @@ from infra.stages import STAGE_TAG
 from lambdas.adapters.registry import DynamoDBRegistry
 from local import processes
 from local.account import client_in, region_of_environment
-from local.config import LocalConfig, LocalError
+from local.config import LocalConfig, LocalError, NotRunning
 from local.connect import client
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope
 from maskdrop.services import Registry
@@ -101,9 +101,7 @@ def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Callable[[st
     else:
         config = LocalConfig.of_running_stack(os.environ)
         if processes.find("emulator", config.state) is None:
-            raise LocalError(
-                "The local stack is not running. Start it with `make up`, or name a stage in AWS with --stage."
-            )
+            raise NotRunning
         stack, make_client = config.app_stack, partial(client, config)
     try:
         yield outputs_of(stack, make_client), make_client

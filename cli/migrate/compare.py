@@ -50,8 +50,9 @@ def compare(
 ) -> None:
     """Compare engines with cut-outs that another service made, and write a report with the largest disagreements.
 
-    Pairs files by name without endings such as -removebg-preview. Finds the place of smaller and cropped cut-outs in
-    their originals. Runs on this machine, without a stack.
+    Pairs files by name without endings such as -removebg-preview. Aligns smaller and cropped cut-outs.
+
+    Runs on this machine, without a stack.
     """
     printer = messages if as_json else console
     with print_errors():

@@ -147,7 +147,8 @@ def _ruby_configure(match: re.Match[str], target: Target) -> str | None:
 
 def line_at(text: str, start: int) -> str:
     """Returns the line of a position, without its end; of a long line the part around the position."""
-    begin = max(text.rfind("\n", 0, start) + 1, start - LINE_MAX)
+    first = max(0, start - LINE_MAX)
+    begin = max(first, *(text.rfind(end, first, start) + 1 for end in "\r\n"))
     return re.split(r"[\r\n]", text[begin : start + LINE_MAX], maxsplit=1)[0]
 
 
@@ -247,8 +248,8 @@ RULES: tuple[Rule, ...] = (
             r"(?<![A-Za-z0-9])(?:[A-Z0-9]+_)*REMOVE_?BG(?:_[A-Z0-9]+)*?_(?:URL|URI|ENDPOINT|HOST|API)"
             r"(?![A-Za-z0-9_])"
         ),
-        change="set the variable to {url} with the path that its value has now; to a key of `maskdrop keys create` "
-        "where its value is one",
+        change="set the variable to {url} and the path of its present value; if its value is a key, to a key of "
+        "`maskdrop keys create`",
         action="set",
         example=("deploy.yml", "env:\n  REMOVE_BG_API_URL: ${{ vars.REMOVE_BG_API_URL }}\n"),
     ),

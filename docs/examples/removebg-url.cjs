@@ -4,6 +4,7 @@ const http = require("http");
 const https = require("https");
 
 const HOST = "api.remove.bg";
+if (!process.env.MASKDROP_URL) throw new Error("Set MASKDROP_URL to the URL of your API, such as http://127.0.0.1:8080.");
 const base = new URL(process.env.MASKDROP_URL);
 const path = base.pathname.replace(/\/$/, "");
 

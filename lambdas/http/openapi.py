@@ -369,6 +369,8 @@ def operations() -> dict[tuple[str, str], Operation]:
             tag="service",
             name="usage",
             summary="Get the usage of the caller's owner in a calendar month (UTC)",
+            description="Counts requests and jobs of the owner's keys. Photos of the drop folder have no owner and are "
+            "not counted: an operator lists their jobs by `GET /v1/jobs?prefix=inbox/`.",
             parameters=[
                 _parameter(
                     "query", "month", matching(MONTH.pattern), "Month as YYYY-MM; the default is the current month."

@@ -69,7 +69,7 @@ def test_every_maskdrop_command_that_a_page_names_exists(page: Path) -> None:
 def test_every_command_shows_its_help(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
-    assert "Usage: " in result.output
+    assert "usage: " in result.output.lower()  # Typer or argparse
 
 
 def test_every_make_target_has_a_help_line() -> None:

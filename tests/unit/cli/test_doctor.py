@@ -927,7 +927,7 @@ def test_an_unknown_stage_is_named() -> None:
 def test_without_a_running_stack_the_command_names_the_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MASKDROP_LOCAL_DIR", str(tmp_path))
     result = CliRunner().invoke(app, ["doctor"])
-    assert (result.exit_code, "--stage" in result.output) == (1, True)
+    assert (result.exit_code, "--stage" in result.output) == (3, True)
 
 
 def test_the_report_is_readable_without_colour() -> None:

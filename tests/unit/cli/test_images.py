@@ -266,7 +266,8 @@ def test_an_unknown_preset_is_refused_with_the_known_names(run: Run, two_people:
         (("mask", "--engine", "nobody"), "nobody", 2),
         (("mask", "--output", "format"), "FIELD=VALUE", 2),
         (("mask", "--instances", "each"), '"instances" can be "each" only', 2),
-        (("replace",), 'needs either "output.background" or "edit"', 2),
+        (("replace",), "use --background or --text", 2),
+        (("mask", "https://example.com/a.jpg"), "not a URL", 2),
         (("replace", "--text", "a beach"), "the word 'beach' is unknown here", 1),
         (("replace", "--background", "white", "--seed", "1"), "--seed, --negative-text and --change need --text.", 2),
         (("replace", "--background", "file:///nowhere.jpg"), "/nowhere.jpg cannot be read", 1),
@@ -287,6 +288,12 @@ def test_results_never_replace_a_photo_or_each_other(run: Run, two_people: Path,
     assert (twice.exit_code, "Several photos have the result" in twice.output) == (2, True)
     beside = CliRunner().invoke(app, ["mask", str(two_people), "--out", str(two_people.parent)])
     assert (beside.exit_code, "--out must not be the folder of" in " ".join(beside.output.split())) == (2, True)
+
+
+def test_a_file_of_a_format_that_is_only_read_is_no_result(two_people: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["mask", str(two_people), "--out", str(tmp_path / "mask.gif")])
+    assert (result.exit_code, "mask.gif" in result.output) == (2, True)
+    assert not (tmp_path / "mask.gif").exists(), "no folder of this name"
 
 
 @pytest.mark.parametrize(

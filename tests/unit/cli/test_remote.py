@@ -64,15 +64,15 @@ def break_(api: Api, job_id: str) -> None:
 
 def test_submitted_photos_are_recorded_and_not_submitted_twice(api: Api) -> None:
     first = invoke("submit", "photos", "--workers", "1", "--output", "format=webp")
-    assert (first.exit_code, "2 done" in first.output) == (0, True), first.output
+    assert (first.exit_code, "2 submitted" in first.output) == (0, True), first.output
     assert [row["photo"] for row in submitted()] == ["photos/a.jpg", "photos/sub/b.jpg"]
     assert {job.options.output.format for job in api.world.jobs.records.values()} == {"webp"}
     Path("photos/c.jpg").write_bytes(b"\xff\xd8\xff c")
     second = invoke("submit", "photos", "--workers", "1", "--output", "format=webp", "--json")
-    assert [record["state"] for record in records(second)] == ["skipped", "skipped", "done"]
+    assert [record["state"] for record in records(second)] == ["skipped", "skipped", "submitted"]
     assert len(api.world.jobs.records) == 3
     other = invoke("submit", "photos/a.jpg", "--json")
-    assert [record["state"] for record in records(other)] == ["done"]  # other options are another job
+    assert [record["state"] for record in records(other)] == ["submitted"]  # other options are another job
 
 
 def test_an_interrupted_line_of_the_file_of_jobs_is_ignored(api: Api) -> None:
@@ -80,7 +80,7 @@ def test_an_interrupted_line_of_the_file_of_jobs_is_ignored(api: Api) -> None:
     with Path("maskdrop-jobs.jsonl").open("r+") as file:
         file.truncate(Path("maskdrop-jobs.jsonl").stat().st_size - 20)
     again = invoke("submit", "photos", "--workers", "1", "--json")
-    assert [record["state"] for record in records(again)] == ["skipped", "done"]
+    assert [record["state"] for record in records(again)] == ["skipped", "submitted"]
 
 
 def test_results_are_fetched_under_the_names_of_the_photos_once(api: Api) -> None:

@@ -220,4 +220,4 @@ def test_an_image_that_does_not_exist_is_rejected_before_any_call() -> None:
 def test_without_a_running_stack_the_command_names_the_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MASKDROP_LOCAL_DIR", str(tmp_path))
     result = CliRunner().invoke(app, ["smoke"])
-    assert (result.exit_code, "--stage" in result.output) == (1, True)
+    assert (result.exit_code, "--stage" in result.output) == (3, True)
