@@ -1,0 +1,2 @@
+/** Texts in German. @type {Record<string, string>} */
+export const de = {};

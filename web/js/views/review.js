@@ -1,0 +1,7 @@
+/** @import { App } from "../app.js" */
+
+/** @param {HTMLElement} root @param {App} app @returns {() => void} */
+export function review(root, app) {
+  root.dataset.app = app.status;
+  return () => {};
+}
