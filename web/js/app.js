@@ -29,7 +29,7 @@ export class App extends EventTarget {
     this.engines = [];
     /** @type {Preset[]} */
     this.presets = [];
-    /** @type {string[]} */
+    /** @type {import("./design.js").Marketplace[]} */
     this.marketplaces = [];
     /** @type {"" | "loading" | "offline" | "key"} */
     this.status = "loading";
@@ -93,7 +93,7 @@ export class App extends EventTarget {
   finish(item) {
     const { design } = this;
     if (isPlain(design) && item.result && item.facts) return Promise.resolve({ blob: item.result, facts: item.facts });
-    const { path, options } = requestOf(design, item);
+    const { path, options } = requestOf(design, item, this.marketplaces);
     const known = this.finished.get(item) ?? new Map();
     this.finished.set(item, known);
     const key = `${item.revision} ${path} ${JSON.stringify(options)} ${design.image ? imageId(design.image) : ""} ${design.format}`;

@@ -40,16 +40,20 @@ const OPACITIES = { drop: 35, contact: 60 };
 const FIELDS = ["format", "channels", "background", "shadow", "canvas", "padding", "outline", "size"];
 
 /**
- * `output` of the API. A background of a file is not in it: `withImage` draws it.
- * @param {Design} design @returns {Record<string, unknown>}
+ * `output` of the API. A background of a file is not in it: `withImage` draws it. A background of a file or a text replaces
+ * that of a marketplace, so only the other rules of the marketplace are sent with it.
+ * @param {Design} design @param {Marketplace[]} [marketplaces] @returns {Record<string, unknown>}
  */
-export function outputOf(design) {
+export function outputOf(design, marketplaces = []) {
   /** @type {Record<string, unknown>} */
   const output = { ...design.rest };
   const background = backgroundOf(design);
   if (background) output.background = background;
   if (design.shadow !== "none") output.shadow = `${design.shadow} ${design.opacity}%`;
   if (design.canvas) output.canvas = design.canvas === "custom" ? `${design.width}x${design.height}` : design.canvas;
+  const own = design.background === "image" || design.background === "text";
+  const market = own && marketplaces.find(({ name }) => name === design.canvas);
+  if (market) Object.assign(output, { canvas: market.canvas, padding: market.padding });
   if (design.padding) output.padding = `${design.padding}%`;
   if (design.outline) output.outline = `${design.outline}% ${design.outlineColour}`;
   if (design.size !== "original" && !exact(design)) output.size = design.size;
@@ -80,13 +84,13 @@ function backgroundOf(design) {
 
 /**
  * The request for the finished image of an item.
- * @param {Design} design @param {Item} item
+ * @param {Design} design @param {Item} item @param {Marketplace[]} marketplaces
  * @returns {{path: string, options: Record<string, unknown>}}
  */
-export function requestOf(design, item) {
+export function requestOf(design, item, marketplaces) {
   const options = subjectOf(design, item);
   if (design.preset) return { path: "/v1/cutouts", options: { ...options, preset: design.preset } };
-  options.output = outputOf(design);
+  options.output = outputOf(design, marketplaces);
   if (design.background !== "text") return { path: "/v1/cutouts", options };
   return { path: "/v1/edits", options: { ...options, edit: { prompts: design.text.trim(), change: "background" } } };
 }
@@ -186,11 +190,13 @@ function hex(value) {
   return /^#[0-9a-f]{6}/i.test(value ?? "") ? (value ?? "").slice(0, 7).toLowerCase() : "";
 }
 
+/** @typedef {{name: string, canvas?: string, padding?: string, background?: string}} Marketplace */
+
 /**
- * The names of the marketplaces in the OpenAPI document: the words in the pattern of `canvas`.
- * @param {any} openapi @returns {string[]}
+ * The marketplaces in the OpenAPI document: the extension `x-marketplaces` of the field `canvas`.
+ * @param {any} openapi @returns {Marketplace[]}
  */
 export function marketplacesOf(openapi) {
-  const pattern = openapi?.components?.schemas?.Output?.properties?.canvas?.pattern ?? "";
-  return /** @type {string} */ (pattern).split(/[|()]/).filter((/** @type {string} */ word) => /^[a-z]+$/.test(word));
+  const table = openapi?.components?.schemas?.Output?.properties?.canvas?.["x-marketplaces"] ?? {};
+  return Object.entries(table).map(([name, rules]) => ({ name, .../** @type {Omit<Marketplace, "name">} */ (rules) }));
 }
