@@ -83,7 +83,20 @@ export class App extends EventTarget {
 
   /** @param {Item} item @param {AbortSignal} signal @returns {Promise<Cutout>} */
   async cutOut(item, signal) {
+    if (item.file && !item.result) void this.preview(item, item.file, signal);
     return this.api.cutout(item.file ?? item.url, subjectOf(this.design, item), { signal });
+  }
+
+  /**
+   * Shows a cut-out by the small network in the browser until the server's result is there, where it is installed.
+   * @param {Item} item @param {Blob} file @param {AbortSignal} signal
+   */
+  async preview(item, file, signal) {
+    const { preview } = await import("./preview.js");
+    const blob = await preview(file, { signal }).catch(() => null);
+    if (!blob || item.state !== "running" || item.result) return;
+    item.preview = blob;
+    this.queue.changed();
   }
 
   /**

@@ -160,15 +160,11 @@ export const de = {
   "detect.another": "Anderes Bild",
   "detect.threshold": "Mindestwert",
   "detect.engine": "Detektor",
-  "detect.label": "Klassen",
-  "detect.all": "Alle",
   "detect.working": "Wird erkannt",
   "detect.count.one": "{count} Treffer",
   "detect.count.other": "{count} Treffer",
   "detect.below": "{hidden} unter dem Mindestwert",
   "detect.empty": "Nichts gefunden.",
-  "detect.none": "Auf diesem Server ist kein Detektor installiert.",
-  "detect.table": "Treffer",
 
   "review.title": "Prüfen",
   "review.lead": "Ergebnisse, bei denen der Server nicht sicher ist.",
@@ -178,8 +174,6 @@ export const de = {
   "review.accept": "Annehmen",
   "review.correct": "Korrigieren",
   "review.open": "Ergebnis laden",
-  "review.session": "Diese Sitzung",
-  "review.jobs": "Aufträge",
 
   "history.title": "Verlauf",
   "history.lead": "Aufträge der API, des Eingangsordners und der Bearbeitungen.",
@@ -197,7 +191,6 @@ export const de = {
   "history.attempts.one": "{count} Versuch",
   "history.attempts.other": "{count} Versuche",
   "history.refresh": "Aktualisieren",
-  "history.loading": "Wird geladen",
 
   "usage.title": "Nutzung",
   "usage.lead": "Von „{owner}“, je Kalendermonat in UTC.",

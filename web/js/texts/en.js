@@ -160,15 +160,11 @@ export const en = {
   "detect.another": "Another image",
   "detect.threshold": "Minimum score",
   "detect.engine": "Detector",
-  "detect.label": "Labels",
-  "detect.all": "All",
   "detect.working": "Detecting",
   "detect.count.one": "{count} detection",
   "detect.count.other": "{count} detections",
   "detect.below": "{hidden} below the minimum score",
   "detect.empty": "Nothing was found.",
-  "detect.none": "No detector is installed on this server.",
-  "detect.table": "Detections",
 
   "review.title": "Review",
   "review.lead": "Results that the server is not certain about.",
@@ -178,8 +174,6 @@ export const en = {
   "review.accept": "Accept",
   "review.correct": "Correct",
   "review.open": "Show result",
-  "review.session": "This session",
-  "review.jobs": "Jobs",
 
   "history.title": "History",
   "history.lead": "Jobs of the API, the drop folder and the edits.",
@@ -197,7 +191,6 @@ export const en = {
   "history.attempts.one": "{count} attempt",
   "history.attempts.other": "{count} attempts",
   "history.refresh": "Refresh",
-  "history.loading": "Loading",
 
   "usage.title": "Usage",
   "usage.lead": "Of the owner “{owner}”, by calendar month in UTC.",

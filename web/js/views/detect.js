@@ -4,6 +4,7 @@ import { ApiError } from "../api.js";
 import { colourOf, countsOf } from "../detections.js";
 import { fill, h, icon, urlOf } from "../dom.js";
 import { percent, t } from "../i18n.js";
+import { fitted } from "./compare.js";
 import { select, slider } from "./controls.js";
 import { chooser, dropAndPaste } from "./intake.js";
 
@@ -61,7 +62,7 @@ export function detect(root, app) {
       fill(area, h("div", { class: "drop" }, h("div", { class: "drop-art", "aria-hidden": "true" }, icon("detect")), h("p", { class: "drop-title" }, t("detect.drop")), chooser(take, { label: t("detect.choose"), multiple: false, testid: "detect-input" })));
     } else {
       const boxes = h("div", { class: "boxes" });
-      fill(area, h("figure", { class: "figure" }, h("img", { src: urlOf(file), alt: last.name }), boxes, !found && running && h("span", { class: "badge" }, t("detect.working"))));
+      fill(area, h("div", { class: "canvas-box" }, h("div", { class: "canvas" }, h("figure", { class: "figure" }, fitted(urlOf(file)), boxes)), !found && running && h("span", { class: "badge" }, t("detect.working"))));
     }
     side.hidden = !file;
     marks();

@@ -25,6 +25,7 @@ export function panel(root, app) {
     const focused = document.activeElement instanceof HTMLElement ? document.activeElement.dataset.testid : "";
     const closed = new Set([...root.querySelectorAll("details:not([open])")].map((group) => group.getAttribute("data-group")));
     const first = root.childElementCount === 0;
+    const top = root.scrollTop;
     fill(
       root,
       head(),
@@ -33,6 +34,7 @@ export function panel(root, app) {
         group(/** @type {string} */ (name), /** @type {HTMLElement[]} */ (children), first ? !["outline", "subject"].includes(/** @type {string} */ (name)) : !closed.has(/** @type {string} */ (name))),
       ),
     );
+    root.scrollTop = top;
     if (focused) /** @type {HTMLElement | null} */ (root.querySelector(`[data-testid="${focused}"]`))?.focus();
   }
 

@@ -81,11 +81,11 @@ function queueList(root, app, take) {
   const cancel = h("button", { class: "button small", onclick: () => queue.cancelAll() }, t("queue.cancel"));
   const retry = h("button", { class: "button small", onclick: () => queue.retryFailed() }, icon("retry"), t("queue.retry"));
   const archive = h("button", { class: "button small", onclick: () => void downloadAll(), "data-testid": "download-zip" }, icon("download"), t("queue.zip"));
-  const clear = h("button", { class: "button small quiet", onclick: () => queue.clear(), "data-testid": "clear" }, t("queue.clear"));
+  const clear = h("button", { class: "button small quiet end", onclick: () => queue.clear(), "data-testid": "clear" }, t("queue.clear"));
   const more = h("details", { class: "more" }, h("summary", {}, t("intake.byurl")), urlForm(take));
   fill(
     root,
-    h("div", { class: "queue-head" }, status, bar, h("div", { class: "row wrap" }, chooser(take, { label: t("intake.more"), style: "button small" }), cancel, retry, archive, clear), message),
+    h("div", { class: "queue-head" }, h("div", { class: "row between" }, status, clear), bar, h("div", { class: "queue-actions" }, chooser(take, { label: t("intake.more"), style: "button small" }), cancel, retry, archive), message),
     list,
     more,
   );
@@ -177,6 +177,7 @@ function itemRow(item, app) {
     open.setAttribute("aria-pressed", String(app.selected === item));
     retry.hidden = item.state !== "failed" && item.state !== "cancelled";
     const review = item.state === "done" && item.facts?.subject?.needs_review && !item.accepted;
+    state.title = item.error?.message ?? "";
     state.textContent = item.error?.message ?? t(review ? "state.review" : `state.${item.state}`);
     const blob = item.result ?? item.preview ?? item.file;
     if (blob && blob !== drawn) {

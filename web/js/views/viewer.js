@@ -5,7 +5,7 @@ import { cssOf, incomplete, isPlain, keepsPlace } from "../design.js";
 import { fill, h, icon, save, urlOf } from "../dom.js";
 import { size, t } from "../i18n.js";
 import { resultName } from "../names.js";
-import { compare } from "./compare.js";
+import { compare, fitted } from "./compare.js";
 import { segmented } from "./controls.js";
 import { extensionOf } from "./studio.js";
 
@@ -241,14 +241,15 @@ function warningText(warning) {
 
 /** @param {string} src */
 function image(src) {
-  const shown = h("img", { class: "fit", src, alt: "", decoding: "async" });
+  const shown = fitted(src);
   shown.addEventListener("error", () => shown.replaceWith(h("p", { class: "placeholder" }, t("viewer.nothing"))));
   return shown;
 }
 
 /** @param {string} src @param {string} css */
 function backed(src, css) {
-  const shown = h("img", { class: "fit checker", src, alt: "", decoding: "async" });
+  const shown = fitted(src);
+  shown.classList.add("checker");
   if (css) shown.style.background = css;
   return shown;
 }
@@ -257,7 +258,7 @@ function backed(src, css) {
 function alpha(src) {
   const white = h("span", { class: "alpha-mask" });
   white.style.maskImage = `url("${src}")`;
-  return h("div", { class: "alpha fit" }, h("img", { src, alt: "", class: "alpha-size" }), white);
+  return h("div", { class: "alpha" }, fitted(src), white);
 }
 
 function placeholder() {
