@@ -32,8 +32,8 @@ def draw_strokes(alpha: Pixels, strokes: Sequence[Stroke], source: Pixels | None
     """Returns a copy of an alpha, HxW uint8, with the strokes drawn in their order.
 
     A stroke with the coverage c, 0 to 1, changes the alpha a to a(1 - c) (erase) or to a + (m - a)c (restore). m is
-    255, or the source's own alpha, HxW uint8: a restored pixel shows nothing that the source hides. Raises InvalidOptions
-    for strokes that cover more than DRAWN_MAX.
+    255, or the source's own alpha, HxW uint8: a restored pixel shows nothing that the source hides. Raises
+    InvalidOptions for strokes that cover more than DRAWN_MAX.
     """
     result = alpha.copy()
     tiles = [tile for stroke in strokes for tile in _tiles(stroke, *alpha.shape)]
