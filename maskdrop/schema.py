@@ -9,6 +9,7 @@ from datetime import datetime
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from maskdrop.canvas import MARKETPLACES
 from maskdrop.catalog import ENGINES, Task
 from maskdrop.edit import CANDIDATES_MAX, PROMPT_MAX, SEED_MAX, Candidate, Change
 from maskdrop.errors import ErrorInfo
@@ -166,6 +167,8 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
             schema["type"] = ["string", "boolean", "null"] if name == "crop" else ["string", "null"]
         schemas[name] = {**schema, "description": f"{field.grammar[0].upper()}{field.grammar[1:]}."}
     schemas["background"]["description"] += " Only a preset may name an image."
+    if not flat:
+        schemas["canvas"]["x-marketplaces"] = {name: rules.to_json() for name, rules in MARKETPLACES.items()}
     return schemas
 
 
