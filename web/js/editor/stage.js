@@ -273,7 +273,7 @@ export class Stage {
     ctx.beginPath();
     if (width) ctx.arc(x, y, Math.max(1, (width * this.view.scale) / 2), 0, 2 * Math.PI);
     if (cross || !width) {
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [dx, dy] of /** @type {Point[]} */ ([[1, 0], [-1, 0], [0, 1], [0, -1]])) {
         ctx.moveTo(x + dx * 3, y + dy * 3);
         ctx.lineTo(x + dx * 12, y + dy * 12);
       }
