@@ -84,6 +84,28 @@ export function urlOf(blob) {
   return url;
 }
 
+/** Pixels of a thumbnail's longer side: twice that of the largest one on the page. */
+const THUMBNAIL = 168;
+
+/**
+ * A small copy of an image, so that a long list of photos needs little memory. It stays empty for a file that is no image.
+ * @param {Blob} blob @returns {HTMLCanvasElement}
+ */
+export function thumbnail(blob) {
+  const canvas = h("canvas", { width: 1, height: 1 });
+  void createImageBitmap(blob)
+    .then((image) => {
+      const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
+      Object.assign(canvas, { width: Math.max(1, image.width * scale), height: Math.max(1, image.height * scale) });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      image.close();
+    })
+    .catch(() => {});
+  return canvas;
+}
+
 /** Saves a file. @param {Blob} blob @param {string} name */
 export function save(blob, name) {
   h("a", { href: urlOf(blob), download: name }).click();

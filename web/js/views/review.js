@@ -1,7 +1,7 @@
 /** The view of results that need a review: accept them, or correct them in the editor. */
 
 import { ApiError } from "../api.js";
-import { fill, h, icon, urlOf } from "../dom.js";
+import { fill, h, icon, thumbnail } from "../dom.js";
 import { dateTime, percent, t } from "../i18n.js";
 import { nameOf, openResult } from "./history.js";
 
@@ -50,7 +50,7 @@ export function review(root, app) {
     return h(
       "li",
       { class: "review" },
-      h("span", { class: "thumb large" }, item.result && h("img", { src: urlOf(item.result), alt: "" })),
+      h("span", { class: "thumb large" }, item.result && thumbnail(item.result)),
       h("div", { class: "job-text" }, h("p", { class: "job-name" }, item.name), h("p", { class: "hint" }, t("review.score", { score: percent(item.facts?.subject?.score ?? 0) }))),
       h("div", { class: "row" }, h("button", { class: "button small", onclick: accept }, t("review.accept")), h("button", { class: "button small primary", onclick: correct }, t("review.correct"))),
     );

@@ -1,6 +1,6 @@
 /** The view that cuts out images: intake, queue, viewer, panel. */
 
-import { fill, h, icon, save, urlOf } from "../dom.js";
+import { fill, h, icon, save, thumbnail } from "../dom.js";
 import { t } from "../i18n.js";
 import { resultName } from "../names.js";
 import { zip } from "../zip.js";
@@ -182,7 +182,7 @@ function itemRow(item, app) {
     const blob = item.result ?? item.preview ?? item.file;
     if (blob && blob !== drawn) {
       drawn = blob;
-      fill(thumb, h("img", { src: urlOf(blob), alt: "", decoding: "async", onerror: () => thumb.replaceChildren() }));
+      fill(thumb, thumbnail(blob));
     }
   }
 
