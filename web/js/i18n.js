@@ -42,9 +42,10 @@ export function currentLanguage() {
  * @param {string} key @param {Record<string, string | number>} [values] For the `{names}` in the text.
  */
 export function t(key, values = {}) {
-  const table = { .../** @type {Record<string, string>} */ (LANGUAGES[language]), ...more[language] };
+  /** @param {string} name @returns {string | undefined} */
+  const find = (name) => LANGUAGES[language][name] ?? more[language]?.[name];
   const plural = typeof values.count === "number" ? `${key}.${new Intl.PluralRules(language).select(values.count)}` : key;
-  const text = table[plural] ?? table[key] ?? key;
+  const text = find(plural) ?? find(key) ?? key;
   return text.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];
     return typeof value === "number" ? number(value) : String(value ?? "");

@@ -114,6 +114,41 @@ test("a cancelled image aborts its request and can be retried", async () => {
   assert.equal(item.state, "done");
 });
 
+test("an image that is retried during a pause is processed once", async () => {
+  let release;
+  let calls = 0;
+  const queue = new Queue({
+    process: async () => {
+      if ((calls += 1) === 1) throw error(503, "queue_full", true);
+      return CUTOUT;
+    },
+    reach: async () => {},
+    wait: () => new Promise((resolve) => (release = resolve)),
+  });
+  const [item] = queue.add(sources(1));
+  while (!release) await new Promise(setImmediate);
+  queue.retry(item);
+  release();
+  while (queue.busy) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.deepEqual([item.state, calls], ["done", 2]);
+});
+
+test("an image that is cancelled during a pause frees its place", async () => {
+  const { queue, idle } = queueOf(async (item) => {
+    if (item.name === "0.jpg") throw error(503, "queue_full", true);
+    return CUTOUT;
+  });
+  queue.wait = () => new Promise(() => {});
+  const [first, second] = queue.add([...sources(1), ...sources(1)]);
+  while (first.attempts + second.attempts < 2) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  queue.cancelAll();
+  queue.add([{ name: "next.jpg", file: new Blob([""]) }]);
+  await idle();
+  assert.deepEqual(queue.items.map(({ state }) => state), ["cancelled", "cancelled", "done"]);
+});
+
 test("a removed image leaves the queue while the next one starts", async () => {
   const { queue, idle } = queueOf(async () => CUTOUT);
   const [first] = queue.add(sources(4));

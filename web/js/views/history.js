@@ -55,9 +55,12 @@ export function history(root, app) {
     list.removeAttribute("aria-busy");
   }
 
-  void load(true);
+  const again = () => void load(true);
+  app.addEventListener("status", again);
+  again();
   return () => {
     ended = true;
+    app.removeEventListener("status", again);
   };
 }
 

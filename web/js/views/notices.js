@@ -38,7 +38,7 @@ export function notices(root, live, app) {
 
 /** @param {App} app */
 function offlineNotice(app) {
-  const retry = h("button", { class: "button small", onclick: () => void app.load() }, t("notice.retry"));
+  const retry = h("button", { class: "button small", onclick: () => void app.reconnect() }, t("notice.retry"));
   return h("div", { class: "notice warn", role: "alert", "data-testid": "offline" }, icon("warning"), h("p", {}, t("notice.offline")), retry);
 }
 

@@ -70,6 +70,7 @@ export function review(root, app) {
   async function load() {
     try {
       const page = await app.api.jobs({ state: "done", limit: 100 });
+      message.textContent = "";
       jobs = page.jobs.filter((job) => job.subject?.needs_review);
       draw();
     } catch (error) {
@@ -78,8 +79,13 @@ export function review(root, app) {
     }
   }
 
+  const again = () => void load();
   app.queue.addEventListener("change", draw);
+  app.addEventListener("status", again);
   draw();
-  void load();
-  return () => app.queue.removeEventListener("change", draw);
+  again();
+  return () => {
+    app.queue.removeEventListener("change", draw);
+    app.removeEventListener("status", again);
+  };
 }

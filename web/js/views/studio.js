@@ -25,6 +25,7 @@ export function studio(root, app) {
   function layout() {
     const now = app.queue.items.length === 0;
     if (now === empty) return;
+    const first = empty === null;
     empty = now;
     for (const end of ends) end();
     ends = [];
@@ -32,6 +33,7 @@ export function studio(root, app) {
     if (empty) {
       app.select(null);
       root.append(welcome(take));
+      if (!first) root.focus({ preventScroll: true });
       return;
     }
     const stage = h("section", { class: "stage", "aria-label": t("viewer.label") });
@@ -166,10 +168,17 @@ function itemRow(item, app) {
     h("span", { class: "item-text" }, h("span", { class: "item-name", title: item.name }, item.name), state),
   );
   const retry = h("button", { class: "icon-button", type: "button", onclick: () => queue.retry(item), "aria-label": t("item.retry", { name: item.name }), title: t("queue.again") }, icon("retry"));
-  const remove = h("button", { class: "icon-button", type: "button", onclick: () => queue.remove(item), "aria-label": t("item.remove", { name: item.name }), title: t("queue.remove") }, icon("close"));
+  const remove = h("button", { class: "icon-button", type: "button", onclick: drop, "aria-label": t("item.remove", { name: item.name }), title: t("queue.remove") }, icon("close"));
   const element = h("li", { class: "item", "data-testid": "item" }, open, retry, remove);
   /** @type {Blob | null} */
   let drawn = null;
+
+  /** Removes the item; the focus goes to its neighbour. */
+  function drop() {
+    const next = element.nextElementSibling ?? element.previousElementSibling;
+    queue.remove(item);
+    next?.querySelector("button")?.focus();
+  }
 
   function update() {
     element.dataset.state = item.state;
