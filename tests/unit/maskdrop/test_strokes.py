@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from maskdrop.errors import InvalidOptions, OptionsConflict
 from maskdrop.job import Source, job_id
 from maskdrop.options import Options
-from maskdrop.strokes import POINTS_MAX, STROKES_MAX
+from maskdrop.strokes import POINTS_MAX, STROKES_MAX, WIDTH_MAX, WIDTH_MIN
 
 STROKE = {"mode": "erase", "width": "24px", "hardness": 0.8, "points": [[10.0, 20.5], [30.0, 40.0]]}
 
@@ -102,3 +104,15 @@ def test_strokes_need_one_alpha(options: dict[str, Any]) -> None:
 def test_any_other_json_is_refused_with_an_input_error(value: Any) -> None:
     with pytest.raises(InvalidOptions, match="stroke"):
         Options.from_json({"strokes": value})
+
+
+def test_the_console_has_the_same_limits() -> None:
+    source = (Path(__file__).parents[3] / "web" / "js" / "editor" / "strokes.js").read_text()
+    limits = {name: float(value) for name, value in re.findall(r"export const (\w+) = ([\d.]+);", source)}
+    expected = {
+        "STROKES_MAX": STROKES_MAX,
+        "POINTS_MAX": POINTS_MAX,
+        "WIDTH_MIN": WIDTH_MIN,
+        "WIDTH_MAX": WIDTH_MAX["px"],
+    }
+    assert limits == expected

@@ -91,6 +91,8 @@ class Editor {
     /** @type {Mask | null} */
     this.mask = null;
     /** @type {Level[]} */
+    this.ownTint = [];
+    /** @type {Level[]} */
     this.tint = [];
     /** @type {Level[]} */
     this.behind = [];
@@ -123,6 +125,11 @@ class Editor {
     const { prompts, strokes } = this.edits;
     const own = this.item.strokes.map((stroke) => fromApi(stroke, this.longer));
     return JSON.stringify([prompts, strokes]) !== JSON.stringify([this.item.prompts, own]);
+  }
+
+  /** Whether the prompts are those of the item, whose cut-out is there. */
+  get own() {
+    return JSON.stringify(this.edits.prompts) === JSON.stringify(this.item.prompts) && this.cutout.length > 0;
   }
 
   get longer() {
@@ -176,6 +183,8 @@ class Editor {
     this.ready = true;
     try {
       this.cutout = await this.sources.cutout();
+      const small = this.cutout.at(-1);
+      if (small) this.ownTint = [masked(/** @type {ImageBitmap} */ (small.image), MASK_COLOUR)];
     } catch (error) {
       this.say(t("editor.error", { message: messageOf(error) }), true);
     }
@@ -265,10 +274,10 @@ class Editor {
 
   show() {
     const { prompts, strokes } = this.edits;
-    const own = JSON.stringify(prompts) === JSON.stringify(this.item.prompts);
+    const own = this.own;
     this.stageBox?.classList.toggle("brushing", this.brush || this.tool === "pan");
     if (this.brush || this.tool === "pan") this.stage?.setShown(own ? this.cutout : this.behind, strokes);
-    else this.stage?.setShown(this.tint, []);
+    else this.stage?.setShown(own ? this.ownTint : this.tint, []);
     this.stage?.setMarks({
       prompts: this.brush ? [] : prompts,
       selected: this.draft.selected,
@@ -279,12 +288,11 @@ class Editor {
 
   async updateMask() {
     const { prompts } = this.edits;
-    if (!prompts.length) {
+    if (!prompts.length || this.own) {
       this.masks.abort();
       [this.mask, this.tint, this.behind] = [null, [], []];
       return;
     }
-    if (this.brush && JSON.stringify(prompts) === JSON.stringify(this.item.prompts)) return;
     const known = this.masks.results.has(JSON.stringify(prompts));
     if (!known) this.say(t("editor.segmenting"));
     try {
