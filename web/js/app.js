@@ -25,6 +25,8 @@ export class App extends EventTarget {
     this.design = plain();
     /** @type {Item | null} */
     this.selected = null;
+    /** @type {Item | null} The image that the viewer opens in the editor when it is shown. */
+    this.toEdit = null;
     /** @type {Engine[]} */
     this.engines = [];
     /** @type {Preset[]} */

@@ -44,6 +44,7 @@ export function review(root, app) {
     };
     const correct = () => {
       app.select(item);
+      app.toEdit = item;
       location.hash = "studio";
     };
     return h(

@@ -129,6 +129,7 @@ export function viewer(root, app) {
     editorRoot.hidden = true;
     canvas.parentElement?.removeAttribute("hidden");
     draw();
+    edit.focus({ preventScroll: true });
   }
 
   function draw() {
@@ -142,6 +143,7 @@ export function viewer(root, app) {
     facts.textContent = shown ? `${shown.facts.width} × ${shown.facts.height} · ${size(shown.blob.size)} · ${shown.facts.engine}` : original ? size(original.size) : "";
     download.disabled = !item.result || rendering || incomplete(app.design);
     edit.disabled = !item.file || item.state === "waiting";
+    download.hidden = modes.hidden = Boolean(editor);
     fill(edit, icon(editor ? "close" : "edit"), t(editor ? "viewer.close" : "viewer.edit"));
     const needsReview = Boolean(item.facts?.subject?.needs_review) && !item.accepted && item.state === "done";
     if (reviewBar.hidden === needsReview) {
@@ -221,6 +223,8 @@ export function viewer(root, app) {
   app.addEventListener("design", designed);
   app.queue.addEventListener("change", update);
   update();
+  if (app.toEdit && app.toEdit === app.selected) void openEditor();
+  app.toEdit = null;
   return () => {
     clearTimeout(timer);
     editor?.destroy();
