@@ -95,8 +95,7 @@ export class App extends EventTarget {
    * @param {Item} item @param {Blob} file @param {AbortSignal} signal
    */
   async preview(item, file, signal) {
-    const { preview } = await import("./preview.js");
-    const blob = await preview(file, { signal }).catch(() => null);
+    const blob = await import("./preview.js").then(({ preview }) => preview(file, { signal })).catch(() => null);
     if (!blob || item.state !== "running" || item.result) return;
     item.preview = blob;
     this.queue.changed();

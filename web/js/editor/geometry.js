@@ -149,7 +149,8 @@ export function simplified(points, tolerance) {
     const [from, to] = range;
     let [far, at] = [tolerance, 0];
     for (let index = from + 1; index < to; index += 1) {
-      const off = distanceToSegment(points[index], points[from], points[to]);
+      const [point, start, end] = /** @type {[Point, Point, Point]} */ ([points[index], points[from], points[to]]);
+      const off = distanceToSegment(point, start, end);
       if (off > far) [far, at] = [off, index];
     }
     if (at) {

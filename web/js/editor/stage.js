@@ -273,7 +273,7 @@ export class Stage {
     ctx.beginPath();
     if (width) ctx.arc(x, y, Math.max(1, (width * this.view.scale) / 2), 0, 2 * Math.PI);
     if (cross || !width) {
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [dx, dy] of /** @type {Point[]} */ ([[1, 0], [-1, 0], [0, 1], [0, -1]])) {
         ctx.moveTo(x + dx * 3, y + dy * 3);
         ctx.lineTo(x + dx * 12, y + dy * 12);
       }
@@ -321,7 +321,10 @@ export function alphaOf(mask) {
   return { canvas, share: sum / 255 / (mask.width * mask.height) };
 }
 
-/** A copy of a mask in one colour. @param {HTMLCanvasElement} alpha @param {CanvasImageSource | string} fill @returns {Level} */
+/**
+ * A copy of the alpha of a mask or a cut-out, filled with a colour or an image.
+ * @param {HTMLCanvasElement | ImageBitmap} alpha @param {CanvasImageSource | string} fill @returns {Level}
+ */
 export function masked(alpha, fill) {
   const { width, height } = alpha;
   const canvas = h("canvas", { width, height });

@@ -102,8 +102,12 @@ export function viewer(root, app) {
   async function openEditor() {
     const item = app.selected;
     if (editor || !item) return closeEditor();
-    const { openEditor: open } = await import("../editor/editor.js");
+    const { openEditor: open } = await import("../editor/editor.js").catch(() => ({ openEditor: null }));
     if (app.selected !== item) return;
+    if (!open) {
+      error = t("error.offline");
+      return draw();
+    }
     editorRoot.hidden = false;
     canvas.parentElement?.setAttribute("hidden", "");
     editor = open(editorRoot, {
