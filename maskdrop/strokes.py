@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from maskdrop.errors import InvalidOptions
+from maskdrop.grammar import DECIMALS
 from maskdrop.lengths import Length, Unit, length
 from maskdrop.prompt import FAR
 
@@ -30,10 +31,12 @@ WIDTH_MIN = 0.5
 WIDTH_MAX: dict[Unit, float] = {"px": 2000, "%": 50}
 """Largest width of a stroke."""
 
-WIDTH_PATTERN = r"[0-9]{1,4}(?:\.[0-9]{1,3})?px|[0-9]{1,2}(?:\.[0-9]{1,3})?%"
-"""Pattern of a width as text, for the OpenAPI document; the ranges of WIDTH_MIN and WIDTH_MAX apply too."""
+_PIXELS = rf"2000(?:\.0{{1,3}})?|(?:1[0-9]{{3}}|[1-9][0-9]{{0,2}}){DECIMALS}|0\.[5-9][0-9]{{0,2}}"
+_PERCENT = rf"50(?:\.0{{1,3}})?|(?:[1-4][0-9]|[1-9]){DECIMALS}|0\.(?:[1-9][0-9]{{0,2}}|0[1-9][0-9]?|00[1-9])"
+WIDTH_PATTERN = rf"(?:{_PIXELS})px|(?:{_PERCENT})%"
+"""Pattern of a width as text, for the OpenAPI document."""
 
-DECIMALS = 1
+POINT_DECIMALS = 1
 """Decimals to which points are rounded: the mask is drawn on whole pixels."""
 
 
@@ -131,7 +134,7 @@ def _points(data: Any) -> tuple[StrokePoint, ...]:
             f'"points" of a stroke must be a list of one or more pairs of numbers from -{FAR} to {FAR}: x, y in '
             f"pixels of the upright image; got {data!r:.80}."
         )
-    return tuple((round(float(x), DECIMALS), round(float(y), DECIMALS)) for x, y in data)
+    return tuple((round(float(x), POINT_DECIMALS), round(float(y), POINT_DECIMALS)) for x, y in data)
 
 
 def _is_number(value: Any) -> bool:

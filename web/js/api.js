@@ -46,6 +46,17 @@ export class Api {
     this.base = base.replace(/\/+$/, "");
     this.key = key;
     this.fetch = send;
+    /**
+     * Prefixes of the URLs of stored files, with the paths of this origin by which they are fetched (`config.json`).
+     * @type {[string, string][]}
+     */
+    this.files = [];
+  }
+
+  /** Returns the path of this origin for the URL of a stored file; the URL where no prefix matches. @param {string} url */
+  sameOrigin(url) {
+    const [prefix, path] = this.files.find(([one]) => url.startsWith(one)) ?? ["", ""];
+    return path + url.slice(prefix.length);
   }
 
   /**
@@ -128,7 +139,7 @@ export class Api {
     const body = new FormData();
     for (const [name, value] of Object.entries(form.fields)) body.set(name, value);
     body.set("file", file);
-    const sent = await this.fetch(form.url, { method: "POST", body, signal });
+    const sent = await this.fetch(this.sameOrigin(form.url), { method: "POST", body, signal });
     if (!sent.ok) throw await errorOf(sent);
     return this.json("/v1/jobs", json({ ...options, source: { upload: form.upload } }, signal));
   }
@@ -166,7 +177,7 @@ export class Api {
 
   /** @param {string} url A presigned URL. @param {AbortSignal} [signal] @returns {Promise<Blob>} */
   async file(url, signal) {
-    const response = await this.fetch(url, { signal });
+    const response = await this.fetch(this.sameOrigin(url), { signal });
     if (!response.ok) throw await errorOf(response);
     return response.blob();
   }

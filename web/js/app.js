@@ -2,6 +2,7 @@
 
 import { Api, ApiError } from "./api.js";
 import { plain, requestOf, subjectOf, isPlain, marketplacesOf } from "./design.js";
+import { configOf } from "./config.js";
 import { Queue } from "./queue.js";
 
 /** @import { Cutout, Design, Engine, Item, Preset } from "./types.js" */
@@ -44,6 +45,8 @@ export class App extends EventTarget {
 
   /** Loads engines, presets and marketplaces. */
   async load() {
+    const { files = {} } = await configOf();
+    this.api.files = Object.entries(files);
     try {
       const [engines, presets, openapi] = await Promise.all([
         this.api.engines(),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from maskdrop.errors import InvalidOptions, OptionsConflict
 from maskdrop.job import Source, job_id
 from maskdrop.options import Options
-from maskdrop.strokes import POINTS_MAX, STROKES_MAX
+from maskdrop.strokes import POINTS_MAX, STROKES_MAX, WIDTH_MAX, WIDTH_MIN, WIDTH_PATTERN
 
 STROKE = {"mode": "erase", "width": "24px", "hardness": 0.8, "points": [[10.0, 20.5], [30.0, 40.0]]}
 
@@ -24,7 +28,7 @@ def test_strokes_survive_a_round_trip_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("sent", "kept"),
     [
         ({**STROKE, "width": 24}, STROKE),
         ({**STROKE, "width": " 24px "}, STROKE),
@@ -33,8 +37,8 @@ def test_strokes_survive_a_round_trip_in_their_order() -> None:
         ({**STROKE, "hardness": None}, {**STROKE, "hardness": 1.0}),
     ],
 )
-def test_aliases_of_one_stroke_have_one_form(given: dict[str, Any], kept: dict[str, Any]) -> None:
-    assert Options.from_json({"strokes": [given]}).to_json()["strokes"] == [kept]
+def test_aliases_of_one_stroke_have_one_form(sent: dict[str, Any], kept: dict[str, Any]) -> None:
+    assert Options.from_json({"strokes": [sent]}).to_json()["strokes"] == [kept]
 
 
 def test_strokes_change_the_id_of_a_job_and_none_keep_it() -> None:
@@ -102,3 +106,21 @@ def test_strokes_need_one_alpha(options: dict[str, Any]) -> None:
 def test_any_other_json_is_refused_with_an_input_error(value: Any) -> None:
     with pytest.raises(InvalidOptions, match="stroke"):
         Options.from_json({"strokes": value})
+
+
+def test_the_console_has_the_same_limits() -> None:
+    source = (Path(__file__).parents[3] / "web" / "js" / "editor" / "strokes.js").read_text()
+    limits = {name: float(value) for name, value in re.findall(r"export const (\w+) = ([\d.]+);", source)}
+    expected = {
+        "STROKES_MAX": STROKES_MAX,
+        "POINTS_MAX": POINTS_MAX,
+        "WIDTH_MIN": WIDTH_MIN,
+        "WIDTH_MAX": WIDTH_MAX["px"],
+    }
+    assert limits == expected
+
+
+@given(st.from_regex(WIDTH_PATTERN, fullmatch=True))
+def test_every_width_of_the_openapi_document_is_accepted_and_written_as_one(width: str) -> None:
+    (stroke,) = Options.from_json({"strokes": [{**STROKE, "width": width}]}).to_json()["strokes"]
+    assert re.fullmatch(WIDTH_PATTERN, stroke["width"])

@@ -35,6 +35,8 @@ const TOOLS = [
   ["pan", "h", "M12 4v16 M4 12h16 M9.5 6.5L12 4l2.5 2.5 M9.5 17.5L12 20l2.5-2.5 M6.5 9.5L4 12l2.5 2.5 M17.5 9.5L20 12l-2.5 2.5"],
 ];
 
+const BIN = "M5 7h14 M10 7V4h4v3 M7 7l1 13h8l1-13";
+
 const ZOOM_STEP = 1.25;
 const SIZE_STEP = 1.2;
 /** Distance of a key's step and of a hit, in CSS pixels. */
@@ -89,6 +91,8 @@ class Editor {
     /** @type {Mask | null} */
     this.mask = null;
     /** @type {Level[]} */
+    this.ownTint = [];
+    /** @type {Level[]} */
     this.tint = [];
     /** @type {Level[]} */
     this.behind = [];
@@ -123,6 +127,11 @@ class Editor {
     return JSON.stringify([prompts, strokes]) !== JSON.stringify([this.item.prompts, own]);
   }
 
+  /** Whether the prompts are those of the item, whose cut-out is there. */
+  get own() {
+    return JSON.stringify(this.edits.prompts) === JSON.stringify(this.item.prompts) && this.cutout.length > 0;
+  }
+
   get longer() {
     return Math.max(this.sources.size.width, this.sources.size.height);
   }
@@ -149,8 +158,8 @@ class Editor {
         this.bar,
         this.options,
         this.stageBox,
-        this.list,
         h("div", { class: "editor-foot" }, this.status, cancel, this.applyButton),
+        this.list,
         h("details", { class: "editor-keys" }, h("summary", {}, t("editor.keys")), h("p", {}, t("editor.keys.text"))),
       ),
     );
@@ -174,6 +183,8 @@ class Editor {
     this.ready = true;
     try {
       this.cutout = await this.sources.cutout();
+      const small = this.cutout.at(-1);
+      if (small) this.ownTint = [masked(/** @type {ImageBitmap} */ (small.image), MASK_COLOUR)];
     } catch (error) {
       this.say(t("editor.error", { message: messageOf(error) }), true);
     }
@@ -247,6 +258,7 @@ class Editor {
   step(way) {
     this.endGesture(false);
     if (!this.draft.history[way]()) return;
+    this.say("");
     this.draft.selected = Math.min(this.draft.selected, this.edits.prompts.length - 1);
     this.update();
   }
@@ -262,10 +274,10 @@ class Editor {
 
   show() {
     const { prompts, strokes } = this.edits;
-    const own = JSON.stringify(prompts) === JSON.stringify(this.item.prompts);
+    const own = this.own;
     this.stageBox?.classList.toggle("brushing", this.brush || this.tool === "pan");
     if (this.brush || this.tool === "pan") this.stage?.setShown(own ? this.cutout : this.behind, strokes);
-    else this.stage?.setShown(this.tint, []);
+    else this.stage?.setShown(own ? this.ownTint : this.tint, []);
     this.stage?.setMarks({
       prompts: this.brush ? [] : prompts,
       selected: this.draft.selected,
@@ -276,12 +288,11 @@ class Editor {
 
   async updateMask() {
     const { prompts } = this.edits;
-    if (!prompts.length) {
+    if (!prompts.length || this.own) {
       this.masks.abort();
       [this.mask, this.tint, this.behind] = [null, [], []];
       return;
     }
-    if (this.brush && JSON.stringify(prompts) === JSON.stringify(this.item.prompts)) return;
     const known = this.masks.results.has(JSON.stringify(prompts));
     if (!known) this.say(t("editor.segmenting"));
     try {
@@ -336,7 +347,8 @@ class Editor {
   drawControls() {
     const { bar, options } = this;
     if (!bar || !options || !this.stage) return;
-    const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement) ? document.activeElement.dataset.testid : "";
+    const { activeElement: active } = document;
+    const focused = active instanceof HTMLElement && (bar.contains(active) || options.contains(active)) ? active.dataset.testid : "";
     const { history } = this.draft;
     const plain = (/** @type {string} */ name, /** @type {() => void} */ onclick, /** @type {string} */ shape, disabled = false) =>
       h("button", { class: "icon-button", type: "button", onclick, disabled, title: t(`editor.${name}`), "aria-label": t(`editor.${name}`), "data-testid": `editor-${name}` }, drawn(shape));
@@ -359,6 +371,9 @@ class Editor {
         { class: "editor-tools" },
         plain("undo", () => this.step("undo"), "M9 6L4 10l5 4 M4 10h10a5 5 0 0 1 0 10h-3", !history.canUndo),
         plain("redo", () => this.step("redo"), "M15 6l5 4-5 4 M20 10H10a5 5 0 0 0 0 10h3", !history.canRedo),
+        this.brush
+          ? plain("clearstrokes", () => this.push({ strokes: [] }), BIN, !this.edits.strokes.length)
+          : plain("clear", () => this.choose({ prompts: [], selected: -1 }), BIN, !this.edits.prompts.length),
         plain("zoomout", () => this.zoom(1 / ZOOM_STEP), "M5 12h14"),
         plain("zoomin", () => this.zoom(ZOOM_STEP), "M12 5v14 M5 12h14"),
         plain("fit", () => this.fit(), "M5 9V5h4 M15 5h4v4 M19 15v4h-4 M9 19H5v-4"),
@@ -366,7 +381,13 @@ class Editor {
     );
     fill(options, ...(this.brush ? this.brushOptions() : this.tool === "pan" ? [] : this.promptOptions()));
     if (this.applyButton) this.applyButton.disabled = !this.ready || !this.changed;
-    if (focused) /** @type {HTMLElement | null} */ (this.root.querySelector(`[data-testid="${focused}"]`))?.focus();
+    if (focused) this.refocus(focused);
+  }
+
+  /** Focuses the new control in place of the one that had the focus, else the stage. @param {string} testid */
+  refocus(testid) {
+    const control = /** @type {HTMLButtonElement | null} */ (this.root.querySelector(`[data-testid="${testid}"]:not(:disabled)`));
+    (control ?? this.stageBox)?.focus({ preventScroll: true });
   }
 
   brushOptions() {
@@ -375,8 +396,6 @@ class Editor {
     return [
       this.range("size", Math.log(this.width), 0, most, most / 200, t("editor.pixels", { count: this.width }), (value) => this.setWidth(Math.exp(value))),
       this.range("hardness", this.hardness, 0, 1, 0.05, percent(this.hardness), (value) => this.setHardness(value)),
-      h("span", { class: "editor-count" }, this.edits.strokes.length ? t("editor.strokes", { count: this.edits.strokes.length }) : ""),
-      this.edits.strokes.length > 0 && h("button", { class: "button small quiet", type: "button", "data-testid": "editor-clearstrokes", onclick: () => this.push({ strokes: [] }) }, t("editor.clearstrokes")),
     ];
   }
 
@@ -387,7 +406,6 @@ class Editor {
       h("label", { class: "editor-check", title: t("editor.background.hint") }, background, t("editor.background")),
       h("button", { class: "button small", type: "button", disabled: !prompts.length, "data-testid": "editor-new", onclick: () => this.startSubject() }, t("editor.new")),
       h("button", { class: "button small", type: "button", disabled: !this.ready, "data-testid": "editor-find", onclick: () => void this.find() }, t("editor.find")),
-      prompts.length > 0 && h("button", { class: "button small quiet", type: "button", "data-testid": "editor-clear", onclick: () => this.choose({ prompts: [], selected: -1 }) }, t("editor.clear")),
     ];
   }
 
@@ -494,7 +512,8 @@ class Editor {
         stage.live = [];
         return stage.redraw("top");
       }
-      return this.push({ strokes: [...this.edits.strokes, ...gesture.input.finished(TOLERANCE / scale)] });
+      this.push({ strokes: [...this.edits.strokes, ...gesture.input.finished(TOLERANCE / scale)] });
+      return this.say(t("editor.strokes", { count: this.edits.strokes.length }));
     }
     if (!keep || gesture.kind === "pan") return;
     const { from, at, label } = gesture;

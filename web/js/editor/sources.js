@@ -25,6 +25,8 @@ export class Sources {
     this.item = item;
     /** @type {Level[]} */
     this.levels = [];
+    /** @type {Level[]} The cut-out without strokes. */
+    this.own = [];
     /** @type {{blob: Blob, size: Size} | null} */
     this.small = null;
     this.controller = new AbortController();
@@ -32,8 +34,8 @@ export class Sources {
 
   destroy() {
     this.controller.abort();
-    for (const { image } of this.levels) if (image instanceof ImageBitmap) image.close();
-    this.levels = [];
+    for (const { image } of [...this.levels, ...this.own]) if (image instanceof ImageBitmap) image.close();
+    this.levels = this.own = [];
   }
 
   /** @returns {Size} Of the upright image, in pixels. */
@@ -57,8 +59,8 @@ export class Sources {
   /** The source as the server decodes it, for formats that the browser does not know. @param {Blob} file */
   async copy(file) {
     const { width, height } = this.item.facts ?? { width: 0, height: 0 };
-    const middle = [width / 2, height / 2];
-    const points = [[0, 0], [width, 0], middle, [width, height], [0, height], middle];
+    const [top, middle, bottom] = [height / 6, height / 2, (5 * height) / 6];
+    const points = [[0, top], [width, top], [width, middle], [0, middle], [0, bottom], [width, bottom]];
     const strokes = [{ mode: "restore", width: "50%", points }];
     const { signal } = this.controller;
     return (await this.app.api.cutout(file, { strokes, output: { format: "jpg" } }, { signal })).blob;
@@ -104,18 +106,18 @@ export class Sources {
     });
   }
 
-  /** The cut-out of the item's own prompts without its strokes. @returns {Promise<Level[]>} [] without a result. */
+  /** The cut-out of the item's own prompts without its strokes. @returns {Promise<Level[]>} */
   async cutout() {
     const { item } = this;
-    const key = JSON.stringify(item.prompts);
+    const key = JSON.stringify([item.prompts, item.prompts.length ? "" : this.app.design.engine]);
     let known = cutouts.get(item);
     if (known?.key !== key) {
-      known = undefined;
-      if (!item.strokes.length && item.result) known = { key, blob: item.result };
-      else if (item.file && item.strokes.length) known = { key, blob: await this.withoutStrokes(item.file) };
-      if (known) cutouts.set(item, known);
+      const finished = item.state === "done" && !item.strokes.length ? item.result : null;
+      known = { key, blob: finished ?? (await this.withoutStrokes(/** @type {Blob} */ (item.file))) };
+      cutouts.set(item, known);
     }
-    return known ? levelsOf(await createImageBitmap(known.blob)) : [];
+    this.own = await levelsOf(await createImageBitmap(known.blob));
+    return this.own;
   }
 
   /** @param {Blob} file */

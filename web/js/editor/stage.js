@@ -321,7 +321,10 @@ export function alphaOf(mask) {
   return { canvas, share: sum / 255 / (mask.width * mask.height) };
 }
 
-/** A copy of a mask in one colour. @param {HTMLCanvasElement} alpha @param {CanvasImageSource | string} fill @returns {Level} */
+/**
+ * A copy of the alpha of a mask or a cut-out, filled with a colour or an image.
+ * @param {HTMLCanvasElement | ImageBitmap} alpha @param {CanvasImageSource | string} fill @returns {Level}
+ */
 export function masked(alpha, fill) {
   const { width, height } = alpha;
   const canvas = h("canvas", { width, height });
