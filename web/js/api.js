@@ -169,7 +169,7 @@ export class Api {
    * @returns {Promise<Cutout>}
    */
   async fileOf(job, signal) {
-    const url = job.results?.[0]?.url ?? job.result?.url;
+    const url = job.result?.url;
     if (!url || !job.result) throw new ApiError(404, { code: "not_found", message: "No result.", retryable: false });
     const { subject, warnings, timings, engine } = job;
     return { blob: await this.file(url, signal), facts: { engine, subject, warnings, timings, ...sizeOf(job.result) } };
