@@ -10,11 +10,15 @@ import { nameOf, openResult } from "./history.js";
 
 const ACCEPTED = "accepted";
 const ACCEPTED_MAX = 500;
+/** Jobs at a time: each fetches its result. */
+const SHOWN = 20;
 
 /** @param {HTMLElement} root @param {App} app @returns {() => void} */
 export function review(root, app) {
   /** @type {Job[]} */
   let jobs = [];
+  /** @type {Map<string, Blob>} */
+  const results = new Map();
   const list = h("ul", { class: "reviews", "data-testid": "reviews" });
   const message = h("p", { class: "bad", role: "alert" });
   const empty = h("div", { class: "empty" }, h("div", { class: "drop-art", "aria-hidden": "true" }, icon("review")), h("h2", {}, t("review.empty")), h("p", { class: "hint" }, t("review.empty.text")));
@@ -31,7 +35,7 @@ export function review(root, app) {
   function draw() {
     const items = app.queue.items.filter((item) => item.state === "done" && item.facts?.subject?.needs_review && !item.accepted);
     const known = accepted();
-    const open = jobs.filter((job) => !known.has(job.id));
+    const open = jobs.filter((job) => !known.has(job.id)).slice(0, SHOWN);
     fill(list, ...items.map((item) => itemCard(item)), ...open.map((job) => jobCard(job)));
     empty.hidden = list.childElementCount > 0;
   }
@@ -56,12 +60,23 @@ export function review(root, app) {
     );
   }
 
+  /** Draws the result of a job: fetched once. @param {Job} job @param {HTMLElement} thumb */
+  async function drawResult(job, thumb) {
+    const known = results.get(job.id);
+    const blob = known ?? (await app.api.oneJob(job.id).then((full) => app.api.fileOf(full)).catch(() => null))?.blob;
+    if (!blob) return;
+    results.set(job.id, blob);
+    fill(thumb, thumbnail(blob));
+  }
+
   /** @param {Job} job */
   function jobCard(job) {
+    const thumb = h("span", { class: "thumb large" });
+    void drawResult(job, thumb);
     return h(
       "li",
       { class: "review" },
-      h("span", { class: "thumb large" }),
+      thumb,
       h("div", { class: "job-text" }, h("p", { class: "job-name" }, nameOf(job)), h("p", { class: "hint" }, `${t("review.score", { score: percent(job.subject?.score ?? 0) })} · ${dateTime(job.changed_at)}`)),
       h("div", { class: "row" }, h("button", { class: "button small", onclick: () => acceptJob(job) }, t("review.accept")), h("button", { class: "button small", onclick: () => void openResult(app, job, message) }, t("review.open"))),
     );
