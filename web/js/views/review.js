@@ -17,7 +17,7 @@ const SHOWN = 20;
 export function review(root, app) {
   /** @type {Job[]} */
   let jobs = [];
-  /** @type {Map<string, Blob>} */
+  /** @type {Map<string, Promise<import("../types.js").Cutout | null>>} */
   const results = new Map();
   const list = h("ul", { class: "reviews", "data-testid": "reviews" });
   const message = h("p", { class: "bad", role: "alert" });
@@ -62,10 +62,10 @@ export function review(root, app) {
 
   /** Draws the result of a job: fetched once. @param {Job} job @param {HTMLElement} thumb */
   async function drawResult(job, thumb) {
-    const known = results.get(job.id);
-    const blob = known ?? (await app.api.oneJob(job.id).then((full) => app.api.fileOf(full)).catch(() => null))?.blob;
+    const load = results.get(job.id) ?? app.api.oneJob(job.id).then((full) => app.api.fileOf(full)).catch(() => null);
+    results.set(job.id, load);
+    const blob = (await load)?.blob;
     if (!blob) return;
-    results.set(job.id, blob);
     fill(thumb, thumbnail(blob));
   }
 
