@@ -53,7 +53,10 @@ export class Api {
     this.files = [];
   }
 
-  /** Returns the path of this origin for the URL of a stored file; the URL where no prefix matches. @param {string} url */
+  /**
+   * Returns the path of this origin for the URL of a stored file; the URL where no prefix matches.
+   * @param {string} url
+   */
   sameOrigin(url) {
     const [prefix, path] = this.files.find(([one]) => url.startsWith(one)) ?? ["", ""];
     return path + url.slice(prefix.length);

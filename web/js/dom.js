@@ -45,7 +45,8 @@ const ICONS = {
   review: "M5 12.5l4.5 4.5L19 7.5",
   history: "M4 12a8 8 0 1 0 2.5-5.8 M4 4v4h4 M12 8v4.5l3 1.5",
   usage: "M5 20v-7 M12 20V5 M19 20v-10",
-  settings: "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 7m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0 M9 17m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
+  settings:
+    "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 7m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0 M9 17m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
   upload: "M12 16V5 M7.5 9.5L12 5l4.5 4.5 M5 19h14",
   download: "M12 5v11 M7.5 11.5L12 16l4.5-4.5 M5 20h14",
   close: "M6 6l12 12 M18 6L6 18",

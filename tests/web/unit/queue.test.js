@@ -4,10 +4,14 @@ import { test } from "node:test";
 import { ApiError } from "../../../web/js/api.js";
 import { backoff, CONCURRENCY, Queue } from "../../../web/js/queue.js";
 
-const CUTOUT = { blob: new Blob(["x"]), facts: { engine: "auto", width: 1, height: 1, subject: null, warnings: [], timings: {} } };
+const CUTOUT = {
+  blob: new Blob(["x"]),
+  facts: { engine: "auto", width: 1, height: 1, subject: null, warnings: [], timings: {} },
+};
 const error = (status, code, retryable) => new ApiError(status, { code, message: code, retryable });
 const offline = () => error(0, "network", true);
-const sources = (count) => Array.from({ length: count }, (_, index) => ({ name: `${index}.jpg`, file: new Blob([""]) }));
+const sources = (count) =>
+  Array.from({ length: count }, (_, index) => ({ name: `${index}.jpg`, file: new Blob([""]) }));
 
 /** A queue whose `process` takes its results from a list of functions; `idle` resolves when nothing is in progress. */
 function queueOf(process, reach = async () => {}) {
@@ -44,7 +48,10 @@ test("a bad file keeps its reason and does not stop the others", async () => {
   });
   queue.add(sources(3));
   await idle();
-  assert.deepEqual(queue.items.map(({ state }) => state), ["done", "failed", "done"]);
+  assert.deepEqual(
+    queue.items.map(({ state }) => state),
+    ["done", "failed", "done"],
+  );
   assert.equal(queue.items[1].error.code, "unsupported_format");
 });
 
@@ -146,7 +153,10 @@ test("an image that is cancelled during a pause frees its place", async () => {
   queue.cancelAll();
   queue.add([{ name: "next.jpg", file: new Blob([""]) }]);
   await idle();
-  assert.deepEqual(queue.items.map(({ state }) => state), ["cancelled", "cancelled", "done"]);
+  assert.deepEqual(
+    queue.items.map(({ state }) => state),
+    ["cancelled", "cancelled", "done"],
+  );
 });
 
 test("a removed image leaves the queue while the next one starts", async () => {

@@ -21,8 +21,23 @@ export function review(root, app) {
   const results = new Map();
   const list = h("ul", { class: "reviews", "data-testid": "reviews" });
   const message = h("p", { class: "bad", role: "alert" });
-  const empty = h("div", { class: "empty" }, h("div", { class: "drop-art", "aria-hidden": "true" }, icon("review")), h("h2", {}, t("review.empty")), h("p", { class: "hint" }, t("review.empty.text")));
-  root.append(h("div", { class: "page" }, h("div", { class: "page-head" }, h("h1", {}, t("review.title")), h("p", { class: "lead" }, t("review.lead"))), message, list, empty));
+  const empty = h(
+    "div",
+    { class: "empty" },
+    h("div", { class: "drop-art", "aria-hidden": "true" }, icon("review")),
+    h("h2", {}, t("review.empty")),
+    h("p", { class: "hint" }, t("review.empty.text")),
+  );
+  root.append(
+    h(
+      "div",
+      { class: "page" },
+      h("div", { class: "page-head" }, h("h1", {}, t("review.title")), h("p", { class: "lead" }, t("review.lead"))),
+      message,
+      list,
+      empty,
+    ),
+  );
 
   const accepted = () => new Set(app.settings.get(ACCEPTED).split(" "));
 
@@ -33,7 +48,9 @@ export function review(root, app) {
   }
 
   function draw() {
-    const items = app.queue.items.filter((item) => item.state === "done" && item.facts?.subject?.needs_review && !item.accepted);
+    const items = app.queue.items.filter(
+      (item) => item.state === "done" && item.facts?.subject?.needs_review && !item.accepted,
+    );
     const known = accepted();
     const open = jobs.filter((job) => !known.has(job.id)).slice(0, SHOWN);
     fill(list, ...items.map((item) => itemCard(item)), ...open.map((job) => jobCard(job)));
@@ -55,14 +72,29 @@ export function review(root, app) {
       "li",
       { class: "review" },
       h("span", { class: "thumb large" }, item.result && thumbnail(item.result)),
-      h("div", { class: "job-text" }, h("p", { class: "job-name" }, item.name), h("p", { class: "hint" }, t("review.score", { score: percent(item.facts?.subject?.score ?? 0) }))),
-      h("div", { class: "row" }, h("button", { class: "button small", onclick: accept }, t("review.accept")), h("button", { class: "button small primary", onclick: correct }, t("review.correct"))),
+      h(
+        "div",
+        { class: "job-text" },
+        h("p", { class: "job-name" }, item.name),
+        h("p", { class: "hint" }, t("review.score", { score: percent(item.facts?.subject?.score ?? 0) })),
+      ),
+      h(
+        "div",
+        { class: "row" },
+        h("button", { class: "button small", onclick: accept }, t("review.accept")),
+        h("button", { class: "button small primary", onclick: correct }, t("review.correct")),
+      ),
     );
   }
 
   /** Draws the result of a job: fetched once. @param {Job} job @param {HTMLElement} thumb */
   async function drawResult(job, thumb) {
-    const load = results.get(job.id) ?? app.api.oneJob(job.id).then((full) => app.api.fileOf(full)).catch(() => null);
+    const load =
+      results.get(job.id) ??
+      app.api
+        .oneJob(job.id)
+        .then((full) => app.api.fileOf(full))
+        .catch(() => null);
     results.set(job.id, load);
     const blob = (await load)?.blob;
     if (!blob) return;
@@ -77,8 +109,22 @@ export function review(root, app) {
       "li",
       { class: "review" },
       thumb,
-      h("div", { class: "job-text" }, h("p", { class: "job-name" }, nameOf(job)), h("p", { class: "hint" }, `${t("review.score", { score: percent(job.subject?.score ?? 0) })} · ${dateTime(job.changed_at)}`)),
-      h("div", { class: "row" }, h("button", { class: "button small", onclick: () => acceptJob(job) }, t("review.accept")), h("button", { class: "button small", onclick: () => void openResult(app, job, message) }, t("review.open"))),
+      h(
+        "div",
+        { class: "job-text" },
+        h("p", { class: "job-name" }, nameOf(job)),
+        h(
+          "p",
+          { class: "hint" },
+          `${t("review.score", { score: percent(job.subject?.score ?? 0) })} · ${dateTime(job.changed_at)}`,
+        ),
+      ),
+      h(
+        "div",
+        { class: "row" },
+        h("button", { class: "button small", onclick: () => acceptJob(job) }, t("review.accept")),
+        h("button", { class: "button small", onclick: () => void openResult(app, job, message) }, t("review.open")),
+      ),
     );
   }
 

@@ -37,8 +37,18 @@ export function viewer(root, app) {
   const canvas = h("div", { class: "canvas", "data-testid": "viewer" });
   const message = h("div", { class: "viewer-message", "aria-live": "polite" });
   const badge = h("span", { class: "badge", hidden: true });
-  const download = h("button", { class: "button primary", "data-testid": "download", onclick: () => void saveFinal() }, icon("download"), t("viewer.download"));
-  const edit = h("button", { class: "button", "data-testid": "edit", onclick: () => void openEditor() }, icon("edit"), t("viewer.edit"));
+  const download = h(
+    "button",
+    { class: "button primary", "data-testid": "download", onclick: () => void saveFinal() },
+    icon("download"),
+    t("viewer.download"),
+  );
+  const edit = h(
+    "button",
+    { class: "button", "data-testid": "edit", onclick: () => void openEditor() },
+    icon("edit"),
+    t("viewer.edit"),
+  );
   const reviewBar = h("div", { class: "notice warn review-bar", hidden: true });
   const editorRoot = h("div", { class: "editor", hidden: true });
   fill(
@@ -79,7 +89,12 @@ export function viewer(root, app) {
       [final, finalFor] = [cutout, key];
     } catch (failure) {
       if (wanted() !== key) return;
-      error = failure instanceof ApiError && failure.offline ? t("error.offline") : failure instanceof Error ? failure.message : String(failure);
+      error =
+        failure instanceof ApiError && failure.offline
+          ? t("error.offline")
+          : failure instanceof Error
+            ? failure.message
+            : String(failure);
     }
     rendering = false;
     draw();
@@ -140,7 +155,11 @@ export function viewer(root, app) {
     name.textContent = item.name;
     name.title = item.name;
     const shown = final ?? (item.result && item.facts ? { blob: item.result, facts: item.facts } : null);
-    facts.textContent = shown ? `${shown.facts.width} × ${shown.facts.height} · ${size(shown.blob.size)} · ${shown.facts.engine}` : original ? size(original.size) : "";
+    facts.textContent = shown
+      ? `${shown.facts.width} × ${shown.facts.height} · ${size(shown.blob.size)} · ${shown.facts.engine}`
+      : original
+        ? size(original.size)
+        : "";
     download.disabled = !item.result || rendering || incomplete(app.design);
     edit.disabled = !item.file || item.state === "waiting";
     download.hidden = modes.hidden = Boolean(editor);
@@ -156,13 +175,33 @@ export function viewer(root, app) {
         reviewBar,
         needsReview && icon("warning"),
         needsReview && h("p", {}, t("viewer.review")),
-        needsReview && h("button", { class: "button small", onclick: accept, "data-testid": "accept" }, t("viewer.accept")),
+        needsReview &&
+          h("button", { class: "button small", onclick: accept, "data-testid": "accept" }, t("viewer.accept")),
         needsReview && h("button", { class: "button small", onclick: () => void openEditor() }, t("viewer.correct")),
       );
     }
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));
-    const text = item.error?.message ?? (error || (result ? warnings.join(" ") : t(item.state === "cancelled" ? "viewer.cancelled" : item.state === "waiting" ? "viewer.waiting" : "viewer.working")));
-    fill(message, text && h("p", { class: item.error || error ? "bad" : "", "data-testid": item.error || error ? "error" : "message" }, text));
+    const text =
+      item.error?.message ??
+      (error ||
+        (result
+          ? warnings.join(" ")
+          : t(
+              item.state === "cancelled"
+                ? "viewer.cancelled"
+                : item.state === "waiting"
+                  ? "viewer.waiting"
+                  : "viewer.working",
+            )));
+    fill(
+      message,
+      text &&
+        h(
+          "p",
+          { class: item.error || error ? "bad" : "", "data-testid": item.error || error ? "error" : "message" },
+          text,
+        ),
+    );
     const busy = item.state === "running" || item.state === "waiting";
     badge.hidden = !(rendering && !isPlain(app.design)) && !busy;
     badge.textContent = t(busy ? (item.preview ? "viewer.preview" : "viewer.working") : "viewer.rendering");
@@ -176,21 +215,42 @@ export function viewer(root, app) {
     const picture = finished ?? result;
     const comparable = keepsPlace(app.design) ? picture : result;
     const shown = mode === "compare" && (!original || !result) ? (result ? "result" : "original") : mode;
-    const key = [item.id, shown, picture && urlOf(picture), comparable && urlOf(comparable), css, original && urlOf(original)].join(" ");
+    const key = [
+      item.id,
+      shown,
+      picture && urlOf(picture),
+      comparable && urlOf(comparable),
+      css,
+      original && urlOf(original),
+    ].join(" ");
     if (key === drawn) return;
     drawn = key;
     canvas.dataset.mode = shown;
-    if (shown === "compare" && original && comparable) compare(canvas, { before: urlOf(original), after: urlOf(comparable), css: keepsPlace(app.design) || !finished ? css : "" });
+    if (shown === "compare" && original && comparable)
+      compare(canvas, {
+        before: urlOf(original),
+        after: urlOf(comparable),
+        css: keepsPlace(app.design) || !finished ? css : "",
+      });
     else if (shown === "original") fill(canvas, original ? image(urlOf(original)) : placeholder());
     else if (shown === "alpha") fill(canvas, result ? alpha(urlOf(result)) : placeholder());
     else fill(canvas, picture ? backed(urlOf(picture), css) : placeholder());
   }
 
   function drawModes() {
-    fill(modes, segmented({ label: t("viewer.views"), value: mode, options: MODES.map((value) => [value, t(`viewer.${value}`)]), testid: "view", change: (value) => {
-      mode = value;
-      draw();
-    } }));
+    fill(
+      modes,
+      segmented({
+        label: t("viewer.views"),
+        value: mode,
+        options: MODES.map((value) => [value, t(`viewer.${value}`)]),
+        testid: "view",
+        change: (value) => {
+          mode = value;
+          draw();
+        },
+      }),
+    );
   }
 
   /** The subject or the design changed. */
