@@ -23,6 +23,8 @@ export function viewer(root, app) {
   /** @type {Cutout | null} */
   let final = null;
   let finalFor = "";
+  /** The design that the server refused: it is not sent again before it changes. */
+  let refusedFor = "";
   let error = "";
   let rendering = false;
   let drawn = "";
@@ -70,8 +72,9 @@ export function viewer(root, app) {
   function plan() {
     clearTimeout(timer);
     const key = wanted();
-    error = "";
     rendering = false;
+    if (key && key === refusedFor) return;
+    error = "";
     if (!key || key === finalFor) return;
     final = null;
     if (incomplete(app.design)) return;
@@ -89,12 +92,9 @@ export function viewer(root, app) {
       [final, finalFor] = [cutout, key];
     } catch (failure) {
       if (wanted() !== key) return;
-      error =
-        failure instanceof ApiError && failure.offline
-          ? t("error.offline")
-          : failure instanceof Error
-            ? failure.message
-            : String(failure);
+      const lost = failure instanceof ApiError && (failure.offline || failure.key);
+      if (!lost) refusedFor = key;
+      error = failure instanceof ApiError && failure.offline ? t("error.offline") : reasonOf(failure);
     }
     rendering = false;
     draw();
@@ -108,7 +108,7 @@ export function viewer(root, app) {
       const { blob } = await app.finish(item);
       save(blob, resultName(item.name, extensionOf(blob, app.design.format)));
     } catch (failure) {
-      error = failure instanceof Error ? failure.message : String(failure);
+      error = reasonOf(failure);
       draw();
     }
     download.disabled = false;
@@ -137,6 +137,11 @@ export function viewer(root, app) {
     draw();
   }
 
+  function accept() {
+    if (app.selected) app.selected.accepted = true;
+    app.queue.changed();
+  }
+
   function closeEditor() {
     editor?.destroy();
     editor = null;
@@ -144,7 +149,7 @@ export function viewer(root, app) {
     editorRoot.hidden = true;
     canvas.parentElement?.removeAttribute("hidden");
     draw();
-    edit.focus({ preventScroll: true });
+    if (document.activeElement === document.body) edit.focus({ preventScroll: true });
   }
 
   function draw() {
@@ -167,10 +172,6 @@ export function viewer(root, app) {
     const needsReview = Boolean(item.facts?.subject?.needs_review) && !item.accepted && item.state === "done";
     if (reviewBar.hidden === needsReview) {
       reviewBar.hidden = !needsReview;
-      const accept = () => {
-        item.accepted = true;
-        app.queue.changed();
-      };
       fill(
         reviewBar,
         needsReview && icon("warning"),
@@ -181,28 +182,10 @@ export function viewer(root, app) {
       );
     }
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));
-    const text =
-      item.error?.message ??
-      (error ||
-        (result
-          ? warnings.join(" ")
-          : t(
-              item.state === "cancelled"
-                ? "viewer.cancelled"
-                : item.state === "waiting"
-                  ? "viewer.waiting"
-                  : "viewer.working",
-            )));
-    fill(
-      message,
-      text &&
-        h(
-          "p",
-          { class: item.error || error ? "bad" : "", "data-testid": item.error || error ? "error" : "message" },
-          text,
-        ),
-    );
-    const busy = item.state === "running" || item.state === "waiting";
+    const text = item.error?.message || error || (result ? warnings.join(" ") : stateText(item));
+    const bad = Boolean(item.error || error);
+    fill(message, text && h("p", { class: bad ? "bad" : "", "data-testid": bad ? "error" : "message" }, text));
+    const busy = isBusy(item);
     badge.hidden = !(rendering && !isPlain(app.design)) && !busy;
     badge.textContent = t(busy ? (item.preview ? "viewer.preview" : "viewer.working") : "viewer.rendering");
     drawCanvas(item, original, result);
@@ -222,6 +205,7 @@ export function viewer(root, app) {
       comparable && urlOf(comparable),
       css,
       original && urlOf(original),
+      picture ? "" : item.state,
     ].join(" ");
     if (key === drawn) return;
     drawn = key;
@@ -232,9 +216,9 @@ export function viewer(root, app) {
         after: urlOf(comparable),
         css: keepsPlace(app.design) || !finished ? css : "",
       });
-    else if (shown === "original") fill(canvas, original ? image(urlOf(original)) : placeholder());
-    else if (shown === "alpha") fill(canvas, result ? alpha(urlOf(result)) : placeholder());
-    else fill(canvas, picture ? backed(urlOf(picture), css) : placeholder());
+    else if (shown === "original") fill(canvas, original ? image(urlOf(original)) : noOriginal());
+    else if (shown === "alpha") fill(canvas, result ? alpha(urlOf(result)) : placeholder(item));
+    else fill(canvas, picture ? backed(urlOf(picture), css) : placeholder(item));
   }
 
   function drawModes() {
@@ -271,6 +255,7 @@ export function viewer(root, app) {
   }
 
   function designed() {
+    refusedFor = "";
     if (!keepsPlace(app.design) && mode === "compare") {
       mode = "result";
       drawModes();
@@ -310,7 +295,7 @@ function warningText(warning) {
 /** @param {string} src */
 function image(src) {
   const shown = fitted(src);
-  shown.addEventListener("error", () => shown.replaceWith(h("p", { class: "placeholder" }, t("viewer.nothing"))));
+  shown.addEventListener("error", () => shown.replaceWith(noOriginal()));
   return shown;
 }
 
@@ -329,6 +314,27 @@ function alpha(src) {
   return h("div", { class: "alpha" }, fitted(src), white);
 }
 
-function placeholder() {
-  return h("div", { class: "placeholder" }, h("span", { class: "spinner" }));
+/** In place of a result. @param {Item} item */
+function placeholder(item) {
+  return h("div", { class: "placeholder" }, isBusy(item) && h("span", { class: "spinner" }));
+}
+
+function noOriginal() {
+  return h("p", { class: "placeholder" }, t("viewer.nothing"));
+}
+
+/** @param {Item} item */
+function isBusy(item) {
+  return item.state === "running" || item.state === "waiting";
+}
+
+/** What an item without a result does. @param {Item} item */
+function stateText(item) {
+  if (item.state === "cancelled") return t("viewer.cancelled");
+  return t(item.state === "waiting" ? "viewer.waiting" : "viewer.working");
+}
+
+/** @param {unknown} failure */
+function reasonOf(failure) {
+  return failure instanceof Error ? failure.message : String(failure);
 }
