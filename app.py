@@ -12,6 +12,7 @@ from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 from infra import stages
 from infra.account import AccountStack
 from infra.bulk import BulkStack
+from infra.console import ConsoleStack
 from infra.door import DoorStack
 from infra.encryption import encrypt
 from infra.image import ImageStack
@@ -59,6 +60,10 @@ def application(
         for needed in (image, main):
             door.add_stack_dependency(needed)
         bulk.add_stack_dependency(door)
+    if stage.web:
+        console = ConsoleStack(app, stage=stage, api=main.api, storage=storage)
+        console.add_stack_dependency(main)
+        bulk.add_stack_dependency(console)
     encrypt(app, stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), ServerlessChecks(app))
     return app

@@ -115,7 +115,7 @@ def remove(name: Name, stage: Stage = None) -> None:
 def described(options: Options) -> str:
     """Returns the options besides task and engine on one line: prompts and `edit` as JSON, then the output."""
     fields = options.to_json()
-    names = ("prompt", "instances", "edit", "refine", "review_below")
+    names = ("prompt", "instances", "edit", "refine", "review_below", "strokes")
     chosen = {name: fields[name] for name in names if fields.get(name) not in (None, {}, [])}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
     return " ".join(f"{name}={value}" for name, value in {**texts, **fields["output"]}.items())

@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from cli.terminal import console, print_errors
 from local import processes, stack
 from local.config import ROOT, LocalConfig, LocalError
+from local.console import console_url
 from local.images import ENDED, ImageClient
 from local.stack import Stack
 from local.watch import Watch
@@ -235,6 +236,7 @@ def _usage(config: LocalConfig, deployment: Stack) -> str:
     )
     return f"""
 Drop photos into [bold]{escape(str(config.drop))}[/bold]; results are in [bold]{escape(str(config.results))}[/bold].
+Web console: [bold]{console_url(config)}[/bold] with the API key {deployment.api_key}
 
 From another shell:{trust}
   export AWS_ACCESS_KEY_ID={deployment.access_key_id} AWS_SECRET_ACCESS_KEY={deployment.secret_access_key}

@@ -19,6 +19,10 @@ PURE_PYTHON = (
 CONTAINER = ("maskdrop", "sagemaker_model", "lambdas", "standalone", "web")
 """Folders in the image. The last three are for its command `serve-api`."""
 
+UNPACKED = {"__pycache__", "vendor"}
+"""Folders that are in no asset of functions and containers. `web/vendor/` is there after `make preview` only, and must
+not change the tag of the image."""
+
 
 def container_digest() -> str:
     """Returns the tag of the image: 16 hexadecimal digits of the digest of its source files."""
@@ -35,8 +39,8 @@ def container_files() -> list[Path]:
 
 
 def files_of(folder: str) -> Iterator[Path]:
-    """Yields the files of a top-level folder in sorted order, without __pycache__."""
-    return (path for path in sorted((ROOT / folder).rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    """Yields the files of a top-level folder in sorted order, without the folders in UNPACKED."""
+    return (path for path in sorted((ROOT / folder).rglob("*")) if path.is_file() and not UNPACKED & {*path.parts})
 
 
 def digest(files: Sequence[Path]) -> str:

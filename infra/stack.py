@@ -71,7 +71,7 @@ class MaskdropStack(StageStack):
 
         # 5. The API.
         authorize = Authorize(self, "Authorize", shared=shared)
-        api = Api(self, "Api", shared=shared, authorize=authorize)
+        self.api = api = Api(self, "Api", shared=shared, authorize=authorize)
 
         bot = (
             [Bot(self, "Bot", shared=shared, options=stage.bot, api=api, queue=queues.bot)]

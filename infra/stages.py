@@ -101,6 +101,8 @@ FORMS = {
     "door.name": "a host name in lower case, such as cutouts.example.com",
     "door.certificate": "the ARN of a certificate, arn:aws:acm:REGION:ACCOUNT:certificate/ID",
     "door.sources": "ranges of IPv4 addresses, such as 203.0.113.0/24",
+    "web.name": "a host name in lower case, such as console.example.com",
+    "web.certificate": "the ARN of a certificate in us-east-1, arn:aws:acm:us-east-1:ACCOUNT:certificate/ID",
     "bot.parameter": "the name of an SSM parameter that starts with a slash, such as /maskdrop/bot",
     "bot.api_url": "https:// and a host name in lower case, without a path",
     "permissions_boundary": "the name of a policy with its path, such as boundaries/developer, without its ARN",
@@ -176,6 +178,30 @@ class Door(_Table):
                 "certificate is missing: API keys would cross the internet unencrypted. Set it, or limit sources to "
                 "the IP addresses of your callers"
             )
+        return self
+
+
+class Console(_Table):
+    """The web console on CloudFront (`infra.console`).
+
+    name: host name of the console; "": the one of CloudFront.
+    certificate: ARN of the ACM certificate for `name`, in us-east-1, where CloudFront reads it.
+    zone: ID of the Route 53 hosted zone in which the alias records are created; "": create the record yourself, as an
+        alias or CNAME of the output `WebHost`.
+    logs: whether CloudFront writes access logs into a bucket of the stack, which keeps them for 90 days.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = ""
+    certificate: Annotated[str, Field(pattern=r"^(arn:aws[a-z-]*:acm:us-east-1:\d{12}:certificate/.+)?$")] = ""
+    zone: str = ""
+    logs: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Console:
+        if bool(self.name) != bool(self.certificate):
+            raise ValueError("name and certificate belong together: set both, or neither")
+        if self.zone and not self.name:
+            raise ValueError("zone needs name: the record has the name of the console")
         return self
 
 
@@ -255,6 +281,7 @@ class Stage(_Table):
     domain: domain name of the API.
     door: a second URL for requests with images of up to 22 MB. None: none.
     bot: Telegram bot that processes the images of chats.
+    web: web console on CloudFront. None: none.
     permissions_boundary: name of the IAM policy in this account that limits every role of the stage, with its path.
     qualifier: qualifier of the CDK bootstrap stack; "": the default.
     tags: further tags of every resource, at most 46. IAM does not distinguish keys by upper and lower case.
@@ -302,6 +329,7 @@ class Stage(_Table):
     domain: Domain | None = None
     door: Door | None = None
     bot: BotOptions | None = None
+    web: Console | None = None
     permissions_boundary: Annotated[str, Field(pattern=r"^([\w+=,.@/-]+)?$")] = ""
     qualifier: Annotated[str, Field(pattern=r"^([a-z0-9]{1,10})?$")] = ""
     tags: dict[TagKey, TagValue] = Field(default_factory=dict)
@@ -433,7 +461,7 @@ class Stage(_Table):
         return IMAGES_PER_SECOND[self.bulk] * BACKLOG_S * workers
 
 
-TABLES: dict[str, type[_Table]] = {"domain": Domain, "door": Door, "bot": BotOptions}
+TABLES: dict[str, type[_Table]] = {"domain": Domain, "door": Door, "web": Console, "bot": BotOptions}
 """The options of a stage that are tables of their own."""
 
 

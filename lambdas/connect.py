@@ -41,7 +41,9 @@ CLIENT = Config(
 )
 """Short timeouts and few retries: if a service is unavailable, a function returns its messages to the queue."""
 
-S3_CLIENT = CLIENT.merge(Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
+S3_CLIENT = CLIENT.merge(
+    Config(signature_version="s3v4", s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"})
+)
 """Signature Version 4, because newer Regions reject presigned URLs with Version 2.
 
 With the virtual style, presigned URLs name the Region. Without it, s3.amazonaws.com redirects requests in the first

@@ -6,6 +6,7 @@
     GET, POST /control                         reads or changes the conditions that tests simulate, such as an outage
     /ai                                        Rekognition and Bedrock (local/ai.py)
     /telegram                                  Telegram's Bot API (local/telegram.py)
+    /console, /v1, /files                      the web console and what it calls (local/console.py)
 
 The configuration of an endpoint (topics, S3 paths, concurrency, memory) comes from the file that the AWS emulator
 writes when it deploys the template. The limits of SageMaker apply: size of a request, its time in the queue, its
@@ -45,6 +46,7 @@ from starlette.routing import Mount, Route
 from local import ai, processes, telegram
 from local.config import HOST, REGION, LocalConfig
 from local.connect import assume_role, client
+from local.console import console_routes
 from local.deploy import ACCOUNT
 from local.model_server import (
     deployed_resources,
@@ -445,6 +447,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/ping", _ping),
             Mount("/ai", ai.app(config)),
             Mount("/telegram", telegram.app(config.ca_bundle)),
+            *console_routes(config),
         ],
         exception_handlers={MaskdropError: _handle_error},
         lifespan=sagemaker.running,

@@ -56,6 +56,11 @@ class Marketplace:
     padding: Margins | None = None
     background: Background | None = None
 
+    def to_json(self) -> dict[str, str]:
+        """The output fields that the name stands for."""
+        rules = {"canvas": self.canvas, "padding": self.padding, "background": self.background}
+        return {name: str(value) for name, value in rules.items() if value is not None}
+
 
 def _square(side: int, padding: float, background: Background | None) -> Marketplace:
     return Marketplace(Canvas(side, side), Margins(*[Length(padding, "%")] * 4), background)

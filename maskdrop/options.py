@@ -11,8 +11,9 @@ from maskdrop.edit import Edit
 from maskdrop.errors import InvalidOptions, InvalidPrompt, OptionsConflict
 from maskdrop.output import Output
 from maskdrop.prompt import Prompt, Prompts, prompts_from_json, prompts_to_json
+from maskdrop.strokes import Strokes, strokes_from_json
 
-JSON_FIELDS = ("task", "engine", "prompt", "output", "instances", "edit", "refine", "review_below")
+JSON_FIELDS = ("task", "engine", "prompt", "output", "instances", "edit", "refine", "review_below", "strokes")
 
 Instances = Literal["union", "each"]
 """union: one result with all instances. each: also one result for each instance."""
@@ -33,6 +34,7 @@ class Options:
     edit: images to generate, for the task "replace"; None for none.
     refine: how alpha gets the size of the image.
     review_below: a result whose `subject.score` is lower needs a review; None for the default of the engine.
+    strokes: corrections of the alpha, in the order in which they are drawn.
     """
 
     task: Task = "cutout"
@@ -43,6 +45,7 @@ class Options:
     edit: Edit | None = None
     refine: Refine = "guided"
     review_below: float | None = None
+    strokes: Strokes = ()
 
     @property
     def light(self) -> bool:
@@ -71,6 +74,8 @@ class Options:
             data["refine"] = self.refine
         if self.review_below is not None:
             data["review_below"] = self.review_below
+        if self.strokes:
+            data["strokes"] = [stroke.to_json() for stroke in self.strokes]
         return data
 
     @classmethod
@@ -99,6 +104,7 @@ class Options:
             edit=values.get("edit"),
             refine=values.get("refine", "guided"),
             review_below=values.get("review_below"),
+            strokes=values["strokes"],
         )
         everything = task == "mask" and chosen.everything and not prompts
         _check_combination(options, everything=everything)
@@ -132,10 +138,14 @@ def _check_combination(options: Options, *, everything: bool) -> None:
     task, form = options.task, options.output
     if task == "detect" and options.refine != "guided":
         raise OptionsConflict('The task "detect" has no alpha to refine; leave out "refine".')
+    if task == "detect" and options.strokes:
+        raise OptionsConflict('The task "detect" has no alpha to correct; leave out "strokes".')
     if task == "detect" and form != Output():
         raise OptionsConflict('The task "detect" returns JSON; "output" must be empty.')
     if options.instances == "each" and not (everything or (task in ("cutout", "mask") and options.prompts)):
         raise OptionsConflict('"instances" can be "each" only for the tasks cutout and mask with a prompt.')
+    if options.strokes and (everything or options.instances == "each"):
+        raise OptionsConflict('"strokes" need one result: "instances" must be "union", and sam and sam2 need a prompt.')
     if options.engine == PROMPTED_ENGINE and not options.prompts:
         raise OptionsConflict(f'The engine "{PROMPTED_ENGINE}" needs a prompt.')
     if options.edit and task != "replace":
@@ -149,8 +159,8 @@ def _check_combination(options: Options, *, everything: bool) -> None:
 
 
 def parsed(data: Any) -> dict[str, Any]:
-    """Parses each field of an options object on its own; null means absent. The result always has `prompts` and
-    `output`, a dictionary. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
+    """Parses each field of an options object on its own; null means absent. The result always has `prompts`,
+    `strokes` and `output`, a dictionary. Raises InvalidOptions, InvalidPrompt and UnknownEngine."""
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise InvalidOptions(f"Options must be an object with the fields {', '.join(JSON_FIELDS)}; got {data!r:.80}.")
@@ -175,4 +185,5 @@ def parsed(data: Any) -> dict[str, Any]:
     if (edit := data.get("edit")) is not None:
         values["edit"] = Edit.from_json(edit)
     prompts = prompts_from_json(data.get("prompt"))
-    return {**values, "prompts": prompts, "output": output.parsed(data.get("output"))}
+    strokes = strokes_from_json(data.get("strokes"))
+    return {**values, "prompts": prompts, "strokes": strokes, "output": output.parsed(data.get("output"))}

@@ -9,6 +9,7 @@ from datetime import datetime
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from maskdrop.canvas import MARKETPLACES
 from maskdrop.catalog import ENGINES, Task
 from maskdrop.edit import CANDIDATES_MAX, PROMPT_MAX, SEED_MAX, Candidate, Change
 from maskdrop.errors import ErrorInfo
@@ -18,6 +19,7 @@ from maskdrop.output import FIELDS
 from maskdrop.presets import DEFAULT_PRESET, NAME
 from maskdrop.prompt import FAR, LABEL_MAX, MARKS_MAX, Mode, Select
 from maskdrop.record import not_none
+from maskdrop.strokes import POINTS_MAX, STROKES_MAX, WIDTH_MAX, WIDTH_MIN, WIDTH_PATTERN, StrokeMode
 
 Schema = dict[str, Any]
 
@@ -35,6 +37,7 @@ OPTIONS = {
     "edit": "Images to generate from text, for the task `replace`.",
     "refine": "How alpha gets the size of the image; `vitmatte` where its weights are installed.",
     "review_below": "A result whose `subject.score` is lower needs a review; by default a calibrated threshold.",
+    "strokes": f"Corrections of the alpha by a brush, in the order in which they are drawn; at most {STROKES_MAX}.",
 }
 """Descriptions of the options in a request."""
 
@@ -164,6 +167,8 @@ def output_fields(*, flat: bool) -> dict[str, Schema]:
             schema["type"] = ["string", "boolean", "null"] if name == "crop" else ["string", "null"]
         schemas[name] = {**schema, "description": f"{field.grammar[0].upper()}{field.grammar[1:]}."}
     schemas["background"]["description"] += " Only a preset may name an image."
+    if not flat:
+        schemas["canvas"]["x-marketplaces"] = {name: rules.to_json() for name, rules in MARKETPLACES.items()}
     return schemas
 
 
@@ -182,11 +187,13 @@ def option_fields(*, flat: bool, task: Task | None = None) -> dict[str, Schema]:
     if flat:
         flat_fields: dict[str, Schema] = {**named, "prompt": {"anyOf": prompts, "default": {}}, "edit": ref("Edit")}
         flat_fields["review_below"] = SCORE
+        flat_fields["strokes"] = _strokes()
         return {**described(flat_fields, OPTIONS), **output_fields(flat=True)}
     fields: dict[str, Schema] = {name: or_null(schema) for name, schema in named.items()}
     fields["prompt"] = {"anyOf": [*prompts, {"type": "null"}], "default": {}}
     fields["edit"] = or_null(ref("Edit"))
     fields["review_below"] = or_null(SCORE)
+    fields["strokes"] = or_null(_strokes())
     fields["output"] = {"anyOf": [ref("Output"), {"type": "null"}], "default": {}}
     return described(fields, OPTIONS)
 
@@ -215,6 +222,35 @@ def _prompt() -> Schema:
         "or both; `labels` are 1 on the subject, 0 on the background, by default all 1. Or by a `label` such as face: "
         "all instances, or the largest, with at least `min_confidence` percent; points select some of them. The mode "
         "`ignore` removes the marked instances from the subject."
+    )
+    return {**schema, "description": description}
+
+
+def _strokes() -> Schema:
+    return {"type": "array", "items": ref("Stroke"), "maxItems": STROKES_MAX}
+
+
+def _stroke() -> Schema:
+    """The schema of a stroke of a request."""
+    number = {"type": "number", "minimum": -FAR, "maximum": FAR}
+    point = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+    schema = request(
+        {
+            "mode": of(StrokeMode),
+            "width": {
+                "anyOf": [
+                    {"type": "number", "minimum": WIDTH_MIN, "maximum": WIDTH_MAX["px"]},
+                    matching(WIDTH_PATTERN),
+                ]
+            },
+            "points": {"type": "array", "items": point, "minItems": 1, "maxItems": POINTS_MAX},
+        },
+        {"hardness": {**or_null(SCORE), "default": 1}},
+    )
+    description = (
+        "A line of a round brush that erases or restores the subject. `width` is its diameter, in pixels or in percent "
+        "of the longer side. `hardness` is the share of the radius with full effect. `points` are in pixels of the "
+        f"upright image; all strokes together have at most {POINTS_MAX:,}."
     )
     return {**schema, "description": description}
 
@@ -266,13 +302,14 @@ def response_options() -> tuple[dict[str, Schema], dict[str, Schema]]:
     output["background"] = {"anyOf": [of(str), place]}
     written = {name: output.pop(name) for name in ("format", "channels")}
     prompts = {"anyOf": [ref("Prompt"), {"type": "array", "items": ref("Prompt")}]}
-    chosen = ("prompts", "output", "instances", "edit", "refine", "review_below")
+    chosen = ("prompts", "output", "instances", "edit", "refine", "review_below", "strokes")
     written_always = {**fields_of(Options, *chosen), "prompt": prompts, "output": record(written, output)}
     where_chosen = {
         "instances": of(Instances),
         "edit": ref("Edit"),
         "refine": of(Refine),
         "review_below": SCORE,
+        "strokes": _strokes(),
     }
     return written_always, described(where_chosen, OPTIONS)
 
@@ -284,6 +321,7 @@ def components() -> dict[str, Schema]:
     return {
         "Prompt": _prompt(),
         "Edit": _edit(),
+        "Stroke": _stroke(),
         "Output": {
             **request({}, output_fields(flat=False)),
             "description": "Form of the result. A null field selects the default and overrides the preset.",

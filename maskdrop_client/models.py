@@ -116,6 +116,7 @@ class Job:
     edit: Any = None
     refine: str = "guided"
     review_below: float | None = None
+    strokes: tuple[Any, ...] = ()
     source: Source
     result: StoredFile | None = None
     subject: Subject | None = None
@@ -205,6 +206,7 @@ class Preset:
     edit: Any = None
     refine: str = "guided"
     review_below: float | None = None
+    strokes: tuple[Any, ...] = ()
     error: ErrorInfo | None = None
 
 

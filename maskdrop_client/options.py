@@ -12,7 +12,7 @@ Prompt = Mapping[str, Any]
 
 
 class Options(TypedDict, total=False):
-    """The options of an image, as in the OpenAPI document. Those after `review_below` are the form of the result.
+    """The options of an image, as in the OpenAPI document. Those after `strokes` are the form of the result.
 
     output: more fields of the form of the result, which this release of the client does not know.
     """
@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     instances: Literal["union", "each"]
     refine: Literal["guided", "vitmatte"]
     review_below: float
+    strokes: Sequence[Mapping[str, Any]]
     format: Literal["png", "webp", "avif", "jpg", "zip"]
     channels: Literal["rgba", "alpha"]
     size: str
@@ -46,7 +47,7 @@ class JobOptions(Options, total=False):
     edit: str | Mapping[str, Any]
 
 
-TOP_LEVEL = ("preset", "task", "engine", "prompt", "instances", "edit", "refine", "review_below")
+TOP_LEVEL = ("preset", "task", "engine", "prompt", "instances", "edit", "refine", "review_below", "strokes")
 """Options that are not fields of `output` in a request."""
 
 

@@ -1,7 +1,7 @@
 """Processes one image: from the bytes of a file or array to the bytes of its results.
 
-decode ──► detect ──► predict ──► refine ──► foreground ──► layout ──► encode
-         (labels)   (the engine)           once for each result
+decode ──► detect ──► predict ──► refine ──► strokes ──► foreground ──► layout ──► encode
+         (labels)   (the engine)                       once for each result
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from sagemaker_model.imaging.pixels import DecodedImage, Limits, Pixels, decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.imaging.resize import resized
 from sagemaker_model.imaging.source_alpha import combined_alpha, own_alpha
+from sagemaker_model.imaging.strokes import draw_strokes
 
 ImageReader = Callable[[bytes, Limits], DecodedImage]
 """Decodes the input: `pixels.decode` or `arrays.read_array`."""
@@ -316,6 +317,10 @@ class _Composer:
             else:
                 size = self.image.rgb.shape[1], self.image.rgb.shape[0]
                 alpha = np.rint(resized(predicted.values, size) * 255).astype(np.uint8)
+        if self.options.strokes:
+            with self.timings.stage("strokes"):
+                alpha = draw_strokes(alpha, self.options.strokes, self.image.alpha)
+        with self.timings.stage("refine"):
             if output.roi:
                 alpha = _clear_outside(alpha, output.roi)
             if task == "mask":

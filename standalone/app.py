@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from lambdas.adapters.editors.local import LocalEditor
@@ -47,6 +44,7 @@ from sagemaker_model.serving.metrics import CONTENT_TYPE as METRICS_TYPE
 from sagemaker_model.serving.runtime import Runtime
 from sagemaker_model.serving.workers import Admission
 from sagemaker_model.settings import ServerSettings
+from standalone import console
 from standalone.background import Background, Jobs, LocalQueue
 from standalone.database import Database
 from standalone.files import PATH as FILES_PATH
@@ -65,11 +63,6 @@ CLEAN_S = 3600
 
 JOBS_DRAIN_S = 5
 """Seconds in which jobs in progress may end after the last request. The next start continues the others."""
-
-CONSOLES = (Path(__file__).resolve().parent.parent / "web", Path(sys.prefix) / "share" / "maskdrop" / "web")
-"""Folders of the web console: in a checkout and the container, and of an installed package."""
-
-CONSOLE_PATH = "/console"
 
 
 class BodyTimeout(MaskdropError):
@@ -263,8 +256,8 @@ def create_app(
         Route(f"{FILES_PATH}/{{bucket}}/{{key:path}}", _call(Server.file), methods=["GET"]),
         Route(f"{FILES_PATH}/{{bucket}}", _call(Server.upload), methods=["POST"]),
     ]
-    if console := _console():
-        routes.append(Mount(CONSOLE_PATH, StaticFiles(directory=console, html=True)))
+    if folder := console.find_console():
+        routes.extend(console.routes(folder))
     application = Starlette(routes=routes, lifespan=lifespan)
     application.router.default = _api
     application.router.redirect_slashes = False  # the API has rules of its own
@@ -301,12 +294,7 @@ def _call(method: Callable[[Server, Request], Awaitable[Response]]) -> Callable[
 
 
 async def _home(_: Request) -> Response:
-    return RedirectResponse(f"{CONSOLE_PATH}/" if _console() else "/v1/docs")
-
-
-def _console() -> Path | None:
-    """Returns the folder of the web console; None where it is not installed."""
-    return next((folder for folder in CONSOLES if folder.is_dir()), None)
+    return RedirectResponse(f"{console.PATH}/" if console.find_console() else "/v1/docs")
 
 
 async def _clean(settings: ServeSettings, files: Files, registry: Registry, jobs: SqliteJobs) -> None:

@@ -288,6 +288,8 @@ def _nested(flat: Mapping[str, str]) -> dict[str, Any]:
         options["edit"] = _edit(edit)
     if score := flat.pop("review_below", None):
         options["review_below"] = _json(score, '"review_below"')
+    if strokes := flat.pop("strokes", None):
+        options["strokes"] = _json(strokes, '"strokes"')
     return {**options, "output": flat}
 
 

@@ -487,7 +487,7 @@ def _operation(operation: Operation, *, is_open: bool) -> dict[str, Any]:
     if operation.body:
         content = {kind: {"schema": schema} for kind, schema in operation.body.items()}
         if FORM in content:
-            content[FORM]["encoding"] = {"prompt": {"contentType": JSON}}
+            content[FORM]["encoding"] = {name: {"contentType": JSON} for name in ("prompt", "strokes")}
         result["requestBody"] = {"required": True, "content": content}
     if is_open:
         result["security"] = []
@@ -532,7 +532,7 @@ def _errors(errors: Errors) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parameter(where: str, name: str, schema: Schema, description: str = "") -> Schema:
     """Returns a parameter object. A parameter that is not plain text is encoded as JSON."""
-    plain = isinstance(schema.get("type"), str) and schema["type"] != "object"
+    plain = isinstance(schema.get("type"), str) and schema["type"] not in ("object", "array")
     parameter: Schema = {"in": where, "name": name, "required": where == "path"}
     parameter |= {"schema": schema} if plain else {"content": {JSON: {"schema": schema}}}
     return parameter | ({"description": description} if description else {})

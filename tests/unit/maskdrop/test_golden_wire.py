@@ -49,6 +49,7 @@ ROUND_TRIPS: dict[str, Callable[[str], str]] = {
     "notification-completed": lambda text: Notification.from_body(text).to_body(),
     "notification-failed": lambda text: Notification.from_body(text).to_body(),
     "options": _json(Options),
+    "options-strokes": _json(Options),
 }
 
 

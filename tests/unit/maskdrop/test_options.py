@@ -103,7 +103,10 @@ def test_invalid_options_are_refused_with_a_message_that_names_them(
         lambda x: (
             st.lists(x)
             | st.dictionaries(
-                st.sampled_from(["task", "engine", "prompt", "output", "box", "points", "labels", "format", "x"]), x
+                st.sampled_from(
+                    ["task", "engine", "prompt", "output", "box", "points", "labels", "format", "x", "strokes"]
+                ),
+                x,
             )
         ),
     )

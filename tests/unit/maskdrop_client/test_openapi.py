@@ -41,7 +41,7 @@ NAMED = {
 }
 """The dataclasses of the client by the name of their schema."""
 
-REQUESTS = {"Prompt", "Edit", "Output"}
+REQUESTS = {"Prompt", "Edit", "Stroke", "Output"}
 """Schemas of requests, which are mappings in the client."""
 
 MORE: dict[type, set[str]] = {models.Detections: {"warnings", "timings"}}

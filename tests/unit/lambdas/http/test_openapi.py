@@ -95,6 +95,7 @@ CHOSEN = [
     Options(output=Output(background=BACKGROUND)),
     Options(engine="sam", prompts=(Prompt((1, 2, 3, 4)), Prompt(None, ((1, 2, 1),))), instances="each"),
     Options(refine="vitmatte", review_below=0.5),
+    Options.from_json({"strokes": [{"mode": "erase", "width": "2%", "hardness": 0.5, "points": [[1, 2], [3, 4]]}]}),
     Options(task="replace", edit=Edit(("a beach", "a wall"), "people", (1, 2), "subject")),
     *(Options(output=Output.from_json({name: text})) for name, text in OUTPUTS.items()),
 ]

@@ -1,0 +1,15 @@
+/** The settings of the server that serves the console. */
+
+/** @typedef {{files?: Record<string, string>, preview?: boolean}} Config */
+
+/** @type {Promise<Config> | undefined} */
+let config;
+
+/** Returns `config.json`, which the server makes; {} where it has none. @returns {Promise<Config>} */
+export function configOf() {
+  config ??= fetch("config.json").then(
+    (response) => (response.ok ? response.json() : {}),
+    () => ({}),
+  );
+  return config;
+}

@@ -1,0 +1,148 @@
+/** The view of jobs: states, reasons, retries, results. */
+
+import { ApiError } from "../api.js";
+import { fill, h, icon, save } from "../dom.js";
+import { dateTime, dollars, size, t } from "../i18n.js";
+import { resultName } from "../names.js";
+import { segmented } from "./controls.js";
+
+/** @import { App } from "../app.js" */
+/** @import { Job } from "../types.js" */
+
+const STATES = ["", "queued", "submitted", "done", "failed"];
+
+/** @param {HTMLElement} root @param {App} app @returns {() => void} */
+export function history(root, app) {
+  let state = "";
+  let cursor = "";
+  let ended = false;
+  const list = h("ul", { class: "jobs", "data-testid": "jobs" });
+  const message = h("p", { class: "bad", role: "alert" });
+  const empty = h(
+    "div",
+    { class: "empty", hidden: true },
+    h("div", { class: "drop-art", "aria-hidden": "true" }, icon("history")),
+    h("h2", {}, t("history.empty")),
+    h("p", { class: "hint" }, t("history.empty.text")),
+  );
+  const more = h("button", { class: "button", hidden: true, onclick: () => void load(false) }, t("history.more"));
+  const refresh = h(
+    "button",
+    { class: "button small", onclick: () => void load(true) },
+    icon("retry"),
+    t("history.refresh"),
+  );
+  const filter = segmented({
+    label: t("history.filter"),
+    value: state,
+    options: STATES.map((value) => [value, t(`history.${value || "all"}`)]),
+    testid: "history-state",
+    change: (value) => {
+      state = value;
+      void load(true);
+    },
+  });
+  root.append(
+    h(
+      "div",
+      { class: "page" },
+      h("div", { class: "page-head" }, h("h1", {}, t("history.title")), h("p", { class: "lead" }, t("history.lead"))),
+      h("div", { class: "row wrap between" }, filter, refresh),
+      message,
+      list,
+      empty,
+      more,
+    ),
+  );
+
+  /** @param {boolean} first */
+  async function load(first) {
+    const asked = state;
+    list.setAttribute("aria-busy", "true");
+    message.textContent = "";
+    try {
+      const page = await app.api.jobs({ state, cursor: first ? "" : cursor });
+      if (ended || asked !== state) return;
+      if (first) list.replaceChildren();
+      cursor = page.cursor ?? "";
+      more.hidden = !cursor;
+      list.append(...page.jobs.map((job) => row(app, job)));
+      empty.hidden = list.childElementCount > 0;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      message.textContent = error.offline ? t("error.offline") : error.message;
+    }
+    list.removeAttribute("aria-busy");
+  }
+
+  const again = () => void load(true);
+  app.addEventListener("status", again);
+  again();
+  return () => {
+    ended = true;
+    app.removeEventListener("status", again);
+  };
+}
+
+/** The name of a job's source: the last part of its key. @param {Job} job */
+export function nameOf(job) {
+  return job.source.key.split("/").pop() || job.source.key;
+}
+
+/** @param {App} app @param {Job} job @returns {HTMLElement} */
+function row(app, job) {
+  const parts = [
+    job.task,
+    job.engine,
+    job.preset,
+    dateTime(job.changed_at),
+    job.attempts > 1 && t("history.attempts", { count: job.attempts }),
+    job.result && size(job.result.bytes),
+    job.cost_usd !== null && dollars(job.cost_usd),
+  ];
+  const reason = h("p", { class: "bad" }, job.error?.message);
+  const retry = h("button", { class: "button small", onclick: () => void again() }, icon("retry"), t("history.retry"));
+  const open = h(
+    "button",
+    { class: "button small", onclick: () => void openResult(app, job, reason) },
+    icon("download"),
+    t("history.open"),
+  );
+  const element = h(
+    "li",
+    { class: "job", "data-testid": "job", "data-state": job.state },
+    h("span", { class: `chip-state ${job.state}` }, t(`history.${job.state}`)),
+    h(
+      "div",
+      { class: "job-text" },
+      h("p", { class: "job-name" }, nameOf(job)),
+      h("p", { class: "hint" }, parts.filter(Boolean).join(" · ")),
+      reason,
+    ),
+    job.state === "failed" && retry,
+    job.state === "done" && open,
+  );
+
+  async function again() {
+    retry.disabled = true;
+    try {
+      element.replaceWith(row(app, await app.api.retry(job.id)));
+    } catch (error) {
+      reason.textContent = error instanceof Error ? error.message : String(error);
+      retry.disabled = false;
+    }
+  }
+
+  return element;
+}
+
+/** Saves the result of a job. @param {App} app @param {Job} job @param {HTMLElement} message */
+export async function openResult(app, job, message) {
+  try {
+    const full = await app.api.oneJob(job.id);
+    const { blob } = await app.api.fileOf(full);
+    save(blob, resultName(nameOf(job), full.result?.format ?? "png"));
+  } catch (error) {
+    message.textContent = error instanceof Error ? error.message : String(error);
+  }
+}
