@@ -10,7 +10,20 @@ import pytest
 from tests.infra.account.assembly import Assembly
 from tests.infra.account.updates import left_by_a_failed_creation, problems, update
 
-ONE_STAGE = ("serverless", "off", "gpu", "other_gpu", "cpu", "realtime", "weights", "waf", "mail", "company", "door", "web")
+ONE_STAGE = (
+    "serverless",
+    "off",
+    "gpu",
+    "other_gpu",
+    "cpu",
+    "realtime",
+    "weights",
+    "waf",
+    "mail",
+    "company",
+    "door",
+    "web",
+)
 """Variants of one stage. An update leads from each to each other: mode, instance type, weights, firewall, e-mail."""
 
 
