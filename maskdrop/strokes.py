@@ -29,7 +29,7 @@ WIDTH_MIN = 0.5
 """Smallest width of a stroke, in pixels. A thinner one has no pixel whose centre it covers."""
 
 WIDTH_MAX: dict[Unit, float] = {"px": 2000, "%": 50}
-"""Largest width of a stroke. A width in percent is at most the one in pixels, whatever the size of the image: it bounds
+"""Largest width of a stroke. A width in percent is at most the one in pixels for every size of the image: this bounds
 the memory for the distances to the line."""
 
 _PIXELS = rf"2000(?:\.0{{1,3}})?|(?:1[0-9]{{3}}|[1-9][0-9]{{0,2}}){DECIMALS}|0\.[5-9][0-9]{{0,2}}"
