@@ -114,7 +114,7 @@ class ConsoleStack(StageStack):
                 s3.ObjectOwnership.BUCKET_OWNER_PREFERRED if acl else s3.ObjectOwnership.BUCKET_OWNER_ENFORCED
             ),
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(90))] if acl else None,
-            removal_policy=RemovalPolicy.RETAIN if acl else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if acl else RemovalPolicy.DESTROY,
         )
         acknowledge(bucket, "AwsSolutions-S1", "The files of the console are public; the logs are those of CloudFront.")
         return bucket

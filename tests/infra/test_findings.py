@@ -318,7 +318,7 @@ def test_b10_the_record_of_a_job_is_not_kept_longer_than_its_result(variants: Va
     days = [
         rule["ExpirationInDays"]
         for bucket in assembly.of("AWS::S3::Bucket")
-        for rule in bucket.properties["LifecycleConfiguration"]["Rules"]
+        for rule in bucket.properties.get("LifecycleConfiguration", {"Rules": []})["Rules"]
         if rule.get("Prefix") == "results/"
     ]
     (results,) = days

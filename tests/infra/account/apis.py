@@ -9,6 +9,8 @@ WITHOUT_API = {
     "AWS::CDK::Metadata": "no service",
     "AWS::CloudFormation::CustomResource": "a function of the stack handles it",
     "AWS::CloudFormation::WaitConditionHandle": "CloudFormation itself",
+    "AWS::CloudFront::Distribution": "a list of the API is an object with its length; cfn-lint checks the properties",
+    "AWS::CloudFront::ResponseHeadersPolicy": "as a distribution",
 }
 """Types without an API: why."""
 
@@ -60,6 +62,10 @@ APIS = {
         generated=("ResourceId", "ScalableDimension", "ServiceNamespace"),
     ),
     "AWS::Budgets::Budget": Api(service="budgets", operation="CreateBudget", generated=("AccountId",)),
+    "AWS::CloudFront::Function": Api(
+        service="cloudfront", operation="CreateFunction", omitted={"AutoPublish": "PublishFunction, without parameters"}
+    ),
+    "AWS::CloudFront::OriginAccessControl": Api(service="cloudfront", operation="CreateOriginAccessControl"),
     "AWS::CloudWatch::Alarm": Api(service="cloudwatch", operation="PutMetricAlarm", generated=("AlarmName",)),
     "AWS::CloudWatch::CompositeAlarm": Api(
         service="cloudwatch", operation="PutCompositeAlarm", generated=("AlarmName",)
@@ -215,6 +221,7 @@ APIS = {
         moved={"ReservedConcurrentExecutions": "PutFunctionConcurrency.ReservedConcurrentExecutions"},
         generated=("FunctionName",),
     ),
+    "AWS::Lambda::LayerVersion": Api(service="lambda", operation="PublishLayerVersion", generated=("LayerName",)),
     "AWS::Lambda::Permission": Api(service="lambda", operation="AddPermission", generated=("StatementId",)),
     "AWS::Lambda::Version": Api(service="lambda", operation="PublishVersion"),
     "AWS::Logs::LogGroup": Api(

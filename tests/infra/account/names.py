@@ -14,6 +14,7 @@ Scope = Literal["world", "account", "Region"]
 NAMED: dict[str, tuple[str, Scope]] = {
     "AWS::ApiGateway::DomainName": ("DomainName", "Region"),
     "AWS::Budgets::Budget": ("Budget.BudgetName", "account"),
+    "AWS::CloudFront::Function": ("Name", "account"),
     "AWS::CloudWatch::Alarm": ("AlarmName", "Region"),
     "AWS::CloudWatch::CompositeAlarm": ("AlarmName", "Region"),
     "AWS::CloudWatch::Dashboard": ("DashboardName", "account"),
