@@ -29,7 +29,8 @@ WIDTH_MIN = 0.5
 """Smallest width of a stroke, in pixels. A thinner one has no pixel whose centre it covers."""
 
 WIDTH_MAX: dict[Unit, float] = {"px": 2000, "%": 50}
-"""Largest width of a stroke."""
+"""Largest width of a stroke. A width in percent is at most the one in pixels for every size of the image: this bounds
+the memory for the distances to the line."""
 
 _PIXELS = rf"2000(?:\.0{{1,3}})?|(?:1[0-9]{{3}}|[1-9][0-9]{{0,2}}){DECIMALS}|0\.[5-9][0-9]{{0,2}}"
 _PERCENT = rf"50(?:\.0{{1,3}})?|(?:[1-4][0-9]|[1-9]){DECIMALS}|0\.(?:[1-9][0-9]{{0,2}}|0[1-9][0-9]?|00[1-9])"
@@ -45,7 +46,7 @@ class Stroke:
     """One line of a round brush.
 
     mode: see StrokeMode.
-    width: diameter of the brush, in pixels or in percent of the longer side of the upright image.
+    width: diameter of the brush, in pixels or in percent of the longer side of the upright image; at most 2,000 pixels.
     hardness: share of the radius with full effect, 0 to 1; the effect falls to 0 at the rim. With 1, the rim is one
         pixel wide.
     points: (x, y) in pixels of the upright image, each within FAR of 0; may lie outside the image. One point is a dot.

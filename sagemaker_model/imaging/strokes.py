@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdrop.errors import InvalidOptions
-from maskdrop.strokes import Stroke
+from maskdrop.strokes import WIDTH_MAX, Stroke
 from sagemaker_model.imaging.pixels import Pixels
 
 TILE = 1024
-"""Side of a tile in pixels. Its distances to the line need a margin of the brush's radius."""
+"""Side of a tile in pixels. Its distances to the line need a margin of the brush's radius, at most 1,000 pixels: 50 MB
+for a tile."""
 
 DRAWN_MAX = 64 * 12_000_000
 """Maximum pixels of all tiles with their margins: 64 strokes across a whole image of 12 MP. They take
@@ -127,7 +128,7 @@ def _draw_segments(part: Pixels, first: Points, last: Points, column0: int, row0
 
 def _tiles(stroke: Stroke, height: int, width: int) -> Iterator[_Tile]:
     """Yields the tiles of the rectangle around a stroke, inside an image of height x width pixels."""
-    radius = stroke.width.of(max(height, width)) / 2
+    radius = min(stroke.width.of(max(height, width)), WIDTH_MAX["px"]) / 2
     reach = math.ceil(radius) + 1
     across, down = zip(*stroke.points, strict=True)
     left, right = max(0, math.floor(min(across)) - reach), min(width, math.ceil(max(across)) + reach)

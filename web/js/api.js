@@ -53,7 +53,10 @@ export class Api {
     this.files = [];
   }
 
-  /** Returns the path of this origin for the URL of a stored file; the URL where no prefix matches. @param {string} url */
+  /**
+   * Returns the path of this origin for the URL of a stored file; the URL where no prefix matches.
+   * @param {string} url
+   */
   sameOrigin(url) {
     const [prefix, path] = this.files.find(([one]) => url.startsWith(one)) ?? ["", ""];
     return path + url.slice(prefix.length);
@@ -169,7 +172,7 @@ export class Api {
    * @returns {Promise<Cutout>}
    */
   async fileOf(job, signal) {
-    const url = job.results?.[0]?.url ?? job.result?.url;
+    const url = job.result?.url;
     if (!url || !job.result) throw new ApiError(404, { code: "not_found", message: "No result.", retryable: false });
     const { subject, warnings, timings, engine } = job;
     return { blob: await this.file(url, signal), facts: { engine, subject, warnings, timings, ...sizeOf(job.result) } };

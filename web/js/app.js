@@ -8,6 +8,9 @@ import { Queue } from "./queue.js";
 /** @import { Cutout, Design, Engine, Item, Preset } from "./types.js" */
 /** @import { Settings } from "./settings.js" */
 
+/** Finished images that are kept for each item: one has up to tens of megabytes. */
+const FINISHED_MAX = 3;
+
 /**
  * Fires `design` when the design changes, `select` when another item is selected, `status` when the catalogue or the
  * state of the connection changes.
@@ -26,6 +29,8 @@ export class App extends EventTarget {
     this.design = plain();
     /** @type {Item | null} */
     this.selected = null;
+    /** @type {Item | null} The image that the viewer opens in the editor when it is shown. */
+    this.toEdit = null;
     /** @type {Engine[]} */
     this.engines = [];
     /** @type {Preset[]} */
@@ -62,8 +67,13 @@ export class App extends EventTarget {
   /** Uses another key, and continues. @param {string} key @param {boolean} remember */
   async useKey(key, remember) {
     this.settings.setKey(key, remember);
+    await this.reconnect();
+  }
+
+  /** Continues as soon as the server can be reached and accepts the key. */
+  async reconnect() {
     await this.load();
-    if (this.status !== "key") this.queue.resume();
+    if (!this.status) this.queue.resume();
   }
 
   /** @param {string} name */
@@ -116,6 +126,7 @@ export class App extends EventTarget {
     if (!cutout) {
       cutout = this.render(item, design, path, options);
       known.set(key, cutout);
+      for (const old of [...known.keys()].slice(0, -FINISHED_MAX)) known.delete(old);
       cutout.catch(() => known.delete(key));
     }
     return cutout;
@@ -123,7 +134,10 @@ export class App extends EventTarget {
 
   /** @param {Item} item @param {Design} design @param {string} path @param {Record<string, unknown>} options */
   async render(item, design, path, options) {
-    const cutout = await this.api.cutout(item.file ?? item.url, options, { path });
+    const cutout = await this.api.cutout(item.file ?? item.url, options, { path }).catch((error) => {
+      if (error instanceof ApiError && (error.key || error.offline)) void this.load();
+      throw error;
+    });
     if (design.background !== "image" || !design.image || design.preset) return cutout;
     const { withImage } = await import("./compose.js");
     return { ...cutout, blob: await withImage(cutout.blob, design.image, design.format) };

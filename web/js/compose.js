@@ -4,7 +4,13 @@
 const TYPES = { png: "image/png", webp: "image/webp", jpg: "image/jpeg" };
 const QUALITY = 0.92;
 
-/** Part of an image that covers a canvas. @param {number} width @param {number} height @param {number} toWidth @param {number} toHeight */
+/**
+ * Part of an image that covers a canvas.
+ * @param {number} width
+ * @param {number} height
+ * @param {number} toWidth
+ * @param {number} toHeight
+ */
 export function cover(width, height, toWidth, toHeight) {
   const scale = Math.max(toWidth / width, toHeight / height);
   const [w, h] = [toWidth / scale, toHeight / scale];
@@ -27,6 +33,10 @@ export async function withImage(cutout, background, format) {
   front.close();
   back.close();
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The browser cannot encode this image."))), TYPES[format] ?? TYPES.png, QUALITY);
+    canvas.toBlob(
+      (blob) => (blob ? resolve(blob) : reject(new Error("The browser cannot encode this image."))),
+      TYPES[format] ?? TYPES.png,
+      QUALITY,
+    );
   });
 }

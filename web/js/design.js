@@ -111,7 +111,13 @@ export function subjectOf(design, item) {
 /** Whether the finished image is the cut-out itself. @param {Design} design */
 export function isPlain(design) {
   const output = outputOf(design);
-  return !design.preset && design.background !== "image" && design.background !== "text" && Object.keys(output).length === 1 && design.format === "png";
+  return (
+    !design.preset &&
+    design.background !== "image" &&
+    design.background !== "text" &&
+    Object.keys(output).length === 1 &&
+    design.format === "png"
+  );
 }
 
 /** Whether the finished image covers the same part of the source as the cut-out. @param {Design} design */
@@ -176,7 +182,12 @@ function readBackground(design, value) {
   else if (kind === "gradient") {
     const colours = words.map(hex).filter(Boolean);
     const angle = words.find((word) => word.endsWith("deg") || word === "radial") ?? "180deg";
-    Object.assign(design, { background: "gradient", from: colours[0] ?? design.from, to: colours.at(-1) ?? design.to, angle });
+    Object.assign(design, {
+      background: "gradient",
+      from: colours[0] ?? design.from,
+      to: colours.at(-1) ?? design.to,
+      angle,
+    });
   } else if (hex(kind)) Object.assign(design, { background: "colour", colour: hex(kind) });
 }
 

@@ -45,7 +45,8 @@ const ICONS = {
   review: "M5 12.5l4.5 4.5L19 7.5",
   history: "M4 12a8 8 0 1 0 2.5-5.8 M4 4v4h4 M12 8v4.5l3 1.5",
   usage: "M5 20v-7 M12 20V5 M19 20v-10",
-  settings: "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 7m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0 M9 17m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
+  settings:
+    "M4 7h9 M17 7h3 M4 17h3 M11 17h9 M15 7m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0 M9 17m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0",
   upload: "M12 16V5 M7.5 9.5L12 5l4.5 4.5 M5 19h14",
   download: "M12 5v11 M7.5 11.5L12 16l4.5-4.5 M5 20h14",
   close: "M6 6l12 12 M18 6L6 18",
@@ -82,6 +83,28 @@ export function urlOf(blob) {
     revoked.register(blob, url);
   }
   return url;
+}
+
+/** Pixels of a thumbnail's longer side: twice that of the largest one on the page. */
+const THUMBNAIL = 168;
+
+/**
+ * A small copy of an image, so that a long list of photos needs little memory. It stays empty for a file that is no image.
+ * @param {Blob} blob @returns {HTMLCanvasElement}
+ */
+export function thumbnail(blob) {
+  const canvas = h("canvas", { width: 1, height: 1 });
+  void createImageBitmap(blob)
+    .then((image) => {
+      const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
+      Object.assign(canvas, { width: Math.max(1, image.width * scale), height: Math.max(1, image.height * scale) });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, 0, 0, canvas.width, canvas.height);
+      image.close();
+    })
+    .catch(() => {});
+  return canvas;
 }
 
 /** Saves a file. @param {Blob} blob @param {string} name */

@@ -18,7 +18,11 @@ export function addTexts(texts) {
   for (const [code, table] of Object.entries(texts)) Object.assign(more[code] ?? {}, table);
 }
 
-/** The language of a list such as that of `navigator.languages`. @param {readonly string[]} wanted @returns {Language} */
+/**
+ * The language of a list such as that of `navigator.languages`.
+ * @param {readonly string[]} wanted
+ * @returns {Language}
+ */
 export function languageOf(wanted) {
   for (const tag of wanted) {
     const code = tag.slice(0, 2).toLowerCase();
@@ -42,9 +46,11 @@ export function currentLanguage() {
  * @param {string} key @param {Record<string, string | number>} [values] For the `{names}` in the text.
  */
 export function t(key, values = {}) {
-  const table = { .../** @type {Record<string, string>} */ (LANGUAGES[language]), ...more[language] };
-  const plural = typeof values.count === "number" ? `${key}.${new Intl.PluralRules(language).select(values.count)}` : key;
-  const text = table[plural] ?? table[key] ?? key;
+  /** @param {string} name @returns {string | undefined} */
+  const find = (name) => LANGUAGES[language][name] ?? more[language]?.[name];
+  const plural =
+    typeof values.count === "number" ? `${key}.${new Intl.PluralRules(language).select(values.count)}` : key;
+  const text = find(plural) ?? find(key) ?? key;
   return text.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];
     return typeof value === "number" ? number(value) : String(value ?? "");

@@ -18,7 +18,11 @@ export function nameOfUrl(url) {
  * @param {string} source @param {string} format @param {Set<string>} [used] In lower case.
  */
 export function resultName(source, format, used = new Set()) {
-  const stem = source.replace(/\.[A-Za-z0-9]{1,5}$/, "").replace(/[\u0000-\u001f\u007f<>:"/\\|?*]/g, "_").replace(/^\.+|[. ]+$/g, "") || FALLBACK;
+  const stem =
+    source
+      .replace(/\.[A-Za-z0-9]{1,5}$/, "")
+      .replace(/[\u0000-\u001f\u007f<>:"/\\|?*]/g, "_")
+      .replace(/^\.+|[. ]+$/g, "") || FALLBACK;
   let name = `${stem}.${format}`;
   for (let number = 2; used.has(name.toLowerCase()); number += 1) name = `${stem}-${number}.${format}`;
   used.add(name.toLowerCase());

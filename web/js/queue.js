@@ -65,7 +65,7 @@ export class Queue extends EventTarget {
   /** Cancels an item that has not ended. @param {Item} item */
   cancel(item) {
     if (item.state !== "waiting" && item.state !== "running") return;
-    this.running.get(item.id)?.abort();
+    this.stop(item);
     item.state = "cancelled";
     this.advance();
   }
@@ -76,10 +76,15 @@ export class Queue extends EventTarget {
 
   /** Processes an item again. @param {Item} item */
   retry(item) {
-    this.running.get(item.id)?.abort();
-    this.running.delete(item.id);
+    this.stop(item);
     Object.assign(item, { state: "waiting", error: null, attempts: 0 });
     this.advance();
+  }
+
+  /** Ends the request of an item, and frees its place. @param {Item} item */
+  stop(item) {
+    this.running.get(item.id)?.abort();
+    this.running.delete(item.id);
   }
 
   retryFailed() {
@@ -132,15 +137,15 @@ export class Queue extends EventTarget {
       Object.assign(item, changes, { revision: item.revision + 1 });
     } catch (error) {
       if (controller.signal.aborted) return;
-      await this.failed(item, error);
+      await this.failed(item, error, controller.signal);
     } finally {
       if (this.running.get(item.id) === controller) this.running.delete(item.id);
       this.advance();
     }
   }
 
-  /** @param {Item} item @param {unknown} error */
-  async failed(item, error) {
+  /** @param {Item} item @param {unknown} error @param {AbortSignal} signal */
+  async failed(item, error, signal) {
     const known =
       error instanceof ApiError
         ? error
@@ -153,7 +158,7 @@ export class Queue extends EventTarget {
     }
     if (known.retryable && item.attempts < ATTEMPTS_MAX) {
       await this.wait(1000 * (known.retryAfter ?? backoff(item.attempts)));
-      if (item.state === "running") item.state = "waiting";
+      if (!signal.aborted) item.state = "waiting";
       return;
     }
     Object.assign(item, { state: "failed", error: known.info });

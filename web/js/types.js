@@ -33,7 +33,6 @@
  * @property {string} engine
  * @property {{bucket: string, key: string, bytes: number | null}} source
  * @property {JobResult | null} result
- * @property {{url?: string, format?: string}[]} results
  * @property {Subject | null} subject
  * @property {ErrorInfo | null} error
  * @property {string[]} warnings

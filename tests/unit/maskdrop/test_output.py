@@ -22,6 +22,7 @@ from maskdrop.lengths import Length, Margins
 from maskdrop.options import Options
 from maskdrop.outline import Outline
 from maskdrop.output import FIELDS, Output, Region
+from maskdrop.schema import output_fields
 from maskdrop.shadow import ContactShadow, DropShadow
 from maskdrop.studio import BACKDROPS
 from tests.fakes import a_source
@@ -422,3 +423,10 @@ def test_a_region_outside_the_image_or_without_a_pixel_is_refused(text: str, fau
     with pytest.raises(fault) as refused:
         region.inside(640, 480)
     assert refused.value.field == "roi"
+
+
+def test_a_marketplace_in_the_openapi_document_is_the_fields_that_its_name_stands_for() -> None:
+    published = output_fields(flat=False)["canvas"]["x-marketplaces"]
+    assert published.keys() == MARKETPLACES.keys()
+    for name, fields in published.items():
+        assert parsed(canvas=name) == parsed(**fields)

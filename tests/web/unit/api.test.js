@@ -29,16 +29,35 @@ test("the key is in a header, never in the URL", async () => {
 });
 
 test("a cut-out has its facts", async () => {
-  const headers = { "content-type": "image/png", "x-maskdrop-engine": "u2netp", "x-maskdrop-width": "40", "x-maskdrop-height": "30", "x-maskdrop-subject": '{"score": 0.4, "needs_review": true}', "x-maskdrop-warnings": '["no_subject"]' };
+  const headers = {
+    "content-type": "image/png",
+    "x-maskdrop-engine": "u2netp",
+    "x-maskdrop-width": "40",
+    "x-maskdrop-height": "30",
+    "x-maskdrop-subject": '{"score": 0.4, "needs_review": true}',
+    "x-maskdrop-warnings": '["no_subject"]',
+  };
   const { api } = apiOf(new Response("png", { headers }));
   const { blob, facts } = await api.cutout(new Blob(["jpg"]), {});
   assert.equal(await blob.text(), "png");
-  assert.deepEqual([facts.engine, facts.width, facts.subject.needs_review, facts.warnings], ["u2netp", 40, true, ["no_subject"]]);
+  assert.deepEqual(
+    [facts.engine, facts.width, facts.subject.needs_review, facts.warnings],
+    ["u2netp", 40, true, ["no_subject"]],
+  );
 });
 
 test("a form has the fields of output beside the others, objects as JSON", () => {
-  const { body } = bodyOf(new Blob(["x"]), { engine: "auto", prompt: [{ box: [1, 2, 3, 4] }], output: { format: "jpg", crop: true } });
-  assert.deepEqual([...body.entries()].slice(1), [["engine", "auto"], ["prompt", '[{"box":[1,2,3,4]}]'], ["format", "jpg"], ["crop", "true"]]);
+  const { body } = bodyOf(new Blob(["x"]), {
+    engine: "auto",
+    prompt: [{ box: [1, 2, 3, 4] }],
+    output: { format: "jpg", crop: true },
+  });
+  assert.deepEqual([...body.entries()].slice(1), [
+    ["engine", "auto"],
+    ["prompt", '[{"box":[1,2,3,4]}]'],
+    ["format", "jpg"],
+    ["crop", "true"],
+  ]);
 });
 
 test("an image by URL is sent as JSON", () => {
@@ -48,18 +67,35 @@ test("an image by URL is sent as JSON", () => {
 
 test("an error keeps code, message and Retry-After", async () => {
   const { api } = apiOf(failure(503, "queue_full", { "retry-after": "7" }));
-  await assert.rejects(api.health(), (error) => error.code === "queue_full" && error.retryable && error.retryAfter === 7 && error.message === "about queue_full");
+  await assert.rejects(
+    api.health(),
+    (error) =>
+      error.code === "queue_full" && error.retryable && error.retryAfter === 7 && error.message === "about queue_full",
+  );
 });
 
 test("a lost connection, a revoked key and the page of a proxy are told apart", async () => {
-  const { api } = apiOf(new TypeError("fetch failed"), failure(403, "auth_failed"), new Response("<h1>Bad gateway</h1>", { status: 502 }));
+  const { api } = apiOf(
+    new TypeError("fetch failed"),
+    failure(403, "auth_failed"),
+    new Response("<h1>Bad gateway</h1>", { status: 502 }),
+  );
   await assert.rejects(api.health(), (error) => error.offline && error.code === "network");
   await assert.rejects(api.health(), (error) => error.key && !error.offline);
   await assert.rejects(api.health(), (error) => error.code === "http_502" && error.retryable);
 });
 
 test("a file that is too large for a request is uploaded and becomes a job", async () => {
-  const job = { id: "a", state: "done", engine: "auto", subject: null, warnings: [], timings: {}, results: [], result: { url: "https://stage.example/r.png", width: 2, height: 1 } };
+  const job = {
+    id: "a",
+    state: "done",
+    engine: "auto",
+    subject: null,
+    warnings: [],
+    timings: {},
+    results: [],
+    result: { url: "https://stage.example/r.png", width: 2, height: 1 },
+  };
   const { api, requests } = apiOf(
     failure(413, "file_too_large"),
     Response.json({ url: "https://stage.example/form", fields: { key: "k" }, upload: "u" }),
@@ -75,7 +111,12 @@ test("a file that is too large for a request is uploaded and becomes a job", asy
 });
 
 test("a job that failed raises its error", async () => {
-  const { api } = apiOf(Response.json({ id: "a", state: "failed", error: { code: "mask_empty", message: "empty", retryable: false } }, { status: 202 }));
+  const { api } = apiOf(
+    Response.json(
+      { id: "a", state: "failed", error: { code: "mask_empty", message: "empty", retryable: false } },
+      { status: 202 },
+    ),
+  );
   await assert.rejects(api.cutout(new Blob(["x"]), {}), (error) => error.code === "mask_empty");
 });
 

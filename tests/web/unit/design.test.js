@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cssOf, designOf, incomplete, isPlain, keepsPlace, marketplacesOf, outputOf, plain, requestOf } from "../../../web/js/design.js";
+import {
+  cssOf,
+  designOf,
+  incomplete,
+  isPlain,
+  keepsPlace,
+  marketplacesOf,
+  outputOf,
+  plain,
+  requestOf,
+} from "../../../web/js/design.js";
 
 const ITEM = { prompts: [], strokes: [] };
 const MARKETS = [{ name: "amazon", canvas: "2000x2000", padding: "7%", background: "#ffffff" }];
@@ -14,7 +24,18 @@ test("without choices the result is the cut-out", () => {
 });
 
 test("each choice becomes a field of output", () => {
-  const design = with_({ background: "gradient", shadow: "contact", opacity: 60, canvas: "custom", width: 1000, height: 800, padding: 5, outline: 2, format: "avif", size: "hd" });
+  const design = with_({
+    background: "gradient",
+    shadow: "contact",
+    opacity: 60,
+    canvas: "custom",
+    width: 1000,
+    height: 800,
+    padding: 5,
+    outline: 2,
+    format: "avif",
+    size: "hd",
+  });
   assert.deepEqual(outputOf(design), {
     background: "gradient 180deg #f5f7fa #c9d2de",
     shadow: "contact 60%",
@@ -32,7 +53,11 @@ test("a size is sent with an aspect ratio, not with a canvas in pixels", () => {
 
 test("a background image is drawn in the browser, over the marketplace's canvas without its background", () => {
   const design = with_({ background: "image", image: new Blob(["x"]), canvas: "amazon", format: "jpg" });
-  assert.deepEqual(requestOf(design, ITEM, MARKETS).options.output, { canvas: "2000x2000", padding: "7%", format: "png" });
+  assert.deepEqual(requestOf(design, ITEM, MARKETS).options.output, {
+    canvas: "2000x2000",
+    padding: "7%",
+    format: "png",
+  });
   assert.equal(outputOf({ ...design, padding: 10 }, MARKETS).padding, "10%");
 });
 
@@ -49,14 +74,30 @@ test("prompts and strokes of the item are sent, and replace the engine", () => {
 });
 
 test("a preset is sent by its name and shows its values", () => {
-  const design = designOf({ name: "product", engine: "auto", output: { format: "jpg", channels: "rgba", canvas: "1:1", padding: "10%", background: "#ffffff", scale: "80%" } });
+  const design = designOf({
+    name: "product",
+    engine: "auto",
+    output: { format: "jpg", channels: "rgba", canvas: "1:1", padding: "10%", background: "#ffffff", scale: "80%" },
+  });
   assert.deepEqual(requestOf(design, ITEM, []).options, { preset: "product" });
-  assert.deepEqual([design.canvas, design.padding, design.background, design.colour, design.format], ["1:1", 10, "colour", "#ffffff", "jpg"]);
-  assert.deepEqual(outputOf({ ...design, preset: "" }), { scale: "80%", background: "#ffffff", canvas: "1:1", padding: "10%", format: "jpg" });
+  assert.deepEqual(
+    [design.canvas, design.padding, design.background, design.colour, design.format],
+    ["1:1", 10, "colour", "#ffffff", "jpg"],
+  );
+  assert.deepEqual(outputOf({ ...design, preset: "" }), {
+    scale: "80%",
+    background: "#ffffff",
+    canvas: "1:1",
+    padding: "10%",
+    format: "jpg",
+  });
 });
 
 test("lengths in pixels of a preset survive a change in the panel", () => {
-  const design = designOf({ name: "sticker", output: { format: "webp", outline: "8px", canvas: "512x512", padding: "0px" } });
+  const design = designOf({
+    name: "sticker",
+    output: { format: "webp", outline: "8px", canvas: "512x512", padding: "0px" },
+  });
   const output = outputOf({ ...design, preset: "", shadow: "drop" });
   assert.deepEqual([output.outline, output.padding, output.canvas], ["8px", "0px", "512x512"]);
 });
@@ -77,7 +118,10 @@ test("backgrounds of presets are read", () => {
 
 test("colours and gradients are shown at once by CSS", () => {
   assert.equal(cssOf(with_({ background: "colour", colour: "#ff0000" })), "#ff0000");
-  assert.equal(cssOf(with_({ background: "gradient", angle: "radial" })), "radial-gradient(farthest-corner, #f5f7fa, #c9d2de)");
+  assert.equal(
+    cssOf(with_({ background: "gradient", angle: "radial" })),
+    "radial-gradient(farthest-corner, #f5f7fa, #c9d2de)",
+  );
   assert.equal(cssOf(with_({ background: "blur" })), "");
 });
 
@@ -94,7 +138,9 @@ test("a background image or text that is missing is incomplete", () => {
 
 test("marketplaces come from the OpenAPI document", () => {
   const rules = { canvas: "2000x2000", padding: "7%" };
-  const document = { components: { schemas: { Output: { properties: { canvas: { "x-marketplaces": { amazon: rules } } } } } } };
+  const document = {
+    components: { schemas: { Output: { properties: { canvas: { "x-marketplaces": { amazon: rules } } } } } },
+  };
   assert.deepEqual(marketplacesOf(document), [{ name: "amazon", ...rules }]);
   assert.deepEqual(marketplacesOf({}), []);
 });

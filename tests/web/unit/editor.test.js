@@ -143,6 +143,16 @@ test("a stroke of the API in percent has a width in pixels", () => {
   assert.equal(strokes.fromApi({ ...stroke, width: "24px", hardness: 0 }, 4000).width, 24);
 });
 
+test("one stroke covers a whole image of any size within the limits", () => {
+  for (const size of [{ width: 4000, height: 3000 }, { width: 30, height: 9000 }, { width: 12000, height: 8000 }, { width: 5, height: 3 }, { width: 1, height: 2 }]) {
+    const stroke = strokes.covering(size);
+    assert.ok(strokes.withinLimits([stroke]) && stroke.width <= strokes.WIDTH_MAX);
+    for (let y = 0; y <= size.height; y += size.height / 97) {
+      assert.ok(stroke.points.some(([, row]) => Math.abs(row - y) <= stroke.width / 2), `${size.width} x ${size.height} at ${y}`);
+    }
+  }
+});
+
 test("points refine the selected subject, and a new subject is another prompt", () => {
   let choice = prompts.withPoint({ prompts: [], selected: -1 }, [10.04, 20], 1);
   choice = prompts.withPoint(choice, [30, 40], 0);

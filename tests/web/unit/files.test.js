@@ -22,9 +22,14 @@ test("another program reads the ZIP, with names in UTF-8", async () => {
   ];
   const path = join(mkdtempSync(join(tmpdir(), "zip-")), "files.zip");
   writeFileSync(path, new Uint8Array(await (await zip(files, new Date(2026, 10, 29, 12, 30, 8))).arrayBuffer()));
-  const read = "import json,sys,zipfile; z=zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; print(json.dumps([[i.filename,i.file_size,i.date_time] for i in z.infolist()]))";
+  const read =
+    "import json,sys,zipfile; z=zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; print(json.dumps([[i.filename,i.file_size,i.date_time] for i in z.infolist()]))";
   const date = [2026, 11, 29, 12, 30, 8];
-  assert.deepEqual(JSON.parse(execFileSync("python3", ["-c", read, path], { encoding: "utf8" })), [["Größe 1.png", 5, date], ["empty.png", 0, date], ["写真.webp", 70_000, date]]);
+  assert.deepEqual(JSON.parse(execFileSync("python3", ["-c", read, path], { encoding: "utf8" })), [
+    ["Größe 1.png", 5, date],
+    ["empty.png", 0, date],
+    ["写真.webp", 70_000, date],
+  ]);
 });
 
 test("more files than a ZIP can have are refused", async () => {
@@ -33,7 +38,10 @@ test("more files than a ZIP can have are refused", async () => {
 
 test("a.jpg and a.png never share a result", () => {
   const used = new Set();
-  assert.deepEqual(["a.jpg", "a.png", "A.webp"].map((name) => resultName(name, "png", used)), ["a.png", "a-2.png", "A-3.png"]);
+  assert.deepEqual(
+    ["a.jpg", "a.png", "A.webp"].map((name) => resultName(name, "png", used)),
+    ["a.png", "a-2.png", "A-3.png"],
+  );
 });
 
 test("the name of a result has no path and no control characters", () => {

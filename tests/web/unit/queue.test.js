@@ -4,10 +4,14 @@ import { test } from "node:test";
 import { ApiError } from "../../../web/js/api.js";
 import { backoff, CONCURRENCY, Queue } from "../../../web/js/queue.js";
 
-const CUTOUT = { blob: new Blob(["x"]), facts: { engine: "auto", width: 1, height: 1, subject: null, warnings: [], timings: {} } };
+const CUTOUT = {
+  blob: new Blob(["x"]),
+  facts: { engine: "auto", width: 1, height: 1, subject: null, warnings: [], timings: {} },
+};
 const error = (status, code, retryable) => new ApiError(status, { code, message: code, retryable });
 const offline = () => error(0, "network", true);
-const sources = (count) => Array.from({ length: count }, (_, index) => ({ name: `${index}.jpg`, file: new Blob([""]) }));
+const sources = (count) =>
+  Array.from({ length: count }, (_, index) => ({ name: `${index}.jpg`, file: new Blob([""]) }));
 
 /** A queue whose `process` takes its results from a list of functions; `idle` resolves when nothing is in progress. */
 function queueOf(process, reach = async () => {}) {
@@ -44,7 +48,10 @@ test("a bad file keeps its reason and does not stop the others", async () => {
   });
   queue.add(sources(3));
   await idle();
-  assert.deepEqual(queue.items.map(({ state }) => state), ["done", "failed", "done"]);
+  assert.deepEqual(
+    queue.items.map(({ state }) => state),
+    ["done", "failed", "done"],
+  );
   assert.equal(queue.items[1].error.code, "unsupported_format");
 });
 
@@ -112,6 +119,44 @@ test("a cancelled image aborts its request and can be retried", async () => {
   queue.retry(item);
   await idle();
   assert.equal(item.state, "done");
+});
+
+test("an image that is retried during a pause is processed once", async () => {
+  let release;
+  let calls = 0;
+  const queue = new Queue({
+    process: async () => {
+      if ((calls += 1) === 1) throw error(503, "queue_full", true);
+      return CUTOUT;
+    },
+    reach: async () => {},
+    wait: () => new Promise((resolve) => (release = resolve)),
+  });
+  const [item] = queue.add(sources(1));
+  while (!release) await new Promise(setImmediate);
+  queue.retry(item);
+  release();
+  while (queue.busy) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.deepEqual([item.state, calls], ["done", 2]);
+});
+
+test("an image that is cancelled during a pause frees its place", async () => {
+  const { queue, idle } = queueOf(async (item) => {
+    if (item.name === "0.jpg") throw error(503, "queue_full", true);
+    return CUTOUT;
+  });
+  queue.wait = () => new Promise(() => {});
+  const [first, second] = queue.add([...sources(1), ...sources(1)]);
+  while (first.attempts + second.attempts < 2) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  queue.cancelAll();
+  queue.add([{ name: "next.jpg", file: new Blob([""]) }]);
+  await idle();
+  assert.deepEqual(
+    queue.items.map(({ state }) => state),
+    ["cancelled", "cancelled", "done"],
+  );
 });
 
 test("a removed image leaves the queue while the next one starts", async () => {

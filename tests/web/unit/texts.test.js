@@ -61,7 +61,12 @@ test("the language is the first one of the browser that has texts", () => {
 test("the key is kept for the session, in the browser by choice, and never in both", () => {
   const storage = () => {
     const items = new Map();
-    return { getItem: (key) => items.get(key) ?? null, setItem: (key, value) => items.set(key, value), removeItem: (key) => items.delete(key), items };
+    return {
+      getItem: (key) => items.get(key) ?? null,
+      setItem: (key, value) => items.set(key, value),
+      removeItem: (key) => items.delete(key),
+      items,
+    };
   };
   const [session, browser] = [storage(), storage()];
   const settings = new Settings(session, browser);
@@ -75,7 +80,10 @@ test("the key is kept for the session, in the browser by choice, and never in bo
 
 test("detections are counted by label, and a label keeps its colour", () => {
   const found = ["face", "person", "person"].map((label) => ({ label, score: 1, box: [0, 0, 1, 1] }));
-  assert.deepEqual(countsOf(found), [["person", 2], ["face", 1]]);
+  assert.deepEqual(countsOf(found), [
+    ["person", 2],
+    ["face", 1],
+  ]);
   assert.notEqual(colourOf("face", ["face", "person"]), colourOf("person", ["face", "person"]));
 });
 

@@ -181,6 +181,7 @@ class Editor {
     this.cursor = [this.sources.size.width / 2, this.sources.size.height / 2];
     this.draft = drafts.get(this.item) ?? this.fresh();
     this.ready = true;
+    this.say(this.hasSam() ? "" : t("editor.nosam"));
     try {
       this.cutout = await this.sources.cutout();
       const small = this.cutout.at(-1);
@@ -188,9 +189,7 @@ class Editor {
     } catch (error) {
       this.say(t("editor.error", { message: messageOf(error) }), true);
     }
-    if (this.ended) return;
-    this.say(this.hasSam() ? "" : t("editor.nosam"));
-    this.update();
+    if (!this.ended) this.update();
   }
 
   /** @returns {Draft} */
@@ -212,7 +211,6 @@ class Editor {
     if (!this.ready) return;
     if (!this.changed) return this.say(t("editor.unchanged"));
     const { prompts, strokes } = this.edits;
-    if (!withinLimits(strokes)) return this.say(t("editor.full"), true);
     this.onChange({ prompts: [...prompts], strokes: [...strokes] });
     drafts.set(this.item, this.draft);
     this.onClose();
@@ -328,20 +326,19 @@ class Editor {
     this.endGesture(false);
     this.tool = tool;
     this.update();
-    this.drawControls();
   }
 
   /** @param {number} width */
   setWidth(width) {
     this.width = Math.min(WIDTH_MAX, Math.max(1, Math.round(width)));
-    this.drawControls();
     this.showCursor(true);
+    return t("editor.pixels", { count: this.width });
   }
 
   /** @param {number} hardness */
   setHardness(hardness) {
     this.hardness = Math.min(1, Math.max(0, Math.round(hardness * 20) / 20));
-    this.drawControls();
+    return percent(this.hardness);
   }
 
   drawControls() {
@@ -409,12 +406,16 @@ class Editor {
     ];
   }
 
-  /** @param {string} name @param {number} value @param {number} min @param {number} max @param {number} step @param {string} text @param {(value: number) => void} change */
+  /** @param {string} name @param {number} value @param {number} min @param {number} max @param {number} step @param {string} text @param {(value: number) => string} change Returns the text of a value. */
   range(name, value, min, max, step, text, change) {
     const input = h("input", { type: "range", min: String(min), max: String(max), step: String(step), "aria-valuetext": text, "data-testid": `editor-${name}` });
     input.value = String(value);
     const output = h("output", {}, text);
-    input.addEventListener("input", () => change(Number(input.value)));
+    // The controls are not drawn again here: that would end the drag of the slider.
+    input.addEventListener("input", () => {
+      output.textContent = change(Number(input.value));
+      input.setAttribute("aria-valuetext", output.textContent);
+    });
     return h("label", { class: "editor-range" }, t(`editor.${name}`), input, output);
   }
 
@@ -433,8 +434,8 @@ class Editor {
     const { list } = this;
     if (!list) return;
     const { prompts } = this.edits;
+    const focused = [...list.querySelectorAll("button")].findIndex((button) => button === document.activeElement);
     list.hidden = this.brush || (!prompts.length && !this.found.length);
-    if (list.hidden) return;
     fill(
       list,
       ...this.found.map(({ label, score, box }) =>
@@ -450,6 +451,7 @@ class Editor {
         );
       }),
     );
+    if (focused >= 0) ((!list.hidden && list.querySelectorAll("button")[focused]) || this.stageBox)?.focus({ preventScroll: true });
   }
 
   // View
@@ -481,7 +483,6 @@ class Editor {
   begin(at, label, keys, pressure) {
     const tool = this.tool;
     if (this.brush) {
-      if (!withinLimits([...this.edits.strokes, { mode: "erase", width: 1, hardness: 1, points: [at] }])) return this.say(t("editor.full"), true);
       const mode = /** @type {"erase" | "restore"} */ (label === 0 ? (tool === "erase" ? "restore" : "erase") : tool);
       const input = new StrokeInput({ mode, width: Math.max(WIDTH_MIN, this.width), hardness: this.hardness }, 1 / (this.stage?.view.scale ?? 1));
       this.gesture = { kind: "stroke", from: at, at, label, input, keys };
@@ -508,12 +509,15 @@ class Editor {
     stage.setMarks({ band: null });
     const { scale } = stage.view;
     if (gesture.input) {
-      if (!keep) {
+      const strokes = [...this.edits.strokes, ...gesture.input.finished(TOLERANCE / scale)];
+      const fits = withinLimits(strokes);
+      if (keep && fits) this.push({ strokes });
+      else {
         stage.live = [];
-        return stage.redraw("top");
+        stage.redraw("top");
       }
-      this.push({ strokes: [...this.edits.strokes, ...gesture.input.finished(TOLERANCE / scale)] });
-      return this.say(t("editor.strokes", { count: this.edits.strokes.length }));
+      if (keep) this.say(fits ? t("editor.strokes", { count: strokes.length }) : t("editor.full"), !fits);
+      return;
     }
     if (!keep || gesture.kind === "pan") return;
     const { from, at, label } = gesture;
@@ -576,6 +580,7 @@ class Editor {
     this.pointers.set(event.pointerId, at);
     this.stageBox?.setPointerCapture(event.pointerId);
     if (this.pointers.size > 1) return this.endGesture(false);
+    if (this.gesture?.keys) this.endGesture(true);
     const point = toImage(this.stage.view, at);
     this.cursor = point;
     const label = event.button === 2 || event.altKey ? (this.brush ? 0 : /** @type {0 | 1} */ (1 - this.label)) : this.brush ? 1 : this.label;
@@ -636,10 +641,10 @@ class Editor {
   shortcut(key) {
     const tool = TOOLS.find(([, letter]) => letter === key.toLowerCase())?.[0];
     if (tool) this.use(tool);
-    else if (key === "[") this.setWidth(Math.min(this.width - 1, this.width / SIZE_STEP));
-    else if (key === "]") this.setWidth(Math.max(this.width + 1, this.width * SIZE_STEP));
-    else if (key === "{") this.setHardness(this.hardness - 0.1);
-    else if (key === "}") this.setHardness(this.hardness + 0.1);
+    else if (key === "[") this.announce(this.setWidth(Math.min(this.width - 1, this.width / SIZE_STEP)));
+    else if (key === "]") this.announce(this.setWidth(Math.max(this.width + 1, this.width * SIZE_STEP)));
+    else if (key === "{") this.announce(this.setHardness(this.hardness - 0.1));
+    else if (key === "}") this.announce(this.setHardness(this.hardness + 0.1));
     else if (key === "+" || key === "=") this.zoom(ZOOM_STEP);
     else if (key === "-") this.zoom(1 / ZOOM_STEP);
     else if (key === "0") this.fit();
@@ -648,6 +653,12 @@ class Editor {
     else if (key === "Escape") this.endGesture(false);
     else return false;
     return true;
+  }
+
+  /** Shows a value that a key changed. @param {string} text */
+  announce(text) {
+    this.drawControls();
+    this.say(text);
   }
 
   swap() {

@@ -2,6 +2,7 @@
 
 import { alphaOf, levelsOf, masked } from "./stage.js";
 import { scaled } from "./prompts.js";
+import { covering } from "./strokes.js";
 
 /** @import { App } from "../app.js" */
 /** @import { Facts, Item } from "../types.js" */
@@ -59,9 +60,7 @@ export class Sources {
   /** The source as the server decodes it, for formats that the browser does not know. @param {Blob} file */
   async copy(file) {
     const { width, height } = this.item.facts ?? { width: 0, height: 0 };
-    const [top, middle, bottom] = [height / 6, height / 2, (5 * height) / 6];
-    const points = [[0, top], [width, top], [width, middle], [0, middle], [0, bottom], [width, bottom]];
-    const strokes = [{ mode: "restore", width: "50%", points }];
+    const strokes = [covering({ width, height })];
     const { signal } = this.controller;
     return (await this.app.api.cutout(file, { strokes, output: { format: "jpg" } }, { signal })).blob;
   }

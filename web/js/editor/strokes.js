@@ -110,6 +110,17 @@ export function rings(width, hardness, scale) {
   }));
 }
 
+/** A stroke that restores a whole image. @param {import("./geometry.js").Size} size @returns {BrushStroke} */
+export function covering({ width, height }) {
+  const brush = Math.min(WIDTH_MAX, Math.max(width, height));
+  const rows = Math.ceil(height / Math.max(1, brush - 2));
+  const points = Array.from({ length: rows }, (_, row) => {
+    const y = ((row + 0.5) * height) / rows;
+    return row % 2 ? [[width, y], [0, y]] : [[0, y], [width, y]];
+  });
+  return { mode: "restore", width: brush, hardness: 1, points: /** @type {Point[]} */ (points.flat()) };
+}
+
 /** A stroke of the API with a width in pixels. @param {Record<string, any>} stroke @param {number} longer Side of the image. @returns {BrushStroke} */
 export function fromApi(stroke, longer) {
   const { mode, width, hardness = 1, points } = stroke;

@@ -9,9 +9,11 @@ export const de = {
   "nav.usage": "Nutzung",
   "nav.settings": "Einstellungen",
 
-  "notice.offline": "Der Server ist nicht erreichbar. Die Warteschlange läuft weiter, sobald die Verbindung wieder besteht.",
+  "notice.offline":
+    "Der Server ist nicht erreichbar. Die Warteschlange läuft weiter, sobald die Verbindung wieder besteht.",
   "notice.retry": "Jetzt versuchen",
-  "notice.revoked": "Der Server nimmt den API-Schlüssel nicht an: Er ist unbekannt oder widerrufen. Geben Sie einen anderen ein.",
+  "notice.revoked":
+    "Der Server nimmt den API-Schlüssel nicht an: Er ist unbekannt oder widerrufen. Geben Sie einen anderen ein.",
   "notice.nokey": "Dieser Server braucht einen API-Schlüssel.",
   "notice.usekey": "Schlüssel verwenden",
 

@@ -173,7 +173,7 @@ export const en = {
   "review.score": "Score {score}",
   "review.accept": "Accept",
   "review.correct": "Correct",
-  "review.open": "Show result",
+  "review.open": "Download result",
 
   "history.title": "History",
   "history.lead": "Jobs of the API, the drop folder and the edits.",
@@ -187,7 +187,7 @@ export const en = {
   "history.empty.text": "Jobs appear here as soon as an application or the drop folder sends images.",
   "history.more": "Show more",
   "history.retry": "Retry",
-  "history.open": "Show result",
+  "history.open": "Download result",
   "history.attempts.one": "{count} attempt",
   "history.attempts.other": "{count} attempts",
   "history.refresh": "Refresh",

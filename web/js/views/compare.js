@@ -1,4 +1,7 @@
-/** Images that fill their box, and a slider between the original and the result. A native range carries the keyboard, the pointer and screen readers. */
+/**
+ * Images that fill their box, and a slider between the original and the result. A native range carries the keyboard,
+ * the pointer and screen readers.
+ */
 
 import { fill, h, icon } from "../dom.js";
 import { percent, t } from "../i18n.js";
@@ -6,11 +9,16 @@ import { percent, t } from "../i18n.js";
 /** An image that is as large as its box allows. @param {string} src @returns {HTMLImageElement} */
 export function fitted(src) {
   const image = h("img", { class: "fit", src, alt: "", decoding: "async" });
-  image.addEventListener("load", () => image.style.setProperty("--ratio", String(image.naturalWidth / image.naturalHeight)));
+  image.addEventListener("load", () =>
+    image.style.setProperty("--ratio", String(image.naturalWidth / image.naturalHeight)),
+  );
   return image;
 }
 
-/** @param {HTMLElement} root @param {{before: string, after: string, css: string}} images URLs; css: background of the result. */
+/**
+ * @param {HTMLElement} root
+ * @param {{before: string, after: string, css: string}} images URLs; css: background of the result.
+ */
 export function compare(root, { before, after, css }) {
   const old = root.querySelector("input");
   const start = old?.value ?? "50";

@@ -24,7 +24,14 @@ export function segmented({ label, value, options, change, testid }) {
       h(
         "label",
         {},
-        h("input", { type: "radio", name, value: option, checked: option === value, onchange: () => change(option), "data-testid": testid && `${testid}-${option}` }),
+        h("input", {
+          type: "radio",
+          name,
+          value: option,
+          checked: option === value,
+          onchange: () => change(option),
+          "data-testid": testid && `${testid}-${option}`,
+        }),
         h("span", {}, text),
       ),
     ),
@@ -41,7 +48,9 @@ export function select({ label, value, options, change, testid }) {
   const input = h(
     "select",
     { id: key, onchange: () => change(input.value), "data-testid": testid },
-    ...options.map((entry) => (Array.isArray(entry) ? option(entry) : h("optgroup", { label: entry.group }, ...entry.options.map(option)))),
+    ...options.map((entry) =>
+      Array.isArray(entry) ? option(entry) : h("optgroup", { label: entry.group }, ...entry.options.map(option)),
+    ),
   );
   return h("div", { class: "field" }, h("label", { for: key }, label), input);
 }
@@ -73,11 +82,20 @@ export function slider({ label, value, min, max, step = 1, text, change, testid 
 /** @param {{label: string, value: string, change: (value: string) => void, testid?: string}} options */
 export function colour({ label, value, change, testid }) {
   const key = id();
-  const input = h("input", { type: "color", id: key, value, oninput: () => change(input.value), "data-testid": testid });
+  const input = h("input", {
+    type: "color",
+    id: key,
+    value,
+    oninput: () => change(input.value),
+    "data-testid": testid,
+  });
   return h("div", { class: "field field-row" }, h("label", { for: key }, label), input);
 }
 
-/** @param {{label: string, value: number, min: number, max: number, change: (value: number) => void, testid?: string}} options */
+/**
+ * @param {{label: string, value: number, min: number, max: number, change: (value: number) => void, testid?: string}}
+ * options
+ */
 export function numberField({ label, value, min, max, change, testid }) {
   const key = id();
   const input = h("input", {

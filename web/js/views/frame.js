@@ -89,6 +89,7 @@ export function frame(root, app) {
     theme();
     texts();
   });
+  addEventListener("online", () => void app.reconnect());
   addEventListener("beforeunload", (event) => {
     if (app.queue.busy) event.preventDefault();
   });

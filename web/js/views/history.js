@@ -18,9 +18,20 @@ export function history(root, app) {
   let ended = false;
   const list = h("ul", { class: "jobs", "data-testid": "jobs" });
   const message = h("p", { class: "bad", role: "alert" });
-  const empty = h("div", { class: "empty", hidden: true }, h("div", { class: "drop-art", "aria-hidden": "true" }, icon("history")), h("h2", {}, t("history.empty")), h("p", { class: "hint" }, t("history.empty.text")));
+  const empty = h(
+    "div",
+    { class: "empty", hidden: true },
+    h("div", { class: "drop-art", "aria-hidden": "true" }, icon("history")),
+    h("h2", {}, t("history.empty")),
+    h("p", { class: "hint" }, t("history.empty.text")),
+  );
   const more = h("button", { class: "button", hidden: true, onclick: () => void load(false) }, t("history.more"));
-  const refresh = h("button", { class: "button small", onclick: () => void load(true) }, icon("retry"), t("history.refresh"));
+  const refresh = h(
+    "button",
+    { class: "button small", onclick: () => void load(true) },
+    icon("retry"),
+    t("history.refresh"),
+  );
   const filter = segmented({
     label: t("history.filter"),
     value: state,
@@ -32,7 +43,16 @@ export function history(root, app) {
     },
   });
   root.append(
-    h("div", { class: "page" }, h("div", { class: "page-head" }, h("h1", {}, t("history.title")), h("p", { class: "lead" }, t("history.lead"))), h("div", { class: "row wrap between" }, filter, refresh), message, list, empty, more),
+    h(
+      "div",
+      { class: "page" },
+      h("div", { class: "page-head" }, h("h1", {}, t("history.title")), h("p", { class: "lead" }, t("history.lead"))),
+      h("div", { class: "row wrap between" }, filter, refresh),
+      message,
+      list,
+      empty,
+      more,
+    ),
   );
 
   /** @param {boolean} first */
@@ -55,9 +75,12 @@ export function history(root, app) {
     list.removeAttribute("aria-busy");
   }
 
-  void load(true);
+  const again = () => void load(true);
+  app.addEventListener("status", again);
+  again();
   return () => {
     ended = true;
+    app.removeEventListener("status", again);
   };
 }
 
@@ -68,15 +91,34 @@ export function nameOf(job) {
 
 /** @param {App} app @param {Job} job @returns {HTMLElement} */
 function row(app, job) {
-  const parts = [job.task, job.engine, job.preset, dateTime(job.changed_at), job.attempts > 1 && t("history.attempts", { count: job.attempts }), job.result && size(job.result.bytes), job.cost_usd !== null && dollars(job.cost_usd)];
+  const parts = [
+    job.task,
+    job.engine,
+    job.preset,
+    dateTime(job.changed_at),
+    job.attempts > 1 && t("history.attempts", { count: job.attempts }),
+    job.result && size(job.result.bytes),
+    job.cost_usd !== null && dollars(job.cost_usd),
+  ];
   const reason = h("p", { class: "bad" }, job.error?.message);
   const retry = h("button", { class: "button small", onclick: () => void again() }, icon("retry"), t("history.retry"));
-  const open = h("button", { class: "button small", onclick: () => void openResult(app, job, reason) }, icon("download"), t("history.open"));
+  const open = h(
+    "button",
+    { class: "button small", onclick: () => void openResult(app, job, reason) },
+    icon("download"),
+    t("history.open"),
+  );
   const element = h(
     "li",
     { class: "job", "data-testid": "job", "data-state": job.state },
     h("span", { class: `chip-state ${job.state}` }, t(`history.${job.state}`)),
-    h("div", { class: "job-text" }, h("p", { class: "job-name" }, nameOf(job)), h("p", { class: "hint" }, parts.filter(Boolean).join(" · ")), reason),
+    h(
+      "div",
+      { class: "job-text" },
+      h("p", { class: "job-name" }, nameOf(job)),
+      h("p", { class: "hint" }, parts.filter(Boolean).join(" · ")),
+      reason,
+    ),
     job.state === "failed" && retry,
     job.state === "done" && open,
   );

@@ -12,7 +12,11 @@ export function sourcesOf(files) {
   return [...files].map((file) => ({ name: file.name || t("intake.pasted"), file }));
 }
 
-/** A hidden input and the button that opens it. @param {Take} take @param {{label: string, style?: string, multiple?: boolean, testid?: string}} options */
+/**
+ * A hidden input and the button that opens it.
+ * @param {Take} take
+ * @param {{label: string, style?: string, multiple?: boolean, testid?: string}} options
+ */
 export function chooser(take, { label, style = "button primary", multiple = true, testid = "file-input" }) {
   const input = h("input", {
     type: "file",
@@ -27,12 +31,26 @@ export function chooser(take, { label, style = "button primary", multiple = true
       input.value = "";
     },
   });
-  return h("span", {}, input, h("button", { type: "button", class: style, onclick: () => input.click() }, icon("upload"), label));
+  return h(
+    "span",
+    {},
+    input,
+    h("button", { type: "button", class: style, onclick: () => input.click() }, icon("upload"), label),
+  );
 }
 
 /** A form for the URLs of images. @param {Take} take */
 export function urlForm(take) {
-  const input = h("input", { type: "text", inputMode: "url", id: "url", placeholder: "https://", autocomplete: "off", spellcheck: false, "data-testid": "url-input", "aria-describedby": "url-error" });
+  const input = h("input", {
+    type: "text",
+    inputMode: "url",
+    id: "url",
+    placeholder: "https://",
+    autocomplete: "off",
+    spellcheck: false,
+    "data-testid": "url-input",
+    "aria-describedby": "url-error",
+  });
   const error = h("p", { class: "field-error", id: "url-error", role: "alert" });
   /** @param {Event} event */
   const send = (event) => {

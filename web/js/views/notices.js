@@ -1,4 +1,6 @@
-/** Notices above the view: a lost connection, an API key that is missing or revoked. The live region reads the queue. */
+/**
+ * Notices above the view: a lost connection, an API key that is missing or revoked. The live region reads the queue.
+ */
 
 import { fill, h, icon } from "../dom.js";
 import { t } from "../i18n.js";
@@ -15,7 +17,12 @@ export function notices(root, live, app) {
   let spoken = "";
 
   function update() {
-    const state = app.status === "key" || app.queue.hold === "key" ? "key" : app.status === "offline" || app.queue.hold === "offline" ? "offline" : "";
+    const state =
+      app.status === "key" || app.queue.hold === "key"
+        ? "key"
+        : app.status === "offline" || app.queue.hold === "offline"
+          ? "offline"
+          : "";
     if (state !== shown) {
       shown = state;
       fill(root, state === "key" ? keyNotice(app) : state === "offline" && offlineNotice(app));
@@ -38,14 +45,26 @@ export function notices(root, live, app) {
 
 /** @param {App} app */
 function offlineNotice(app) {
-  const retry = h("button", { class: "button small", onclick: () => void app.load() }, t("notice.retry"));
-  return h("div", { class: "notice warn", role: "alert", "data-testid": "offline" }, icon("warning"), h("p", {}, t("notice.offline")), retry);
+  const retry = h("button", { class: "button small", onclick: () => void app.reconnect() }, t("notice.retry"));
+  return h(
+    "div",
+    { class: "notice warn", role: "alert", "data-testid": "offline" },
+    icon("warning"),
+    h("p", {}, t("notice.offline")),
+    retry,
+  );
 }
 
 /** @param {App} app */
 function keyNotice(app) {
   const known = Boolean(app.settings.key);
-  const input = h("input", { id: "notice-key", type: "password", autocomplete: "off", spellcheck: false, required: true });
+  const input = h("input", {
+    id: "notice-key",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: false,
+    required: true,
+  });
   const remember = h("input", { type: "checkbox", checked: app.settings.remembered });
   /** @param {Event} event */
   const send = (event) => {

@@ -13,7 +13,14 @@ const NAMES = { en: "English", de: "Deutsch" };
 export function settings(root, app) {
   const { settings: kept } = app;
   const key = id();
-  const input = h("input", { id: key, type: "password", autocomplete: "off", spellcheck: false, value: kept.key, "data-testid": "key" });
+  const input = h("input", {
+    id: key,
+    type: "password",
+    autocomplete: "off",
+    spellcheck: false,
+    value: kept.key,
+    "data-testid": "key",
+  });
   const message = h("p", { class: "hint", role: "status" });
   let remember = kept.remembered;
   const keep = segmented({
@@ -31,7 +38,9 @@ export function settings(root, app) {
   async function send(event) {
     event.preventDefault();
     await app.useKey(input.value.trim(), remember);
-    message.textContent = t(app.status === "" ? "settings.saved" : app.status === "key" ? "settings.refused" : "error.offline");
+    message.textContent = t(
+      app.status === "" ? "settings.saved" : app.status === "key" ? "settings.refused" : "error.offline",
+    );
     message.className = app.status === "" ? "good" : "bad";
   }
 
@@ -60,15 +69,48 @@ export function settings(root, app) {
         h(
           "form",
           { class: "stack", onsubmit: send },
-          h("div", { class: "field" }, h("label", { class: "hidden-text", for: key }, t("settings.key")), input, h("p", { class: "hint" }, t("settings.key.hint"))),
+          h(
+            "div",
+            { class: "field" },
+            h("label", { class: "hidden-text", for: key }, t("settings.key")),
+            input,
+            h("p", { class: "hint" }, t("settings.key.hint")),
+          ),
           keep,
-          h("div", { class: "row" }, h("button", { class: "button primary", "data-testid": "save-key" }, t("settings.save")), h("button", { type: "button", class: "button", onclick: forget }, t("settings.forget"))),
+          h(
+            "div",
+            { class: "row" },
+            h("button", { class: "button primary", "data-testid": "save-key" }, t("settings.save")),
+            h("button", { type: "button", class: "button", onclick: forget }, t("settings.forget")),
+          ),
           message,
         ),
       ),
-      section(t("settings.language"), segmented({ label: t("settings.language"), value: currentLanguage(), options: languages, testid: "language", change: (value) => prefer("language", value) })),
-      section(t("settings.theme"), segmented({ label: t("settings.theme"), value: kept.get("theme") || "system", options: themes, testid: "theme", change: (value) => prefer("theme", value) })),
-      section(t("settings.server"), server, h("p", {}, h("a", { href: `${app.api.base}/v1/docs`, target: "_blank", rel: "noopener" }, t("settings.docs")))),
+      section(
+        t("settings.language"),
+        segmented({
+          label: t("settings.language"),
+          value: currentLanguage(),
+          options: languages,
+          testid: "language",
+          change: (value) => prefer("language", value),
+        }),
+      ),
+      section(
+        t("settings.theme"),
+        segmented({
+          label: t("settings.theme"),
+          value: kept.get("theme") || "system",
+          options: themes,
+          testid: "theme",
+          change: (value) => prefer("theme", value),
+        }),
+      ),
+      section(
+        t("settings.server"),
+        server,
+        h("p", {}, h("a", { href: `${app.api.base}/v1/docs`, target: "_blank", rel: "noopener" }, t("settings.docs"))),
+      ),
     ),
   );
 
@@ -81,7 +123,12 @@ export function settings(root, app) {
       [t("settings.version"), health.version],
       [t("settings.engines"), engines.join(", ")],
     ];
-    fill(server, ...rows.filter(([, value]) => value).flatMap(([name = "", value = ""]) => [h("dt", {}, name), h("dd", {}, value)]));
+    fill(
+      server,
+      ...rows
+        .filter(([, value]) => value)
+        .flatMap(([name = "", value = ""]) => [h("dt", {}, name), h("dd", {}, value)]),
+    );
   }
 
   const update = () => void describe();

@@ -1,6 +1,6 @@
 /** The view that cuts out images: intake, queue, viewer, panel. */
 
-import { fill, h, icon, save, urlOf } from "../dom.js";
+import { fill, h, icon, save, thumbnail } from "../dom.js";
 import { t } from "../i18n.js";
 import { resultName } from "../names.js";
 import { zip } from "../zip.js";
@@ -25,6 +25,7 @@ export function studio(root, app) {
   function layout() {
     const now = app.queue.items.length === 0;
     if (now === empty) return;
+    const first = empty === null;
     empty = now;
     for (const end of ends) end();
     ends = [];
@@ -32,6 +33,7 @@ export function studio(root, app) {
     if (empty) {
       app.select(null);
       root.append(welcome(take));
+      if (!first) root.focus({ preventScroll: true });
       return;
     }
     const stage = h("section", { class: "stage", "aria-label": t("viewer.label") });
@@ -67,7 +69,13 @@ function welcome(take) {
       h("p", { class: "hint" }, t("welcome.paste")),
     ),
     urlForm(take),
-    h("ul", { class: "points" }, ...["formats", "private", "size"].map((name) => h("li", {}, h("strong", {}, t(`welcome.${name}`)), t(`welcome.${name}.text`)))),
+    h(
+      "ul",
+      { class: "points" },
+      ...["formats", "private", "size"].map((name) =>
+        h("li", {}, h("strong", {}, t(`welcome.${name}`)), t(`welcome.${name}.text`)),
+      ),
+    ),
   );
 }
 
@@ -79,13 +87,41 @@ function queueList(root, app, take) {
   const list = h("ul", { class: "items", "data-testid": "items" });
   const message = h("p", { class: "field-error", role: "alert" });
   const cancel = h("button", { class: "button small", onclick: () => queue.cancelAll() }, t("queue.cancel"));
-  const retry = h("button", { class: "button small", onclick: () => queue.retryFailed() }, icon("retry"), t("queue.retry"));
-  const archive = h("button", { class: "button small", onclick: () => void downloadAll(), "data-testid": "download-zip" }, icon("download"), t("queue.zip"));
-  const clear = h("button", { class: "button small quiet end", onclick: () => queue.clear(), "data-testid": "clear" }, t("queue.clear"));
+  const retry = h(
+    "button",
+    { class: "button small", onclick: () => queue.retryFailed() },
+    icon("retry"),
+    t("queue.retry"),
+  );
+  const archive = h(
+    "button",
+    { class: "button small", onclick: () => void downloadAll(), "data-testid": "download-zip" },
+    icon("download"),
+    t("queue.zip"),
+  );
+  const clear = h(
+    "button",
+    { class: "button small quiet end", onclick: () => queue.clear(), "data-testid": "clear" },
+    t("queue.clear"),
+  );
   const more = h("details", { class: "more" }, h("summary", {}, t("intake.byurl")), urlForm(take));
   fill(
     root,
-    h("div", { class: "queue-head" }, h("div", { class: "row between" }, status, clear), bar, h("div", { class: "queue-actions" }, chooser(take, { label: t("intake.more"), style: "button small" }), cancel, retry, archive), message),
+    h(
+      "div",
+      { class: "queue-head" },
+      h("div", { class: "row between" }, status, clear),
+      bar,
+      h(
+        "div",
+        { class: "queue-actions" },
+        chooser(take, { label: t("intake.more"), style: "button small" }),
+        cancel,
+        retry,
+        archive,
+      ),
+      message,
+    ),
     list,
     more,
   );
@@ -114,7 +150,12 @@ function queueList(root, app, take) {
   function update() {
     const { items } = queue;
     const { done, failed, cancelled, waiting, running } = queue.counts;
-    status.textContent = t(waiting + running ? "queue.working" : failed ? "queue.failed" : "queue.done", { done, failed, total: items.length, count: failed });
+    status.textContent = t(waiting + running ? "queue.working" : failed ? "queue.failed" : "queue.done", {
+      done,
+      failed,
+      total: items.length,
+      count: failed,
+    });
     bar.max = items.length;
     bar.value = done + failed + cancelled;
     bar.hidden = waiting + running === 0;
@@ -148,9 +189,19 @@ function queueList(root, app, take) {
   };
 }
 
-/** The extension of a finished image: of its type where the browser knows it. @param {Blob} blob @param {string} format */
+/**
+ * The extension of a finished image: of its type where the browser knows it.
+ * @param {Blob} blob
+ * @param {string} format
+ */
 export function extensionOf(blob, format) {
-  const extension = { "image/png": "png", "image/webp": "webp", "image/jpeg": "jpg", "image/avif": "avif", "application/zip": "zip" }[blob.type];
+  const extension = {
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/jpeg": "jpg",
+    "image/avif": "avif",
+    "application/zip": "zip",
+  }[blob.type];
   return extension ?? format;
 }
 
@@ -165,11 +216,38 @@ function itemRow(item, app) {
     thumb,
     h("span", { class: "item-text" }, h("span", { class: "item-name", title: item.name }, item.name), state),
   );
-  const retry = h("button", { class: "icon-button", type: "button", onclick: () => queue.retry(item), "aria-label": t("item.retry", { name: item.name }), title: t("queue.again") }, icon("retry"));
-  const remove = h("button", { class: "icon-button", type: "button", onclick: () => queue.remove(item), "aria-label": t("item.remove", { name: item.name }), title: t("queue.remove") }, icon("close"));
+  const retry = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      onclick: () => queue.retry(item),
+      "aria-label": t("item.retry", { name: item.name }),
+      title: t("queue.again"),
+    },
+    icon("retry"),
+  );
+  const remove = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      onclick: drop,
+      "aria-label": t("item.remove", { name: item.name }),
+      title: t("queue.remove"),
+    },
+    icon("close"),
+  );
   const element = h("li", { class: "item", "data-testid": "item" }, open, retry, remove);
   /** @type {Blob | null} */
   let drawn = null;
+
+  /** Removes the item; the focus goes to its neighbour. */
+  function drop() {
+    const next = element.nextElementSibling ?? element.previousElementSibling;
+    queue.remove(item);
+    next?.querySelector("button")?.focus();
+  }
 
   function update() {
     element.dataset.state = item.state;
@@ -182,7 +260,7 @@ function itemRow(item, app) {
     const blob = item.result ?? item.preview ?? item.file;
     if (blob && blob !== drawn) {
       drawn = blob;
-      fill(thumb, h("img", { src: urlOf(blob), alt: "", decoding: "async", onerror: () => thumb.replaceChildren() }));
+      fill(thumb, thumbnail(blob));
     }
   }
 

@@ -11,7 +11,10 @@ const MONTHS = 12;
 
 /** The months up to this one, newest first. @param {Date} now @returns {Date[]} */
 export function monthsUntil(now) {
-  return Array.from({ length: MONTHS }, (_, back) => new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - back, 1)));
+  return Array.from(
+    { length: MONTHS },
+    (_, back) => new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - back, 1)),
+  );
 }
 
 /** @param {HTMLElement} root @param {App} app @returns {() => void} */
@@ -33,7 +36,17 @@ export function usage(root, app) {
       void load();
     },
   });
-  root.append(h("div", { class: "page" }, h("div", { class: "page-head" }, h("h1", {}, t("usage.title")), lead), choice, message, cards, h("p", { class: "hint" }, t("usage.note"))));
+  root.append(
+    h(
+      "div",
+      { class: "page" },
+      h("div", { class: "page-head" }, h("h1", {}, t("usage.title")), lead),
+      choice,
+      message,
+      cards,
+      h("p", { class: "hint" }, t("usage.note")),
+    ),
+  );
 
   /** @param {string} label @param {string} value */
   const card = (label, value) => h("div", { class: "card" }, h("dt", {}, label), h("dd", {}, value));

@@ -23,6 +23,8 @@ export function viewer(root, app) {
   /** @type {Cutout | null} */
   let final = null;
   let finalFor = "";
+  /** The design that the server refused: it is not sent again before it changes. */
+  let refusedFor = "";
   let error = "";
   let rendering = false;
   let drawn = "";
@@ -37,8 +39,18 @@ export function viewer(root, app) {
   const canvas = h("div", { class: "canvas", "data-testid": "viewer" });
   const message = h("div", { class: "viewer-message", "aria-live": "polite" });
   const badge = h("span", { class: "badge", hidden: true });
-  const download = h("button", { class: "button primary", "data-testid": "download", onclick: () => void saveFinal() }, icon("download"), t("viewer.download"));
-  const edit = h("button", { class: "button", "data-testid": "edit", onclick: () => void openEditor() }, icon("edit"), t("viewer.edit"));
+  const download = h(
+    "button",
+    { class: "button primary", "data-testid": "download", onclick: () => void saveFinal() },
+    icon("download"),
+    t("viewer.download"),
+  );
+  const edit = h(
+    "button",
+    { class: "button", "data-testid": "edit", onclick: () => void openEditor() },
+    icon("edit"),
+    t("viewer.edit"),
+  );
   const reviewBar = h("div", { class: "notice warn review-bar", hidden: true });
   const editorRoot = h("div", { class: "editor", hidden: true });
   fill(
@@ -60,8 +72,9 @@ export function viewer(root, app) {
   function plan() {
     clearTimeout(timer);
     const key = wanted();
-    error = "";
     rendering = false;
+    if (key && key === refusedFor) return;
+    error = "";
     if (!key || key === finalFor) return;
     final = null;
     if (incomplete(app.design)) return;
@@ -79,7 +92,9 @@ export function viewer(root, app) {
       [final, finalFor] = [cutout, key];
     } catch (failure) {
       if (wanted() !== key) return;
-      error = failure instanceof ApiError && failure.offline ? t("error.offline") : failure instanceof Error ? failure.message : String(failure);
+      const lost = failure instanceof ApiError && (failure.offline || failure.key);
+      if (!lost) refusedFor = key;
+      error = failure instanceof ApiError && failure.offline ? t("error.offline") : reasonOf(failure);
     }
     rendering = false;
     draw();
@@ -93,7 +108,7 @@ export function viewer(root, app) {
       const { blob } = await app.finish(item);
       save(blob, resultName(item.name, extensionOf(blob, app.design.format)));
     } catch (failure) {
-      error = failure instanceof Error ? failure.message : String(failure);
+      error = reasonOf(failure);
       draw();
     }
     download.disabled = false;
@@ -122,6 +137,11 @@ export function viewer(root, app) {
     draw();
   }
 
+  function accept() {
+    if (app.selected) app.selected.accepted = true;
+    app.queue.changed();
+  }
+
   function closeEditor() {
     editor?.destroy();
     editor = null;
@@ -129,6 +149,7 @@ export function viewer(root, app) {
     editorRoot.hidden = true;
     canvas.parentElement?.removeAttribute("hidden");
     draw();
+    if (document.activeElement === document.body) edit.focus({ preventScroll: true });
   }
 
   function draw() {
@@ -139,29 +160,32 @@ export function viewer(root, app) {
     name.textContent = item.name;
     name.title = item.name;
     const shown = final ?? (item.result && item.facts ? { blob: item.result, facts: item.facts } : null);
-    facts.textContent = shown ? `${shown.facts.width} × ${shown.facts.height} · ${size(shown.blob.size)} · ${shown.facts.engine}` : original ? size(original.size) : "";
+    facts.textContent = shown
+      ? `${shown.facts.width} × ${shown.facts.height} · ${size(shown.blob.size)} · ${shown.facts.engine}`
+      : original
+        ? size(original.size)
+        : "";
     download.disabled = !item.result || rendering || incomplete(app.design);
     edit.disabled = !item.file || item.state === "waiting";
+    download.hidden = modes.hidden = Boolean(editor);
     fill(edit, icon(editor ? "close" : "edit"), t(editor ? "viewer.close" : "viewer.edit"));
     const needsReview = Boolean(item.facts?.subject?.needs_review) && !item.accepted && item.state === "done";
     if (reviewBar.hidden === needsReview) {
       reviewBar.hidden = !needsReview;
-      const accept = () => {
-        item.accepted = true;
-        app.queue.changed();
-      };
       fill(
         reviewBar,
         needsReview && icon("warning"),
         needsReview && h("p", {}, t("viewer.review")),
-        needsReview && h("button", { class: "button small", onclick: accept, "data-testid": "accept" }, t("viewer.accept")),
+        needsReview &&
+          h("button", { class: "button small", onclick: accept, "data-testid": "accept" }, t("viewer.accept")),
         needsReview && h("button", { class: "button small", onclick: () => void openEditor() }, t("viewer.correct")),
       );
     }
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));
-    const text = item.error?.message ?? (error || (result ? warnings.join(" ") : t(item.state === "cancelled" ? "viewer.cancelled" : item.state === "waiting" ? "viewer.waiting" : "viewer.working")));
-    fill(message, text && h("p", { class: item.error || error ? "bad" : "", "data-testid": item.error || error ? "error" : "message" }, text));
-    const busy = item.state === "running" || item.state === "waiting";
+    const text = item.error?.message || error || (result ? warnings.join(" ") : stateText(item));
+    const bad = Boolean(item.error || error);
+    fill(message, text && h("p", { class: bad ? "bad" : "", "data-testid": bad ? "error" : "message" }, text));
+    const busy = isBusy(item);
     badge.hidden = !(rendering && !isPlain(app.design)) && !busy;
     badge.textContent = t(busy ? (item.preview ? "viewer.preview" : "viewer.working") : "viewer.rendering");
     drawCanvas(item, original, result);
@@ -174,21 +198,43 @@ export function viewer(root, app) {
     const picture = finished ?? result;
     const comparable = keepsPlace(app.design) ? picture : result;
     const shown = mode === "compare" && (!original || !result) ? (result ? "result" : "original") : mode;
-    const key = [item.id, shown, picture && urlOf(picture), comparable && urlOf(comparable), css, original && urlOf(original)].join(" ");
+    const key = [
+      item.id,
+      shown,
+      picture && urlOf(picture),
+      comparable && urlOf(comparable),
+      css,
+      original && urlOf(original),
+      picture ? "" : item.state,
+    ].join(" ");
     if (key === drawn) return;
     drawn = key;
     canvas.dataset.mode = shown;
-    if (shown === "compare" && original && comparable) compare(canvas, { before: urlOf(original), after: urlOf(comparable), css: keepsPlace(app.design) || !finished ? css : "" });
-    else if (shown === "original") fill(canvas, original ? image(urlOf(original)) : placeholder());
-    else if (shown === "alpha") fill(canvas, result ? alpha(urlOf(result)) : placeholder());
-    else fill(canvas, picture ? backed(urlOf(picture), css) : placeholder());
+    if (shown === "compare" && original && comparable)
+      compare(canvas, {
+        before: urlOf(original),
+        after: urlOf(comparable),
+        css: keepsPlace(app.design) || !finished ? css : "",
+      });
+    else if (shown === "original") fill(canvas, original ? image(urlOf(original)) : noOriginal());
+    else if (shown === "alpha") fill(canvas, result ? alpha(urlOf(result)) : placeholder(item));
+    else fill(canvas, picture ? backed(urlOf(picture), css) : placeholder(item));
   }
 
   function drawModes() {
-    fill(modes, segmented({ label: t("viewer.views"), value: mode, options: MODES.map((value) => [value, t(`viewer.${value}`)]), testid: "view", change: (value) => {
-      mode = value;
-      draw();
-    } }));
+    fill(
+      modes,
+      segmented({
+        label: t("viewer.views"),
+        value: mode,
+        options: MODES.map((value) => [value, t(`viewer.${value}`)]),
+        testid: "view",
+        change: (value) => {
+          mode = value;
+          draw();
+        },
+      }),
+    );
   }
 
   /** The subject or the design changed. */
@@ -209,6 +255,7 @@ export function viewer(root, app) {
   }
 
   function designed() {
+    refusedFor = "";
     if (!keepsPlace(app.design) && mode === "compare") {
       mode = "result";
       drawModes();
@@ -221,6 +268,8 @@ export function viewer(root, app) {
   app.addEventListener("design", designed);
   app.queue.addEventListener("change", update);
   update();
+  if (app.toEdit && app.toEdit === app.selected) void openEditor();
+  app.toEdit = null;
   return () => {
     clearTimeout(timer);
     editor?.destroy();
@@ -246,7 +295,7 @@ function warningText(warning) {
 /** @param {string} src */
 function image(src) {
   const shown = fitted(src);
-  shown.addEventListener("error", () => shown.replaceWith(h("p", { class: "placeholder" }, t("viewer.nothing"))));
+  shown.addEventListener("error", () => shown.replaceWith(noOriginal()));
   return shown;
 }
 
@@ -265,6 +314,27 @@ function alpha(src) {
   return h("div", { class: "alpha" }, fitted(src), white);
 }
 
-function placeholder() {
-  return h("div", { class: "placeholder" }, h("span", { class: "spinner" }));
+/** In place of a result. @param {Item} item */
+function placeholder(item) {
+  return h("div", { class: "placeholder" }, isBusy(item) && h("span", { class: "spinner" }));
+}
+
+function noOriginal() {
+  return h("p", { class: "placeholder" }, t("viewer.nothing"));
+}
+
+/** @param {Item} item */
+function isBusy(item) {
+  return item.state === "running" || item.state === "waiting";
+}
+
+/** What an item without a result does. @param {Item} item */
+function stateText(item) {
+  if (item.state === "cancelled") return t("viewer.cancelled");
+  return t(item.state === "waiting" ? "viewer.waiting" : "viewer.working");
+}
+
+/** @param {unknown} failure */
+function reasonOf(failure) {
+  return failure instanceof Error ? failure.message : String(failure);
 }

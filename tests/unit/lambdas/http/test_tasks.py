@@ -259,6 +259,33 @@ def test_options_can_be_flat_fields(where: str) -> None:
     assert (options.prompts, options.instances, options.output.format) == (FACES, "each", "webp")
 
 
+STROKES = [{"mode": "erase", "width": "24px", "hardness": 0.8, "points": [[10.0, 20.5], [30.0, 40.0]]}]
+
+
+@pytest.mark.parametrize("where", ["query", "form", "json"])
+def test_strokes_are_json_in_a_flat_field_and_a_list_in_json(where: str) -> None:
+    world = World()
+    flat = {"strokes": json.dumps(STROKES)}
+    if where == "query":
+        response = call(world, "POST", "/v1/cutouts", body=PHOTO, content_type="image/jpeg", query=flat)
+    elif where == "form":
+        body, content_type = multipart({"image": PHOTO, **flat})
+        response = call(world, "POST", "/v1/cutouts", body=body, content_type=content_type)
+    else:
+        response = post(world, "/v1/cutouts", strokes=STROKES)
+    assert response.status == 200
+    assert requested_options(world).to_json()["strokes"] == STROKES
+
+
+def test_more_strokes_than_a_header_holds_become_a_job_that_keeps_them() -> None:
+    world = World()
+    strokes = [{**STROKES[0], "points": [[float(x), 1.5] for x in range(200)]}]
+    response = post(world, "/v1/cutouts", strokes=strokes)
+    assert (response.status, response.json["strokes"]) == (202, strokes)
+    (job,) = world.jobs.records.values()
+    assert job.options.to_json()["strokes"] == strokes
+
+
 @pytest.mark.parametrize("where", ["query", "form"])
 @pytest.mark.parametrize(
     ("text", "prompts"),
@@ -278,7 +305,9 @@ def test_an_edit_in_a_flat_field_is_a_text_or_json(where: str, text: str, prompt
     assert (response.status, response.json["edit"]) == (202, {"prompts": prompts})
 
 
-@pytest.mark.parametrize("query", [{"edit": "{"}, {"edit": " "}, {"prompt": "{"}, {"edit": '{"seed": 1}'}])
+@pytest.mark.parametrize(
+    "query", [{"edit": "{"}, {"edit": " "}, {"prompt": "{"}, {"edit": '{"seed": 1}'}, {"strokes": "["}]
+)
 def test_a_malformed_flat_field_is_rejected(query: dict[str, str]) -> None:
     response = call(World(), "POST", "/v1/edits", body=PHOTO, content_type="image/png", query=query)
     assert error_code(response) == (400, "invalid_options")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskdrop.errors import InvalidOptions
-from maskdrop.strokes import Stroke, strokes_from_json
+from maskdrop.strokes import WIDTH_MAX, Stroke, strokes_from_json
 from sagemaker_model.imaging import strokes as strokes_module
 from sagemaker_model.imaging.strokes import draw_strokes
 from tests.unit.sagemaker_model.test_instances import process
@@ -126,3 +126,10 @@ def test_a_mask_with_strokes_has_the_values_0_and_255() -> None:
 def test_the_region_of_interest_limits_what_a_stroke_restores() -> None:
     restore = [{"mode": "restore", "width": 40, "points": [[20, 50]]}]
     assert result(restore, output={"roi": "0 0 20px 100px"})[50, [10, 30], 3].tolist() == [255, 0]
+
+
+def test_a_width_in_percent_of_a_long_image_is_at_most_that_in_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WIDTH_MAX, "px", 20)
+    alpha = np.full((4, 400), 255, np.uint8)
+    erased = draw_strokes(alpha, [stroke("erase", "50%", [200.5, 2])])
+    np.testing.assert_array_equal(erased, draw_strokes(alpha, [stroke("erase", 20, [200.5, 2])]))
