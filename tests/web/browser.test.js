@@ -214,7 +214,7 @@ test("the keyboard alone cuts out, compares, changes the background and download
   await reach("[data-testid^=design-background-]");
   await page.keyboard.press("ArrowRight");
   assert.ok(await page.getByTestId("design-background-colour").isChecked());
-  await page.getByTestId("download").focus();
+  await page.locator("[data-testid=download]:enabled").focus();
   const [download] = await Promise.all([page.waitForEvent("download", { timeout: RESULT_MS }), page.keyboard.press("Enter")]);
   assert.equal((await decoded(page, await readFile(await download.path()))).opaque, 1);
 });
@@ -222,19 +222,20 @@ test("the keyboard alone cuts out, compares, changes the background and download
 test("a preview is shown before the result of the server", { skip: skip || (existsSync(join(ROOT, "web/vendor/portrait.onnx")) ? false : "no preview; run make preview"), timeout: RESULT_MS }, async (t) => {
   const page = await open(t, { errors: /ERR_FAILED/ });
   const [photo] = await read([photos[0]]);
-  const ms = await page.evaluate(async (body) => {
+  const found = await page.evaluate(async (body) => {
     const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
     const { preview } = await import("./js/preview.js");
+    const { warm } = await import("./js/preview.js");
+    await warm(); // as soon as files are above the page, or the button of the chooser has the focus
     const start = performance.now();
     const found = await preview(new Blob([bytes], { type: "image/png" }));
-    const first = performance.now() - start;
-    await preview(new Blob([bytes], { type: "image/png" }));
+    const ms = performance.now() - start;
     if (!found) throw new Error("no preview");
     const { width, height } = await createImageBitmap(found);
-    return { first, next: performance.now() - start - first, width, height };
+    return { ms, width, height };
   }, photo.body.toString("base64"));
-  t.diagnostic(`preview: ${JSON.stringify(ms)}`);
-  assert.deepEqual([ms.width, ms.height], [256, 256]);
+  t.diagnostic(`preview: ${Math.round(found.ms)} ms`);
+  assert.deepEqual([found.width, found.height], [256, 256]);
 });
 
 test("a file that is not an image shows its reason", { skip, timeout: RESULT_MS }, async (t) => {
@@ -279,9 +280,9 @@ test("two tabs have their own queues", { skip, timeout: 2 * RESULT_MS }, async (
 test("a revoked key is told where it is used", { skip, timeout: 4 * RESULT_MS }, async (t) => {
   const port = await freePort();
   const locked = await Server.start({ keys: true, port });
-  t.after(() => locked.close());
   const [key] = /maskdrop_\S+/.exec(await locked.key("create", "web")) ?? assert.fail("no key");
   const page = await open(t, { url: locked.url, errors: /status of 401/ });
+  t.after(() => locked.close()); // after the page is closed
   await page.goto(`${locked.url}/console/#settings`);
   await page.getByTestId("key").fill(key);
   await page.getByTestId("save-key").click();
