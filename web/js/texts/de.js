@@ -24,7 +24,7 @@ export const de = {
   "intake.choose": "Bilder auswählen",
   "intake.more": "Bilder hinzufügen",
   "intake.byurl": "Per URL hinzufügen",
-  "intake.url": "Oder geben Sie die URL eines Bildes ein",
+  "intake.url": "Oder geben Sie die URLs von Bildern ein",
   "intake.add": "Hinzufügen",
   "intake.badurl": "Die URL muss mit https:// beginnen, nicht „{url}“.",
   "intake.pasted": "eingefügtes Bild",

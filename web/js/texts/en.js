@@ -22,7 +22,7 @@ export const en = {
   "intake.choose": "Choose images",
   "intake.more": "Add images",
   "intake.byurl": "Add by URL",
-  "intake.url": "Or enter the URL of an image",
+  "intake.url": "Or enter the URLs of images",
   "intake.add": "Add",
   "intake.badurl": "The URL must start with https://; got “{url}”.",
   "intake.pasted": "pasted image",
