@@ -11,6 +11,9 @@ TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.t
 SAGEMAKER := $(VENV)-sagemaker/.sagemaker-$(firstword $(shell cksum requirements-sagemaker.txt))
 DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 
+WEB := tests/web/node_modules/.web-$(firstword $(shell cksum tests/web/package-lock.json))
+NODE := $(VENV)/bin/node
+
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -19,7 +22,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -44,6 +47,11 @@ test: $(DEV) $(MODELS) ## Run all tests: unit, contract and infra, beside them t
 	@echo "Running two test processes; each prints its output when it ends (several minutes)"
 	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 test-units test-models
 	@$(VENV)/bin/python -m pytest tests/e2e
+
+# The tests of the browser are skipped, with the reason, where CHROMIUM (default: /usr/bin/chromium) does not exist.
+test-web: $(RUN) preview ## Check the types of the console, test its modules, and the console in Chromium
+	@$(NODE) tests/web/node_modules/.bin/tsc --project web/tsconfig.json
+	@$(NODE) --test 'tests/web/unit/*.test.js' tests/web/browser.test.js
 
 test-units: $(DEV) ## Run the unit, contract and infra tests without torch
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra
@@ -146,6 +154,12 @@ docs: $(DEV) $(DOCS) ## Build the documentation site in site/; fails on any warn
 
 ##@ Set up
 
+preview: $(WEB) ## Install the preview of the console in web/vendor/ (ONNX Runtime Web, 15 MB)
+	@mkdir -p web/vendor/ort
+	@cp $(addprefix tests/web/node_modules/onnxruntime-web/dist/,ort.wasm.min.mjs ort-wasm-simd-threaded.mjs \
+		ort-wasm-simd-threaded.wasm) web/vendor/ort/
+	@cp sagemaker_model/weights/bundled/portrait.onnx web/vendor/
+
 tflite: $(TFLITE) ## Install the converter to TensorFlow Lite in its own environment (2.1 GB)
 
 sagemaker: $(SAGEMAKER) ## Install the SageMaker SDK in its own environment (0.9 GB), for train and tune --on sagemaker
@@ -153,7 +167,7 @@ sagemaker: $(SAGEMAKER) ## Install the SageMaker SDK in its own environment (0.9
 clean: ## Stop the local stack and delete everything that make created, except the photos in drop/ and results/
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
 	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-sagemaker $(VENV)-docs .local cdk.out reports site *.egg-info
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/web/node_modules web/vendor
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## List these commands
@@ -170,6 +184,11 @@ $(RUN): $(VENV)/bin/python
 	@$(call with_time,TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --requirement requirements.txt)
 	@TMPDIR=$(VENV) $(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.run-* && touch $@
+
+$(WEB): $(RUN) tests/web/package-lock.json
+	@echo "Installing the packages of tests/web/package-lock.json from npm (200 MB)"
+	@PATH="$(abspath $(VENV)/bin):$$PATH" $(VENV)/bin/npm ci --prefix tests/web --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 $(DEV): $(RUN)
 	@echo "Installing requirements-dev.txt (one to three minutes)"

@@ -42,7 +42,7 @@ HEADERS = {
 """Headers of every file of the console."""
 
 CACHE_CONTROL = "no-cache"
-"""The browser keeps a file and asks each time whether it changed: names of files have no digest."""
+"""The browser keeps a file and revalidates it on every use: names of files have no digest."""
 
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",

@@ -129,7 +129,7 @@ def test_a_stage_can_have_a_domain_name_and_access_logs(variants: Variants) -> N
         ({"certificate": CERTIFICATE.replace("us-east-1", "eu-central-1"), "name": "a.example"}, "pattern"),
     ],
 )
-def test_options_that_do_not_work_are_refused(options: dict[str, str], message: str) -> None:
+def test_options_that_do_not_work_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Console(**options)
 

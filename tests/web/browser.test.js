@@ -61,7 +61,7 @@ async function open(t, { url = server.url, errors = /^$/, context: options = {} 
   context.on("request", (request) => {
     const target = request.url();
     if (!/^(blob|data):/.test(target) && new URL(target).origin !== new URL(url).origin) faults.push(`request to ${target}`);
-    if (/mdk?_|[?&]key=/i.test(new URL(target).search)) faults.push(`key in ${target}`);
+    if (/maskdrop_|[?&]key=/i.test(new URL(target).search)) faults.push(`key in ${target}`);
   });
   context.on("console", (message) => {
     if (message.type() === "error" && !errors.test(message.text())) faults.push(message.text());
@@ -135,8 +135,107 @@ test("five photos are cut out, compared, placed on a canvas and downloaded", { s
   const cutOut = await decoded(page, await downloaded(page));
   assert.ok(cutOut.opaque > 0.02 && cutOut.clear > 0.02, `a cut-out has both: ${JSON.stringify(cutOut)}`);
 
-  await page.getByTestId("design-width").fill("1000").catch(() => page.getByTestId("design-canvas").click());
-  t.diagnostic(await page.getByTestId("design-canvas").innerText());
+  await page.getByTestId("design-background-colour").check({ force: true });
+  await page.getByTestId("design-canvas").selectOption("custom");
+  await page.getByTestId("design-width").fill("1000");
+  await page.getByTestId("design-height").fill("1000");
+  await page.getByTestId("design-height").blur();
+  const placed = await decoded(page, await downloaded(page));
+  assert.deepEqual([placed.width, placed.height, placed.opaque], [1000, 1000, 1]);
+
+  await page.getByTestId("design-background-none").check({ force: true });
+  const clear = await decoded(page, await downloaded(page));
+  assert.deepEqual([clear.width, clear.height], [1000, 1000]);
+  assert.ok(clear.opaque > 0.02 && clear.clear > 0.02, JSON.stringify(clear));
+});
+
+test("a box selects the subject, the brush erases, undo restores, and the result follows", { skip, timeout: 3 * RESULT_MS }, async (t) => {
+  const page = await open(t);
+  const [photo] = await read([photos[0]]);
+  await drop(page, [photo]);
+  await done(page, 1);
+  const earlier = await decoded(page, await downloaded(page));
+  await page.getByTestId("edit").click();
+  const stage = page.getByTestId("editor-stage");
+  await stage.waitFor();
+  const area = (await stage.boundingBox()) ?? assert.fail("no stage");
+  /** Draws a line between two points, as shares of the stage. @param {number[]} points */
+  const draw = async ([x0, y0, x1, y1]) => {
+    await page.mouse.move(area.x + x0 * area.width, area.y + y0 * area.height);
+    await page.mouse.down();
+    await page.mouse.move(area.x + x1 * area.width, area.y + y1 * area.height, { steps: 8 });
+    await page.mouse.up();
+  };
+
+  await page.getByTestId("editor-tool-erase").click();
+  const undo = page.getByTestId("editor-undo");
+  assert.ok(await undo.isDisabled());
+  await draw([0.4, 0.5, 0.6, 0.5]);
+  await draw([0.4, 0.6, 0.6, 0.6]);
+  await undo.click();
+  assert.ok(await undo.isEnabled(), "one stroke is left");
+  await page.screenshot({ path: join(REPORTS, "editor.png") });
+  await page.getByTestId("editor-apply").click();
+  await done(page, 1);
+  const erased = await decoded(page, await downloaded(page));
+  assert.ok(erased.opaque < earlier.opaque, `${erased.opaque} of ${earlier.opaque}`);
+
+  await page.getByTestId("edit").click();
+  await stage.waitFor();
+  await page.getByTestId("editor-tool-box").click();
+  await draw([0.3, 0.2, 0.7, 0.8]);
+  await page.getByTestId("editor-prompt").first().waitFor({ timeout: RESULT_MS });
+  await page.getByTestId("editor-apply").click();
+  await done(page, 1);
+  const boxed = await decoded(page, await downloaded(page));
+  assert.notDeepEqual(boxed, erased);
+});
+
+test("the keyboard alone cuts out, compares, changes the background and downloads", { skip, timeout: 3 * RESULT_MS }, async (t) => {
+  const page = await open(t);
+  /** Moves the focus with Tab to the element that matches. @param {string} selector */
+  const reach = async (selector) => {
+    for (let i = 0; i < 80; i++) {
+      await page.keyboard.press("Tab");
+      if (await page.evaluate((wanted) => document.activeElement?.matches(wanted), selector)) return;
+    }
+    assert.fail(`Tab does not reach ${selector}`);
+  };
+  await reach("[data-testid=drop] button");
+  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.keyboard.press("Enter")]);
+  await chooser.setFiles(photos[0]);
+  await done(page, 1);
+  await reach("[data-testid=compare-slider]");
+  const earlier = await page.getByTestId("compare-slider").inputValue();
+  await page.keyboard.press("ArrowRight");
+  assert.notEqual(await page.getByTestId("compare-slider").inputValue(), earlier);
+  await reach("[data-testid=edit]");
+  await reach("[data-testid=download]");
+  await reach("[data-testid^=design-background-]");
+  await page.keyboard.press("ArrowRight");
+  assert.ok(await page.getByTestId("design-background-colour").isChecked());
+  await page.locator("[data-testid=download]:enabled").focus();
+  const [download] = await Promise.all([page.waitForEvent("download", { timeout: RESULT_MS }), page.keyboard.press("Enter")]);
+  assert.equal((await decoded(page, await readFile(await download.path()))).opaque, 1);
+});
+
+test("a preview is shown before the result of the server", { skip: skip || (existsSync(join(ROOT, "web/vendor/portrait.onnx")) ? false : "no preview; run make preview"), timeout: RESULT_MS }, async (t) => {
+  const page = await open(t, { errors: /ERR_FAILED/ });
+  const [photo] = await read([photos[0]]);
+  const found = await page.evaluate(async (body) => {
+    const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
+    const { preview } = await import("./js/preview.js");
+    const { warm } = await import("./js/preview.js");
+    await warm(); // as soon as files are above the page, or the button of the chooser has the focus
+    const start = performance.now();
+    const found = await preview(new Blob([bytes], { type: "image/png" }));
+    const ms = performance.now() - start;
+    if (!found) throw new Error("no preview");
+    const { width, height } = await createImageBitmap(found);
+    return { ms, width, height };
+  }, photo.body.toString("base64"));
+  t.diagnostic(`preview: ${Math.round(found.ms)} ms`);
+  assert.deepEqual([found.width, found.height], [256, 256]);
 });
 
 test("a file that is not an image shows its reason", { skip, timeout: RESULT_MS }, async (t) => {
@@ -181,9 +280,9 @@ test("two tabs have their own queues", { skip, timeout: 2 * RESULT_MS }, async (
 test("a revoked key is told where it is used", { skip, timeout: 4 * RESULT_MS }, async (t) => {
   const port = await freePort();
   const locked = await Server.start({ keys: true, port });
-  t.after(() => locked.close());
-  const [key] = /md\S+/.exec(await locked.key("create", "web")) ?? assert.fail("no key");
+  const [key] = /maskdrop_\S+/.exec(await locked.key("create", "web")) ?? assert.fail("no key");
   const page = await open(t, { url: locked.url, errors: /status of 401/ });
+  t.after(() => locked.close()); // after the page is closed
   await page.goto(`${locked.url}/console/#settings`);
   await page.getByTestId("key").fill(key);
   await page.getByTestId("save-key").click();
@@ -193,7 +292,7 @@ test("a revoked key is told where it is used", { skip, timeout: 4 * RESULT_MS },
   assert.equal(await page.evaluate(() => localStorage.length), 0, "the key is kept for the session alone");
   assert.ok(!page.url().includes(key));
 
-  const id = /\b[0-9a-f]{8,}\b/.exec(await locked.key("list"))?.[0] ?? assert.fail("no id");
+  const id = /\b[0-9a-f]{10}\b/.exec(await locked.key("list"))?.[0] ?? assert.fail("no id");
   await locked.key("revoke", id);
   await drop(page, [{ name: "b.jpg", body: await readFile(photos[1]) }]);
   await page.getByTestId("key-notice").waitFor({ timeout: RESULT_MS });

@@ -1,4 +1,7 @@
-/** Runs the network `portrait` with ONNX Runtime Web. A message {id, file} has the reply {id, result}. */
+/**
+ * Runs the network `portrait` with ONNX Runtime Web. A message {id, file} has the reply {id, result}: a cut-out, or null.
+ * Without a file the worker loads the network only, and the result is true.
+ */
 
 const SIDE = 256;
 
@@ -8,6 +11,7 @@ const network = new URL("../vendor/portrait.onnx", import.meta.url).href;
 /** @type {Promise<{ort: any, session: any}> | undefined} */
 let loaded;
 
+/** Loads the runtime and the network. They have no types: `web/vendor/` is not installed everywhere. */
 async function load() {
   const ort = await import(`${runtime}ort.wasm.min.mjs`);
   ort.env.wasm.wasmPaths = runtime;
@@ -24,10 +28,9 @@ async function cutOut(file) {
   const input = pixels(photo, SIDE, SIDE);
   const planes = new Float32Array(3 * SIDE * SIDE);
   for (let i = 0; i < SIDE * SIDE; i++) {
-    for (let channel = 0; channel < 3; channel++) planes[channel * SIDE * SIDE + i] = input.data[4 * i + channel] / 255;
+    for (let channel = 0; channel < 3; channel++) planes[channel * SIDE * SIDE + i] = (input.data[4 * i + channel] ?? 0) / 255;
   }
-  loaded ??= load();
-  const { ort, session } = await loaded;
+  const { ort, session } = await (loaded ??= load());
   const { matte } = await session.run({ picture: new ort.Tensor("float32", planes, [1, 3, SIDE, SIDE]) });
   const alpha = new ImageData(SIDE, SIDE);
   for (let i = 0; i < SIDE * SIDE; i++) alpha.data[4 * i + 3] = Math.round(255 * Math.min(1, Math.max(0, matte.data[i])));
@@ -58,7 +61,7 @@ function contextOf(canvas) {
 self.addEventListener("message", async ({ data: { id, file } }) => {
   let result = null;
   try {
-    result = await cutOut(file);
+    result = file ? await cutOut(file) : Boolean(await (loaded ??= load()));
   } catch (error) {
     console.warn("no preview:", error); // the server's result replaces it anyway
   }

@@ -63,7 +63,9 @@ APIS = {
     ),
     "AWS::Budgets::Budget": Api(service="budgets", operation="CreateBudget", generated=("AccountId",)),
     "AWS::CloudFront::Function": Api(
-        service="cloudfront", operation="CreateFunction", omitted={"AutoPublish": "PublishFunction, without parameters"}
+        service="cloudfront",
+        operation="CreateFunction",
+        omitted={"AutoPublish": "PublishFunction, without parameters", "Tags": "an object with a list"},
     ),
     "AWS::CloudFront::OriginAccessControl": Api(service="cloudfront", operation="CreateOriginAccessControl"),
     "AWS::CloudWatch::Alarm": Api(service="cloudwatch", operation="PutMetricAlarm", generated=("AlarmName",)),

@@ -248,6 +248,7 @@ NO_VALUE = object()
 UUID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 
 REF_IS_ARN = {
+    "AWS::Lambda::LayerVersion",
     "AWS::SNS::Topic",
     "AWS::SNS::Subscription",
     "AWS::SageMaker::Model",
@@ -294,6 +295,7 @@ ARNS = {
     "AWS::IAM::ManagedPolicy": "arn:aws:iam::{account}:policy/{name}",
     "AWS::KMS::Key": "arn:aws:kms:{region}:{account}:key/{uuid}",
     "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{name}",
+    "AWS::Lambda::LayerVersion": "arn:aws:lambda:{region}:{account}:layer:{name}:1",
     "AWS::Logs::LogGroup": "arn:aws:logs:{region}:{account}:log-group:{name}:*",
     "AWS::Events::EventBus": "arn:aws:events:{region}:{account}:event-bus/{name}",
     "AWS::Events::Rule": "arn:aws:events:{region}:{account}:rule/{name}",

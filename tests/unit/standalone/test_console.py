@@ -23,7 +23,7 @@ def console(tmp_path: Path) -> TestClient:
         "js/app.js",
         "js/views/queue.mjs",
         "icon.svg",
-        "vendor/ort.wasm",
+        "vendor/a.wasm",
         "vendor/portrait.onnx",
     ):
         file = tmp_path / name

@@ -12,6 +12,11 @@ export function sourcesOf(files) {
   return [...files].map((file) => ({ name: file.name || t("intake.pasted"), file }));
 }
 
+/** Loads the preview while the user still chooses. It is optional: a failure changes nothing. */
+function warmUp() {
+  import("../preview.js").then(({ warm }) => warm()).catch(() => {});
+}
+
 /**
  * A hidden input and the button that opens it.
  * @param {Take} take
@@ -35,7 +40,12 @@ export function chooser(take, { label, style = "button primary", multiple = true
     "span",
     {},
     input,
-    h("button", { type: "button", class: style, onclick: () => input.click() }, icon("upload"), label),
+    h(
+      "button",
+      { type: "button", class: style, onfocus: warmUp, onpointerenter: warmUp, onclick: () => input.click() },
+      icon("upload"),
+      label,
+    ),
   );
 }
 
@@ -97,7 +107,15 @@ export function dropAndPaste(root, take) {
   };
   /** @param {DragEvent} event */
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragenter", (event) => hasFiles(event) && dragging(1), { signal });
+  addEventListener(
+    "dragenter",
+    (event) => {
+      if (!hasFiles(event)) return;
+      dragging(1);
+      warmUp();
+    },
+    { signal },
+  );
   addEventListener("dragleave", (event) => hasFiles(event) && dragging(-1), { signal });
   addEventListener("dragover", (event) => event.preventDefault(), { signal });
   addEventListener(
