@@ -65,4 +65,4 @@ def test_smoke_exits_1_when_the_image_is_broken(running: Running, tmp_path: Path
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     done = run(running, "smoke", "--image", str(broken))
-    assert (done.returncode, "failed" in done.stdout) == (1, True), done.stdout + done.stderr
+    assert (done.returncode, "failed" in done.stderr) == (1, True), done.stdout + done.stderr

@@ -138,13 +138,13 @@ def test_the_keys_command_creates_lists_and_revokes_a_key(
 def test_revoking_an_unknown_key_fails(running: Running) -> None:
     done = run(running, "revoke", "nokey")
     assert done.returncode == 1
-    assert "nokey" in done.stdout
+    assert "nokey" in done.stderr
 
 
 def test_listing_the_keys_of_an_unknown_stage_fails_with_its_name(running: Running) -> None:
     done = run(running, "list", "--stage", "nowhere")
     assert done.returncode == 1
-    assert "Maskdrop-nowhere" in done.stdout
+    assert "Maskdrop-nowhere" in done.stderr
 
 
 def test_a_request_signed_with_aws_credentials_needs_no_key(running: Running, api: httpx2.Client) -> None:

@@ -105,7 +105,7 @@ def test_an_occupied_port_is_reported_with_its_setting(env: dict[str, str]) -> N
         occupied.listen()
         done = call("run", env)
     assert done.returncode == 1
-    output = " ".join(done.stdout.split())
+    output = " ".join(done.stderr.split())
     assert env[SAGEMAKER_PORT] in output
     assert SAGEMAKER_PORT in output
     assert AWS_PORT not in output
