@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import httpx2
@@ -11,7 +10,7 @@ from PIL import Image
 
 from local.console import console_url
 from maskdrop.console import HEADERS
-from tests.e2e.conftest import END_S, Running
+from tests.e2e.conftest import Running
 
 PHOTO = Path(__file__).resolve().parents[2] / "samples" / "default" / "astronaut.png"
 
@@ -32,11 +31,10 @@ def test_an_upload_and_its_result_use_the_origin_of_the_console_only(running: Ru
         sent = http.post(same_origin(form["url"]), data=form["fields"], files={"file": PHOTO.read_bytes()})
         assert sent.is_success, sent.text
         job = http.post("/v1/jobs", json={"source": {"upload": form["upload"]}}).json()
-        end = time.monotonic() + END_S
-        while not job["finished_at"] and time.monotonic() < end:
-            job = http.get(f"/v1/jobs/{job['id']}").json()
-        assert job["state"] == "done", job
-        result = http.get(same_origin(http.get(f"/v1/jobs/{job['id']}").json()["result"]["url"]))
+        running.wait_for_end([job["id"]])
+        done = http.get(f"/v1/jobs/{job['id']}").json()
+        assert done["state"] == "done", done
+        result = http.get(same_origin(done["result"]["url"]))
         assert Image.open(io.BytesIO(result.content)).mode == "RGBA"
 
 
