@@ -1,19 +1,42 @@
-"""Processes photos without a stack (cutout, mask, detect, replace, repaint), also by the verbs of rembg (i, p, s, b),
-over HTTP (serve), for assistants (mcp), from an SQS queue (worker) and in Telegram (bot). Moves from remove.bg
-(migrate). Sends photos to a stack (submit, status, fetch, list, retry). Manages the local stack (run, up, down, reset,
-status), API keys (keys), presets (presets), failed jobs (redrive), model weights (models), data sets (data), training
-(train, tune, blend), evaluation (evaluate, compare, promote), detectors (detector) and model export (export). Checks an
-account (doctor), deploys and destroys a stage (deploy, destroy), and tests and reports one (smoke, logs, costs)."""
+"""The command `maskdrop`."""
 
 from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from cli.commands import CommandGroup
 
-app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Cut out subjects and replace backgrounds: on this machine, by a server, or by a stack in your AWS account.
+
+First steps: `maskdrop cutout photos/ -o out/`, `maskdrop serve`, `maskdrop migrate removebg FOLDER`."""
+
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"maskdrop {version('maskdrop')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """The commands are those of `cli.commands.COMMANDS`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  for the whole process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of files may have bytes that are not UTF-8, and a terminal may know ASCII alone.
+            stream.reconfigure(errors="backslashreplace")

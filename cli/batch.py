@@ -64,9 +64,16 @@ def cores() -> int:
 
 
 def photos_of(inputs: Sequence[Path], out: Path | None) -> list[Photo]:
-    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files."""
+    """Returns the images of files and folders; folders with all their subfolders, except `out` and hidden files.
+
+    Raises UsageError for a URL.
+    """
     photos = []
     for given in inputs:
+        if str(given).lower().startswith(("http:/", "https:/")):
+            raise UsageError(
+                "A photo must be a file, a folder or -, not a URL; use `curl -L URL | maskdrop cutout - -o FILE`."
+            )
         if given == STDIN:
             photos.append(Photo(STDIN, Path("stdin")))
         elif given.is_dir():
@@ -120,26 +127,38 @@ def is_done(photo: Photo, result: Path) -> bool:
 class Failures:
     """Writes failed.csv: one line for each image that failed, as it fails. Without failures the file is deleted.
 
-    path: None for no file.
+    path: None for no file. problem: why the file cannot be written, a sentence; "" where it can.
     """
 
     path: Path | None
     records: list[Record] = field(default_factory=list)
+    problem: str = ""
 
     def start(self) -> None:
-        if self.path:
-            self.path.unlink(missing_ok=True)
+        with self._usable() as path:
+            if path:
+                path.unlink(missing_ok=True)
 
     def add(self, record: Record) -> None:
         self.records.append(record)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists()
-            with self.path.open("a", newline="") as file:
+        with self._usable() as path:
+            if not path:
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = csv.writer(file)
                 if new:
                     rows.writerow(("photo", "code", "message"))
                 rows.writerow((record["photo"], record["error"]["code"], record["error"]["message"]))
+
+    @contextmanager
+    def _usable(self) -> Iterator[Path | None]:
+        """Yields the path, as long as the file can be written: a full disk must not end a run over thousands."""
+        try:
+            yield None if self.problem else self.path
+        except OSError as error:
+            self.problem = f"{self.path} cannot be written: {error.strerror}."
 
 
 @dataclass
@@ -211,6 +230,8 @@ class Batch:
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, _exit_now)
             kept = {future for future in waiting if not future.cancel()}
+            if kept:
+                self.summary.print("Completing the images in work; a second Ctrl-C ends at once.")
             while kept:
                 kept -= self._ended(kept, advance)
             raise
@@ -246,7 +267,9 @@ class Batch:
             error = record["error"]
             line = f"  {record['photo']}  {error['code']}: {error['message']}"
             self.summary.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
-        if self.failures.records and self.failures.path:
+        if self.failures.problem:
+            self.summary.print(f"[red]{escape(self.failures.problem)}[/red]", soft_wrap=True)
+        elif self.failures.records and self.failures.path:
             self.summary.print(f"All failures: {escape(str(self.failures.path))}", soft_wrap=True)
         if self.interrupted:
             self.summary.print("Interrupted. Repeat the command to continue.")

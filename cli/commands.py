@@ -29,7 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "replace": "cli.images:replace",
         "repaint": "cli.repaint:repaint",
     },
-    "Successor of remove.bg": {
+    "Move from remove.bg": {
         "migrate": "cli.migrate.app",
     },
     "Services": {
@@ -95,7 +95,10 @@ def load(name: str) -> Command:
     if not function:
         group = typer.Typer()
         group.add_typer(import_module(module).app, name=name)
-        return typer.main.get_group(group).commands[name]
+        commands = typer.main.get_group(group).commands[name]
+        for command in vars(commands)["commands"].values():  # the list of Typer keeps the line breaks of a docstring
+            command.short_help = " ".join((command.help or "").partition("\n\n")[0].split())
+        return commands
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     imported = import_module(module)
     settings = getattr(imported, "CONTEXT_SETTINGS", None)

@@ -38,9 +38,10 @@ from cli.options import (
     TextFlag,
     edit_of,
     options_of,
+    output_of,
 )
 from cli.processing import Made, Paint, Processor, load_processor, paint_of
-from cli.results import Target, Work, read_file, read_photo, watched, write_results
+from cli.results import Target, Work, read_file, read_photo, watched, write_results, write_stdout
 from cli.terminal import UsageError, console, messages, print_errors
 from maskdrop.catalog import Task
 from maskdrop.edit import EditorName
@@ -270,6 +271,8 @@ def replace(
     """Replace the background of each photo. Exits 1 if a photo fails."""
     with print_errors():
         prompts = _prompts(label, box, point, select, min_confidence, ignore, prompt)
+        if background is None and not text and "background" not in output_of(output or ()):
+            raise UsageError("A new background is missing: use --background or --text.")
         words, file, path = (background or "").partition(FILE)
         target = Target.of(photos, out)
         options = options_of(
@@ -338,11 +341,12 @@ def process(
     rekognition: bool = False,
     as_json: bool = False,
     ended: Callable[[Record], None] = lambda _: None,
+    skipped: str = "their result exists (--overwrite processes them again)",
 ) -> None:
     """Processes and prints all photos; a photo that fails does not stop the others.
 
     workers: None for one for each core. arriving: photos of watched folders, processed afterwards. ended: called with
-    the record of each photo, in the main thread. Raises typer.Exit as `Batch.run` does.
+    the record of each photo, in the main thread. skipped: reason of skipped photos. Raises what `Batch.run` raises.
     """
     stdout = work.target.stdout
     if stdout and as_json:
@@ -374,6 +378,7 @@ def process(
         failures=failures,
         progress=lines if lines.is_terminal and len(work.photos) > 1 else messages,
         summary=messages if as_json else lines,
+        skipped=skipped,
         skip=lambda photo: _skipped(photo, options, work) if work.is_done(photo) else None,
     ).run(work.photos, arriving)
 
@@ -389,8 +394,7 @@ def _record(photo: Photo, options: Options, processor: Processor, work: Work, ba
     try:
         made = processor.process(read_photo(photo), options, background)
         if work.target.stdout:
-            sys.stdout.buffer.write(made.cutout.data)
-            sys.stdout.buffer.flush()
+            write_stdout(made.cutout.data)
         result = work.result(photo)
         paths = write_results(made, result) if result else []
         return {**record, **_outcome(made, paths), "error": None}

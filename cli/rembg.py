@@ -278,7 +278,7 @@ def _process(
     ended: Callable[[Record], None] = lambda _: None,
 ) -> None:
     with _rembg_file(options.engine):
-        process(work, options, folder, workers, arriving, ended=ended)
+        process(work, options, folder, workers, arriving, ended=ended, skipped="their result exists")
 
 
 @contextmanager

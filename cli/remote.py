@@ -64,7 +64,7 @@ class Submitted:
         """Reads a file, which need not exist. Ignores a last line that a killed run left incomplete."""
         jobs = cls(path)
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
                 try:
                     row = json.loads(line)
                     jobs.rows[row["key"]] = row
@@ -76,7 +76,7 @@ class Submitted:
         row = {"key": key, "photo": str(photo.path), "name": str(photo.name), "job": job_id}
         with self._lock:
             self.rows[key] = row
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def photo(self, job_id: str) -> Photo:

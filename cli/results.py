@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -153,6 +154,17 @@ def read_photo(photo: Photo) -> bytes:
     return sys.stdin.buffer.read() if photo.path == STDIN else read_file(photo.path)
 
 
+def write_stdout(data: bytes) -> None:
+    """Writes a result to standard output. Raises LocalError."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        with suppress(OSError):
+            sys.stdout.close()  # else the interpreter writes the rest when it ends, which fails once more
+        raise LocalError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
 def read_file(path: Path) -> bytes:
     """Raises SourceMissing for a file that cannot be read."""
     try:
@@ -177,6 +189,8 @@ def write_file(path: Path, data: bytes) -> None:
         with atomic_write(path) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.exists():
+            return  # another run over the same folder has renamed the file
         raise LocalError(f"{path} cannot be written: {error.strerror}. Use another --out.") from error
 
 

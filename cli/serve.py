@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.engines import Weights, fetch_missing, weights_folder
-from cli.terminal import console, print_errors
+from cli.terminal import console, messages, print_errors
 from sagemaker_model.settings import ServerSettings
 from standalone.database import Database
 from standalone.registry import SqliteRegistry
@@ -80,11 +80,13 @@ def serve(
         )
         _log(verbose=verbose)
         fetch_missing(weights)
+        messages.print("Loading the engines …")
         run_server(settings, model, lambda: _print_usage(settings))
 
 
 def _print_usage(settings: ServeSettings) -> None:
     console.print(f"Serving on {settings.url}; documentation: {settings.url}/v1/docs", soft_wrap=True)
+    console.print(f"remove.bg: {settings.url}/v1.0/removebg; rembg: {settings.url}/api/remove", soft_wrap=True)
     if settings.no_auth:
         console.print("Requests need no key (--no-auth).")
     elif not _has_keys(settings):

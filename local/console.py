@@ -10,6 +10,7 @@ In AWS, CloudFront forwards both (infra/console.py): the console calls its own o
 from __future__ import annotations
 
 import json
+from functools import cached_property
 
 import httpx2
 from starlette.requests import Request
@@ -43,9 +44,7 @@ def console_routes(config: LocalConfig, http: httpx2.AsyncClient | None = None) 
     folder = find_console()
     if folder is None:
         return []
-    proxy = _Proxy(
-        config, http or httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=tls_verify(config.ca_bundle))
-    )
+    proxy = _Proxy(config, http)
     return [
         Route("/v1/{path:path}", proxy.call_api, methods=METHODS),
         Route(f"{FILES}{{path:path}}", proxy.call_s3, methods=METHODS),
@@ -54,8 +53,14 @@ def console_routes(config: LocalConfig, http: httpx2.AsyncClient | None = None) 
 
 
 class _Proxy:
-    def __init__(self, config: LocalConfig, http: httpx2.AsyncClient) -> None:
-        self._config, self._http = config, http
+    def __init__(self, config: LocalConfig, http: httpx2.AsyncClient | None) -> None:
+        self._config, self._given = config, http
+
+    @cached_property
+    def _http(self) -> httpx2.AsyncClient:
+        """Made at the first request: the emulator's certificate exists then."""
+        verify = tls_verify(self._config.ca_bundle)
+        return self._given or httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=verify)
 
     async def call_api(self, request: Request) -> Response:
         try:

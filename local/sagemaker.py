@@ -45,7 +45,7 @@ from starlette.routing import Mount, Route
 
 from local import ai, processes, telegram
 from local.config import HOST, REGION, LocalConfig
-from local.connect import assume_role, client, tls_verify
+from local.connect import assume_role, client
 from local.console import console_routes
 from local.deploy import ACCOUNT
 from local.model_server import (
@@ -446,7 +446,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/control", sagemaker.control, methods=["GET", "POST"]),
             Route("/ping", _ping),
             Mount("/ai", ai.app(config)),
-            Mount("/telegram", telegram.app(tls_verify(config.ca_bundle))),
+            Mount("/telegram", telegram.app(config.ca_bundle)),
             *console_routes(config),
         ],
         exception_handlers={MaskdropError: _handle_error},

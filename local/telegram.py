@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import ssl
 import uuid
 from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -27,6 +27,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from local.connect import tls_verify
 
 TOKEN = re.compile(r"\d+:[\w-]{20,}")
 USERNAME = "maskdrop_local_bot"
@@ -68,8 +70,8 @@ class BotApiError(Exception):
 class BotApi:
     """One bot. script: statuses of the next calls, by method, each used once; 200 succeeds."""
 
-    def __init__(self, verify: ssl.SSLContext | bool) -> None:
-        self._verify = verify
+    def __init__(self, ca_bundle: Path | None) -> None:
+        self._ca_bundle = ca_bundle
         self.script: dict[str, list[int]] = {}
         self.calls: Counter[str] = Counter()
         self.sent: list[dict[str, Any]] = []
@@ -149,7 +151,7 @@ class BotApi:
         """Sends an update to the webhook. The header of the secret can be forged with the query `secret`."""
         secret = request.query_params.get("secret", self.webhook.get("secret_token", ""))
         headers = {"X-Telegram-Bot-Api-Secret-Token": secret}
-        async with httpx2.AsyncClient(timeout=30, trust_env=False, verify=self._verify) as http:
+        async with httpx2.AsyncClient(timeout=30, trust_env=False, verify=tls_verify(self._ca_bundle)) as http:
             response = await http.post(self.webhook["url"], json=await request.json(), headers=headers)
         reply = response.json() if response.status_code == 200 else {}
         if method := reply.pop("method", ""):
@@ -174,9 +176,9 @@ async def _parameters(request: Request) -> dict[str, Any]:
     return {part.name: part if part.filename else part.value for part in parser}
 
 
-def app(verify: ssl.SSLContext | bool = True) -> Starlette:
-    """Returns the ASGI application. verify: TLS context of calls to the webhook."""
-    api = BotApi(verify)
+def app(ca_bundle: Path | None = None) -> Starlette:
+    """Returns the ASGI application. ca_bundle: certificates that verify the webhook; None: those of the system."""
+    api = BotApi(ca_bundle)
     return Starlette(
         routes=[
             Route("/bot{token}/{method}", api.method, methods=["GET", "POST"]),

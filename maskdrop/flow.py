@@ -452,25 +452,29 @@ def delay_of(attempts: int) -> int:
     return DELAY_S[min(max(attempts, 1), len(DELAY_S)) - 1]
 
 
-def sweep(settings: Settings, services: Services, now: datetime, *, limit: int = 1000) -> int:
+def sweep(
+    settings: Settings, services: Services, now: datetime, *, limit: int = 1000, delay_s: int = DELAY_MAX_S
+) -> int:
     """Queues jobs again whose last change is longer ago than `overdue_s`, the oldest first, at most `limit` of each
     state. Returns their number.
 
     Queued jobs are left alone while their messages may be delayed: each sweep would add a message to those.
+
+    delay_s: delay of the messages of jobs that no container has received. 0 where all earlier messages are lost.
     """
     since = now - timedelta(seconds=settings.overdue_s)
     error = ErrorInfo(
         "overdue", f"The endpoint returned no response within {settings.overdue_s} seconds.", retryable=True
     )
-    delayed = Valve(services.registry, settings, now).has_delayed_messages()
+    delayed = delay_s > 0 and Valve(services.registry, settings, now).has_delayed_messages()
     states: tuple[State, ...] = ("submitted",) if delayed else ("queued", "submitted")
     late = [job for state in states for job in services.jobs.overdue(state, since=since, limit=limit)]
     bundles = sorted({job.bundle for job in late})
     started = dict(zip(bundles, in_threads(lambda one: _has_started(one, settings, services), bundles), strict=True))
 
     def requeue(job: Job) -> Job | None:
-        delay_s = None if started[job.bundle] else DELAY_MAX_S
-        moved = retry_or_fail(job.id, error, job.bundle, settings, services, now, delay_s)
+        unstarted_delay_s = None if started[job.bundle] else delay_s
+        moved = retry_or_fail(job.id, error, job.bundle, settings, services, now, unstarted_delay_s)
         _publish_finished([moved], services)  # at once: no later sweep finds a failed job
         return moved
 

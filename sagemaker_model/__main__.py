@@ -16,8 +16,9 @@ from pathlib import Path
 
 import boto3
 import uvicorn
+from botocore.exceptions import BotoCoreError, ClientError
 
-from maskdrop.errors import MaskdropError
+from maskdrop.errors import MaskdropError, NotAllowed
 from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving import queue_worker
 from sagemaker_model.serving.queue import SqsQueue
@@ -62,7 +63,10 @@ def run_worker(settings: ServerSettings, worker: WorkerSettings, chosen: Contain
     storage = S3Storage(threads, region)
     if "aws_target_bucket_name" not in chosen:
         # Names of buckets are global: the default one may belong to another account, which would get the photos.
-        identity = boto3.client("sts", region_name=region).get_caller_identity()
+        try:
+            identity = boto3.client("sts", region_name=region).get_caller_identity()
+        except (BotoCoreError, ClientError) as error:
+            raise NotAllowed(f"The account of the AWS credentials is not known: {error}") from error
         storage.require_own(worker.aws_target_bucket_name, identity["Account"])
     queue = SqsQueue(worker.aws_queue_name, region, threads)
     table = worker.aws_dynamodb_table_name

@@ -1,6 +1,6 @@
 """The ASGI app of `maskdrop serve`.
 
-GET  /ping         200 while the engines are ready, else 503. No key.
+GET  /ping         200 while the default engine is ready (on a GPU: all engines), else 503. No key.
 GET  /metrics      Metrics for Prometheus. With a key of scope `all`, or without keys.
 GET  /v1/files/…   Stored files, by the signed URLs of results; POST for the forms of POST /v1/uploads.
 GET  /console/     The web console, where it is installed; / redirects to it, else to /v1/docs.
@@ -31,7 +31,8 @@ from lambdas.adapters.editors.local import LocalEditor
 from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
-from maskdrop.errors import AuthFailed, FileTooLarge, Internal, MaskdropError
+from maskdrop.catalog import DEFAULT_ENGINE
+from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
 from maskdrop.options import REFINER
 from maskdrop.presets import Presets
 from maskdrop.services import Registry, Services
@@ -84,41 +85,60 @@ class Server:
 
     async def respond(self, request: Request) -> Response:
         """Responds to a request to the API. Only OPEN_PATHS are admitted while the server is full."""
-        path, start = request.url.path, time.perf_counter()
-        try:
-            if path in OPEN_PATHS:
-                response = await self._handle(request, b"", None)  # never behind images
-            else:
-                with self.admission.admit(1, _body_bytes(request, self.settings.body_bytes)):
-                    body = await self._body(request)
-                    response = await self._handle(request, body, self.threads)
-        except MaskdropError as error:
-            response = self.gateway.error(error, path)
-            if isinstance(error, FileTooLarge | BodyTimeout):
-                response.headers.append(("Connection", "close"))  # the rest of the body is not read
-        except ClientDisconnect:
-            return Response(status_code=400)  # the client has disconnected and reads no response
-        except Exception:  # the boundary of a request
-            log.exception("a request failed")
-            response = self.gateway.error(Internal("The server failed on this request."), path)
+        path, start = str(request.scope["path"]), time.perf_counter()
+        response = await self._guarded(request, path, self._api(request))
         self.metrics.count(path, request.method, response.status, time.perf_counter() - start)
         return _to_starlette(response)
 
-    async def _handle(self, request: Request, body: bytes, threads: ThreadPoolExecutor | None) -> HttpResponse:
-        """Calls the handlers in one of `threads`, where they wait for the image. None: the event loop's own threads."""
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
-        query = request.scope["query_string"].decode("latin-1")
-        call = HttpRequest(request.method, request.url.path, query, headers, body)
-        return await asyncio.get_running_loop().run_in_executor(threads, self.gateway.respond, call)
+    async def _api(self, request: Request) -> HttpResponse:
+        call, loop = _call_of(request), asyncio.get_running_loop()
+        if call.path in OPEN_PATHS:  # never behind images
+            return await loop.run_in_executor(None, self.gateway.respond, call, {})
+        # Before the body: without a valid key no request takes a place, or memory.
+        caller = await loop.run_in_executor(None, self.gateway.authorizer, call)
+        if not caller:
+            return await loop.run_in_executor(None, self.gateway.respond, call, caller)
+        with self.admission.admit(1, _content_length(request, self.settings.body_bytes) or 0) as more:
+            call = replace(call, body=await self._body(request, more))
+            return await loop.run_in_executor(self.threads, self.gateway.respond, call, caller)
 
-    async def _body(self, request: Request) -> bytes:
-        """Raises FileTooLarge as soon as the body exceeds the limit, and BodyTimeout."""
-        parts, size = [], 0
+    async def _guarded(self, request: Request, path: str, responding: Awaitable[HttpResponse]) -> HttpResponse:
+        """Returns the response, or that of an error. path: that of the API whose format an error has.
+
+        After an error the rest of the body is read and discarded (`HttpProtocol`): many clients read no response before
+        they have sent all of it. A client that waits for `100 Continue` sends none: its connection is closed.
+        """
+        response = await self._boundary(path, responding)
+        if response.status >= 400 and "expect" in request.headers:
+            response.headers.append(("Connection", "close"))
+        return response
+
+    async def _boundary(self, path: str, responding: Awaitable[HttpResponse]) -> HttpResponse:
+        try:
+            return await responding
+        except MaskdropError as error:
+            return self.gateway.error(error, path)
+        except asyncio.CancelledError:  # the drain has ended
+            return self.gateway.error(EndpointUnavailable("The server stops. Send the request again later."), path)
+        except ClientDisconnect:
+            return HttpResponse(400, [], b"")  # the client has disconnected and reads no response
+        except Exception:
+            log.exception("a request failed")
+            return self.gateway.error(Internal("The server failed on this request."), path)
+
+    async def _body(self, request: Request, more: Callable[[int], None]) -> bytes:
+        """more: counts the bytes of a body without Content-Length.
+
+        Raises FileTooLarge as soon as the body exceeds the limit, BodyTimeout, and QueueFull as `more` does.
+        """
+        parts, size, counted = [], 0, "content-length" in request.headers
         try:
             async with asyncio.timeout(self.settings.body_s):
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)
+                    if not counted:
+                        more(len(part))
                     if size > self.settings.body_bytes:
                         raise _too_large(self.settings.body_bytes)
         except TimeoutError as error:
@@ -132,8 +152,7 @@ class Server:
         return Response(status_code=200 if self.runtime.ready else 503)
 
     async def render_metrics(self, request: Request) -> Response:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
-        caller = self.gateway.authorizer(HttpRequest("GET", "/metrics", "", headers, b""))
+        caller = await asyncio.to_thread(self.gateway.authorizer, _call_of(request))
         if caller.get("scope") != "all":
             error = AuthFailed("The metrics require an API key of scope all: Authorization: Bearer.")
             return _to_starlette(self.gateway.error(error, "/metrics"))
@@ -144,24 +163,25 @@ class Server:
         """Responds with a stored file to its signed URL."""
         bucket, key, query = request.path_params["bucket"], request.path_params["key"], request.query_params
         linked = partial(self.storage.linked, bucket, key, query.get("expires", ""), query.get("signature", ""))
-        try:
+
+        async def stored() -> HttpResponse:
             body, content_type = await asyncio.to_thread(linked)
-        except MaskdropError as error:
-            return _to_starlette(self.gateway.error(error, FILES_PATH))
-        return Response(body, media_type=content_type, headers={"Cache-Control": "private", **SAFE})
+            headers = {"Content-Type": content_type, "Cache-Control": "private", **SAFE}
+            return HttpResponse(200, list(headers.items()), body)
+
+        return _to_starlette(await self._guarded(request, FILES_PATH, stored()))
 
     async def upload(self, request: Request) -> Response:
         """Stores the file of a form that POST /v1/uploads returned."""
-        try:
-            with self.admission.admit(1, _body_bytes(request, self.settings.body_bytes)):
-                parts = parts_of(await self._body(request), request.headers.get("content-type", ""))
-                body = parts.pop("file", b"")
-                fields = {name: part.decode(errors="replace") for name, part in parts.items()}
-                store = partial(self.storage.store_upload, request.path_params["bucket"], fields, body)
-                await asyncio.to_thread(store)
-        except MaskdropError as error:
-            return _to_starlette(self.gateway.error(error, FILES_PATH))
-        return Response(status_code=204)
+        return _to_starlette(await self._guarded(request, FILES_PATH, self._upload(request)))
+
+    async def _upload(self, request: Request) -> HttpResponse:
+        with self.admission.admit(1, _content_length(request, self.settings.body_bytes) or 0) as more:
+            parts = parts_of(await self._body(request, more), request.headers.get("content-type", ""))
+            body = parts.pop("file", b"")
+            fields = {name: part.decode(errors="replace") for name, part in parts.items()}
+            await asyncio.to_thread(self.storage.store_upload, request.path_params["bucket"], fields, body)
+        return HttpResponse(204, [], b"")
 
 
 SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
@@ -217,10 +237,12 @@ def create_app(
             ThreadPoolExecutor(settings.requests_max, thread_name_prefix="api"),
             HttpMetrics(),
         )
-        await runtime.warm_up()
+        await runtime.warm_up(DEFAULT_ENGINE["cutout"])
+        others = asyncio.create_task(runtime.warm_up_others())
         handlers.resume()
         cleaner = asyncio.create_task(_clean(settings, files, registry, jobs_table))
         yield
+        others.cancel()
         cleaner.cancel()
         await background.close(JOBS_DRAIN_S)
         runtime.close()
@@ -301,17 +323,22 @@ def _to_starlette(response: HttpResponse) -> Response:
     return answer
 
 
-def _body_bytes(request: Request, bytes_max: int) -> int:
-    """Returns the size of the body from its headers; that of the largest body for a chunked one.
+def _call_of(request: Request) -> HttpRequest:
+    """Returns a request without its body. HEAD is GET for the handlers: uvicorn omits the body of the response."""
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.scope["headers"]]
+    query = request.scope["query_string"].decode("latin-1")
+    method = "GET" if request.method == "HEAD" else request.method
+    return HttpRequest(method, request.scope["path"], query, headers, b"")
 
-    Raises FileTooLarge before any byte is read.
-    """
-    if "transfer-encoding" in request.headers:
-        return bytes_max
-    length = int(request.headers.get("content-length", 0))  # the parser of HTTP accepts digits only
-    if length > bytes_max:
+
+def _content_length(request: Request, bytes_max: int) -> int | None:
+    """Returns the Content-Length, None for a chunked body. Raises FileTooLarge before any byte is read."""
+    text = request.headers.get("content-length", "")
+    if not text.isdecimal():
+        return None
+    if int(text) > bytes_max:
         raise _too_large(bytes_max)
-    return length
+    return int(text)
 
 
 def _too_large(bytes_max: int) -> FileTooLarge:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +61,10 @@ class Background:
                 if attempt < ATTEMPTS_MAX:
                     self.call(handler, delay_s=AGAIN_S, attempt=attempt + 1)
             except Exception:  # the boundary of a message
-                log.exception("a message failed")
+                if self._closed.is_set():
+                    log.info("a message ends with the server; its job continues after the next start")
+                else:
+                    log.exception("a message failed")
 
         def start() -> None:
             if not self._closed.is_set():
@@ -127,8 +131,9 @@ class Jobs:
                 self._deliver(json.dumps(event_of(job)), attempt=0)
 
     def resume(self) -> None:
-        """Queues the jobs that an earlier process did not finish."""
-        sweep(replace(self._settings, overdue_s=0), self.services, _now() + timedelta(seconds=1))
+        """Queues all jobs that an earlier process did not finish. Their messages ended with it."""
+        settings, now = replace(self._settings, overdue_s=0), _now() + timedelta(seconds=1)
+        sweep(settings, self.services, now, limit=sys.maxsize, delay_s=0)
 
     def _process(self, bundle_id: str, input_uri: str) -> None:
         bundle = Bundle.from_bytes(self.services.storage.read(*split_s3_uri(input_uri)))

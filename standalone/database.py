@@ -6,15 +6,19 @@ the disk; after a power cut the last commits may be missing, and the file is int
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskdrop.errors import TableUnavailable
+from maskdrop.errors import MaskdropError, TableUnavailable
 
 FILE = "maskdrop.db"
+
+LOCK = "server.lock"
+"""File that a running server locks. The lock ends with its process, even after a kill -9."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS registry (
@@ -30,6 +34,12 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_recency ON jobs (recency);
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, recency);
 """
+
+
+class FolderInUse(MaskdropError):
+    """Another server uses the folder of the database."""
+
+    code = "folder_in_use"
 
 
 class Database:
@@ -56,10 +66,11 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite ends some transactions itself, of a full disk for one
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -69,6 +80,25 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other servers from the folder: each would process the unfinished jobs of the other once more.
+
+    Raises FolderInUse, TableUnavailable.
+    """
+    with _translated():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"Another server uses the folder {folder}: stop it, or use another folder (--data, SERVE_DATA)."
+            ) from None
+        yield
 
 
 @contextmanager

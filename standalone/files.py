@@ -5,6 +5,7 @@ A file's name is the SHA-256 of its bucket and key, so that no key leaves the fo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -13,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import disk_usage
 from urllib.parse import quote
 
 from maskdrop.errors import NotAllowed, SourceMissing, StorageUnavailable
@@ -22,6 +24,9 @@ from sagemaker_model.serving.storage import NEW, StoredObject
 from standalone.database import Database
 
 FOLDER = "files"
+
+RESERVED = 16 * 1024 * 1024
+"""Bytes of the disk that files leave free for the database: keys, limits, and the deletion of jobs and files."""
 
 PATH = "/v1/files"
 """Path of the stored files: `/v1/files/<bucket>/<key>?expires=…&signature=…`."""
@@ -71,6 +76,8 @@ class Files:
         part = path.with_suffix(f".{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if disk_usage(path.parent).free < len(body) + RESERVED:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             part.write_bytes(body)
             with self._database.transaction() as connection:
                 row = connection.execute(
@@ -92,7 +99,10 @@ class Files:
     def delete(self, bucket: str, key: str) -> None:
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
-        self.path(bucket, key).unlink(missing_ok=True)
+        try:
+            self.path(bucket, key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(f"A stored file cannot be deleted: {error.strerror}.") from error
 
     def delete_older(self, seconds: float) -> int:
         """Deletes objects that were written longer ago. Returns their number."""

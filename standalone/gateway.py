@@ -60,9 +60,12 @@ class Gateway:
         self._settings, self._services, self._no_auth, self._clock = settings, services, no_auth, clock
         self._threads = local()
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
-        """Returns the response of the handlers, which raise no known error. Blocks until the image is processed."""
-        event = event_of(request, self.authorizer(request))
+    def respond(self, request: HttpRequest, caller: Mapping[str, str]) -> HttpResponse:
+        """Returns the response of the handlers, which raise no known error. Blocks until the image is processed.
+
+        caller: that of the request, as `authorizer` returns it.
+        """
+        event = event_of(request, caller)
         context = cast(LambdaContext, None)  # no handler of the API uses the context of the function
         now = self._clock()
         response = process(event, context, self._settings, self._services, now, self._resolver())

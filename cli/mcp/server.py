@@ -388,7 +388,9 @@ def server_of(backend: Backend, files: Files) -> MCPServer:
             result = Quote(
                 usd=round(price.usd * calls, 6), usd_per_call=round(price.usd, 6), calls=calls, note=price.note
             )
-            return _response(result, f"${result.usd:.3f} for {calls} calls of {tool}. {price.note}")
+            return _response(
+                result, f"${result.usd:.3f} for {calls} call{'s' if calls > 1 else ''} of {tool}. {price.note}"
+            )
 
         return await _caught(context, work)
 

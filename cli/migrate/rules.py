@@ -147,7 +147,8 @@ def _ruby_configure(match: re.Match[str], target: Target) -> str | None:
 
 def line_at(text: str, start: int) -> str:
     """Returns the line of a position, without its end; of a long line the part around the position."""
-    begin = max(text.rfind("\n", 0, start) + 1, start - LINE_MAX)
+    first = max(0, start - LINE_MAX)
+    begin = max(first, *(text.rfind(end, first, start) + 1 for end in "\r\n"))
     return re.split(r"[\r\n]", text[begin : start + LINE_MAX], maxsplit=1)[0]
 
 

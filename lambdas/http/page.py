@@ -5,6 +5,7 @@ Scripts and styles are inline, so the page loads no resource from another server
 
 from __future__ import annotations
 
+import gzip
 from functools import lru_cache
 from importlib import resources
 from string import Template
@@ -41,3 +42,9 @@ def page() -> str:
     folder = resources.files("aws_lambda_powertools").joinpath(UI)
     script, style = (folder.joinpath(name).read_text("utf-8") for name in (SCRIPT, STYLE))
     return PAGE.substitute(script=script, style=style)
+
+
+@lru_cache(maxsize=1)
+def compressed_page() -> bytes:
+    """Returns the HTML page as gzip. Compressed once a process: it takes 0.1 s of CPU time, and needs no key."""
+    return gzip.compress(page().encode(), mtime=0)

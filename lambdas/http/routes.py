@@ -21,7 +21,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas.http import cutouts, jobs
 from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, methods_at
-from lambdas.http.page import POLICY, page
+from lambdas.http.page import POLICY, compressed_page, page
 from lambdas.observe import logger
 from maskdrop import __version__
 from maskdrop.access import IAM_PREFIX, MISSING_KEY, OPEN_PATHS, Caller, add_usage, count_call, usage_of
@@ -280,9 +280,13 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
     def _description() -> dict[str, Any]:
         return document()
 
-    @app.get("/v1/docs", compress=True)
-    def _docs() -> Response[str]:
-        return Response(200, "text/html; charset=utf-8", page(), {"Content-Security-Policy": POLICY})
+    @app.get("/v1/docs")
+    def _docs() -> Response[str | bytes]:
+        headers: dict[str, str | list[str]] = {"Content-Security-Policy": POLICY, "Vary": "Accept-Encoding"}
+        body: str | bytes = page()
+        if "gzip" in app.current_event.headers.get("accept-encoding", ""):
+            body, headers["Content-Encoding"] = compressed_page(), "gzip"
+        return Response(200, "text/html; charset=utf-8", body, headers)
 
     @app.get("/v1/jobs")
     def _list() -> dict[str, Any]:

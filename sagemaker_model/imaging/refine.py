@@ -9,7 +9,7 @@ error of the composites in the band around soft edges: docs/edges.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import cv2
@@ -18,9 +18,8 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from sagemaker_model.imaging.pixels import Pixels
-from sagemaker_model.imaging.resize import resized
+from sagemaker_model.imaging.resize import Floats, halved, resized, sampled, shrunk
 
-Floats = NDArray[np.float32]
 Box = tuple[slice, slice]
 """Rows and columns."""
 
@@ -36,9 +35,6 @@ SMOOTHNESS = 65.0
 
 UNCERTAIN = 0.1
 """From this value to 1 - this value the matte takes the image's detail. Towards 0 and 1 its weight falls to 0."""
-
-HALVED = 0.5
-"""Scale from which on the image is halved before it is resized: 8 ms instead of 44 for 12 MP."""
 
 KNOWN = 0.05
 """Up to this value, and from 1 - this value, a pixel's colour counts as the background's or the subject's, except
@@ -64,67 +60,59 @@ PROJECTION = 0.5
 CERTAIN = 1e-4
 """A matte value nearer than this to 0 or 1 counts as 0 or 1: the filter would change it by a quarter of a level."""
 
+STRIP_ROWS = 128
+"""Rows whose soft pixels are computed at once: their arrays stay in the CPU cache."""
+
 TILE = 128
-"""Side of a tile in pixels. Four in five tiles of a 12 MP photo contain no edge."""
+"""Side in pixels of the tiles in which `_model` looks for edges."""
 
 
 def to_full_size(matte: Floats, rgb: Pixels) -> Pixels:
     """Enlarges and refines a matte hxw float32 in 0..1, which covers the image `rgb` HxWx3 uint8: alpha HxW uint8."""
     height, width = rgb.shape[:2]
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
     scale = min(1.0, GUIDE_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = resized(rgb, (-(-width // 2), -(-height // 2))) if scale <= HALVED else rgb
-    model = _fitted(resized(matte, size), resized(small, size))
-    vertical, horizontal = _Interpolation.between(size[1], height), _Interpolation.between(size[0], width)
-    alpha = np.zeros((height, width), np.uint8)
-    column_parts = [(columns, horizontal.part(columns)) for columns in _tile_ranges(width)]
-    for rows in _tile_ranges(height):
-        y = vertical.part(rows)
-        for columns, x in column_parts:
-            _refine_tile(model, y, x, grey[rows, columns], alpha[rows, columns])
+    guide = shrunk(rgb, size)
+    refined = _projected(resized(matte, size), guide)
+    if scale == 1:  # the model would return the matte
+        return np.asarray(cv2.convertScaleAbs(refined, alpha=255), np.uint8).reshape(height, width)
+    slope, offset = _model(refined, guide)
+    model = cv2.merge((slope, offset))
+    alpha = resized(np.asarray(cv2.convertScaleAbs(refined, alpha=255), np.uint8).reshape(size[::-1]), (width, height))
+    for top in range(0, height, STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        values = alpha[strip].reshape(-1)  # a view
+        at = np.flatnonzero(cv2.inRange(alpha[strip], 1, 254) != 0)
+        if at.size:
+            rows, columns = np.divmod(at, width)
+            (found,) = sampled([model], (height, width), rows + top, columns)
+            colours = rgb[strip].reshape(-1, 1, 3).take(at, 0)
+            values[at] = np.clip(np.rint((found[:, 0] * _grey(colours)[:, 0] + found[:, 1]) * 255), 0, 255)
     return alpha
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """The refined matte, and the linear model alpha = slope * grey + offset that gives it, HxW float32 at small size.
+def _model(refined: Floats, rgb: Pixels) -> tuple[Floats, Floats]:
+    """Fits the linear model alpha = slope * grey + offset that gives a refined matte HxW at the size of its image HxWx3
+    uint8.
 
-    Enlarged, the model adds the detail of the image. Where the matte is certain, slope is 0.
+    Returns slope and offset, HxW each. Enlarged, the model adds the detail of the image. Where the matte is certain,
+    slope is 0.
     """
-
-    matte: Floats
-    slope: Floats
-    offset: Floats
-
-
-def _fitted(matte: Floats, rgb: Pixels) -> _Model:
-    """Refines a matte HxW at the size of its image HxWx3 uint8, and fits the model that enlarges it."""
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8).reshape(matte.shape)
-    refined = _projected(matte, rgb)
-    slope = _slope(grey, refined)
-    slope *= np.clip((0.5 - np.abs(refined - 0.5)) / UNCERTAIN, 0, 1)
-    return _Model(refined, slope, refined - slope * grey)
+    grey = _grey(rgb)
+    slope, offset = np.zeros_like(refined), refined.copy()
+    for box in mask_boxes(cv2.inRange(refined, CERTAIN, 1 - CERTAIN)):
+        box = _expanded(box, 1)  # a pixel of the larger image lies between two of these
+        around = _expanded(box, 2 * RADIUS)
+        inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
+        fitted = _fit(grey[around], refined[around])[inside]
+        fitted *= np.clip((0.5 - np.abs(refined[box] - 0.5)) / UNCERTAIN, 0, 1)
+        slope[box] = fitted
+        np.subtract(refined[box], fitted * grey[box], out=offset[box])
+    return slope, offset
 
 
-def _refine_tile(model: _Model, y: _Interpolation, x: _Interpolation, grey: Pixels, alpha: Pixels) -> None:
-    """Writes one tile of the result.
-
-    y, x: the tile's rows and columns in the small maps. grey: the tile of the image, HxW uint8. alpha: the tile of the
-    result, HxW uint8, a view of zeros.
-    """
-    source = y.source, x.source
-    low, high, _, _ = cv2.minMaxLoc(model.matte[source])
-    if high < CERTAIN:
-        return
-    if low > 1 - CERTAIN:
-        alpha[:] = 255
-        return
-    maps = np.stack((model.slope[source], model.offset[source]))  # enlarged together
-    slope, matte = y.along(x.along(maps, 2), 1)
-    slope *= grey
-    matte += slope
-    alpha[:] = np.clip(np.rint(matte * 255), 0, 255)
+def _grey(rgb: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8).reshape(rgb.shape[:2])
 
 
 def _projected(matte: Floats, rgb: Pixels) -> Floats:
@@ -140,78 +128,59 @@ def _projected(matte: Floats, rgb: Pixels) -> Floats:
     if not unknown.size:
         return matte
     (fore, sees_fore), (back, sees_back) = (_nearby(rgb, known, unknown) for known in (subject, background))
-    line, above = fore - back, rgb.reshape(-1, 3)[unknown] - back
-    length = np.maximum(_dot(line, line), 1)
-    place = np.clip(_dot(above, line) / length, 0, 1)
-    away = above - place[:, None] * line
-    trust = np.exp(_dot(away, away) / (-2 * AWAY**2)) * (length / (length + CONTRAST**2))
+    fore -= back  # from here on the line between both
+    above = _planes(rgb.reshape(-1, 3)[unknown]) - back
+    length = np.maximum(_dot(fore, fore), 1)
+    place = np.clip(_dot(above, fore) / length, 0, 1)
+    above -= place * fore  # from here on the distance from the line
+    trust = np.exp(_dot(above, above) / (-2 * AWAY**2)) * (length / (length + CONTRAST**2))
     result = matte.copy()
     values = result.reshape(-1)
-    values[unknown] += PROJECTION * trust * (sees_fore & sees_back) * (place - values[unknown])
+    before = values[unknown]
+    values[unknown] = before + PROJECTION * trust * (sees_fore & sees_back) * (place - before)
     return result
 
 
 def _nearby(rgb: Pixels, known: MatLike, at: NDArray[np.intp]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Mean colour of the known pixels near each of the pixels `at`, Nx3, and whether there are any, N.
+    """Mean colour of the known pixels near each of the pixels `at`, 3xN, and whether there are any, N.
 
     rgb: HxWx3 uint8. known: HxW uint8, 0 or 255. at: N indexes of pixels. The means are computed at half the size.
     """
-    height, width = known.shape
-    size = (-(-width // 2), -(-height // 2))
-    side = 2 * max(1, round(REACH * max(size))) + 1
+    side = 2 * max(1, round(REACH * max(known.shape) / 2)) + 1
     colours, weight = (
-        cv2.boxFilter(cv2.resize(values, size, interpolation=cv2.INTER_AREA), cv2.CV_32F, (side, side))
-        for values in (cv2.copyTo(rgb, known), known)
+        cv2.boxFilter(halved(values), cv2.CV_32F, (side, side)) for values in (cv2.copyTo(rgb, known), known)
     )
-    means = cv2.convertScaleAbs(colours.reshape(*size[::-1], 3) / np.maximum(weight, FEW)[..., None], alpha=255)
-    means = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
-    weight = cv2.resize(weight, (width, height), interpolation=cv2.INTER_NEAREST)
-    return means.reshape(-1, 3)[at].astype(np.float32), weight.reshape(-1)[at] > FEW
+    even = 2 * weight.shape[0], 2 * weight.shape[1]  # also of an odd side, which `halved` extends
+    colours, weights = sampled([colours, weight], even, *np.divmod(at, known.shape[1]))
+    found = weights[:, 0]
+    scale: Floats = np.divide(255, np.maximum(found, FEW), dtype=np.float32)
+    return _planes(colours) * scale, found > FEW
+
+
+def _planes(colours: NDArray[Any]) -> Floats:
+    """Colours Nx3 as 3xN float32: NumPy is fast on long runs."""
+    return np.ascontiguousarray(colours.T, np.float32)
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    """Dot products of the rows of two arrays Nx3."""
-    return np.asarray(np.einsum("ij,ij->i", a, b), np.float32)
-
-
-def tiles(height: int, width: int) -> Iterator[Box]:
-    """Rows and columns of each tile of an image."""
-    for rows in _tile_ranges(height):
-        for columns in _tile_ranges(width):
-            yield rows, columns
-
-
-def _tile_ranges(length: int) -> Iterator[slice]:
-    for start in range(0, length, TILE):
-        yield slice(start, min(start + TILE, length))
+    """Dot products of the columns of two arrays 3xN."""
+    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], np.float32)
 
 
 def mask_boxes(mask: MatLike) -> Iterator[Box]:
     """Bounding box of the non-zero pixels in each tile of a mask HxW uint8 that has any."""
-    for rows, columns in tiles(*mask.shape):
-        x, y, width, height = cv2.boundingRect(mask[rows, columns])
+    for top, left in product(*(range(0, side, TILE) for side in mask.shape)):
+        x, y, width, height = cv2.boundingRect(mask[top : top + TILE, left : left + TILE])
         if width:
-            top, left = rows.start + y, columns.start + x
-            yield slice(top, top + height), slice(left, left + width)
-
-
-def _slope(guide: Pixels, matte: Floats) -> Floats:
-    """The slope of the guided filter's linear model alpha = slope * grey + offset, HxW; 0 where the matte is certain.
-
-    guide: grey, HxW uint8. matte: HxW float32 in 0..1. Only the boxes around edges are computed, and they stay in the
-    CPU cache.
-    """
-    slope = np.zeros_like(matte)
-    for box in mask_boxes(cv2.inRange(matte, CERTAIN, 1 - CERTAIN)):
-        box = _expanded(box, 1)  # a pixel of the larger image lies between two of these
-        around = _expanded(box, 2 * RADIUS)
-        inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, around, strict=True))
-        slope[box] = _fit(guide[around], matte[around])[inside]
-    return slope
+            yield slice(top + y, top + y + height), slice(left + x, left + x + width)
 
 
 def _fit(guide: Pixels, matte: Floats) -> Floats:
-    """Slope of a crop, HxW; equal to that of the whole image from 2 * RADIUS pixels off its sides."""
+    """The slope of the guided filter's linear model alpha = slope * grey + offset for a crop, HxW.
+
+    guide: grey, HxW uint8. matte: HxW float32 in 0..1. The slope equals that of the whole image from 2 * RADIUS pixels
+    off the crop's sides. A crop stays in the CPU cache.
+    """
     mean_guide = _box_mean(guide)
     variance = _box_mean(cv2.multiply(guide, guide, dtype=cv2.CV_16U))
     slope = _box_mean(cv2.multiply(guide, matte, dtype=cv2.CV_32F))
@@ -232,43 +201,3 @@ def _expanded(box: Box, by: int) -> Box:
     """The box with `by` more pixels on each side; NumPy cuts a slice at the end of the image."""
     rows, columns = box
     return slice(max(0, rows.start - by), rows.stop + by), slice(max(0, columns.start - by), columns.stop + by)
-
-
-@dataclass(frozen=True, slots=True)
-class _Interpolation:
-    """Linear interpolation along one axis, for all pixels of the enlarged axis or a range of them.
-
-    The sampling positions are those of OpenCV's linear resize, which cannot resize a range alone.
-
-    source: the range of the small axis that is read. before, after: indexes of each pixel's two neighbours in `source`.
-    share: weight of `after`, 0..1.
-    """
-
-    source: slice
-    before: NDArray[np.intp]
-    after: NDArray[np.intp]
-    share: Floats
-
-    @classmethod
-    def between(cls, short: int, long: int) -> _Interpolation:
-        """Interpolation from an axis of `short` pixels to one of `long` pixels."""
-        at = np.clip((np.arange(long) + 0.5) * (short / long) - 0.5, 0, short - 1)
-        before, after = np.floor(at).astype(np.intp), np.ceil(at).astype(np.intp)
-        return cls(slice(0, short), before, after, (at - before).astype(np.float32))
-
-    def part(self, pixels: slice) -> _Interpolation:
-        """The interpolation for a range of the enlarged axis."""
-        before, after = self.before[pixels], self.after[pixels]
-        first = before[0]
-        return _Interpolation(slice(first, after[-1] + 1), before - first, after - first, self.share[pixels])
-
-    def along(self, values: Floats, axis: int) -> Floats:
-        """Enlarges `values`, already cut to `source`, along one axis."""
-        if len(self.before) == values.shape[axis] and not self.share.any():  # same length: nothing to interpolate
-            return values
-        share = self.share.reshape(-1, *[1] * (values.ndim - 1 - axis))
-        mixed, after = values.take(self.before, axis), values.take(self.after, axis)
-        after -= mixed
-        after *= share
-        mixed += after
-        return mixed

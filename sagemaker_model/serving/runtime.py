@@ -65,6 +65,11 @@ def in_flight_max(workers: int) -> int:
     return 2 * workers + 2
 
 
+def _grey_image() -> bytes:
+    """Returns the file that warms an engine up."""
+    return encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
+
+
 class Runtime:
     """Processes images for the HTTP server and the queue worker. Must be created inside the running event loop.
 
@@ -91,36 +96,63 @@ class Runtime:
         self.metrics = Metrics(settings.device)
         self._batcher = Batcher(settings.batch_max, settings.deadline_s, self.metrics.batch)
         self._warm = False
+        self._warmed: set[str] = set()
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, first: str | None = None) -> None:
         """Sends one image through every engine and every worker; on a GPU, first prepares and verifies its batches.
 
-        An engine that returns NaN or infinity is unavailable from here on; the other engines are served.
+        An engine that returns NaN or infinity is unavailable from here on; the other engines are served. first: on the
+        CPU, where engines need no preparation, only this engine if it is installed; `warm_up_others` follows.
         """
-        image = encode(np.full((64, 64, 3), 128, np.uint8), np.full((64, 64), 255, np.uint8), Output(), None, {})
-        for name, engine in self._installed.engines.items():
-            try:
-                comparisons = await self._prepare(engine)
-            except EngineUnavailable as error:
-                log.error("engine %s %s: %s", SWITCHED_OFF, name, error)
-                self._installed.unavailable[name] = error
-                self.metrics.engine(name, None)
-                continue
-            for one in comparisons:
-                if one.passed:
-                    log.info("engine %s: %s is on: %s", name, one.optimisation, one)
-                else:
-                    log.warning("optimisation %s %s of the engine %s: %s", SWITCHED_OFF, one.optimisation, name, one)
-            self.metrics.engine(name, comparisons)
-            box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
-            cut_out = partial(self.cut_out, image, Options(engine=name, prompts=box))
-            await asyncio.gather(*(cut_out() for _ in range(self._workers.count)))
-        for name in self._installed.detectors:
-            if not catalog.engine(name).paid:
-                await self.cut_out(image, Options(task="detect", engine=name))
+        if first is not None and first in self._installed.engines and self._settings.device == "cpu":
+            await self._warm_up_engine(first, self._workers.count)
+        else:
+            for name in self._installed.engines:
+                await self._warm_up_engine(name, self._workers.count)
+            for name in self._installed.detectors:
+                await self._warm_up_detector(name)
         self._warm = True
         available = ", ".join(name for name in self._installed.engines if name not in self._installed.unavailable)
         log.info("ready on device %s: %s; %d workers", self._settings.device, available, self._workers.count)
+
+    async def warm_up_others(self) -> None:
+        """Sends one image through each engine and detector that `warm_up` left out, one after the other beside the
+        requests. One that fails is only logged: its requests get the same error."""
+        for name in [*self._installed.engines, *self._installed.detectors]:
+            if name in self._warmed:
+                continue
+            try:
+                if name in self._installed.engines:
+                    await self._warm_up_engine(name, 1)
+                else:
+                    await self._warm_up_detector(name)
+            except Exception:  # the boundary of an engine
+                log.exception("engine %s failed on its first image", name)
+
+    async def _warm_up_engine(self, name: str, images: int) -> None:
+        """Prepares an engine and sends this number of images through it at once."""
+        self._warmed.add(name)
+        try:
+            comparisons = await self._prepare(self._installed.engines[name])
+        except EngineUnavailable as error:
+            log.error("engine %s %s: %s", SWITCHED_OFF, name, error)
+            self._installed.unavailable[name] = error
+            self.metrics.engine(name, None)
+            return
+        for one in comparisons:
+            if one.passed:
+                log.info("engine %s: %s is on: %s", name, one.optimisation, one)
+            else:
+                log.warning("optimisation %s %s of the engine %s: %s", SWITCHED_OFF, one.optimisation, name, one)
+        self.metrics.engine(name, comparisons)
+        box = (Prompt((8, 8, 56, 56)),) if "box" in catalog.engine(name).prompts else ()
+        cut_out = partial(self.cut_out, _grey_image(), Options(engine=name, prompts=box))
+        await asyncio.gather(*(cut_out() for _ in range(images)))
+
+    async def _warm_up_detector(self, name: str) -> None:
+        self._warmed.add(name)
+        if not catalog.engine(name).paid:
+            await self.cut_out(_grey_image(), Options(task="detect", engine=name))
 
     async def _prepare(self, engine: Engine) -> tuple[Comparison, ...]:
         """Prepares and verifies the batches of an engine on a GPU, without a deadline. Raises EngineUnavailable."""
@@ -136,7 +168,7 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        """Whether one image has passed through every engine, and no thread is stuck."""
+        """Whether `warm_up` has ended, and no thread is stuck."""
         return self._warm and not self.stuck
 
     @property

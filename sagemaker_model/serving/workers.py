@@ -116,14 +116,29 @@ class Admission:
         self._bytes_max = bytes_max
 
     @contextmanager
-    def admit(self, images: int, size: int = 0) -> Iterator[None]:
-        """Counts `images` and `size` bytes while the context is open. Raises QueueFull."""
-        if self.images and (self.images + images > self._images_max or self.bytes + size > self._bytes_max):
-            raise QueueFull(f"The model server is busy with {self.images} images: try again in a few seconds.")
+    def admit(self, images: int, size: int = 0) -> Iterator[Callable[[int], None]]:
+        """Counts `images` and `size` bytes while the context is open. Raises QueueFull.
+
+        Yields a function that counts further bytes, of a body whose size is not known. It raises QueueFull, too.
+        """
+        others, held = self.images, 0
+
+        def more(added: int) -> None:
+            nonlocal held
+            if others and self.bytes + added > self._bytes_max:
+                raise self._full()
+            held += added
+            self.bytes += added
+
+        if others and others + images > self._images_max:
+            raise self._full()
+        more(size)
         self.images += images
-        self.bytes += size
         try:
-            yield
+            yield more
         finally:
             self.images -= images
-            self.bytes -= size
+            self.bytes -= held
+
+    def _full(self) -> QueueFull:
+        return QueueFull(f"The model server is busy with {self.images} images: try again in a few seconds.")

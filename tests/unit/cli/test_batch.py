@@ -325,3 +325,68 @@ def test_a_run_that_was_stopped_leaves_complete_results_and_is_continued(
     found = [json.loads(line)["state"] for line in second.stdout.splitlines()]
     assert (found.count("skipped"), found.count("done")) == (len(done), 12 - len(done))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{n}.jpg.png" for n in range(12))
+
+
+LATIN = os.fsdecode(b"caf\xe9.jpg")
+
+
+def test_names_that_are_not_utf_8_are_printed_and_listed(photos: Path, fake: FakeProcessor) -> None:
+    (photos / LATIN).write_bytes(BROKEN)
+    for output in ((), ("--json",)):
+        result = invoke("cutout", "photos", "-o", "out", *output)
+        assert (result.exit_code, r"caf\udce9.jpg" in result.stdout) == (1, True), result.output
+    rows = Path("out/failed.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert rows.splitlines()[1].startswith(f"photos/{LATIN},unreadable_picture")
+    lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
+    assert f"photos/{LATIN}" in [json.loads(line)["photo"] for line in lines]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(photos: Path, fake: FakeProcessor) -> None:
+    name = "\x1b[31m\x9b[red].jpg"
+    (photos / name).write_bytes(b"a")
+    result = invoke("cutout", "photos", "-o", "out")
+    assert (result.exit_code, r"\u001b[31m\u009b[red].jpg" in result.stdout) == (0, True), result.output
+    assert not {"\x1b", "\x9b"} & set(result.output)
+    again = invoke("cutout", "photos", "-o", "out", "--json")
+    assert f"photos/{name}" in states(again)
+
+
+def test_a_folder_of_results_that_cannot_be_written_fails_the_photos_and_not_the_run(
+    photos: Path, fake: FakeProcessor
+) -> None:
+    Path("file").touch()
+    result = invoke("cutout", "photos", "-o", "file/out")
+    assert (result.exit_code, "3 failed" in result.output) == (1, True), result.output
+    assert "failed.csv cannot be written: Not a directory." in result.output
+
+
+def test_two_runs_may_write_the_same_folder(photos: Path, fake: FakeProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(path: Path, target: Path) -> Path:
+        os.rename(path, target)  # noqa: PTH104  the other run, with the same temporary file
+        return Path(path.rename(target))
+
+    monkeypatch.setattr(Path, "replace", rename)
+    result = invoke("cutout", "photos", "-o", "out")
+    assert (result.exit_code, len(files("out"))) == (0, 3), result.output
+
+
+def test_a_long_name_has_room_for_the_suffix_alone(photos: Path, fake: FakeProcessor) -> None:
+    (photos / f"{'a' * 240}.jpg").write_bytes(b"a")
+    assert invoke("cutout", "photos", "-o", "out").exit_code == 0
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_an_empty_one(photos: Path, fake: FakeProcessor, stream: str) -> None:
+    with CliRunner().isolation():
+        setattr(sys, stream, None)
+        assert runner_exit("cutout", "photos", "-o", "out") == 0
+    assert len(files("out")) == 3
+
+
+def runner_exit(*words: str) -> int:
+    """Returns the exit status of a command that runs with the current streams."""
+    try:
+        app(words)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0

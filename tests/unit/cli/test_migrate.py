@@ -400,3 +400,20 @@ def test_the_node_hook_moves_requests_to_the_new_url(tmp_path: Path) -> None:
         ("POST", "/prod/v1.0/removebg", b"two"),
         ("POST", "/prod/v1.0/removebg", b"three"),
     ]
+
+
+def test_a_minified_file_with_many_uses_in_one_line_is_changed_throughout() -> None:
+    text = f'get("{URL}");' * 500
+    found, changed = found_in("app.min.js", text)
+    assert changed == text.replace("https://api.remove.bg", TARGET.url)
+    assert [finding.column for finding in found] == [6]  # one finding a line and rule
+    parts = [f"{'x' * number};get('{URL}');\n" for number in range(500)]
+    found, changed = found_in("app.js", "".join(parts))
+    assert [(one.line, one.column) for one in found] == [(number + 1, number + 7) for number in range(500)]
+    assert all(URL in one.text for one in found)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_the_line_of_a_use_is_shown_with_every_line_ending(end: str) -> None:
+    found, _ = found_in("call.py", end.join(("first = 1", f"post('{URL}')", "last = 1")))
+    assert [one.text for one in found] == [f"post('{URL}')"]

@@ -14,9 +14,15 @@ from local.config import LocalConfig
 from local.model_server import execution_role, kill_when_out_of_memory, memory_limit_mb, model_server
 
 
+def deployed(path: Path, resources: dict[str, Any]) -> LocalConfig:
+    config = LocalConfig(state=path)
+    config.account.mkdir(parents=True)
+    config.sagemaker_file.write_text(json.dumps(resources))
+    return config
+
+
 def configured(path: Path, **configs: dict[str, Any]) -> LocalConfig:
-    (path / "sagemaker.json").write_text(json.dumps({"AWS::SageMaker::EndpointConfig": configs}))
-    return LocalConfig(state=path)
+    return deployed(path, {"AWS::SageMaker::EndpointConfig": configs})
 
 
 SMALL = {"ProductionVariants": [{"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1}}]}
@@ -65,8 +71,7 @@ def test_the_model_server_has_the_role_of_the_bulk_endpoint_in_every_mode(tmp_pa
         },
         "AWS::SageMaker::Model": {f"{name}-model": {"ExecutionRoleArn": f"role-of-{name}"} for name in names},
     }
-    (tmp_path / "sagemaker.json").write_text(json.dumps(resources))
-    assert execution_role(LocalConfig(state=tmp_path)) == "role-of-bulk"
+    assert execution_role(deployed(tmp_path, resources)) == "role-of-bulk"
 
 
 def test_the_model_server_calls_rekognition_only_in_a_stage_that_allows_it() -> None:

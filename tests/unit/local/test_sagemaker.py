@@ -121,8 +121,10 @@ def request(endpoint: str, headers: dict[str, str], body: bytes = b"") -> Reques
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalConfig:
-    (tmp_path / "sagemaker.json").write_text(json.dumps(RESOURCES))
-    return LocalConfig(state=tmp_path)
+    config = LocalConfig(state=tmp_path)
+    config.account.mkdir(parents=True)
+    config.sagemaker_file.write_text(json.dumps(RESOURCES))
+    return config
 
 
 def responding(*responses: httpx2.Response | Exception) -> Container:

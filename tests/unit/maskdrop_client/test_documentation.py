@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from PIL import Image
 
+from cli import engines
 from maskdrop.wire import Outcome
 from maskdrop_client import client
 from tests.fakes import FakeStorage, World, a_success
@@ -93,7 +94,7 @@ def test_the_code_of_the_page_runs(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(photo.getvalue())
     (tmp_path / "notes.txt").write_text("not an image")
-    (tmp_path / ".local" / "weights").mkdir(parents=True)
+    monkeypatch.setattr(engines, "fetch_missing", lambda _: None)  # no download in a test
     monkeypatch.chdir(tmp_path)
     with served(api, storage) as url:
         monkeypatch.setenv(client.URL_VARIABLE, url)

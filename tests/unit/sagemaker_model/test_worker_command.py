@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from maskdrop.errors import NotAllowed
 from sagemaker_model import __main__ as command
@@ -39,6 +40,17 @@ def test_the_default_target_bucket_must_belong_to_the_account(aws: FakeAws) -> N
         command.run_worker(ServerSettings(), WorkerSettings(), frozenset())
     request = dict(aws.requests)["s3.HeadBucket"]
     assert request == {"Bucket": "background-removal", "ExpectedBucketOwner": "111122223333"}
+
+
+def test_without_credentials_the_error_names_them(monkeypatch: pytest.MonkeyPatch, aws: FakeAws) -> None:
+    def client(service: str, **_: Any) -> Any:
+        if service == "sts":
+            raise NoCredentialsError
+        return aws.client(service)
+
+    monkeypatch.setattr("boto3.client", client)
+    with pytest.raises(NotAllowed, match="credentials"):
+        command.run_worker(ServerSettings(), WorkerSettings(), frozenset())
 
 
 def test_a_bucket_that_the_user_names_may_belong_to_another_account(aws: FakeAws) -> None:

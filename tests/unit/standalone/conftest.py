@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +27,15 @@ Start = Callable[..., TestClient]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a server: `start(engine, no_auth=…)`. engine: `Half()` by default."""
+    """Starts a server: `start(engine, others, no_auth=…)`. engine: the default one, `Half()`. others: by name."""
     with ExitStack() as stack:
 
-        def start(engine: Half | None = None, **changes: object) -> TestClient:
+        def start(
+            engine: Half | None = None, others: Mapping[str, Half] | None = None, **changes: object
+        ) -> TestClient:
             engine = engine or Half()
             settings = replace(ServeSettings(data=tmp_path, no_auth=True), **changes)  # type: ignore[arg-type]
-            app = create_app(settings, MODEL, {DEFAULT_ENGINE["cutout"]: engine})
+            app = create_app(settings, MODEL, {DEFAULT_ENGINE["cutout"]: engine, **(others or {})})
             client = stack.enter_context(TestClient(app, base_url=settings.url))
             while engine.entered.acquire(blocking=False):
                 pass  # consumes the calls of the warm-up

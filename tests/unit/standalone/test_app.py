@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +19,15 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from lambdas.http.page import page
 from lambdas.http.routes import RETRY_AFTER_S
 from maskdrop.catalog import DEFAULT_ENGINE
+from maskdrop.errors import StorageUnavailable, TableUnavailable
+from maskdrop.job import Job
 from maskdrop.settings import InvalidSettings
 from standalone.app import create_app
-from standalone.database import Database
+from standalone.database import Database, FolderInUse, locked
+from standalone.files import RESERVED, Files
 from standalone.jobs import SqliteJobs
 from standalone.keys import create_key, list_keys, revoke_key
 from standalone.registry import SqliteRegistry
@@ -107,7 +115,93 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(start: Start) -> No
     assert code(client.post("/v1/cutouts", content=iter([large]), headers=IMAGE)) == (413, "file_too_large")
     refused = client.post("/v1.0/removebg", content=large, headers=IMAGE)
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "file_too_large")
-    assert refused.headers["connection"] == "close"
+    assert "connection" not in refused.headers  # the client sends the rest before it reads the response
+    waiting = client.post("/v1/cutouts", content=large, headers=IMAGE | {"Expect": "100-continue"})
+    assert (*code(waiting), waiting.headers["connection"]) == (413, "file_too_large", "close")
+    form = client.post("/v1/files/inbox", content=large, headers={"Content-Type": "multipart/form-data; boundary=a"})
+    assert code(form) == (413, "file_too_large")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/v1/cutouts", "/v1/files/inbox"])
+async def test_a_request_that_the_end_of_the_drain_cancels_gets_a_503(start: Start, path: str) -> None:
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "app": start().app}
+    sent: list[dict[str, Any]] = []
+    waits = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        waits.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    task = asyncio.create_task(scope["app"](scope, receive, send))  # type: ignore[operator]
+    await waits.wait()
+    task.cancel()
+    await task
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["retryable"] is True
+
+
+@pytest.mark.anyio
+async def test_a_body_without_a_key_is_not_read(start: Start) -> None:
+    app = start(no_auth=False).app
+    scope = {"type": "http", "method": "POST", "path": "/v1/cutouts", "query_string": b"", "headers": [], "app": app}
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 403
+
+
+def test_a_chunked_body_counts_towards_the_bytes_of_all_requests(start: Start) -> None:
+    engine = Half(hold=None)
+    client = start(engine, requests_bytes=2 * len(JPEG))
+    engine.hold = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/cutouts", content=JPEG, headers=IMAGE)
+        assert engine.entered.acquire(timeout=20)
+        refused = client.post("/v1/cutouts", content=iter([bytes(len(JPEG)), bytes(1)]), headers=IMAGE)
+        engine.hold.set()
+        assert first.result().status_code == 200
+    assert code(refused) == (503, "queue_full")
+    assert client.post("/v1/cutouts", content=iter([JPEG]), headers=IMAGE).status_code == 200
+
+
+def test_head_gets_the_headers_of_get(start: Start) -> None:
+    client = start()
+    for path in ("/v1/health", "/v1/engines"):
+        head = client.head(path)
+        assert (head.status_code, head.headers["content-type"]) == (200, "application/json")
+
+
+def test_a_second_server_on_the_folder_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    with locked(tmp_path / "data"), pytest.raises(FolderInUse, match="Another server"), locked(tmp_path / "data"):
+        pass
+    with locked(tmp_path / "data"):
+        Database(tmp_path / "data").close()  # the commands of keys need no lock
+
+
+def test_the_database_works_again_after_a_failed_commit(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    registry = SqliteRegistry(database)
+
+    def fail() -> None:
+        with database.transaction() as connection:
+            connection.execute("COMMIT")  # as SQLite ends a transaction on a full disk
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(TableUnavailable, match="disk is full"):
+        fail()
+    registry.put("preset", "a", {})
+    assert registry.get("preset", "a") == {}
 
 
 def test_requests_above_the_queue_are_refused_with_retry_after(start: Start) -> None:
@@ -156,7 +250,7 @@ def test_several_results_have_urls_that_expire(start: Start) -> None:
     assert code(client.get(url.path)) == (403, "not_allowed")
 
 
-def test_an_upload_becomes_a_job_that_survives_a_restart(start: Start) -> None:
+def test_jobs_survive_a_restart(start: Start, tmp_path: Path) -> None:
     engine = Half()
     client = start(engine)
     form = client.post("/v1/uploads", json={"name": "a.jpg", "content_type": "image/jpeg"}).json()
@@ -167,11 +261,13 @@ def test_an_upload_becomes_a_job_that_survives_a_restart(start: Start) -> None:
     engine.hold = threading.Event()
     job = client.post("/v1/jobs", json={"source": {"upload": form["upload"]}}).json()
     assert engine.entered.acquire(timeout=20)
+    waiting = Job.from_json({**client.get(f"/v1/jobs/{job['id']}").json(), "id": "a" * 32, "state": "queued"})
+    assert SqliteJobs(Database(tmp_path)).claim(replace(waiting, bundle="", attempts=0))
     again = start()  # another server on the same folder, as after a crash
-    done = finished(again, job["id"])
+    for job_id in (job["id"], waiting.id):
+        done = finished(again, job_id)
+        assert (done["state"], done["subject"]["box"]) == ("done", [0, 0, 20, 30])
     engine.hold.set()
-    assert (done["state"], done["subject"]["box"]) == ("done", [0, 0, 20, 30])
-    assert [one["id"] for one in again.get("/v1/jobs").json()["jobs"]] == [job["id"]]
 
 
 def test_a_key_gives_access_until_it_is_revoked(start: Start, tmp_path: Path) -> None:
@@ -211,6 +307,34 @@ def test_metrics_need_a_key_of_scope_all(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/v1/health", "/v1/docs", "/v1/openapi.json", "/ping", "/console/"])
 def test_open_pages_need_no_key(start: Start, path: str) -> None:
     assert start(no_auth=False).get(path).status_code == 200
+
+
+def test_the_server_is_ready_while_other_engines_still_warm_up(start: Start) -> None:
+    other = Half(hold=threading.Event())
+    client = start(others={"portrait": other})
+    assert client.get("/ping").status_code == 200
+    assert other.entered.acquire(timeout=60)  # the warm-up of the other engine has begun
+    assert client.post("/v1/cutouts", content=JPEG, headers=IMAGE).status_code == 200
+    assert other.hold is not None
+    other.hold.set()
+    assert client.post("/v1/cutouts?engine=portrait", content=JPEG, headers=IMAGE).status_code == 200
+
+
+def test_another_engine_that_fails_does_not_stop_the_server(start: Start) -> None:
+    other = Half(error=RuntimeError("no network"))
+    client = start(others={"portrait": other})
+    assert other.entered.acquire(timeout=60)
+    assert client.post("/v1/cutouts", content=JPEG, headers=IMAGE).status_code == 200
+    assert client.post("/v1/cutouts?engine=portrait", content=JPEG, headers=IMAGE).status_code == 500
+
+
+@pytest.mark.parametrize(("accepted", "encoding"), [("gzip, br", "gzip"), ("identity", None)])
+def test_the_page_of_the_api_is_compressed_where_the_client_accepts_it(
+    start: Start, accepted: str, encoding: str | None
+) -> None:
+    response = start().get("/v1/docs", headers={"Accept-Encoding": accepted})
+    assert response.headers.get("content-encoding") == encoding
+    assert response.text == page()
 
 
 def test_errors_have_the_format_of_the_dialect(start: Start) -> None:
@@ -287,3 +411,13 @@ def test_a_server_that_stops_finishes_the_jobs_in_progress(tmp_path: Path) -> No
     stored = SqliteJobs(Database(tmp_path)).get(job["id"])
     assert stored
     assert stored.state == "done"
+
+
+def test_files_leave_room_on_the_disk_for_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path, Database(tmp_path))
+    free = RESERVED + 100
+    monkeypatch.setattr("standalone.files.disk_usage", lambda _: SimpleNamespace(free=free))
+    assert files.write("results", "a", bytes(100), "image/png", {})
+    with pytest.raises(StorageUnavailable, match="No space left"):
+        files.write("results", "b", bytes(101), "image/png", {})
+    assert files.head("results", "b") is None

@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 from typing import Any
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lambdas.http.openapi import document, methods_at, operations
-from lambdas.http.page import page
+from lambdas.http.page import compressed_page, page
 from lambdas.http.routes import routes
 from maskdrop import schema
 from maskdrop.background import BackgroundImage, Colour, Position
@@ -164,3 +165,8 @@ def test_the_openapi_page_loads_no_resource_from_another_server() -> None:
     response = call(World(), "/v1/docs", context={})
     assert response.status == 200
     assert "connect-src 'self'" in response.headers["Content-Security-Policy"]
+
+
+def test_the_openapi_page_is_compressed_once() -> None:
+    assert gzip.decompress(compressed_page()).decode() == page()
+    assert compressed_page() is compressed_page()

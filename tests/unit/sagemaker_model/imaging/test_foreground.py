@@ -37,6 +37,13 @@ def test_opaque_and_transparent_pixels_are_unchanged() -> None:
     assert np.array_equal(found[outside], image[outside])
 
 
+def test_faint_pixels_that_vanish_at_the_solved_size_keep_the_image_s_detail() -> None:
+    image = np.full((3000, 3000, 3), 90, np.uint8)
+    alpha = np.full((3000, 3000), 255, np.uint8)
+    alpha[::200, ::200] = 254
+    assert np.abs(estimate_foreground(image, alpha).astype(int) - 90).max() <= 2
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (20, 12000)])
 def test_very_thin_images_have_a_foreground(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 77, np.uint8)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskdrop.errors import DecodingLimit, Internal, MaskdropError, UnreadableImage, UnsupportedFormat
 from sagemaker_model.imaging.pixels import Limits, decode
-from sagemaker_model.serving.decoding import Decoders
+from sagemaker_model.serving.decoding import SLOW_S, Decoders
 from tests import bombs
 
 LIMITS = Limits(2**25, 50_000_000)
@@ -76,8 +76,8 @@ def test_an_error_of_the_decoder_is_raised_and_its_process_goes_on(decoders: Dec
 
 def test_a_file_that_takes_too_long_ends_its_process_and_its_thread_lends_its_place() -> None:
     lent: list[int] = []
-    pool = Decoders(1, 1, MEMORY, LIMITS, lambda: lent.append(1))
-    with pytest.raises(DecodingLimit, match="more than 1 s to decode") as caught:
+    pool = Decoders(1, SLOW_S + 1, MEMORY, LIMITS, lambda: lent.append(1))
+    with pytest.raises(DecodingLimit, match="more than 3 s to decode") as caught:
         pool.decode(bombs.scans(side=4000, count=900), WITHOUT_CHECKS)
     assert not caught.value.retryable
     assert lent
@@ -149,7 +149,7 @@ def test_a_long_path_of_the_temporary_folder_does_not_prevent_decoding(tmp_path:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     program = (
-        "import sys; from sagemaker_model.serving.decoding import Decoders, Limits;"
+        "import sys; from sagemaker_model.serving.decoding import SLOW_S, Decoders, Limits;"
         "pool = Decoders(1, 1, 10**8, Limits(max_bytes=10**6, max_pixels=10**6));"
         "print(pool.decode(sys.stdin.buffer.read(), pool._limits).rgb.shape); pool.close()"
     )
