@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -35,7 +35,11 @@ def routes(folder: Path, files: Mapping[str, str] | None = None) -> list[BaseRou
             settings, media_type=CONTENT_TYPES[".json"], headers={"Cache-Control": CACHE_CONTROL, **HEADERS}
         )
 
-    return [Route(f"{PATH}/{CONFIG}", respond, methods=["GET"]), Mount(PATH, _Files(directory=folder, html=True))]
+    return [
+        Route(PATH, lambda _: RedirectResponse(f"{PATH}/"), methods=["GET"]),
+        Route(f"{PATH}/{CONFIG}", respond, methods=["GET"]),
+        Mount(PATH, _Files(directory=folder, html=True)),
+    ]
 
 
 class _Files(StaticFiles):

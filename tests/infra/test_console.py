@@ -134,7 +134,7 @@ def test_options_that_do_not_work_are_refused(options: dict[str, Any], message: 
         Console(**options)
 
 
-def test_the_console_is_uploaded_without_its_development_files(variants: Variants) -> None:
+def test_the_files_and_the_configuration_are_uploaded_and_revalidated(variants: Variants) -> None:
     (upload,) = of(variants, "web", "Custom::CDKBucketDeployment")
     assert upload.raw["SystemMetadata"]["cache-control"] == "no-cache"
     assert upload.raw["DistributionId"]

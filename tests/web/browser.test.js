@@ -298,6 +298,55 @@ test("a revoked key is told where it is used", { skip, timeout: 4 * RESULT_MS },
   await page.getByTestId("key-notice").waitFor({ timeout: RESULT_MS });
 });
 
+test("a German browser shows German texts and numbers", { skip, timeout: RESULT_MS }, async (t) => {
+  const page = await open(t, { context: { locale: "de-DE" } });
+  await page.getByTestId("drop").waitFor();
+  assert.equal(await page.evaluate(() => document.documentElement.lang), "de");
+  await page.goto(`${server.url}/console/#settings`);
+  await page.getByRole("heading", { level: 1, name: "Einstellungen" }).waitFor();
+});
+
+test("the brush follows the pointer on a photo of 12 megapixels", { skip, timeout: 4 * RESULT_MS }, async (t) => {
+  const page = await open(t);
+  const large = await page.evaluate(async () => {
+    const canvas = new OffscreenCanvas(4000, 3000);
+    const context = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.fillStyle = "#9ab";
+    context.fillRect(0, 0, 4000, 3000);
+    context.fillStyle = "#a52";
+    context.beginPath();
+    context.arc(2000, 1500, 1000, 0, 7);
+    context.fill();
+    const bytes = new Uint8Array(await (await canvas.convertToBlob({ type: "image/jpeg" })).arrayBuffer());
+    return [...bytes];
+  });
+  await drop(page, [{ name: "large.jpg", body: Buffer.from(large) }]);
+  await done(page, 1);
+  await page.getByTestId("edit").click();
+  const stage = page.getByTestId("editor-stage");
+  await stage.waitFor();
+  await page.getByTestId("editor-tool-erase").click();
+  const area = (await stage.boundingBox()) ?? assert.fail("no stage");
+  await page.evaluate(() => {
+    const frames = /** @type {number[]} */ ([]);
+    const frame = (/** @type {number} */ now) => {
+      frames.push(now);
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    Object.assign(globalThis, { frames });
+  });
+  await page.mouse.move(area.x + 0.3 * area.width, area.y + 0.4 * area.height);
+  await page.mouse.down();
+  for (let i = 0; i < 120; i++) await page.mouse.move(area.x + (0.3 + 0.003 * i) * area.width, area.y + (0.4 + 0.1 * Math.sin(i / 6)) * area.height);
+  await page.mouse.up();
+  const gaps = await page.evaluate(() => /** @type {any} */ (globalThis).frames.map((now, i, all) => now - all[i - 1]).slice(1));
+  const sorted = gaps.sort((a, b) => a - b);
+  const at = (/** @type {number} */ share) => sorted[Math.floor(share * (sorted.length - 1))].toFixed(1);
+  t.diagnostic(`${sorted.length} frames while brushing; ms between two: median ${at(0.5)}, 95 % ${at(0.95)}, most ${at(1)}`);
+  assert.ok(await page.getByTestId("editor-undo").isEnabled());
+});
+
 for (const scheme of /** @type {const} */ (["light", "dark"])) {
   test(`no serious finding of axe, ${scheme}`, { skip, timeout: 3 * RESULT_MS }, async (t) => {
     const source = await readFile(join(import.meta.dirname, "node_modules/axe-core/axe.min.js"), "utf8");

@@ -75,8 +75,9 @@ def test_no_file_outside_of_the_console_is_served(console: TestClient, tmp_path:
     assert console.get("/console/%2e%2e/secret.txt").status_code == 404
 
 
-def test_the_server_redirects_to_the_console(start: Start) -> None:
-    response = start(no_auth=False).get("/", follow_redirects=False)
+@pytest.mark.parametrize("path", ["/", "/console"])
+def test_the_server_redirects_to_the_console(start: Start, path: str) -> None:
+    response = start(no_auth=False).get(path, follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (307, "/console/")
 
 

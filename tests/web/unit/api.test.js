@@ -123,3 +123,14 @@ test("a job that failed raises its error", async () => {
 test("a response without headers has facts", () => {
   assert.deepEqual(factsOf(new Headers()).warnings, []);
 });
+
+test("stored files are fetched from the origin of the console where its server says so", async () => {
+  const { api, requests } = apiOf(new Response("png"), new Response("png"));
+  api.files = [["https://results.s3.eu-central-1.amazonaws.com/", "/files/results/"]];
+  await api.file("https://results.s3.eu-central-1.amazonaws.com/results/a%20b.png?X-Amz-Signature=1");
+  await api.file("/v1/files/results/a.png?signature=1");
+  assert.deepEqual(
+    requests.map(({ url }) => url),
+    ["/files/results/results/a%20b.png?X-Amz-Signature=1", "/v1/files/results/a.png?signature=1"],
+  );
+});
