@@ -43,7 +43,17 @@ Step = Callable[[str], AbstractContextManager[None]]
 """A context manager that shows the current step, by its description."""
 
 REQUIREMENTS = ROOT / "local" / "emulator-requirements.txt"
-TEMPLATE_SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model", "stages")
+TEMPLATE_SOURCES = (
+    "app.py",
+    "cdk.json",
+    "infra",
+    "lambdas",
+    "maskdrop",
+    "sagemaker_model",
+    "stages",
+    "standalone",
+    "web",
+)
 """Files and folders from which the template and its assets are synthesized."""
 
 LAMBDA_CONCURRENCY = 16

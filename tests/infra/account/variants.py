@@ -21,7 +21,17 @@ ROOT = Path(__file__).resolve().parents[3]
 STAGES = ROOT / "tests" / "infra" / "stages"
 FOLDER = ROOT / ".local" / "variants"
 
-SOURCES = ("app.py", "cdk.json", "infra", "lambdas", "maskdrop", "sagemaker_model", "tests/infra/stages")
+SOURCES = (
+    "app.py",
+    "cdk.json",
+    "infra",
+    "lambdas",
+    "maskdrop",
+    "sagemaker_model",
+    "standalone",
+    "web",
+    "tests/infra/stages",
+)
 """Files and folders from which the templates and their assets are synthesized."""
 
 
