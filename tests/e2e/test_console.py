@@ -40,4 +40,4 @@ def test_an_upload_and_its_result_use_the_origin_of_the_console_only(running: Ru
 
 def test_an_error_of_the_api_reaches_the_console(running: Running) -> None:
     response = httpx2.get(f"{running.config.sagemaker_url}/v1/jobs", headers={"X-Api-Key": "none"}, trust_env=False)
-    assert (response.status_code, response.json()["error"]["code"]) == (401, "auth_failed")
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "auth_failed")
