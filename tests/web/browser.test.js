@@ -281,7 +281,7 @@ test("a revoked key is told where it is used", { skip, timeout: 4 * RESULT_MS },
   const port = await freePort();
   const locked = await Server.start({ keys: true, port });
   const [key] = /maskdrop_\S+/.exec(await locked.key("create", "web")) ?? assert.fail("no key");
-  const page = await open(t, { url: locked.url, errors: /status of 401/ });
+  const page = await open(t, { url: locked.url, errors: /status of 403/ });
   t.after(() => locked.close()); // after the page is closed
   await page.goto(`${locked.url}/console/#settings`);
   await page.getByTestId("key").fill(key);
