@@ -74,7 +74,7 @@ test("an error keeps code, message and Retry-After", async () => {
   );
 });
 
-test("a lost connection, a revoked key and the page of a proxy are told apart", async () => {
+test("a lost connection, a revoked key and the page of a proxy are distinct errors", async () => {
   const { api } = apiOf(
     new TypeError("fetch failed"),
     failure(403, "auth_failed"),
