@@ -119,6 +119,8 @@ class Api(Function):
         shared.registry.allow(
             self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", kinds=["window", "usage"]
         )
+        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["cap"])
+        shared.registry.allow(self.role, "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["slot"])
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         if shared.interactive:
             self.allow("sagemaker:InvokeEndpoint", on=shared.interactive.arn)
@@ -219,7 +221,10 @@ class Api(Function):
         stage = shared.stage
         return self.rest.add_usage_plan(
             "Plan",
-            throttle=apigateway.ThrottleSettings(rate_limit=stage.requests_per_second, burst_limit=stage.burst),
+            # Half of what all callers may send together: one key cannot use it up.
+            throttle=apigateway.ThrottleSettings(
+                rate_limit=max(1, stage.requests_per_second // 2), burst_limit=max(1, stage.burst // 2)
+            ),
             quota=apigateway.QuotaSettings(limit=stage.requests_per_month, period=apigateway.Period.MONTH),
             api_stages=[apigateway.UsagePlanPerApiStage(api=self.rest, stage=self.rest.deployment_stage)],
         )

@@ -3,8 +3,8 @@
     python emulator.py SAGEMAKER_JSON
 
 Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
-empties a bucket before it is deleted. Lets */* match an absent Accept header. It runs in the emulator's own virtual
-environment and imports only MiniStack and the standard library.
+empties a bucket before it is deleted. Lets */* match an absent Accept header, and refuses requests of web pages. It
+runs in the emulator's own virtual environment and imports only MiniStack, the standard library and maskdrop.loopback.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -178,6 +178,32 @@ def _partition_keys(request: dict[str, Any]) -> list[str]:
     return [value["S"] for value in values if value and "S" in value]
 
 
+API_PATH = "/restapis/"
+"""Prefix of the HTTP API, whose callers need a key: pages of other sites may call it."""
+
+
+def refuse_web_pages(app: Any) -> None:
+    """Lets the emulator respond to requests of this machine alone. MiniStack checks neither Host nor Origin and allows
+    every page to read its responses, and outside strict mode no request needs a signature."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    from maskdrop.loopback import LocalOnly
+
+    app.app = LocalOnly(app.app, open_path=API_PATH)
+
+
+def enforce_partition_keys() -> None:
+    """Gives policies the partition keys of a request as dynamodb:LeadingKeys, which MiniStack lacks."""
+    from ministack.core import iam_actions
+
+    context = iam_actions.dynamodb_service_context
+
+    def with_leading_keys(body: bytes) -> dict[str, Any]:
+        keys = _partition_keys(json.loads(body or b"{}"))
+        return {**context(body), **({"dynamodb:leadingkeys": keys} if keys else {})}
+
+    iam_actions.dynamodb_service_context = with_leading_keys
+
+
 def match_absent_types() -> None:
     """Lets the binary media type */* match a request without Content-Type or Accept, as in API Gateway.
 
@@ -210,6 +236,8 @@ def main() -> None:
     handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     match_absent_types()
+    enforce_partition_keys()
+    refuse_web_pages(app)
     app._port_is_bindable = lambda _host, _port: False
     if calls := os.environ.get(CALLS_FILE):
         record_calls(Path(calls))

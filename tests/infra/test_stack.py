@@ -11,7 +11,8 @@ import pytest
 
 from infra.container import SWITCHED_OFF
 from infra.firewall import COUNTED
-from infra.stages import InvalidStage
+from infra.stages import InvalidStage, Stage
+from infra.trust import LIMITED
 from lambdas.adapters.interactive import WAIT_S
 from lambdas.http.dialects.removebg import TITLES
 from maskdrop.access import OPEN_PATHS
@@ -428,9 +429,11 @@ def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_only_results(
     for one in (stacks, on_gpu):
         allowed = permissions(one["MaskdropBulk"], "Bulk")
         assert prefixes(allowed["s3:GetObject"]) == {
-            "inbox", "uploads", "backgrounds", "results", "bundles", "edits",
+            "inbox", "uploads", "backgrounds", "results", "bundles/in", "edits",
         }  # fmt: skip
-        assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles", "edits"}
+        assert prefixes(allowed["s3:PutObject"]) == {
+            "results", "edits", "bundles/out", "bundles/failed", "bundles/started",
+        }  # fmt: skip
 
 
 def test_the_interactive_endpoint_reads_only_backgrounds_and_writes_only_large_results(
@@ -505,6 +508,8 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
             on_jobs |= actions
         if f'"{registry}"' in text:
             kinds = on_registry.setdefault(name.partition("Role")[0], {})
+            # ForAllValues is true for a request without partition keys, such as a scan.
+            assert statement["Condition"]["Null"] == {"dynamodb:LeadingKeys": "false"}
             for kind in statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]:
                 kinds.setdefault(kind, set()).update(actions)
     assert on_jobs == {
@@ -514,13 +519,15 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
         {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}, {"dynamodb:GetItem"}, {"dynamodb:Query"},
     )  # fmt: skip
     keeps = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
+    puts = {"dynamodb:PutItem", "dynamodb:DeleteItem"}
     assert on_registry == {
-        "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one},
+        "Authorize": {"key": reads_one},
+        "Webhooks": {"secret": reads_one, "slot": puts, "receiver": counts | puts},
         "Ingest": {"preset": reads_all, "valve": keeps | reads_all},
         "DeadLetters": {"preset": reads_all, "valve": keeps},
         "Record": {"valve": keeps}, "Sweep": {"valve": reads_one},
         "Edit": {**dict.fromkeys(("edit", "usage", "circuit"), counts | keeps), "cap": reads_one},
-        "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all},
+        "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all, "slot": puts},
     }  # fmt: skip
 
 
@@ -535,18 +542,59 @@ def test_the_webhook_rule_matches_only_jobs_with_a_webhook_and_has_a_dead_letter
     assert queue["RedrivePolicy"]["maxReceiveCount"] == len(RETRY_S) + 1
 
 
-def test_the_webhooks_role_can_only_consume_its_queue_and_read_keys(template: Template) -> None:
-    allowed = {
-        action: statement
-        for name, statement in statements(template)
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if name.startswith("WebhooksRole") and not action.startswith(("logs:", "xray:"))
-    }
-    assert set(allowed) == {
-        "dynamodb:GetItem", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueUrl",
-        "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+def test_the_webhooks_role_can_only_use_its_queue_and_read_secrets(template: Template) -> None:
+    allowed: dict[str, list[Any]] = {}
+    for name, statement in statements(template):
+        if name.startswith("WebhooksRole"):
+            actions = statement["Action"]
+            for action in actions if isinstance(actions, list) else [actions]:
+                allowed.setdefault(action, []).append(statement)
+    assert {action for action in allowed if not action.startswith(("logs:", "xray:"))} == {
+        "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem",
+        "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueUrl", "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes", "sqs:SendMessage",
     }  # fmt: skip
-    assert allowed["dynamodb:GetItem"]["Condition"]["ForAllValues:StringEquals"] == {"dynamodb:LeadingKeys": ["key"]}
+    reads = [one["Condition"]["ForAllValues:StringEquals"] for one in allowed["dynamodb:GetItem"]]
+    assert reads == [{"dynamodb:LeadingKeys": ["secret"]}, {"dynamodb:LeadingKeys": ["receiver"]}]
+    assert (
+        len({json.dumps(one["Resource"]) for name in allowed if name.startswith("sqs:") for one in allowed[name]}) == 1
+    )
+
+
+def test_events_reach_the_webhooks_queue_in_the_message_group_of_their_owner(template: Template) -> None:
+    (rule,) = [one for one in template.of("AWS::Events::Rule").values() if "webhook" in json.dumps(one)]
+    assert [target["SqsParameters"] for target in rule["Targets"]] == [{"MessageGroupId": "$.detail.delivery.group"}]
+
+
+def test_services_assume_roles_for_this_account_alone(stacks: dict[str, Template], on_gpu: dict[str, Template]) -> None:
+    limited: set[str] = set()
+    for template in (*stacks.values(), *on_gpu.values()):
+        for role in template.of("AWS::IAM::Role").values():
+            for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+                service = statement["Principal"].get("Service", "")
+                if service in LIMITED:
+                    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+                    limited.add(service)
+                else:
+                    assert service in ("lambda.amazonaws.com", "apigateway.amazonaws.com"), statement
+    assert {"sagemaker.amazonaws.com", "codebuild.amazonaws.com"} <= limited
+
+
+def test_the_authorizer_has_executions_of_its_own_where_the_account_can_reserve_them() -> None:
+    assert Stage(name="dev").reserved == {}
+    assert Stage(name="dev", lambda_concurrency=119).reserved == {}
+    assert Stage(name="dev", lambda_concurrency=120).reserved == {"authorize": 20}
+    own = Stage(name="dev", lambda_concurrency=200, reserved_concurrency={"api": 50, "authorize": 5})
+    assert own.reserved == {"api": 50, "authorize": 5}
+
+
+def test_one_owner_may_use_a_part_of_the_executions(template: Template) -> None:
+    (api,) = [one for one in template.functions if one["Handler"] == "lambdas.api.handler"]
+    limits = ("FETCHES", "CALLS", "WEBHOOKS")
+    found = [api["Environment"]["Variables"][f"MASKDROP_{name}_AT_ONCE"] for name in limits]
+    assert found == ["2", "8", "1"]
+    large = Stage(name="dev", lambda_concurrency=1000)
+    assert (large.fetches_at_once, large.calls_at_once, large.webhooks_at_once) == (100, 500, 3)
 
 
 def test_no_host_is_trusted_by_default(template: Template, tmp_path: Path) -> None:
