@@ -52,8 +52,7 @@ def build_commands(tag: str, option: str = "") -> list[str]:
         f"docker build --provenance=false --sbom=false --output type=image,oci-mediatypes=false {option} "
         f'--file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:{tag}" .',
         # The tag exists if an earlier build was interrupted after its push; it cannot be pushed again.
-        f'aws ecr describe-images --repository-name "${{REPOSITORY#*/}}" --image-ids imageTag={tag} '
-        f'|| docker push "$REPOSITORY:{tag}"',
+        f'docker manifest inspect "$REPOSITORY:{tag}" > /dev/null 2>&1 || docker push "$REPOSITORY:{tag}"',
         f'test {MEDIA_TYPE} = "$(aws ecr describe-images --repository-name "${{REPOSITORY#*/}}" '
         f"--image-ids imageTag={tag} --query 'imageDetails[0].imageManifestMediaType' --output text)\" "
         f'|| {{ echo "SageMaker accepts only manifests of the type {MEDIA_TYPE}"; false; }}',
