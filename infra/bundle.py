@@ -24,7 +24,7 @@ BUILD = ROOT / ".local" / "build"
 
 
 def lambda_code() -> lambda_.Code:
-    """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.lock. The runtime provides boto3."""
+    """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.lock. boto3 is in the runtime."""
     requirements = ROOT / "lambdas" / "requirements.lock"
     files = [*files_of("maskdrop"), *files_of("lambdas")]
     name = digest([requirements, *files])
