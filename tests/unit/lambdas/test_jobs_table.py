@@ -1,13 +1,14 @@
 """Tests what the emulator cannot reach: the maximum number of queries of a page, and records of a newer version."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.jobs import QUERIES_MAX, JobsTable, UnreadableJob
-from maskdrop.job import dropped
+from maskdrop.job import Review, dropped
 from maskdrop.services import Selection
 from tests.fakes import NOW, a_source
 
@@ -55,3 +56,22 @@ def test_a_job_of_a_newer_version_is_unavailable_and_does_not_hold_up_the_sweep_
     with pytest.raises(UnreadableJob, match="newer"):
         jobs.get("newer")
     assert jobs.overdue("queued", since=NOW, limit=10) == [jobs.get(table.known.id)] == [table.known]
+
+
+class Reviewed:
+    """A table with one finished job, which applies the review of an update."""
+
+    job = replace(dropped(a_source(), NOW), state="done", finished_at=NOW)
+
+    def update_item(self, **update: Any) -> dict[str, Any]:
+        assert update["UpdateExpression"].split() == ["SET", "#review", "=", ":new_review"]
+        assert update["ConditionExpression"] == "#state = :done"
+        assert update["ExpressionAttributeNames"] == {"#review": "review", "#state": "state"}
+        review = dynamodb_json.read(update["ExpressionAttributeValues"])[":new_review"]
+        return {"Attributes": dynamodb_json.write({**self.job.to_json(), "review": review})}
+
+
+def test_a_review_changes_neither_the_state_nor_the_place_in_a_list() -> None:
+    review = Review("corrected", "k1", NOW, training=True)
+    reviewed = JobsTable(Reviewed(), "jobs", keep_days=1).review(Reviewed.job.id, review)  # type: ignore[arg-type]
+    assert reviewed == replace(Reviewed.job, review=review)
