@@ -166,7 +166,11 @@ class JobsTable:
 
     def review(self, job_id: str, review: Review) -> Job | None:
         return self._write(
-            job_id, {"review": review.to_json()}, condition="#state = :done", values={":done": "done"}, names=("state",)
+            job_id,
+            {"review": review.to_json()},
+            condition="begins_with(#state, :done)",
+            values={":done": "done"},
+            names=("state",),
         )
 
     def delete(self, job_id: str, *, state: State) -> bool:
