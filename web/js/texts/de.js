@@ -91,7 +91,7 @@ export const de = {
   "viewer.correction.other": "Das Foto und die korrigierte Maske {count} Tage lang als Trainingsdaten aufbewahren?",
   "viewer.corrected": "Das Ergebnis dieses Auftrags wurde korrigiert.",
   "viewer.keep": "Korrektur senden",
-  "viewer.mark": "Nur als korrigiert vermerken",
+  "viewer.mark": "Nur vermerken",
   "warning.no_subject": "Es wurde kein Motiv gefunden.",
   "warning.enlarged": "Das Motiv wurde vergrößert und ist weniger scharf.",
   "warning.guessed_subject": "Der Server hat das Motiv geraten.",

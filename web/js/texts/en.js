@@ -89,7 +89,7 @@ export const en = {
   "viewer.correction.other": "Keep the photo and the corrected mask as training data for {count} days?",
   "viewer.corrected": "The result of this job was corrected.",
   "viewer.keep": "Send correction",
-  "viewer.mark": "Only mark as corrected",
+  "viewer.mark": "Only mark it",
   "warning.no_subject": "No subject was found.",
   "warning.enlarged": "The subject was enlarged and is less sharp.",
   "warning.guessed_subject": "The server guessed which object is the subject.",

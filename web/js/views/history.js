@@ -119,7 +119,7 @@ function row(app, job) {
     ),
     h(
       "div",
-      { class: "row" },
+      { class: "row wrap" },
       (job.state === "done" || job.state === "failed") && open,
       job.state === "failed" && retry,
       job.state === "done" && download,

@@ -56,7 +56,7 @@ export function review(root, app) {
       { class: "review", "data-testid": "review" },
       thumb,
       h("div", { class: "job-text" }, h("p", { class: "job-name" }, name), h("p", { class: "hint" }, hint)),
-      h("div", { class: "row" }, ...buttons),
+      h("div", { class: "row wrap" }, ...buttons),
     );
 
   /** @param {string} text @param {() => void} onclick @param {string} [style] */

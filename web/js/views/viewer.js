@@ -61,9 +61,9 @@ export function viewer(root, app) {
     root,
     h("div", { class: "viewer-head" }, h("div", { class: "viewer-title" }, name, facts), modes),
     reviewBar,
-    h("div", { class: "canvas-box" }, canvas, zoom.controls, badge),
+    h("div", { class: "canvas-box" }, canvas, badge),
     editorRoot,
-    h("div", { class: "viewer-foot" }, message, h("div", { class: "row" }, edit, download)),
+    h("div", { class: "viewer-foot" }, zoom.controls, message, h("div", { class: "row" }, edit, download)),
   );
 
   /** Identifies the finished image that the current state needs. */
@@ -156,7 +156,7 @@ export function viewer(root, app) {
 
   /** Asks whether a result is right, or whether a correction may be sent. @param {Item} item */
   function drawReview(item) {
-    const question = questionOf(app, item);
+    const question = editor ? "" : questionOf(app, item);
     const days = question === "correction" ? app.correctionsDays : 0;
     const key = `${item.id} ${item.revision} ${question}`;
     if (key === asked) return;
@@ -169,10 +169,14 @@ export function viewer(root, app) {
       reviewBar,
       icon("warning"),
       h("p", {}, question === "result" ? t("viewer.review") : t(days ? "viewer.correction" : "viewer.corrected", { count: days })),
-      question === "result" && button("accept", () => void sendAnswer("accepted")),
-      question === "result" && button("correct", () => void openEditor()),
-      days > 0 && button("keep", () => void sendAnswer("corrected", true)),
-      question === "correction" && Boolean(item.job) && button("mark", () => void sendAnswer("corrected")),
+      h(
+        "div",
+        { class: "row wrap" },
+        question === "result" && button("accept", () => void sendAnswer("accepted")),
+        question === "result" && button("correct", () => void openEditor()),
+        days > 0 && button("keep", () => void sendAnswer("corrected", true)),
+        question === "correction" && Boolean(item.job) && button("mark", () => void sendAnswer("corrected")),
+      ),
     );
   }
 
@@ -201,7 +205,7 @@ export function viewer(root, app) {
         : "";
     download.disabled = !item.result || rendering || incomplete(app.design);
     edit.disabled = !item.file || item.state === "waiting";
-    download.hidden = modes.hidden = Boolean(editor);
+    download.hidden = modes.hidden = zoom.controls.hidden = Boolean(editor);
     fill(edit, icon(editor ? "close" : "edit"), t(editor ? "viewer.close" : "viewer.edit"));
     drawReview(item);
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));

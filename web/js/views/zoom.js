@@ -17,10 +17,20 @@ export function zoomable(box) {
   let [scale, x, y] = [1, 0, 0];
   /** Positions of the pointers that are down. @type {Map<number, [number, number]>} */
   const pointers = new Map();
-  /** @param {string} name @param {string} text @param {() => void} onclick */
+  /** @param {string} name @param {string | null} text null: the level of the zoom, which is its name. @param {() => void} onclick */
   const button = (name, text, onclick) =>
-    h("button", { type: "button", onclick, "aria-label": t(`zoom.${name}`), title: t(`zoom.${name}`), "data-testid": `zoom-${name}` }, text);
-  const level = button("fit", "", () => reset());
+    h(
+      "button",
+      {
+        type: "button",
+        onclick,
+        title: t(`zoom.${name}`),
+        "aria-label": text && t(`zoom.${name}`),
+        "data-testid": `zoom-${name}`,
+      },
+      text,
+    );
+  const level = button("fit", null, () => reset());
   const controls = h("div", { class: "zoom", role: "group", "aria-label": t("zoom.label") });
   fill(controls, button("out", "−", () => zoom(1 / STEP)), level, button("in", "+", () => zoom(STEP)));
   Object.assign(box, { tabIndex: 0 });
