@@ -88,7 +88,9 @@ class FaultyApp:
         elif fault == "timeout":
             await asyncio.sleep(TIMEOUT_S)
         elif fault == "half_response" and len(response[2]) > 1:
-            await send({"type": "http.response.start", "status": response[0], "headers": response[1]})
+            length = (b"content-length", str(len(response[2])).encode())
+            headers = [one for one in response[1] if one[0].lower() not in (b"content-length", b"transfer-encoding")]
+            await send({"type": "http.response.start", "status": response[0], "headers": [*headers, length]})
             half = response[2][: len(response[2]) // 2]
             await send({"type": "http.response.body", "body": half, "more_body": True})
             return  # the server closes the connection of a response without an end

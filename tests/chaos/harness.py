@@ -143,7 +143,7 @@ class Harness:
                 response = self._http.post(f"{self.stack.api_url}/v1/jobs", json=request, headers=headers)
                 if response.status_code == 202:
                     return {response.json()["id"]: key}
-                if response.status_code < 429:
+                if response.status_code < 500 and '"retryable":true' not in response.text:
                     raise RuntimeError(f"POST /v1/jobs returned {response.status_code}: {response.text[:500]}")
             if time.monotonic() > deadline:
                 raise RuntimeError("The API accepted no job for 180 s.")
@@ -306,16 +306,24 @@ class Harness:
     def _unfinished(self) -> list[Job]:
         return [*self._list(Selection(state="queued")), *self._list(Selection(state="submitted"))]
 
+    def waiting(self) -> int:
+        """Returns the number of messages and of images at the endpoint."""
+        images = sum(item.get("images", 0) for item in self._registry.list("valve").values())
+        return images + sum(self.messages().values())
+
     def _wait_until_idle(self) -> None:
-        """Returns when the number of unfinished records and messages has not changed for a second."""
-        last, since = (-1, -1), time.monotonic()
-        while time.monotonic() - since < 1.0:
-            now = len(self._unfinished()), sum(self.messages().values())
-            if now == (0, 0):
-                return
+        """Returns when no record and no message has changed for 1 s; for 10 s while a bundle is at the endpoint."""
+        last, since = (-1, -1, -1), time.monotonic()
+        while True:
+            begin = time.monotonic()
+            unfinished = self._unfinished()
+            now = len(unfinished), sum(job.state == "queued" for job in unfinished), self.waiting()
             if now != last:
-                last, since = now, time.monotonic()
-            time.sleep(0.2)
+                last, since = now, begin
+            patience_s = 10.0 if any("images" in item for item in self._registry.list("valve").values()) else 1.0
+            if now == (0, 0, 0) or begin - since > patience_s:
+                return
+            time.sleep(max(0.2, time.monotonic() - begin))
 
     def _advance(self) -> None:
         """Lets VISIBLE_S pass: delayed and hidden messages become visible, and a pause of submissions ends."""

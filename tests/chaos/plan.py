@@ -106,17 +106,20 @@ class Faults:
         """Returns the fault of the next call of a service."""
         chance, fault = next(self._calls[service])
         if service in self.down:
-            return self._count(service, "error")
-        return self._count(service, fault) if chance < self.share else None
+            fault = "error"
+        elif chance >= self.share:
+            return None
+        self.counts[f"{service} {fault}"] += 1
+        return fault
 
     def of_message(self, *, may_drop: bool) -> MessageFault | None:
         """Returns the fault of the next received message."""
         chance, fault = next(self._messages)
-        fault = "delayed" if fault == "dropped" and not may_drop else fault
-        return self._count("message", fault) if chance < self.share else None
-
-    def _count(self, where: str, fault: Fault) -> Fault:
-        self.counts[f"{where} {fault}"] += 1
+        if chance >= self.share:
+            return None
+        if fault == "dropped" and not may_drop:
+            fault = "delayed"
+        self.counts[f"message {fault}"] += 1
         return fault
 
 

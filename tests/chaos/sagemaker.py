@@ -20,5 +20,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     config = LocalConfig.from_env(os.environ)
-    faulty = FaultyApp(app(config), Faults(int(sys.argv[1])))  # type: ignore[arg-type]
+    faulty = FaultyApp(app(config), Faults(int(sys.argv[1])))
     uvicorn.run(faulty, host=HOST, port=config.sagemaker_port, log_level="warning", timeout_graceful_shutdown=2)
