@@ -377,7 +377,7 @@ class Autoscaling:
         self._samples = Samples(keep_s=max((alarm.range_s + alarm.period_s for alarm in alarms), default=0))
 
     def record(self, at_s: float, metrics: Mapping[str, float]) -> None:
-        """Records one sample of each metric, as `published` returns them. Once a minute, as SageMaker publishes them."""
+        """Records one sample of each metric, as `published` returns them; once a minute, as SageMaker."""
         for metric, value in metrics.items():
             self._samples.record(metric, at_s, value)
 
@@ -431,7 +431,7 @@ class Autoscaling:
         return after
 
     def _breaching(self, alarm: Alarm, now_s: float) -> float | None:
-        """Returns the newest datapoint of an active alarm; None for another one, or without that datapoint."""
+        """Returns the newest datapoint of an active alarm; None for any other, or without data."""
         if alarm.state(self._samples, now_s) != "ALARM":
             return None
         return self._samples.datapoints(alarm.metric, alarm.statistic, alarm.period_s, 1, now_s)[0]
