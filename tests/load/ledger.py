@@ -54,11 +54,11 @@ class Ledger:
         self.accepted = 0
         self.ends: Counter[str] = Counter()
         """`done`, and the error codes of failed jobs -> number of jobs."""
-        self.lost: list[Accepted] = []
 
     @property
-    def open(self) -> int:
-        return len(self._open)
+    def lost(self) -> list[Accepted]:
+        """The jobs that have not ended. Before `settle` has returned, they may be in progress."""
+        return list(self._open.values())
 
     def accept(self, job_id: str, kind: str, at: datetime | None = None) -> Accepted:
         """Records an accepted job; a repeated id is the same job."""
@@ -90,7 +90,7 @@ class Ledger:
             self._since = began - OVERLAP
 
     def settle(self, timeout_s: float, pause_s: float = 1.0) -> None:
-        """Reads until every job has ended or the time is over; then asks for each open one. The rest is lost."""
+        """Reads until every job has ended or the time is over; then reads each open one."""
         deadline = time.monotonic() + timeout_s
         while self._open and time.monotonic() < deadline:
             self.read()
@@ -100,7 +100,6 @@ class Ledger:
             job = self._fetch(f"/v1/jobs/{entry.id}", {})
             if job:
                 self._end(job)
-        self.lost = list(self._open.values())
 
     def _end(self, job: dict[str, Any]) -> None:
         if job["state"] not in FINAL:

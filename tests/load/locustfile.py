@@ -148,10 +148,11 @@ class StackUser(HttpUser):
     def rate(self) -> float | None:
         """Tasks per second of this user; None: it starts a task when its last one has ended."""
         total = SETTINGS.rates.get(type(self).__name__)
-        count = max(1, self.environment.runner.user_classes_count.get(type(self).__name__, 1))
-        return None if total is None else max(total, 1e-6) / count
+        share = self.weight / sum(one.weight for one in USERS)
+        return None if total is None else max(total, 1e-6) / max(1, round(SETTINGS.users * share))
 
     def wait_time(self) -> float:
+        run.outcomes.tasks[type(self).__name__] += 1
         if self.rate is None:
             return self.pause_s
         # The next task is due at a fixed interval after the last one. A user that is late starts at once.
@@ -275,6 +276,7 @@ class VendorUser(StackUser):
 
 USERS: tuple[type[StackUser], ...] = (DropFolderUser, JobUser, ImageUser, VendorUser)
 
+
 class Shape(LoadTestShape):
     """The shape that LOAD_SHAPE names."""
 
@@ -314,12 +316,15 @@ def end(environment: Environment, **_: Any) -> None:
     )
     if not isinstance(environment.runner, MasterRunner):
         report.write(folder)
-        print("\n".join(report.text()), f"Report: {folder}/report.html", sep="\n")
+        # After the tables that Locust prints.
+        events.quit.add_listener(  # type: ignore[no-untyped-call]
+            lambda **_: print(*report.text(), f"Report: {folder}/report.html", sep="\n")
+        )
         environment.process_exit_code = int(bool(exceeded(SETTINGS.limits, run.outcomes, run.ledger)))
 
 
 def _wait_for_scale_in() -> None:
-    """Samples until the simulated instances have stopped, at most for half a simulated hour."""
-    deadline = time.monotonic() + 1800 / SETTINGS.time_lapse
+    """Samples until the simulated instances have stopped, at most for a simulated hour."""
+    deadline = time.monotonic() + 3600 / SETTINGS.time_lapse
     while time.monotonic() < deadline and run.samples and run.samples[-1].ready:
         time.sleep(LOCAL_S)

@@ -47,6 +47,8 @@ class Outcomes:
     by_second: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     ended: Counter[int] = field(default_factory=Counter)
     """Jobs that ended, by second."""
+    tasks: Counter[str] = field(default_factory=Counter)
+    """Completed tasks, by class of users."""
     causes: Counter[str] = field(default_factory=Counter)
     """Name, status and message of errors."""
 
@@ -113,6 +115,7 @@ class Report:
             "users": self.settings.users,
             "seconds": round(self.seconds, 1),
             "rates": self.settings.rates,
+            "tasks": dict(self.outcomes.tasks),
             "requests": list(self.outcomes.rows()),
             "errors": round(self.outcomes.ratio(ERROR), 5),
             "refused": round(self.outcomes.ratio(REFUSED), 5),
@@ -151,7 +154,7 @@ class Report:
 
         rows = list(self._seconds())
         width = max(1, round(len(rows) / 120))  # seconds of one bar
-        figure, (top, middle, bottom) = pyplot.subplots(3, 1, sharex=True, figsize=(10, 8), layout="constrained")
+        figure, (top, middle, bottom) = pyplot.subplots(3, 1, sharex=True, figsize=(11, 8), layout="constrained")
         colours = {OK: "#2a7f62", REFUSED: "#e0a030", ERROR: "#c0392b"}
         starts = range(0, len(rows), width)
         floor = [0.0] * len(starts)
@@ -174,7 +177,7 @@ class Report:
         bottom.yaxis.get_major_locator().set_params(integer=True)
         bottom.set_xlabel("seconds since the begin of the load")
         for axes in (top, middle, bottom):
-            axes.legend(loc="upper right", fontsize="small")
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
             axes.grid(alpha=0.3)
         top.set_title(f"{self.settings.shape}, mix {self.settings.mix}, {self.settings.users} users")
         figure.savefig(path, dpi=110)

@@ -23,10 +23,8 @@ def step(fraction: float, users: int) -> int:
 
 
 def spike(fraction: float, users: int) -> int:
-    """Nobody, then all users at once, then one user."""
-    if fraction < SPIKE_BEGINS:
-        return 0
-    return users if fraction < SPIKE_ENDS else 1
+    """Nobody, then all users at once, then nobody."""
+    return users if SPIKE_BEGINS <= fraction < SPIKE_ENDS else 0
 
 
 SHAPES: dict[str, Shape] = {"steady": steady, "step": step, "spike": spike, "soak": steady}
