@@ -6,7 +6,7 @@ by_owner does not contain such jobs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from heapq import merge
@@ -214,6 +214,31 @@ class JobsTable:
                     with suppress(UnreadableJob):  # the oldest job must not hold up the others
                         jobs.append(_job(item))
         return jobs
+
+    def scan(self) -> Iterator[Job]:
+        """All records, in no order. Reads the whole table."""
+        start: dict[str, Any] = {}
+        while True:
+            with translated_errors(TableUnavailable, "Reading the table of jobs"):
+                response = self._client.scan(TableName=self._table, **start)
+            yield from map(_job, response["Items"])
+            if "LastEvaluatedKey" not in response:
+                return
+            start = {"ExclusiveStartKey": response["LastEvaluatedKey"]}
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of at most 100 ids that have a record."""
+        keys: list[Any] = [{"id": {"S": job_id}} for job_id in ids]
+        found = set()
+        while keys:
+            with translated_errors(TableUnavailable, "Reading jobs"):
+                response = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": keys, "ProjectionExpression": "id"}}
+                )
+            found |= {item["id"]["S"] for item in response["Responses"].get(self._table, ())}
+            rest = response["UnprocessedKeys"]
+            keys = list(rest[self._table]["Keys"]) if self._table in rest else []
+        return found
 
     def _partition_page(self, index: str, key: str, selection: Selection, before: str, limit: int) -> Page:
         """Returns the selected jobs of one partition of by_<index>: more than `limit`, or all within QUERIES_MAX."""
