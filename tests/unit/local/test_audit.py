@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,29 +45,16 @@ class FakeS3:
         self.downloads: list[str] = []
 
     def get_paginator(self, operation: str) -> Any:
-        class Paginator:
-            @staticmethod
-            def paginate(Prefix: str, **_: Any) -> Iterator[Mapping[str, Any]]:  # noqa: N803  a name of boto3
-                if operation == "list_object_versions":
-                    for key, (version, moment) in sorted(self.photos.items()):
-                        one: dict[str, Any] = {
-                            "Key": key,
-                            "VersionId": version,
-                            "Size": 10,
-                            "LastModified": moment,
-                            "ETag": '"e"',
-                        }
-                        if key.startswith(Prefix):
-                            yield {
-                                "Versions": [{**one, "IsLatest": True}, {**one, "VersionId": "0", "IsLatest": False}]
-                            }
-                else:
-                    for name, (body, _, written_at) in sorted(self.results.items()):
-                        stored = {"Key": name, "Size": len(body), "LastModified": written_at}
-                        yield {"Contents": [stored]}
-                yield {}
+        return Paginator(self.versions if operation == "list_object_versions" else self.objects)
 
-        return Paginator
+    def versions(self) -> Iterator[dict[str, Any]]:
+        for key, (version, moment) in sorted(self.photos.items()):
+            one = {"Key": key, "VersionId": version, "Size": 10, "LastModified": moment, "IsLatest": True}
+            yield {"Versions": [one, {**one, "VersionId": "0", "IsLatest": False}]}
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        for key, (body, _, moment) in sorted(self.results.items()):
+            yield {"Contents": [{"Key": key, "Size": len(body), "LastModified": moment}]}
 
     def head_object(self, Bucket: str, Key: str) -> Any:  # noqa: N803
         return {"Metadata": {RESULT_OF: self.results[Key][1]}}
@@ -77,6 +64,20 @@ class FakeS3:
         body, job, _ = self.results[Key]
         stream: Any = io.BytesIO(body)
         return {"Metadata": {RESULT_OF: job}, "ContentLength": len(body), "Body": Chunks(stream)}
+
+
+class Paginator:
+    """Yields the pages whose objects are below the prefix, and one without any."""
+
+    def __init__(self, pages: Callable[[], Iterator[dict[str, Any]]]) -> None:
+        self.pages = pages
+
+    def paginate(self, Prefix: str, **_: Any) -> Iterator[dict[str, Any]]:  # noqa: N803
+        for page in self.pages():
+            ((first, *_others),) = page.values()
+            if first["Key"].startswith(Prefix):
+                yield page
+        yield {}
 
 
 class Chunks:
