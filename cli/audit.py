@@ -67,8 +67,8 @@ def audit(
     with print_errors():
         if unknown := set(ignore or ()) - set(MEANINGS):
             raise UsageError(f"--ignore must be one of {', '.join(MEANINGS)}; got {', '.join(sorted(unknown))}.")
-        with _deployed(stage) as (_, deployed), messages.status("Comparing"):
-            found = audit_deployed(deployed, datetime.now(UTC), idle=idle, digests=digests)
+        with deployed(stage) as (_, stores), messages.status("Comparing"):
+            found = audit_deployed(stores, datetime.now(UTC), idle=idle, digests=digests)
     findings = [finding for finding in found.findings if finding.kind not in (ignore or ())]
     found = Audit(findings, found.photos, found.records, found.results)
     if as_json:
@@ -93,10 +93,10 @@ def backfill(
     with print_errors():
         if not prefix.startswith(INBOX_PREFIX):
             raise UsageError(f"PREFIX must begin with {INBOX_PREFIX}, the drop folder; got {prefix}.")
-        with _deployed(stage) as (account, deployed), messages.status("Reading") as progress:
-            queue = SqsQueue(account.client("sqs"), deployed.queues["Jobs"])
+        with deployed(stage) as (account, stores), messages.status("Reading") as progress:
+            queue = SqsQueue(account.client("sqs"), stores.queues["Jobs"])
             try:
-                for seen, sent in backfill_deployed(deployed, queue, prefix, datetime.now(UTC), dry_run=dry_run):
+                for seen, sent in backfill_deployed(stores, queue, prefix, datetime.now(UTC), dry_run=dry_run):
                     progress.update(f"{seen} photos, {sent} without a job")
             except KeyboardInterrupt:
                 interrupted = True
@@ -122,7 +122,7 @@ def _print(found: Audit, where: str) -> None:
 
 
 @contextmanager
-def _deployed(stage: str | None) -> Iterator[tuple[Account, Deployed]]:
+def deployed(stage: str | None) -> Iterator[tuple[Account, Deployed]]:
     """Yields the account and the stores of a stage. Converts errors of AWS to Unreachable."""
     try:
         account = account_of(stage)

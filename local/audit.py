@@ -90,7 +90,7 @@ def audit(deployed: Deployed, now: datetime, *, idle: bool = False, digests: boo
         photos,
         records,
         results,
-        {name: _messages(deployed.sqs, url) for name, url in queues.items()},
+        {name: messages_of(deployed.sqs, url) for name, url in queues.items()},
         settled_before=None if idle else now - STUCK_AFTER,
     )
     return Audit(findings, len(photos), len(records), len(results))
@@ -193,7 +193,7 @@ def _with_digests(
     return dict(zip(results, in_threads(read, results), strict=True))
 
 
-def _messages(sqs: Any, url: str) -> int:
+def messages_of(sqs: Any, url: str) -> int:
     """Returns the number of messages of a queue: visible, being processed, and delayed. SQS counts approximately."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     names.append("ApproximateNumberOfMessagesDelayed")

@@ -1,4 +1,4 @@
-"""Tests `maskdrop audit` and `maskdrop backfill` on the stack, which lost an event, a result and a record."""
+"""Tests `maskdrop audit`, `backfill` and `status` on the stack, which lost an event, a result and a record."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ def test_an_audit_finds_what_is_lost_and_a_backfill_processes_the_photos(running
     _, found = audit(running)
     left = {(one["kind"], one["subject"]) for one in found["findings"]} & expected
     assert left == {("result_missing", no_result.id)}
+
+
+def test_the_status_of_a_stage_has_its_jobs_queues_and_errors(running: Running, photo: bytes) -> None:
+    good, bad = running.put(photo), running.put(b"no image")
+    running.wait_for_end([good, bad])
+    code, text = command(running, "status", "--stage", running.config.stage, "--json")
+    found = json.loads(text)
+    assert code == (1 if found["alarms"] else 0)
+    assert (found["jobs"]["done"] >= 1, found["jobs"]["failed"] >= 1) == (True, True)
+    assert {"Jobs", "Results", "Webhooks", "Dead"} <= found["queues"].keys()
+    assert bad in {one["job"] for one in found["errors"]}
 
 
 def put(running: Running, key: str, body: bytes) -> str:
