@@ -133,6 +133,7 @@ class Job:
     results: tuple[ResultItem, ...] = ()
     stage: str = "segment"
     candidates: tuple[Candidate, ...] = ()
+    trace_id: str = ""
 
     @property
     def finished(self) -> bool:

@@ -223,6 +223,31 @@ class JobsTable:
         with translated_errors(TableUnavailable, "Listing jobs"):
             return list(islice(merge(*parts, key=lambda job: job.recency), limit))
 
+    def scan(self) -> Iterator[Job]:
+        """All records, in no order. Reads the whole table."""
+        start: dict[str, Any] = {}
+        while True:
+            with translated_errors(TableUnavailable, "Reading the table of jobs"):
+                response = self._client.scan(TableName=self._table, **start)
+            yield from map(_job, response["Items"])
+            if "LastEvaluatedKey" not in response:
+                return
+            start = {"ExclusiveStartKey": response["LastEvaluatedKey"]}
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of at most 100 ids that have a record."""
+        keys: list[Any] = [{"id": {"S": job_id}} for job_id in ids]
+        found = set()
+        while keys:
+            with translated_errors(TableUnavailable, "Reading jobs"):
+                response = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": keys, "ProjectionExpression": "id"}}
+                )
+            found |= {item["id"]["S"] for item in response["Responses"].get(self._table, ())}
+            rest = response["UnprocessedKeys"]
+            keys = list(rest[self._table]["Keys"]) if self._table in rest else []
+        return found
+
     def _oldest(self, key: str, since: datetime) -> Iterator[Job]:
         """Yields the jobs of one partition of by_state that changed before `since`, the oldest first."""
         pages = self._client.get_paginator("query").paginate(
