@@ -55,6 +55,7 @@ MaskdropError                 code                   status  retryable
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
+│   ├── Overloaded            overloaded             503     yes
 │   ├── DeadlineExceeded      deadline_exceeded      504     yes
 │   ├── StorageUnavailable    storage_unavailable    503     yes
 │   ├── TableUnavailable      table_unavailable      503     yes
@@ -392,6 +393,12 @@ class HostUnavailable(Unavailable):
 
 class QueueFull(Unavailable):
     code = "queue_full"
+
+
+class Overloaded(Unavailable):
+    """API Gateway could not run a function: too many run at a time, or the authorizer could not read the key."""
+
+    code = "overloaded"
 
 
 class DeadlineExceeded(Unavailable):

@@ -126,7 +126,7 @@ def queue_of(stage: Stage, services: RetryServices) -> Queue:
 def send_messages(jobs: Sequence[Job], services: RetryServices, *, delay_s: int = 0) -> None:
     """Sends the message of each job to the queue of its stage."""
     for stage in sorted({job.stage for job in jobs}):
-        bodies = [JobMessage(job.id, job.attempts).to_body() for job in jobs if job.stage == stage]
+        bodies = [JobMessage(job.id, job.attempts, job.trace_id).to_body() for job in jobs if job.stage == stage]
         queue_of(stage, services).send(bodies, delay_s=delay_s)
 
 

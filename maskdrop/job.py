@@ -144,6 +144,7 @@ class Job(Record):
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.
     changed_at: time of the last change of `state`.
+    trace_id: of the request or photo that created the job (`maskdrop.trace`); "" in records of older versions.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Job(Record):
     results: tuple[ResultItem, ...] = ()
     stage: Stage = "segment"
     candidates: tuple[Candidate, ...] = ()
+    trace_id: str = ""
     review: Review | None = None
 
     @property
@@ -210,13 +212,15 @@ def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
     folder = first if slash else ""
     preset, options = presets.of(folder)
-    return replace(queued(source, preset, options, now), id=job_id(source, BUILT_IN.of(folder)[1]))
+    identity = job_id(source, BUILT_IN.of(folder)[1])
+    return replace(queued(source, preset, options, now), id=identity, trace_id=identity)
 
 
-def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "") -> Job:
-    """A new job."""
+def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "", trace_id: str = "") -> Job:
+    """A new job. trace_id: "": the job's ID."""
+    identity = job_id(source, options, owner)
     return Job(
-        id=job_id(source, options, owner),
+        id=identity,
         state="queued",
         preset=preset,
         options=options,
@@ -224,6 +228,7 @@ def queued(source: Source, preset: str, options: Options, now: datetime, *, owne
         created_at=now,
         changed_at=now,
         owner=owner,
+        trace_id=trace_id or identity,
     )
 
 

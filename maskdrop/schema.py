@@ -62,6 +62,7 @@ RESPONSES: dict[type, dict[str, str]] = {
         "cost_usd": "Calculated cost in US dollars; null if nothing is billed.",
         "changed_at": "Time of the last change of `state`.",
         "finished_at": "Time at which the job was done or failed.",
+        "trace_id": "Trace ID of the request's `traceparent` header, else of the request, or of the dropped photo.",
         "review": "Review of the result by a person; null before.",
     },
     Source: {

@@ -151,6 +151,7 @@ class Job:
     results: tuple[ResultItem, ...] = ()
     stage: str = "segment"
     candidates: tuple[Candidate, ...] = ()
+    trace_id: str = ""
     review: Review | None = None
 
     @property

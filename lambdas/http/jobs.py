@@ -73,7 +73,15 @@ def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     }
 
 
-def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Job:
+def job_of(
+    payload: Mapping[str, Any],
+    caller: Caller,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    *,
+    trace_id: str = "",
+) -> Job:
     """Creates and queues a job. Returns the existing job if the owner has one for the same object and options.
 
     A new job counts in the owner's usage. Raises InvalidOptions, InvalidPrompt, UnknownEngine, InvalidPreset,
@@ -86,7 +94,7 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     check_engine(options, settings)
     check_edit(options, services)
     source = _source(source_field, caller, settings, services)
-    job = queued(source, preset, options, now, owner=caller.owner)
+    job = queued(source, preset, options, now, owner=caller.owner, trace_id=trace_id)
     job = enqueue(replace(job, webhook=webhook), services)
     if job.created_at == now:
         add_usage(services.registry, caller.owner, now, pictures=1)

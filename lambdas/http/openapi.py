@@ -44,6 +44,7 @@ from maskdrop.errors import (
     NotAllowed,
     NotFound,
     OptionsConflict,
+    Overloaded,
     QueueFull,
     QueueUnavailable,
     RateLimitExceeded,
@@ -94,7 +95,7 @@ JSON, FORM, BYTES = "application/json", "multipart/form-data", "application/octe
 
 Errors = tuple[type[MaskdropError], ...]
 
-ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Internal, DeadlineExceeded)
+ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Overloaded, Internal, DeadlineExceeded)
 OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine, UnknownPreset, InvalidPreset)
 IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage, DecodingLimit)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
@@ -533,7 +534,7 @@ def _operation(operation: Operation, *, is_open: bool) -> dict[str, Any]:
     if is_open:
         result["security"] = []
     responses = {str(status): _success(response, is_open=is_open) for status, response in operation.responses.items()}
-    errors = dict(_errors((Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
+    errors = dict(_errors((Overloaded, Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
     return {**result, "responses": {**responses, **errors}}
 
 
