@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { decoded, done, downloaded, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
+import { decoded, done, downloaded, drawn, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
 import { freePort, ROOT } from "./server.js";
 import { Shell, steps } from "./tutorial.js";
 
@@ -72,6 +72,7 @@ async function shot(page) {
   await page.evaluate(() => {
     for (const part of document.querySelectorAll("html, aside")) part.scrollTop = 0;
   });
+  await drawn(page);
   return page.screenshot();
 }
 
@@ -123,7 +124,8 @@ test("drop folder: the local stack cuts out the photos of a folder, and five pho
       assert.equal(await page.getByTestId("item").count(), 5);
       const cutOut = await decoded(page, await downloaded(page));
       assert.ok(cutOut.opaque > 0.02 && cutOut.clear > 0.02, `a cut-out has both: ${JSON.stringify(cutOut)}`);
-      await page.getByTestId("item").nth(1).click();
+      await page.getByTestId("item").first().click();
+      await page.locator("[data-testid=download]:enabled").waitFor();
       return shot(page);
     },
   });

@@ -8,7 +8,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { done, drop, launch, open, REPORTS, RESULT_MS, skip } from "./page.js";
+import { done, drawn, drop, launch, open, REPORTS, RESULT_MS, skip } from "./page.js";
 import { ROOT, Server } from "./server.js";
 import { Baseline, coarse, layoutFaults } from "./views.js";
 
@@ -47,6 +47,7 @@ async function faults(page, place, scheme, against) {
     const name = `${place}-${width}-${scheme}`;
     await page.setViewportSize({ width, height: 900 });
     await page.evaluate(() => scrollTo(0, 0));
+    await drawn(page);
     const png = await page.screenshot();
     if (against === baseline) await writeFile(join(FOLDER, `${name}.png`), png);
     found.push(...(await layoutFaults(page)).map((fault) => `${name}: ${fault}`), ...against.compare(name, await coarse(page, png)));
