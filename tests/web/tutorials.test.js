@@ -87,6 +87,7 @@ async function useKey(page, key) {
 /** @param {import("playwright-core").Page} page @param {string} view */
 async function show(page, view) {
   await page.goto(`${page.url().split("#")[0]}#${view}`);
+  await page.locator(`main[data-view=${view}]`).getByRole("heading", { level: 1 }).waitFor();
   await page.waitForLoadState("networkidle");
 }
 

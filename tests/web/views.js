@@ -99,7 +99,7 @@ export function layoutFaults(page) {
       return false;
     };
     const controls = [...document.querySelectorAll("button, a[href], input:not(.segmented input), select, textarea, summary")]
-      .filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !one.matches(".skip, .compare *, .boxes *"))
+      .filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !one.matches(".skip, .hidden-text, .compare *, .boxes *"))
       .map((one) => ({ one, box: shown(one) }))
       .filter(({ box }) => box.area > 0);
     if (controls.length < 7) found.push(`${controls.length} controls`); // six views and the logo

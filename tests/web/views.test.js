@@ -76,6 +76,7 @@ for (const scheme of /** @type {const} */ (["light", "dark"])) {
     found.push(...(await faults(page, "editor", scheme, baseline)));
     for (const view of VIEWS) {
       await page.goto(`${server.url}/console/#${view}`);
+      await page.locator(`main[data-view=${view}]`).getByRole("heading", { level: 1 }).waitFor();
       await page.waitForLoadState("networkidle");
       found.push(...(await faults(page, view, scheme, baseline)));
     }
