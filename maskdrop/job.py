@@ -18,6 +18,9 @@ from maskdrop.record import Decimals, Inline, Record, iso
 State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 
+Verdict = Literal["accepted", "corrected"]
+"""Outcome of a review: the result is right, or a person corrected it."""
+
 INBOX_PREFIX = "inbox/"
 UPLOADS_PREFIX = "uploads/"
 RESULTS_PREFIX = "results/"
@@ -103,6 +106,20 @@ class ResultItem(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Review(Record):
+    """A person's review of a result.
+
+    reviewer: id of the API key that sent it; the owner for a caller by IAM.
+    training: whether the correction is kept as a training record (`maskdrop.review`).
+    """
+
+    verdict: Verdict
+    reviewer: str
+    reviewed_at: datetime
+    training: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook(Record):
     """The URL that receives the event of a finished job.
 
@@ -122,6 +139,7 @@ class Job(Record):
     results: one for each instance or candidate; () where `result` is the only one.
     stage: stage of an edit; a failed job is retried from it.
     candidates: generated images of an edit, which cost money and are not generated again.
+    review: of the result by a person; None before.
     attempts: number of submissions in this stage. One that no container received does not count.
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.
@@ -151,6 +169,7 @@ class Job(Record):
     stage: Stage = "segment"
     candidates: tuple[Candidate, ...] = ()
     trace_id: str = ""
+    review: Review | None = None
 
     @property
     def result_key(self) -> str:

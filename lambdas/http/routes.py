@@ -327,6 +327,18 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
         job = retry(find_job(job_id, app.context["caller"], services), services, app.context["now"])
         return Response(202, "application/json", job.to_json())
 
+    @app.get("/v1/jobs/<job_id>/source")
+    def _source(job_id: str) -> dict[str, str]:
+        caller, settings, services = app.context["caller"], app.context["settings"], app.context["services"]
+        return jobs.source_url(find_job(job_id, caller, services), caller, settings, services)
+
+    @app.post("/v1/jobs/<job_id>/review")
+    def _review(job_id: str) -> dict[str, Any]:
+        caller, settings, services = app.context["caller"], app.context["settings"], app.context["services"]
+        payload = cutouts.object_of(cutouts.body_of(app.current_event, settings), "The body")
+        job = find_job(job_id, caller, services)
+        return jobs.review_of(payload, job, caller, settings, services, app.context["now"]).to_json()
+
     @app.post("/v1/uploads")
     def _upload() -> Response[dict[str, Any]]:
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
