@@ -31,7 +31,7 @@ def composite(cutout: Image.Image, background: Image.Image, choose: random.Rando
 
 
 def main(cutouts: Path, backgrounds: Path, data: Path, count: int = 40) -> None:
-    choose = random.Random(0)  # noqa: S311
+    choose = random.Random(0)  # noqa: S311  (not for security)
     subjects = [Image.open(path).convert("RGBA") for path in sorted(cutouts.glob("*.png"))]
     scenes = [Image.open(path) for path in sorted(backgrounds.iterdir())]
     for folder in ("images", "masks"):
@@ -46,4 +46,5 @@ def main(cutouts: Path, backgrounds: Path, data: Path, count: int = 40) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), *map(int, sys.argv[4:]))
+    cutouts, backgrounds, data, *count = sys.argv[1:]
+    main(Path(cutouts), Path(backgrounds), Path(data), *map(int, count))

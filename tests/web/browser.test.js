@@ -448,12 +448,6 @@ for (const scheme of /** @type {const} */ (["light", "dark"])) {
       for (const { id, impact, nodes } of violations) {
         if (impact === "serious" || impact === "critical") found.push(`${place}: ${id}: ${nodes.map((node) => node.target).join(", ")}`);
       }
-      for (const width of [390, 768, 1440]) {
-        await page.setViewportSize({ width, height: 900 });
-        await page.screenshot({ path: join(REPORTS, `${place}-${width}-${scheme}.png`) });
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (overflow > 0) found.push(`${place}: ${overflow} px too wide at ${width} px`);
-      }
     };
     await check("welcome");
     await drop(page, [{ name: "a.jpg", body: await readFile(photos[0]) }]);

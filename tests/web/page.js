@@ -81,6 +81,14 @@ export async function done(page, count) {
   await page.locator('[data-testid=item][data-state=done]').nth(count - 1).waitFor({ timeout: RESULT_MS });
 }
 
+/** Waits until all images of the page are decoded and drawn. @param {import("playwright-core").Page} page */
+export async function drawn(page) {
+  await page.evaluate(async () => {
+    await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));
+    for (let i = 0; i < 2; i++) await new Promise((frame) => requestAnimationFrame(frame));
+  });
+}
+
 /** Downloads the result of the selected image. @param {import("playwright-core").Page} page */
 export async function downloaded(page) {
   const [download] = await Promise.all([page.waitForEvent("download", { timeout: RESULT_MS }), page.getByTestId("download").click()]);

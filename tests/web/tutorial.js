@@ -7,7 +7,8 @@ import { join } from "node:path";
 
 import { ROOT } from "./server.js";
 
-const BLOCK_MS = 180_000;
+/** One block on a slow machine: the start of the stack. */
+const BLOCK_MS = 300_000;
 
 /** Names in the repository that a tutorial gets empty: what commands write there belongs to the reader. */
 const OWN = new Set(["drop", "results", "reports", "site", "cdk.out", ".git", ".local"]);
@@ -43,8 +44,9 @@ export class Shell {
     await cp(join(ROOT, ".local", "weights"), join(shell.folder, ".local", "weights"), { recursive: true });
     const bin = join(shell.folder, ".bin");
     await mkdir(bin);
-    await writeFile(join(bin, "maskdrop"), `#!/bin/sh\nexec ${python} -m cli "$@"\n`, { mode: 0o755 });
-    await symlink(python, join(bin, "python"));
+    for (const [name, call] of [["maskdrop", `${python} -m cli`], ["python", python]]) {
+      await writeFile(join(bin, name), `#!/bin/sh\nexec ${call} "$@"\n`, { mode: 0o755 });
+    }
     shell.env = {
       ...process.env,
       PATH: `${bin}:${process.env.PATH}`,

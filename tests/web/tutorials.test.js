@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
-import { decoded, done, downloaded, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
+import { decoded, done, downloaded, drawn, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
 import { freePort, ROOT } from "./server.js";
 import { Shell, steps } from "./tutorial.js";
 
@@ -21,7 +21,7 @@ const PYTHON = process.env.MASKDROP_PYTHON ?? join(ROOT, ".venv/bin/python");
 const TORCH = process.env.MASKDROP_TORCH ?? join(ROOT, ".venv-models/bin/python");
 
 const FOLDER = join(REPORTS, "tutorials");
-const VIEW = { viewport: { width: 1200, height: 720 }, colorScheme: /** @type {const} */ ("light"), reducedMotion: /** @type {const} */ ("reduce") };
+const VIEW = { viewport: { width: 1360, height: 800 }, colorScheme: /** @type {const} */ ("light"), reducedMotion: /** @type {const} */ ("reduce") };
 const TUTORIAL_MS = 600_000;
 
 /** Reduces a PNG to 128 colours: half its size, without a visible difference. */
@@ -67,6 +67,15 @@ async function shellFor(t, options) {
   return shell;
 }
 
+/** A screenshot of the page from its top. @param {import("playwright-core").Page} page */
+async function shot(page) {
+  await page.evaluate(() => {
+    for (const part of document.querySelectorAll("html, aside")) part.scrollTop = 0;
+  });
+  await drawn(page);
+  return page.screenshot();
+}
+
 /** Enters a key in the view Settings. @param {import("playwright-core").Page} page @param {string} key */
 async function useKey(page, key) {
   await page.goto(`${page.url().split("#")[0]}#settings`);
@@ -78,6 +87,7 @@ async function useKey(page, key) {
 /** @param {import("playwright-core").Page} page @param {string} view */
 async function show(page, view) {
   await page.goto(`${page.url().split("#")[0]}#${view}`);
+  await page.locator(`main[data-view=${view}]`).getByRole("heading", { level: 1 }).waitFor();
   await page.waitForLoadState("networkidle");
 }
 
@@ -106,7 +116,7 @@ test("drop folder: the local stack cuts out the photos of a folder, and five pho
       await useKey(page, JSON.parse(await readFile(join(shell.folder, "stack.json"), "utf8")).api_key);
       await show(page, "history");
       assert.equal(await page.getByTestId("job").count(), 2);
-      return page.screenshot({ clip: { x: 0, y: 0, width: 1200, height: 400 } });
+      return page.screenshot({ clip: { x: 0, y: 0, width: 1360, height: 480 } });
     },
     "drop-folder-studio": async () => {
       await show(page, "studio");
@@ -115,8 +125,9 @@ test("drop folder: the local stack cuts out the photos of a folder, and five pho
       assert.equal(await page.getByTestId("item").count(), 5);
       const cutOut = await decoded(page, await downloaded(page));
       assert.ok(cutOut.opaque > 0.02 && cutOut.clear > 0.02, `a cut-out has both: ${JSON.stringify(cutOut)}`);
-      await page.getByTestId("item").nth(1).click();
-      return page.screenshot();
+      await page.getByTestId("item").first().click();
+      await page.locator("[data-testid=download]:enabled").waitFor();
+      return shot(page);
     },
   });
 });
@@ -140,7 +151,7 @@ test("replace remove.bg: one line changes, and the code works with the server", 
       await page.getByTestId("design-height").blur();
       const placed = await decoded(page, await downloaded(page));
       assert.deepEqual([placed.width, placed.height, placed.opaque], [1000, 1000, 1]);
-      return page.screenshot();
+      return shot(page);
     },
   });
 });
@@ -169,12 +180,12 @@ test("click to segment: a box and a point select the subject, in the console and
       const page = await open(t, browser, `http://127.0.0.1:${port}`, { context: VIEW });
       const at = await edit(page, "object/coffee.png", 600, 400);
       await page.getByTestId("editor-tool-box").click();
-      await page.mouse.move(...at(165, 50));
+      await page.mouse.move(...at(160, 10));
       await page.mouse.down();
-      await page.mouse.move(...at(435, 300), { steps: 8 });
+      await page.mouse.move(...at(430, 300), { steps: 8 });
       await page.mouse.up();
       await masked(page);
-      return page.screenshot();
+      return shot(page);
     },
     "click-to-segment-point": async () => {
       const page = await open(t, browser, `http://127.0.0.1:${port}`, { context: VIEW });
@@ -182,7 +193,7 @@ test("click to segment: a box and a point select the subject, in the console and
       await page.getByTestId("editor-tool-point").click();
       await page.mouse.click(...at(220, 150));
       await masked(page);
-      return page.screenshot();
+      return shot(page);
     },
   });
   for (const name of ["cup", "person", "without-face", "erased"]) assert.ok(existsSync(join(shell.folder, "out", `${name}.png`)), name);
