@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import random
 import threading
 import time
 import uuid
@@ -142,6 +143,9 @@ class StackUser(HttpUser):
         self.client.base_url = run.target.api_url
         self.client.headers["x-api-key"] = run.target.api_key
         self.client.verify = run.target.ca_bundle or True
+        if self.rate:
+            # The users of a rate do not start together: their sum is steady from the begin.
+            time.sleep(random.uniform(0, 1 / self.rate))  # noqa: S311
         self._due = time.monotonic()
 
     @property
