@@ -4,8 +4,8 @@
 
 Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
 empties a bucket before it is deleted. Lets */* match an absent Accept header, and returns the gateway responses of a
-throttled or slow function. It runs in the emulator's own virtual environment and imports only MiniStack and the standard
-library.
+throttled or slow function. It runs in the emulator's own virtual environment and imports only MiniStack and the
+standard library.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -201,8 +201,8 @@ INTEGRATION_TIMEOUT_S = 29
 
 
 def refuse_slow_and_throttled_functions() -> None:
-    """Returns the gateway responses INTEGRATION_FAILURE for a throttled function and INTEGRATION_TIMEOUT for a slow one,
-    as API Gateway does.
+    """Returns the gateway response INTEGRATION_FAILURE for a throttled function, and INTEGRATION_TIMEOUT for a slow
+    one, as API Gateway does.
 
     MiniStack returns Lambda's own error with the status 429, without the body and the Retry-After of the API.
     """
