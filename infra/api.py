@@ -30,6 +30,7 @@ from maskdrop.errors import (
     RateLimitExceeded,
 )
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.review import TRAINING_PREFIX
 
 TIMEOUT_S = 29
 """Seconds that API Gateway waits for the function. A synchronous request takes up to 25 of them."""
@@ -181,9 +182,10 @@ class Api(Function):
             proxy.add_method("OPTIONS", integration)
 
     def _allow_jobs(self, shared: SharedResources) -> None:
-        """Allows creating, reading, retrying and deleting jobs.
+        """Allows creating, reading, retrying, reviewing and deleting jobs.
 
-        Of a source, the function reads only version and size. It cannot delete photos under inbox/.
+        Of a source, the function reads only version and size, and presigns its URL. It cannot delete photos under
+        inbox/, nor read training records.
         """
         items = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
         self.allow(*items, on=shared.jobs.table.table_arn)
@@ -199,6 +201,9 @@ class Api(Function):
         self.allow_objects("s3:GetObject", "s3:DeleteObject", on=results.arn_for_objects(f"{RESULTS_PREFIX}*"))
         if shared.queues.edits:
             self.allow_objects("s3:DeleteObject", on=results.arn_for_objects(f"{EDITS_PREFIX}*"))
+        if shared.stage.keep_corrections_days:
+            training = results.arn_for_objects(f"{TRAINING_PREFIX}*")
+            self.allow_objects("s3:PutObject", "s3:DeleteObject", on=training)
         for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *shared.storage.source_objects):
             self.allow_objects("s3:GetObject", on=readable)
         for bucket in (inbox, results, *sources):  # without it, S3 returns 403 for a missing object

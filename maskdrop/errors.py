@@ -41,6 +41,7 @@ MaskdropError                 code                   status  retryable
 ├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
 │   ├── JobInProgress         job_in_work            409     yes
+│   ├── JobNotDone            job_not_done           409     no
 │   ├── JobNotFailed          job_not_failed         409     no
 │   └── RequestInProgress     request_in_work        409     yes
 ├── IdempotencyKeyReused      idempotency_key_reused 422     no
@@ -321,6 +322,10 @@ class Conflict(MaskdropError):
 
 class JobInProgress(Conflict):
     code, retryable = "job_in_work", True
+
+
+class JobNotDone(Conflict):
+    code = "job_not_done"
 
 
 class JobNotFailed(Conflict):
