@@ -150,7 +150,7 @@ def arrival_times(images: int, kind: Arrivals, *, seed: int, within_s: float = 3
 
 
 def fewest(system: Callable[[int], System], times: Times, deadline_s: float, *, seed: int) -> int:
-    """Returns the smallest number of instances that meets a deadline, by bisection; INSTANCES_MAX if none does.
+    """Returns the fewest instances with which 99 % of the images are done in time, by bisection; at most INSTANCES_MAX.
 
     system: returns the `System` for a number of instances.
     """

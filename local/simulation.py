@@ -131,12 +131,14 @@ class Counts:
 class Outcome:
     """The result of a simulation.
 
-    completion_s: time of each finished image from its upload to its record. end_s: time of the last record.
+    completion_s: time of each finished image from its upload to its record. recorded_s: time of each record, ascending.
+    end_s: time of the last one.
     endpoint_s: longest time that a bundle was at the endpoint. late: whether the run was stopped since more than 1 %
     of the images missed the deadline; the other fields are incomplete then.
     """
 
     completion_s: Times
+    recorded_s: Times
     end_s: float
     counts: Counts
     minutes: list[Minute]
@@ -146,10 +148,6 @@ class Outcome:
     def percentile(self, share: float) -> float:
         """Completion time in seconds that `share` percent of the images do not exceed; NaN without images."""
         return float(np.percentile(self.completion_s, share)) if len(self.completion_s) else math.nan
-
-    def done_by(self, at_s: float) -> int:
-        """Images recorded until a time, in seconds from the start; exact to a minute."""
-        return sum(minute.finished for minute in self.minutes if minute.at_s <= at_s)
 
 
 def bulk_target(maximum: int) -> Target:
@@ -412,6 +410,7 @@ class _Simulation:
     _end_s: float = 0.0
     _late: int = 0
     _completions: list[Times] = field(default_factory=list)
+    _recorded: list[Times] = field(default_factory=list)
     _rng: np.random.Generator = field(init=False)
     _scaling: Autoscaling = field(init=False)
     _partitions: _Partitions = field(init=False)
@@ -447,8 +446,12 @@ class _Simulation:
         counts.ingest_calls, counts.ingest_s = self._ingest.calls, self._ingest.seconds
         counts.record_calls, counts.record_s = self._record.calls, self._record.seconds
         counts.instance_s += sum(self._events.now - instance.since for instance in self._instances)
-        completion_s = np.concatenate(self._completions) if self._completions else np.empty(0)
-        return Outcome(completion_s, self._end_s, counts, self.minutes, self._endpoint_s, self._late > allowed)
+        completion_s, recorded_s = (
+            np.concatenate(parts) if parts else np.empty(0) for parts in (self._completions, self._recorded)
+        )
+        return Outcome(
+            completion_s, recorded_s, self._end_s, counts, self.minutes, self._endpoint_s, self._late > allowed
+        )
 
     # --- functions ---
 
@@ -509,6 +512,7 @@ class _Simulation:
             done = chunk.arrivals[: size - failed]
             completion_s = now - done
             self._completions.append(completion_s)
+            self._recorded.append(np.full(len(done), now))
             if self.deadline_s is not None:
                 self._late += int(np.count_nonzero(completion_s > self.deadline_s))
             self.counts.images += len(done)
