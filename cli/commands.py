@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "destroy": "cli.deploy:destroy",
         "logs": "cli.logs:logs",
         "costs": "cli.costs:costs",
+        "plan": "cli.plan:plan",
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
