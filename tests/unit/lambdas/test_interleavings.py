@@ -58,7 +58,10 @@ from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage as FakeS
 from tests.unit.sagemaker_model.serving.test_bundle import CUTOUT
 
 EXAMPLES = int(os.environ.get("INTERLEAVINGS", "60"))
-STEPS = 40
+STEPS = 30
+NUMBERS, CALLS = st.integers(0, 20), st.integers(0, 15)
+"""Which of several objects; and how many calls a process makes at once: most functions make 5 to 12."""
+
 
 PHASES = [Phase.generate]
 
@@ -499,48 +502,50 @@ class Interleavings(RuleBasedStateMachine):
             self.one.request()
 
     @precondition(lambda self: any(queue.visible() for queue in self.one.queues.values()))
-    @rule(number=st.integers(0, 20), size=st.integers(1, BATCH_MAX))
-    def deliver(self, number: int, size: int) -> None:
-        name, _ = self._message(number)
-        visible = self.one.queues[name].visible()
-        start = number % len(visible)
-        self.one.deliver(name, [*visible[start:], *visible[:start]][:size])
+    @rule(number=NUMBERS, size=st.integers(1, BATCH_MAX), calls=CALLS, fault=st.sampled_from(FAULTS))
+    def deliver(self, number: int, size: int, calls: int, fault: Fault) -> None:
+        name, message = self._message(number)
+        others = [one for one in self.one.queues[name].visible() if one is not message]
+        self._run(self.one.deliver(name, [message, *others][:size]), calls, fault)
 
     @precondition(lambda self: self.one.running())
-    @rule(number=st.integers(0, 20), calls=st.integers(1, 8), fault=st.sampled_from(FAULTS))
+    @rule(number=NUMBERS, calls=CALLS, fault=st.sampled_from(FAULTS))
     def step(self, number: int, calls: int, fault: Fault) -> None:
         running = self.one.running()
-        process = running[number % len(running)]
+        self._run(running[number % len(running)], calls, fault)
+
+    @precondition(lambda self: any(one.container is None for one in self.one.at_endpoint.values()))
+    @rule(number=NUMBERS, half=st.booleans(), calls=CALLS, fault=st.sampled_from(FAULTS))
+    def process(self, number: int, half: bool, calls: int, fault: Fault) -> None:
+        waiting = [one for one in self.one.at_endpoint.values() if one.container is None]
+        self.one.half = half
+        self._run(self.one.process(waiting[number % len(waiting)]), calls, fault)
+
+    def _run(self, process: Process, calls: int, fault: Fault) -> None:
+        """Makes some calls of a process; the last one has the fault. More than it makes: the process returns."""
         for call in range(calls):
             if not process.ended:
                 process.step(fault if call == calls - 1 else "none")
-
-    @precondition(lambda self: any(one.container is None for one in self.one.at_endpoint.values()))
-    @rule(number=st.integers(0, 20), half=st.booleans())
-    def process(self, number: int, half: bool) -> None:
-        waiting = [one for one in self.one.at_endpoint.values() if one.container is None]
-        self.one.half = half
-        self.one.process(waiting[number % len(waiting)])
 
     @rule(seconds=st.sampled_from(WAITS_S))
     def wait(self, seconds: float) -> None:
         self.one.wait(seconds)
 
-    @rule()
-    def sweep(self) -> None:
-        self.one.sweep()
+    @rule(calls=CALLS, fault=st.sampled_from(FAULTS))
+    def sweep(self, calls: int, fault: Fault) -> None:
+        self._run(self.one.sweep(), calls, fault)
 
     @precondition(lambda self: self.one.dead)
-    @rule()
-    def process_dead_letters(self) -> None:
-        self.one.process_dead_letters()
+    @rule(calls=CALLS, fault=st.sampled_from(FAULTS))
+    def process_dead_letters(self, calls: int, fault: Fault) -> None:
+        self._run(self.one.process_dead_letters(), calls, fault)
 
     @rule(refuses=st.booleans())
     def refuse(self, refuses: bool) -> None:
         self.one.refuses = refuses
 
     @precondition(lambda self: any(queue.messages for queue in self.one.queues.values()))
-    @rule(number=st.integers(0, 20), change=st.sampled_from(["lose", "duplicate", "bury"]))
+    @rule(number=NUMBERS, change=st.sampled_from(["lose", "duplicate", "bury"]))
     def change_message(self, number: int, change: str) -> None:
         name, message = self._message(number, visible=False)
         messages = self.one.queues[name].messages
@@ -552,7 +557,7 @@ class Interleavings(RuleBasedStateMachine):
             messages.remove(message)
 
     @precondition(lambda self: self.one.world.jobs.records)
-    @rule(number=st.integers(0, 20), delete=st.booleans())
+    @rule(number=NUMBERS, delete=st.booleans())
     def change_job(self, number: int, delete: bool) -> None:
         jobs = list(self.one.world.jobs.records.values())
         job = jobs[number % len(jobs)]
