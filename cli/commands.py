@@ -70,6 +70,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "audit": "cli.audit:audit",
         "backfill": "cli.audit:backfill",
         "redrive": "cli.redrive:redrive",
+        "backup": "cli.backup:backup",
+        "restore": "cli.backup:restore",
     },
     "Models": {
         "models": "cli.models",
