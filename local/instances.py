@@ -15,7 +15,7 @@ class Instances:
     """Begins at the minimum of the target at the time 0.
 
     start_s: seconds from the decision to start instances until they process requests.
-    desired, ready: number of instances that the policies ask for, and that process requests.
+    desired, ready: number of instances that the policies require, and that process requests.
     """
 
     target: Target
