@@ -91,13 +91,15 @@ async function show(page, view) {
   await page.waitForLoadState("networkidle");
 }
 
-/** Loads a file that a command wrote, and takes a screenshot. @param {string} file @param {import("playwright-core").PageScreenshotOptions} [options] */
-async function report(file, options) {
+/** A screenshot of a file that a command wrote. @param {string} file @param {string} [from] Text at the top of the screenshot. */
+async function report(file, from) {
   const context = await browser.newContext(VIEW);
   try {
     const page = await context.newPage();
     await page.goto(`file://${file}`, { waitUntil: "networkidle" });
-    return await page.screenshot(options);
+    if (!from) return await page.screenshot();
+    await page.getByText(from).evaluate((part) => part.scrollIntoView());
+    return await page.screenshot({ clip: { x: 0, y: 0, width: 1360, height: 480 } });
   } finally {
     await context.close();
   }
@@ -203,6 +205,6 @@ test("train your own: a network learns a cup, and is promoted", { skip: skip || 
   const shell = await shellFor(t, { python: TORCH });
   await follow("train-your-own", shell, {
     "train-your-own-curves": () => readFile(join(shell.folder, "cups/run/curves.png")),
-    "train-your-own-report": () => report(join(shell.folder, "cups/report/report.html")),
+    "train-your-own-report": () => report(join(shell.folder, "cups/report/report.html"), "Image, true mask, prediction"),
   });
 });
