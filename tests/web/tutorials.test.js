@@ -14,6 +14,7 @@ import { promisify } from "node:util";
 import { decoded, done, downloaded, drawn, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
 import { freePort, ROOT } from "./server.js";
 import { Shell, steps } from "./tutorial.js";
+import { coarse, contents } from "./views.js";
 
 const run = promisify(execFile);
 
@@ -67,12 +68,14 @@ async function shellFor(t, options) {
   return shell;
 }
 
-/** A screenshot of the page from its top. @param {import("playwright-core").Page} page */
-async function shot(page) {
+/** A screenshot of the page from its top. Fails if the viewer shows no image. @param {import("playwright-core").Page} page @param {string} viewer */
+async function shot(page, viewer = "viewer") {
   await page.evaluate(() => {
     for (const part of document.querySelectorAll("html, aside")) part.scrollTop = 0;
   });
   await drawn(page);
+  const share = contents(await coarse(page, await page.getByTestId(viewer).screenshot()));
+  assert.ok(share > 0.2, `the viewer is empty: ${share}`);
   return page.screenshot();
 }
 
@@ -187,7 +190,7 @@ test("click to segment: a box and a point select the subject, in the console and
       await page.mouse.move(...at(430, 300), { steps: 8 });
       await page.mouse.up();
       await masked(page);
-      return shot(page);
+      return shot(page, "editor-stage");
     },
     "click-to-segment-point": async () => {
       const page = await open(t, browser, `http://127.0.0.1:${port}`, { context: VIEW });
@@ -195,7 +198,7 @@ test("click to segment: a box and a point select the subject, in the console and
       await page.getByTestId("editor-tool-point").click();
       await page.mouse.click(...at(220, 150));
       await masked(page);
-      return shot(page);
+      return shot(page, "editor-stage");
     },
   });
   for (const name of ["cup", "person", "without-face", "erased"]) assert.ok(existsSync(join(shell.folder, "out", `${name}.png`)), name);

@@ -75,6 +75,12 @@ export function coarse(page, png) {
   );
 }
 
+/** The share of cells that differ from the median by more than 20 of 255: 0 for a checkerboard. @param {number[]} cells */
+export function contents(cells) {
+  const median = [...cells].sort((a, b) => a - b)[Math.floor(cells.length / 2)] ?? 0;
+  return cells.filter((cell) => Math.abs(cell - median) > 20).length / cells.length;
+}
+
 /**
  * Faults of the layout, on every machine: a page wider than the window, controls that cover each other or lie outside, images
  * and canvases without a size, no main text.

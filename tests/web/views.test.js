@@ -91,6 +91,7 @@ const BROKEN = {
   "a stylesheet cut in half": (css) => css.slice(0, css.length / 2),
   "a studio without columns": (css) => `${css} .studio { display: block !important } .stage, .side { position: absolute; top: 80px; left: 0; width: 100% }`,
   "a page that is too wide": (css) => `${css} main { min-width: 1600px }`,
+  "an empty viewer": (css) => `${css} [data-testid=viewer] img { visibility: hidden !important }`,
   "a view that is not shown": (css) => `${css} main { opacity: 0 }`,
 };
 
