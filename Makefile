@@ -22,7 +22,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos fuzz-files awkward compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -107,6 +107,9 @@ chaos: $(DEV) ## Send N images (500) to a local stack with the faults of SEED (1
 	@INTERLEAVINGS=1000 $(VENV)/bin/python -m pytest --quiet tests/unit/lambdas/test_interleavings.py
 	@$(VENV)/bin/python -m tests.chaos
 
+drill: $(DEV) ## Roll back to the commit FROM and upgrade while images are processed, and restore the tables, on a local stack
+	@$(VENV)/bin/python -m tests.drills
+
 ##@ Check
 
 check: $(DEV) ## Check lint, format, types, import contracts and the synthesized templates
@@ -129,8 +132,15 @@ fix: $(DEV) ## Fix lint findings and format the code
 
 ##@ Measure
 
+# SHAPE=steady|step|spike|soak MINUTES=… USERS=… MIX=… (docs/load.md): make passes them on as environment variables.
 load: $(DEV) ## Run a load test of one minute with Locust against the local stack
 	@$(VENV)/bin/python -m tests.load
+
+load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 %, 300 % and 80 %, MINUTES (10) each
+	@$(VENV)/bin/python -m tests.load.overload
+
+load-soak: $(DEV) ## Load the local stack and `maskdrop serve` for MINUTES (60) and measure what their processes use
+	@$(VENV)/bin/python -m tests.load.soak
 
 bench: $(DEV) ## Benchmark the local stack, the model server alone and rembg's server
 	@$(VENV)/bin/python -m tests.bench

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import random
 import threading
 import time
 import uuid
@@ -136,12 +137,16 @@ class StackUser(HttpUser):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        cls.weight = SETTINGS.limits.users.get(cls.__name__, 0)
+        idle = SETTINGS.rates and not SETTINGS.rates.get(cls.__name__)
+        cls.weight = 0 if idle else SETTINGS.limits.users.get(cls.__name__, 0)
 
     def on_start(self) -> None:
         self.client.base_url = run.target.api_url
         self.client.headers["x-api-key"] = run.target.api_key
         self.client.verify = run.target.ca_bundle or True
+        if self.rate:
+            # The users of a rate do not start together: their sum is steady from the begin.
+            time.sleep(random.uniform(0, min(10, 1 / self.rate)))  # noqa: S311
         self._due = time.monotonic()
 
     @property
@@ -149,7 +154,7 @@ class StackUser(HttpUser):
         """Tasks per second of this user; None: it starts a task when its last one has ended."""
         total = SETTINGS.rates.get(type(self).__name__)
         share = self.weight / sum(one.weight for one in USERS)
-        return None if total is None else max(total, 1e-6) / max(1, round(SETTINGS.users * share))
+        return None if total is None else total / max(1, round(SETTINGS.users * share))
 
     def wait_time(self) -> float:
         run.outcomes.tasks[type(self).__name__] += 1

@@ -64,7 +64,7 @@ def settings(phase: Phase, minutes: float, capacity: Mapping[str, float]) -> Loa
         return LoadSettings(minutes=length, users=CLOSED_USERS, mix=phase.mix, report=folder)
     rates = {name: rate * phase.factor for name, rate in capacity.items()}
     users = min(USERS_MAX, max(CLOSED_USERS, math.ceil(sum(rates.values()) * WAIT_S)))
-    settle_s = 120 + minutes * 60 * phase.factor
+    settle_s = LoadSettings().settle_s + minutes * 60 * phase.factor
     return LoadSettings(minutes=minutes, users=users, mix=phase.mix, rates=rates, settle_s=settle_s, report=folder)
 
 

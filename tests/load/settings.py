@@ -10,7 +10,7 @@
 | `LOAD_RATES` | | tasks per second of each class of users, as JSON; without it, a task starts when the last one ends |
 | `LOAD_TIME_LAPSE` | 0 | local stack: simulates the instances of `bulk`, this many times faster than real time |
 | `LOAD_INSTANCES` | 5 | maximum number of simulated instances |
-| `LOAD_SETTLE_S` | 300 | seconds after the load in which every accepted job must reach a final state |
+| `LOAD_SETTLE_S` | 600 | seconds after the load in which every accepted job must reach a final state |
 | `LOAD_REPORT` | `reports/load` | folder of the report |
 """
 
@@ -54,7 +54,7 @@ class LoadSettings:
     rates: dict[str, float] = field(default_factory=dict)
     time_lapse: float = 0
     instances: int = 5
-    settle_s: float = 300
+    settle_s: float = 600
     report: Path = ROOT / "reports" / "load"
 
     @classmethod

@@ -100,9 +100,9 @@ class Served:
     def __enter__(self) -> Served:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "serve.log").open("wb") as log:
-            argv = [sys.executable, "-m", "cli", "serve", "--port", str(self.port), "--data", str(self.folder / "data")]
-            env = {**os.environ, "MODEL_WEIGHTS_DIR": str(LocalConfig().weights)}
-            self.process = psutil.Popen(argv, env=env, stdout=log, stderr=log, cwd=ROOT)
+            argv = [sys.executable, "-m", "cli", "serve", "--no-auth", "--port", str(self.port)]
+            argv += ["--data", str(self.folder / "data"), "--folder", str(LocalConfig().weights)]
+            self.process = psutil.Popen(argv, stdout=log, stderr=log, cwd=ROOT)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
