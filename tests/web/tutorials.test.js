@@ -120,6 +120,7 @@ test("drop folder: the local stack cuts out the photos of a folder, and five pho
       page = await open(t, browser, `http://127.0.0.1:${sagemaker}`, { context: VIEW, errors: /status of 40[13]/ });
       await useKey(page, JSON.parse(await readFile(join(shell.folder, "stack.json"), "utf8")).api_key);
       await show(page, "history");
+      await page.getByTestId("job").nth(1).waitFor({ timeout: RESULT_MS });
       assert.equal(await page.getByTestId("job").count(), 2);
       return page.screenshot({ clip: { x: 0, y: 0, width: 1360, height: 480 } });
     },

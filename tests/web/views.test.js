@@ -13,7 +13,8 @@ import { ROOT, Server } from "./server.js";
 import { Baseline, coarse, layoutFaults } from "./views.js";
 
 const WIDTHS = [390, 768, 1440];
-const VIEWS = ["detect", "review", "history", "usage", "settings"];
+/** The element that each view shows when it is complete. */
+const VIEWS = { detect: ".drop", review: ".empty", history: ".empty", usage: ".card", settings: ".facts dd" };
 const FOLDER = join(REPORTS, "views");
 
 /** @type {Server} */
@@ -74,9 +75,9 @@ for (const scheme of /** @type {const} */ (["light", "dark"])) {
     await page.getByTestId("edit").click();
     await page.getByTestId("editor-stage").waitFor();
     found.push(...(await faults(page, "editor", scheme, baseline)));
-    for (const view of VIEWS) {
+    for (const [view, complete] of Object.entries(VIEWS)) {
       await page.goto(`${server.url}/console/#${view}`);
-      await page.locator(`main[data-view=${view}]`).getByRole("heading", { level: 1 }).waitFor();
+      await page.locator(`main[data-view=${view}] ${complete}`).first().waitFor();
       await page.waitForLoadState("networkidle");
       found.push(...(await faults(page, view, scheme, baseline)));
     }
