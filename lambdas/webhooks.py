@@ -31,14 +31,14 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
     for record in event["Records"]:
         message = json.loads(record["body"])
         detail, earlier, waits = message["detail"], message.get("earlier", 0), message.get("waits", 0)
-        attempt = earlier + int(record["attributes"]["ApproximateReceiveCount"])
+        job, attempt = detail["data"], earlier + int(record["attributes"]["ApproximateReceiveCount"])
         if attempt > len(RETRY_S) + 1:  # the receives of a message that has waited start again
             failed.append(record["messageId"])
             continue
-        fields = {"job_id": detail["data"]["id"], "url": detail["data"]["webhook"]["url"], "attempt": attempt}
+        fields = {"job_id": job["id"], "trace_id": job.get("trace_id", ""), "url": job["webhook"]["url"]}
         try:
             outcome = deliver(detail, settings, services, now)
-            logger().info("webhook", extra={**fields, "outcome": outcome})
+            logger().info("webhook", extra={**fields, "outcome": outcome, "attempt": attempt})
         except OwnerBusy:
             later = json.dumps({**message, "earlier": attempt - 1, "waits": waits + 1})
             delay_s = BUSY_S[min(waits, len(BUSY_S) - 1)]
@@ -46,7 +46,9 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
         except MaskdropError as error:
             # After the last attempt, SQS moves the message to the dead-letter queue at its next receive.
             wait = RETRY_S[attempt - 1] if attempt <= len(RETRY_S) else 0
-            logger().warning("webhook retried", extra={**fields, "why": error.message, "wait": wait})
+            logger().warning(
+                "webhook retried", extra={**fields, "why": error.message, "attempt": attempt, "wait": wait}
+            )
             services.webhooks_queue.hide(record["receiptHandle"], seconds=wait)
             failed.append(record["messageId"])
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}

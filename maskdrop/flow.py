@@ -38,6 +38,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import Job, Source, State, dropped, group_of, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
+from maskdrop.review import delete_training_record
 from maskdrop.services import Queue, RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
@@ -127,7 +128,7 @@ def send_messages(jobs: Sequence[Job], services: RetryServices, *, delay_s: int 
     """Sends the message of each job to the queue of its stage, in the message group of its owner."""
     for stage, group in sorted({(job.stage, group_of(job.owner)) for job in jobs}):
         own = [job for job in jobs if (job.stage, group_of(job.owner)) == (stage, group)]
-        bodies = [JobMessage(job.id, job.attempts, group).to_body() for job in own]
+        bodies = [JobMessage(job.id, job.attempts, job.trace_id, group).to_body() for job in own]
         queue_of(stage, services).send(bodies, delay_s=delay_s, group=group)
 
 
@@ -158,8 +159,8 @@ def _lacks_files(job: Job, now: datetime) -> bool:
 
 
 def remove(job: Job, settings: Settings, services: Services) -> None:
-    """Deletes a job, its result and its owner's upload; a dropped photo is kept. Raises JobInProgress while the job is
-    submitted, since its result may still arrive.
+    """Deletes a job, its result, its training record and its owner's upload; a dropped photo is kept. Raises
+    JobInProgress while the job is submitted, since its result may still arrive.
 
     The images of a finished job are deleted before its record, so that an interrupted deletion can be repeated. Those
     of a queued job are deleted after its record, since the job may be submitted meanwhile.
@@ -179,6 +180,8 @@ def _remove_images(job: Job, settings: Settings, services: Services) -> None:
         stored = services.storage.head(bucket, key)
         if stored and stored.job == job.id:  # not the result of a newer photo with the same key
             services.storage.delete(bucket, key)
+    if job.review and job.review.training:
+        delete_training_record(job, settings, services.storage)
     if job.options.edit:
         for key in edit_keys(job.id, job.options.edit):
             services.storage.delete(settings.results, key)

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from maskdrop import trace
 from maskdrop.errors import BlockedUrl, HostUnavailable, InvalidUrl, MaskdropError, Unavailable
 from maskdrop.job import Job, folder_of, group_of
 from maskdrop.record import iso
@@ -118,6 +119,8 @@ def _post(job: Mapping[str, Any], event: Mapping[str, Any], secret: str, service
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature(secret, message, timestamp, body),
     }
+    if trace_id := job.get("trace_id"):
+        headers[trace.HEADER] = trace.traceparent(trace_id, hashlib.sha256(message.encode()).hexdigest()[:16])
     url = job["webhook"]["url"]
     receiver = f"{folder_of(job['owner'])}/{urlsplit(url).hostname}"
     failures = services.registry.get("receiver", receiver) or {}

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from local.emulator import TYPES, ResourceStore, enforce_partition_keys, record_calls, refuse_web_pages
+from local.emulator import (
+    TYPES,
+    ResourceStore,
+    enforce_partition_keys,
+    record_calls,
+    refuse_slow_and_throttled_functions,
+    refuse_web_pages,
+)
 
 CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -121,3 +128,33 @@ def test_the_emulator_responds_to_this_machine_alone() -> None:
     assert status("evil.example:4566") == 403
     assert status("127.0.0.1:4566", "https://evil.example") == 403
     assert status("127.0.0.1:4566", "https://shop.example", "/restapis/a/dev/_user_request_/v1/health") == 200
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"body": {"statusCode": 200}}, (200, "shaped")),
+        ({"throttle": True, "body": {}}, ("INTEGRATION_FAILURE", None)),
+        (None, ("INTEGRATION_TIMEOUT", None)),  # the function does not end
+    ],
+)
+def test_a_throttled_or_slow_function_gets_the_gateway_response_of_api_gateway(
+    monkeypatch: pytest.MonkeyPatch, result: dict[str, Any] | None, expected: tuple[Any, Any]
+) -> None:
+    gateway: Any = ModuleType("ministack.services.apigateway_v1")
+
+    async def proxied() -> Any:
+        if result is None:
+            await asyncio.Event().wait()
+        return gateway._lambda_proxy_response(result)
+
+    gateway._invoke_lambda_proxy_v1 = proxied
+    gateway._lambda_proxy_response = lambda result: (result["body"]["statusCode"], "shaped")
+    gateway._gw_error = lambda kind, message: (kind, message)
+    services: Any = ModuleType("ministack.services")
+    services.apigateway_v1 = gateway
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.services", services)
+    monkeypatch.setattr("local.emulator.INTEGRATION_TIMEOUT_S", 0.01)
+    refuse_slow_and_throttled_functions()
+    assert asyncio.run(gateway._invoke_lambda_proxy_v1()) == expected

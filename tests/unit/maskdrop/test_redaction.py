@@ -40,7 +40,10 @@ def test_urls_are_cut_after_their_host_and_secrets_are_left_out(text: str, expec
     assert redacted(text) == expected
 
 
-def test_every_field_and_traceback_of_a_function_s_log_line_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_field_and_traceback_of_a_function_s_log_line_is_redacted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "redaction")  # a logger that writes to this test's output
     observe.logger.cache_clear()
     try:
         observe.logger().info(
