@@ -27,7 +27,7 @@ Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
 @lru_cache(maxsize=1)
 def logger() -> Logger:
-    """A logger that cuts URLs in its lines, whatever their field."""
+    """A logger that cuts the URLs in every field of its lines."""
     return Logger(json_serializer=lambda line: json.dumps(redacted_json(line), separators=(",", ":")))
 
 

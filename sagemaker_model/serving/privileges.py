@@ -1,4 +1,4 @@
-"""Gives up the rights of root: SageMaker and Docker start the container as root, and it decodes files of strangers."""
+"""Drops the rights of root: SageMaker and Docker start the container as root, and it decodes files of strangers."""
 
 from __future__ import annotations
 
