@@ -217,13 +217,14 @@ class Api(Function):
         `error` has the form of /v1, `errors` that of remove.bg.
         """
         # Any origin may read the errors: they contain no secrets.
-        cors_headers = {"Access-Control-Allow-Origin": "'*'"} if shared.stage.cors else {}
+        always = {"Cache-Control": "'no-store'", "X-Content-Type-Options": "'nosniff'"}
+        always |= {"Access-Control-Allow-Origin": "'*'"} if shared.stage.cors else {}
         for kind, (error, message, headers) in GATEWAY_RESPONSES.items():
             self.rest.add_gateway_response(
                 kind,
                 type=apigateway.ResponseType.of(kind),
                 status_code=str(error.status),
-                response_headers=cors_headers | _quoted(headers),
+                response_headers=always | _quoted(headers),
                 templates={"application/json": _body(error.code, json.dumps(message), retryable=error.retryable)},
             )
         defaults = {
@@ -234,7 +235,7 @@ class Api(Function):
             self.rest.add_gateway_response(
                 kind,
                 type=apigateway.ResponseType.of(kind),
-                response_headers=cors_headers | (_quoted(SOON) if kind == "DEFAULT_5XX" else {}),
+                response_headers=always | (_quoted(SOON) if kind == "DEFAULT_5XX" else {}),
                 templates={"application/json": body},
             )
 
