@@ -206,6 +206,20 @@ def enforce_partition_keys() -> None:
     iam_actions.dynamodb_service_context = with_leading_keys
 
 
+def name_source_account() -> None:
+    """Gives trust policies the account for which a service assumes a role: aws:SourceAccount, which MiniStack lacks."""
+    from ministack.core import iam_evaluator
+
+    evaluate = iam_evaluator.evaluate_trust_policy
+
+    def evaluated(document: Any, caller: str, context: Any = None) -> Any:
+        if context is not None:
+            context.service_context.setdefault("aws:sourceaccount", ACCOUNT.partition(":")[2])
+        return evaluate(document, caller, context)
+
+    iam_evaluator.evaluate_trust_policy = evaluated
+
+
 def match_absent_types() -> None:
     """Lets the binary media type */* match a request without Content-Type or Accept, as in API Gateway.
 
@@ -277,6 +291,7 @@ def main() -> None:
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     match_absent_types()
     enforce_partition_keys()
+    name_source_account()
     refuse_web_pages(app)
     refuse_slow_and_throttled_functions()
     app._port_is_bindable = lambda _host, _port: False

@@ -704,6 +704,13 @@ def test_every_retryable_error_of_api_gateway_has_retry_after(template: Template
         assert retry_after.strip("'").isdecimal() == retryable
 
 
+def test_no_response_of_api_gateway_may_be_cached_or_read_as_another_type(template: Template) -> None:
+    for response in template.of("AWS::ApiGateway::GatewayResponse").values():
+        headers = response["ResponseParameters"]
+        assert headers["gatewayresponse.header.Cache-Control"] == "'no-store'"
+        assert headers["gatewayresponse.header.X-Content-Type-Options"] == "'nosniff'"
+
+
 def test_the_authorizer_gives_up_before_its_timeout(template: Template) -> None:
     """A timeout would end the execution environment, and the next request would wait for a cold start."""
     (function,) = [one for one in template.functions if one["Handler"] == "lambdas.authorize.handler"]

@@ -12,6 +12,7 @@ from local.emulator import (
     TYPES,
     ResourceStore,
     enforce_partition_keys,
+    name_source_account,
     record_calls,
     refuse_slow_and_throttled_functions,
     refuse_web_pages,
@@ -106,6 +107,17 @@ def test_policies_see_the_partition_keys_of_a_request(monkeypatch: pytest.Monkey
     context = core.iam_actions.dynamodb_service_context
     assert context(b'{"Key": {"kind": {"S": "key"}}}') == {"dynamodb:Select": "COUNT", "dynamodb:leadingkeys": ["key"]}
     assert context(b'{"TableName": "registry"}') == {"dynamodb:Select": "COUNT"}  # a scan names no partition key
+
+
+def test_trust_policies_see_the_account_for_which_a_service_assumes_a_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    core: Any = ModuleType("ministack.core")
+    core.iam_evaluator = SimpleNamespace(evaluate_trust_policy=lambda _document, _caller, context: context)
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.core", core)
+    name_source_account()
+    context = SimpleNamespace(service_context={})
+    core.iam_evaluator.evaluate_trust_policy("{}", "arn", context)
+    assert context.service_context == {"aws:sourceaccount": "000000000000"}
 
 
 def test_the_emulator_responds_to_this_machine_alone() -> None:
