@@ -125,7 +125,15 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(start: Start) -> No
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/v1/cutouts", "/v1/files/inbox"])
 async def test_a_request_that_the_end_of_the_drain_cancels_gets_a_503(start: Start, path: str) -> None:
-    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "app": start().app}
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "app": start().app,
+    }
     sent: list[dict[str, Any]] = []
     waits = asyncio.Event()
 
@@ -421,3 +429,12 @@ def test_files_leave_room_on_the_disk_for_the_database(tmp_path: Path, monkeypat
     with pytest.raises(StorageUnavailable, match="No space left"):
         files.write("results", "b", bytes(101), "image/png", {})
     assert files.head("results", "b") is None
+
+
+def test_a_server_without_keys_refuses_other_web_pages_and_host_names(start: Start) -> None:
+    client = start()
+    assert client.get("/v1/jobs").status_code == 200
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        assert client.get("/v1/jobs", headers=headers).status_code == 403
+    behind_a_proxy = start(anyone=True, data=client.app.state.server.settings.data / "other")  # type: ignore[attr-defined]
+    assert behind_a_proxy.get("/v1/jobs", headers={"Host": "images.corp"}).status_code == 200
