@@ -93,8 +93,8 @@ def deliver(event: Mapping[str, Any], settings: Settings, services: Services, no
     where no attempt was made.
     """
     body = {name: value for name, value in event.items() if name != "delivery"}
-    delivery, job = event["delivery"], event["data"]
-    secret = (services.registry.get("secret", delivery["key"]) or {}).get("webhook_secret")
+    job, key = event["data"], event.get("delivery", {}).get("key", "")  # an event of an older version has no `delivery`
+    secret = (services.registry.get("secret", key) or {}).get("webhook_secret")
     if not secret:
         return "unsigned"
     slots = slot(

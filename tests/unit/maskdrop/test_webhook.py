@@ -127,6 +127,12 @@ def test_no_event_is_posted_without_a_signature(item: dict[str, str] | None) -> 
     assert world.web.posted == []
 
 
+def test_an_event_of_an_older_version_is_not_posted() -> None:
+    world = a_world()
+    assert deliver(event_of(a_done_job()), world.settings, world.services, NOW) == "unsigned"
+    assert world.web.posted == []
+
+
 def test_delays_grow_up_to_the_maximum_of_the_queue() -> None:
     assert list(RETRY_S) == sorted(RETRY_S)
     assert RETRY_S[-1] <= 12 * 3600

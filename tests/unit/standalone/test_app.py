@@ -126,14 +126,8 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(start: Start) -> No
 @pytest.mark.parametrize("path", ["/v1/cutouts", "/v1/files/inbox"])
 async def test_a_request_that_the_end_of_the_drain_cancels_gets_a_503(start: Start, path: str) -> None:
     headers = [(b"host", b"127.0.0.1")]
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "query_string": b"",
-        "headers": headers,
-        "app": start().app,
-    }
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    scope["app"] = start().app
     sent: list[dict[str, Any]] = []
     waits = asyncio.Event()
 
@@ -145,7 +139,7 @@ async def test_a_request_that_the_end_of_the_drain_cancels_gets_a_503(start: Sta
     async def send(message: Any) -> None:
         sent.append(message)
 
-    task = asyncio.create_task(scope["app"](scope, receive, send))  # type: ignore[operator]
+    task = asyncio.create_task(scope["app"](scope, receive, send))
     await waits.wait()
     task.cancel()
     await task
@@ -407,7 +401,7 @@ def test_an_engine_without_weights_is_listed_as_unavailable_and_refused_at_once(
 def test_a_server_that_stops_finishes_the_jobs_in_progress(tmp_path: Path) -> None:
     engine = Half()
     settings = ServeSettings(data=tmp_path, no_auth=True)
-    with TestClient(create_app(settings, MODEL, {DEFAULT_ENGINE["cutout"]: engine})) as client:
+    with TestClient(create_app(settings, MODEL, {DEFAULT_ENGINE["cutout"]: engine}), base_url=settings.url) as client:
         form = client.post("/v1/uploads", json={"name": "a.jpg", "content_type": "image/jpeg"}).json()
         client.post(urlsplit(form["url"]).path, data=form["fields"], files={"file": JPEG})
         while engine.entered.acquire(blocking=False):
