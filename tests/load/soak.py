@@ -47,10 +47,10 @@ PHOTO = ROOT / "samples" / "default" / "astronaut.png"
 
 
 class Sampler:
-    """Samples programs in a thread. folders: those that each program writes."""
+    """Samples programs. folders: those that each program writes."""
 
-    def __init__(self, programs: dict[str, psutil.Process], folders: dict[str, list[Path]], interval_s: float) -> None:
-        self._programs, self._folders, self._interval_s = programs, folders, interval_s
+    def __init__(self, programs: dict[str, psutil.Process], folders: dict[str, list[Path]]) -> None:
+        self._programs, self._folders = programs, folders
         self.samples: dict[str, list[Usage]] = {name: [] for name in programs}
 
     def sample(self) -> None:
@@ -203,8 +203,8 @@ def main() -> int:
             if (process := processes.find(name, config.state))
         }
         folders = {"serve": [served.folder], "emulator": [config.account, config.state / "logs", config.state / "tmp"]}
-        sampler = Sampler(programs, folders, minutes * 60 / SAMPLES)
-        with repeating(minutes * 60 / SAMPLES, sampler.sample), repeating(1 / rate, served.request):
+        sampler = Sampler(programs, folders)
+        with repeating(max(1, minutes * 60 / SAMPLES), sampler.sample), repeating(1 / rate, served.request):
             if hours:
                 with repeating(minutes * 60 / (hours * 3600 / SWEEP_S), lambda: sweep(config)):
                     code = locust(settings(minutes, hours, rate), file)
