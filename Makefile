@@ -22,7 +22,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos fuzz-files awkward compare-published check check-models check-templates fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -106,6 +106,9 @@ compare-published: $(MODELS) ## Compare our SAM with the classes that its author
 chaos: $(DEV) ## Send N images (500) to a local stack with the faults of SEED (1), and reconcile; docs/chaos.md
 	@INTERLEAVINGS=1000 $(VENV)/bin/python -m pytest --quiet tests/unit/lambdas/test_interleavings.py
 	@$(VENV)/bin/python -m tests.chaos
+
+drill: $(DEV) ## Roll back to the commit FROM and upgrade while images are processed, and restore the tables, on a local stack
+	@$(VENV)/bin/python -m tests.drills
 
 ##@ Check
 

@@ -62,6 +62,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "destroy": "cli.deploy:destroy",
         "logs": "cli.logs:logs",
         "costs": "cli.costs:costs",
+        "plan": "cli.plan:plan",
         "smoke": "cli.smoke:smoke",
         "keys": "cli.keys",
         "presets": "cli.presets",
@@ -69,6 +70,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "audit": "cli.audit:audit",
         "backfill": "cli.audit:backfill",
         "redrive": "cli.redrive:redrive",
+        "backup": "cli.backup:backup",
+        "restore": "cli.backup:restore",
     },
     "Models": {
         "models": "cli.models",

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
 from lambdas.connect import KEYS_ATTEMPTS, KEYS_CONNECT_S, KEYS_READ_S
 from lambdas.http.dialects.removebg import TITLES
+from local.autoscaling import targets
+from local.simulation import System, bulk_target
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.settings import Settings
@@ -797,3 +800,25 @@ def test_infra_counts_the_log_line_that_the_container_writes() -> None:
     """Parses the module, because importing it needs torch."""
     text = (ROOT / "sagemaker_model" / "engines" / "verification.py").read_text()
     assert f'SWITCHED_OFF = "{SWITCHED_OFF}"' in text
+
+
+def test_the_simulation_of_maskdrop_plan_has_the_policies_and_batches_of_the_template(
+    on_gpu: dict[str, Template],
+) -> None:
+    (deployed,) = (
+        target for target in targets(on_gpu["MaskdropBulk"].body).values() if "bulk" in target.endpoint
+    )  # fmt: skip
+    planned = bulk_target(deployed.maximum)
+    for kind in ("tracking", "steps"):
+        assert [replace(policy, name="") for policy in getattr(planned, kind)] == [
+            replace(policy, name="") for policy in getattr(deployed, kind)
+        ]
+    assert (planned.minimum, planned.maximum) == (deployed.minimum, deployed.maximum)
+    (config,) = on_gpu["MaskdropBulk"].of("AWS::SageMaker::EndpointConfig").values()
+    system = System(images_per_second=1.0, target=planned)
+    asynchronous = config["AsyncInferenceConfig"]["ClientConfig"]["MaxConcurrentInvocationsPerInstance"]
+    assert system.concurrency == asynchronous
+    sources = on_gpu["Maskdrop"].of("AWS::Lambda::EventSourceMapping").values()
+    batches = {(one["BatchSize"], one.get("MaximumBatchingWindowInSeconds")) for one in sources}
+    assert (system.batch_max, 1) in batches
+    assert (system.notifications_max, system.record_window_s) in batches

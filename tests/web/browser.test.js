@@ -455,6 +455,7 @@ for (const scheme of /** @type {const} */ (["light", "dark"])) {
     await check("studio");
     for (const view of ["detect", "review", "history", "usage", "settings"]) {
       await page.goto(`${server.url}/console/#${view}`);
+      await page.locator(`main[data-view=${view}] h1`).waitFor();
       await page.waitForLoadState("networkidle");
       await check(view);
     }

@@ -8,17 +8,18 @@ tries more examples: INTERLEAVINGS is their number.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from unittest.mock import patch
 
+import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -58,7 +59,10 @@ from tests.unit.sagemaker_model.serving.fake_storage import FakeStorage as FakeS
 from tests.unit.sagemaker_model.serving.test_bundle import CUTOUT
 
 EXAMPLES = int(os.environ.get("INTERLEAVINGS", "60"))
-STEPS = 40
+STEPS = 30
+NUMBERS, CALLS = st.integers(0, 20), st.integers(0, 12) | st.just(99)
+"""Which of several objects; and how many calls a process makes at once: most make 5 to 12. 99: all."""
+
 
 PHASES = [Phase.generate]
 
@@ -364,6 +368,11 @@ class Deployment:
 
         self.start(run)
 
+    def settle_requests(self) -> None:
+        """Callers get their responses."""
+        for process in self.running():
+            process.finish()
+
     def retry(self, job: Job) -> None:
         self.start(lambda: flow.retry(job, self.services, self.now))
 
@@ -425,9 +434,16 @@ class Deployment:
 
     # --- the end ---
 
-    def settle(self) -> None:
-        """Ends the faults and lets time pass until nothing is left to do."""
+    def settle(self, disturb: Callable[[str, Process], None] | None = None) -> None:
+        """Ends the faults and lets time pass until nothing is left to do. disturb: called with the kind of each new
+        process before it runs to its end: a queue, "endpoint", "sweep" or "dead_letters"."""
         self.refuses = self.half = False
+
+        def finish(kind: str, process: Process) -> None:
+            if disturb:
+                disturb(kind, process)
+            process.finish()
+
         for _ in range(ROUNDS_MAX):
             while running := self.running():
                 for process in running:
@@ -435,13 +451,13 @@ class Deployment:
             for job_id in sorted(self.deleting):
                 self.delete(job_id)
             for name, queue in self.queues.items():
-                for message in queue.visible():
-                    self.deliver(name, [message]).finish()
+                if visible := queue.visible():
+                    finish(name, self.deliver(name, visible))
             for one in list(self.at_endpoint.values()):
-                self.process(one).finish()
+                finish("endpoint", self.process(one))
             if self.dead:
-                self.process_dead_letters().finish()
-            self.sweep().finish()
+                finish("dead_letters", self.process_dead_letters())
+            finish("sweep", self.sweep())
             if self.is_settled():
                 return
             self.wait(ROUND.total_seconds())
@@ -473,17 +489,75 @@ class Deployment:
         return job.error.code == "gave_up" and (job.id in self.may_fail or tried)
 
 
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Makes the order of calls depend on the steps alone, and writes no logs, which would take most of the time."""
+    with patch.object(flow, "in_threads", in_order), patch.object(valve, "in_threads", in_order):
+        logging.disable()
+        yield
+        logging.disable(logging.NOTSET)
+
+
+def one_fault(kind: str, number: int, fault: Fault, *, again: bool, serverless: bool) -> bool:
+    """Processes two photos with one fault, in the `number`-th call of the first process of a kind. Returns whether it
+    has so many calls. again: the messages of that process are delivered a second time, just after the fault."""
+    one, faults = Deployment(serverless=serverless), 0
+    one.drop(KEYS[0])
+    one.request()
+    if kind == "dead_letters":
+        one.settle_requests()
+        for message in list(one.jobs_queue.messages):
+            one.bury("jobs", message)
+    if kind == "sweep":  # the endpoint is deleted with its bundles
+        one.settle_requests()
+        one.deliver("jobs", one.jobs_queue.visible()).finish()
+        one.at_endpoint.clear()
+        one.bundles_queue.messages.clear()
+        one.wait(7 * 3600)
+    seen = False
+
+    def disturb(of: str, process: Process) -> None:
+        nonlocal seen, faults
+        if of != kind or seen:
+            return
+        seen = True
+        messages = [replace(message) for message in one.queues[kind].messages] if again else []
+        for call in range(number):
+            if not process.ended:
+                faults += call == number - 1
+                process.step(fault if call == number - 1 else "none")
+        if messages:
+            one.queues[kind].messages += messages
+            one.deliver(kind, messages).finish()
+
+    one.settle(disturb)
+    one.check()
+    return faults > 0
+
+
+@pytest.mark.parametrize("serverless", [False, True], ids=["asynchronous", "serverless"])
+@pytest.mark.parametrize(
+    ("kind", "again"),
+    [
+        *itertools.product(("jobs", "bundles", "results"), (False, True)),
+        *itertools.product(("endpoint", "sweep", "dead_letters"), (False,)),
+    ],
+)
+def test_after_a_fault_of_any_call_every_photo_ends_once_with_its_result(
+    kind: str, again: bool, serverless: bool
+) -> None:
+    calls = 0
+    while sum(one_fault(kind, calls + 1, fault, again=again, serverless=serverless) for fault in FAULTS):
+        calls += 1
+    assert (calls > 0) == (kind != ("endpoint" if serverless else "bundles"))
+
+
 class Interleavings(RuleBasedStateMachine):
     """Every rule is one event. Rules take their objects by number, so that hypothesis can shrink them."""
 
     @initialize(serverless=st.booleans())
     def deploy(self, serverless: bool) -> None:
         self.one = Deployment(serverless=serverless)
-        self.patches = ExitStack()
-        for module in (flow, valve):
-            self.patches.enter_context(patch.object(module, "in_threads", in_order))
-        logging.disable()  # a line for each call would take most of the time
-        self.patches.callback(logging.disable, logging.NOTSET)
         self.one.drop(KEYS[0])
 
     @rule(key=st.sampled_from(KEYS), times=st.integers(1, 2), poison=st.booleans())
@@ -499,48 +573,50 @@ class Interleavings(RuleBasedStateMachine):
             self.one.request()
 
     @precondition(lambda self: any(queue.visible() for queue in self.one.queues.values()))
-    @rule(number=st.integers(0, 20), size=st.integers(1, BATCH_MAX))
-    def deliver(self, number: int, size: int) -> None:
-        name, _ = self._message(number)
-        visible = self.one.queues[name].visible()
-        start = number % len(visible)
-        self.one.deliver(name, [*visible[start:], *visible[:start]][:size])
+    @rule(number=NUMBERS, size=st.integers(1, BATCH_MAX), calls=CALLS, fault=st.sampled_from(FAULTS))
+    def deliver(self, number: int, size: int, calls: int, fault: Fault) -> None:
+        name, message = self._message(number)
+        others = [one for one in self.one.queues[name].visible() if one is not message]
+        self._run(self.one.deliver(name, [message, *others][:size]), calls, fault)
 
     @precondition(lambda self: self.one.running())
-    @rule(number=st.integers(0, 20), calls=st.integers(1, 8), fault=st.sampled_from(FAULTS))
+    @rule(number=NUMBERS, calls=CALLS, fault=st.sampled_from(FAULTS))
     def step(self, number: int, calls: int, fault: Fault) -> None:
         running = self.one.running()
-        process = running[number % len(running)]
+        self._run(running[number % len(running)], calls, fault)
+
+    @precondition(lambda self: any(one.container is None for one in self.one.at_endpoint.values()))
+    @rule(number=NUMBERS, half=st.booleans(), calls=CALLS, fault=st.sampled_from(FAULTS))
+    def process(self, number: int, half: bool, calls: int, fault: Fault) -> None:
+        waiting = [one for one in self.one.at_endpoint.values() if one.container is None]
+        self.one.half = half
+        self._run(self.one.process(waiting[number % len(waiting)]), calls, fault)
+
+    def _run(self, process: Process, calls: int, fault: Fault) -> None:
+        """Makes some calls of a process; the last one has the fault. More than it makes: the process returns."""
         for call in range(calls):
             if not process.ended:
                 process.step(fault if call == calls - 1 else "none")
-
-    @precondition(lambda self: any(one.container is None for one in self.one.at_endpoint.values()))
-    @rule(number=st.integers(0, 20), half=st.booleans())
-    def process(self, number: int, half: bool) -> None:
-        waiting = [one for one in self.one.at_endpoint.values() if one.container is None]
-        self.one.half = half
-        self.one.process(waiting[number % len(waiting)])
 
     @rule(seconds=st.sampled_from(WAITS_S))
     def wait(self, seconds: float) -> None:
         self.one.wait(seconds)
 
-    @rule()
-    def sweep(self) -> None:
-        self.one.sweep()
+    @rule(calls=CALLS, fault=st.sampled_from(FAULTS))
+    def sweep(self, calls: int, fault: Fault) -> None:
+        self._run(self.one.sweep(), calls, fault)
 
     @precondition(lambda self: self.one.dead)
-    @rule()
-    def process_dead_letters(self) -> None:
-        self.one.process_dead_letters()
+    @rule(calls=CALLS, fault=st.sampled_from(FAULTS))
+    def process_dead_letters(self, calls: int, fault: Fault) -> None:
+        self._run(self.one.process_dead_letters(), calls, fault)
 
     @rule(refuses=st.booleans())
     def refuse(self, refuses: bool) -> None:
         self.one.refuses = refuses
 
     @precondition(lambda self: any(queue.messages for queue in self.one.queues.values()))
-    @rule(number=st.integers(0, 20), change=st.sampled_from(["lose", "duplicate", "bury"]))
+    @rule(number=NUMBERS, change=st.sampled_from(["lose", "duplicate", "bury"]))
     def change_message(self, number: int, change: str) -> None:
         name, message = self._message(number, visible=False)
         messages = self.one.queues[name].messages
@@ -552,7 +628,7 @@ class Interleavings(RuleBasedStateMachine):
             messages.remove(message)
 
     @precondition(lambda self: self.one.world.jobs.records)
-    @rule(number=st.integers(0, 20), delete=st.booleans())
+    @rule(number=NUMBERS, delete=st.booleans())
     def change_job(self, number: int, delete: bool) -> None:
         jobs = list(self.one.world.jobs.records.values())
         job = jobs[number % len(jobs)]
@@ -571,9 +647,8 @@ class Interleavings(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "one"):
-            with self.patches:
-                self.one.settle()
-                self.one.check()
+            self.one.settle()
+            self.one.check()
 
 
 def test_after_any_interleaving_every_photo_ends_once_with_its_result() -> None:
