@@ -23,7 +23,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates lock audit fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates lock audit fix load test-load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -146,6 +146,9 @@ fix: $(DEV) ## Fix lint findings and format the code
 # SHAPE=steady|step|spike|soak MINUTES=… USERS=… MIX=… (docs/load.md): make passes them on as environment variables.
 load: $(DEV) ## Run a load test of one minute with Locust against the local stack
 	@$(VENV)/bin/python -m tests.load
+
+test-load: $(DEV) ## Test that a spike wakes, scales and stops the simulated instances of a local stack
+	@MASKDROP_TEST_LOAD=1 $(VENV)/bin/python -m pytest tests/e2e/test_load.py
 
 load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 %, 300 % and 80 %, MINUTES (10) each
 	@$(VENV)/bin/python -m tests.load.overload
