@@ -67,7 +67,11 @@ COMMANDS: dict[str, dict[str, str]] = {
         "keys": "cli.keys",
         "presets": "cli.presets",
         "bot": "cli.bot",
+        "audit": "cli.audit:audit",
+        "backfill": "cli.audit:backfill",
         "redrive": "cli.redrive:redrive",
+        "backup": "cli.backup:backup",
+        "restore": "cli.backup:restore",
     },
     "Models": {
         "models": "cli.models",

@@ -16,8 +16,9 @@ Rules, from the user guides of Application Auto Scaling and Amazon CloudWatch:
   target for 15 minutes. The new number is instances * metric / target, rounded up.
 - Step scaling applies the step that contains the distance between the metric and the threshold of its alarm. An alarm
   invokes the policy once a minute while it lasts.
-- During the cooldown of a scale-out, the instances that it added count towards the next one: only a larger one adds
-  instances. A scale-in waits for the cooldown of the previous one; a scale-out ends that cooldown.
+- A cooldown begins when the change is complete, that is when the instances are in service. During that of a scale-out,
+  the instances that it added count towards the next one: only a larger one adds instances. A scale-in waits for the
+  cooldown of the previous one; a scale-out ends that cooldown.
 - The policy with the most instances scales out. Instances are removed only if every target tracking policy agrees;
   step policies that remove instances are not supported, because no stage has one.
 - SageMaker rejects a change of an endpoint that is updating, that is while instances start or stop.
@@ -352,10 +353,14 @@ class Activity:
 
 @dataclass(slots=True)
 class _Cooldown:
-    """The last scale-out of a policy: until `end_s`, it computes from the number of instances before it."""
+    """Of the last change by a policy. Until `end_s`, a scale-out is computed from the number of instances before it."""
 
+    duration_s: float = 0
     end_s: float = -math.inf
     instances: int = 0
+
+    def begin(self, now_s: float) -> None:
+        self.end_s = now_s + self.duration_s
 
 
 @dataclass(slots=True)
@@ -369,7 +374,8 @@ class Autoscaling:
     activities: list[Activity] = field(default_factory=list)
     _samples: Samples = field(init=False)
     _out: dict[str, _Cooldown] = field(default_factory=dict)
-    _in_until_s: float = -math.inf
+    _in: _Cooldown = field(default_factory=_Cooldown)
+    _last: _Cooldown = field(default_factory=_Cooldown)
 
     def __post_init__(self) -> None:
         alarms = [step.alarm for step in self.target.steps]
@@ -377,7 +383,7 @@ class Autoscaling:
         self._samples = Samples(keep_s=max((alarm.range_s + alarm.period_s for alarm in alarms), default=0))
 
     def record(self, at_s: float, metrics: Mapping[str, float]) -> None:
-        """Records one sample of each metric, as `published` returns them. Once a minute, as SageMaker publishes them."""
+        """Records one sample of each metric, as `published` returns them; once a minute, as SageMaker."""
         for metric, value in metrics.items():
             self._samples.record(metric, at_s, value)
 
@@ -388,6 +394,7 @@ class Autoscaling:
         """
         limits = self.target
         if changing:
+            self._last.begin(now_s)
             return instances
         if not limits.minimum <= instances <= limits.maximum:
             return min(max(instances, limits.minimum), limits.maximum)
@@ -410,8 +417,9 @@ class Autoscaling:
         cooldown = self._out.setdefault(cause.name, _Cooldown())
         if now_s >= cooldown.end_s:
             cooldown.instances = instances
-        cooldown.end_s = now_s + cause.out_cooldown_s
-        self._in_until_s = -math.inf
+        cooldown.duration_s = cause.out_cooldown_s
+        cooldown.begin(now_s)
+        self._last, self._in = cooldown, _Cooldown()
         self.activities.append(Activity(now_s, instances, after, cause.name))
         return after
 
@@ -423,15 +431,16 @@ class Autoscaling:
             wanted = instances if value is None else max(policy.wanted(value, instances), after)
             if wanted >= after:
                 after, cause = wanted, policy
-        if cause is None or after >= instances or now_s < self._in_until_s:
+        if cause is None or after >= instances or now_s < self._in.end_s:
             return instances
-        self._in_until_s = now_s + cause.in_cooldown_s
+        self._last = self._in = _Cooldown(cause.in_cooldown_s)
+        self._in.begin(now_s)
         self._out.clear()
         self.activities.append(Activity(now_s, instances, after, cause.name))
         return after
 
     def _breaching(self, alarm: Alarm, now_s: float) -> float | None:
-        """Returns the newest datapoint of an active alarm; None for another one, or without that datapoint."""
+        """Returns the newest datapoint of an active alarm; None for any other, or without data."""
         if alarm.state(self._samples, now_s) != "ALARM":
             return None
         return self._samples.datapoints(alarm.metric, alarm.statistic, alarm.period_s, 1, now_s)[0]

@@ -22,7 +22,7 @@ from lambdas.adapters import dynamodb_json
 from lambdas.adapters.errors import condition_failed, translated_errors
 from maskdrop.edit import PREVIOUS_STAGE, Candidate, Stage
 from maskdrop.errors import ErrorInfo, MaskdropError, TableUnavailable
-from maskdrop.job import STATES, Job, State
+from maskdrop.job import STATES, Job, Review, State
 from maskdrop.record import iso
 from maskdrop.services import Page, Selection
 from maskdrop.threads import in_threads
@@ -181,6 +181,15 @@ class JobsTable:
             clauses="REMOVE expires_at",
         )
 
+    def review(self, job_id: str, review: Review) -> Job | None:
+        return self._write(
+            job_id,
+            {"review": review.to_json()},
+            condition="begins_with(#state, :done)",
+            values={":done": "done"},
+            names=("state",),
+        )
+
     def delete(self, job_id: str, *, state: State) -> bool:
         with translated_errors(TableUnavailable, "Deleting a job"):
             try:
@@ -222,6 +231,31 @@ class JobsTable:
         parts = [self._oldest(key, since) for key in _partitions(state)]
         with translated_errors(TableUnavailable, "Listing jobs"):
             return list(islice(merge(*parts, key=lambda job: job.recency), limit))
+
+    def scan(self) -> Iterator[Job]:
+        """All records, in no order. Reads the whole table."""
+        start: dict[str, Any] = {}
+        while True:
+            with translated_errors(TableUnavailable, "Reading the table of jobs"):
+                response = self._client.scan(TableName=self._table, **start)
+            yield from map(_job, response["Items"])
+            if "LastEvaluatedKey" not in response:
+                return
+            start = {"ExclusiveStartKey": response["LastEvaluatedKey"]}
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of at most 100 ids that have a record."""
+        keys: list[Any] = [{"id": {"S": job_id}} for job_id in ids]
+        found = set()
+        while keys:
+            with translated_errors(TableUnavailable, "Reading jobs"):
+                response = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": keys, "ProjectionExpression": "id"}}
+                )
+            found |= {item["id"]["S"] for item in response["Responses"].get(self._table, ())}
+            rest = response["UnprocessedKeys"]
+            keys = list(rest[self._table]["Keys"]) if self._table in rest else []
+        return found
 
     def _oldest(self, key: str, since: datetime) -> Iterator[Job]:
         """Yields the jobs of one partition of by_state that changed before `since`, the oldest first."""
@@ -269,17 +303,29 @@ class JobsTable:
         values: Mapping[str, Any],
         clauses: str = "",
     ) -> Job | None:
-        """Updates a job with one conditional UpdateItem. Returns the new job; None if the condition is false.
-
-        changes: attribute -> new value. clauses: further clauses of the update expression. values: placeholder ->
-        value, for `condition` and `clauses`.
-        """
+        """Changes the state of a job, and the times that depend on it; otherwise as `_write`."""
         moment = iso(now)
         key = _partition(changes["state"], job_id)
         sets = {**changes, "state": key, "changed_at": moment, "recency": f"{moment}#{job_id}"}
         if changes["state"] in ("done", "failed"):
             sets |= {"finished_at": moment, "expires_at": self._expiry(now)}
-        names = {f"#{name}": name for name in sets}
+        return self._write(job_id, sets, condition=condition, values=values, clauses=clauses)
+
+    def _write(
+        self,
+        job_id: str,
+        sets: Mapping[str, Any],
+        *,
+        condition: str,
+        values: Mapping[str, Any],
+        clauses: str = "",
+        names: Sequence[str] = (),
+    ) -> Job | None:
+        """Updates a job with one conditional UpdateItem. Returns the new job; None if the condition is false.
+
+        sets: attribute -> new value. clauses: further clauses of the update expression. values: placeholder -> value,
+        for `condition` and `clauses`. names: further attributes in `condition`.
+        """
         expression = "SET " + ", ".join(f"#{name} = :new_{name}" for name in sets) + f" {clauses}"
         with translated_errors(TableUnavailable, "Updating a job"):
             try:
@@ -288,7 +334,7 @@ class JobsTable:
                     Key={"id": {"S": job_id}},
                     UpdateExpression=expression,
                     ConditionExpression=condition,
-                    ExpressionAttributeNames=names,
+                    ExpressionAttributeNames={f"#{name}": name for name in (*sets, *names)},
                     ExpressionAttributeValues={
                         **{f":new_{name}": value for name, value in dynamodb_json.write(sets).items()},
                         **dynamodb_json.write(values),

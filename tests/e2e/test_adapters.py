@@ -17,7 +17,7 @@ from lambdas.adapters.storage import S3Storage
 from local.connect import client
 from maskdrop.edit import Candidate, Stage
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
-from maskdrop.job import STATES, Job, State, dropped
+from maskdrop.job import STATES, Job, Review, State, dropped
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.services import Jobs, Selection
@@ -251,6 +251,17 @@ def test_a_job_is_deleted_only_in_the_expected_state(jobs: Jobs) -> None:
     assert jobs.get(job.id) is None
 
 
+def test_a_review_is_written_to_a_finished_job_only_and_changes_nothing_else(jobs: Jobs) -> None:
+    job, review = a_job(), Review("corrected", "k1", minutes_later(5), training=True)
+    jobs.claim(job)
+    assert jobs.review(job.id, review) is None
+    done = jobs.done(job.id, a_success(job.id), bundle="b1", cost_usd=None, now=minutes_later(1))
+    assert done
+    assert jobs.review(job.id, review) == replace(done, review=review)
+    again = replace(review, verdict="accepted", training=False)
+    assert jobs.review(job.id, again) == jobs.get(job.id) == replace(done, review=again)
+
+
 def test_pages_list_jobs_newest_first(jobs: Jobs) -> None:
     made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
     for job in made:
@@ -384,6 +395,17 @@ def test_the_metadata_of_an_object_is_read_until_it_is_deleted(running: Running)
     for _ in range(2):
         storage.delete(bucket, key)
     assert storage.head(bucket, key) is None
+
+
+def test_a_copy_has_the_content_and_type_of_its_source(running: Running) -> None:
+    storage, bucket = S3Storage(client(running.config, "s3")), running.stack.results
+    source, target = (f"results/{uuid.uuid4().hex} ü&{name}.png" for name in "ab")
+    storage.write(bucket, source, b"content", "image/png")
+    storage.copy(bucket, source, running.stack.results, target)
+    copied = running.images.s3.get_object(Bucket=bucket, Key=target)
+    assert (copied["Body"].read(), copied["ContentType"]) == (b"content", "image/png")
+    with pytest.raises(SourceMissing):
+        storage.copy(bucket, f"{source} gone", bucket, target)
 
 
 def test_a_missing_bucket_raises_storage_unavailable(running: Running) -> None:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lambdas.adapters import dynamodb_json
 from lambdas.adapters.jobs import QUERIES_MAX, SHARDS, JobsTable, UnreadableJob
-from maskdrop.job import dropped
+from maskdrop.job import Review, dropped
 from maskdrop.services import Selection
 from tests.fakes import NOW, a_source
 
@@ -94,3 +95,22 @@ def test_a_list_reads_every_shard_of_a_state_once_and_the_records_of_versions_wi
     table = Partitions()
     JobsTable(table, "jobs", keep_days=1).page(Selection(state="failed"), before="", limit=10)  # type: ignore[arg-type]
     assert table.queries == Counter(["failed", *(f"failed#{shard}" for shard in range(SHARDS))])
+
+
+class Reviewed:
+    """A table with one finished job, which applies the review of an update."""
+
+    job = replace(dropped(a_source(), NOW), state="done", finished_at=NOW)
+
+    def update_item(self, **update: Any) -> dict[str, Any]:
+        assert update["UpdateExpression"].split() == ["SET", "#review", "=", ":new_review"]
+        assert update["ConditionExpression"] == "begins_with(#state, :done)"
+        assert update["ExpressionAttributeNames"] == {"#review": "review", "#state": "state"}
+        review = dynamodb_json.read(update["ExpressionAttributeValues"])[":new_review"]
+        return {"Attributes": dynamodb_json.write({**self.job.to_json(), "review": review})}
+
+
+def test_a_review_changes_neither_the_state_nor_the_place_in_a_list() -> None:
+    review = Review("corrected", "k1", NOW, training=True)
+    reviewed = JobsTable(Reviewed(), "jobs", keep_days=1).review(Reviewed.job.id, review)  # type: ignore[arg-type]
+    assert reviewed == replace(Reviewed.job, review=review)

@@ -323,6 +323,18 @@ def test_an_endpoint_that_is_updating_keeps_its_instances() -> None:
     assert subject.desired(180, 2) == 5
 
 
+def test_a_cooldown_begins_when_the_instances_are_in_service() -> None:
+    subject = scaling(maximum=100)
+    for minute in range(3):
+        subject.record(minute * 60, {"load": 9})
+    assert subject.desired(180, 2) == 5
+    for minute in range(3, 16):
+        subject.record(minute * 60, {"load": 9})
+        # The change ends at 660 s, its cooldown of 300 s at 960 s: then 5 * 9 / 4 = 11.25.
+        changing = minute < 11
+        assert subject.desired((minute + 1) * 60, 5, changing=changing) == (5 if minute < 15 else 12)
+
+
 def test_two_tracking_policies_scale_out_by_the_larger_and_in_only_together() -> None:
     other = TargetTracking(
         name="other",
