@@ -105,6 +105,12 @@ def plan(
             console.print(table)
         verdict = "meets" if met else "misses"
         console.print(f"99 % in {text_of(outcome.percentile(99))}: {verdict} the deadline of {deadline}.")
+        if not met and max_instances is None:
+            console.print(
+                f"No number of instances up to {INSTANCES_MAX} meets it: it is shorter than the start of an instance "
+                "(--cold-start), or a limit above holds up the images.",
+                soft_wrap=True,
+            )
     if not met:
         raise typer.Exit(FAILED)
 
