@@ -160,7 +160,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext(), start: Program
                 processes.wait_until_ready(emulator, config.state, timeout_s=30)
                 processes.wait_until_ready(sagemaker, config.state, timeout_s=30)
         with step("Deploying"):
-            deployed = {name: _deploy(config, name) for name in config.stacks}[config.app_stack]
+            deployed = {name: deploy_stack(config, name) for name in config.stacks}[config.app_stack]
             api_key = _first_key(config, deployed)
         with step("Waiting for the model server"):
             processes.wait_until_ready(model, config.state, timeout_s=90, restarted=True)
@@ -172,7 +172,8 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext(), start: Program
     return stack
 
 
-def _deploy(config: LocalConfig, name: str) -> Deployed:
+def deploy_stack(config: LocalConfig, name: str) -> Deployed:
+    """Deploys one synthesized stack, and what the emulator does not do itself."""
     deployed = deploy(config, name)
     workarounds.apply(config, json.loads((config.cdk_out / f"{name}.template.json").read_text()), deployed)
     return deployed

@@ -79,7 +79,9 @@ class Database:
             yield self._connection
 
     def close(self) -> None:
-        self._connection.close()
+        """Waits for the transaction of another thread: SQLite crashes the process if its connection is closed."""
+        with self._lock:
+            self._connection.close()
 
 
 @contextmanager

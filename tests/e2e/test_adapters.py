@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from lambdas.adapters import dynamodb_json
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.storage import S3Storage
 from local.connect import client
 from maskdrop.edit import Candidate, Stage
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
-from maskdrop.job import STATES, Job, dropped
+from maskdrop.job import STATES, Job, Review, State, dropped
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.services import Jobs, Selection
@@ -250,6 +251,17 @@ def test_a_job_is_deleted_only_in_the_expected_state(jobs: Jobs) -> None:
     assert jobs.get(job.id) is None
 
 
+def test_a_review_is_written_to_a_finished_job_only_and_changes_nothing_else(jobs: Jobs) -> None:
+    job, review = a_job(), Review("corrected", "k1", minutes_later(5), training=True)
+    jobs.claim(job)
+    assert jobs.review(job.id, review) is None
+    done = jobs.done(job.id, a_success(job.id), bundle="b1", cost_usd=None, now=minutes_later(1))
+    assert done
+    assert jobs.review(job.id, review) == replace(done, review=review)
+    again = replace(review, verdict="accepted", training=False)
+    assert jobs.review(job.id, again) == jobs.get(job.id) == replace(done, review=again)
+
+
 def test_pages_list_jobs_newest_first(jobs: Jobs) -> None:
     made = [a_job("queued", now=minutes_later(-1000 + number)) for number in range(5)]
     for job in made:
@@ -326,6 +338,43 @@ def test_overdue_jobs_are_listed_oldest_first(jobs: Jobs) -> None:
     assert [job.id for job in late if job.id in {job.id for job in made}] == [job.id for job in made[:3]]
 
 
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_the_oldest_overdue_jobs_come_first_whatever_their_shards(jobs: Jobs, limit: int) -> None:
+    made = [a_job("submitted", now=minutes_later(-200_000 - number)) for number in range(20)]
+    for job in made:
+        jobs.claim(job)
+    late = jobs.overdue("submitted", since=minutes_later(-200_000 + 1), limit=limit)
+    ids = {job.id for job in made}
+    assert len(late) <= limit
+    wanted = [job.id for job in reversed(made)][:limit]
+    assert [job.id for job in late if job.id in ids] == wanted
+    for job in made:
+        jobs.delete(job.id, state="submitted")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_record_of_a_version_without_shards_is_listed_and_changed(running: Running, state: State) -> None:
+    job = replace(a_job(state, now=minutes_later(-300_000)), owner=uuid.uuid4().hex)
+    item = dynamodb_json.write({**job.to_json(), "recency": job.recency})
+    client(running.config, "dynamodb").put_item(TableName=running.stack.table, Item=item)
+    jobs = running.jobs
+    assert jobs.get(job.id) == job
+    assert jobs.overdue(state, since=minutes_later(-299_999), limit=10) == [job]
+    for selection in (Selection(state=state, until=minutes_later(-299_999)), Selection(owner=job.owner, state=state)):
+        assert jobs.page(selection, before="", limit=10).jobs == [job]
+    match state:
+        case "queued":
+            assert jobs.take(job.id, bundle="b2", now=NOW, abandoned=NOW)
+        case "submitted":
+            assert jobs.requeue(job.id, bundle="b1", now=NOW)
+        case "failed":
+            assert jobs.retry(job, now=NOW)
+        case "done":
+            assert jobs.take(job.id, bundle="b2", now=NOW, abandoned=NOW) is None
+            assert jobs.delete(job.id, state="done")
+    assert jobs.overdue(state, since=minutes_later(-299_999), limit=10) == []
+
+
 def test_reading_a_missing_object_raises_source_missing(running: Running) -> None:
     storage = S3Storage(client(running.config, "s3"))
     with pytest.raises(SourceMissing, match="does not exist"):
@@ -346,6 +395,17 @@ def test_the_metadata_of_an_object_is_read_until_it_is_deleted(running: Running)
     for _ in range(2):
         storage.delete(bucket, key)
     assert storage.head(bucket, key) is None
+
+
+def test_a_copy_has_the_content_and_type_of_its_source(running: Running) -> None:
+    storage, bucket = S3Storage(client(running.config, "s3")), running.stack.results
+    source, target = (f"results/{uuid.uuid4().hex} ü&{name}.png" for name in "ab")
+    storage.write(bucket, source, b"content", "image/png")
+    storage.copy(bucket, source, running.stack.results, target)
+    copied = running.images.s3.get_object(Bucket=bucket, Key=target)
+    assert (copied["Body"].read(), copied["ContentType"]) == (b"content", "image/png")
+    with pytest.raises(SourceMissing):
+        storage.copy(bucket, f"{source} gone", bucket, target)
 
 
 def test_a_missing_bucket_raises_storage_unavailable(running: Running) -> None:

@@ -93,6 +93,21 @@ def test_deleting_a_job_of_an_upload_deletes_its_source_and_result(
     assert not exists(running, job["source"]["bucket"], job["source"]["key"])
 
 
+def test_the_owner_of_a_job_gets_its_source_and_reviews_its_result(
+    running: Running, shop: httpx2.Client, photo: bytes
+) -> None:
+    job = a_job(shop, photo)
+    running.wait_for_end([job["id"]])
+    url = shop.get(f"/v1/jobs/{job['id']}/source").json()["url"]
+    assert httpx2.get(url, trust_env=False).content == photo
+    reviewed = shop.post(f"/v1/jobs/{job['id']}/review", json={"verdict": "accepted"})
+    assert (reviewed.status_code, reviewed.json()["review"]["verdict"]) == (200, "accepted")
+    assert shop.get(f"/v1/jobs/{job['id']}").json()["review"] == reviewed.json()["review"]
+    form, _ = posted(shop, photo)
+    refused = shop.post(f"/v1/jobs/{job['id']}/review", json={"verdict": "corrected", "upload": form["upload"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_allowed")
+
+
 def test_s3_rejects_an_upload_with_another_type_or_size_than_the_form_allows(
     running: Running, shop: httpx2.Client, key: tuple[str, Key]
 ) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.emulator import TYPES, ResourceStore, record_calls
+from local.emulator import TYPES, ResourceStore, record_calls, refuse_slow_and_throttled_functions
 
 CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -87,3 +88,33 @@ def test_allowed_calls_of_roles_are_recorded_once_with_their_partition_keys(
         ("A", "api", "dynamodb:GetItem", ["key"]),
         ("A", "api", "dynamodb:Query", ["preset"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"body": {"statusCode": 200}}, (200, "shaped")),
+        ({"throttle": True, "body": {}}, ("INTEGRATION_FAILURE", None)),
+        (None, ("INTEGRATION_TIMEOUT", None)),  # the function does not end
+    ],
+)
+def test_a_throttled_or_slow_function_gets_the_gateway_response_of_api_gateway(
+    monkeypatch: pytest.MonkeyPatch, result: dict[str, Any] | None, expected: tuple[Any, Any]
+) -> None:
+    gateway: Any = ModuleType("ministack.services.apigateway_v1")
+
+    async def proxied() -> Any:
+        if result is None:
+            await asyncio.Event().wait()
+        return gateway._lambda_proxy_response(result)
+
+    gateway._invoke_lambda_proxy_v1 = proxied
+    gateway._lambda_proxy_response = lambda result: (result["body"]["statusCode"], "shaped")
+    gateway._gw_error = lambda kind, message: (kind, message)
+    services: Any = ModuleType("ministack.services")
+    services.apigateway_v1 = gateway
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.services", services)
+    monkeypatch.setattr("local.emulator.INTEGRATION_TIMEOUT_S", 0.01)
+    refuse_slow_and_throttled_functions()
+    assert asyncio.run(gateway._invoke_lambda_proxy_v1()) == expected

@@ -36,6 +36,7 @@ NAMED = {
     "Detections": models.Detections,
     "Candidate": models.Candidate,
     "Subject": models.Subject,
+    "Review": models.Review,
     "Webhook": models.Webhook,
     "ErrorInfo": models.ErrorInfo,
 }
@@ -81,6 +82,7 @@ INLINE = {
     models.Usage: object_schema("usage"),
     models.Health: object_schema("health"),
     models.UploadForm: object_schema("upload", "201"),
+    models.SourceUrl: object_schema("get_source"),
     models.Engine: object_schema("engines")["properties"]["engines"]["items"],
     models.Detection: DOCUMENT["components"]["schemas"]["Detections"]["properties"]["detections"]["items"],
     models.Preset: object_schema("presets")["properties"]["presets"]["items"],
