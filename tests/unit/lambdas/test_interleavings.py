@@ -504,11 +504,15 @@ def _quiet() -> Iterator[None]:
 
 
 def one_fault(kind: str, number: int, fault: Fault, *, again: bool, serverless: bool) -> bool:
-    """Processes two photos with one fault, in the `number`-th call of the first process of a kind. Returns whether it
+    """Processes photos with one fault, in the `number`-th call of the first process of a kind. Returns whether it
     has so many calls. again: the messages of that process are delivered a second time, just after the fault."""
     one, faults = Deployment(serverless=serverless), 0
     one.drop(KEYS[0])
     one.request()
+    if kind == "results":  # an image that crashes the container fails in its first attempt
+        one.drop(KEYS[1])
+        one.poison.add(KEYS[1])
+        one.world.settings = replace(one.world.settings, max_attempts=1, bundle_max=1)
     if kind == "dead_letters":
         one.settle_requests()
         for message in list(one.jobs_queue.messages):
