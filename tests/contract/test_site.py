@@ -47,6 +47,9 @@ def test_the_cli_page_has_a_section_for_every_command_and_no_path_of_this_machin
         ("docs/models.md", "[the list](../sagemaker_model/weights/weights.toml)", "the list"),
         ("docs/training.md", "[a](operations.md#how-good)", "[a](operations.md#how-good)"),
         ("docs/security.md", "[report](../SECURITY.md)", "[report](security-policy.md)"),
+        ("README.md", "[a](docs/tutorials/drop-folder.md)", "[a](drop-folder.md)"),
+        ("docs/tutorials/drop-folder.md", "[a](../console.md#views)", "[a](console.md#views)"),
+        ("docs/tutorials/drop-folder.md", "![x](../images/console/x.png)", "![x](images/console/x.png)"),
         ("docs/models.md", "[web](https://example.com/a)", "[web](https://example.com/a)"),
     ],
 )

@@ -14,6 +14,7 @@ import { promisify } from "node:util";
 import { decoded, done, downloaded, drawn, drop, launch, open, read, REPORTS, RESULT_MS, samples, skip } from "./page.js";
 import { freePort, ROOT } from "./server.js";
 import { Shell, steps } from "./tutorial.js";
+import { coarse, contents } from "./views.js";
 
 const run = promisify(execFile);
 
@@ -24,8 +25,8 @@ const FOLDER = join(REPORTS, "tutorials");
 const VIEW = { viewport: { width: 1360, height: 800 }, colorScheme: /** @type {const} */ ("light"), reducedMotion: /** @type {const} */ ("reduce") };
 const TUTORIAL_MS = 600_000;
 
-/** Reduces a PNG to 128 colours: half its size, without a visible difference. */
-const REDUCE = "import sys; from PIL import Image; Image.open(sys.argv[1]).convert('RGB').quantize(128).save(sys.argv[2], optimize=True)";
+/** Reduces a PNG to 96 colours: a third of its size, without a visible difference. */
+const REDUCE = "import sys; from PIL import Image; Image.open(sys.argv[1]).convert('RGB').quantize(96).save(sys.argv[2], optimize=True)";
 
 /** @type {import("playwright-core").Browser} */
 let browser;
@@ -67,12 +68,14 @@ async function shellFor(t, options) {
   return shell;
 }
 
-/** A screenshot of the page from its top. @param {import("playwright-core").Page} page */
-async function shot(page) {
+/** A screenshot of the page from its top. Fails if the viewer shows no image. @param {import("playwright-core").Page} page @param {string} viewer */
+async function shot(page, viewer = "viewer") {
   await page.evaluate(() => {
     for (const part of document.querySelectorAll("html, aside")) part.scrollTop = 0;
   });
   await drawn(page);
+  const share = contents(await coarse(page, await page.getByTestId(viewer).screenshot()));
+  assert.ok(share > 0.2, `the viewer is empty: ${share}`);
   return page.screenshot();
 }
 
@@ -91,13 +94,15 @@ async function show(page, view) {
   await page.waitForLoadState("networkidle");
 }
 
-/** Loads a file that a command wrote, and takes a screenshot. @param {string} file @param {import("playwright-core").PageScreenshotOptions} [options] */
-async function report(file, options) {
+/** A screenshot of a file that a command wrote. @param {string} file @param {string} [from] Text at the top of the screenshot. */
+async function report(file, from) {
   const context = await browser.newContext(VIEW);
   try {
     const page = await context.newPage();
     await page.goto(`file://${file}`, { waitUntil: "networkidle" });
-    return await page.screenshot(options);
+    if (!from) return await page.screenshot();
+    await page.getByText(from).evaluate((part) => part.scrollIntoView());
+    return await page.screenshot({ clip: { x: 0, y: 0, width: 1360, height: 480 } });
   } finally {
     await context.close();
   }
@@ -115,6 +120,7 @@ test("drop folder: the local stack cuts out the photos of a folder, and five pho
       page = await open(t, browser, `http://127.0.0.1:${sagemaker}`, { context: VIEW, errors: /status of 40[13]/ });
       await useKey(page, JSON.parse(await readFile(join(shell.folder, "stack.json"), "utf8")).api_key);
       await show(page, "history");
+      await page.getByTestId("job").nth(1).waitFor({ timeout: RESULT_MS });
       assert.equal(await page.getByTestId("job").count(), 2);
       return page.screenshot({ clip: { x: 0, y: 0, width: 1360, height: 480 } });
     },
@@ -185,7 +191,7 @@ test("click to segment: a box and a point select the subject, in the console and
       await page.mouse.move(...at(430, 300), { steps: 8 });
       await page.mouse.up();
       await masked(page);
-      return shot(page);
+      return shot(page, "editor-stage");
     },
     "click-to-segment-point": async () => {
       const page = await open(t, browser, `http://127.0.0.1:${port}`, { context: VIEW });
@@ -193,7 +199,7 @@ test("click to segment: a box and a point select the subject, in the console and
       await page.getByTestId("editor-tool-point").click();
       await page.mouse.click(...at(220, 150));
       await masked(page);
-      return shot(page);
+      return shot(page, "editor-stage");
     },
   });
   for (const name of ["cup", "person", "without-face", "erased"]) assert.ok(existsSync(join(shell.folder, "out", `${name}.png`)), name);
@@ -203,6 +209,6 @@ test("train your own: a network learns a cup, and is promoted", { skip: skip || 
   const shell = await shellFor(t, { python: TORCH });
   await follow("train-your-own", shell, {
     "train-your-own-curves": () => readFile(join(shell.folder, "cups/run/curves.png")),
-    "train-your-own-report": () => report(join(shell.folder, "cups/report/report.html")),
+    "train-your-own-report": () => report(join(shell.folder, "cups/report/report.html"), "Image, true mask, prediction"),
   });
 });

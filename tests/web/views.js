@@ -60,17 +60,25 @@ export function coarse(page, png) {
       const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
       context.drawImage(bitmap, 0, 0);
       const { data, width, height } = context.getImageData(0, 0, bitmap.width, bitmap.height);
-      const sums = new Float64Array(cells * cells);
+      const [sums, counts] = [new Float64Array(cells * cells), new Float64Array(cells * cells)];
       for (let y = 0; y < height; y++) {
         for (let x = 0; x < width; x++) {
           const at = 4 * (y * width + x);
-          sums[Math.floor((y * cells) / height) * cells + Math.floor((x * cells) / width)] += 0.3 * data[at] + 0.59 * data[at + 1] + 0.11 * data[at + 2];
+          const cell = Math.floor((y * cells) / height) * cells + Math.floor((x * cells) / width);
+          sums[cell] += 0.3 * data[at] + 0.59 * data[at + 1] + 0.11 * data[at + 2];
+          counts[cell] += 1;
         }
       }
-      return [...sums].map((sum) => Math.round((sum * cells * cells) / (width * height)));
+      return [...sums].map((sum, cell) => Math.round(sum / counts[cell]));
     },
     /** @type {[string, number]} */ ([png.toString("base64"), CELLS]),
   );
+}
+
+/** The share of cells that differ from the median by more than 20 of 255: 0 for a checkerboard. @param {number[]} cells */
+export function contents(cells) {
+  const median = [...cells].sort((a, b) => a - b)[Math.floor(cells.length / 2)] ?? 0;
+  return cells.filter((cell) => Math.abs(cell - median) > 20).length / cells.length;
 }
 
 /**

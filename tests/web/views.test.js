@@ -13,7 +13,8 @@ import { ROOT, Server } from "./server.js";
 import { Baseline, coarse, layoutFaults } from "./views.js";
 
 const WIDTHS = [390, 768, 1440];
-const VIEWS = ["detect", "review", "history", "usage", "settings"];
+/** The element that each view shows when it is complete. */
+const VIEWS = { detect: ".drop", review: ".empty", history: ".empty", usage: ".card", settings: ".facts dd" };
 const FOLDER = join(REPORTS, "views");
 
 /** @type {Server} */
@@ -74,9 +75,9 @@ for (const scheme of /** @type {const} */ (["light", "dark"])) {
     await page.getByTestId("edit").click();
     await page.getByTestId("editor-stage").waitFor();
     found.push(...(await faults(page, "editor", scheme, baseline)));
-    for (const view of VIEWS) {
+    for (const [view, complete] of Object.entries(VIEWS)) {
       await page.goto(`${server.url}/console/#${view}`);
-      await page.locator(`main[data-view=${view}]`).getByRole("heading", { level: 1 }).waitFor();
+      await page.locator(`main[data-view=${view}] ${complete}`).first().waitFor();
       await page.waitForLoadState("networkidle");
       found.push(...(await faults(page, view, scheme, baseline)));
     }
@@ -91,6 +92,7 @@ const BROKEN = {
   "a stylesheet cut in half": (css) => css.slice(0, css.length / 2),
   "a studio without columns": (css) => `${css} .studio { display: block !important } .stage, .side { position: absolute; top: 80px; left: 0; width: 100% }`,
   "a page that is too wide": (css) => `${css} main { min-width: 1600px }`,
+  "an empty viewer": (css) => `${css} [data-testid=viewer] img { visibility: hidden !important }`,
   "a view that is not shown": (css) => `${css} main { opacity: 0 }`,
 };
 
