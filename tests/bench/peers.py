@@ -1,5 +1,7 @@
 """`make bench-peers`: compares Maskdrop with two libraries on a 12 MP photo: rembg and @imgly/background-removal-node.
 
+    python -m tests.bench.peers [--images N] [--rounds N]
+
 Both of a pair alternate in one run. With the same network output, Maskdrop and rembg differ in the stages around the
 network: decoding, enlarging, edge colours, encoding. With the same file u2netp.onnx, they also differ in the passes of
 the network. The npm package runs its own IS-Net.
@@ -7,6 +9,7 @@ the network. The npm package runs its own IS-Net.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -112,7 +115,7 @@ STAGES: dict[str, Callable[..., Any]] = {
 }
 
 
-def stages(reference: Scene) -> dict[str, float]:
+def stages(reference: Scene, rounds: int) -> dict[str, float]:
     """Median CPU milliseconds of each stage of Maskdrop and of all stages, on one thread."""
     runs: dict[str, list[float]] = {name: [] for name in (*STAGES, "total")}
 
@@ -122,7 +125,7 @@ def stages(reference: Scene) -> dict[str, float]:
         runs[name].append((time.thread_time() - start) * 1000)
         return result
 
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.thread_time()
         rgb = timed("decode", reference.photo, ServerSettings().limits).rgb
         alpha = timed("refine", reference.matte, rgb)
@@ -211,6 +214,10 @@ def edge_error(result: bytes, reference: Scene) -> float:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES, help="images in each round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds after the warm-up")
+    arguments = parser.parse_args()
     cv2.setNumThreads(1)
     reference = scene()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -227,9 +234,16 @@ def main() -> int:
 
     fixed = FixedMatte(reference.matte)
     runs: list[tuple[str, list[str | Path], Engine, str, int, int]] = [
-        ("rembg, same matte", rembg(matte), fixed, "rembg.png", IMAGES, ROUNDS),
-        ("rembg, same matte, decontaminate", rembg(matte, decontaminate=True), fixed, "rembg.png", IMAGES, ROUNDS),
-        ("rembg, u2netp", rembg(network), u2netp, "rembg.png", IMAGES, ROUNDS),
+        ("rembg, same matte", rembg(matte), fixed, "rembg.png", arguments.images, arguments.rounds),
+        (
+            "rembg, same matte, decontaminate",
+            rembg(matte, decontaminate=True),
+            fixed,
+            "rembg.png",
+            arguments.images,
+            arguments.rounds,
+        ),
+        ("rembg, u2netp", rembg(network), u2netp, "rembg.png", arguments.images, arguments.rounds),
         ("imgly, its IS-Net", ["node", imgly(), photo], u2netp, "imgly.png", 1, 1),
     ]
     table = Table(
@@ -244,7 +258,7 @@ def main() -> int:
             table.add_row(name, *rates, *(f"{error:.1f}" for error in errors))
     console = Console(highlight=False, width=130)
     console.print(table)
-    summary = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(reference).items())
+    summary = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(reference, arguments.rounds).items())
     console.print(f"CPU ms of maskdrop's stages, on one thread: {summary}.")
     console.print(
         f"12 MP JPEG to PNG, {THREADS} threads; edge error on white, of 255. imgly: one image at a time, beside "
