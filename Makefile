@@ -22,7 +22,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-units test-fast test-models test-sagemaker coverage fuzz compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos fuzz-files awkward compare-published check check-models check-templates fix load bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -51,7 +51,14 @@ test: $(DEV) $(MODELS) ## Run all tests: unit, contract and infra, beside them t
 # The tests of the browser are skipped, with the reason, where CHROMIUM (default: /usr/bin/chromium) does not exist.
 test-web: $(RUN) preview ## Check the types of the console, test its modules, and the console in Chromium
 	@$(NODE) tests/web/node_modules/.bin/tsc --project web/tsconfig.json
-	@$(NODE) --test 'tests/web/unit/*.test.js' tests/web/browser.test.js
+	@$(NODE) --test 'tests/web/unit/*.test.js' 'tests/web/*.test.js'
+
+# After a change of how the console looks: look at reports/web/ first. The tutorial of the training needs the other environment.
+screenshots: $(RUN) $(MODELS) preview ## Write the screenshots of the tutorials and the coarse images of the views again
+	@SCREENSHOTS=1 $(NODE) --test tests/web/tutorials.test.js tests/web/views.test.js
+
+test-web-sam: $(RUN) $(MODELS) ## Click subjects with SAM in Chromium, and print the time to the mask (random weights, 30 s)
+	@$(NODE) --test tests/web/sam.js
 
 test-units: $(DEV) ## Run the unit, contract and infra tests without torch
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/infra
@@ -87,8 +94,18 @@ coverage: $(DEV) $(MODELS) ## Measure the coverage of unit, contract and infra t
 fuzz: $(DEV) ## Test the API against its OpenAPI document with schemathesis, on a local stack
 	@$(VENV)/bin/python -m tests.fuzz
 
+fuzz-files: $(DEV) ## Send mutated image files to `maskdrop serve` by every way, and to the drop folder (COUNT, SEED, DROP)
+	@$(VENV)/bin/python -m tests.fuzz.files
+
+awkward: $(DEV) ## Send the files of FOLDER by every way, and compare with what its manifest states
+	@$(VENV)/bin/python -m tests.fuzz.awkward
+
 compare-published: $(MODELS) ## Compare our SAM with the classes that its authors published, with random weights
 	@$(VENV)-models/bin/python -m tests.published
+
+chaos: $(DEV) ## Send N images (500) to a local stack with the faults of SEED (1), and reconcile; docs/chaos.md
+	@INTERLEAVINGS=1000 $(VENV)/bin/python -m pytest --quiet tests/unit/lambdas/test_interleavings.py
+	@$(VENV)/bin/python -m tests.chaos
 
 ##@ Check
 

@@ -66,6 +66,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "keys": "cli.keys",
         "presets": "cli.presets",
         "bot": "cli.bot",
+        "audit": "cli.audit:audit",
+        "backfill": "cli.audit:backfill",
         "redrive": "cli.redrive:redrive",
     },
     "Models": {

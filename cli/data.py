@@ -1,8 +1,11 @@
-"""Prepare data for training and evaluation, create background images."""
+"""Prepare data for training and evaluation, download corrections, create background images."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.keys import Data, Stage
 from cli.terminal import console, print_errors
+from local.keys import connection
+from maskdrop.review import TRAINING_PREFIX
 from sagemaker_model.data import backdrops, folders
 from sagemaker_model.data.masks import Subject
 from sagemaker_model.data.prepare import entries_of, reasons
@@ -22,6 +28,9 @@ from sagemaker_model.data.prepare_boxes import PROBLEMS, BoxKind, BoxRecipe, Pre
 from sagemaker_model.data.recipe import Kind, Recipe
 from sagemaker_model.data.records import SPLITS, BadRecord, InvalidData
 from sagemaker_model.imaging.pixels import Pixels
+from standalone.database import Database
+from standalone.files import Files
+from standalone.settings import BUCKET_OUT, data_folder
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -189,6 +198,62 @@ def prepare_detection(
                 progress=lambda done: progress.advance(task, done),
             )
     _print_preparation(preparation, out)
+
+
+CORRECTION = re.compile(r"(images|masks|records)/([0-9a-f]{32})(\.[A-Za-z0-9]{1,8})?")
+"""Path of a file of a training record below TRAINING_PREFIX (`maskdrop.review`)."""
+
+
+@app.command()
+def corrections(
+    out: Annotated[Path, typer.Argument(help="Output folder: images/, masks/, records/.")],
+    stage: Stage = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Corrections of `maskdrop serve` on this machine.")] = False,
+    data: Data = None,
+) -> None:
+    """Download the corrections of reviewed results as a data folder, for `maskdrop data prepare folders OUT SHARDS`.
+
+    Use a new folder for each download: a correction whose job was deleted is not downloaded again.
+    """
+    with print_errors(), _stored_corrections(stage, data, serve=serve) as (paths, read):
+        matches = [found for path in paths if (found := CORRECTION.fullmatch(path))]
+        complete = {found[2] for found in matches if found[1] == "records"}
+        for found in matches:
+            if found[2] in complete:
+                target = out / found[0]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(read(found[0]))
+    number = "1 correction" if len(complete) == 1 else f"{len(complete):,} corrections"
+    console.print(f"{number} in {escape(str(out))}.", soft_wrap=True)
+
+
+@contextmanager
+def _stored_corrections(
+    stage: str | None, data: Path | None, *, serve: bool
+) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Yields the paths of the training records below TRAINING_PREFIX, and a function that reads the file of a path."""
+    if serve:
+        database = Database(data or data_folder())
+        try:
+            files = Files(data or data_folder(), database)
+            keys = files.keys(BUCKET_OUT, TRAINING_PREFIX)
+            yield (
+                [key.removeprefix(TRAINING_PREFIX) for key in keys],
+                lambda path: files.read(BUCKET_OUT, TRAINING_PREFIX + path),
+            )
+        finally:
+            database.close()
+        return
+    with connection(stage) as (outputs, make_client):
+        s3, bucket = make_client("s3"), outputs["ResultsBucket"]
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=TRAINING_PREFIX)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+        def read(path: str) -> bytes:
+            body: bytes = s3.get_object(Bucket=bucket, Key=TRAINING_PREFIX + path)["Body"].read()
+            return body
+
+        yield [key.removeprefix(TRAINING_PREFIX) for key in keys], read
 
 
 @app.command()

@@ -29,8 +29,15 @@ POLL_S = 2.0
 OVERLAP_MS = 10_000
 """--follow reads the last 10 seconds again: events appear some seconds after their time."""
 
+ENDPOINT_LOGS = "/aws/sagemaker/Endpoints/"
+
+TRACE = re.compile(r"[0-9a-f]{32}")
+
 AGE = re.compile(r"(\d+)([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+SHOWN = ("job_id", "bundle", "code", "why", "outcome", "exception", "path", "status")
+"""Fields of a line that are printed as text."""
 
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -51,6 +58,12 @@ def logs(
     ] = None,
     stage: Stage = None,
     since: Annotated[str, typer.Option(help="Age of the oldest line: a number and s, m, h or d.")] = "1h",
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Only lines of one image, by the `trace_id` of its job; also from the endpoints (default: all)."
+        ),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
     pattern: Annotated[
         str,
@@ -63,11 +76,17 @@ def logs(
     with print_errors():
         if age is None:
             raise UsageError(f"--since must be a number and a unit, such as 30m or 2d; got {since}.")
+        if trace is not None and not TRACE.fullmatch(trace):
+            raise UsageError(f"--trace must be 32 hexadecimal digits, the trace_id of a job; got {trace}.")
+        if trace and pattern:
+            raise UsageError("--trace and --filter exclude each other.")
         start = datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
         try:
             name, service = _service(stage)
             groups = groups_of(service, name, functions or ())
-            for event in events(service, groups, start, pattern, follow=follow):
+            if trace and not functions:
+                groups |= endpoint_groups(service, name)
+            for event in events(service, groups, start, f'"{trace}"' if trace else pattern, follow=follow):
                 _print(event, as_json=as_json)
         except (BotoCoreError, ClientError) as error:
             raise Unreachable(f"The logs cannot be read: {error}") from error
@@ -91,6 +110,15 @@ def groups_of(service: Any, stage: str, functions: Sequence[str]) -> dict[str, s
             f"The stage {stage} has no log of {', '.join(sorted(unknown))}; it has: {', '.join(sorted(found))}."
         )
     return {name: group for name, group in found.items() if not functions or name in functions}
+
+
+def endpoint_groups(service: Any, stage: str) -> dict[str, str]:
+    """Returns the log groups of the stage's endpoints: name of the endpoint without that of the stage -> name of the
+    group."""
+    prefix = f"{ENDPOINT_LOGS}maskdrop-{stage}-"
+    pages = service.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
+    names = [group["logGroupName"] for page in pages for group in page["logGroups"]]
+    return {name.removeprefix(prefix): name for name in names}
 
 
 def events(
@@ -130,7 +158,7 @@ def _print(event: Event, *, as_json: bool) -> None:
         return
     level = str(fields.pop("level", ""))
     message = fields.pop("message", event.text)
-    rest = {name: value for name, value in fields.items() if name in ("job_id", "code", "exception", "path", "status")}
+    rest = {name: value for name, value in fields.items() if name in SHOWN}
     details = "".join(f"  {name}={value}" for name, value in rest.items())
     colour = COLOURS.get(level, "default")
     line = escape(f"{event.at:%H:%M:%S} {event.function:12} {level:7} {message}{details}")

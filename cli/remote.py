@@ -171,12 +171,23 @@ def status(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="JOB", help="Ids of jobs (default: the local stack).")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Stage in your AWS account: its jobs, queues, endpoints and alarms.")
+    ] = None,
     jobs: JobsFile = JOBS,
     profile: ProfileFlag = None,
     as_json: Json = False,
 ) -> None:
-    """Print the state of jobs; without JOB, the processes and the description of the local stack. Exits 1 if a job
-    failed, or if no stack is running."""
+    """Print the state of jobs, of a stage, or of the local stack. Exits 1 if a job failed, an alarm is raised, or no
+    stack is running."""
+    if stage:
+        from cli.stage_status import print_status
+
+        with print_errors():
+            if ids:
+                raise UsageError("JOB and --stage exclude each other: jobs are read by the API (--profile).")
+        print_status(stage, as_json=as_json)
+        return
     if not ids:
         from cli import stack
 

@@ -58,6 +58,7 @@ def run() -> None:
 def up() -> None:
     """Start the local stack and watch drop/ until Ctrl-C or `down`."""
     with _foreground() as config, _stack(config) as deployment:
+        config.drop.mkdir(parents=True, exist_ok=True)  # before the text that names it
         console.print(_usage(config, deployment), soft_wrap=True)
         watch = Watch(config, ImageClient(config, deployment), partial(console.print, soft_wrap=True))
         try:

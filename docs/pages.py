@@ -48,7 +48,8 @@ def names() -> set[str]:
 
 def sources() -> dict[str, str]:
     """Returns the Markdown files and notebooks of the site, as path relative to the root: name on the site."""
-    paths = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))]
+    docs = ROOT / "docs"
+    paths = [path for names in ("*.md", "tutorials/*.md", "notebooks/*.ipynb") for path in sorted(docs.glob(names))]
     return ROOT_PAGES | {str(path.relative_to(ROOT)): f"{path.stem}.md" for path in paths}
 
 

@@ -18,6 +18,7 @@ from infra.api import Api
 from infra.function import Function, service
 from infra.jobs_table import BY_OWNER, BY_STATE
 from infra.nag import acknowledge
+from infra.runbooks import runbook_link
 from infra.shared import SharedResources
 from infra.stages import BACKLOG_S
 
@@ -129,6 +130,7 @@ class Alarms(Construct):
                 function.function.metric_errors(statistic="Sum", period=FIVE_MINUTES),
                 threshold=3,
                 read=function.name,
+                runbook="FunctionErrors",
             )
             if function.name in ("api", "authorize"):  # the others repeat their messages, whose age has an alarm
                 self._alarm(
@@ -138,6 +140,7 @@ class Alarms(Construct):
                     function.function.metric_throttles(statistic="Sum", period=FIVE_MINUTES),
                     threshold=1,
                     periods=3,
+                    runbook="FunctionThrottles",
                 )
             if function.name == "sweep":
                 self._alarm(
@@ -215,6 +218,7 @@ class Alarms(Construct):
                     f"is slower, or lacks the engine. Its log: aws logs tail {endpoint.log_group} --since 1h.",
                     endpoint.switched_off,
                     threshold=1,
+                    runbook="SwitchedOff",
                 )
         if shared.interactive:
             self._alarm(
@@ -243,6 +247,7 @@ class Alarms(Construct):
                 "table's quota.",
                 _throttles(table, indexes),
                 threshold=10,
+                runbook="TableThrottles",
             )
         self._alarm(
             "ApiFaults",
@@ -269,16 +274,17 @@ class Alarms(Construct):
         periods: int = 1,
         below: bool = False,
         read: str = "",
+        runbook: str = "",
     ) -> None:
         """Adds an alarm. below: whether values below the threshold, or none, raise it. read: function whose log names
-        the cause."""
+        the cause. runbook: its section in docs/runbooks.md; by default that of its name."""
         log = f" Its log: aws logs tail /maskdrop/{self._stage}/{read} --since 1h." if read else ""
         operator = cloudwatch.ComparisonOperator
         missing = cloudwatch.TreatMissingData
         alarm = cloudwatch.Alarm(
             self,
             name,
-            alarm_description=f"{description}{log} Check the stage: maskdrop doctor --stage {self._stage}.",
+            alarm_description=f"{description}{log} {runbook_link(runbook or name)}",
             metric=metric,
             threshold=threshold,
             comparison_operator=operator.LESS_THAN_THRESHOLD if below else operator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,

@@ -20,11 +20,25 @@ from infra.retention import log_group
 from infra.shared import SharedResources
 from maskdrop.access import IAM_PREFIX, OPEN_PATHS
 from maskdrop.edit import EDITS_PREFIX
-from maskdrop.errors import AuthFailed, DeadlineExceeded, FileTooLarge, Internal, MaskdropError, RateLimitExceeded
+from maskdrop.errors import (
+    AuthFailed,
+    DeadlineExceeded,
+    FileTooLarge,
+    Internal,
+    MaskdropError,
+    Overloaded,
+    RateLimitExceeded,
+)
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.review import TRAINING_PREFIX
 
 TIMEOUT_S = 29
 """Seconds that API Gateway waits for the function. A synchronous request takes up to 25 of them."""
+
+SOON = {"Retry-After": "5"}
+"""Headers of a retryable error. As in lambdas/http/routes.py, 5 s: a function that was throttled is free by then."""
+
+BUSY = "The API is overloaded: the request was not processed. Retry it after `Retry-After` seconds."
 
 INVALID_KEY = "The API key is missing, unknown or revoked."
 
@@ -47,7 +61,11 @@ GATEWAY_RESPONSES: dict[str, tuple[type[MaskdropError], str, dict[str, str]]] = 
     "THROTTLED": (RateLimitExceeded, "Too many requests. Retry after 1 second.", {"Retry-After": "1"}),
     "QUOTA_EXCEEDED": (RateLimitExceeded, "The request quota of this month is exhausted.", {"Retry-After": "3600"}),
     "REQUEST_TOO_LARGE": (FileTooLarge, TOO_LARGE, {}),
-    "INTEGRATION_TIMEOUT": (DeadlineExceeded, f"The request took longer than {TIMEOUT_S} seconds. Retry it.", {}),
+    "INTEGRATION_TIMEOUT": (DeadlineExceeded, f"The request took longer than {TIMEOUT_S} seconds. Retry it.", SOON),
+    # The authorizer raised an error or timed out, or Lambda throttled it (public reports name both types).
+    "AUTHORIZER_FAILURE": (Overloaded, BUSY, SOON),
+    "AUTHORIZER_CONFIGURATION_ERROR": (Overloaded, BUSY, SOON),
+    "INTEGRATION_FAILURE": (Overloaded, BUSY, SOON),  # Lambda throttled the function
 }
 """Errors that API Gateway returns without calling the function: response type -> error class, message, headers. The
 remaining types use DEFAULT_4XX and DEFAULT_5XX, each of which covers several statuses."""
@@ -164,9 +182,10 @@ class Api(Function):
             proxy.add_method("OPTIONS", integration)
 
     def _allow_jobs(self, shared: SharedResources) -> None:
-        """Allows creating, reading, retrying and deleting jobs.
+        """Allows creating, reading, retrying, reviewing and deleting jobs.
 
-        Of a source, the function reads only version and size. It cannot delete photos under inbox/.
+        Of a source, the function reads only version and size, and presigns its URL. It cannot delete photos under
+        inbox/, nor read training records.
         """
         items = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
         self.allow(*items, on=shared.jobs.table.table_arn)
@@ -182,6 +201,9 @@ class Api(Function):
         self.allow_objects("s3:GetObject", "s3:DeleteObject", on=results.arn_for_objects(f"{RESULTS_PREFIX}*"))
         if shared.queues.edits:
             self.allow_objects("s3:DeleteObject", on=results.arn_for_objects(f"{EDITS_PREFIX}*"))
+        if shared.stage.keep_corrections_days:
+            training = results.arn_for_objects(f"{TRAINING_PREFIX}*")
+            self.allow_objects("s3:PutObject", "s3:DeleteObject", on=training)
         for readable in (inbox.arn_for_objects(f"{INBOX_PREFIX}*"), *shared.storage.source_objects):
             self.allow_objects("s3:GetObject", on=readable)
         for bucket in (inbox, results, *sources):  # without it, S3 returns 403 for a missing object
@@ -199,7 +221,7 @@ class Api(Function):
                 kind,
                 type=apigateway.ResponseType.of(kind),
                 status_code=str(error.status),
-                response_headers=cors_headers | {name: f"'{value}'" for name, value in headers.items()},
+                response_headers=cors_headers | _quoted(headers),
                 templates={"application/json": _body(error.code, json.dumps(message), retryable=error.retryable)},
             )
         defaults = {
@@ -210,7 +232,7 @@ class Api(Function):
             self.rest.add_gateway_response(
                 kind,
                 type=apigateway.ResponseType.of(kind),
-                response_headers=cors_headers,
+                response_headers=cors_headers | (_quoted(SOON) if kind == "DEFAULT_5XX" else {}),
                 templates={"application/json": body},
             )
 
@@ -244,6 +266,11 @@ class Api(Function):
             "AmazonAPIGatewayPushToCloudWatchLogs]",
             "API Gateway requires this policy once per account and rejects a smaller one.",
         )
+
+
+def _quoted(headers: dict[str, str]) -> dict[str, str]:
+    """Returns headers as API Gateway's mapping expressions: a literal is in single quotes."""
+    return {name: f"'{value}'" for name, value in headers.items()}
 
 
 def _body(code: str, message: str, *, retryable: bool) -> str:

@@ -7,8 +7,9 @@ from constructs import Construct
 from infra.function import Function
 from infra.shared import SharedResources
 
-TIMEOUT_S = 5
-"""Seconds for one read from a table. After that, a retry by the caller is faster."""
+TIMEOUT_S = 8
+"""Timeout in seconds: the two attempts of `lambdas.connect.keys` and the start of its client. So the function ends with
+an error instead of a timeout, after which Lambda starts it again."""
 
 
 class Authorize(Function):

@@ -11,6 +11,7 @@ from constructs import Construct
 from infra.container import EndpointStack, objects_of, weights_arns
 from infra.network import NetworkStack
 from infra.notifications import Notifications
+from infra.runbooks import runbook_link
 from infra.stages import Stage
 from infra.storage import BUNDLES_PREFIX, Storage
 from maskdrop.edit import EDITS_PREFIX
@@ -149,7 +150,8 @@ class BulkStack(EndpointStack):
         cloudwatch.CfnAlarm(
             self._scope,
             "AsleepWithWork",
-            alarm_description="Bundles are queued and no instance runs: starts the first instance.",
+            alarm_description="Bundles are queued and no instance runs: starts the first instance. "
+            + runbook_link("AsleepWithWork"),
             namespace="AWS/SageMaker",
             metric_name="HasBacklogWithoutCapacity",
             dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name="EndpointName", value=self.endpoint.name)],

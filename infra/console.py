@@ -96,7 +96,7 @@ class ConsoleStack(StageStack):
         self._record(distribution)
         hosts = {f"https://{buckets[name].bucket_name}.s3.{Aws.REGION}.{Aws.URL_SUFFIX}/": name for name in FOLDERS}
         files = {prefix: f"{FILES}/{name}/" for prefix, name in hosts.items()}
-        self._upload(site, distribution, config(preview=has_preview(WEB), files=files))
+        self._upload(site, distribution, self._config(files))
         host = self._options.name or distribution.distribution_domain_name
         for name, value in {"WebUrl": f"https://{host}/", "WebHost": distribution.distribution_domain_name}.items():
             CfnOutput(self, f"Output{name}", value=value).override_logical_id(name)
@@ -182,6 +182,9 @@ class ConsoleStack(StageStack):
             origin_ssl_protocols=[cloudfront.OriginSslPolicy.TLS_V1_2],
             read_timeout=Duration.seconds(TIMEOUT_S + 1),
         )
+
+    def _config(self, files: dict[str, str]) -> str:
+        return config(preview=has_preview(WEB), files=files, corrections_days=self._stage.keep_corrections_days)
 
     def _headers(self) -> cloudfront.ResponseHeadersPolicy:
         """The headers of `maskdrop.console`, and that browsers use HTTPS for this host only."""

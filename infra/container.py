@@ -19,6 +19,7 @@ from infra.endpoints import VARIANT, EndpointName
 from infra.nag import acknowledge_wildcard
 from infra.network import SAGEMAKER_INTERFACES, NetworkStack
 from infra.retention import log_group
+from infra.runbooks import runbook_link
 from infra.sources import cpu_tag
 from infra.stage_stack import StageStack
 from infra.stages import Stage
@@ -224,7 +225,8 @@ class EndpointStack(StageStack):
         alarm = cloudwatch.Alarm(
             self._scope,
             "UpdateFails",
-            alarm_description="Requests fail after an update of the endpoint: SageMaker returns to the old version.",
+            alarm_description="Requests fail after an update of the endpoint: SageMaker returns to the old version. "
+            + runbook_link("UpdateFails"),
             metric=failures,
             threshold=3,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,

@@ -41,6 +41,13 @@ class Dashboard(Construct):
                 ),
             ),
             _graph(
+                "Age of the oldest message, s",
+                *(
+                    queue.metric_approximate_age_of_oldest_message(label=queue.node.id, statistic="Maximum")
+                    for queue in (*shared.queues.all, shared.queues.dead)
+                ),
+            ),
+            _graph(
                 "Dead letters",
                 shared.queues.dead.metric_approximate_number_of_messages_visible(label="messages"),
                 sum_over_functions("WebhooksGivenUp", shared.stage.name),

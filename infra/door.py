@@ -26,6 +26,7 @@ from infra.nag import acknowledge, acknowledge_wildcard
 from infra.network import own_account
 from infra.registry import Registry
 from infra.retention import log_group
+from infra.runbooks import runbook_link
 from infra.sources import cpu_tag
 from infra.stage_stack import StageStack
 from infra.stages import Door, Stage
@@ -291,7 +292,7 @@ class DoorStack(StageStack):
             cloudwatch.Alarm(
                 self,
                 "Faults",
-                alarm_description=f"The door returns 5xx responses. {log}",
+                alarm_description=f"The door returns 5xx responses. {log} {runbook_link('DoorFaults')}",
                 metric=faults,
                 threshold=3,
                 evaluation_periods=1,
@@ -301,7 +302,7 @@ class DoorStack(StageStack):
             cloudwatch.Alarm(
                 self,
                 "Down",
-                alarm_description=f"No task of the door is healthy for 5 minutes. {log}",
+                alarm_description=f"No task of the door is healthy for 5 minutes. {log} {runbook_link('DoorDown')}",
                 metric=healthy,
                 threshold=1,
                 evaluation_periods=5,

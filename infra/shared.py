@@ -72,6 +72,7 @@ class SharedResources:
             bundle_max=self.stage.bundle_max,
             backlog_max=self.stage.backlog_max,
             keep_days=self.stage.keep_jobs_days,
+            keep_corrections_days=self.stage.keep_corrections_days,
             trusted_hosts=" ".join(self.stage.trusted_hosts),
             http_sources=int(self.stage.http_sources),
             source_buckets=" ".join(self.stage.source_buckets),

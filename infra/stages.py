@@ -262,6 +262,8 @@ class Stage(_Table):
     waf: whether AWS WAF protects the API.
     keep_results_days: retention of results, and of photos that were replaced or deleted.
     keep_jobs_days: retention of the records of finished jobs, at most as long as the results.
+    keep_corrections_days: retention of corrections as training records (docs/training.md); 0: corrections are refused,
+        and earlier ones are deleted.
     keep_logs_days: retention of every log group.
     keep_data: whether buckets and tables remain when the stack is deleted. false: they are deleted with their content.
     requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The first two also limit all
@@ -314,6 +316,7 @@ class Stage(_Table):
     waf: bool = False
     keep_results_days: Positive = 30
     keep_jobs_days: Positive = 30
+    keep_corrections_days: Annotated[int, Field(ge=0, le=3653)] = 0
     keep_logs_days: KeepDays = 14
     keep_data: bool = False
     requests_per_second: Positive = 50

@@ -16,6 +16,7 @@ from infra.stages import Stage
 from maskdrop.edit import EDITS_PREFIX
 from maskdrop.flow import EDITS_KEPT
 from maskdrop.job import INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.review import TRAINING_PREFIX
 
 BUNDLES_PREFIX = "bundles/"
 
@@ -75,6 +76,8 @@ class Storage(Construct):
                 unfinished,
                 s3.LifecycleRule(prefix=RESULTS_PREFIX, expiration=retention),
                 s3.LifecycleRule(prefix=BUNDLES_PREFIX, expiration=Duration.days(7)),
+                # With 0, those of an earlier deployment are deleted: S3 accepts no shorter time.
+                s3.LifecycleRule(prefix=TRAINING_PREFIX, expiration=Duration.days(max(1, stage.keep_corrections_days))),
                 # A failed edit is retried from its stage for a day less.
                 s3.LifecycleRule(prefix=EDITS_PREFIX, expiration=Duration.days(EDITS_KEPT.days + 1)),
             ],

@@ -18,13 +18,16 @@ from maskdrop.services import Registry
 
 @observed
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001  Lambda passes two
-    return process(event, connect.registry())
+    return process(event, connect.keys())
 
 
 def process(event: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """Returns the policy for one request. For a valid key, adds the usage identifier and the caller.
 
     The usage identifier is the key's digest, the value of the API Gateway key that selects the usage plan.
+
+    Raises TableUnavailable when the registry does not respond: API Gateway returns its response AUTHORIZER_FAILURE,
+    503 with Retry-After (infra/api.py).
     """
     name = digest(key_in(event["headers"] or {}))
     value = registry.get("key", name)

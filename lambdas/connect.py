@@ -49,6 +49,17 @@ S3_CLIENT = CLIENT.merge(
 With the virtual style, presigned URLs name the Region. Without it, s3.amazonaws.com redirects requests in the first
 hours of a bucket in another Region, and the signature does not cover the new host."""
 
+KEYS_CONNECT_S, KEYS_READ_S, KEYS_ATTEMPTS = 1, 2, 2
+"""Timeouts of the authorizer's read in seconds, and its attempts: with a pause of at most 1 s they take 7 s."""
+
+KEYS_CLIENT = CLIENT.merge(
+    Config(
+        connect_timeout=KEYS_CONNECT_S,
+        read_timeout=KEYS_READ_S,
+        retries={"mode": "standard", "total_max_attempts": KEYS_ATTEMPTS},
+    )
+)
+
 INTERACTIVE_CLIENT = CLIENT.merge(Config(read_timeout=WAIT_S, retries={"total_max_attempts": 1}))
 """No retries, because the caller waits and can retry itself."""
 
@@ -63,8 +74,13 @@ EDITOR_CLIENT = CLIENT.merge(Config(read_timeout=CALL_S, retries={"total_max_att
 
 
 @lru_cache(maxsize=1)
-def registry() -> Registry:
+def keys() -> Registry:
     """Returns the registry alone, for the authorizer: the other clients would add 60 ms to its cold start."""
+    return DynamoDBRegistry(_client("dynamodb", KEYS_CLIENT), settings().registry)
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
     return DynamoDBRegistry(_client("dynamodb"), settings().registry)
 
 

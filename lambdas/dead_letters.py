@@ -98,7 +98,8 @@ def _process(text: str, settings: Settings, services: Services, now: datetime) -
 def _log_failed_webhook(event: dict[str, Any]) -> None:
     """Logs and counts a webhook that failed after the maximum number of attempts. The job itself has finished."""
     data = event["data"]
-    logger().warning("webhook failed", extra={"job_id": data["id"], "url": data["webhook"]["url"]})
+    fields = {"job_id": data["id"], "trace_id": data.get("trace_id", ""), "url": data["webhook"]["url"]}
+    logger().warning("webhook failed", extra=fields)
     metrics().add_metric("WebhooksGivenUp", MetricUnit.Count, 1)
 
 

@@ -44,6 +44,8 @@ def process(
     def one(record: SQSRecord) -> None:
         message = JobMessage.from_body(record.body)
         progress = edit_job(message, settings, services, clock, has_time=has_time)
-        logger().info("edit processed", extra={"job_id": message.job_id, "progress": progress})
+        logger().info(
+            "edit processed", extra={"job_id": message.job_id, "trace_id": message.trace_id, "progress": progress}
+        )
 
     return one_by_one(event, one)

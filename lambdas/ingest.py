@@ -45,5 +45,6 @@ def process(event: dict[str, Any], settings: Settings, services: Services, now: 
             extra = {"message_id": message_id, "code": info.code, "why": info.message}
             logger().warning("message returned", extra=extra)
             failed.add(message_id)
-    logger().info("messages processed", extra={"jobs": len(jobs), "returned": len(failed)})
+    fields = {"jobs": len(jobs), "returned": len(failed), "trace_ids": [job.trace_id for job in jobs]}
+    logger().info("messages processed", extra=fields)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in sorted(failed)]}

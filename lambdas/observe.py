@@ -106,9 +106,12 @@ class CountedEvents:
         counts = Counter(JOB_METRICS[job.state] for job in jobs)
         for name, count in counts.items():
             self._metrics.add_metric(name, MetricUnit.Count, count)
+        if jobs:
+            logger().info("jobs finished", extra={"trace_ids": [job.trace_id for job in jobs]})
         for job in jobs:
             if job.error:
-                logger().info("job failed", extra={"job_id": job.id, "source": job.source.key, "code": job.error.code})
+                fields = {"job_id": job.id, "trace_id": job.trace_id, "source": job.source.key, "code": job.error.code}
+                logger().info("job failed", extra=fields)
                 if metric := ERROR_METRICS.get(job.error.code):
                     self._metrics.add_metric(metric, MetricUnit.Count, 1)
 

@@ -25,7 +25,8 @@ def process(event: dict[str, Any], services: Services, now: datetime) -> dict[st
     failed: list[str] = []
     for record in event["Records"]:
         detail = json.loads(record["body"])["detail"]
-        fields = {"job_id": detail["data"]["id"], "url": detail["data"]["webhook"]["url"]}
+        job = detail["data"]
+        fields = {"job_id": job["id"], "trace_id": job.get("trace_id", ""), "url": job["webhook"]["url"]}
         attempt = int(record["attributes"]["ApproximateReceiveCount"])
         try:
             outcome = deliver(detail, services, now)

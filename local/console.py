@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from local.config import LocalConfig
 from local.connect import tls_verify
+from local.model_server import stage_options
 from standalone.console import PATH, find_console, routes
 
 FILES = "/files/"
@@ -48,7 +49,7 @@ def console_routes(config: LocalConfig, http: httpx2.AsyncClient | None = None) 
     return [
         Route("/v1/{path:path}", proxy.call_api, methods=METHODS),
         Route(f"{FILES}{{path:path}}", proxy.call_s3, methods=METHODS),
-        *routes(folder, {f"{config.endpoint_url}/": FILES}),
+        *routes(folder, {f"{config.endpoint_url}/": FILES}, stage_options(config).get("keep_corrections_days", 0)),
     ]
 
 

@@ -3,8 +3,9 @@
     python emulator.py SAGEMAKER_JSON
 
 Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
-empties a bucket before it is deleted. Lets */* match an absent Accept header. It runs in the emulator's own virtual
-environment and imports only MiniStack and the standard library.
+empties a bucket before it is deleted. Lets */* match an absent Accept header, and returns the gateway response of a
+throttled function. It runs in the emulator's own virtual environment and imports only MiniStack and the standard
+library.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -194,6 +195,33 @@ def match_absent_types() -> None:
     apigateway_v1._media_type_matches = matches_or_is_absent
 
 
+def refuse_throttled_functions() -> None:
+    """Returns the gateway response INTEGRATION_FAILURE for a throttled function, as API Gateway does.
+
+    MiniStack returns Lambda's own error with the status 429, without the body and the Retry-After of the API.
+    """
+    from ministack.services import apigateway_v1
+
+    proxied, shaped = apigateway_v1._invoke_lambda_proxy_v1, apigateway_v1._lambda_proxy_response
+
+    class Throttled(Exception):
+        """The function is throttled."""
+
+    def shaped_or_throttled(result: dict[str, Any]) -> Any:
+        if result.get("throttle"):
+            raise Throttled
+        return shaped(result)
+
+    async def proxied_or_refused(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await proxied(*arguments, **named)
+        except Throttled:
+            return apigateway_v1._gw_error("INTEGRATION_FAILURE", None)
+
+    apigateway_v1._lambda_proxy_response = shaped_or_throttled
+    apigateway_v1._invoke_lambda_proxy_v1 = proxied_or_refused
+
+
 def _name(physical_id: str) -> str:
     """Returns the resource name of a physical ID, which is an ARN or the name itself."""
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
@@ -210,6 +238,7 @@ def main() -> None:
     handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     match_absent_types()
+    refuse_throttled_functions()
     app._port_is_bindable = lambda _host, _port: False
     if calls := os.environ.get(CALLS_FILE):
         record_calls(Path(calls))

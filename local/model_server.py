@@ -44,15 +44,15 @@ def model_server(config: LocalConfig) -> Program:
             "MODEL_DRAIN_S": "8",  # within processes.GRACE_S
             "AWS_ENDPOINT_URL": config.endpoint_url,
             **config.ai_endpoints,
-            "MODEL_REKOGNITION": str(int(_stage_options(config).get("rekognition", False))),
-            "MODEL_NON_COMMERCIAL": str(int(_stage_options(config).get("non_commercial", False))),
+            "MODEL_REKOGNITION": str(int(stage_options(config).get("rekognition", False))),
+            "MODEL_NON_COMMERCIAL": str(int(stage_options(config).get("non_commercial", False))),
             "AWS_DEFAULT_REGION": REGION,
             **_credentials_env(config),
         },
     )
 
 
-def _stage_options(config: LocalConfig) -> dict[str, Any]:
+def stage_options(config: LocalConfig) -> dict[str, Any]:
     """Returns the options of the stage's file, without infra.stages: its validation takes 0.3 s to import."""
     return tomllib.loads((ROOT / "stages" / f"{config.stage}.toml").read_text())
 

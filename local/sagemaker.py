@@ -4,6 +4,7 @@
     POST /endpoints/{name}/invocations         processes one request; a serverless endpoint waits for a start
     GET  /credentials                          credentials of the model's role, for the model server in strict mode
     GET, POST /control                         reads or changes the conditions that tests simulate, such as an outage
+    GET  /instances                            instances, backlog and scaling activities of the asynchronous endpoints
     /ai                                        Rekognition and Bedrock (local/ai.py)
     /telegram                                  Telegram's Bot API (local/telegram.py)
     /console, /v1, /files                      the web console and what it calls (local/console.py)
@@ -27,7 +28,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -44,10 +45,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from local import ai, processes, telegram
+from local.autoscaling import Target, targets
 from local.config import HOST, REGION, LocalConfig
 from local.connect import assume_role, client
 from local.console import console_routes
 from local.deploy import ACCOUNT
+from local.instances import Instances
 from local.model_server import (
     deployed_resources,
     execution_role,
@@ -77,6 +80,10 @@ SERVERLESS_BYTES_MAX, REALTIME_BYTES_MAX = 4 * 1024 * 1024, 6 * 1024 * 1024
 BUSY_S = 120
 """Seconds during which a request is retried while the container returns 503."""
 
+SCALE_S, SCALE_MAX_S = 10, 0.5
+"""Interval in simulated seconds at which instances become ready, and its maximum in real seconds. The policies are
+evaluated once a simulated minute."""
+
 NO_RESPONSE = 0
 """Status that SageMaker reports for a container that crashed or timed out."""
 
@@ -92,12 +99,21 @@ class Conditions(Record):
     deployed: whether the endpoints exist.
     ttl_s: maximum time to live of a queued asynchronous request, in seconds.
     response_s: timeout of a synchronous request, in seconds.
+    time_lapse: how many times faster than real time the instances of asynchronous endpoints are started and stopped,
+        by the scaling policies of the template. 0: each endpoint always has one instance.
+    start_s, request_s: simulated time in seconds until a new instance processes requests, and of a request at least.
+        Public reports name 5 to 10 minutes for a GPU instance.
+    instances_max: maximum number of instances; 0: the one of the stage.
     """
 
     capacity: bool = True
     deployed: bool = True
     ttl_s: float = TTL_S
     response_s: float = SYNC_TIMEOUT_S
+    time_lapse: float = 0
+    start_s: float = 420
+    request_s: float = 0
+    instances_max: int = 0
 
 
 class InvalidRequest(MaskdropError):
@@ -167,7 +183,10 @@ class SageMaker:
         self._s3, self._sns, self._http = s3, sns, http
         self.conditions = Conditions()
         self._running: Counter[str] = Counter()  # requests that the container processes, by endpoint
-        self._changed = asyncio.Condition()  # notified when `conditions` or `_running` change
+        self._backlog: Counter[str] = Counter()  # asynchronous requests that are queued or processed, by endpoint
+        self._instances: dict[str, Instances] = {}  # by endpoint, while a time lapse is simulated
+        self._lapse_began = 0.0
+        self._changed = asyncio.Condition()  # notified when `conditions`, `_running` or `_instances` change
         self.pending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -177,6 +196,7 @@ class SageMaker:
             asyncio.create_task(supervise(self._model, self._config))
             for supervise in (restart_when_it_exits, kill_when_out_of_memory)
         ]
+        supervisors.append(asyncio.create_task(self.scale()))
         try:
             yield
         finally:
@@ -193,11 +213,57 @@ class SageMaker:
                 changes = await request.json()
                 if unknown := set(changes) - set(self.conditions.to_json()):
                     raise InvalidRequest(f"There is no condition {', '.join(sorted(unknown))}.")
-                self.conditions = Conditions.from_json({**self.conditions.to_json(), **changes})
+                self._change(Conditions.from_json({**self.conditions.to_json(), **changes}))
             except (ValueError, TypeError) as error:
                 raise InvalidRequest(f"The body must be an object of conditions: {error}") from error
             await self._notify_waiting()
         return JSONResponse(self.conditions.to_json())
+
+    def _change(self, conditions: Conditions) -> None:
+        """Begins a new simulation of instances, at their minimum, when a condition of it changes."""
+        simulated = ("time_lapse", "start_s", "instances_max")
+        if any(getattr(conditions, name) != getattr(self.conditions, name) for name in simulated):
+            self._lapse_began = time.monotonic()
+            self._instances = {
+                name: Instances(
+                    replace(target, maximum=conditions.instances_max or target.maximum), start_s=conditions.start_s
+                )
+                for name, target in (self._targets() if conditions.time_lapse else {}).items()
+            }
+        self.conditions = conditions
+
+    def _targets(self) -> dict[str, Target]:
+        """Returns the scalable targets of the synthesized stage by endpoint."""
+        templates = (self._config.cdk_out / f"{name}.template.json" for name in self._config.stacks)
+        return {name: one for path in templates for name, one in targets(json.loads(path.read_text())).items()}
+
+    async def scale(self) -> None:
+        """Evaluates the scaling policies in simulated time, until it is cancelled."""
+        while True:
+            before = {name: one.ready for name, one in self._instances.items()}
+            for name, instances in self._instances.items():
+                instances.advance(self._lapsed_s(), self._backlog[name])
+            if before != {name: one.ready for name, one in self._instances.items()}:
+                await self._notify_waiting()
+            await asyncio.sleep(min(SCALE_MAX_S, SCALE_S / (self.conditions.time_lapse or 1)))
+
+    def _lapsed_s(self) -> float:
+        """Returns the simulated time in seconds."""
+        return (time.monotonic() - self._lapse_began) * self.conditions.time_lapse
+
+    async def instances(self, _request: Request) -> Response:
+        """Returns instances, backlog and scaling activities of the asynchronous endpoints, and the simulated time."""
+        endpoints = {}
+        for name in {*self._instances, *self._backlog}:
+            simulated = self._instances.get(name)
+            endpoints[name] = {
+                "desired": simulated.desired if simulated else 1,
+                "ready": simulated.ready if simulated else 1,
+                "backlog": self._backlog[name],
+                "running": self._running[name],
+                "activities": [asdict(one) for one in simulated.activities] if simulated else [],
+            }
+        return JSONResponse({"now_s": self._lapsed_s(), "endpoints": endpoints})
 
     async def _notify_waiting(self) -> None:
         async with self._changed:
@@ -232,6 +298,7 @@ class SageMaker:
             ttl_s=float(header.get("X-Amzn-SageMaker-RequestTTLSeconds", TTL_S)),
             timeout_s=float(header.get("X-Amzn-SageMaker-InvocationTimeoutSeconds", TIMEOUT_S)),
         )
+        self._backlog[name] += 1
         task = asyncio.create_task(self._process(invocation))
         self.pending.add(task)
         task.add_done_callback(self.pending.discard)
@@ -250,7 +317,7 @@ class SageMaker:
             try:
                 await self._until_its_turn(invocation)
                 try:
-                    content_type = await self._invoke_container(invocation)
+                    content_type, _ = await asyncio.gather(self._invoke_container(invocation), self._request_s())
                 finally:
                     self._running[invocation.endpoint] -= 1
                     await self._notify_waiting()
@@ -262,6 +329,13 @@ class SageMaker:
                 await self._notify(invocation, "SuccessTopic", content_type=content_type)
         except (ClientError, BotoCoreError):
             log.exception("could not notify the outcome of %s", invocation.id)
+        finally:
+            self._backlog[invocation.endpoint] -= 1
+
+    async def _request_s(self) -> None:
+        """Waits for the minimum duration of a request in simulated time."""
+        if self.conditions.time_lapse:
+            await asyncio.sleep(self.conditions.request_s / self.conditions.time_lapse)
 
     async def _until_its_turn(self, invocation: Invocation) -> None:
         """Returns when the endpoint has capacity and processes fewer requests than its concurrency, and counts the
@@ -270,7 +344,9 @@ class SageMaker:
         concurrency = invocation.asynchronous.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance", 1)
         async with self._changed:
             while (remaining := self._expires(invocation) - time.monotonic()) > 0:
-                if self.conditions.capacity and self._running[invocation.endpoint] < concurrency:
+                simulated = self._instances.get(invocation.endpoint)
+                places = concurrency * (simulated.ready if simulated else 1)
+                if self.conditions.capacity and self._running[invocation.endpoint] < places:
                     self._running[invocation.endpoint] += 1
                     return
                 with suppress(TimeoutError):
@@ -443,6 +519,7 @@ def app(config: LocalConfig) -> Starlette:
             Route("/endpoints/{name}/async-invocations", sagemaker.invoke_async, methods=["POST"]),
             Route("/endpoints/{name}/invocations", sagemaker.invoke, methods=["POST"]),
             Route("/credentials", sagemaker.credentials),
+            Route("/instances", sagemaker.instances),
             Route("/control", sagemaker.control, methods=["GET", "POST"]),
             Route("/ping", _ping),
             Mount("/ai", ai.app(config)),

@@ -42,6 +42,9 @@ from maskdrop.access import digest
 Step = Callable[[str], AbstractContextManager[None]]
 """A context manager that shows the current step, by its description."""
 
+Programs = tuple[Program, Program, Program]
+"""The AWS emulator, the SageMaker emulator and the model server."""
+
 REQUIREMENTS = ROOT / "local" / "emulator-requirements.txt"
 TEMPLATE_SOURCES = (
     "app.py",
@@ -115,14 +118,16 @@ def find(config: LocalConfig) -> Stack | None:
         return None
 
 
-def up(config: LocalConfig, step: Step = lambda _: nullcontext()) -> Stack:
+def up(config: LocalConfig, step: Step = lambda _: nullcontext(), start: Programs | None = None) -> Stack:
     """Builds missing artefacts, starts the programs and deploys the stack. Stops the programs when a step fails.
 
     Idempotent: on a running stack, it deploys the changes. Raises LocalError, which states what to do.
+
+    start: the programs to start. None: those of `programs`.
     """
     config.state.mkdir(parents=True, exist_ok=True)
     config.made.mkdir(parents=True, exist_ok=True)
-    emulator, sagemaker, model = programs(config)
+    emulator, sagemaker, model = start or programs(config)
     current = find(config)
     if current and current.endpoint_url != config.endpoint_url:
         raise LocalError(f"A stack with other ports is running at {current.endpoint_url}. Stop it with `make down`.")
@@ -189,7 +194,7 @@ def reset(config: LocalConfig) -> None:
     shutil.rmtree(config.account, ignore_errors=True)
 
 
-def programs(config: LocalConfig) -> tuple[Program, Program, Program]:
+def programs(config: LocalConfig) -> Programs:
     """Returns the AWS emulator, the SageMaker emulator, and the model server, which the SageMaker emulator starts."""
     emulator = Program(
         name="emulator",

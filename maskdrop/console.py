@@ -66,10 +66,11 @@ def has_preview(folder: Path) -> bool:
     return (folder / PREVIEW / "portrait.onnx").is_file()
 
 
-def config(*, preview: bool, files: Mapping[str, str] | None = None) -> str:
+def config(*, preview: bool, files: Mapping[str, str] | None = None, corrections_days: int = 0) -> str:
     """Returns the content of CONFIG, as JSON.
 
     preview: whether the files of the preview are served. files: prefix of the URLs of stored files -> path on the
     console's origin by which it fetches them; none where the API's URLs have that origin already.
+    corrections_days: days for which corrections are kept as training records; 0: none are.
     """
-    return json.dumps({"files": dict(files or {}), "preview": preview})
+    return json.dumps({"files": dict(files or {}), "preview": preview, "corrections_days": corrections_days})

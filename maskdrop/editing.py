@@ -76,7 +76,7 @@ def edit_job(
             if work.find(number):
                 continue
             if not has_time():
-                services.edits_queue.send([JobMessage(job.id, attempts).to_body()])
+                services.edits_queue.send([JobMessage(job.id, attempts, job.trace_id).to_body()])
                 return "continued"
             if not work.claim(number):
                 if work.find(number):
@@ -185,12 +185,16 @@ class _Work:
         """Sends a delayed message for another attempt. An open circuit breaker costs no attempt. A failure that may
         have been billed has fewer attempts than others."""
         if error.paused:
-            self.services.edits_queue.send([JobMessage(self.job.id, attempts).to_body()], delay_s=PAUSE_S)
+            self.services.edits_queue.send(
+                [JobMessage(self.job.id, attempts, self.job.trace_id).to_body()], delay_s=PAUSE_S
+            )
             return "delayed"
         failures = attempts + 1
         if failures >= (self.settings.max_attempts if error.maybe_billed else STORAGE_ATTEMPTS):
             return self.fail(error)
-        self.services.edits_queue.send([JobMessage(self.job.id, failures).to_body()], delay_s=delay_of(failures))
+        self.services.edits_queue.send(
+            [JobMessage(self.job.id, failures, self.job.trace_id).to_body()], delay_s=delay_of(failures)
+        )
         return "delayed"
 
     def fail(self, error: MaskdropError) -> Progress:

@@ -41,6 +41,7 @@ MaskdropError                 code                   status  retryable
 ├── MethodNotAllowed          method_not_allowed     405     no
 ├── Conflict
 │   ├── JobInProgress         job_in_work            409     yes
+│   ├── JobNotDone            job_not_done           409     no
 │   ├── JobNotFailed          job_not_failed         409     no
 │   └── RequestInProgress     request_in_work        409     yes
 ├── IdempotencyKeyReused      idempotency_key_reused 422     no
@@ -54,6 +55,7 @@ MaskdropError                 code                   status  retryable
 ├── Unavailable
 │   ├── HostUnavailable       host_unavailable       424     yes
 │   ├── QueueFull             queue_full             503     yes
+│   ├── Overloaded            overloaded             503     yes
 │   ├── DeadlineExceeded      deadline_exceeded      504     yes
 │   ├── StorageUnavailable    storage_unavailable    503     yes
 │   ├── TableUnavailable      table_unavailable      503     yes
@@ -322,6 +324,10 @@ class JobInProgress(Conflict):
     code, retryable = "job_in_work", True
 
 
+class JobNotDone(Conflict):
+    code = "job_not_done"
+
+
 class JobNotFailed(Conflict):
     code = "job_not_failed"
 
@@ -387,6 +393,12 @@ class HostUnavailable(Unavailable):
 
 class QueueFull(Unavailable):
     code = "queue_full"
+
+
+class Overloaded(Unavailable):
+    """API Gateway could not run a function: too many run at a time, or the authorizer could not read the key."""
+
+    code = "overloaded"
 
 
 class DeadlineExceeded(Unavailable):

@@ -37,6 +37,7 @@ from maskdrop.errors import (
 )
 from maskdrop.job import Job, Source, State, dropped, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
+from maskdrop.review import delete_training_record
 from maskdrop.services import Queue, RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
@@ -125,7 +126,7 @@ def queue_of(stage: Stage, services: RetryServices) -> Queue:
 def send_messages(jobs: Sequence[Job], services: RetryServices, *, delay_s: int = 0) -> None:
     """Sends the message of each job to the queue of its stage."""
     for stage in sorted({job.stage for job in jobs}):
-        bodies = [JobMessage(job.id, job.attempts).to_body() for job in jobs if job.stage == stage]
+        bodies = [JobMessage(job.id, job.attempts, job.trace_id).to_body() for job in jobs if job.stage == stage]
         queue_of(stage, services).send(bodies, delay_s=delay_s)
 
 
@@ -156,8 +157,8 @@ def _lacks_files(job: Job, now: datetime) -> bool:
 
 
 def remove(job: Job, settings: Settings, services: Services) -> None:
-    """Deletes a job, its result and its owner's upload; a dropped photo is kept. Raises JobInProgress while the job is
-    submitted, since its result may still arrive.
+    """Deletes a job, its result, its training record and its owner's upload; a dropped photo is kept. Raises
+    JobInProgress while the job is submitted, since its result may still arrive.
 
     The images of a finished job are deleted before its record, so that an interrupted deletion can be repeated. Those
     of a queued job are deleted after its record, since the job may be submitted meanwhile.
@@ -177,6 +178,8 @@ def _remove_images(job: Job, settings: Settings, services: Services) -> None:
         stored = services.storage.head(bucket, key)
         if stored and stored.job == job.id:  # not the result of a newer photo with the same key
             services.storage.delete(bucket, key)
+    if job.review and job.review.training:
+        delete_training_record(job, settings, services.storage)
     if job.options.edit:
         for key in edit_keys(job.id, job.options.edit):
             services.storage.delete(settings.results, key)

@@ -34,6 +34,7 @@ def cut_out_now(
     now: datetime,
     *,
     spent_s: float = 0.0,
+    trace_id: str = "",
 ) -> ImageResponse | Job:
     """Returns the result, or the queued job of `owner`. spent_s: seconds that fetching the image took. Raises the
     container's errors and Unavailable."""
@@ -42,7 +43,7 @@ def cut_out_now(
         return reply
     source = Source(settings.inbox, f"{uploads_of(owner)}{uuid.uuid4().hex}", bytes=len(image))
     services.storage.write(source.bucket, source.key, image, "application/octet-stream")
-    return enqueue(queued(source, preset, options, now, owner=owner), services)
+    return enqueue(queued(source, preset, options, now, owner=owner, trace_id=trace_id), services)
 
 
 def check_edit(options: Options, services: Services) -> None:

@@ -18,6 +18,9 @@ from maskdrop.record import Decimals, Inline, Record, iso
 State = Literal["queued", "submitted", "done", "failed"]
 STATES: tuple[State, ...] = ("queued", "submitted", "done", "failed")
 
+Verdict = Literal["accepted", "corrected"]
+"""Outcome of a review: the result is right, or a person corrected it."""
+
 INBOX_PREFIX = "inbox/"
 UPLOADS_PREFIX = "uploads/"
 RESULTS_PREFIX = "results/"
@@ -103,6 +106,20 @@ class ResultItem(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Review(Record):
+    """A person's review of a result.
+
+    reviewer: id of the API key that sent it; the owner for a caller by IAM.
+    training: whether the correction is kept as a training record (`maskdrop.review`).
+    """
+
+    verdict: Verdict
+    reviewer: str
+    reviewed_at: datetime
+    training: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook(Record):
     """The URL that receives the event of a finished job.
 
@@ -122,10 +139,12 @@ class Job(Record):
     results: one for each instance or candidate; () where `result` is the only one.
     stage: stage of an edit; a failed job is retried from it.
     candidates: generated images of an edit, which cost money and are not generated again.
+    review: of the result by a person; None before.
     attempts: number of submissions in this stage. One that no container received does not count.
     warnings: remarks of the engine on the result, such as `guessed_subject`.
     timings: milliseconds by stage.
     changed_at: time of the last change of `state`.
+    trace_id: of the request or photo that created the job (`maskdrop.trace`); "" in records of older versions.
     """
 
     id: str
@@ -149,6 +168,8 @@ class Job(Record):
     results: tuple[ResultItem, ...] = ()
     stage: Stage = "segment"
     candidates: tuple[Candidate, ...] = ()
+    trace_id: str = ""
+    review: Review | None = None
 
     @property
     def result_key(self) -> str:
@@ -191,13 +212,15 @@ def dropped(source: Source, now: datetime, presets: Presets = BUILT_IN) -> Job:
     first, slash, _ = source.key.removeprefix(INBOX_PREFIX).partition("/")
     folder = first if slash else ""
     preset, options = presets.of(folder)
-    return replace(queued(source, preset, options, now), id=job_id(source, BUILT_IN.of(folder)[1]))
+    identity = job_id(source, BUILT_IN.of(folder)[1])
+    return replace(queued(source, preset, options, now), id=identity, trace_id=identity)
 
 
-def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "") -> Job:
-    """A new job."""
+def queued(source: Source, preset: str, options: Options, now: datetime, *, owner: str = "", trace_id: str = "") -> Job:
+    """A new job. trace_id: "": the job's ID."""
+    identity = job_id(source, options, owner)
     return Job(
-        id=job_id(source, options, owner),
+        id=identity,
         state="queued",
         preset=preset,
         options=options,
@@ -205,6 +228,7 @@ def queued(source: Source, preset: str, options: Options, now: datetime, *, owne
         created_at=now,
         changed_at=now,
         owner=owner,
+        trace_id=trace_id or identity,
     )
 
 

@@ -13,7 +13,7 @@ from maskdrop.canvas import MARKETPLACES
 from maskdrop.catalog import ENGINES, Task
 from maskdrop.edit import CANDIDATES_MAX, PROMPT_MAX, SEED_MAX, Candidate, Change
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, Result, ResultItem, Source, Subject, Webhook
+from maskdrop.job import Job, Result, ResultItem, Review, Source, Subject, Webhook
 from maskdrop.options import Instances, Options, Refine
 from maskdrop.output import FIELDS
 from maskdrop.presets import DEFAULT_PRESET, NAME
@@ -62,6 +62,8 @@ RESPONSES: dict[type, dict[str, str]] = {
         "cost_usd": "Calculated cost in US dollars; null if nothing is billed.",
         "changed_at": "Time of the last change of `state`.",
         "finished_at": "Time at which the job was done or failed.",
+        "trace_id": "Trace ID of the request's `traceparent` header, else of the request, or of the dropped photo.",
+        "review": "Review of the result by a person; null before.",
     },
     Source: {
         "version_id": "S3 version, or the ETag in a bucket without versions.",
@@ -88,6 +90,11 @@ RESPONSES: dict[type, dict[str, str]] = {
         "kind": "What the subject is.",
         "engine": "Engine that segmented the subject.",
         "needs_review": "Whether `score` is below the `review_below` of the options.",
+    },
+    Review: {
+        "verdict": "Whether the person accepted or corrected the result.",
+        "reviewer": "ID of the API key that sent the review, or the caller by IAM.",
+        "training": "Whether the correction is kept as a training record.",
     },
     Webhook: {"url": "URL that receives the event.", "key": "Digest of the API key whose secret signs the event."},
     ErrorInfo: {"retryable": "Whether a retry can succeed."},
@@ -333,6 +340,7 @@ def components() -> dict[str, Schema]:
         "Detections": _detections(),
         "Candidate": record(fields_of(Candidate)),
         "Subject": record(fields_of(Subject)),
+        "Review": record(fields_of(Review)),
         "Webhook": record(fields_of(Webhook)),
         "ErrorInfo": record(fields_of(ErrorInfo)),
     }

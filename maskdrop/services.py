@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from maskdrop.edit import Candidate, Change, Edit, Stage
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, State
+from maskdrop.job import Job, Review, State
 from maskdrop.png import png_size
 from maskdrop.presets import Presets
 from maskdrop.wire import ImageResponse, Invocation, Outcome
@@ -91,6 +91,9 @@ class Jobs(Protocol):
         """failed -> queued, with the preset, options, stage and candidates of `job`; attempts are reset and the last
         outcome is removed."""
 
+    def review(self, job_id: str, review: Review) -> Job | None:
+        """done -> done, with a review. `changed_at` stays."""
+
     def delete(self, job_id: str, *, state: State) -> bool:
         """Deletes a job in `state`. False where it is in another state; True where it does not exist."""
 
@@ -142,6 +145,9 @@ class Storage(Protocol):
         """Raises SourceMissing where the object does not exist."""
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None: ...
+
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
+        """Copies an object with its content type. Raises SourceMissing where it does not exist."""
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         """A presigned URL of the object, valid for `seconds`."""

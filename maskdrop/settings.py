@@ -116,6 +116,7 @@ class Settings:
     link_s: seconds for which the presigned URL of a result is valid.
     cors_origins: origins whose pages may call the API, separated by spaces, or "*"; "" for none.
     keep_days: days for which the record of a finished job is kept.
+    keep_corrections_days: days for which corrections are kept as training records; 0: corrections are refused.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
     engines: names of the engines that the containers have, and "vitmatte" if they have it, separated by spaces. "*":
@@ -151,6 +152,7 @@ class Settings:
     overdue_s: int = 22_800
     link_s: int = 900
     keep_days: int = 90
+    keep_corrections_days: int = 0
     trusted_hosts: str = ""
     http_sources: int = 0
     source_buckets: str = ""

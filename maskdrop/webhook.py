@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
+from maskdrop import trace
 from maskdrop.errors import BlockedUrl, HostUnavailable, InvalidUrl
 from maskdrop.job import Job
 from maskdrop.record import iso
@@ -64,6 +65,8 @@ def deliver(event: Mapping[str, Any], services: Services, now: datetime) -> Fate
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature(key["webhook_secret"], message, timestamp, body),
     }
+    if trace_id := event["data"].get("trace_id"):
+        headers[trace.HEADER] = trace.traceparent(trace_id, hashlib.sha256(message.encode()).hexdigest()[:16])
     try:
         status = services.web.post(webhook["url"], headers, body)
     except (InvalidUrl, BlockedUrl):

@@ -3,7 +3,7 @@
 A bundle (JSON, at most BUNDLE_MAX items):
 
     {"bundle": "…", "items": [{"id", "source", "result": {"bucket", "key"}, "task", "engine", "prompt", "output",
-        "stage", "candidates", "editor"}]}
+        "stage", "candidates", "editor", "trace_id"}]}
 
 Its response, with one outcome for each item:
 
@@ -38,7 +38,7 @@ from maskdrop.options import JSON_FIELDS, Options
 from maskdrop.record import Decimals, Inline, Record
 
 BUNDLE_MAX = 64
-"""Items in one bundle: about 18 kB of JSON, and 12 s of processing at 5 images a second."""
+"""Items in one bundle: about 21 kB of JSON, and 12 s of processing at 5 images a second."""
 
 STARTED_PREFIX = "bundles/started/"
 """Key prefix of the empty objects that the container writes before it processes a bundle, in the results bucket. One
@@ -162,6 +162,7 @@ class Item(Record):
     stage: Stage = "segment"
     candidates: tuple[Candidate, ...] = ()
     editor: EditorName = "local"
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def bundle_of(bundle_id: str, jobs: Iterable[Job], results: str, editor: EditorN
 
     def item(job: Job) -> Item:
         place = Destination(results, job.result_key)
-        return Item(job.id, job.source, place, job.options, job.stage, job.candidates, editor)
+        return Item(job.id, job.source, place, job.options, job.stage, job.candidates, editor, job.trace_id)
 
     return Bundle(bundle_id, tuple(map(item, jobs)))
 
@@ -308,6 +309,7 @@ class JobMessage(Record):
 
     job_id: str
     attempts: int
+    trace_id: str = ""
 
     def to_body(self) -> str:
         return json.dumps(self.to_json())

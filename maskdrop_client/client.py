@@ -65,6 +65,8 @@ METHODS = {
     "get_job": "job",
     "delete_job": "delete",
     "retry_job": "retry",
+    "get_source": "source",
+    "review_job": "review",
     "engines": "engines",
     "presets": "presets",
     "usage": "usage",
@@ -77,6 +79,7 @@ METHODS = {
 Method = Literal["cutout", "mask", "detect", "edit"]
 Edit = str | Mapping[str, Any]
 State = Literal["queued", "submitted", "done", "failed"]
+Verdict = Literal["accepted", "corrected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +283,18 @@ class Maskdrop:
     def retry(self, job_id: str) -> Job:
         """Retries a failed job."""
         return self._run(flows.retry(job_id, self._rules))
+
+    def source(self, job_id: str) -> bytes:
+        """Downloads the source of a job."""
+        return self._run(flows.source(job_id, self._rules))
+
+    def review(self, job_id: str, verdict: Verdict, correction: ImageInput | None = None) -> Job:
+        """Accepts the result of a job, or states that it was corrected.
+
+        correction: the corrected cut-out, a PNG with alpha and the size of the upright source, which the operator keeps
+        as a training record; needs the verdict "corrected".
+        """
+        return self._run(flows.review(job_id, verdict, correction, self._rules))
 
     def engines(self) -> tuple[Engine, ...]:
         """Returns the engines."""
@@ -496,6 +511,14 @@ class AsyncMaskdrop:
     async def retry(self, job_id: str) -> Job:
         """Retries a failed job."""
         return await self._run(flows.retry(job_id, self._rules))
+
+    async def source(self, job_id: str) -> bytes:
+        """Downloads the source of a job."""
+        return await self._run(flows.source(job_id, self._rules))
+
+    async def review(self, job_id: str, verdict: Verdict, correction: ImageInput | None = None) -> Job:
+        """Accepts the result of a job, or states that it was corrected; see `Maskdrop.review`."""
+        return await self._run(flows.review(job_id, verdict, correction, self._rules))
 
     async def engines(self) -> tuple[Engine, ...]:
         """Returns the engines."""

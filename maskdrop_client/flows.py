@@ -43,6 +43,7 @@ from maskdrop_client.models import (
     PresetList,
     ResultItem,
     Results,
+    SourceUrl,
     StoredFile,
     Subject,
     UploadForm,
@@ -288,6 +289,23 @@ def delete(job_id: str, rules: Rules) -> Flow[None]:
 def retry(job_id: str, rules: Rules) -> Flow[Job]:
     """POST /v1/jobs/{job_id}/retry."""
     response = yield from send(Call("POST", f"/v1/jobs/{_checked_id(job_id)}/retry"), rules)
+    return read(Job, _json(response))
+
+
+def source(job_id: str, rules: Rules) -> Flow[bytes]:
+    """GET /v1/jobs/{job_id}/source, and the file at its URL."""
+    response = yield from send(Call("GET", f"/v1/jobs/{_checked_id(job_id)}/source"), rules)
+    file = yield from send(Call("GET", read(SourceUrl, _json(response)).url), rules)
+    return file.content
+
+
+def review(job_id: str, verdict: str, correction: ImageInput | None, rules: Rules) -> Flow[Job]:
+    """POST /v1/jobs/{job_id}/review, after an upload of the correction."""
+    path = f"/v1/jobs/{_checked_id(job_id)}/review"
+    payload = {"verdict": verdict}
+    if correction is not None:
+        payload["upload"] = yield from upload(correction, rules)
+    response = yield from send(Call("POST", path, json=payload, repeatable=correction is None), rules)
     return read(Job, _json(response))
 
 

@@ -92,6 +92,24 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Review:
+    """A person's review of a result. verdict: accepted or corrected. reviewer: id of the API key that sent it, or the
+    caller by IAM. training: whether the correction is kept as a training record."""
+
+    verdict: str
+    reviewer: str
+    reviewed_at: datetime
+    training: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    """The presigned URL of a job's source."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Webhook:
     """The URL that receives the event of a finished job. key: digest of the API key whose secret signs it."""
 
@@ -133,6 +151,8 @@ class Job:
     results: tuple[ResultItem, ...] = ()
     stage: str = "segment"
     candidates: tuple[Candidate, ...] = ()
+    trace_id: str = ""
+    review: Review | None = None
 
     @property
     def finished(self) -> bool:

@@ -35,6 +35,7 @@ from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
 from maskdrop.options import REFINER
 from maskdrop.presets import Presets
+from maskdrop.review import TRAINING_PREFIX
 from maskdrop.services import Registry, Services
 from maskdrop.ssrf import Policy
 from sagemaker_model.detectors.base import Detector
@@ -257,7 +258,7 @@ def create_app(
         Route(f"{FILES_PATH}/{{bucket}}", _call(Server.upload), methods=["POST"]),
     ]
     if folder := console.find_console():
-        routes.extend(console.routes(folder))
+        routes.extend(console.routes(folder, corrections_days=settings.keep_corrections_days))
     application = Starlette(routes=routes, lifespan=lifespan)
     application.router.default = _api
     application.router.redirect_slashes = False  # the API has rules of its own
@@ -302,7 +303,8 @@ async def _clean(settings: ServeSettings, files: Files, registry: Registry, jobs
 
     def clean() -> None:
         kept = timedelta(days=settings.keep_days)
-        files.delete_older(kept.total_seconds())
+        files.delete_older(kept.total_seconds(), TRAINING_PREFIX, others=True)
+        files.delete_older(timedelta(days=settings.keep_corrections_days).total_seconds(), TRAINING_PREFIX)
         jobs.delete_finished(datetime.now(UTC) - kept)
         if isinstance(registry, SqliteRegistry):  # DynamoDB deletes expired items itself
             registry.delete_expired()

@@ -26,9 +26,9 @@ def find_console() -> Path | None:
     return next((folder for folder in FOLDERS if folder.is_dir()), None)
 
 
-def routes(folder: Path, files: Mapping[str, str] | None = None) -> list[BaseRoute]:
-    """Returns the routes of the console in this folder. files: as in `maskdrop.console.config`."""
-    settings = config(preview=has_preview(folder), files=files)
+def routes(folder: Path, files: Mapping[str, str] | None = None, corrections_days: int = 0) -> list[BaseRoute]:
+    """Returns the routes of the console in this folder. files, corrections_days: as in `maskdrop.console.config`."""
+    settings = config(preview=has_preview(folder), files=files, corrections_days=corrections_days)
 
     async def respond(_: Request) -> Response:
         return Response(

@@ -104,15 +104,25 @@ class Files:
         except OSError as error:
             raise StorageUnavailable(f"A stored file cannot be deleted: {error.strerror}.") from error
 
-    def delete_older(self, seconds: float) -> int:
-        """Deletes objects that were written longer ago. Returns their number."""
+    def delete_older(self, seconds: float, prefix: str = "", *, others: bool = False) -> int:
+        """Deletes objects that were written longer ago. Returns their number.
+
+        prefix: only objects whose key begins with it. others: only those whose key does not.
+        """
         with self._database.reading() as connection:
-            old = connection.execute(
+            rows = connection.execute(
                 "SELECT bucket, key FROM objects WHERE written_at < ?", (self._clock() - seconds,)
             ).fetchall()
+        old = [(bucket, key) for bucket, key in rows if key.startswith(prefix) is not others]
         for bucket, key in old:
             self.delete(bucket, key)
         return len(old)
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Returns the keys of a bucket that begin with `prefix`, sorted."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT key FROM objects WHERE bucket = ? ORDER BY key", (bucket,)).fetchall()
+        return [str(key) for (key,) in rows if key.startswith(prefix)]
 
 
 class ModelStorage:
@@ -163,6 +173,9 @@ class ApiStorage:
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         self._files.write(bucket, key, body, content_type, {})
+
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
+        self.write(to_bucket, to_key, self._files.read(bucket, key), self._files.content_type(bucket, key))
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         expires = str(int(time.time()) + seconds)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from maskdrop.edit import PREVIOUS_STAGE, Candidate, Stage
 from maskdrop.errors import ErrorInfo
-from maskdrop.job import Job, State
+from maskdrop.job import Job, Review, State
 from maskdrop.record import iso
 from maskdrop.services import Page, Selection
 from maskdrop.wire import Outcome
@@ -108,6 +108,9 @@ class SqliteJobs:
             return replace(reset, changed_at=now, finished_at=None)
 
         return self._change(job.id, ("failed",), change)
+
+    def review(self, job_id: str, review: Review) -> Job | None:
+        return self._change(job_id, ("done",), lambda job: replace(job, review=review))
 
     def delete(self, job_id: str, *, state: State) -> bool:
         with self._database.transaction() as connection:

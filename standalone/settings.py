@@ -39,6 +39,7 @@ class ServeSettings:
     body_s: seconds in which a body must arrive; then 408.
     drain_s: seconds for requests in progress after SIGTERM.
     keep_days: days for which stored files, and records of finished jobs, are kept.
+    keep_corrections_days: days for which corrections are kept as training records; 0: corrections are refused.
     image_bytes: bytes of an image in a request. remove.bg accepts 22 MB.
     public_url: URL at which callers reach the server, in the URLs of stored results; "" for that of host and port.
     registry: name of the DynamoDB table with the keys, limits and presets of a stage; "": the database in `data`.
@@ -56,6 +57,7 @@ class ServeSettings:
     body_s: float = 120.0
     drain_s: int = 25
     keep_days: int = 7
+    keep_corrections_days: int = 0
     image_bytes: int = IMAGE_BYTES_MAX
     public_url: str = ""
     registry: str = ""
@@ -104,6 +106,7 @@ class ServeSettings:
             interactive_mode="realtime",
             cors_origins=self.cors_origins,
             keep_days=self.keep_days,
+            keep_corrections_days=self.keep_corrections_days,
             trusted_hosts=self.trusted_hosts,
             http_sources=self.http_sources,
             image_bytes=self.image_bytes,

@@ -23,7 +23,7 @@ from maskdrop.errors import (
     TextNotSupported,
     UnsupportedFormat,
 )
-from maskdrop.job import Job, Result, ResultItem, Source, State, Subject
+from maskdrop.job import Job, Result, ResultItem, Review, Source, State, Subject
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.presets import Presets
 from maskdrop.record import iso
@@ -162,6 +162,10 @@ class FakeJobs:
         reset = replace(known, state="queued", bundle="", attempts=0, error=None, warnings=(), timings={})
         return self._save(replace(reset, changed_at=now, finished_at=None))
 
+    def review(self, job_id: str, review: Review) -> Job | None:
+        job = self._job_in_state(job_id, ("done",))
+        return self._save(replace(job, review=review)) if job else None
+
     def delete(self, job_id: str, *, state: State) -> bool:
         self._raise_error()
         if job_id in self.records and self.records[job_id].state != state:
@@ -263,6 +267,9 @@ class FakeStorage:
 
     def write(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         self.objects[bucket, key] = body
+
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
+        self.objects[to_bucket, to_key] = self.read(bucket, key)
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         return f"https://{bucket}/{key}?valid={seconds}"

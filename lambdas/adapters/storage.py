@@ -57,6 +57,20 @@ class S3Storage:
         with translated_errors(StorageUnavailable, "Writing an object"):
             self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
+        with translated_errors(StorageUnavailable, "Copying an object"):
+            try:
+                self._client.copy_object(
+                    Bucket=to_bucket,
+                    Key=to_key,
+                    CopySource={"Bucket": bucket, "Key": key},
+                    TaggingDirective="REPLACE",  # without tags: reading those of the source needs a permission
+                )
+            except ClientError as error:
+                if code_of(error) == "NoSuchKey":
+                    raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from error
+                raise
+
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         with translated_errors(StorageUnavailable, "Creating a presigned URL"):
             return self._client.generate_presigned_url(

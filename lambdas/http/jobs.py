@@ -1,8 +1,9 @@
-"""POST /v1/uploads and POST /v1/jobs: images that are processed asynchronously.
+"""POST /v1/uploads, POST /v1/jobs and below: images that are processed asynchronously, and reviews of their results.
 
 upload  {"name", "content_type"}: returns a presigned form for the file, and the id of the upload
 job     {"source": {"upload"} | {"bucket", "key"} | {"url"}}; optional: "preset", "task", "engine", "prompt", "output"
         and "webhook" (a URL)
+review  {"verdict": "accepted" | "corrected"}; optional for "corrected": "upload", the corrected cut-out (PNG)
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 from lambdas.http.cutouts import options_of
 from maskdrop.access import Caller, add_usage
-from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, SourceMissing
+from maskdrop.errors import EmptyFile, InvalidOptions, NotAllowed, OptionsConflict, SourceMissing
 from maskdrop.flow import enqueue
 from maskdrop.interactive import check_edit, check_engine
 from maskdrop.job import INBOX_PREFIX, UPLOADS_PREFIX, Job, Source, Webhook, queued, uploads_of
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.record import iso
+from maskdrop.review import check_source, review_job
 from maskdrop.services import Services
 from maskdrop.settings import Settings
 from maskdrop.ssrf import Policy, receiver
@@ -71,7 +73,15 @@ def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     }
 
 
-def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Job:
+def job_of(
+    payload: Mapping[str, Any],
+    caller: Caller,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    *,
+    trace_id: str = "",
+) -> Job:
     """Creates and queues a job. Returns the existing job if the owner has one for the same object and options.
 
     A new job counts in the owner's usage. Raises InvalidOptions, InvalidPrompt, UnknownEngine, InvalidPreset,
@@ -84,11 +94,48 @@ def job_of(payload: Mapping[str, Any], caller: Caller, settings: Settings, servi
     check_engine(options, settings)
     check_edit(options, services)
     source = _source(source_field, caller, settings, services)
-    job = queued(source, preset, options, now, owner=caller.owner)
+    job = queued(source, preset, options, now, owner=caller.owner, trace_id=trace_id)
     job = enqueue(replace(job, webhook=webhook), services)
     if job.created_at == now:
         add_usage(services.registry, caller.owner, now, pictures=1)
     return job
+
+
+def source_url(job: Job, caller: Caller, settings: Settings, services: Services) -> dict[str, str]:
+    """Returns the presigned URL of a job's source, for callers that may use the S3 object.
+
+    Raises NotAllowed, SourceMissing, SourceReplaced.
+    """
+    _permit(job.source.bucket, job.source.key, caller, settings)
+    check_source(job.source, services.storage)
+    return {"url": services.storage.link(job.source.bucket, job.source.key, seconds=settings.link_s)}
+
+
+def review_of(
+    payload: Mapping[str, Any], job: Job, caller: Caller, settings: Settings, services: Services, now: datetime
+) -> Job:
+    """Writes a review. Raises InvalidOptions, OptionsConflict, NotAllowed, and the errors of `review_job`."""
+    match payload:
+        case {"verdict": "accepted" | "corrected" as verdict, **rest} if not rest.keys() - {"upload"}:
+            upload = rest.get("upload")
+        case _:
+            raise InvalidOptions('The body must be an object with "verdict" (accepted or corrected), and "upload".')
+    if upload is None:
+        return review_job(job, verdict, "", caller.id, settings, services, now)
+    if not isinstance(upload, str):
+        raise InvalidOptions('"upload" must be the id of an upload (a string).')
+    if verdict == "accepted":
+        raise OptionsConflict('"upload" is the corrected cut-out: the verdict must be "corrected".')
+    key = _upload_key(upload, caller)
+    _permit(job.source.bucket, job.source.key, caller, settings)
+    return review_job(job, verdict, key, caller.id, settings, services, now)
+
+
+def _upload_key(upload_id: str, caller: Caller) -> str:
+    """Returns the key of an upload of the caller's owner. Raises SourceMissing for a text that is not an id."""
+    if not UPLOAD.fullmatch(upload_id):
+        raise SourceMissing(f"Upload {upload_id!r:.200} not found.")
+    return uploads_of(caller.owner) + upload_id
 
 
 def _webhook(url: Any, caller: Caller, settings: Settings) -> Webhook:
@@ -104,9 +151,7 @@ def _source(field: Any, caller: Caller, settings: Settings, services: Services) 
     """Returns the S3 object of the image in its current version; first stores an image from a URL in the inbox."""
     match field:
         case {"upload": str(upload_id)} if len(field) == 1:
-            bucket, key = settings.inbox, uploads_of(caller.owner) + upload_id
-            if not UPLOAD.fullmatch(upload_id):
-                raise SourceMissing(f"Upload {upload_id!r:.200} not found.")
+            bucket, key = settings.inbox, _upload_key(upload_id, caller)
         case {"bucket": str(bucket), "key": str(key)} if len(field) == 2:
             _permit(bucket, key, caller, settings)
         case {"url": str(url)} if len(field) == 1:

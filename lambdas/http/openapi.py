@@ -37,12 +37,14 @@ from maskdrop.errors import (
     InvalidPrompt,
     InvalidUrl,
     JobInProgress,
+    JobNotDone,
     JobNotFailed,
     JobNotFound,
     MaskdropError,
     NotAllowed,
     NotFound,
     OptionsConflict,
+    Overloaded,
     QueueFull,
     QueueUnavailable,
     RateLimitExceeded,
@@ -51,6 +53,7 @@ from maskdrop.errors import (
     RequestInProgress,
     ResolutionTooHigh,
     SourceMissing,
+    SourceReplaced,
     StorageUnavailable,
     TableUnavailable,
     TextNotSupported,
@@ -63,7 +66,7 @@ from maskdrop.errors import (
     UnsupportedFormat,
 )
 from maskdrop.idempotency import IDEMPOTENCY_HEADER, KEY
-from maskdrop.job import STATES
+from maskdrop.job import STATES, Verdict
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.output import CONTENT_TYPE
 from maskdrop.schema import (
@@ -92,7 +95,7 @@ JSON, FORM, BYTES = "application/json", "multipart/form-data", "application/octe
 
 Errors = tuple[type[MaskdropError], ...]
 
-ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Internal, DeadlineExceeded)
+ALWAYS: Errors = (AuthFailed, RateLimitExceeded, TableUnavailable, Overloaded, Internal, DeadlineExceeded)
 OPTIONS: Errors = (InvalidOptions, OptionsConflict, InvalidPrompt, UnknownEngine, UnknownPreset, InvalidPreset)
 IMAGE: Errors = (EmptyFile, FileTooLarge, ResolutionTooHigh, UnsupportedFormat, UnreadableImage, DecodingLimit)
 RESULT: Errors = (RegionOutside, RegionEmpty, InvalidBackground, QueueFull, EndpointUnavailable)
@@ -341,6 +344,45 @@ def operations() -> dict[tuple[str, str], Operation]:
             responses={202: SuccessResponse("The job is queued.", job)},
             errors=(NotFound, JobNotFound, JobNotFailed, InvalidPreset, QueueUnavailable),
         ),
+        ("get", "/v1/jobs/{job_id}/source"): Operation(
+            tag="jobs",
+            name="get_source",
+            summary="Get a presigned URL of a job's source",
+            description="For callers that may create a job from the S3 object: of their own uploads and of "
+            "`source_buckets`; with the scope `all` also of the drop folder.",
+            parameters=[job_id],
+            responses={
+                200: SuccessResponse(
+                    "The URL, valid for 15 minutes.", {JSON: record({"url": {"type": "string", "format": "uri"}})}
+                )
+            },
+            errors=(NotFound, JobNotFound, NotAllowed, SourceMissing, SourceReplaced, StorageUnavailable),
+        ),
+        ("post", "/v1/jobs/{job_id}/review"): Operation(
+            tag="jobs",
+            name="review_job",
+            summary="Accept or correct the result of a job",
+            description="A later review replaces an earlier one. Where the operator keeps corrections "
+            "(`keep_corrections_days`), the source and the uploaded cut-out become a training record.",
+            parameters=[job_id],
+            body={
+                JSON: request(
+                    {"verdict": {**of(Verdict), "description": "Whether the result is right, or was corrected."}},
+                    {
+                        "upload": {
+                            **or_null(matching(_ecma(jobs.UPLOAD))),
+                            "description": "With `corrected`: id of the upload of the corrected cut-out, a PNG of the "
+                            "size of the upright source. Its alpha is the mask; without alpha, its grey values.",
+                        }
+                    },
+                )
+            },
+            responses={200: SuccessResponse("The job with its review.", job)},
+            errors=(
+                *(InvalidOptions, OptionsConflict, FileTooLarge, NotFound, JobNotFound, JobNotDone, NotAllowed),
+                *(SourceMissing, SourceReplaced, UnreadableImage, StorageUnavailable),
+            ),
+        ),
         ("get", "/v1/engines"): Operation(
             tag="service",
             name="engines",
@@ -492,7 +534,7 @@ def _operation(operation: Operation, *, is_open: bool) -> dict[str, Any]:
     if is_open:
         result["security"] = []
     responses = {str(status): _success(response, is_open=is_open) for status, response in operation.responses.items()}
-    errors = dict(_errors((Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
+    errors = dict(_errors((Overloaded, Internal, DeadlineExceeded) if is_open else (*ALWAYS, *operation.errors)))
     return {**result, "responses": {**responses, **errors}}
 
 

@@ -23,7 +23,7 @@ from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, methods_at
 from lambdas.http.page import POLICY, compressed_page, page
 from lambdas.observe import logger
-from maskdrop import __version__
+from maskdrop import __version__, trace
 from maskdrop.access import IAM_PREFIX, MISSING_KEY, OPEN_PATHS, Caller, add_usage, count_call, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES, Task
 from maskdrop.errors import (
@@ -43,6 +43,7 @@ from maskdrop.job import STATES, Job, State
 from maskdrop.presets import Presets
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
+from maskdrop.trace import trace_id_of
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
@@ -71,13 +72,16 @@ def process(
     """Processes one API Gateway proxy event and returns the proxy response. app: None for the function's resolver."""
     app = app or routes(settings.cors_origins)
     caller, limits = Caller.of(event["requestContext"]), dict[str, str]()
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    trace_id = trace_id_of(headers.get(trace.HEADER) or "", event["requestContext"].get("requestId") or "")
     app.append_context(  # type: ignore[no-untyped-call]
-        settings=settings, services=services, caller=caller, now=now, limits=limits
+        settings=settings, services=services, caller=caller, now=now, limits=limits, trace_id=trace_id
     )
-    response: dict[str, Any] = app.resolve(event, context)
-    response["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
-    fields = {"path": event["path"], "status": response["statusCode"], "caller": caller.id if caller else None}
-    logger().info("response", extra=fields)
+    with logger().append_context_keys(trace_id=trace_id):
+        response: dict[str, Any] = app.resolve(event, context)
+        response["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
+        fields = {"path": event["path"], "status": response["statusCode"], "caller": caller.id if caller else None}
+        logger().info("response", extra=fields)
     return response
 
 
@@ -129,7 +133,14 @@ def find_job(job_id: str, caller: Caller, services: Services) -> Job:
 
 
 def new_job(
-    body: bytes, key: str | None, caller: Caller, settings: Settings, services: Services, now: datetime
+    body: bytes,
+    key: str | None,
+    caller: Caller,
+    settings: Settings,
+    services: Services,
+    now: datetime,
+    *,
+    trace_id: str = "",
 ) -> Response[dict[str, Any]]:
     """Creates a job. Returns 202, or 200 if the job exists already and has finished.
 
@@ -138,7 +149,7 @@ def new_job(
     payload = cutouts.object_of(body, "The body")
 
     def create() -> dict[str, Any]:
-        return jobs.job_of(payload, caller, settings, services, now).to_json()
+        return jobs.job_of(payload, caller, settings, services, now, trace_id=trace_id).to_json()
 
     job = create() if key is None else once(services.registry, caller.owner, key, payload, now, create)
     status = 200 if job["finished_at"] else 202
@@ -301,7 +312,8 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
         event, caller = app.current_event, app.context["caller"]
         settings, services, now = app.context["settings"], app.context["services"], app.context["now"]
         key = event.headers.get(IDEMPOTENCY_HEADER)
-        return new_job(cutouts.body_of(event, settings), key, caller, settings, services, now)
+        body, trace_id = cutouts.body_of(event, settings), app.context["trace_id"]
+        return new_job(body, key, caller, settings, services, now, trace_id=trace_id)
 
     @app.delete("/v1/jobs/<job_id>")
     def _delete(job_id: str) -> Response[str]:
@@ -314,6 +326,18 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
         services = app.context["services"]
         job = retry(find_job(job_id, app.context["caller"], services), services, app.context["now"])
         return Response(202, "application/json", job.to_json())
+
+    @app.get("/v1/jobs/<job_id>/source")
+    def _source(job_id: str) -> dict[str, str]:
+        caller, settings, services = app.context["caller"], app.context["settings"], app.context["services"]
+        return jobs.source_url(find_job(job_id, caller, services), caller, settings, services)
+
+    @app.post("/v1/jobs/<job_id>/review")
+    def _review(job_id: str) -> dict[str, Any]:
+        caller, settings, services = app.context["caller"], app.context["settings"], app.context["services"]
+        payload = cutouts.object_of(cutouts.body_of(app.current_event, settings), "The body")
+        job = find_job(job_id, caller, services)
+        return jobs.review_of(payload, job, caller, settings, services, app.context["now"]).to_json()
 
     @app.post("/v1/uploads")
     def _upload() -> Response[dict[str, Any]]:
@@ -342,7 +366,10 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
         start = time.monotonic()
         image = request.image(services.web)
         spent_s = time.monotonic() - start
-        reply = cut_out_now(image, request.options, request.preset, owner, settings, services, now, spent_s=spent_s)
+        trace_id = app.context["trace_id"]
+        reply = cut_out_now(
+            image, request.options, request.preset, owner, settings, services, now, spent_s=spent_s, trace_id=trace_id
+        )
         add_usage(services.registry, owner, now, pictures=1)
         return cutouts.response(reply, services.storage, link_s=settings.link_s)
 
@@ -393,5 +420,5 @@ def _cors(origins: list[str]) -> CORSConfig | None:
     first, *others = origins
     exposed = ["Location", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
     exposed += [*cutouts.HEADERS, *removebg.HEADERS]
-    allowed = [IDEMPOTENCY_HEADER, cutouts.OPTIONS_HEADER]
+    allowed = [IDEMPOTENCY_HEADER, cutouts.OPTIONS_HEADER, trace.HEADER]
     return CORSConfig(first, others, allow_headers=allowed, expose_headers=exposed, max_age=3600)

@@ -175,7 +175,10 @@ class ModelServer:
             outcomes = await asyncio.gather(*(self._runtime.process(item) for item in bundle.items))
         wall_ms = (time.perf_counter() - start) * 1000
         failed = sum(outcome.error is not None for outcome in outcomes)
-        log.info("bundle %s: %d images, %d failed, %.0f ms", bundle.id, len(outcomes), failed, wall_ms)
+        traces = " ".join(item.trace_id for item in bundle.items)
+        log.info(
+            "bundle %s: %d images, %d failed, %.0f ms, traces %s", bundle.id, len(outcomes), failed, wall_ms, traces
+        )
         response = BundleResponse(
             bundle=bundle.id,
             device=self._settings.device,

@@ -78,12 +78,12 @@ def tree_cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def tree_peak(pid: int) -> Iterator[Peak]:
-    """Yields the highest `tree_mb` of samples every SAMPLE_S, complete when the context ends."""
+def tree_peak(pid: int, sample_s: float = SAMPLE_S) -> Iterator[Peak]:
+    """Yields the highest `tree_mb` of samples every `sample_s`, complete when the context ends."""
     peak, ended = Peak(), Event()
 
     def watch() -> None:
-        while not ended.wait(SAMPLE_S):
+        while not ended.wait(sample_s):
             peak.mb = max(peak.mb, tree_mb(pid))
 
     watching = Thread(target=watch)

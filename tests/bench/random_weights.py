@@ -71,9 +71,17 @@ def make_modnet_checkpoint(folder: Path) -> dict[str, Any]:
 
 def make_sam(family: Any, variant: str, folder: Path) -> None:
     """A folder as Hugging Face has them and, of SAM 2.1, the two files for ONNX Runtime."""
-    from safetensors.torch import save_file
-
     from sagemaker_model.export import sam as export_sam
+
+    network = save_sam(family, variant, folder)
+    if family == "sam2":
+        export_sam.sam_encoder_to_onnx(network, folder / f"sam2-{variant}.encoder.onnx")
+        export_sam.sam_decoder_to_onnx(network, folder / f"sam2-{variant}.decoder.onnx")
+
+
+def save_sam(family: Any, variant: str, folder: Path) -> Any:
+    """Writes a folder as Hugging Face has them, and returns the network."""
+    from safetensors.torch import save_file
 
     engine = {"sam": Sam, "sam2": Sam2}[family]
     network = sam_network(variant)
@@ -81,9 +89,7 @@ def make_sam(family: Any, variant: str, folder: Path) -> None:
     saved.mkdir()
     save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, saved / "model.safetensors")
     (saved / "config.json").write_text(json.dumps(network.config.to_dict()))
-    if family == "sam2":
-        export_sam.sam_encoder_to_onnx(network, folder / f"sam2-{variant}.encoder.onnx")
-        export_sam.sam_decoder_to_onnx(network, folder / f"sam2-{variant}.decoder.onnx")
+    return network
 
 
 def sam_network(variant: str, device: str = "cpu") -> Any:

@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from cli.app import app
 from infra import stages
+from tests.contract.commands import check_cdk, check_maskdrop, make_targets
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "examples" / "github-actions"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 PAGE = ROOT / "docs" / "ci.md"
-
-CDK_COMMANDS = {
-    "bootstrap": {"--qualifier"},
-    "diff": {"--method", "--context"},
-    "deploy": {"--all", "--context", "--require-approval"},
-}
-"""Commands of the CDK command-line interface 2.1148.1 and their options that the project uses."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -57,12 +49,7 @@ def of(program: str) -> list[list[str]]:
 
 def test_every_maskdrop_command_exists_with_its_options() -> None:
     for _, *words in of("maskdrop"):
-        command: Any = typer.main.get_command(app)
-        while hasattr(command, "commands"):  # a group
-            assert words[0] in command.commands, words
-            command = command.commands[words.pop(0)]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, words
+        check_maskdrop(words)
 
 
 def test_the_stages_are_checked_deployed_and_tested_in_this_order() -> None:
@@ -72,8 +59,7 @@ def test_the_stages_are_checked_deployed_and_tested_in_this_order() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {words[1] for words in of("make")} <= targets
+    assert {words[1] for words in of("make")} <= make_targets()
 
 
 def test_every_cdk_command_has_the_version_and_the_options_of_the_documentation() -> None:
@@ -81,7 +67,7 @@ def test_every_cdk_command_has_the_version_and_the_options_of_the_documentation(
     for words in of("npx"):
         package, command, *options = [word for word in words[1:] if word != "--yes"]
         assert {package} == versions
-        assert {word for word in options if word.startswith("--")} <= CDK_COMMANDS[command], words
+        check_cdk([command, *options])
 
 
 def test_every_action_is_pinned_by_its_major_version_and_every_file_exists() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from lambdas.adapters import dynamodb_json
 from lambdas.adapters.queue import SqsQueue
 from lambdas.adapters.storage import S3Storage
 from local.connect import client
 from maskdrop.edit import Candidate, Stage
 from maskdrop.errors import ErrorInfo, QueueUnavailable, SourceMissing, StorageUnavailable
-from maskdrop.job import STATES, Job, dropped
+from maskdrop.job import STATES, Job, State, dropped
 from maskdrop.options import Options
 from maskdrop.output import Output
 from maskdrop.services import Jobs, Selection
@@ -324,6 +325,43 @@ def test_overdue_jobs_are_listed_oldest_first(jobs: Jobs) -> None:
         jobs.claim(job)
     late = jobs.overdue("submitted", since=made[3].changed_at, limit=100)
     assert [job.id for job in late if job.id in {job.id for job in made}] == [job.id for job in made[:3]]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_the_oldest_overdue_jobs_come_first_whatever_their_shards(jobs: Jobs, limit: int) -> None:
+    made = [a_job("submitted", now=minutes_later(-200_000 - number)) for number in range(20)]
+    for job in made:
+        jobs.claim(job)
+    late = jobs.overdue("submitted", since=minutes_later(-200_000 + 1), limit=limit)
+    ids = {job.id for job in made}
+    assert len(late) <= limit
+    wanted = [job.id for job in reversed(made)][:limit]
+    assert [job.id for job in late if job.id in ids] == wanted
+    for job in made:
+        jobs.delete(job.id, state="submitted")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_record_of_a_version_without_shards_is_listed_and_changed(running: Running, state: State) -> None:
+    job = replace(a_job(state, now=minutes_later(-300_000)), owner=uuid.uuid4().hex)
+    item = dynamodb_json.write({**job.to_json(), "recency": job.recency})
+    client(running.config, "dynamodb").put_item(TableName=running.stack.table, Item=item)
+    jobs = running.jobs
+    assert jobs.get(job.id) == job
+    assert jobs.overdue(state, since=minutes_later(-299_999), limit=10) == [job]
+    for selection in (Selection(state=state, until=minutes_later(-299_999)), Selection(owner=job.owner, state=state)):
+        assert jobs.page(selection, before="", limit=10).jobs == [job]
+    match state:
+        case "queued":
+            assert jobs.take(job.id, bundle="b2", now=NOW, abandoned=NOW)
+        case "submitted":
+            assert jobs.requeue(job.id, bundle="b1", now=NOW)
+        case "failed":
+            assert jobs.retry(job, now=NOW)
+        case "done":
+            assert jobs.take(job.id, bundle="b2", now=NOW, abandoned=NOW) is None
+            assert jobs.delete(job.id, state="done")
+    assert jobs.overdue(state, since=minutes_later(-299_999), limit=10) == []
 
 
 def test_reading_a_missing_object_raises_source_missing(running: Running) -> None:

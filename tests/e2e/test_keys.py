@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,7 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local import keys
-from local.config import REGION, ROOT
+from local.config import HOST, REGION, ROOT
 from local.connect import client
 from maskdrop.access import Key, digest
 from maskdrop.job import Job, dropped
@@ -182,3 +185,61 @@ def run(running: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     }
     env = {**os.environ, **running.config.to_env(), **account}
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+@contextmanager
+def throttled(running: Running, handler: str) -> Iterator[None]:
+    """Lambda throttles every invocation of a function."""
+    functions = client(running.config, "lambda")
+    name = function(running, handler)["FunctionName"]
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        yield
+    finally:
+        functions.delete_function_concurrency(FunctionName=name)
+
+
+def function(running: Running, handler: str) -> dict[str, Any]:
+    """Returns the configuration of the function with this handler."""
+    pages = client(running.config, "lambda").get_paginator("list_functions").paginate()
+    [found] = [one for page in pages for one in page["Functions"] if one["Handler"] == handler]
+    return dict(found)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The URL of a server that accepts connections and never responds."""
+    with socket.create_server((HOST, 0)) as server:
+        yield f"http://{HOST}:{server.getsockname()[1]}"
+
+
+def is_refused(response: httpx2.Response) -> bool:
+    """Whether the response states in the form of the API that the request may be sent again, and when."""
+    error = response.json()["error"]
+    return (response.status_code, error["code"], error["retryable"]) == (503, "overloaded", True) and (
+        int(response.headers["Retry-After"]) > 0
+    )
+
+
+@pytest.mark.parametrize("handler", ["lambdas.authorize.handler", "lambdas.api.handler"])
+def test_a_throttled_function_is_503_with_retry_after(running: Running, handler: str) -> None:
+    with throttled(running, handler):
+        response = running.images.http.get("/v1/usage")
+    assert is_refused(response), response.text
+    assert running.images.http.get("/v1/usage").status_code == 200
+
+
+def test_an_authorizer_without_a_response_of_its_table_is_503_within_its_timeout(running: Running) -> None:
+    functions, settings = client(running.config, "lambda"), function(running, "lambdas.authorize.handler")
+    name, variables = settings["FunctionName"], settings["Environment"]["Variables"]
+    with silent_server() as url:
+        changed = {"Variables": {**variables, "AWS_ENDPOINT_URL_DYNAMODB": url}}
+        functions.update_function_configuration(FunctionName=name, Environment=changed)
+        try:
+            response = running.images.http.get("/v1/usage", timeout=60)
+        finally:
+            functions.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+    assert is_refused(response), response.text
+    log = (running.config.state / "logs" / "emulator.log").read_text()
+    assert f"Lambda {name} timed out" not in log
+    assert running.images.http.get("/v1/usage").status_code == 200

@@ -278,10 +278,10 @@ def test_the_api_returns_503_without_permission_to_read_the_table(strict: Runnin
     assert strict.images.http.get(path).status_code == 404
 
 
-def test_an_error_of_the_authorizer_returns_500(strict: Running) -> None:
+def test_an_error_of_the_authorizer_returns_503(strict: Running) -> None:
     with without(strict, "AuthorizeRole", "dynamodb:GetItem"):
         response = strict.images.http.get("/v1/jobs")
-        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
     assert strict.images.http.get("/v1/jobs").status_code == 200
 
 

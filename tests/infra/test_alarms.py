@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.commands import load
 from infra.alarms import METRICS
 from lambdas.observe import ERROR_METRICS, JOB_METRICS
+from tests.infra.account.assembly import Assembly
 from tests.infra.conftest import Template, synthesize
 from tests.infra.test_stack import ROOT, target
 
@@ -49,20 +51,47 @@ def test_every_alarm_of_the_application_notifies_the_operator(template: Template
         assert alarm["AlarmActions"] == [{"Ref": topic}], name
 
 
-def test_every_alarm_names_its_cause_and_a_command(template: Template, on_gpu: dict[str, Template]) -> None:
+def test_every_log_that_an_alarm_names_exists(template: Template, on_gpu: dict[str, Template]) -> None:
     for name, alarm in {**alarms(template), **alarms(on_gpu["Maskdrop"])}.items():
-        assert alarm["AlarmDescription"].endswith("maskdrop doctor --stage dev."), name
         for function in re.findall(r"aws logs tail /maskdrop/dev/(\S+) --since", alarm["AlarmDescription"]):
             assert (ROOT / "lambdas" / f"{function}.py").exists(), name
 
 
-def test_every_alarm_has_a_row_in_the_operations_page(template: Template, on_gpu: dict[str, Template]) -> None:
-    """A row may be a pattern, such as `*Errors`."""
-    page = (ROOT / "docs" / "operations.md").read_text().partition("| alarm |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| `([\w*]+)` \|", page, re.MULTILINE)
-    names = {*alarms(template), *alarms(on_gpu["Maskdrop"])}
-    assert [name for name in sorted(names) if not any(fnmatchcase(name, row) for row in rows)] == []
-    assert [row for row in rows if not any(fnmatchcase(name, row) for name in names)] == []
+RUNBOOKS = re.findall(
+    r"^### (\w+)\n\n(.*?)(?=^#|\Z)", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+def test_every_alarm_of_every_stage_has_a_runbook_and_every_runbook_an_alarm(variants: dict[str, Assembly]) -> None:
+    linked: dict[str, str] = {}
+    for assembly in variants.values():
+        for one in assembly.of("AWS::CloudWatch::Alarm"):
+            link = re.search(r"Runbook: docs/runbooks\.md#(\w+)$", one.properties["AlarmDescription"])
+            assert link, one.logical_id
+            linked[link[1]] = one.logical_id
+    sections = [name.lower() for name, _ in RUNBOOKS]
+    assert [linked[section] for section in sorted({*linked} - {*sections})] == []
+    assert sorted({*sections} - {*linked}) == []
+    assert len(sections) == len({*sections})
+
+
+@pytest.mark.parametrize(("alarm", "body"), RUNBOOKS)
+def test_every_runbook_has_a_meaning_a_command_a_correction_and_an_end(alarm: str, body: str) -> None:
+    assert re.findall(r"^- \*\*(\w+)\*\*: \S", body, re.MULTILINE) == ["Meaning", "Look", "Correct", "Ends"]
+    assert len(body.strip().splitlines()) == 4
+
+
+def test_every_command_of_a_runbook_exists_with_its_options() -> None:
+    page = (ROOT / "docs" / "runbooks.md").read_text()
+    commands = {*re.findall(r"`(maskdrop [^`]+)`", page), *re.findall(r"^maskdrop [^#\n]+", page, re.MULTILINE)}
+    assert len(commands) > 20
+    for command in commands:
+        name, *words = shlex.split(command)[1:]
+        group: Any = load(name)
+        if hasattr(group, "commands"):
+            group = group.commands[words.pop(0)]
+        options = {option for parameter in group.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, command
 
 
 def test_every_metric_of_an_alarm_or_of_the_dashboard_is_written_by_a_function(

@@ -517,3 +517,23 @@ def test_the_api_knows_the_engines_of_the_image_and_of_the_stage() -> None:
     assert "rekognition" in installed(rekognition=True)
     assert "*" in installed(weights="s3://bucket/prefix/")
     assert installed(weights="s3://bucket/prefix/", engines=["sam"]) == installed() | {"sam"}
+
+
+def test_corrections_are_stored_only_where_the_stage_allows_it(everything: Stacks, stacks: Stacks) -> None:
+    for found, allowed, days in ((everything, True, 730), (stacks, False, 1)):
+        writing = [
+            statement
+            for role, statements in statements_by_role(found).items()
+            for statement in statements
+            if "training/*" in json.dumps(statement.get("Resource", "")) and role.startswith("Api")
+        ]
+        assert bool(writing) is allowed
+        assert all(set(listed(one["Action"])) == {"s3:PutObject", "s3:DeleteObject"} for one in writing)
+        rules = [
+            rule
+            for _, resource in resources(found)
+            if resource["Type"] == "AWS::S3::Bucket"
+            for rule in resource["Properties"].get("LifecycleConfiguration", {}).get("Rules", ())
+            if rule.get("Prefix") == "training/"
+        ]
+        assert [rule["ExpirationInDays"] for rule in rules] == [days]

@@ -13,6 +13,7 @@ from infra.container import SWITCHED_OFF
 from infra.firewall import COUNTED
 from infra.stages import InvalidStage
 from lambdas.adapters.interactive import WAIT_S
+from lambdas.connect import KEYS_ATTEMPTS, KEYS_CONNECT_S, KEYS_READ_S
 from lambdas.http.dialects.removebg import TITLES
 from maskdrop.access import OPEN_PATHS
 from maskdrop.flow import RESPONSES_PREFIX
@@ -631,9 +632,28 @@ def test_errors_of_api_gateway_have_the_forms_of_both_dialects(template: Templat
         assert removebg["detail"] == (message if vendor_title else "")
         assert "$" not in text
     assert (responses["ACCESS_DENIED"]["StatusCode"], responses["REQUEST_TOO_LARGE"]["StatusCode"]) == ("403", "413")
-    for kind in ("THROTTLED", "QUOTA_EXCEEDED"):
-        retry_after = responses[kind]["ResponseParameters"]["gatewayresponse.header.Retry-After"]
-        assert int(retry_after.strip("'")) > 0
+
+
+@pytest.mark.parametrize("kind", ["AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR", "INTEGRATION_FAILURE"])
+def test_a_function_that_is_throttled_or_fails_to_authorize_is_503(template: Template, kind: str) -> None:
+    responses = {one["ResponseType"]: one for one in template.of("AWS::ApiGateway::GatewayResponse").values()}
+    assert responses[kind]["StatusCode"] == "503"
+    assert json.loads(responses[kind]["ResponseTemplates"]["application/json"])["error"]["code"] == "overloaded"
+
+
+def test_every_retryable_error_of_api_gateway_has_retry_after(template: Template) -> None:
+    for response in template.of("AWS::ApiGateway::GatewayResponse").values():
+        retryable = '"retryable": true' in response["ResponseTemplates"]["application/json"]
+        retry_after = response.get("ResponseParameters", {}).get("gatewayresponse.header.Retry-After", "")
+        assert retry_after.strip("'").isdecimal() == retryable
+
+
+def test_the_authorizer_gives_up_before_its_timeout(template: Template) -> None:
+    """A timeout would end the execution environment, and the next request would wait for a cold start."""
+    (function,) = [one for one in template.functions if one["Handler"] == "lambdas.authorize.handler"]
+    assert KEYS_ATTEMPTS == 2
+    pause_s = 1  # before the second attempt botocore's standard mode waits at most 1 s
+    assert KEYS_ATTEMPTS * (KEYS_CONNECT_S + KEYS_READ_S) + pause_s < function["Timeout"]
 
 
 def test_cors_is_off_by_default_and_allows_the_origins_of_the_stage(template: Template, tmp_path: Path) -> None:

@@ -31,3 +31,18 @@ def request_of(task: Task, photo: bytes) -> tuple[str, dict[str, Any]]:
 def box_request(photo: bytes) -> dict[str, Any]:
     """Returns the JSON of the older system's request. Its load test misspelt the name of the image."""
     return {IMAGE: base64.b64encode(photo).decode(), BOX: SUBJECT}
+
+
+REMBG, REMOVEBG, WITHOUTBG = "/api/remove", "/v1.0/removebg", "/v1.0/alpha-channel-base64"
+
+
+def vendor_requests(photo: bytes) -> dict[str, dict[str, Any]]:
+    """Returns the requests that clients of other services send: path -> arguments of `requests.post`."""
+    encoded = base64.b64encode(photo).decode()
+    file = ("photo.png", photo, "image/png")
+    return {
+        REMOVEBG: {"files": {"image_file": file}, "data": {"size": "auto"}},
+        REMBG: {"files": {"file": file}},
+        WITHOUTBG: {"json": {"image_base64": encoded}},
+        INVOCATIONS: {"json": box_request(photo)},
+    }

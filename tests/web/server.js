@@ -25,13 +25,16 @@ export async function freePort() {
 
 /** A running server. */
 export class Server {
-  /** @param {{keys?: boolean, folder?: string, port?: number}} [options] keys: whether requests need an API key. */
-  static async start({ keys = false, folder, port } = {}) {
+  /**
+   * @param {{keys?: boolean, folder?: string, port?: number, env?: Record<string, string>, python?: string}} [options]
+   *   keys: whether requests need an API key. env: settings of the server. python: interpreter that runs it.
+   */
+  static async start({ keys = false, folder, port, env = {}, python = PYTHON } = {}) {
     const server = new Server();
     server.folder = folder ?? (await mkdtemp(join(tmpdir(), "maskdrop-web-")));
     server.port = port ?? (await freePort());
     server.url = `http://127.0.0.1:${server.port}`;
-    server.keys = keys;
+    Object.assign(server, { keys, env, python });
     await server.run();
     return server;
   }
@@ -40,7 +43,7 @@ export class Server {
     const auth = this.keys ? [] : ["--no-auth"];
     const call = ["-m", "cli", "serve", "--port", String(this.port), "--data", this.folder, ...auth];
     this.log = "";
-    this.process = spawn(PYTHON, call, { cwd: ROOT, env: { ...process.env, PYTHONPATH: ROOT } });
+    this.process = spawn(this.python, call, { cwd: ROOT, env: { ...process.env, PYTHONPATH: ROOT, ...this.env } });
     for (const stream of [this.process.stdout, this.process.stderr]) stream.on("data", (data) => (this.log += data));
     const end = Date.now() + START_MS;
     while (!(await fetch(`${this.url}/ping`).then((response) => response.ok, () => false))) {

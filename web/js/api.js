@@ -1,6 +1,6 @@
 /** The client of the HTTP API. It uses no DOM, so that Node can test it. */
 
-/** @import { Cutout, Detections, Engine, ErrorInfo, Facts, Job, Preset, Usage } from "./types.js" */
+/** @import { Cutout, Detections, Engine, ErrorInfo, Facts, Job, Preset, Usage, Verdict } from "./types.js" */
 
 /** Status of the errors of `ApiError` that no response caused. */
 export const NO_RESPONSE = 0;
@@ -136,6 +136,12 @@ export class Api {
    * @returns {Promise<Job>}
    */
   async job(file, options, signal) {
+    const upload = await this.upload(file, signal);
+    return this.json("/v1/jobs", json({ ...options, source: { upload } }, signal));
+  }
+
+  /** Uploads a file and returns its id. @param {Blob} file @param {AbortSignal} [signal] */
+  async upload(file, signal) {
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
     /** @type {{url: string, fields: Record<string, string>, upload: string}} */
     const form = await this.json("/v1/uploads", json({ name: "image", content_type: type }, signal));
@@ -144,7 +150,7 @@ export class Api {
     body.set("file", file);
     const sent = await this.fetch(this.sameOrigin(form.url), { method: "POST", body, signal });
     if (!sent.ok) throw await errorOf(sent);
-    return this.json("/v1/jobs", json({ ...options, source: { upload: form.upload } }, signal));
+    return form.upload;
   }
 
   /**
@@ -204,6 +210,17 @@ export class Api {
   /** @param {string} id @returns {Promise<Job>} */
   retry(id) {
     return this.json(`/v1/jobs/${encodeURIComponent(id)}/retry`, { method: "POST" });
+  }
+
+  /** Fetches the source of a job. @param {string} id @returns {Promise<Blob>} */
+  async source(id) {
+    const { url } = await this.json(`/v1/jobs/${encodeURIComponent(id)}/source`);
+    return this.file(url);
+  }
+
+  /** @param {string} id @param {Verdict} verdict @param {string} [upload] The corrected cut-out. @returns {Promise<Job>} */
+  review(id, verdict, upload) {
+    return this.json(`/v1/jobs/${encodeURIComponent(id)}/review`, json({ verdict, upload }));
   }
 
   /** @returns {Promise<Engine[]>} */

@@ -31,6 +31,8 @@ export class App extends EventTarget {
     this.selected = null;
     /** @type {Item | null} The image that the viewer opens in the editor when it is shown. */
     this.toEdit = null;
+    /** Days for which the operator keeps corrections as training records; 0: none are kept. */
+    this.correctionsDays = 0;
     /** @type {Engine[]} */
     this.engines = [];
     /** @type {Preset[]} */
@@ -45,8 +47,9 @@ export class App extends EventTarget {
 
   /** Loads engines, presets and marketplaces. */
   async load() {
-    const { files = {} } = await configOf();
+    const { files = {}, corrections_days = 0 } = await configOf();
     this.api.files = Object.entries(files);
+    this.correctionsDays = corrections_days;
     try {
       const [engines, presets, openapi] = await Promise.all([
         this.api.engines(),

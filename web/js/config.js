@@ -1,6 +1,6 @@
 /** The settings of the server that serves the console. */
 
-/** @typedef {{files?: Record<string, string>, preview?: boolean}} Config */
+/** @typedef {{files?: Record<string, string>, preview?: boolean, corrections_days?: number}} Config */
 
 /** @type {Promise<Config> | undefined} */
 let config;

@@ -96,14 +96,18 @@ export function requestOf(design, item, marketplaces) {
 }
 
 /**
- * The options that choose the subject. An engine of the panel gives way to prompts: the server chooses one for them.
+ * The options that choose the subject. An engine of the panel gives way to prompts: the server chooses one for them. The
+ * image of a job keeps its engine.
  * @param {Design} design @param {Item} item @returns {Record<string, unknown>}
  */
 export function subjectOf(design, item) {
   /** @type {Record<string, unknown>} */
   const options = {};
   if (item.prompts.length) options.prompt = item.prompts;
-  else if (design.engine) options.engine = design.engine;
+  else {
+    const engine = design.engine || (item.job?.engine !== "prompted" && item.job?.engine);
+    if (engine) options.engine = engine;
+  }
   if (item.strokes.length) options.strokes = item.strokes;
   return options;
 }

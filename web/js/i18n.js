@@ -10,6 +10,8 @@ export const LANGUAGES = { en, de };
 
 /** @type {Language} */
 let language = "en";
+/** The language with the region of the browser, which numbers and dates follow: `en-GB`. */
+let region = "en";
 /** @type {Record<string, Record<string, string>>} */
 const more = { en: {}, de: {} };
 
@@ -34,6 +36,7 @@ export function languageOf(wanted) {
 /** @param {Language} code */
 export function setLanguage(code) {
   language = code;
+  region = navigator.languages?.find((tag) => tag.slice(0, 2).toLowerCase() === code) ?? code;
 }
 
 /** @returns {Language} */
@@ -59,7 +62,7 @@ export function t(key, values = {}) {
 
 /** @param {number} value @param {Intl.NumberFormatOptions} [options] */
 export function number(value, options) {
-  return new Intl.NumberFormat(language, options).format(value);
+  return new Intl.NumberFormat(region, options).format(value);
 }
 
 /** @param {number} value Of 0 to 1. */
@@ -74,12 +77,12 @@ export function dollars(usd) {
 
 /** @param {string | Date} value */
 export function dateTime(value) {
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(value));
+  return new Intl.DateTimeFormat(region, { dateStyle: "medium", timeStyle: "short" }).format(new Date(value));
 }
 
 /** @param {Date} value */
 export function monthName(value) {
-  return new Intl.DateTimeFormat(language, { month: "long", year: "numeric", timeZone: "UTC" }).format(value);
+  return new Intl.DateTimeFormat(region, { month: "long", year: "numeric", timeZone: "UTC" }).format(value);
 }
 
 /** @param {number} bytes */

@@ -50,6 +50,19 @@ export class Queue extends EventTarget {
     return items;
   }
 
+  /**
+   * Adds an image of which more is known; one with a result is not processed.
+   * @param {Partial<Item> & {name: string, file: Blob}} known
+   * @returns {Item}
+   */
+  open(known) {
+    const item = { ...newItem(known.name, known.file, ""), ...known };
+    if (item.result) Object.assign(item, { state: "done", revision: 1 });
+    this.items = [...this.items, item];
+    this.advance();
+    return item;
+  }
+
   /** Numbers of the items by state. */
   get counts() {
     const counts = { waiting: 0, running: 0, done: 0, failed: 0, cancelled: 0 };
@@ -201,6 +214,8 @@ function newItem(name, file, url) {
     prompts: [],
     strokes: [],
     accepted: false,
+    corrected: false,
+    job: null,
     revision: 0,
   };
 }

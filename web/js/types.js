@@ -25,12 +25,17 @@
  *
  * @typedef {{code: string, message: string, retryable: boolean}} ErrorInfo An error as in the API.
  *
+ * @typedef {"accepted" | "corrected"} Verdict
+ *
  * @typedef {object} Job A job as in the API.
  * @property {string} id
  * @property {"queued" | "submitted" | "done" | "failed"} state
  * @property {string} preset
  * @property {string} task
  * @property {string} engine
+ * @property {Prompt | Prompt[]} prompt
+ * @property {Record<string, unknown>} output
+ * @property {Stroke[]} [strokes]
  * @property {{bucket: string, key: string, bytes: number | null}} source
  * @property {JobResult | null} result
  * @property {Subject | null} subject
@@ -42,6 +47,7 @@
  * @property {string} created_at
  * @property {string} changed_at
  * @property {string | null} finished_at
+ * @property {{verdict: Verdict, reviewer: string, reviewed_at: string, training: boolean} | null} review
  *
  * @typedef {{key: string, width: number, height: number, bytes: number, format: string, url?: string}} JobResult
  *
@@ -110,7 +116,9 @@
  * @property {number} attempts
  * @property {Prompt[]} prompts
  * @property {Stroke[]} strokes
- * @property {boolean} accepted Whether a person accepted a result that needs a review.
+ * @property {boolean} accepted Whether a person accepted the result, or sent its correction.
+ * @property {boolean} corrected Whether the editor changed a result that needed a review, or the result of a job.
+ * @property {Job | null} job The job whose source and result it is.
  * @property {number} revision Counts the changes of `result`.
  */
 export {};

@@ -45,7 +45,7 @@ MODELS = [name for name, engine in ENGINES.items() if engine.returns != "boxes"]
 VITMATTE = "vitmatte-small"
 """Name of ViTMatte's weights in `maskdrop models`."""
 
-NO_FILE = 'The form must have the file "file".'
+NO_FILE = 'The form must have the file "file", with at least one byte.'
 NO_URL = 'The query must have "url".'
 
 COLOUR = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3})(?:,(\d{1,3}))?", re.ASCII)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,3 +123,37 @@ def test_backgrounds_are_strips_of_training_photos_and_views_of_panoramas(tmp_pa
     assert names == ["hall-000.jpg", "hall-001.jpg", "hall-002.jpg", "train-clean-0.jpg"]
     result = CliRunner().invoke(app, words)
     assert "5 images" in result.output
+
+
+class FakeS3:
+    """The results bucket of a stage with one complete training record, an incomplete one, and a strange key."""
+
+    def __init__(self) -> None:
+        whole, half = "a" * 32, "b" * 32
+        names = (f"images/{whole}.jpg", f"masks/{whole}.png", f"records/{whole}.json", f"images/{half}.jpg", "../x.png")
+        self.keys = [f"training/{name}" for name in names]
+
+    def get_paginator(self, _: str) -> FakeS3:
+        return self
+
+    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:  # noqa: N803  boto3's names
+        assert (Bucket, Prefix) == ("results-1", "training/")
+        return [{"Contents": [{"Key": key} for key in self.keys]}, {}]
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        return {"Body": BytesIO(Key.encode())}
+
+
+def test_complete_corrections_of_a_stage_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def connection(stage: str | None) -> Iterator[tuple[dict[str, str], Any]]:
+        assert stage == "prod"
+        yield {"ResultsBucket": "results-1"}, lambda _: FakeS3()
+
+    monkeypatch.setattr("cli.data.connection", connection)
+    result = CliRunner().invoke(app, ["data", "corrections", str(tmp_path / "out"), "--stage", "prod"])
+    assert result.stdout.startswith("1 correction in ")
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == [
+        f"out/{part}" for part in (f"images/{'a' * 32}.jpg", f"masks/{'a' * 32}.png", f"records/{'a' * 32}.json")
+    ]

@@ -134,6 +134,26 @@ def test_logs_that_cannot_be_read_are_an_error(
     assert invoke("logs", "--stage", "dev", *words).exit_code == status
 
 
+def test_the_lines_of_one_image_are_selected_by_its_trace_also_in_the_logs_of_the_endpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def groups(request: dict[str, Any]) -> dict[str, Any]:
+        names = ["/maskdrop/dev/ingest", "/aws/sagemaker/Endpoints/maskdrop-dev-bulk-cpu"]
+        found = [name for name in names if name.startswith(request["logGroupNamePrefix"])]
+        return {"logGroups": [{"logGroupName": name} for name in found]}
+
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    fake = aws({"ingest": [line("ingest", 1, "first")], "maskdrop-dev-bulk-cpu": [line("bulk-cpu", 2, "second")]})
+    fake.responses = {**fake.responses, "logs.DescribeLogGroups": groups}
+    monkeypatch.setattr(logs, "client_in", lambda _, service: fake.client(service))
+    rows = invoke("logs", "--stage", "dev", "--trace", trace).stdout.splitlines()
+    assert [row.split()[1] for row in rows] == ["ingest", "bulk-cpu"]
+    patterns = {request["filterPattern"] for name, request in fake.requests if name == "logs.FilterLogEvents"}
+    assert patterns == {f'"{trace}"'}
+    for words in (("--trace", "a trace"), ("--trace", trace, "--filter", "x")):
+        assert invoke("logs", "--stage", "dev", *words).exit_code == 2
+
+
 def test_following_yields_each_line_once() -> None:
     found = [line("api", 1, "first")]
     fake, waits = aws({"api": found}), list[float]()

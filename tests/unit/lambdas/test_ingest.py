@@ -62,7 +62,7 @@ def test_with_an_unavailable_endpoint_photos_get_a_delayed_message_and_no_messag
     world.endpoint.unavailable = True
     assert returned(process(messages(S3_PUT, S3_TEST_EVENT), world.settings, world.services, NOW)) == []
     (job,) = world.jobs.records.values()
-    assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), PAUSE_S)]
+    assert world.queue.sent == [(JobMessage(job.id, 0, job.trace_id).to_body(), PAUSE_S)]
 
 
 def test_a_message_is_returned_if_one_of_its_photos_fails() -> None:

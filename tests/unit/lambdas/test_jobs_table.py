@@ -1,13 +1,15 @@
-"""Tests what the emulator cannot reach: the maximum number of queries of a page, and records of a newer version."""
+"""Tests what the emulator cannot reach: the number of queries of a page, the shards, and records of a newer version."""
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lambdas.adapters import dynamodb_json
-from lambdas.adapters.jobs import QUERIES_MAX, JobsTable, UnreadableJob
-from maskdrop.job import dropped
+from lambdas.adapters.jobs import QUERIES_MAX, SHARDS, JobsTable, UnreadableJob
+from maskdrop.job import Review, dropped
 from maskdrop.services import Selection
 from tests.fakes import NOW, a_source
 
@@ -45,8 +47,9 @@ class Newer:
     def get_paginator(self, _: str) -> "Newer":
         return self
 
-    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
-        yield {"Items": [dynamodb_json.write(one) for one in self.records]}
+    def paginate(self, **query: Any) -> Iterator[dict[str, Any]]:
+        found = self.records if query["ExpressionAttributeValues"][":state"]["S"] == "queued#0" else ()
+        yield {"Items": [dynamodb_json.write({**one, "state": "queued#0"}) for one in found]}
 
 
 def test_a_job_of_a_newer_version_is_unavailable_and_does_not_hold_up_the_sweep_of_others() -> None:
@@ -55,3 +58,59 @@ def test_a_job_of_a_newer_version_is_unavailable_and_does_not_hold_up_the_sweep_
     with pytest.raises(UnreadableJob, match="newer"):
         jobs.get("newer")
     assert jobs.overdue("queued", since=NOW, limit=10) == [jobs.get(table.known.id)] == [table.known]
+
+
+class Written:
+    """A table that keeps the items that are put."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+
+    def put_item(self, *, Item: dict[str, Any], **_: Any) -> None:  # noqa: N803  botocore's name
+        self.items.append(dynamodb_json.read(Item))
+
+
+def test_the_jobs_of_a_state_are_spread_evenly_over_the_shards_of_its_index() -> None:
+    table, number = Written(), 4000
+    jobs = JobsTable(table, "jobs", keep_days=1)  # type: ignore[arg-type]
+    for count in range(number):
+        jobs.claim(dropped(a_source(f"inbox/default/{count}.jpg"), NOW))
+    shards = Counter(item["state"] for item in table.items)
+    assert shards.keys() == {f"queued#{shard}" for shard in range(SHARDS)}
+    assert max(shards.values()) < 1.2 * number / SHARDS
+
+
+class Partitions:
+    """A table without jobs that counts the queries of each partition."""
+
+    def __init__(self) -> None:
+        self.queries: Counter[str] = Counter()
+
+    def query(self, **query: Any) -> dict[str, Any]:
+        self.queries[query["ExpressionAttributeValues"][":key"]["S"]] += 1
+        return {"Items": []}
+
+
+def test_a_list_reads_every_shard_of_a_state_once_and_the_records_of_versions_without_shards() -> None:
+    table = Partitions()
+    JobsTable(table, "jobs", keep_days=1).page(Selection(state="failed"), before="", limit=10)  # type: ignore[arg-type]
+    assert table.queries == Counter(["failed", *(f"failed#{shard}" for shard in range(SHARDS))])
+
+
+class Reviewed:
+    """A table with one finished job, which applies the review of an update."""
+
+    job = replace(dropped(a_source(), NOW), state="done", finished_at=NOW)
+
+    def update_item(self, **update: Any) -> dict[str, Any]:
+        assert update["UpdateExpression"].split() == ["SET", "#review", "=", ":new_review"]
+        assert update["ConditionExpression"] == "begins_with(#state, :done)"
+        assert update["ExpressionAttributeNames"] == {"#review": "review", "#state": "state"}
+        review = dynamodb_json.read(update["ExpressionAttributeValues"])[":new_review"]
+        return {"Attributes": dynamodb_json.write({**self.job.to_json(), "review": review})}
+
+
+def test_a_review_changes_neither_the_state_nor_the_place_in_a_list() -> None:
+    review = Review("corrected", "k1", NOW, training=True)
+    reviewed = JobsTable(Reviewed(), "jobs", keep_days=1).review(Reviewed.job.id, review)  # type: ignore[arg-type]
+    assert reviewed == replace(Reviewed.job, review=review)

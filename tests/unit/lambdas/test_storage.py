@@ -4,10 +4,13 @@ import base64
 import json
 from typing import Any
 
+import pytest
 from botocore.session import Session
+from botocore.stub import Stubber
 
 from lambdas.adapters.storage import S3Storage
 from lambdas.connect import S3_CLIENT
+from maskdrop.errors import SourceMissing
 
 
 def storage(region: str) -> S3Storage:
@@ -32,3 +35,19 @@ def test_a_form_is_limited_to_one_key_one_type_and_a_size_range() -> None:
     signed = {name: value for name, value in exact.items() if name != "bucket"}
     assert signed.items() <= form.fields.items()
     assert form.fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
+
+
+def test_a_copy_takes_no_tags_along_and_a_missing_object_is_a_missing_source() -> None:
+    client: Any = Session().create_client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    expected = {
+        "Bucket": "results",
+        "Key": "training/images/1.jpg",
+        "CopySource": {"Bucket": "inbox", "Key": "uploads/1/Zoë & co.jpg"},
+        "TaggingDirective": "REPLACE",
+    }
+    with Stubber(client) as stub:
+        stub.add_response("copy_object", {}, expected)
+        S3Storage(client).copy("inbox", "uploads/1/Zoë & co.jpg", "results", "training/images/1.jpg")
+        stub.add_client_error("copy_object", "NoSuchKey", http_status_code=404)
+        with pytest.raises(SourceMissing, match="s3://inbox/a"):
+            S3Storage(client).copy("inbox", "a", "results", "b")

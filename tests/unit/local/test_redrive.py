@@ -44,7 +44,9 @@ def test_every_failed_job_of_every_page_is_retried_once_with_a_message() -> None
     assert (progress.matched, progress.retried, progress.skipped) == (len(jobs), len(jobs), {})
     assert queued(world) == {job.id for job in jobs}
     # A job that may have crashed the container starts in a small bundle.
-    assert sorted(body for body, _ in world.queue.sent) == sorted(JobMessage(job.id, 3).to_body() for job in jobs)
+    assert sorted(body for body, _ in world.queue.sent) == sorted(
+        JobMessage(job.id, 3, job.trace_id).to_body() for job in jobs
+    )
     assert {job.attempts for job in world.jobs.records.values() if job.state == "queued"} == {0}
 
 

@@ -30,6 +30,7 @@ from local.sagemaker import (
     app,
 )
 from maskdrop.wire import CUSTOM_ATTRIBUTES, Notification
+from tests.unit.local.test_autoscaling import ENDPOINT, TEMPLATE
 
 RESOURCES = {
     "AWS::SageMaker::Endpoint": {
@@ -404,3 +405,78 @@ def test_an_invocation_with_a_signature_is_recorded_in_strict_mode(config: Local
     [call] = [json.loads(line) for line in config.calls_file.read_text().splitlines()]
     assert (call["key"], call["action"]) == ("ASIA1", "sagemaker:InvokeEndpointAsync")
     assert call["resource"].endswith(":endpoint/bulk")
+
+
+@pytest.fixture
+def scaled(config: LocalConfig, tmp_path: Path) -> LocalConfig:
+    """A stage whose endpoint `bulk` scales from 0 to 10 instances."""
+    config = replace(config, made=tmp_path / "made")
+    config.cdk_out.mkdir(parents=True)
+    for name in config.stacks:
+        body = json.dumps(TEMPLATE).replace(ENDPOINT, "bulk") if "Bulk" in name else '{"Resources": {}}'
+        (config.cdk_out / f"{name}.template.json").write_text(body)
+    return config
+
+
+async def observed(harness: Harness) -> dict[str, Any]:
+    """Returns what GET /instances reports of the endpoint `bulk`."""
+    response = await harness.sagemaker.instances(request("", {}))
+    endpoint: dict[str, Any] = json.loads(bytes(response.body))["endpoints"]["bulk"]
+    return endpoint
+
+
+def test_under_load_the_endpoint_wakes_scales_out_and_returns_to_zero(scaled: LocalConfig) -> None:
+    """30 requests of a minute each, two at a time on an instance, 3000 times faster than real time."""
+
+    async def scenario() -> tuple[list[int], list[dict[str, Any]]]:
+        harness = Harness(scaled, responding(httpx2.Response(200, json={})))
+        await harness.control(time_lapse=3000, start_s=300, request_s=60)
+        scale = asyncio.create_task(harness.sagemaker.scale())
+        await asyncio.gather(*(harness.sagemaker.invoke_async(asynchronous()) for _ in range(30)))
+        ready = [0]
+        while len(harness.sns.messages) < 30 or ready[-1] > 0:
+            state = await observed(harness)
+            if state["ready"] != ready[-1]:
+                ready.append(state["ready"])
+            assert state["running"] <= 2 * max(ready)
+            await asyncio.sleep(0)
+        scale.cancel()
+        return ready, (await observed(harness))["activities"]
+
+    ready, activities = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert ready[:2] == [0, 1]  # the alarm wakes the first instance, then target tracking follows the backlog
+    assert max(ready) > 1
+    assert ready[-1] == 0
+    assert activities[0]["policy"] == "wake-up"
+    assert {one["policy"] for one in activities[1:]} == {"follow-backlog"}
+
+
+def test_a_stage_limits_the_instances_and_a_test_can_raise_the_limit(scaled: LocalConfig) -> None:
+    async def most(limit: int) -> int:
+        harness = Harness(scaled, responding(httpx2.Response(200, json={})))
+        await harness.control(time_lapse=3000, start_s=60, request_s=600, instances_max=limit)
+        scale = asyncio.create_task(harness.sagemaker.scale())
+        for _ in range(40):
+            await harness.sagemaker.invoke_async(asynchronous())
+        desired = 0
+        while len(harness.sns.messages) < 40:
+            desired = max(desired, (await observed(harness))["desired"])
+            await asyncio.sleep(0)
+        scale.cancel()
+        return desired
+
+    assert asyncio.run(asyncio.wait_for(most(2), 60)) == 2
+    assert asyncio.run(asyncio.wait_for(most(0), 60)) > 2
+
+
+def test_without_a_time_lapse_the_endpoint_always_has_one_instance(scaled: LocalConfig) -> None:
+    async def scenario() -> dict[str, Any]:
+        harness = Harness(scaled, responding(httpx2.Response(200, json={})))
+        await harness.submit()
+        return await observed(harness)
+
+    assert asyncio.run(scenario()) == {"desired": 1, "ready": 1, "backlog": 0, "running": 0, "activities": []}
+
+
+def asynchronous() -> Request:
+    return request("bulk", {"X-Amzn-SageMaker-InputLocation": "s3://in/bundle.json"})

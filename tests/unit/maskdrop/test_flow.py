@@ -140,7 +140,7 @@ def test_a_refused_bundle_costs_neither_an_attempt_nor_a_receive() -> None:
     assert {(job.state, job.attempts) for job in world.jobs.records.values()} == {("queued", 0)}
     messages = [(JobMessage.from_body(body), delay) for body, delay in world.queue.sent]
     assert sorted(messages, key=repr) == sorted(
-        ((JobMessage(job_id, 0), PAUSE_S) for job_id in world.jobs.records), key=repr
+        ((JobMessage(job_id, 0, job_id), PAUSE_S) for job_id in world.jobs.records), key=repr
     )
 
 
@@ -273,7 +273,7 @@ def test_a_redelivered_photo_whose_bundle_was_lost_waits_for_room_with_a_message
     submit(world, [job])
     assert admit([job], world.settings, world.services, minutes_later(4)) == [None]
     ((body, _),) = world.queue.sent
-    assert JobMessage.from_body(body) == JobMessage(job.id, 1)
+    assert JobMessage.from_body(body) == JobMessage(job.id, 1, job.trace_id)
 
 
 def test_a_duplicate_event_of_a_finished_photo_is_not_queued_while_the_backlog_is_full() -> None:
@@ -356,7 +356,7 @@ def test_a_retryable_outcome_is_queued_again_with_a_delay() -> None:
     job_id = bundle.items[0].id
     record_bundle(world.completed(bundle, [a_failure(job_id, retryable=True)]), world.settings, world.services, NOW)
     ((body, delay),) = world.queue.sent
-    assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1)
+    assert JobMessage.from_body(body) == JobMessage(job_id, attempts=1, trace_id=job_id)
     assert delay > 0
     assert world.jobs.records[job_id].state == "queued"
     assert world.events.published == []
@@ -636,7 +636,7 @@ def test_a_new_job_gets_a_message_and_another_one_while_it_is_queued() -> None:
     world = World()
     job = queued(a_source(), "default", Options(), NOW, owner="shop")
     assert [enqueue(job, world.services) for _ in range(2)] == [job, job]
-    assert world.queue.sent == [(JobMessage(job.id, 0).to_body(), 0)] * 2
+    assert world.queue.sent == [(JobMessage(job.id, 0, job.trace_id).to_body(), 0)] * 2
 
 
 def test_a_job_that_is_no_longer_queued_is_returned_without_a_message() -> None:

@@ -8,6 +8,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from maskdrop.errors import BlockedUrl, FailedDownload, HostUnavailable
 from maskdrop.job import Job, Webhook, dropped
+from maskdrop.trace import trace_id_of
 from maskdrop.webhook import RETRY_S, deliver, event_of, message_id, signature
 from tests.fakes import NOW, World, a_source, minutes_later
 
@@ -37,6 +38,15 @@ def test_a_receiver_verifies_what_is_posted_with_the_standards_own_library() -> 
             Receiver(SECRET).verify(body, {**headers, **changed})
     with pytest.raises(WebhookVerificationError):
         Receiver(SECRET).verify(body.replace(b"done", b"fail"), headers)
+
+
+def test_a_receiver_gets_the_trace_of_the_job() -> None:
+    world, job = a_world(), a_done_job()
+    deliver(event_of(job), world.services, NOW)
+    deliver(event_of(replace(job, trace_id="")), world.services, NOW)  # a record of an older version
+    with_trace, without = (headers for _, headers, _ in world.web.posted)
+    assert trace_id_of(with_trace["traceparent"]) == job.trace_id
+    assert "traceparent" not in without
 
 
 def test_the_signature_is_that_of_the_specification() -> None:

@@ -613,6 +613,7 @@ def run(call: Awaitable[Any]) -> Any:
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "cutout": (PHOTO,), "mask": (PHOTO,), "detect": (PHOTO,), "edit": (PHOTO,), "upload_form": ("a.jpg",),
     "submit": ("s3://inbox-bucket/inbox/b.jpg",), "retry": ("0" * 32,), "delete": ("0" * 32,), "job": ("0" * 32,),
+    "source": ("0" * 32,), "review": ("0" * 32, "accepted"),
 }  # fmt: skip
 
 

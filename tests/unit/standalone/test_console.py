@@ -64,7 +64,11 @@ def test_the_policy_allows_no_other_origin_and_no_inline_code() -> None:
 
 
 def test_the_configuration_names_the_preview_where_it_is_installed(console: TestClient, tmp_path: Path) -> None:
-    assert console.get("/console/config.json").json() == {"files": {}, "preview": True}
+    assert console.get("/console/config.json").json() == {
+        "files": {},
+        "preview": True,
+        "corrections_days": 0,
+    }
     (tmp_path / "vendor" / "portrait.onnx").unlink()
     without = TestClient(Starlette(routes=routes(tmp_path)))
     assert without.get("/console/config.json").json()["preview"] is False

@@ -1,6 +1,7 @@
 /** What the editor shows: the source, a small copy of it for requests, the cut-out without strokes, masks. */
 
 import { alphaOf, levelsOf, masked } from "./stage.js";
+import { subjectOf } from "../design.js";
 import { scaled } from "./prompts.js";
 import { covering } from "./strokes.js";
 
@@ -108,23 +109,18 @@ export class Sources {
   /** The cut-out of the item's own prompts without its strokes. @returns {Promise<Level[]>} */
   async cutout() {
     const { item } = this;
-    const key = JSON.stringify([item.prompts, item.prompts.length ? "" : this.app.design.engine]);
+    const { strokes, ...options } = subjectOf(this.app.design, item);
+    const key = JSON.stringify(options);
     let known = cutouts.get(item);
     if (known?.key !== key) {
       const finished = item.state === "done" && !item.strokes.length ? item.result : null;
-      known = { key, blob: finished ?? (await this.withoutStrokes(/** @type {Blob} */ (item.file))) };
+      const { signal } = this.controller;
+      const made = finished ?? (await this.app.api.cutout(/** @type {Blob} */ (item.file), options, { signal })).blob;
+      known = { key, blob: made };
       cutouts.set(item, known);
     }
     this.own = await levelsOf(await createImageBitmap(known.blob));
     return this.own;
-  }
-
-  /** @param {Blob} file */
-  async withoutStrokes(file) {
-    const { item, app } = this;
-    /** @type {Record<string, unknown>} */
-    const options = item.prompts.length ? { prompt: item.prompts } : app.design.engine ? { engine: app.design.engine } : {};
-    return (await app.api.cutout(file, options, { signal: this.controller.signal })).blob;
   }
 
   /** The source behind a mask: the cut-out until the server has made it. @param {Mask} mask @returns {Level[]} */

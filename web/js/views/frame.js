@@ -2,26 +2,21 @@
 
 import { fill, h, icon } from "../dom.js";
 import { currentLanguage, languageOf, setLanguage, t } from "../i18n.js";
-import { detect } from "./detect.js";
-import { history } from "./history.js";
 import { notices } from "./notices.js";
-import { review } from "./review.js";
-import { settings } from "./settings.js";
 import { studio } from "./studio.js";
-import { usage } from "./usage.js";
 
 /** @import { App } from "../app.js" */
 
 /** @typedef {(root: HTMLElement, app: App) => (() => void) | void} View Renders into `root`; returns what ends it. */
 
-/** @type {Record<string, {view: View, icon: string}>} */
+/** Icon and module of each view; those besides the first are loaded when they are opened. @type {Record<string, {icon: string, load: () => Promise<View>}>} */
 const VIEWS = {
-  studio: { view: studio, icon: "cut" },
-  detect: { view: detect, icon: "detect" },
-  review: { view: review, icon: "review" },
-  history: { view: history, icon: "history" },
-  usage: { view: usage, icon: "usage" },
-  settings: { view: settings, icon: "settings" },
+  studio: { icon: "cut", load: async () => studio },
+  detect: { icon: "detect", load: async () => (await import("./detect.js")).detect },
+  review: { icon: "review", load: async () => (await import("./review.js")).review },
+  history: { icon: "history", load: async () => (await import("./history.js")).history },
+  usage: { icon: "usage", load: async () => (await import("./usage.js")).usage },
+  settings: { icon: "settings", load: async () => (await import("./settings.js")).settings },
 };
 
 /** @param {HTMLElement} root @param {App} app */
@@ -37,6 +32,7 @@ export function frame(root, app) {
   /** @type {(() => void) | void} */
   let end;
   let shown = "";
+  let turn = 0;
 
   /** @param {Event} event */
   function focusMain(event) {
@@ -44,9 +40,12 @@ export function frame(root, app) {
     main.focus();
   }
 
-  function route() {
+  async function route() {
     const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "studio";
     if (end) end();
+    end = undefined;
+    turn += 1;
+    const own = turn;
     main.replaceChildren();
     main.dataset.view = name;
     for (const link of nav.querySelectorAll("a")) {
@@ -54,7 +53,10 @@ export function frame(root, app) {
       else link.removeAttribute("aria-current");
     }
     document.title = name === "studio" ? "Maskdrop" : `${t(`nav.${name}`)} · Maskdrop`;
-    end = VIEWS[name]?.view(main, app);
+    const view = await VIEWS[name]?.load().catch(() => null);
+    if (own !== turn) return;
+    if (view) end = view(main, app);
+    else fill(main, h("p", { class: "bad", role: "alert" }, t("error.offline")));
     if (shown && shown !== name) {
       main.focus({ preventScroll: true });
       scrollTo(0, 0);
@@ -80,10 +82,10 @@ export function frame(root, app) {
       ),
     );
     notices(notice, live, app);
-    route();
+    void route();
   }
 
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", () => void route());
   dark.addEventListener("change", theme);
   app.addEventListener("preferences", () => {
     theme();

@@ -4,6 +4,7 @@ import { ApiError } from "../api.js";
 import { fill, h, icon, save } from "../dom.js";
 import { dateTime, dollars, size, t } from "../i18n.js";
 import { resultName } from "../names.js";
+import { nameOf, openJob } from "../reviews.js";
 import { segmented } from "./controls.js";
 
 /** @import { App } from "../app.js" */
@@ -84,11 +85,6 @@ export function history(root, app) {
   };
 }
 
-/** The name of a job's source: the last part of its key. @param {Job} job */
-export function nameOf(job) {
-  return job.source.key.split("/").pop() || job.source.key;
-}
-
 /** @param {App} app @param {Job} job @returns {HTMLElement} */
 function row(app, job) {
   const parts = [
@@ -99,14 +95,16 @@ function row(app, job) {
     job.attempts > 1 && t("history.attempts", { count: job.attempts }),
     job.result && size(job.result.bytes),
     job.cost_usd !== null && dollars(job.cost_usd),
+    job.review && t(`history.${job.review.verdict}`),
   ];
   const reason = h("p", { class: "bad" }, job.error?.message);
   const retry = h("button", { class: "button small", onclick: () => void again() }, icon("retry"), t("history.retry"));
-  const open = h(
+  const open = h("button", { class: "button small", onclick: () => void edit() }, icon("edit"), t("history.open"));
+  const download = h(
     "button",
-    { class: "button small", onclick: () => void openResult(app, job, reason) },
+    { class: "button small", onclick: () => void saveResult(app, job, reason) },
     icon("download"),
-    t("history.open"),
+    t("history.download"),
   );
   const element = h(
     "li",
@@ -119,9 +117,20 @@ function row(app, job) {
       h("p", { class: "hint" }, parts.filter(Boolean).join(" · ")),
       reason,
     ),
-    job.state === "failed" && retry,
-    job.state === "done" && open,
+    h(
+      "div",
+      { class: "row wrap" },
+      (job.state === "done" || job.state === "failed") && open,
+      job.state === "failed" && retry,
+      job.state === "done" && download,
+    ),
   );
+
+  async function edit() {
+    open.disabled = true;
+    await showJob(app, job, reason);
+    open.disabled = false;
+  }
 
   async function again() {
     retry.disabled = true;
@@ -136,8 +145,23 @@ function row(app, job) {
   return element;
 }
 
+/**
+ * Shows a job as an image of the queue, or why it cannot be opened.
+ * @param {App} app @param {Job} job @param {HTMLElement} message @param {boolean} [edit] Whether the editor opens, too.
+ */
+export async function showJob(app, job, message, edit = false) {
+  try {
+    const item = await openJob(app, job);
+    app.select(item);
+    app.toEdit = edit ? item : null;
+    location.hash = "studio";
+  } catch (error) {
+    message.textContent = error instanceof Error ? error.message : String(error);
+  }
+}
+
 /** Saves the result of a job. @param {App} app @param {Job} job @param {HTMLElement} message */
-export async function openResult(app, job, message) {
+export async function saveResult(app, job, message) {
   try {
     const full = await app.api.oneJob(job.id);
     const { blob } = await app.api.fileOf(full);

@@ -3,15 +3,17 @@
 import { ApiError } from "../api.js";
 import { fill, h, icon, thumbnail } from "../dom.js";
 import { dateTime, percent, t } from "../i18n.js";
-import { nameOf, openResult } from "./history.js";
+import { nameOf, questionOf, sendReview } from "../reviews.js";
+import { saveResult, showJob } from "./history.js";
 
 /** @import { App } from "../app.js" */
 /** @import { Item, Job } from "../types.js" */
 
-const ACCEPTED = "accepted";
-const ACCEPTED_MAX = 500;
 /** Jobs at a time: each fetches its result. */
 const SHOWN = 20;
+/** Pages of jobs that are searched for them, and jobs of a page. */
+const PAGES_MAX = 5;
+const PAGE = 100;
 
 /** @param {HTMLElement} root @param {App} app @returns {() => void} */
 export function review(root, app) {
@@ -39,52 +41,43 @@ export function review(root, app) {
     ),
   );
 
-  const accepted = () => new Set(app.settings.get(ACCEPTED).split(" "));
-
-  /** @param {Job} job */
-  function acceptJob(job) {
-    app.settings.set(ACCEPTED, [...accepted(), job.id].slice(-ACCEPTED_MAX).join(" "));
-    draw();
-  }
-
   function draw() {
-    const items = app.queue.items.filter(
-      (item) => item.state === "done" && item.facts?.subject?.needs_review && !item.accepted,
-    );
-    const known = accepted();
-    const open = jobs.filter((job) => !known.has(job.id)).slice(0, SHOWN);
-    fill(list, ...items.map((item) => itemCard(item)), ...open.map((job) => jobCard(job)));
+    const items = app.queue.items.filter((item) => questionOf(app, item));
+    const opened = new Set(app.queue.items.map((item) => item.job?.id));
+    const others = jobs.filter((job) => !opened.has(job.id)).slice(0, SHOWN);
+    fill(list, ...items.map((item) => itemCard(item)), ...others.map((job) => jobCard(job)));
     empty.hidden = list.childElementCount > 0;
   }
 
+  /** @param {HTMLElement} thumb @param {string} name @param {string} hint @param {...HTMLElement} buttons */
+  const card = (thumb, name, hint, ...buttons) =>
+    h(
+      "li",
+      { class: "review", "data-testid": "review" },
+      thumb,
+      h("div", { class: "job-text" }, h("p", { class: "job-name" }, name), h("p", { class: "hint" }, hint)),
+      h("div", { class: "row wrap" }, ...buttons),
+    );
+
+  /** @param {string} text @param {() => void} onclick @param {string} [style] */
+  const button = (text, onclick, style = "") => h("button", { class: `button small ${style}`, onclick }, t(text));
+
   /** @param {Item} item */
   function itemCard(item) {
-    const accept = () => {
-      item.accepted = true;
-      app.queue.changed();
-    };
-    const correct = () => {
+    /** @param {boolean} edit */
+    const open = (edit) => {
       app.select(item);
-      app.toEdit = item;
+      app.toEdit = edit ? item : null;
       location.hash = "studio";
     };
-    return h(
-      "li",
-      { class: "review" },
-      h("span", { class: "thumb large" }, item.result && thumbnail(item.result)),
-      h(
-        "div",
-        { class: "job-text" },
-        h("p", { class: "job-name" }, item.name),
-        h("p", { class: "hint" }, t("review.score", { score: percent(item.facts?.subject?.score ?? 0) })),
-      ),
-      h(
-        "div",
-        { class: "row" },
-        h("button", { class: "button small", onclick: accept }, t("review.accept")),
-        h("button", { class: "button small primary", onclick: correct }, t("review.correct")),
-      ),
-    );
+    const buttons = item.corrected
+      ? [button("review.open", () => open(false), "primary")]
+      : [
+          button("review.accept", () => void attempt(() => sendReview(app, item, "accepted"))),
+          button("review.correct", () => open(true), "primary"),
+        ];
+    const thumb = h("span", { class: "thumb large" }, item.result && thumbnail(item.result));
+    return card(thumb, item.name, scoreOf(item.facts?.subject?.score), ...buttons);
   }
 
   /** Draws the result of a job: fetched once. @param {Job} job @param {HTMLElement} thumb */
@@ -105,42 +98,47 @@ export function review(root, app) {
   function jobCard(job) {
     const thumb = h("span", { class: "thumb large" });
     void drawResult(job, thumb);
-    return h(
-      "li",
-      { class: "review" },
+    const accept = async () => {
+      await app.api.review(job.id, "accepted");
+      jobs = jobs.filter((other) => other !== job);
+      draw();
+    };
+    return card(
       thumb,
-      h(
-        "div",
-        { class: "job-text" },
-        h("p", { class: "job-name" }, nameOf(job)),
-        h(
-          "p",
-          { class: "hint" },
-          `${t("review.score", { score: percent(job.subject?.score ?? 0) })} · ${dateTime(job.changed_at)}`,
-        ),
-      ),
-      h(
-        "div",
-        { class: "row" },
-        h("button", { class: "button small", onclick: () => acceptJob(job) }, t("review.accept")),
-        h("button", { class: "button small", onclick: () => void openResult(app, job, message) }, t("review.open")),
-      ),
+      nameOf(job),
+      `${scoreOf(job.subject?.score)} · ${dateTime(job.changed_at)}`,
+      button("review.accept", () => void attempt(accept)),
+      button("review.correct", () => void showJob(app, job, message, true), "primary"),
+      button("history.download", () => void saveResult(app, job, message)),
     );
   }
 
-  async function load() {
+  /** Shows the error of a request. @param {() => Promise<unknown>} call */
+  async function attempt(call) {
     try {
-      const page = await app.api.jobs({ state: "done", limit: 100 });
+      await call();
       message.textContent = "";
-      jobs = page.jobs.filter((job) => job.subject?.needs_review);
-      draw();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       message.textContent = error.offline ? t("error.offline") : error.message;
     }
   }
 
-  const again = () => void load();
+  async function load() {
+    /** @type {Job[]} */
+    const found = [];
+    let cursor = "";
+    for (let pages = 0; pages < PAGES_MAX && found.length < SHOWN; pages += 1) {
+      const page = await app.api.jobs({ state: "done", limit: PAGE, cursor });
+      found.push(...page.jobs.filter((job) => job.subject?.needs_review && !job.review));
+      cursor = page.cursor ?? "";
+      if (!cursor) break;
+    }
+    jobs = found;
+    draw();
+  }
+
+  const again = () => void attempt(load);
   app.queue.addEventListener("change", draw);
   app.addEventListener("status", again);
   draw();
@@ -149,4 +147,9 @@ export function review(root, app) {
     app.queue.removeEventListener("change", draw);
     app.removeEventListener("status", again);
   };
+}
+
+/** @param {number} [score] */
+function scoreOf(score = 0) {
+  return t("review.score", { score: percent(score) });
 }

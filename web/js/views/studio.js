@@ -3,6 +3,7 @@
 import { fill, h, icon, save, thumbnail } from "../dom.js";
 import { t } from "../i18n.js";
 import { resultName } from "../names.js";
+import { questionOf } from "../reviews.js";
 import { zip } from "../zip.js";
 import { chooser, dropAndPaste, urlForm } from "./intake.js";
 import { panel } from "./panel.js";
@@ -254,7 +255,7 @@ function itemRow(item, app) {
     element.dataset.selected = String(app.selected === item);
     open.setAttribute("aria-pressed", String(app.selected === item));
     retry.hidden = item.state !== "failed" && item.state !== "cancelled";
-    const review = item.state === "done" && item.facts?.subject?.needs_review && !item.accepted;
+    const review = questionOf(app, item) === "result";
     state.title = item.error?.message ?? "";
     state.textContent = item.error?.message ?? t(review ? "state.review" : `state.${item.state}`);
     const blob = item.result ?? item.preview ?? item.file;

@@ -5,12 +5,14 @@ import { cssOf, incomplete, isPlain, keepsPlace } from "../design.js";
 import { fill, h, icon, save, urlOf } from "../dom.js";
 import { size, t } from "../i18n.js";
 import { resultName } from "../names.js";
+import { questionOf, sendReview } from "../reviews.js";
 import { compare, fitted } from "./compare.js";
 import { segmented } from "./controls.js";
 import { extensionOf } from "./studio.js";
+import { zoomable } from "./zoom.js";
 
 /** @import { App } from "../app.js" */
-/** @import { Cutout, Item } from "../types.js" */
+/** @import { Cutout, Item, Verdict } from "../types.js" */
 
 const MODES = ["compare", "result", "alpha", "original"];
 
@@ -51,7 +53,9 @@ export function viewer(root, app) {
     icon("edit"),
     t("viewer.edit"),
   );
-  const reviewBar = h("div", { class: "notice warn review-bar", hidden: true });
+  const reviewBar = h("div", { class: "notice warn review-bar", hidden: true, "data-testid": "review-bar" });
+  let asked = "";
+  const zoom = zoomable(canvas);
   const editorRoot = h("div", { class: "editor", hidden: true });
   fill(
     root,
@@ -59,7 +63,7 @@ export function viewer(root, app) {
     reviewBar,
     h("div", { class: "canvas-box" }, canvas, badge),
     editorRoot,
-    h("div", { class: "viewer-foot" }, message, h("div", { class: "row" }, edit, download)),
+    h("div", { class: "viewer-foot" }, zoom.controls, message, h("div", { class: "row" }, edit, download)),
   );
 
   /** Identifies the finished image that the current state needs. */
@@ -129,7 +133,8 @@ export function viewer(root, app) {
       item,
       app,
       onChange: (changes) => {
-        Object.assign(item, changes);
+        const corrected = item.corrected || Boolean(item.job || item.facts?.subject?.needs_review);
+        Object.assign(item, changes, { corrected });
         app.queue.retry(item);
       },
       onClose: closeEditor,
@@ -137,9 +142,42 @@ export function viewer(root, app) {
     draw();
   }
 
-  function accept() {
-    if (app.selected) app.selected.accepted = true;
-    app.queue.changed();
+  /** Sends a review; shows why it failed. @param {Verdict} verdict @param {boolean} [keep] */
+  async function sendAnswer(verdict, keep) {
+    if (!app.selected) return;
+    for (const button of reviewBar.querySelectorAll("button")) button.disabled = true;
+    try {
+      await sendReview(app, app.selected, verdict, keep);
+    } catch (failure) {
+      [error, asked] = [reasonOf(failure), ""];
+      draw();
+    }
+  }
+
+  /** Asks whether a result is right, or whether a correction may be sent. @param {Item} item */
+  function drawReview(item) {
+    const question = editor ? "" : questionOf(app, item);
+    const days = question === "correction" ? app.correctionsDays : 0;
+    const key = `${item.id} ${item.revision} ${question}`;
+    if (key === asked) return;
+    asked = key;
+    reviewBar.hidden = !question;
+    /** @param {string} name @param {() => void} onclick */
+    const button = (name, onclick) =>
+      h("button", { class: "button small", onclick, "data-testid": name }, t(`viewer.${name}`));
+    fill(
+      reviewBar,
+      icon("warning"),
+      h("p", {}, question === "result" ? t("viewer.review") : t(days ? "viewer.correction" : "viewer.corrected", { count: days })),
+      h(
+        "div",
+        { class: "row wrap" },
+        question === "result" && button("accept", () => void sendAnswer("accepted")),
+        question === "result" && button("correct", () => void openEditor()),
+        days > 0 && button("keep", () => void sendAnswer("corrected", true)),
+        question === "correction" && Boolean(item.job) && button("mark", () => void sendAnswer("corrected")),
+      ),
+    );
   }
 
   function closeEditor() {
@@ -167,20 +205,9 @@ export function viewer(root, app) {
         : "";
     download.disabled = !item.result || rendering || incomplete(app.design);
     edit.disabled = !item.file || item.state === "waiting";
-    download.hidden = modes.hidden = Boolean(editor);
+    download.hidden = modes.hidden = zoom.controls.hidden = Boolean(editor);
     fill(edit, icon(editor ? "close" : "edit"), t(editor ? "viewer.close" : "viewer.edit"));
-    const needsReview = Boolean(item.facts?.subject?.needs_review) && !item.accepted && item.state === "done";
-    if (reviewBar.hidden === needsReview) {
-      reviewBar.hidden = !needsReview;
-      fill(
-        reviewBar,
-        needsReview && icon("warning"),
-        needsReview && h("p", {}, t("viewer.review")),
-        needsReview &&
-          h("button", { class: "button small", onclick: accept, "data-testid": "accept" }, t("viewer.accept")),
-        needsReview && h("button", { class: "button small", onclick: () => void openEditor() }, t("viewer.correct")),
-      );
-    }
+    drawReview(item);
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));
     const text = item.error?.message || error || (result ? warnings.join(" ") : stateText(item));
     const bad = Boolean(item.error || error);
@@ -250,6 +277,7 @@ export function viewer(root, app) {
 
   function selected() {
     if (editor) closeEditor();
+    zoom.reset();
     [final, finalFor] = [null, ""];
     update();
   }

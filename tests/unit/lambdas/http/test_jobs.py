@@ -105,6 +105,16 @@ def test_an_invalid_upload_request_returns_400(payload: Any) -> None:
     assert code(call(World(), "POST", "/v1/uploads", SHOP, payload)) == (400, "invalid_options")
 
 
+def test_the_trace_of_the_caller_is_in_the_job_its_message_and_its_bundle() -> None:
+    world, trace_id = World(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    _, job, _ = new_job(world, headers={"Traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"})
+    assert (job["trace_id"], job["id"] != trace_id) == (trace_id, True)
+    message = JobMessage.from_body(world.queue.sent[0][0])
+    assert message.trace_id == trace_id
+    admit([message], world.settings, world.services, NOW)
+    assert [item.trace_id for bundle in world.bundles() for item in bundle.items] == [trace_id]
+
+
 def test_a_job_of_an_upload_is_queued() -> None:
     world = World()
     status, job, headers = new_job(world, preset="webp", engine="grabcut", output={"background": "#fff"})
@@ -113,7 +123,7 @@ def test_a_job_of_an_upload_is_queued() -> None:
     assert (job["state"], job["owner"], job["preset"], job["engine"]) == ("queued", "shop", "webp", "grabcut")
     assert (job["output"]["format"], job["source"]["bytes"]) == ("webp", len(PHOTO))
     assert job["source"]["version_id"]
-    assert world.queue.sent == [(JobMessage(job["id"], 0).to_body(), 0)]
+    assert world.queue.sent == [(JobMessage(job["id"], 0, job["trace_id"]).to_body(), 0)]
     assert world.jobs.records[job["id"]].result_key == f"results/jobs/{folder_of('shop')}/{job['id']}.webp"
     assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
@@ -323,7 +333,7 @@ def test_a_repeated_request_queues_a_job_that_could_not_be_queued_before() -> No
     assert code(new_job(world, **payload, headers={"Idempotency-Key": "k"})) == (503, "queue_unavailable")
     world.queue.send = send  # type: ignore[method-assign]
     status, job, _ = new_job(world, **payload, headers={"Idempotency-Key": "k"})
-    assert (status, world.queue.sent) == (202, [(JobMessage(job["id"], 0).to_body(), 0)])
+    assert (status, world.queue.sent) == (202, [(JobMessage(job["id"], 0, job["trace_id"]).to_body(), 0)])
 
 
 def _refuse(*_: Any, **__: Any) -> None:

@@ -205,7 +205,7 @@ def test_a_file_in_another_field_is_an_error_that_names_the_right_one() -> None:
     assert response.status == 422
     assert (
         response.json["detail"][0]["msg"]
-        == 'The form must have the file "file". Rename its field \'image_file\' to "file".'
+        == 'The form must have the file "file", with at least one byte. Rename its field \'image_file\' to "file".'
     )
     assert response.json["detail"][0]["loc"] == ["body", "file"]
 
