@@ -47,6 +47,9 @@ PARTS = ("decoding", "sizes", "bombs")
 ROUNDS = 15
 """Pairs of decodings of a file; calls of the other caller in a block."""
 
+PROMPTED = ("prompted", "sam", "sam2")
+"""Engines that need a prompt."""
+
 BLOCKS = 3
 """Blocks without a bomb, and as many with it, alternating."""
 
@@ -170,7 +173,9 @@ def main() -> int:
     """Exits 1 if the latency of another caller exceeds LATENCY_RATIO_MAX."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bounds", description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; repeatable")
-    parser.add_argument("--engine", action="append", help="only this engine; repeatable (default: all but sam)")
+    parser.add_argument(
+        "--engine", action="append", help="only this engine; repeatable (default: those that need no prompt)"
+    )
     parser.add_argument("--bomb", action="append", choices=bombs.BOMBS, help="only this bomb; repeatable")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="decodings of a file, and calls of a block")
     parser.add_argument("--max-mp", type=float, default=100, help="largest image of the parts decoding and sizes")
@@ -184,7 +189,7 @@ def main() -> int:
             in_process_and_in_pool(side, arguments.rounds)
     if "sizes" in parts:
         engines = arguments.engine or [
-            name for name in load(list(ENGINES.values()), "cpu", WEIGHTS) if name not in ("sam", "sam2")
+            name for name in load(list(ENGINES.values()), "cpu", WEIGHTS) if name not in PROMPTED
         ]
         with server(WEIGHTS, workers="1", max_pixels="110000000") as running:
             print("\n| engine | size | status | s | MB before | MB peak |\n|---|---|---|---|---|---|")
