@@ -23,7 +23,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates lock audit fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates lock audit fix load test-load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-plan bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -147,6 +147,9 @@ fix: $(DEV) ## Fix lint findings and format the code
 load: $(DEV) ## Run a load test of one minute with Locust against the local stack
 	@$(VENV)/bin/python -m tests.load
 
+test-load: $(DEV) ## Test that a spike wakes, scales and stops the simulated instances of a local stack
+	@MASKDROP_TEST_LOAD=1 $(VENV)/bin/python -m pytest tests/e2e/test_load.py
+
 load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 %, 300 % and 80 %, MINUTES (10) each
 	@$(VENV)/bin/python -m tests.load.overload
 
@@ -171,6 +174,9 @@ bench-folder: $(DEV) ## Benchmark `maskdrop cutout FOLDER` against `rembg p` on 
 
 bench-serve: $(DEV) ## Benchmark `maskdrop serve` against `rembg s`, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.serve
+
+bench-plan: $(DEV) ## Compare the simulation of `maskdrop plan` with the local stack in three scenarios
+	@$(VENV)/bin/python -m tests.bench.plan
 
 bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in the folder DATA
 	@$(VENV)/bin/python -m tests.bench.detectors $(DATA)
