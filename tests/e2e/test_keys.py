@@ -243,3 +243,26 @@ def test_an_authorizer_without_a_response_of_its_table_is_503_within_its_timeout
     log = (running.config.state / "logs" / "emulator.log").read_text()
     assert f"Lambda {name} timed out" not in log
     assert running.images.http.get("/v1/usage").status_code == 200
+
+
+def test_the_emulators_respond_to_no_web_page_and_to_no_other_host_name(running: Running) -> None:
+    scan = {"X-Amz-Target": "DynamoDB_20120810.Scan", "Content-Type": "application/x-amz-json-1.0"}
+    body = {"TableName": running.stack.registry}
+    for url in (running.stack.endpoint_url, f"{running.stack.sagemaker_url}/ping"):
+        for foreign in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+            response = httpx2.post(url, json=body, headers={**scan, **foreign}, trust_env=False)
+            assert response.status_code == 403
+            assert "access-control-allow-origin" not in response.headers
+
+
+def test_a_source_url_does_not_reach_the_emulators(running: Running) -> None:
+    for url in (running.stack.endpoint_url, running.stack.sagemaker_url):
+        name = url.replace("127.0.0.1", "localhost")
+        response = httpx2.post(
+            f"{running.stack.api_url}/v1/jobs",
+            json={"source": {"url": f"{name}/{running.stack.inbox}/inbox/a.jpg"}},
+            headers={"X-Api-Key": running.stack.api_key},
+            trust_env=False,
+            timeout=60,
+        )
+        assert response.json()["error"]["code"] == "blocked_url"
