@@ -395,7 +395,7 @@ def test_an_invocation_with_a_signature_is_recorded_in_strict_mode(config: Local
     signature = {"Authorization": "AWS4-HMAC-SHA256 Credential=ASIA1/20261129/us-east-1/sagemaker/aws4_request, ..."}
 
     async def post(strict: LocalConfig) -> None:
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app(strict)), base_url="http://local") as http:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app(strict)), base_url="http://127.0.0.1") as http:
             await http.post("/endpoints/bulk/async-invocations", headers=signature)
             await http.post("/endpoints/bulk/invocations")
 
