@@ -83,7 +83,8 @@ class Run:
     def _ended(self, entry: Accepted) -> None:
         failed = entry.job["state"] == "failed"
         code = entry.job["error"]["code"] if failed else ""
-        self.outcomes.add(JOB, ERROR if failed else OK, entry.seconds, time.time(), code)
+        finished = entry.at.timestamp() + entry.seconds
+        self.outcomes.add(JOB, ERROR if failed else OK, entry.seconds, finished, code)
         events.request.fire(  # type: ignore[no-untyped-call]
             request_type=entry.kind,
             name=JOB,
