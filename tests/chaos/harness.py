@@ -99,7 +99,7 @@ class Harness:
     def __post_init__(self) -> None:
         self._clients = {name: self._client(name) for name in ("s3", "dynamodb", "sqs", "lambda")}
         self._http = httpx2.Client(trust_env=False, timeout=60, verify=tls_verify(self.config.ca_bundle))
-        self._jobs = JobsTable(self._clients["dynamodb"], self.stack.table, keep_days=30)
+        self.jobs = JobsTable(self._clients["dynamodb"], self.stack.table, keep_days=30)
         self._registry = DynamoDBRegistry(self._clients["dynamodb"], self.stack.registry)
         self._chance = random.Random(f"{self.seed} images")  # noqa: S311  no secret
         self._number = 0
@@ -299,7 +299,7 @@ class Harness:
     def _list(self, selection: Selection) -> Iterator[Job]:
         before, more = "", True
         while more:
-            page = self._jobs.page(selection, before=before, limit=500)
+            page = self.jobs.page(selection, before=before, limit=500)
             yield from page.jobs
             before, more = page.before, page.before != ""
 

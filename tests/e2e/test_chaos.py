@@ -14,10 +14,13 @@ from tests.e2e.conftest import environment
 IMAGES, SEED = 40, 1
 
 
-def test_after_all_faults_each_image_has_one_final_record_and_its_result() -> None:
+def test_after_all_faults_each_image_has_one_final_record_and_its_result_and_a_deleted_record_is_found() -> None:
     state = ROOT / ".local" / f"chaos-{os.getpid()}"
     with started(LocalConfig.from_env(environment(state)), SEED) as harness:
         report = run(harness, IMAGES, SHARE)
+        lost = next(job for job in harness.records() if job.owner)
+        harness.jobs.delete(lost.id, state=lost.state)
+        assert {finding.kind for finding in harness.findings()} == {"lost", "result_without_record"}
     assert report.findings == []
     assert report.accepted >= IMAGES
     assert set(report.disturbances) == set(DISTURBANCES)

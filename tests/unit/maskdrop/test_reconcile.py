@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +152,8 @@ def test_an_unfinished_record_is_stuck_only_after_the_time_in_which_it_may_finis
     arguments = deployment.accepted, deployment.records, deployment.results, deployment.messages
     assert reconcile(*arguments, settled_before=NOW) == []
     assert [one.kind for one in reconcile(*arguments, settled_before=minutes_later(1))] == ["stuck"]
+
+
+def test_every_kind_of_finding_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "chaos.md").read_text()
+    assert [kind for kind, meaning in MEANINGS.items() if f"| `{kind}` | {meaning} |" not in page] == []
