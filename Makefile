@@ -9,6 +9,7 @@ DEV := $(VENV)/.dev-$(firstword $(shell cat requirements.txt requirements-dev.tx
 MODELS := $(VENV)-models/.models-$(firstword $(shell cat requirements-dev.txt requirements-models.txt requirements-torchvision.txt | cksum))
 TFLITE := $(VENV)-tflite/.tflite-$(firstword $(shell cksum requirements-tflite.txt))
 SAGEMAKER := $(VENV)-sagemaker/.sagemaker-$(firstword $(shell cksum requirements-sagemaker.txt))
+AUDIT := $(VENV)-audit/.audit-$(firstword $(shell cksum requirements-audit.txt))
 DOCS := $(VENV)-docs/.docs-$(firstword $(shell cksum requirements-docs.txt))
 
 WEB := tests/web/node_modules/.web-$(firstword $(shell cksum tests/web/package-lock.json))
@@ -22,7 +23,7 @@ with_time = (seconds=0; while sleep 10 >/dev/null 2>&1; do kill -0 $$$$ || exit 
 	echo "  $$seconds s"; done) 2>/dev/null & clock=$$!; $(1); status=$$?; kill $$clock; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates fix load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-birefnet bench-train docs preview tflite sagemaker clean help
+.PHONY: run up down reset test test-web test-web-sam screenshots test-units test-fast test-models test-sagemaker coverage fuzz chaos drill fuzz-files awkward compare-published check check-models check-templates lock audit fix load test-load load-overload load-soak bench bench-engines bench-bounds bench-peers bench-folder bench-serve bench-detectors bench-plan bench-birefnet bench-train docs preview tflite sagemaker clean help
 
 ##@ Run
 
@@ -126,6 +127,16 @@ check-templates: $(DEV) ## Synthesize the stages of the tests and check their te
 check-models: $(MODELS) ## Check the types of sagemaker_model, in the environment with torch
 	@$(VENV)-models/bin/mypy --strict --package sagemaker_model
 
+lock: $(DEV) ## Write the locks of what is deployed: every package with its digest
+	@$(VENV)/bin/python -m infra.lock
+
+audit: $(AUDIT) ## Look for known vulnerabilities of the deployed packages and of the tests' npm packages
+	@curl --silent --fail --output /dev/null --max-time 20 https://api.osv.dev/docs/ || \
+		{ echo "api.osv.dev, the database of vulnerabilities, cannot be reached: NOTHING WAS AUDITED."; exit 2; }
+	@for lock in lambdas/requirements.lock sagemaker_model/serving/requirements.lock; do \
+		$(VENV)-audit/bin/pip-audit --vulnerability-service osv --disable-pip --require-hashes --requirement $$lock || failed=1; \
+	done; (cd tests/e2e/node && npm audit) || failed=1; test -z "$$failed"
+
 fix: $(DEV) ## Fix lint findings and format the code
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
@@ -135,6 +146,9 @@ fix: $(DEV) ## Fix lint findings and format the code
 # SHAPE=steady|step|spike|soak MINUTES=… USERS=… MIX=… (docs/load.md): make passes them on as environment variables.
 load: $(DEV) ## Run a load test of one minute with Locust against the local stack
 	@$(VENV)/bin/python -m tests.load
+
+test-load: $(DEV) ## Test that a spike wakes, scales and stops the simulated instances of a local stack
+	@MASKDROP_TEST_LOAD=1 $(VENV)/bin/python -m pytest tests/e2e/test_load.py
 
 load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 %, 300 % and 80 %, MINUTES (10) each
 	@$(VENV)/bin/python -m tests.load.overload
@@ -160,6 +174,9 @@ bench-folder: $(DEV) ## Benchmark `maskdrop cutout FOLDER` against `rembg p` on 
 
 bench-serve: $(DEV) ## Benchmark `maskdrop serve` against `rembg s`, which it installs below .local/
 	@$(VENV)/bin/python -m tests.bench.serve
+
+bench-plan: $(DEV) ## Compare the simulation of `maskdrop plan` with the local stack in three scenarios
+	@$(VENV)/bin/python -m tests.bench.plan
 
 bench-detectors: $(DEV) ## Measure the detectors faces and people on the data sets in the folder DATA
 	@$(VENV)/bin/python -m tests.bench.detectors $(DATA)
@@ -193,7 +210,7 @@ sagemaker: $(SAGEMAKER) ## Install the SageMaker SDK in its own environment (0.9
 
 clean: ## Stop the local stack and delete everything that make created, except the photos in drop/ and results/
 	@if [ -x $(VENV)/bin/python ]; then $(VENV)/bin/maskdrop down || true; fi
-	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-sagemaker $(VENV)-docs .local cdk.out reports site *.egg-info
+	@rm -rf $(VENV) $(VENV)-models $(VENV)-tflite $(VENV)-sagemaker $(VENV)-docs $(VENV)-audit .local cdk.out reports site *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/web/node_modules web/vendor
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -241,6 +258,12 @@ $(SAGEMAKER): requirements-sagemaker.txt
 	@$(PYTHON) -m venv $(VENV)-sagemaker
 	@$(call with_time,TMPDIR=$(VENV)-sagemaker $(VENV)-sagemaker/bin/python -m pip install --quiet --requirement requirements-sagemaker.txt)
 	@rm -f $(VENV)-sagemaker/.sagemaker-* && touch $@
+
+$(AUDIT): requirements-audit.txt
+	@echo "Creating $(VENV)-audit with pip-audit"
+	@$(PYTHON) -m venv $(VENV)-audit
+	@$(call with_time,TMPDIR=$(VENV)-audit $(VENV)-audit/bin/python -m pip install --quiet --requirement requirements-audit.txt)
+	@rm -f $(VENV)-audit/.audit-* && touch $@
 
 $(DOCS): requirements-docs.txt
 	@echo "Creating $(VENV)-docs with MkDocs Material"

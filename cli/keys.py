@@ -15,7 +15,7 @@ from cli.terminal import Unreachable, console, print_errors
 from local.config import NotRunning
 from local.keys import Deployment, create_key, deployment, list_keys, revoke_key
 from maskdrop.access import CALLS_A_MINUTE, Scope
-from maskdrop.spending import list_caps, set_cap
+from maskdrop.spending import list_caps, list_quotas, set_cap, set_quota
 from standalone.database import Database
 from standalone.registry import SqliteRegistry
 from standalone.settings import data_folder
@@ -79,10 +79,12 @@ def list_(stage: Stage = None, serve: Serve = False, data: Data = None) -> None:
         for key in sorted(list_keys(target).values(), key=lambda key: key.created_at):
             made = f"{key.created_at:%Y-%m-%d %H:%M}"
             table.add_row(key.id, escape(key.name), escape(key.owner), key.scope, str(key.rate), made)
-        caps = list_caps(target.registry)
+        caps, quotas = list_caps(target.registry), list_quotas(target.registry)
     console.print(table)
     for owner, usd in caps.items():
         console.print(f"Spending cap of {owner}: ${usd:.2f} a month.", markup=False)
+    for owner, images in quotas.items():
+        console.print(f"Quota of {owner}: {images:,} images a month.", markup=False)
 
 
 @app.command()
@@ -115,6 +117,24 @@ def cap(
     with print_errors(), _keys(stage, data, serve=serve) as target:
         set_cap(target.registry, owner, usd)
     amount = "the stage's cap" if usd is None else f"a cap of ${usd:.2f} a month"
+    console.print(f"The owner {owner} has {amount}.", markup=False)
+
+
+@app.command()
+def quota(
+    owner: Annotated[str, typer.Argument(help="Owner of the jobs, as listed by `keys list`.")],
+    images: Annotated[
+        int | None,
+        typer.Argument(min=0, help="Images in a calendar month (UTC).", show_default="that of the stage"),
+    ] = None,
+    stage: Stage = None,
+    serve: Serve = False,
+    data: Data = None,
+) -> None:
+    """Set the maximum number of images of an owner. Without IMAGES, the owner has that of the stage again."""
+    with print_errors(), _keys(stage, data, serve=serve) as target:
+        set_quota(target.registry, owner, images)
+    amount = "the stage's quota" if images is None else f"a quota of {images:,} images a month"
     console.print(f"The owner {owner} has {amount}.", markup=False)
 
 

@@ -105,6 +105,12 @@ def plan(
             console.print(table)
         verdict = "meets" if met else "misses"
         console.print(f"99 % in {text_of(outcome.percentile(99))}: {verdict} the deadline of {deadline}.")
+        if not met and max_instances is None:
+            console.print(
+                f"No number of instances up to {INSTANCES_MAX} meets it: it is shorter than the start of an instance "
+                "(--cold-start), or a limit above holds up the images.",
+                soft_wrap=True,
+            )
     if not met:
         raise typer.Exit(FAILED)
 
@@ -199,7 +205,8 @@ def draw(outcome: Outcome, path: Path, *, title: str = "") -> None:
     instances, backlog, completion = figure.subplots(3)
     instances.step(hours, [minute.desired for minute in outcome.minutes], where="post", color="0.7", label="wanted")
     instances.step(hours, [minute.ready for minute in outcome.minutes], where="post", color="C0", label="ready")
-    instances.set(ylabel="instances", title=title, ylim=(0, None))
+    instances.set(ylabel="instances", ylim=(0, None))
+    instances.set_title(title, loc="left")
     backlog.stackplot(
         hours,
         [minute.submitted for minute in outcome.minutes],
@@ -219,7 +226,8 @@ def draw(outcome: Outcome, path: Path, *, title: str = "") -> None:
         axes.grid(alpha=0.3)
     for axes in (instances, backlog):
         axes.set_xlim(0, hours[-1])
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    instances.yaxis.get_major_locator().set_params(integer=True)
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ import typer
 
 from cli.engines import Weights, fetch_missing, weights_folder
 from cli.terminal import console, messages, print_errors
+from maskdrop.redaction import log_to_stderr
 from sagemaker_model.settings import ServerSettings
 from standalone.database import Database
 from standalone.registry import SqliteRegistry
@@ -116,8 +117,6 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _log(*, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
     os.environ.setdefault("POWERTOOLS_SERVICE_NAME", "serve")
     os.environ.setdefault("POWERTOOLS_LOG_LEVEL", "INFO" if verbose else "WARNING")  # read at the first log line

@@ -137,6 +137,8 @@ class Api(Function):
         shared.registry.allow(
             self.role, "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", kinds=["window", "usage"]
         )
+        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["cap"])
+        shared.registry.allow(self.role, "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["slot"])
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         if shared.interactive:
             self.allow("sagemaker:InvokeEndpoint", on=shared.interactive.arn)
@@ -215,13 +217,14 @@ class Api(Function):
         `error` has the form of /v1, `errors` that of remove.bg.
         """
         # Any origin may read the errors: they contain no secrets.
-        cors_headers = {"Access-Control-Allow-Origin": "'*'"} if shared.stage.cors else {}
+        always = {"Cache-Control": "'no-store'", "X-Content-Type-Options": "'nosniff'"}
+        always |= {"Access-Control-Allow-Origin": "'*'"} if shared.stage.cors else {}
         for kind, (error, message, headers) in GATEWAY_RESPONSES.items():
             self.rest.add_gateway_response(
                 kind,
                 type=apigateway.ResponseType.of(kind),
                 status_code=str(error.status),
-                response_headers=cors_headers | _quoted(headers),
+                response_headers=always | _quoted(headers),
                 templates={"application/json": _body(error.code, json.dumps(message), retryable=error.retryable)},
             )
         defaults = {
@@ -232,7 +235,7 @@ class Api(Function):
             self.rest.add_gateway_response(
                 kind,
                 type=apigateway.ResponseType.of(kind),
-                response_headers=cors_headers | (_quoted(SOON) if kind == "DEFAULT_5XX" else {}),
+                response_headers=always | (_quoted(SOON) if kind == "DEFAULT_5XX" else {}),
                 templates={"application/json": body},
             )
 
@@ -241,7 +244,10 @@ class Api(Function):
         stage = shared.stage
         return self.rest.add_usage_plan(
             "Plan",
-            throttle=apigateway.ThrottleSettings(rate_limit=stage.requests_per_second, burst_limit=stage.burst),
+            # Half of what all callers may send together: one key cannot use it up.
+            throttle=apigateway.ThrottleSettings(
+                rate_limit=max(1, stage.requests_per_second // 2), burst_limit=max(1, stage.burst // 2)
+            ),
             quota=apigateway.QuotaSettings(limit=stage.requests_per_month, period=apigateway.Period.MONTH),
             api_stages=[apigateway.UsagePlanPerApiStage(api=self.rest, stage=self.rest.deployment_stage)],
         )

@@ -13,10 +13,15 @@ from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.runbooks import runbook_link
 from infra.stages import Stage
-from infra.storage import BUNDLES_PREFIX, Storage
+from infra.storage import Storage
 from maskdrop.edit import EDITS_PREFIX
+from maskdrop.flow import BUNDLES_PREFIX as REQUESTS_PREFIX
 from maskdrop.flow import RESPONSES_PREFIX
 from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.wire import STARTED_PREFIX
+
+FAILURES_PREFIX = "bundles/failed/"
+"""Key prefix of the errors of requests, which the asynchronous endpoint writes."""
 
 CONCURRENT_BUNDLES = 2
 """Concurrent bundles per instance: the images of one are read and decoded while the other is processed."""
@@ -67,7 +72,7 @@ class BulkStack(EndpointStack):
                 ),
                 output_config=config.AsyncInferenceOutputConfigProperty(
                     s3_output_path=f"s3://{results}/{RESPONSES_PREFIX}",
-                    s3_failure_path=f"s3://{results}/{BUNDLES_PREFIX}failed/",
+                    s3_failure_path=f"s3://{results}/{FAILURES_PREFIX}",
                     notification_config=config.AsyncInferenceNotificationConfigProperty(
                         success_topic=notifications.completed.topic_arn, error_topic=notifications.failed.topic_arn
                     ),
@@ -87,9 +92,12 @@ class BulkStack(EndpointStack):
         """notifications: None for an endpoint that is not asynchronous."""
         inbox, results = storage.inbox, storage.results
         photos = objects_of(inbox, INBOX_PREFIX, UPLOADS_PREFIX, BACKGROUNDS_PREFIX)
-        outputs = objects_of(results, RESULTS_PREFIX, BUNDLES_PREFIX, EDITS_PREFIX)
+        images = objects_of(results, RESULTS_PREFIX, EDITS_PREFIX)
+        # Not of bundles/in/: a container that is taken over could not submit bundles with the options of others.
+        outputs = [*images, *objects_of(results, RESPONSES_PREFIX, FAILURES_PREFIX, STARTED_PREFIX)]
         weights_bucket, weights_objects = weights_arns(self._stage.weights if notifications else "")
-        readable = [*photos, *storage.source_objects, *outputs, *weights_objects]
+        bundles = objects_of(results, REQUESTS_PREFIX)
+        readable = [*photos, *storage.source_objects, *images, *bundles, *weights_objects]
         statements = [
             iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
             iam.PolicyStatement(actions=["s3:PutObject"], resources=outputs),
@@ -107,7 +115,7 @@ class BulkStack(EndpointStack):
                     actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[notifications.key.key_arn]
                 ),
             ]
-        return self._role(statements, objects=readable)
+        return self._role(statements, objects=[*dict.fromkeys([*readable, *outputs])])
 
     def _follow_backlog(self, target: scaling.CfnScalableTarget) -> None:
         """Adds two scaling policies.

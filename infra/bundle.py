@@ -24,14 +24,14 @@ BUILD = ROOT / ".local" / "build"
 
 
 def lambda_code() -> lambda_.Code:
-    """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.txt. The runtime provides boto3."""
-    requirements = ROOT / "lambdas" / "requirements.txt"
+    """Builds the zip of all functions: maskdrop/, lambdas/ and lambdas/requirements.lock. boto3 is in the runtime."""
+    requirements = ROOT / "lambdas" / "requirements.lock"
     files = [*files_of("maskdrop"), *files_of("lambdas")]
     name = digest([requirements, *files])
 
     def install(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PURE_PYTHON]
-        subprocess.run([*pip, "--requirement", requirements, "--target", folder], check=True)  # noqa: S603  fixed arguments
+        subprocess.run([*pip, "--require-hashes", "--requirement", requirements, "--target", folder], check=True)  # noqa: S603
         # Command-line scripts contain the path of this machine's Python.
         shutil.rmtree(folder / "bin", ignore_errors=True)
 

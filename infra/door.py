@@ -177,8 +177,9 @@ class DoorStack(StageStack):
         acknowledge(task, "AwsSolutions-ECS2", "The variables are names and limits; the tasks need no secret.")
         role = cast(iam.Role, task.task_role)
         counts = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem")
-        self._registry.allow(role, "dynamodb:GetItem", kinds=["key"])
+        self._registry.allow(role, "dynamodb:GetItem", kinds=["key", "cap"])
         self._registry.allow(role, *counts, kinds=["window", "usage"])
+        self._registry.allow(role, "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["slot"])
         self._registry.allow(role, "dynamodb:Query", kinds=["preset"])
         acknowledge_wildcard(
             task.obtain_execution_role(), "*", "ecr:GetAuthorizationToken has no resource-level permissions."

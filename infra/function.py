@@ -61,7 +61,7 @@ class Function(Construct):
             log_group=logs,
             logging_format=lambda_.LoggingFormat.JSON,
             memory_size=memory_mb,
-            reserved_concurrent_executions=shared.stage.reserved_concurrency.get(name),
+            reserved_concurrent_executions=shared.stage.reserved.get(name),
             role=self.role,
             runtime=lambda_.Runtime.PYTHON_3_14,
             timeout=Duration.seconds(timeout_s),

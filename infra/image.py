@@ -51,7 +51,8 @@ def build_commands(tag: str, option: str = "") -> list[str]:
         # With attestations the image would be an index. The option of --output is for Docker's newer image store.
         f"docker build --provenance=false --sbom=false --output type=image,oci-mediatypes=false {option} "
         f'--file sagemaker_model/serving/Dockerfile --tag "$REPOSITORY:{tag}" .',
-        f'docker push "$REPOSITORY:{tag}"',
+        # The tag exists if an earlier build was interrupted after its push; it cannot be pushed again.
+        f'docker manifest inspect "$REPOSITORY:{tag}" > /dev/null 2>&1 || docker push "$REPOSITORY:{tag}"',
         f'test {MEDIA_TYPE} = "$(aws ecr describe-images --repository-name "${{REPOSITORY#*/}}" '
         f"--image-ids imageTag={tag} --query 'imageDetails[0].imageManifestMediaType' --output text)\" "
         f'|| {{ echo "SageMaker accepts only manifests of the type {MEDIA_TYPE}"; false; }}',
@@ -71,7 +72,7 @@ class ImageStack(StageStack):
             "Repository",
             repository_name=stage.repository,
             image_scan_on_push=True,
-            image_tag_mutability=ecr.TagMutability.MUTABLE,  # an interrupted build may push the same tag again
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,  # the tag is a digest of the image's source
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=20)],
             removal_policy=RemovalPolicy.DESTROY,  # an image can be built again; a retained name blocks the next deploy
             empty_on_delete=True,

@@ -36,6 +36,10 @@ class Registry(Construct):
             iam.PolicyStatement(
                 actions=list(actions),
                 resources=[self.table.table_arn],
-                conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": kinds}},
+                # Without Null, a request that names no partition key (a scan) would meet the condition.
+                conditions={
+                    "ForAllValues:StringEquals": {"dynamodb:LeadingKeys": kinds},
+                    "Null": {"dynamodb:LeadingKeys": "false"},
+                },
             )
         )

@@ -78,4 +78,9 @@ class SharedResources:
             source_buckets=" ".join(self.stage.source_buckets),
             engines=" ".join(self.stage.installed_engines),
             cors_origins=" ".join(self.stage.cors),
+            images_per_month=self.stage.images_per_month,
+            bytes_per_day=self.stage.gib_per_day << 30,
+            fetches_at_once=self.stage.fetches_at_once,
+            calls_at_once=self.stage.calls_at_once,
+            webhooks_at_once=self.stage.webhooks_at_once,
         )

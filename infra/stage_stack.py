@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from aws_cdk import DefaultStackSynthesizer, PermissionsBoundary, Stack, Tags
+from aws_cdk import Aspects, DefaultStackSynthesizer, PermissionsBoundary, Stack, Tags
 from constructs import Construct
 
 from infra.stages import Stage
+from infra.trust import LimitTrust
 
 
 class StageStack(Stack):
@@ -22,6 +23,7 @@ class StageStack(Stack):
                 generate_bootstrap_version_rule=False, qualifier=stage.qualifier or None
             ),
         )
+        Aspects.of(self).add(LimitTrust())
         # CDK writes them into the template and passes them to CloudFormation, which tags what the template cannot.
         for key, value in stage.all_tags.items():
             Tags.of(self).add(key, value)

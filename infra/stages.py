@@ -38,6 +38,9 @@ BACKLOG_S = 3600
 """Work that may be queued in the endpoint, in seconds. Further photos wait in SQS, where their messages are renewed;
 the endpoint deletes a request after 6 hours."""
 
+AUTHORIZE_EXECUTIONS = 20
+"""Executions reserved for `authorize`, which takes some milliseconds: enough for about 1,000 requests a second."""
+
 UNRESERVED_MIN = 100
 """Lambda executions that AWS keeps unreserved in an account. An account whose quota is lower can reserve none."""
 
@@ -249,6 +252,9 @@ class Stage(_Table):
         cannot use any more. "off": requests with `edit` are refused.
     edit_usd_per_month: maximum US dollars for generated images of one owner in a calendar month (UTC). `maskdrop keys
         cap` sets another one for an owner.
+    images_per_month: maximum images of one owner in a calendar month (UTC); 0: no maximum. `maskdrop keys quota` sets
+        another one for an owner.
+    gib_per_day: maximum GiB that the requests of one owner may store in a day.
     mail: e-mail address for alarms and budget notifications; "": none.
     weights: s3://bucket/prefix/ in this account, uploaded by `maskdrop models push`; "": the weights in the image.
     engines: names of further engines that the containers have, because you put their weights into `weights` or into the
@@ -266,8 +272,8 @@ class Stage(_Table):
         and earlier ones are deleted.
     keep_logs_days: retention of every log group.
     keep_data: whether buckets and tables remain when the stack is deleted. false: they are deleted with their content.
-    requests_per_second, burst, requests_per_month: limits of one API key in API Gateway. The first two also limit all
-        callers together, on each route. The key's own rate limit applies after them.
+    requests_per_second, burst: limits of all callers together, on each route, in API Gateway. One key has half of them.
+    requests_per_month: limit of one API key. The key's own rate limit applies after these.
     budget_usd: monthly budget; e-mail is sent at 50 %, 80 % and 100 % of it.
     budget_scope: costs that the budget counts: of the whole account, or of the stage by the cost-allocation tag
         maskdrop:stage, which has to be activated in the billing console.
@@ -306,6 +312,8 @@ class Stage(_Table):
     batching_window_s: Annotated[int, Field(ge=1, le=300)] = 1
     editor: EditorName = "local"
     edit_usd_per_month: Annotated[float, Field(ge=0)] = 10.0
+    images_per_month: Annotated[int, Field(ge=0)] = 0
+    gib_per_day: Positive = 1024
     mail: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
     weights: Annotated[str, Field(pattern=r"^(s3://[^/]+/(.+/)+)?$")] = ""
     engines: Annotated[tuple[EngineName, ...], Field(strict=False)] = ()
@@ -435,6 +443,29 @@ class Stage(_Table):
         the API fit into `lambda_concurrency`."""
         free = self.lambda_concurrency - API_EXECUTIONS - self._bundles_at_once
         return min(free // SOURCES, SOURCE_EXECUTIONS[1])
+
+    @property
+    def reserved(self) -> dict[str, int]:
+        """`reserved_concurrency`, and AUTHORIZE_EXECUTIONS of the authorizer where the stage has enough: no other
+        function can then keep callers from being authenticated. An account of 10 executions can reserve none."""
+        given = sum(self.reserved_concurrency.values())
+        free = self.lambda_concurrency - UNRESERVED_MIN - given >= AUTHORIZE_EXECUTIONS
+        return ({"authorize": AUTHORIZE_EXECUTIONS} if free else {}) | self.reserved_concurrency
+
+    @property
+    def fetches_at_once(self) -> int:
+        """Downloads of one owner at a time: a host may take 15 s for each, in which the function does nothing else."""
+        return max(2, self.lambda_concurrency // 10)
+
+    @property
+    def calls_at_once(self) -> int:
+        """Images of one owner that are processed synchronously at a time: others get half of the executions."""
+        return max(8, self.lambda_concurrency // 2)
+
+    @property
+    def webhooks_at_once(self) -> int:
+        """Webhooks of one owner that are delivered at a time: a receiver may take 15 s for each."""
+        return max(1, self.source_concurrency // 3)
 
     @property
     def executions_by_queue(self) -> dict[str, int]:

@@ -26,7 +26,13 @@ class Webhooks(Function):
             event_pattern=events.EventPattern(
                 source=["maskdrop"], detail={"data": {"webhook": {"url": events.Match.exists()}}}
             ),
-            targets=[targets.SqsQueue(queues.webhooks, dead_letter_queue=queues.dead)],
+            targets=[
+                targets.SqsQueue(
+                    queues.webhooks,
+                    dead_letter_queue=queues.dead,
+                    message_group_id="$.detail.delivery.group",  # SQS delivers fairly among the owners
+                )
+            ],
         )
         self.function.add_event_source(
             sources.SqsEventSource(
@@ -37,4 +43,11 @@ class Webhooks(Function):
                 report_batch_item_failures=True,
             )
         )
-        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["key"])
+        self.allow("sqs:SendMessage", on=queues.webhooks.queue_arn)
+        shared.registry.allow(self.role, "dynamodb:GetItem", kinds=["secret"])
+        shared.registry.allow(self.role, "dynamodb:PutItem", "dynamodb:DeleteItem", kinds=["slot"])
+        shared.registry.allow(
+            self.role,
+            *("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"),
+            kinds=["receiver"],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from lambdas.environment import settings
 from maskdrop.edit import Change
 from maskdrop.errors import EndpointStarting, InputError, MaskdropError, Unavailable
 from maskdrop.job import Job, State
+from maskdrop.redaction import redacted_json
 from maskdrop.services import EditedImage, Editor, EditRequest, Endpoint, Events, Interactive
 from maskdrop.wire import ImageResponse, Invocation
 
@@ -25,7 +27,8 @@ Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
 @lru_cache(maxsize=1)
 def logger() -> Logger:
-    return Logger()
+    """A logger that cuts the URLs in every field of its lines."""
+    return Logger(json_serializer=lambda line: json.dumps(redacted_json(line), separators=(",", ":")))
 
 
 @lru_cache(maxsize=1)

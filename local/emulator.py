@@ -3,9 +3,9 @@
     python emulator.py SAGEMAKER_JSON
 
 Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
-empties a bucket before it is deleted. Lets */* match an absent Accept header, and returns the gateway responses of a
-throttled or slow function. It runs in the emulator's own virtual environment and imports only MiniStack and the
-standard library.
+empties a bucket before it is deleted. Lets */* match an absent Accept header, returns the gateway responses of a
+throttled or slow function, and refuses requests of web pages. It runs in the emulator's own virtual environment and
+imports only MiniStack, the standard library and maskdrop.loopback.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -180,6 +180,46 @@ def _partition_keys(request: dict[str, Any]) -> list[str]:
     return [value["S"] for value in values if value and "S" in value]
 
 
+API_PATH = "/restapis/"
+"""Prefix of the HTTP API, whose callers need a key: pages of other sites may call it."""
+
+
+def refuse_web_pages(app: Any) -> None:
+    """Lets the emulator respond to requests of this machine alone. MiniStack checks neither Host nor Origin and allows
+    every page to read its responses, and outside strict mode no request needs a signature."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    from maskdrop.loopback import LocalOnly
+
+    app.app = LocalOnly(app.app, open_path=API_PATH)
+
+
+def enforce_partition_keys() -> None:
+    """Gives policies the partition keys of a request as dynamodb:LeadingKeys, which MiniStack lacks."""
+    from ministack.core import iam_actions
+
+    context = iam_actions.dynamodb_service_context
+
+    def with_leading_keys(body: bytes) -> dict[str, Any]:
+        keys = _partition_keys(json.loads(body or b"{}"))
+        return {**context(body), **({"dynamodb:leadingkeys": keys} if keys else {})}
+
+    iam_actions.dynamodb_service_context = with_leading_keys
+
+
+def name_source_account() -> None:
+    """Gives trust policies the account for which a service assumes a role: aws:SourceAccount, which MiniStack lacks."""
+    from ministack.core import iam_evaluator
+
+    evaluate = iam_evaluator.evaluate_trust_policy
+
+    def evaluated(document: Any, caller: str, context: Any = None) -> Any:
+        if context is not None:
+            context.service_context.setdefault("aws:sourceaccount", ACCOUNT.partition(":")[2])
+        return evaluate(document, caller, context)
+
+    iam_evaluator.evaluate_trust_policy = evaluated
+
+
 def match_absent_types() -> None:
     """Lets the binary media type */* match a request without Content-Type or Accept, as in API Gateway.
 
@@ -250,6 +290,9 @@ def main() -> None:
     handlers["AWS::CloudWatch::Alarm"] = store.alarms(handlers["AWS::CloudWatch::Alarm"])
     # With TLS, MiniStack also opens port 443 if it may (as root), for Cognito, which the local stack does not use.
     match_absent_types()
+    enforce_partition_keys()
+    name_source_account()
+    refuse_web_pages(app)
     refuse_slow_and_throttled_functions()
     app._port_is_bindable = lambda _host, _port: False
     if calls := os.environ.get(CALLS_FILE):

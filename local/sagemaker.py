@@ -61,7 +61,9 @@ from local.model_server import (
     serverless_config,
 )
 from maskdrop.errors import MaskdropError
+from maskdrop.loopback import LocalOnly
 from maskdrop.record import Record
+from maskdrop.redaction import log_to_stderr
 from maskdrop.wire import CUSTOM_ATTRIBUTES, split_s3_uri
 
 QUEUE_MAX = 10_000
@@ -528,7 +530,10 @@ def app(config: LocalConfig) -> Starlette:
         ],
         exception_handlers={MaskdropError: _handle_error},
         lifespan=sagemaker.running,
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=partial(_record, config.calls_file))] if role else [],
+        middleware=[
+            Middleware(LocalOnly),
+            *([Middleware(BaseHTTPMiddleware, dispatch=partial(_record, config.calls_file))] if role else []),
+        ],
     )
 
 
@@ -587,7 +592,7 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr()
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     local = LocalConfig.from_env(os.environ)
     uvicorn.run(app(local), host=HOST, port=local.sagemaker_port, log_level="warning", timeout_graceful_shutdown=2)

@@ -131,14 +131,14 @@ class Counts:
 class Outcome:
     """The result of a simulation.
 
-    completion_s: time of each finished image from its upload to its record. recorded_s: time of each record, ascending.
-    end_s: time of the last one.
+    completion_s: time of each finished image from its upload to its record; float32. records: time and number of images
+    of each recorded bundle, ascending. end_s: time of the last one.
     endpoint_s: longest time that a bundle was at the endpoint. late: whether the run was stopped since more than 1 %
     of the images missed the deadline; the other fields are incomplete then.
     """
 
-    completion_s: Times
-    recorded_s: Times
+    completion_s: NDArray[np.float32]
+    records: list[tuple[float, int]]
     end_s: float
     counts: Counts
     minutes: list[Minute]
@@ -409,8 +409,8 @@ class _Simulation:
     _endpoint_s: float = 0.0
     _end_s: float = 0.0
     _late: int = 0
-    _completions: list[Times] = field(default_factory=list)
-    _recorded: list[Times] = field(default_factory=list)
+    _completions: list[NDArray[np.float32]] = field(default_factory=list)
+    _records: list[tuple[float, int]] = field(default_factory=list)
     _rng: np.random.Generator = field(init=False)
     _scaling: Autoscaling = field(init=False)
     _partitions: _Partitions = field(init=False)
@@ -446,11 +446,9 @@ class _Simulation:
         counts.ingest_calls, counts.ingest_s = self._ingest.calls, self._ingest.seconds
         counts.record_calls, counts.record_s = self._record.calls, self._record.seconds
         counts.instance_s += sum(self._events.now - instance.since for instance in self._instances)
-        completion_s, recorded_s = (
-            np.concatenate(parts) if parts else np.empty(0) for parts in (self._completions, self._recorded)
-        )
+        completion_s = np.concatenate(self._completions) if self._completions else np.empty(0, np.float32)
         return Outcome(
-            completion_s, recorded_s, self._end_s, counts, self.minutes, self._endpoint_s, self._late > allowed
+            completion_s, self._records, self._end_s, counts, self.minutes, self._endpoint_s, self._late > allowed
         )
 
     # --- functions ---
@@ -511,8 +509,8 @@ class _Simulation:
             failed = int(self._rng.binomial(size, self.system.failures)) if self.system.failures else 0
             done = chunk.arrivals[: size - failed]
             completion_s = now - done
-            self._completions.append(completion_s)
-            self._recorded.append(np.full(len(done), now))
+            self._completions.append(completion_s.astype(np.float32))
+            self._records.append((now, len(done)))
             if self.deadline_s is not None:
                 self._late += int(np.count_nonzero(completion_s > self.deadline_s))
             self.counts.images += len(done)

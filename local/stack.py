@@ -139,6 +139,7 @@ def up(config: LocalConfig, step: Step = lambda _: nullcontext(), start: Program
         if config.strict or config.unclean_file.exists():
             reset(config)
         config.account.mkdir(parents=True, exist_ok=True)
+        config.account.chmod(0o700)  # images of callers, and digests of keys
         shutil.rmtree(config.state / "logs", ignore_errors=True)
         for program in (emulator, sagemaker, model):
             processes.require_free(program)
@@ -214,6 +215,8 @@ def programs(config: LocalConfig) -> Programs:
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": config.sagemaker_url,
             **config.ai_endpoints,
             "MASKDROP_BOT_API_URL": config.bot_api_url,
+            # `localhost` is trusted: without this, a caller could read the objects of others from the emulator.
+            "MASKDROP_UNTRUSTED_PORTS": f"{config.aws_port} {config.sagemaker_port} {config.model_port}",
             **(_strict_env(config) or _persistence_env(config)),
         },
         ca_bundle=config.ca_bundle,
@@ -372,8 +375,9 @@ def _first_key(config: LocalConfig, deployed: Deployed) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read: it contains a key."""
+    """Writes a file that only its owner can read: it contains a key. The mode of an existing file changes too."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)
         file.write(text)
 
 

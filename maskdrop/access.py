@@ -40,7 +40,8 @@ class Key(Record):
 
     id: id of the API Gateway key on the usage plan.
     rate: calls per minute.
-    webhook_secret: "whsec_" and base64, stored in plain text because signing needs it.
+    webhook_secret: "whsec_" and base64; "" in the registry, which has it in another item, of kind "secret": signing
+        needs the plain text, authenticating does not.
     """
 
     id: str
@@ -49,7 +50,7 @@ class Key(Record):
     scope: Scope
     rate: int
     created_at: datetime
-    webhook_secret: str = field(repr=False)
+    webhook_secret: str = field(repr=False, default="")
 
 
 def digest(key: str) -> str:

@@ -76,7 +76,7 @@ def edit_job(
             if work.find(number):
                 continue
             if not has_time():
-                services.edits_queue.send([JobMessage(job.id, attempts, job.trace_id).to_body()])
+                send_messages([replace(job, attempts=attempts)], services)
                 return "continued"
             if not work.claim(number):
                 if work.find(number):
@@ -185,16 +185,12 @@ class _Work:
         """Sends a delayed message for another attempt. An open circuit breaker costs no attempt. A failure that may
         have been billed has fewer attempts than others."""
         if error.paused:
-            self.services.edits_queue.send(
-                [JobMessage(self.job.id, attempts, self.job.trace_id).to_body()], delay_s=PAUSE_S
-            )
+            send_messages([replace(self.job, attempts=attempts)], self.services, delay_s=PAUSE_S)
             return "delayed"
         failures = attempts + 1
         if failures >= (self.settings.max_attempts if error.maybe_billed else STORAGE_ATTEMPTS):
             return self.fail(error)
-        self.services.edits_queue.send(
-            [JobMessage(self.job.id, failures, self.job.trace_id).to_body()], delay_s=delay_of(failures)
-        )
+        send_messages([replace(self.job, attempts=failures)], self.services, delay_s=delay_of(failures))
         return "delayed"
 
     def fail(self, error: MaskdropError) -> Progress:

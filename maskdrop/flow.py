@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -35,13 +36,13 @@ from maskdrop.errors import (
     StorageUnavailable,
     Unavailable,
 )
-from maskdrop.job import Job, Source, State, dropped, uploads_of
+from maskdrop.job import Job, Source, State, dropped, group_of, uploads_of
 from maskdrop.presets import BUILT_IN, Presets
 from maskdrop.review import delete_training_record
 from maskdrop.services import Queue, RetryServices, Services
 from maskdrop.settings import Settings
 from maskdrop.threads import in_threads
-from maskdrop.valve import DELAY_MAX_S, Valve
+from maskdrop.valve import DELAY_MAX_S, SHARE_DELAY_S, Valve
 from maskdrop.wire import (
     STARTED_PREFIX,
     Bundle,
@@ -124,10 +125,11 @@ def queue_of(stage: Stage, services: RetryServices) -> Queue:
 
 
 def send_messages(jobs: Sequence[Job], services: RetryServices, *, delay_s: int = 0) -> None:
-    """Sends the message of each job to the queue of its stage."""
-    for stage in sorted({job.stage for job in jobs}):
-        bodies = [JobMessage(job.id, job.attempts, job.trace_id).to_body() for job in jobs if job.stage == stage]
-        queue_of(stage, services).send(bodies, delay_s=delay_s)
+    """Sends the message of each job to the queue of its stage, in the message group of its owner."""
+    for stage, group in sorted({(job.stage, group_of(job.owner)) for job in jobs}):
+        own = [job for job in jobs if (job.stage, group_of(job.owner)) == (stage, group)]
+        bodies = [JobMessage(job.id, job.attempts, job.trace_id, group).to_body() for job in own]
+        queue_of(stage, services).send(bodies, delay_s=delay_s, group=group)
 
 
 def retry(job: Job, services: RetryServices, now: datetime) -> Job:
@@ -222,15 +224,20 @@ def admit(
     if invalid:
         process(invalid, lambda jobs: _record_invalid(jobs, services))
 
-    bundles = _bundles(waiting, sorted(set(range(len(waiting))) - set(invalid)), settings)
+    valid = sorted(set(range(len(waiting))) - set(invalid))
     valve = Valve(services.registry, settings, now)
     delayed: list[int] = []
     try:
+        crowded = valve.crowded() if any(map(_group, waiting)) else set()
+        held_back = [index for index in valid if _group(waiting[index]) in crowded]
+        bundles = _bundles(waiting, sorted(set(valid) - set(held_back)), settings)
         allowed = valve.reserve({bundle: len(indices) for bundle, indices in bundles.items()})
     except MaskdropError as error:
-        for index in itertools.chain(*bundles.values()):
+        for index in valid:
             errors[index] = error
         return errors
+    if held_back:
+        process(held_back, lambda ones: _delay(ones, services, SHARE_DELAY_S))
     for bundle, indices in bundles.items():
         try:
             if bundle in allowed:
@@ -241,8 +248,13 @@ def admit(
             allowed.clear()
             delayed += indices
     if delayed:
-        process(delayed, lambda ones: _delay(ones, valve, services))
+        process(delayed, lambda ones: _delay(ones, services, valve))
     return errors
+
+
+def _group(one: Job | JobMessage) -> str:
+    """The message group of a waiting job's owner; "" for the drop folder."""
+    return one.group if isinstance(one, JobMessage) else group_of(one.owner)
 
 
 def _bundles(waiting: Sequence[Job | JobMessage], indices: Iterable[int], settings: Settings) -> dict[str, list[int]]:
@@ -274,17 +286,22 @@ def _fail_new(job: Job, services: Services) -> Job | None:
     return known if known and known.error == job.error else None
 
 
-def _delay(waiting: Sequence[Job | JobMessage], valve: Valve, services: Services) -> list[MaskdropError | None]:
-    """Sends a delayed message for each job. New jobs are written first, so that their users see them."""
+def _delay(waiting: Sequence[Job | JobMessage], services: Services, delay: Valve | int) -> list[MaskdropError | None]:
+    """Sends a delayed message for each job. New jobs are written first, so that their users see them.
+
+    delay: in seconds; or the valve, which pauses submissions and returns it.
+    """
 
     def write(new: Job) -> Job | None:
         return new if services.jobs.claim(new) else services.jobs.get(new.id)
 
     try:
         jobs = in_threads(write, [one for one in waiting if isinstance(one, Job)])
-        messages = [one.to_body() for one in waiting if isinstance(one, JobMessage)]
-        delay_s = valve.pause()
-        services.jobs_queue.send(messages, delay_s=delay_s)
+        messages = [one for one in waiting if isinstance(one, JobMessage)]
+        delay_s = delay if isinstance(delay, int) else delay.pause()
+        for group in sorted({one.group for one in messages}):
+            bodies = [one.to_body() for one in messages if one.group == group]
+            services.jobs_queue.send(bodies, delay_s=delay_s, group=group)
         # Also of submitted jobs: `ingest` may have crashed before it submitted their bundle.
         send_messages([job for job in jobs if job and not job.finished_at], services, delay_s=delay_s)
     except MaskdropError as error:
@@ -318,7 +335,7 @@ def _submit(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) 
     results, key = valve.settings.results, f"{BUNDLES_PREFIX}{bundle}.json"
     body = bundle_of(bundle, jobs, results, valve.settings.editor).to_bytes()
     services.storage.write(results, key, body, "application/json")
-    valve.hold(bundle, len(jobs))
+    valve.hold(bundle, len(jobs), Counter(group_of(job.owner) for job in jobs if job.owner))
     try:
         services.endpoint.submit(bundle, f"s3://{results}/{key}")
     except Unavailable as error:
@@ -434,14 +451,14 @@ def retry_or_fail(
 ) -> Job | None:
     """Queues a job for another attempt, or fails it after the last one. None where another bundle has claimed it.
 
-    Repeatable: a job that this bundle has already failed is returned again.
+    Repeatable: a job that this bundle has already finished is returned again, since its event may not be published.
 
     unstarted_delay_s: delay in seconds where no container received the bundle. The attempt does not count then.
     """
     job = services.jobs.requeue(job_id, bundle=bundle, now=now, give_back=unstarted_delay_s is not None)
     if job is None:
         known = services.jobs.get(job_id)
-        return known if known and known.state == "failed" and known.bundle == bundle else None
+        return known if known and known.finished_at and known.bundle == bundle else None
     attempts_max = STORAGE_ATTEMPTS if error.code == StorageUnavailable.code else settings.max_attempts
     if unstarted_delay_s is None and job.attempts >= attempts_max:
         final = AttemptsExhausted(f"The job failed after {job.attempts} attempts. Last error: {error.message}")

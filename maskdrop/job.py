@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from maskdrop.catalog import SubjectKind
 from maskdrop.edit import Candidate, Stage
@@ -171,6 +171,11 @@ class Job(Record):
     trace_id: str = ""
     review: Review | None = None
 
+    def public(self) -> dict[str, Any]:
+        """The JSON that callers and the receivers of events get: without the name of the key that signs its webhook."""
+        webhook = {"url": self.webhook.url} if self.webhook else None
+        return {**self.to_json(), "webhook": webhook}
+
     @property
     def result_key(self) -> str:
         """Key of the result: derived from the source for a dropped photo, from owner and id for an owner's job."""
@@ -195,6 +200,11 @@ def job_id(source: Source, options: Options, owner: str = "") -> str:
 def folder_of(owner: str) -> str:
     """32 hexadecimal digits: an owner's name may be long (an ARN), and keys of objects must not disclose it."""
     return hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+
+def group_of(owner: str) -> str:
+    """Message group of an owner's messages, among which SQS shares its deliveries; "" for the drop folder."""
+    return folder_of(owner) if owner else ""
 
 
 def uploads_of(owner: str) -> str:

@@ -107,7 +107,8 @@ class Jobs(Protocol):
 
 
 class Queue(Protocol):
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None: ...
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
+        """Sends messages. group: message group, by which SQS delivers fairly; "" for messages without an owner."""
 
     def hide(self, receipt: str, *, seconds: int) -> None:
         """Sets the visibility timeout of a received message, at most 12 hours; it is redelivered after it."""
@@ -242,11 +243,25 @@ class Events(Protocol):
         """Publishes the events of finished jobs."""
 
 
-Kind = Literal["preset", "key", "window", "idempotency", "usage", "valve", "cap", "edit", "circuit", "chat"]
+Kind = Literal[
+    "preset",
+    "key",
+    "window",
+    "idempotency",
+    "usage",
+    "valve",
+    "cap",
+    "edit",
+    "circuit",
+    "chat",
+    "slot",
+    "receiver",
+    "secret",
+]
 """Kinds of items in the registry: presets, API keys, rate-limit windows, stored responses of idempotent requests, usage
 per owner and month, bundles at the endpoint (`maskdrop.valve`), spending caps of owners (`maskdrop.spending`),
-candidates of edits (`maskdrop.editing`), states of circuit breakers, which Powertools writes, and albums and sent
-results of chats (`maskdrop.bot`)."""
+candidates of edits (`maskdrop.editing`), states of circuit breakers, which Powertools writes, albums and sent results
+of chats (`maskdrop.bot`), calls in progress (`maskdrop.slots`), failures of webhook receivers, and webhook secrets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ class Settings:
     keep_corrections_days: days for which corrections are kept as training records; 0: corrections are refused.
     trusted_hosts: names of your own hosts, separated by spaces. URLs of sources and webhooks may name them although
         they are not public, at any port, by https or http.
+    untrusted_ports: ports, separated by spaces, at which `trusted_hosts` are not trusted.
     engines: names of the engines that the containers have, and "vitmatte" if they have it, separated by spaces. "*":
         they may have others too.
     image_bytes, body_bytes: maximum bytes of an image in a request, and of a request body. `maskdrop serve` accepts
@@ -126,6 +127,11 @@ class Settings:
     source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,
         separated by spaces.
     http_sources: 1 fetches sources by plain http too, 0 by https only.
+    images_per_month: maximum images of one owner in a calendar month (UTC); 0 for no maximum.
+    bytes_per_day: maximum bytes that the requests of one owner may store in a day: upload forms with the size for which
+        they are signed, sources from URLs, backgrounds.
+    fetches_at_once, calls_at_once, webhooks_at_once: what one owner may have in progress: downloads of sources,
+        images that the interactive endpoint processes, and deliveries of webhooks (`maskdrop.slots`).
     """
 
     stage: str
@@ -154,7 +160,13 @@ class Settings:
     keep_days: int = 90
     keep_corrections_days: int = 0
     trusted_hosts: str = ""
+    untrusted_ports: str = ""
     http_sources: int = 0
+    images_per_month: int = 0
+    bytes_per_day: int = 1 << 40
+    fetches_at_once: int = 10
+    calls_at_once: int = 50
+    webhooks_at_once: int = 3
     source_buckets: str = ""
     engines: str = "*"
     image_bytes: int = BYTES_MAX

@@ -1,4 +1,5 @@
-"""Spending caps: the price of a generated image is reserved before the call, in a counter of its owner and month.
+"""Limits of one owner: images per month, bytes per day, and a spending cap. The price of a generated image is reserved
+before the call, in a counter of its owner and month.
 
 Amounts are whole micro-dollars, because counters are whole numbers.
 """
@@ -6,17 +7,18 @@ Amounts are whole micro-dollars, because counters are whole numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from maskdrop.access import KEPT, month_of
-from maskdrop.errors import SpendingCapReached
+from maskdrop.errors import RateLimitExceeded, SpendingCapReached
+from maskdrop.job import folder_of
 from maskdrop.services import Registry
 
 COUNTERS = ("generated", "generated_microusd")
 """Counters of an owner's usage of the month: generated images, and their price."""
 
-CAP = "edit_usd_per_month"
-"""Field of a registry item of kind "cap"."""
+CAP, QUOTA = "edit_usd_per_month", "images_per_month"
+"""Fields of a registry item of kind "cap": of an owner with limits of its own."""
 
 
 def microusd(usd: float) -> int:
@@ -25,22 +27,63 @@ def microusd(usd: float) -> int:
 
 def set_cap(registry: Registry, owner: str, usd: float | None) -> None:
     """Sets the cap of one owner in US dollars per month. None: that of the stage."""
-    if usd is None:
-        registry.delete("cap", owner)
+    _set(registry, owner, CAP, None if usd is None else microusd(usd))
+
+
+def set_quota(registry: Registry, owner: str, images: int | None) -> None:
+    """Sets the maximum number of images of one owner in a month. None: that of the stage."""
+    _set(registry, owner, QUOTA, images)
+
+
+def _set(registry: Registry, owner: str, field: str, value: int | None) -> None:
+    others = {name: kept for name, kept in (registry.get("cap", owner) or {}).items() if name != field}
+    limits = others if value is None else {**others, field: value}
+    if limits:
+        registry.put("cap", owner, limits)
     else:
-        registry.put("cap", owner, {CAP: microusd(usd)})
+        registry.delete("cap", owner)
 
 
 def list_caps(registry: Registry) -> dict[str, float]:
     """The owners with a cap of their own, and these caps in US dollars per month."""
-    return {owner: float(value[CAP]) / 1_000_000 for owner, value in registry.list("cap").items()}
+    caps = registry.list("cap").items()
+    return {owner: float(value[CAP]) / 1_000_000 for owner, value in caps if CAP in value}
+
+
+def list_quotas(registry: Registry) -> dict[str, int]:
+    """The owners with a quota of their own, and these quotas in images per month."""
+    return {owner: int(value[QUOTA]) for owner, value in registry.list("cap").items() if QUOTA in value}
+
+
+def check_quota(registry: Registry, owner: str, *, default: int, now: datetime) -> None:
+    """Raises RateLimitExceeded where the owner has used its images of the month. default: quota of the stage; 0 for
+    none. Requests in progress do not count yet: each of them may exceed the quota."""
+    quota = (registry.get("cap", owner) or {}).get(QUOTA, default or None)
+    if quota is None:
+        return
+    used = (registry.get("usage", month_of(owner, now)) or {}).get("pictures", 0)
+    if used >= quota:
+        raise RateLimitExceeded(
+            f"The quota of {quota} images per month is used up. Retry next month (UTC), or have the operator raise it."
+        )
+
+
+def count_bytes(registry: Registry, owner: str, size: int, *, maximum: int, now: datetime) -> None:
+    """Counts bytes that a request of an owner stores. Raises RateLimitExceeded above `maximum` in a day, which starts
+    with the first request."""
+    name = f"bytes#{folder_of(owner)}"
+    count = registry.add("window", name, {"bytes": size}, expires_at=now + timedelta(days=1))
+    if count.counters["bytes"] > maximum:
+        raise RateLimitExceeded(
+            f"The files of this caller exceed {maximum / 2**30:.0f} GiB in a day. Retry after {count.expires_at}."
+        )
 
 
 def cap_of(registry: Registry, owner: str, default_usd: float) -> float:
     """The cap of an owner in US dollars per month: its own, else that of the stage. Photos of the drop folder have the
     owner ""; their cap is that of the stage."""
-    own = registry.get("cap", owner) if owner else None
-    return default_usd if own is None else float(own[CAP]) / 1_000_000
+    own = (registry.get("cap", owner) or {}) if owner else {}
+    return float(own[CAP]) / 1_000_000 if CAP in own else default_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,14 +111,17 @@ class Policy:
 
     http: also allows plain http to public hosts.
     trusted: names of the operator's own hosts in lower case: allowed at any IP address and port, by https or http.
+    untrusted_ports: ports of these hosts to which this does not apply: those of the emulators of the local stack.
     """
 
     http: bool = False
     trusted: frozenset[str] = frozenset()
+    untrusted_ports: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        return cls(bool(settings.http_sources), frozenset(settings.trusted_hosts.split()))
+        ports = frozenset(map(int, settings.untrusted_ports.split()))
+        return cls(bool(settings.http_sources), frozenset(settings.trusted_hosts.split()), ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ def target(url: str, policy: Policy) -> Target:
         raise InvalidUrl("A URL must name only a host after https://, without a user, a password or '%'.")
     host, literal = _host(authority)
     port = int(authority["port"] or (443 if scheme == "https" else 80))
-    trusted = host in policy.trusted
+    trusted = host in policy.trusted and port not in policy.untrusted_ports
     if not 1 <= port <= 65535:
         raise InvalidUrl(f"The port of a URL must be 1 to 65535; got {port}.")
     if not trusted:

@@ -4,16 +4,20 @@ The endpoint deletes a bundle after 6 hours, SQS a message after 14 days. So at 
 submitted at a time, and no bundle is submitted while the endpoint refuses them. The registry has these items of kind
 "valve":
 
-    <bundle ID>  {"images", "endpoint"}   one bundle at the endpoint, until its notification is recorded
+    <bundle ID>  {"images", "endpoint"}   one bundle at the endpoint, until its notification is recorded; also "owned",
+                                          the images of each owner in it, by message group
     pause        {"since", "until"}       submissions pause until `until`, and have done so since `since`; Unix seconds
 
 Each item expires, and deleting it twice has no effect. So duplicate or lost notifications cannot falsify the sum, as
 they would a counter. Bundles of an earlier endpoint, which a change of the mode has deleted, take no room. At 72,000
 images the sum reads 1,125 items, about 140 kB.
+
+An owner that has SHARE of `backlog_max` at the endpoint waits, while the jobs of others are submitted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +41,13 @@ DELAY_MAX_S = 900
 MARGIN_S = 300
 """Seconds that the function may need to receive a message after its delay: a visibility timeout of 240 s, and 60 s."""
 
+SHARE = 0.25
+"""Part of `backlog_max` at which no more jobs of one owner are submitted: 15 minutes of work. Photos of the drop folder
+have no owner and no such limit."""
+
+SHARE_DELAY_S = 120
+"""Delay in seconds of the messages of an owner with its share at the endpoint, which has work for longer."""
+
 REMEMBERED_S = 1800
 """Seconds for which a pause is remembered. The messages that it delayed are
 received before: the pause of 60 s, the delay of 900 s, MARGIN_S, and as much again."""
@@ -49,6 +60,14 @@ class Valve:
     registry: Registry
     settings: Settings
     now: datetime
+
+    def crowded(self) -> set[str]:
+        """The message groups of the owners that have their share of images at the endpoint."""
+        sums: Counter[str] = Counter()
+        for item in self.registry.list("valve").values():
+            if item.get("endpoint") == self.settings.endpoint:
+                sums.update(item.get("owned") or {})
+        return {group for group, images in sums.items() if images >= SHARE * self.settings.backlog_max}
 
     def reserve(self, bundles: Mapping[str, int]) -> set[str]:
         """Reserves room for bundles (ID -> images). Returns the IDs of those that may be submitted; none in a pause.
@@ -70,9 +89,10 @@ class Valve:
         in_threads(self.release, excess)
         return set(allowed)
 
-    def hold(self, bundle: str, images: int) -> None:
-        """Keeps the room of a bundle until the endpoint has deleted it or its notification is recorded."""
-        self._put(bundle, images, self.settings.overdue_s)
+    def hold(self, bundle: str, images: int, owned: Mapping[str, int] = {}) -> None:
+        """Keeps the room of a bundle until the endpoint has deleted it or its notification is recorded. owned: the
+        images of each owner in it, by message group."""
+        self._put(bundle, images, self.settings.overdue_s, owned)
 
     def release(self, bundle: str) -> None:
         """Frees the room of a bundle that is no longer at the endpoint. Repeatable."""
@@ -100,6 +120,6 @@ class Valve:
     def _paused(self, last: Mapping[str, int] | None) -> bool:
         return last is not None and self.now.timestamp() < last["until"]
 
-    def _put(self, bundle: str, images: int, seconds: int) -> None:
-        value = {"images": images, "endpoint": self.settings.endpoint}
+    def _put(self, bundle: str, images: int, seconds: int, owned: Mapping[str, int] = {}) -> None:
+        value = {"images": images, "endpoint": self.settings.endpoint} | ({"owned": dict(owned)} if owned else {})
         self.registry.put("valve", bundle, value, expires_at=self.now + timedelta(seconds=seconds))

@@ -305,11 +305,15 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class JobMessage(Record):
-    """A message on the jobs queue: the job is to be submitted, after `attempts` earlier submissions."""
+    """A message on the jobs queue: the job is to be submitted, after `attempts` earlier submissions.
+
+    group: message group of the job's owner; "" for the drop folder.
+    """
 
     job_id: str
     attempts: int
     trace_id: str = ""
+    group: str = ""
 
     def to_body(self) -> str:
         return json.dumps(self.to_json())

@@ -19,8 +19,10 @@ import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from maskdrop.errors import MaskdropError, NotAllowed
+from maskdrop.redaction import log_to_stderr
 from sagemaker_model.engines.vitmatte import load_refiner
 from sagemaker_model.serving import queue_worker
+from sagemaker_model.serving.privileges import drop_root
 from sagemaker_model.serving.queue import SqsQueue
 from sagemaker_model.serving.rows import DynamoDBRows, NoRows, Rows
 from sagemaker_model.serving.runtime import in_flight_max
@@ -37,6 +39,7 @@ log = logging.getLogger("sagemaker_model")
 
 def serve(settings: ServerSettings) -> None:
     """Serves HTTP until SIGTERM, which drains the requests in progress. Raises InvalidWeights, NoGpu."""
+    drop_root(settings.user, reads=settings.weights_dir)
     settings, engines, detectors = load_engines(settings)
     threads = in_flight_max(settings.workers)
     refiner = load_refiner(settings.device, settings.weights_dir, settings.threads)
@@ -73,6 +76,7 @@ def run_worker(settings: ServerSettings, worker: WorkerSettings, chosen: Contain
     rows: Rows = DynamoDBRows(table, region, threads) if table else NoRows()
     rows.check()
     engine = install_model(worker.model_path, settings.weights_dir, required="model_path" in chosen)
+    drop_root(settings.user, reads=settings.weights_dir)
     settings, engines, detectors = load_engines(settings)
     if engine and engine not in engines:
         raise InvalidWeights(f"The engine {engine} is not installed: {worker.model_path} needs torch on this device.")
@@ -107,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execv(sys.executable, [sys.executable, "-m", "standalone"])  # noqa: S606 - no shell is wanted
     if command == "train":
         return train([])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     logging.captureWarnings(capture=True)
     try:
         worker, chosen = WorkerSettings.parse(flags, os.environ) if command == "worker" else (None, frozenset[str]())

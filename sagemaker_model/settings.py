@@ -45,6 +45,7 @@ class ServerSettings:
     rekognition: whether labels that no own detector knows are sent to Amazon Rekognition, at $0.001 a call.
     non_commercial: whether engines run whose weights may not be used commercially; every result of them has a warning.
     usd_per_hour: price of the instance in USD; None if nothing is billed.
+    user: numeric ID of the user as whom a server continues that is started as root, as in the container; None: as root.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +70,7 @@ class ServerSettings:
     rekognition: bool = False
     non_commercial: bool = False
     usd_per_hour: float | None = None
+    user: int | None = None
 
     @property
     def threads(self) -> int:

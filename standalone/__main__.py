@@ -13,6 +13,8 @@ import sys
 from contextlib import closing
 
 from maskdrop.errors import MaskdropError
+from maskdrop.redaction import log_to_stderr
+from sagemaker_model.serving.privileges import drop_root
 from sagemaker_model.settings import ServerSettings
 from standalone.database import Database
 from standalone.keys import create_key, list_keys, revoke_key
@@ -31,12 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("list-keys", help="print the IDs and names of the API keys")
     commands.add_parser("revoke-key", help="delete an API key").add_argument("id")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     logging.captureWarnings(capture=True)
     try:
         settings = ServeSettings.from_env(os.environ)
         if options.command in (None, "serve"):
-            serve(settings, ServerSettings.from_env(os.environ))
+            model = ServerSettings.from_env(os.environ)
+            drop_root(model.user, reads=model.weights_dir, owns=settings.data)
+            serve(settings, model)
             return 0
         with closing(Database(settings.data)) as database:
             registry = SqliteRegistry(database)

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -33,6 +34,7 @@ from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.catalog import DEFAULT_ENGINE
 from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
+from maskdrop.loopback import LocalOnly
 from maskdrop.options import REFINER
 from maskdrop.presets import Presets
 from maskdrop.review import TRAINING_PREFIX
@@ -259,7 +261,9 @@ def create_app(
     ]
     if folder := console.find_console():
         routes.extend(console.routes(folder, corrections_days=settings.keep_corrections_days))
-    application = Starlette(routes=routes, lifespan=lifespan)
+    # Without keys, a page in a browser of this machine could use the server.
+    guard = [Middleware(LocalOnly)] if settings.no_auth and not settings.anyone else []
+    application = Starlette(routes=routes, lifespan=lifespan, middleware=guard)
     application.router.default = _api
     application.router.redirect_slashes = False  # the API has rules of its own
     return application

@@ -25,7 +25,7 @@ from maskdrop.flow import RESPONSES_PREFIX, admit, record_bundle, sweep
 from maskdrop.job import Job
 from maskdrop.services import Services
 from maskdrop.settings import Settings
-from maskdrop.webhook import RETRY_S, deliver, event_of
+from maskdrop.webhook import BUSY_S, RETRY_S, OwnerBusy, bus_event, deliver
 from maskdrop.wire import Bundle, BundleResponse, JobMessage, Notification, split_s3_uri
 from sagemaker_model.serving.runtime import Runtime
 
@@ -88,7 +88,7 @@ class LocalQueue:
     def __init__(self, background: Background, handler: Callable[[str], object]) -> None:
         self._background, self._handler = background, handler
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:  # noqa: ARG002  no groups
         for body in bodies:
             self._background.call(partial(self._handler, body), delay_s=delay_s)
 
@@ -128,7 +128,7 @@ class Jobs:
             if job.error:
                 log.info("job %s failed: %s", job.id, job.error.message)
             if job.webhook:
-                self._deliver(json.dumps(event_of(job)), attempt=0)
+                self._deliver(json.dumps(bus_event(job)), attempt=0)
 
     def resume(self) -> None:
         """Queues all jobs that an earlier process did not finish. Their messages ended with it."""
@@ -151,18 +151,21 @@ class Jobs:
         output = f"s3://{self._settings.results}/{key}"
         record_bundle(Notification(bundle_id, True, input_uri, output, ""), self._settings, self.services, _now())
 
-    def _deliver(self, event: str, attempt: int) -> None:
-        """Delivers a webhook, and again after the delays of RETRY_S."""
+    def _deliver(self, event: str, attempt: int, waits: int = 0) -> None:
+        """Delivers a webhook, and again after the delays of RETRY_S; after those of BUSY_S while its owner is busy."""
 
         def post() -> None:
             try:
-                deliver(json.loads(event), self.services, _now())
+                deliver(json.loads(event), self._settings, self.services, _now())
+            except OwnerBusy:
+                self._deliver(event, attempt, waits + 1)
             except MaskdropError as error:
                 log.warning("webhook attempt %d failed: %s", attempt + 1, error)
                 if attempt < len(RETRY_S):
                     self._deliver(event, attempt + 1)
 
-        self._background.call(post, delay_s=RETRY_S[attempt - 1] if attempt else 0)
+        waiting_s = BUSY_S[min(waits, len(BUSY_S)) - 1] if waits else 0
+        self._background.call(post, delay_s=waiting_s or (RETRY_S[attempt - 1] if attempt else 0))
 
 
 def _now() -> datetime:

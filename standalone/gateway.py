@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas import authorize
-from lambdas.http.routes import RETRY_AFTER_S, error_response, process, with_routes
+from lambdas.http.routes import RETRY_AFTER_S, SAFE_HEADERS, error_response, process, with_routes
 from maskdrop.access import Caller
 from maskdrop.errors import MaskdropError
 from maskdrop.services import Services
@@ -80,6 +80,7 @@ class Gateway:
         response = error_response(error, path)
         body = response.body if isinstance(response.body, str) else json.dumps(response.body)
         headers = [("Content-Type", str(response.headers["Content-Type"]))]
+        headers += [(name, value) for name, (value,) in SAFE_HEADERS.items()]
         if error.retryable:
             headers.append(("Retry-After", str(RETRY_AFTER_S)))
         return HttpResponse(response.status_code, headers, body.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from maskdrop.access import CALLS_A_MINUTE, Key, Scope, digest
@@ -46,7 +47,8 @@ def create_key(
         created_at=datetime.now(UTC),
         webhook_secret=f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}",
     )
-    registry.put("key", digest(text), key.to_json())
+    registry.put("secret", digest(text), {"webhook_secret": key.webhook_secret})
+    registry.put("key", digest(text), replace(key, webhook_secret="").to_json())
     return text, key
 
 
@@ -62,3 +64,4 @@ def revoke_key(registry: Registry, key_id: str) -> None:
         raise UnknownKey(f"Key {key_id!r} does not exist; list keys with `maskdrop keys list`.")
     for name in names:
         registry.delete("key", name)
+        registry.delete("secret", name)

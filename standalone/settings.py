@@ -111,6 +111,9 @@ class ServeSettings:
             http_sources=self.http_sources,
             image_bytes=self.image_bytes,
             body_bytes=self.body_bytes,
+            fetches_at_once=max(2, self.requests_max // 4),
+            calls_at_once=max(2, self.requests_max // 2),
+            webhooks_at_once=1,  # deliveries run in the threads of the jobs
         )
 
 

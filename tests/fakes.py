@@ -213,12 +213,14 @@ class FakeJobs:
 @dataclass
 class FakeQueue:
     sent: list[tuple[str, int]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     hidden: list[tuple[str, int]] = field(default_factory=list)
     broken: MaskdropError | None = None
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
         if self.broken:
             raise self.broken
+        self.groups.extend(group for _ in bodies)
         self.sent.extend((body, delay_s) for body in bodies)
 
     def hide(self, receipt: str, *, seconds: int) -> None:

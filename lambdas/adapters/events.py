@@ -1,6 +1,7 @@
 """Publishes finished jobs to the event bus.
 
-Source "maskdrop"; detail type "Job Done" or "Job Failed"; the detail is the event that webhooks send too.
+Source "maskdrop"; detail type "Job Done" or "Job Failed"; the detail is the event that webhooks send
+too, and `delivery` (`maskdrop.webhook.bus_event`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from lambdas.adapters.errors import translated_errors
 from maskdrop.errors import EventsUnavailable
 from maskdrop.job import Job
-from maskdrop.webhook import event_of
+from maskdrop.webhook import bus_event
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -36,7 +37,7 @@ class EventBus:
                             "EventBusName": self._name,
                             "Source": SOURCE,
                             "DetailType": f"Job {job.state.title()}",
-                            "Detail": json.dumps(event_of(job)),
+                            "Detail": json.dumps(bus_event(job)),
                         }
                         for job in jobs[start : start + BATCH]
                     ]

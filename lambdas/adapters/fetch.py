@@ -103,16 +103,18 @@ class PublicWeb:
         self._resolve, self._connect, self._tls = resolve, connect, tls
 
     def fetch(self, url: str) -> Download:
-        deadline, policy = _Deadline(self._limits), self._policy
+        deadline, policy, encrypted = _Deadline(self._limits), self._policy, False
         for _ in range(self._limits.redirects + 1):
             destination = target(url, policy)
+            if encrypted and destination.scheme == "http":
+                raise BlockedUrl("The URL redirects from https:// to http://, which is not allowed.")
+            encrypted = destination.scheme == "https"
             with self._response("GET", destination, {"Accept": "image/*"}, None, deadline) as response:
                 location = response.headers["Location"]
                 if response.status not in REDIRECT_STATUSES or location is None:
                     return self._download(destination, response)
             url = _redirect_url(url, location)
             # Only the caller may name a trusted host: a redirect from a public host must not lead to one.
-            policy = replace(policy, http=policy.http and destination.scheme == "http")
             policy = policy if destination.trusted else replace(policy, trusted=frozenset())
         raise TooManyRedirects(f"The URL has more than {self._limits.redirects} redirects. Use the final URL.")
 

@@ -10,6 +10,7 @@ from maskdrop.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 BATCH = 10
 """Maximum number of messages of one call."""
@@ -19,16 +20,16 @@ class SqsQueue:
     def __init__(self, client: SQSClient, url: str) -> None:
         self._client, self._url = client, url
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
         for start in range(0, len(bodies), BATCH):
+            entries: list[SendMessageBatchRequestEntryTypeDef] = [
+                {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_s}
+                for index, body in enumerate(bodies[start : start + BATCH])
+            ]
+            for entry in entries if group else ():
+                entry["MessageGroupId"] = group
             with translated_errors(QueueUnavailable, "Sending to the queue"):
-                response = self._client.send_message_batch(
-                    QueueUrl=self._url,
-                    Entries=[
-                        {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_s}
-                        for index, body in enumerate(bodies[start : start + BATCH])
-                    ],
-                )
+                response = self._client.send_message_batch(QueueUrl=self._url, Entries=entries)
             if failed := response.get("Failed"):
                 raise QueueUnavailable(f"The queue rejected {len(failed)} messages: {failed[0].get('Code')}.")
 

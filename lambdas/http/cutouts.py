@@ -192,7 +192,7 @@ def response(reply: ImageResponse | Job, storage: Storage, *, link_s: int) -> Re
     """Returns the HTTP response for a result or a job. link_s: lifetime of the presigned URL, in seconds."""
     if isinstance(reply, Job):
         # Relative to /v1/cutouts, because stages and custom domains add a prefix that the service does not know.
-        return Response(202, "application/json", reply.to_json(), {"Location": f"jobs/{reply.id}"})
+        return Response(202, "application/json", reply.public(), {"Location": f"jobs/{reply.id}"})
     headers: dict[str, str | list[str]] = {**headers_of(reply.facts)}
     if reply.results and isinstance(reply.file, Result):
         files = {"result": reply.file.to_json(), "results": [one.to_json() for one in reply.results]}

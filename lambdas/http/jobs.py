@@ -34,10 +34,13 @@ UPLOAD_S = 300
 KEY_MAX = 1024
 """Maximum length of an S3 key in bytes."""
 
-KEY = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{KEY_MAX}}}")
-"""S3 key of an object, without control characters, because terminals interpret them in logs."""
+UNSEEN = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+"""Control characters, which terminals interpret, and those that reverse or hide text, so that names deceive."""
 
-NAME = re.compile(r"(?!\.{1,2}$)[^/\\${}\x00-\x1f\x7f\ud800-\udfff]{1,128}")
+KEY = re.compile(rf"[^{UNSEEN}\ud800-\udfff]{{1,{KEY_MAX}}}")
+"""S3 key of an object."""
+
+NAME = re.compile(r"(?!\.{1,2}$)[^/\\${}" + UNSEEN + r"\ud800-\udfff]{1,128}")
 """File name without a path, and without "${": S3 replaces `${filename}` with the name of the posted file."""
 
 UPLOAD = re.compile(rf"[0-9a-f]{{32}}/{NAME.pattern}")
@@ -46,7 +49,10 @@ CONTENT_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}|application/octet-stream")
 
 
 def upload(payload: Mapping[str, Any], caller: Caller, settings: Settings, services: Services, now: datetime) -> Any:
-    """Returns a presigned form for one file, valid for UPLOAD_S. Raises InvalidOptions."""
+    """Returns a presigned form for one file, valid for UPLOAD_S. The form counts with its maximum size.
+
+    Raises InvalidOptions, RateLimitExceeded.
+    """
     match payload:
         case {"name": str(name), "content_type": str(content_type)} if len(payload) == 2:
             pass

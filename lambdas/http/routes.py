@@ -21,7 +21,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas.http import cutouts, jobs
 from lambdas.http.dialects import airplanes, rembg, removebg, sam, withoutbg
 from lambdas.http.openapi import CURSOR, MONTH, PAGE, PAGE_MAX, document, methods_at
-from lambdas.http.page import POLICY, compressed_page, page
+from lambdas.http.page import compressed_page, page, policy
 from lambdas.observe import logger
 from maskdrop import __version__, trace
 from maskdrop.access import IAM_PREFIX, MISSING_KEY, OPEN_PATHS, Caller, add_usage, count_call, usage_of
@@ -43,6 +43,8 @@ from maskdrop.job import STATES, Job, State
 from maskdrop.presets import Presets
 from maskdrop.services import Selection, Services
 from maskdrop.settings import Settings
+from maskdrop.slots import limited
+from maskdrop.spending import check_quota
 from maskdrop.trace import trace_id_of
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ Resolver = TypeVar("Resolver", bound=APIGatewayRestResolver)
 RETRY_AFTER_S = 5
 """Value of the `Retry-After` header of retryable errors, in seconds."""
 
+FETCHING_PATHS = rembg.PATHS
+"""Paths at which a GET processes an image."""
+
+SAFE_HEADERS = {"Cache-Control": ["no-store"], "X-Content-Type-Options": ["nosniff"]}
+"""Headers of every response: no cache keeps images and data of callers, and browsers do not guess their types."""
+
 RECENCY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[0-9a-f]{32}")
 
 
@@ -72,6 +80,8 @@ def process(
     """Processes one API Gateway proxy event and returns the proxy response. app: None for the function's resolver."""
     app = app or routes(settings.cors_origins)
     caller, limits = Caller.of(event["requestContext"]), dict[str, str]()
+    if caller:
+        services = limited(services, caller.owner, settings, now)
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     trace_id = trace_id_of(headers.get(trace.HEADER) or "", event["requestContext"].get("requestId") or "")
     app.append_context(  # type: ignore[no-untyped-call]
@@ -79,7 +89,8 @@ def process(
     )
     with logger().append_context_keys(trace_id=trace_id):
         response: dict[str, Any] = app.resolve(event, context)
-        response["multiValueHeaders"] |= {name: [value] for name, value in limits.items()}
+        sent = {**SAFE_HEADERS, **response["multiValueHeaders"], **{name: [value] for name, value in limits.items()}}
+        response["multiValueHeaders"] = sent
         fields = {"path": event["path"], "status": response["statusCode"], "caller": caller.id if caller else None}
         logger().info("response", extra=fields)
     return response
@@ -98,6 +109,9 @@ def admit(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Respo
         if window.exceeded:
             add_usage(services.registry, caller.owner, app.context["now"], refused=1)
         window.check()
+        if event.http_method == "POST" or event.path in FETCHING_PATHS:
+            quota = app.context["settings"].images_per_month
+            check_quota(services.registry, caller.owner, default=quota, now=app.context["now"])
     elif (
         event.path not in OPEN_PATHS and event.http_method != "OPTIONS"
     ):  # browsers send preflight requests without a key
@@ -121,7 +135,7 @@ def health(settings: Settings) -> dict[str, Any]:
 def one_job(job_id: str, caller: Caller, settings: Settings, services: Services) -> dict[str, Any]:
     """Returns the job. The presigned URL of its result is valid for `settings.link_s` seconds. Raises JobNotFound."""
     job = find_job(job_id, caller, services)
-    return cutouts.with_urls(job.to_json(), services.storage, link_s=settings.link_s)
+    return cutouts.with_urls(job.public(), services.storage, link_s=settings.link_s)
 
 
 def find_job(job_id: str, caller: Caller, services: Services) -> Job:
@@ -149,7 +163,7 @@ def new_job(
     payload = cutouts.object_of(body, "The body")
 
     def create() -> dict[str, Any]:
-        return jobs.job_of(payload, caller, settings, services, now, trace_id=trace_id).to_json()
+        return jobs.job_of(payload, caller, settings, services, now, trace_id=trace_id).public()
 
     job = create() if key is None else once(services.registry, caller.owner, key, payload, now, create)
     status = 200 if job["finished_at"] else 202
@@ -187,15 +201,22 @@ def engines(settings: Settings) -> dict[str, Any]:
     }
 
 
-def presets(of: Presets) -> dict[str, Any]:
-    """Returns the presets. A preset that is not valid has `error` instead of options. Raises TableUnavailable."""
+def presets(of: Presets, caller: Caller) -> dict[str, Any]:
+    """Returns the presets. A preset that is not valid has `error` instead of options.
+
+    Only callers of scope `all` see the S3 objects of background images; others see empty names. Raises
+    TableUnavailable.
+    """
 
     def options(name: str) -> dict[str, Any]:
         try:
             found = of.find(name)
         except InvalidPreset as error:
             return {"error": error.info.to_json()}
-        return found.to_json() if found else {}
+        options: dict[str, Any] = found.to_json() if found else {}
+        if caller.scope != "all" and isinstance(options.get("output", {}).get("background"), dict):
+            options["output"] = {**options["output"], "background": {"bucket": "", "key": ""}}
+        return options
 
     return {"presets": [{"name": name, **options(name)} for name in of.names()]}
 
@@ -214,7 +235,7 @@ def list_jobs(query: dict[str, str], caller: Caller, services: Services) -> dict
     )
     page = services.jobs.page(selection, before=_decode_cursor(query.get("cursor")), limit=_limit(query.get("limit")))
     cursor = base64.urlsafe_b64encode(page.before.encode()).decode() if page.before else None
-    return {"jobs": [job.to_json() for job in page.jobs], "cursor": cursor}
+    return {"jobs": [job.public() for job in page.jobs], "cursor": cursor}
 
 
 def usage(query: dict[str, str], caller: Caller, services: Services, now: datetime) -> dict[str, Any]:
@@ -293,7 +314,7 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
 
     @app.get("/v1/docs")
     def _docs() -> Response[str | bytes]:
-        headers: dict[str, str | list[str]] = {"Content-Security-Policy": POLICY, "Vary": "Accept-Encoding"}
+        headers: dict[str, str | list[str]] = {"Content-Security-Policy": policy(), "Vary": "Accept-Encoding"}
         body: str | bytes = page()
         if "gzip" in app.current_event.headers.get("accept-encoding", ""):
             body, headers["Content-Encoding"] = compressed_page(), "gzip"
@@ -325,7 +346,7 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
     def _retry(job_id: str) -> Response[dict[str, Any]]:
         services = app.context["services"]
         job = retry(find_job(job_id, app.context["caller"], services), services, app.context["now"])
-        return Response(202, "application/json", job.to_json())
+        return Response(202, "application/json", job.public())
 
     @app.get("/v1/jobs/<job_id>/source")
     def _source(job_id: str) -> dict[str, str]:
@@ -337,7 +358,7 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
         caller, settings, services = app.context["caller"], app.context["settings"], app.context["services"]
         payload = cutouts.object_of(cutouts.body_of(app.current_event, settings), "The body")
         job = find_job(job_id, caller, services)
-        return jobs.review_of(payload, job, caller, settings, services, app.context["now"]).to_json()
+        return jobs.review_of(payload, job, caller, settings, services, app.context["now"]).public()
 
     @app.post("/v1/uploads")
     def _upload() -> Response[dict[str, Any]]:
@@ -352,7 +373,7 @@ def with_routes(resolver: type[Resolver], cors_origins: str) -> Resolver:
 
     @app.get("/v1/presets")
     def _presets() -> dict[str, Any]:
-        return presets(app.context["services"].presets)
+        return presets(app.context["services"].presets, app.context["caller"])
 
     @app.get("/v1/usage")
     def _usage() -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.errors import MaskdropError
+from maskdrop.redaction import log_to_stderr
 from maskdrop.settings import InvalidSettings
 from sagemaker_model.training.settings import SETTINGS, TrainingSettings, descriptions, settings_of
 
@@ -121,7 +122,7 @@ def _weights_file(start: Path | None) -> Path | None:
 
 def main(argv: Sequence[str], sagemaker: Path = SAGEMAKER) -> int:
     """Runs the command line and returns the exit code: 0, or 1 after an error, which is logged."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     main_process = os.environ.get("RANK", "0") == "0"
     in_job = (sagemaker / "input").exists()
     try:

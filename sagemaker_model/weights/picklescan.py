@@ -27,6 +27,9 @@ PICKLE_BYTES_MAX = 16 * 1024 * 1024
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First value of a legacy checkpoint, which PyTorch wrote before 1.6, not as a zip archive (torch/serialization.py)."""
 
+ZIP_MAGIC = b"PK\x03\x04"
+"""First bytes of a checkpoint that is a zip archive."""
+
 OPCODES = frozenset(
     {
         "APPEND", "APPENDS", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPERSID", "BINPUT",
@@ -59,7 +62,7 @@ def rejection_reason(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            names = set(_globals_in_zip(file) if zipfile.is_zipfile(file) else _globals_in_legacy(file))
+            names = set(_globals_in_zip(file) if _is_zip(file) else _globals_in_legacy(file))
     except _Rejected as rejected:
         return str(rejected)
     except (ValueError, EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -67,6 +70,14 @@ def rejection_reason(path: Path) -> str | None:
     if not names.intersection(TENSOR_GLOBALS):
         return "contains no tensors"
     return _rejection_by_torch(path)
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    """Whether PyTorch reads the file as a zip archive: by its first bytes. `zipfile.is_zipfile` also accepts a pickle
+    with an archive at its end, of which PyTorch loads the pickle."""
+    start = file.read(len(ZIP_MAGIC))
+    file.seek(0)
+    return start == ZIP_MAGIC
 
 
 def _globals_in_zip(file: IO[bytes]) -> Iterator[str]:
@@ -83,11 +94,11 @@ def _globals_in_zip(file: IO[bytes]) -> Iterator[str]:
 
 def _globals_in_legacy(file: IO[bytes]) -> Iterator[str]:
     """Legacy layout: five pickles (magic number, protocol, system, object, keys), then the tensors' bytes."""
-    file.seek(0)
     pickles = io.BytesIO(file.read(PICKLE_BYTES_MAX))  # in memory: a false length cannot read beyond the end
     if LEGACY_MAGIC not in [argument for _, argument, _ in pickletools.genops(pickles)]:
         raise _Rejected("is a pickle, but not a PyTorch checkpoint")
-    for _ in range(4):
+    pickles.seek(0)
+    for _ in range(5):
         yield from _globals(pickles)
 
 
@@ -110,11 +121,13 @@ def _rejection_by_torch(path: Path) -> str | None:
     import torch
 
     try:
+        with path.open("rb") as file:
+            mmap = _is_zip(file)
         if path.suffix == ".safetensors":  # torch would choose its reader by the suffix
             with path.open("rb") as file:
                 torch.load(file, map_location="cpu", weights_only=True)
         else:  # memory-mapped: the tensors' bytes are not read
-            torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # noqa: BLE001 - a damaged file can raise any exception
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"is rejected by torch.load(weights_only=True) ({first})"

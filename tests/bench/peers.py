@@ -1,5 +1,7 @@
 """`make bench-peers`: compares Maskdrop with two libraries on a 12 MP photo: rembg and @imgly/background-removal-node.
 
+    python -m tests.bench.peers [--images N] [--rounds N] [--skip-imgly]
+
 Both of a pair alternate in one run. With the same network output, Maskdrop and rembg differ in the stages around the
 network: decoding, enlarging, edge colours, encoding. With the same file u2netp.onnx, they also differ in the passes of
 the network. The npm package runs its own IS-Net.
@@ -7,6 +9,7 @@ the network. The npm package runs its own IS-Net.
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -41,6 +44,7 @@ from sagemaker_model.imaging.pixels import decode
 from sagemaker_model.imaging.refine import to_full_size
 from sagemaker_model.settings import ServerSettings
 from tests.bench.machine import machine
+from tests.bench.measure import tree_cpu_s
 from tests.bench.rembg_venv import installed
 
 SIZE = (4000, 3000)
@@ -112,7 +116,7 @@ STAGES: dict[str, Callable[..., Any]] = {
 }
 
 
-def stages(reference: Scene) -> dict[str, float]:
+def stages(reference: Scene, rounds: int) -> dict[str, float]:
     """Median CPU milliseconds of each stage of Maskdrop and of all stages, on one thread."""
     runs: dict[str, list[float]] = {name: [] for name in (*STAGES, "total")}
 
@@ -122,7 +126,7 @@ def stages(reference: Scene) -> dict[str, float]:
         runs[name].append((time.thread_time() - start) * 1000)
         return result
 
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.thread_time()
         rgb = timed("decode", reference.photo, ServerSettings().limits).rgb
         alpha = timed("refine", reference.matte, rgb)
@@ -143,11 +147,15 @@ def ours(photo: bytes, engine: Engine, pool: ThreadPoolExecutor, images: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Images a second of a library and of Maskdrop, the median ratio of both in one round, and Maskdrop's last PNG."""
+    """Images a second of a library and of Maskdrop, the median ratio of both in one round, and Maskdrop's last PNG.
+
+    cpu_ratio: of the CPU times, which depend less on other programs than the seconds do.
+    """
 
     theirs: float
     mine: float
     ratio: float
+    cpu_ratio: float
     result: bytes
 
 
@@ -166,19 +174,23 @@ def alternate(
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=IMGLY_FOLDER) as other:  # noqa: S603
         assert other.stdin
         assert other.stdout
-        pairs, result = [], b""
+        pairs, cpu_ratios, result = [], [], b""
         for round_number in range(rounds + 1):
+            their_cpu = tree_cpu_s(other.pid)
             other.stdin.write(f"{images}\n")
             other.stdin.flush()
             theirs = float(other.stdout.readline())
+            their_cpu, my_cpu = tree_cpu_s(other.pid) - their_cpu, time.process_time()
             seconds, result = mine(images)
             if round_number:
                 pairs.append((seconds, theirs))
+                cpu_ratios.append(their_cpu / (time.process_time() - my_cpu))
         other.stdin.close()
     return Measured(
         images / statistics.median(theirs for _, theirs in pairs),
         images / statistics.median(seconds for seconds, _ in pairs),
         statistics.median(theirs / seconds for seconds, theirs in pairs),
+        statistics.median(cpu_ratios),
         result,
     )
 
@@ -211,6 +223,11 @@ def edge_error(result: bytes, reference: Scene) -> float:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES, help="images in each round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds after the warm-up")
+    parser.add_argument("--skip-imgly", action="store_true", help="rembg only; the npm package takes 15 s an image")
+    arguments = parser.parse_args()
     cv2.setNumThreads(1)
     reference = scene()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -227,24 +244,35 @@ def main() -> int:
 
     fixed = FixedMatte(reference.matte)
     runs: list[tuple[str, list[str | Path], Engine, str, int, int]] = [
-        ("rembg, same matte", rembg(matte), fixed, "rembg.png", IMAGES, ROUNDS),
-        ("rembg, same matte, decontaminate", rembg(matte, decontaminate=True), fixed, "rembg.png", IMAGES, ROUNDS),
-        ("rembg, u2netp", rembg(network), u2netp, "rembg.png", IMAGES, ROUNDS),
-        ("imgly, its IS-Net", ["node", imgly(), photo], u2netp, "imgly.png", 1, 1),
+        ("rembg, same matte", rembg(matte), fixed, "rembg.png", arguments.images, arguments.rounds),
+        (
+            "rembg, same matte, decontaminate",
+            rembg(matte, decontaminate=True),
+            fixed,
+            "rembg.png",
+            arguments.images,
+            arguments.rounds,
+        ),
+        ("rembg, u2netp", rembg(network), u2netp, "rembg.png", arguments.images, arguments.rounds),
     ]
-    table = Table(
-        "library", "images/s", "maskdrop, images/s", "maskdrop / library", "edge error", "maskdrop, edge error"
-    )
+    if not arguments.skip_imgly:
+        runs.append(("imgly, its IS-Net", ["node", imgly(), photo], u2netp, "imgly.png", 1, 1))
+    table = Table("library", "images/s", "maskdrop", "maskdrop / library", "by CPU time", "edge error", "maskdrop's")
     with ThreadPoolExecutor(THREADS) as pool:
         for name, command, engine, file, images, rounds in runs:
             mine = partial(ours, reference.photo, engine, pool)
             measured = alternate(command, mine, images, rounds)
             errors = (edge_error(png, reference) for png in ((FOLDER / file).read_bytes(), measured.result))
-            rates = f"{measured.theirs:.2f}", f"{measured.mine:.2f}", f"{measured.ratio:.2f}"
+            rates = (
+                f"{measured.theirs:.2f}",
+                f"{measured.mine:.2f}",
+                f"{measured.ratio:.2f}",
+                f"{measured.cpu_ratio:.2f}",
+            )
             table.add_row(name, *rates, *(f"{error:.1f}" for error in errors))
     console = Console(highlight=False, width=130)
     console.print(table)
-    summary = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(reference).items())
+    summary = ", ".join(f"{name} {ms:.0f}" for name, ms in stages(reference, arguments.rounds).items())
     console.print(f"CPU ms of maskdrop's stages, on one thread: {summary}.")
     console.print(
         f"12 MP JPEG to PNG, {THREADS} threads; edge error on white, of 255. imgly: one image at a time, beside "

@@ -207,7 +207,7 @@ def draw(measured: dict[str, tuple[Run, System]]) -> None:
         lines: Sequence[tuple[Times, str, str]] = (
             (run.uploaded, "uploaded", "0.7"),
             (run.recorded, "recorded", "C0"),
-            (outcome.recorded_s, "simulated", "C1"),
+            (np.array([at for at, images in outcome.records for _ in range(images)]), "simulated", "C1"),
         )
         for times, label, colour in lines:
             axes.step(np.sort(times), count, where="post", label=label, color=colour)

@@ -42,8 +42,9 @@ from tests.ports import free_ports
 
 FOLDER = ROOT / ".local" / "drill"
 
-END_S = 300.0
-"""Maximum time until the images of a phase are finished, in seconds: retries after 5 s and 30 s, and a margin."""
+END_S = 900.0
+"""Maximum time until the images of a phase are finished, in seconds. The emulator ends the running invocations of a
+function that is updated; their messages are redelivered after up to 420 s (`infra.queues.visibility`)."""
 
 POLL_S = 0.5
 

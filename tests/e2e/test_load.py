@@ -9,10 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from local.config import ROOT
 from tests.e2e.conftest import Running
 from tests.load.settings import LoadSettings
 from tests.load.target import SETTING
+
+pytestmark = pytest.mark.skipif(
+    "MASKDROP_TEST_LOAD" not in os.environ, reason="Takes one to five minutes; `make test-load` runs it."
+)
 
 
 def test_a_spike_wakes_the_endpoint_which_returns_to_zero_and_every_photo_ends(

@@ -50,7 +50,7 @@ def a_key(running: Running) -> str:
     """Creates a key with SECRET and returns its name in the registry."""
     name = uuid.uuid4().hex
     DynamoDBRegistry(client(running.config, "dynamodb"), running.stack.registry).put(
-        "key", name, {"webhook_secret": SECRET}
+        "secret", name, {"webhook_secret": SECRET}
     )
     return name
 

@@ -72,8 +72,11 @@ def test_the_server_runs_as_pid_1_and_receives_sigterm(image: Image) -> None:
     assert json.loads(image.one("CMD")) == ["serve"]
 
 
-def test_the_container_runs_as_root_which_sagemaker_requires(image: Image) -> None:
+def test_the_container_starts_as_root_which_sagemaker_requires_and_its_servers_continue_as_another_user(
+    image: Image,
+) -> None:
     assert image.all("USER") == []
+    assert int(image.env["MODEL_USER"]) > 999
 
 
 def test_b8_both_images_have_one_base_without_cuda_pinned_by_its_digest(image: Image) -> None:

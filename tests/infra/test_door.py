@@ -86,7 +86,8 @@ def test_a_task_may_read_keys_and_count_requests_only(variants: Variants) -> Non
         for kind in statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
     }
     counts = {(kind, action) for kind in ("window", "usage") for action in ("GetItem", "PutItem", "UpdateItem")}
-    assert allowed == {("key", "GetItem"), ("preset", "Query"), *counts}
+    slots = {("slot", "PutItem"), ("slot", "DeleteItem")}
+    assert allowed == {("key", "GetItem"), ("cap", "GetItem"), ("preset", "Query"), *counts, *slots}
 
 
 def test_callers_reach_the_load_balancer_and_only_the_load_balancer_reaches_the_tasks(variants: Variants) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from infra.container import SWITCHED_OFF
 from infra.firewall import COUNTED
-from infra.stages import InvalidStage
+from infra.stages import InvalidStage, Stage
+from infra.trust import LIMITED
 from lambdas.adapters.interactive import WAIT_S
 from lambdas.connect import KEYS_ATTEMPTS, KEYS_CONNECT_S, KEYS_READ_S
 from lambdas.http.dialects.removebg import TITLES
@@ -285,7 +286,7 @@ def test_the_build_pushes_the_image_of_every_endpoint(
     assert name == "/maskdrop-dev"
     image = f'"$REPOSITORY:{version.replace(built["Tag"], "$TAG")}"'
     commands = json.loads(project["Source"]["BuildSpec"])["phases"]["build"]["commands"]
-    assert f"docker push {image}" in commands
+    assert f"docker manifest inspect {image} > /dev/null 2>&1 || docker push {image}" in commands
     (build,) = [command for command in commands if f"--tag {image}" in command]
     assert build.partition("PACKAGES=")[2].partition(" ")[0] == packages
 
@@ -432,9 +433,11 @@ def test_the_bulk_endpoint_reads_photos_and_backgrounds_and_writes_only_results(
     for one in (stacks, on_gpu):
         allowed = permissions(one["MaskdropBulk"], "Bulk")
         assert prefixes(allowed["s3:GetObject"]) == {
-            "inbox", "uploads", "backgrounds", "results", "bundles", "edits",
+            "inbox", "uploads", "backgrounds", "results", "bundles/in", "edits",
         }  # fmt: skip
-        assert prefixes(allowed["s3:PutObject"]) == {"results", "bundles", "edits"}
+        assert prefixes(allowed["s3:PutObject"]) == {
+            "results", "edits", "bundles/out", "bundles/failed", "bundles/started",
+        }  # fmt: skip
 
 
 def test_the_interactive_endpoint_reads_only_backgrounds_and_writes_only_large_results(
@@ -509,6 +512,8 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
             on_jobs |= actions
         if f'"{registry}"' in text:
             kinds = on_registry.setdefault(name.partition("Role")[0], {})
+            # ForAllValues is true for a request without partition keys, such as a scan.
+            assert statement["Condition"]["Null"] == {"dynamodb:LeadingKeys": "false"}
             for kind in statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]:
                 kinds.setdefault(kind, set()).update(actions)
     assert on_jobs == {
@@ -518,13 +523,18 @@ def test_the_permissions_of_the_api_on_tables_exclude_api_keys(template: Templat
         {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}, {"dynamodb:GetItem"}, {"dynamodb:Query"},
     )  # fmt: skip
     keeps = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
+    puts = {"dynamodb:PutItem", "dynamodb:DeleteItem"}
     assert on_registry == {
-        "Authorize": {"key": reads_one}, "Webhooks": {"key": reads_one},
+        "Authorize": {"key": reads_one},
+        "Webhooks": {"secret": reads_one, "slot": puts, "receiver": counts | puts},
         "Ingest": {"preset": reads_all, "valve": keeps | reads_all},
         "DeadLetters": {"preset": reads_all, "valve": keeps},
         "Record": {"valve": keeps}, "Sweep": {"valve": reads_one},
         "Edit": {**dict.fromkeys(("edit", "usage", "circuit"), counts | keeps), "cap": reads_one},
-        "Api": {"window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all},
+        "Api": {
+            "window": counts, "usage": counts, "idempotency": keeps, "preset": reads_all,
+            "slot": puts, "cap": reads_one,
+        },
     }  # fmt: skip
 
 
@@ -539,18 +549,61 @@ def test_the_webhook_rule_matches_only_jobs_with_a_webhook_and_has_a_dead_letter
     assert queue["RedrivePolicy"]["maxReceiveCount"] == len(RETRY_S) + 1
 
 
-def test_the_webhooks_role_can_only_consume_its_queue_and_read_keys(template: Template) -> None:
-    allowed = {
-        action: statement
-        for name, statement in statements(template)
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if name.startswith("WebhooksRole") and not action.startswith(("logs:", "xray:"))
-    }
-    assert set(allowed) == {
-        "dynamodb:GetItem", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueUrl",
-        "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+def test_the_webhooks_role_can_only_use_its_queue_and_read_secrets(template: Template) -> None:
+    allowed: dict[str, list[Any]] = {}
+    for name, statement in statements(template):
+        if name.startswith("WebhooksRole"):
+            actions = statement["Action"]
+            for action in actions if isinstance(actions, list) else [actions]:
+                allowed.setdefault(action, []).append(statement)
+    assert {action for action in allowed if not action.startswith(("logs:", "xray:"))} == {
+        "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem",
+        "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueUrl", "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes", "sqs:SendMessage",
     }  # fmt: skip
-    assert allowed["dynamodb:GetItem"]["Condition"]["ForAllValues:StringEquals"] == {"dynamodb:LeadingKeys": ["key"]}
+    reads = [one["Condition"]["ForAllValues:StringEquals"] for one in allowed["dynamodb:GetItem"]]
+    assert reads == [{"dynamodb:LeadingKeys": ["secret"]}, {"dynamodb:LeadingKeys": ["receiver"]}]
+    assert (
+        len({json.dumps(one["Resource"]) for name in allowed if name.startswith("sqs:") for one in allowed[name]}) == 1
+    )
+
+
+def test_events_reach_the_webhooks_queue_in_the_message_group_of_their_owner(template: Template) -> None:
+    (rule,) = [one for one in template.of("AWS::Events::Rule").values() if "webhook" in json.dumps(one)]
+    assert [target["SqsParameters"] for target in rule["Targets"]] == [{"MessageGroupId": "$.detail.delivery.group"}]
+
+
+def test_services_assume_roles_for_this_account_alone(stacks: dict[str, Template], on_gpu: dict[str, Template]) -> None:
+    limited: set[str] = set()
+    for template in (*stacks.values(), *on_gpu.values()):
+        for resource in template.body["Resources"].values():
+            if resource["Type"] != "AWS::IAM::Role":
+                continue
+            for statement in resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]:
+                service = statement["Principal"].get("Service", "")
+                if service in LIMITED:
+                    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+                    limited.add(service)
+                else:
+                    assert service in ("lambda.amazonaws.com", "apigateway.amazonaws.com"), statement
+    assert {"sagemaker.amazonaws.com", "codebuild.amazonaws.com"} <= limited
+
+
+def test_the_authorizer_has_executions_of_its_own_where_the_account_can_reserve_them() -> None:
+    assert Stage(name="dev").reserved == {}
+    assert Stage(name="dev", lambda_concurrency=119).reserved == {}
+    assert Stage(name="dev", lambda_concurrency=120).reserved == {"authorize": 20}
+    own = Stage(name="dev", lambda_concurrency=200, reserved_concurrency={"api": 50, "authorize": 5})
+    assert own.reserved == {"api": 50, "authorize": 5}
+
+
+def test_one_owner_may_use_a_part_of_the_executions(template: Template) -> None:
+    (api,) = [one for one in template.functions if one["Handler"] == "lambdas.api.handler"]
+    limits = ("FETCHES", "CALLS", "WEBHOOKS")
+    found = [api["Environment"]["Variables"][f"MASKDROP_{name}_AT_ONCE"] for name in limits]
+    assert found == ["2", "8", "1"]
+    large = Stage(name="dev", lambda_concurrency=1000)
+    assert (large.fetches_at_once, large.calls_at_once, large.webhooks_at_once) == (100, 500, 3)
 
 
 def test_no_host_is_trusted_by_default(template: Template, tmp_path: Path) -> None:
@@ -649,6 +702,13 @@ def test_every_retryable_error_of_api_gateway_has_retry_after(template: Template
         retryable = '"retryable": true' in response["ResponseTemplates"]["application/json"]
         retry_after = response.get("ResponseParameters", {}).get("gatewayresponse.header.Retry-After", "")
         assert retry_after.strip("'").isdecimal() == retryable
+
+
+def test_no_response_of_api_gateway_may_be_cached_or_read_as_another_type(template: Template) -> None:
+    for response in template.of("AWS::ApiGateway::GatewayResponse").values():
+        headers = response["ResponseParameters"]
+        assert headers["gatewayresponse.header.Cache-Control"] == "'no-store'"
+        assert headers["gatewayresponse.header.X-Content-Type-Options"] == "'nosniff'"
 
 
 def test_the_authorizer_gives_up_before_its_timeout(template: Template) -> None:

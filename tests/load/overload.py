@@ -35,7 +35,8 @@ USERS_MAX = 200
 
 SAMPLE_S = 5.0
 
-PROGRAMS = ("emulator", "sagemaker", "model")
+PROGRAMS = ("emulator", "sagemaker")
+"""Programs of the stack. Functions are child processes of the emulator, the model server one of the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

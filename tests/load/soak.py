@@ -31,6 +31,7 @@ from local.config import HOST, ROOT, LocalConfig
 from local.connect import client
 from tests.load.__main__ import locust, running_stack
 from tests.load.mix import REMBG, vendor_requests
+from tests.load.overload import PROGRAMS
 from tests.load.resources import MEASURES, Trend, Usage, growing, trend, usage
 from tests.load.settings import LoadSettings
 from tests.ports import free_ports
@@ -47,10 +48,10 @@ PHOTO = ROOT / "samples" / "default" / "astronaut.png"
 
 
 class Sampler:
-    """Samples programs in a thread. folders: those that each program writes."""
+    """Samples programs. folders: those that each program writes."""
 
-    def __init__(self, programs: dict[str, psutil.Process], folders: dict[str, list[Path]], interval_s: float) -> None:
-        self._programs, self._folders, self._interval_s = programs, folders, interval_s
+    def __init__(self, programs: dict[str, psutil.Process], folders: dict[str, list[Path]]) -> None:
+        self._programs, self._folders = programs, folders
         self.samples: dict[str, list[Usage]] = {name: [] for name in programs}
 
     def sample(self) -> None:
@@ -197,14 +198,10 @@ def main() -> int:
     with running_stack() as file, Served(REPORTS / "serve") as served:
         config = LocalConfig.of_running_stack(os.environ)
         programs = {"serve": psutil.Process(served.process.pid)}
-        programs |= {
-            name: process
-            for name in ("emulator", "sagemaker", "model")
-            if (process := processes.find(name, config.state))
-        }
+        programs |= {name: process for name in PROGRAMS if (process := processes.find(name, config.state))}
         folders = {"serve": [served.folder], "emulator": [config.account, config.state / "logs", config.state / "tmp"]}
-        sampler = Sampler(programs, folders, minutes * 60 / SAMPLES)
-        with repeating(minutes * 60 / SAMPLES, sampler.sample), repeating(1 / rate, served.request):
+        sampler = Sampler(programs, folders)
+        with repeating(max(1, minutes * 60 / SAMPLES), sampler.sample), repeating(1 / rate, served.request):
             if hours:
                 with repeating(minutes * 60 / (hours * 3600 / SWEEP_S), lambda: sweep(config)):
                     code = locust(settings(minutes, hours, rate), file)

@@ -198,7 +198,9 @@ def add_routes(app: APIGatewayRestResolver) -> None:
 
     @app.post("/v1.0/improve")
     def _improve() -> dict[str, Any]:
-        return improve(source_of(parameters(body_fields(app))), app.context["settings"], app.context["services"])
+        stored = improve(source_of(parameters(body_fields(app))), app.context["settings"], app.context["services"])
+        count_image(app)
+        return stored
 
 
 def _result_of(app: APIGatewayRestResolver, source: bytes | str, options: Options, requested: str) -> ImageResponse:

@@ -51,6 +51,11 @@ def test_a_missed_deadline_exits_with_1() -> None:
     assert not record["deadline_met"]
 
 
+def test_a_deadline_shorter_than_a_start_is_met_by_no_number_of_instances() -> None:
+    result = invoke("plan", "--images-per-day", "100", "--arrivals", "burst", "--deadline", "2m", code=1)
+    assert "No number of instances" in result.stdout
+
+
 def test_the_tables_name_the_rate_that_is_an_estimate() -> None:
     result = invoke("plan", "--images-per-day", "100", "--arrivals", "burst")
     assert "20 images/s (estimated" in result.stdout

@@ -104,7 +104,7 @@ class Queue(FakeQueue):
         self.deployment = deployment
         self.messages: list[Message] = []
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
         assert 0 <= delay_s <= 900
         visible = self.deployment.now + timedelta(seconds=delay_s)
         self.messages += [Message(body, visible) for body in bodies]

@@ -178,7 +178,7 @@ class Queue(FakeQueue):
     now: Callable[[], datetime] = lambda: NOW
     messages: list[Message] = field(default_factory=list)
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
         assert 0 <= delay_s <= 900
         self.messages += [Message(body, self.now() + timedelta(seconds=delay_s)) for body in bodies]
 

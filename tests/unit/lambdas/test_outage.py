@@ -44,7 +44,7 @@ class SimulatedQueue(FakeQueue):
     clock: Clock = field(default_factory=Clock)
     messages: list[Message] = field(default_factory=list)
 
-    def send(self, bodies: Sequence[str], *, delay_s: int = 0) -> None:
+    def send(self, bodies: Sequence[str], *, delay_s: int = 0, group: str = "") -> None:
         assert 0 <= delay_s <= DELAY_MAX_S
         now = self.clock.now
         self.messages += [Message(body, now, now + timedelta(seconds=delay_s)) for body in bodies]

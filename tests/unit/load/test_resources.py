@@ -36,6 +36,10 @@ def test_only_memory_files_and_threads_must_not_grow() -> None:
     assert growing({"model": {"rss_mb": rising}}) == ["rss_mb of model grew by 20%, from 500 to 600."]
 
 
+def test_the_emulator_of_aws_may_grow() -> None:
+    assert growing({"emulator": {"rss_mb": Trend(first=500, last=900, per_hour=400)}}) == []
+
+
 def test_a_growth_of_a_few_files_does_not_count() -> None:
     assert growing({"model": {"files": Trend(first=20, last=25, per_hour=5)}}) == []
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from local.emulator import TYPES, ResourceStore, record_calls, refuse_slow_and_throttled_functions
+from local.emulator import (
+    TYPES,
+    ResourceStore,
+    enforce_partition_keys,
+    name_source_account,
+    record_calls,
+    refuse_slow_and_throttled_functions,
+    refuse_web_pages,
+)
 
 CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -88,6 +96,50 @@ def test_allowed_calls_of_roles_are_recorded_once_with_their_partition_keys(
         ("A", "api", "dynamodb:GetItem", ["key"]),
         ("A", "api", "dynamodb:Query", ["preset"]),
     ]
+
+
+def test_policies_see_the_partition_keys_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    core: Any = ModuleType("ministack.core")
+    core.iam_actions = SimpleNamespace(dynamodb_service_context=lambda _body: {"dynamodb:Select": "COUNT"})
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.core", core)
+    enforce_partition_keys()
+    context = core.iam_actions.dynamodb_service_context
+    assert context(b'{"Key": {"kind": {"S": "key"}}}') == {"dynamodb:Select": "COUNT", "dynamodb:leadingkeys": ["key"]}
+    assert context(b'{"TableName": "registry"}') == {"dynamodb:Select": "COUNT"}  # a scan names no partition key
+
+
+def test_trust_policies_see_the_account_for_which_a_service_assumes_a_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    core: Any = ModuleType("ministack.core")
+    core.iam_evaluator = SimpleNamespace(evaluate_trust_policy=lambda _document, _caller, context: context)
+    monkeypatch.setitem(sys.modules, "ministack", ModuleType("ministack"))
+    monkeypatch.setitem(sys.modules, "ministack.core", core)
+    name_source_account()
+    context = SimpleNamespace(service_context={})
+    core.iam_evaluator.evaluate_trust_policy("{}", "arn", context)
+    assert context.service_context == {"aws:sourceaccount": "000000000000"}
+
+
+def test_the_emulator_responds_to_this_machine_alone() -> None:
+    async def server(scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def status(host: str, origin: str = "", path: str = "/") -> int:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+        asyncio.run(ministack.app({"type": "http", "path": path, "headers": headers}, None, send))
+        return int(sent[0]["status"])
+
+    ministack: Any = SimpleNamespace(app=server)
+    refuse_web_pages(ministack)
+    assert status("127.0.0.1:4566") == 200
+    assert status("evil.example:4566") == 403
+    assert status("127.0.0.1:4566", "https://evil.example") == 403
+    assert status("127.0.0.1:4566", "https://shop.example", "/restapis/a/dev/_user_request_/v1/health") == 200
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from maskdrop.flow import (
     retry,
     sweep,
 )
-from maskdrop.job import STATES, Job, Source, dropped, queued, uploads_of
+from maskdrop.job import STATES, Job, Source, dropped, group_of, queued, uploads_of
 from maskdrop.options import Options
 from maskdrop.presets import Presets
 from maskdrop.valve import DELAY_MAX_S, PAUSE_S
@@ -636,7 +636,7 @@ def test_a_new_job_gets_a_message_and_another_one_while_it_is_queued() -> None:
     world = World()
     job = queued(a_source(), "default", Options(), NOW, owner="shop")
     assert [enqueue(job, world.services) for _ in range(2)] == [job, job]
-    assert world.queue.sent == [(JobMessage(job.id, 0, job.trace_id).to_body(), 0)] * 2
+    assert world.queue.sent == [(JobMessage(job.id, 0, job.trace_id, group_of("shop")).to_body(), 0)] * 2
 
 
 def test_a_job_that_is_no_longer_queued_is_returned_without_a_message() -> None:

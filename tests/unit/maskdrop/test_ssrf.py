@@ -72,3 +72,11 @@ def test_ip_addresses_that_python_calls_not_global_are_not_public() -> None:
 )  # fmt: skip
 def test_public_ip_addresses_are_public(text: str) -> None:
     assert is_public(ip_address(text))
+
+
+def test_a_trusted_host_is_not_trusted_at_the_ports_of_the_emulators() -> None:
+    policy = Policy(trusted=frozenset({"localhost"}), untrusted_ports=frozenset({4566}))
+    assert target("http://localhost:8000/a.jpg", policy).trusted
+    for url in ("http://localhost:4566/inbox/a.jpg", "https://localhost:4566/inbox/a.jpg"):
+        with pytest.raises(BlockedUrl):
+            target(url, policy)

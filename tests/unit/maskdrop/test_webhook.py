@@ -9,7 +9,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from maskdrop.errors import BlockedUrl, FailedDownload, HostUnavailable
 from maskdrop.job import Job, Webhook, dropped
 from maskdrop.trace import trace_id_of
-from maskdrop.webhook import RETRY_S, deliver, event_of, message_id, signature
+from maskdrop.webhook import RETRY_S, bus_event, deliver, event_of, message_id, signature
 from tests.fakes import NOW, World, a_source, minutes_later
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -23,16 +23,16 @@ def a_done_job(bundle: str = "b1") -> Job:
 
 def a_world() -> World:
     world = World()
-    world.registry.put("key", "ab" * 32, {"webhook_secret": SECRET})
+    world.registry.put("secret", "ab" * 32, {"webhook_secret": SECRET})
     return world
 
 
 def test_a_receiver_verifies_what_is_posted_with_the_standards_own_library() -> None:
-    world, now, event = a_world(), datetime.now(UTC), event_of(a_done_job())
-    assert deliver(event, world.services, now) == "delivered"
+    world, now, event = a_world(), datetime.now(UTC), bus_event(a_done_job())
+    assert deliver(event, world.settings, world.services, now) == "delivered"
     ((url, headers, body),) = world.web.posted
     assert url == URL
-    assert Receiver(SECRET).verify(body, headers) == event
+    assert Receiver(SECRET).verify(body, headers) == event_of(a_done_job())
     for changed in ({"webhook-id": "another"}, {"webhook-timestamp": str(int(now.timestamp()) - 1)}):
         with pytest.raises(WebhookVerificationError):
             Receiver(SECRET).verify(body, {**headers, **changed})
@@ -42,8 +42,8 @@ def test_a_receiver_verifies_what_is_posted_with_the_standards_own_library() -> 
 
 def test_a_receiver_gets_the_trace_of_the_job() -> None:
     world, job = a_world(), a_done_job()
-    deliver(event_of(job), world.services, NOW)
-    deliver(event_of(replace(job, trace_id="")), world.services, NOW)  # a record of an older version
+    deliver(bus_event(job), world.settings, world.services, NOW)
+    deliver(bus_event(replace(job, trace_id="")), world.settings, world.services, NOW)  # a record of an older version
     with_trace, without = (headers for _, headers, _ in world.web.posted)
     assert trace_id_of(with_trace["traceparent"]) == job.trace_id
     assert "traceparent" not in without
@@ -57,14 +57,24 @@ def test_the_signature_is_that_of_the_specification() -> None:
 
 def test_the_body_is_the_event_that_the_bus_carries() -> None:
     job = a_done_job()
-    assert event_of(job) == {"type": "job.done", "timestamp": "2026-11-20T12:01:00.000000Z", "data": job.to_json()}
+    assert event_of(job) == {"type": "job.done", "timestamp": "2026-11-20T12:01:00.000000Z", "data": job.public()}
     assert event_of(replace(job, state="failed"))["type"] == "job.failed"
 
 
+def test_neither_callers_nor_receivers_get_the_name_of_the_key_that_signs() -> None:
+    world, job = a_world(), a_done_job()
+    deliver(bus_event(job), world.settings, world.services, NOW)
+    ((_, headers, body),) = world.web.posted
+    assert "ab" * 32 not in f"{headers}{body.decode()}"
+    assert job.public()["webhook"] == {"url": URL}
+    assert "ab" * 32 not in json.dumps(job.public())
+    assert bus_event(replace(job, webhook=None)) == event_of(replace(job, webhook=None))
+
+
 def test_every_attempt_has_the_same_id_and_a_time_of_its_own() -> None:
-    world, event = a_world(), event_of(a_done_job())
+    world, event = a_world(), bus_event(a_done_job())
     for now in (NOW, minutes_later(5)):
-        deliver(event, world.services, now)
+        deliver(event, world.settings, world.services, now)
     first, second = (headers for _, headers, _ in world.web.posted)
     assert first["webhook-id"] == second["webhook-id"]
     assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 300
@@ -82,7 +92,7 @@ def test_an_event_id_belongs_to_one_outcome_of_one_job() -> None:
 def test_any_2xx_is_a_delivery(status: int) -> None:
     world = a_world()
     world.web.status = status
-    assert deliver(event_of(a_done_job()), world.services, NOW) == "delivered"
+    assert deliver(bus_event(a_done_job()), world.settings, world.services, NOW) == "delivered"
 
 
 @pytest.mark.parametrize("status", [199, 301, 307, 400, 401, 404, 429, 500, 503])
@@ -90,30 +100,30 @@ def test_any_other_status_is_retried(status: int) -> None:
     world = a_world()
     world.web.status = status
     with pytest.raises(HostUnavailable, match=str(status)):
-        deliver(event_of(a_done_job()), world.services, NOW)
+        deliver(bus_event(a_done_job()), world.settings, world.services, NOW)
 
 
 def test_an_unreachable_host_is_retried() -> None:
     world = a_world()
     world.web.status = FailedDownload("There is no host hooks.example.com.")
     with pytest.raises(FailedDownload):
-        deliver(event_of(a_done_job()), world.services, NOW)
+        deliver(bus_event(a_done_job()), world.settings, world.services, NOW)
 
 
 def test_a_410_or_a_forbidden_url_ends_the_delivery() -> None:
     world = a_world()
     world.web.status = 410
-    assert deliver(event_of(a_done_job()), world.services, NOW) == "gone"
+    assert deliver(bus_event(a_done_job()), world.settings, world.services, NOW) == "gone"
     world.web.status = BlockedUrl("It is not a host of the public internet.")
-    assert deliver(event_of(a_done_job()), world.services, NOW) == "refused"
+    assert deliver(bus_event(a_done_job()), world.settings, world.services, NOW) == "refused"
 
 
 @pytest.mark.parametrize("item", [None, {}, {"webhook_secret": ""}])
 def test_no_event_is_posted_without_a_signature(item: dict[str, str] | None) -> None:
     world = World()
     if item is not None:
-        world.registry.put("key", "ab" * 32, item)
-    assert deliver(event_of(a_done_job()), world.services, NOW) == "unsigned"
+        world.registry.put("secret", "ab" * 32, item)
+    assert deliver(bus_event(a_done_job()), world.settings, world.services, NOW) == "unsigned"
     assert world.web.posted == []
 
 

@@ -264,13 +264,18 @@ def test_the_certificate_must_match_the_host_name_of_the_url(network: Network, t
             network.web(Policy()).fetch("https://photos.example.com/a.png")
 
 
-def test_a_redirect_from_https_to_http_is_rejected(network: Network, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "policy",
+    [Policy(http=True), Policy(trusted=frozenset({"photos.example.com"}))],
+    ids=["http is allowed", "the host is trusted"],
+)
+def test_a_redirect_from_https_to_http_is_rejected(network: Network, tmp_path: Path, policy: Policy) -> None:
     certificate = make_certificate(tmp_path / "photos.pem", "photos.example.com")
     authority = ssl.create_default_context(cafile=str(tmp_path / "photos.crt"))
     with served({"/a.png": moved("http://photos.example.com/b.png")}, certificate) as server:
         network.server = server
         with pytest.raises(BlockedUrl, match="https"):
-            network.web(Policy(http=True), authority).fetch("https://photos.example.com/a.png")
+            network.web(policy, authority).fetch("https://photos.example.com/a.png")
         assert server.connections == 1
 
 

@@ -16,7 +16,7 @@ from maskdrop.access import Caller, usage_of
 from maskdrop.catalog import DEFAULT_ENGINE, ENGINES
 from maskdrop.errors import QueueUnavailable
 from maskdrop.flow import admit
-from maskdrop.job import folder_of, uploads_of
+from maskdrop.job import Webhook, folder_of, group_of, uploads_of
 from maskdrop.limits import IMAGE_BYTES_MAX
 from maskdrop.presets import PRESETS
 from maskdrop.services import Download
@@ -98,6 +98,10 @@ def test_an_upload_form_fixes_the_key_type_and_size_of_the_file() -> None:
             for name in ("", ".", "..", "a/b", "a\\b", "${filename}", "a\n")
         ),
         *({"name": name, "content_type": "image/jpeg"} for name in ("x" * 129, "\ud800")),
+        *(
+            {"name": f"photo{character}gpj.exe", "content_type": "image/jpeg"}
+            for character in "\u202e\u2066\u200e\u200b\u061c\ufeff\u2028\x85\x9b"
+        ),
         *({"name": "a", "content_type": kind} for kind in ("text/html", "image/", "image/jpeg; q=1", "IMAGE/JPEG")),
     ],
 )
@@ -123,7 +127,7 @@ def test_a_job_of_an_upload_is_queued() -> None:
     assert (job["state"], job["owner"], job["preset"], job["engine"]) == ("queued", "shop", "webp", "grabcut")
     assert (job["output"]["format"], job["source"]["bytes"]) == ("webp", len(PHOTO))
     assert job["source"]["version_id"]
-    assert world.queue.sent == [(JobMessage(job["id"], 0, job["trace_id"]).to_body(), 0)]
+    assert world.queue.sent == [(JobMessage(job["id"], 0, job["trace_id"], group_of("shop")).to_body(), 0)]
     assert world.jobs.records[job["id"]].result_key == f"results/jobs/{folder_of('shop')}/{job['id']}.webp"
     assert usage_of(world.registry, "shop", "2026-11")["pictures"] == 1
 
@@ -295,10 +299,18 @@ def test_a_body_that_is_not_a_json_object_returns_400(body: bytes | None) -> Non
         assert code(call(World(), "POST", path, SHOP, body)) == (400, "invalid_options")
 
 
-def test_a_job_stores_its_webhook_with_the_key_that_signs_it() -> None:
+def test_a_job_stores_its_webhook_with_the_key_that_signs_it_and_callers_see_the_url_alone() -> None:
     world = World()
     _, job, _ = new_job(world, webhook="https://hooks.example/maskdrop")
-    assert job["webhook"] == {"url": "https://hooks.example/maskdrop", "key": SHOP.key}
+    stored = world.jobs.records[job["id"]]
+    assert stored.webhook == Webhook("https://hooks.example/maskdrop", SHOP.key)
+    listed = call(world, "GET", "/v1/jobs", SHOP)[1]["jobs"][0]
+    one = call(world, "GET", f"/v1/jobs/{job['id']}", SHOP)[1]
+    world.jobs.records[job["id"]] = replace(stored, state="failed")
+    again = call(world, "POST", f"/v1/jobs/{job['id']}/retry", SHOP)[1]
+    for shown in (job, listed, one, again):
+        assert shown["webhook"] == {"url": "https://hooks.example/maskdrop"}
+        assert SHOP.key not in json.dumps(shown)
 
 
 def test_a_caller_without_a_key_can_create_jobs_but_no_webhooks() -> None:
@@ -333,7 +345,10 @@ def test_a_repeated_request_queues_a_job_that_could_not_be_queued_before() -> No
     assert code(new_job(world, **payload, headers={"Idempotency-Key": "k"})) == (503, "queue_unavailable")
     world.queue.send = send  # type: ignore[method-assign]
     status, job, _ = new_job(world, **payload, headers={"Idempotency-Key": "k"})
-    assert (status, world.queue.sent) == (202, [(JobMessage(job["id"], 0, job["trace_id"]).to_body(), 0)])
+    assert (status, world.queue.sent) == (
+        202,
+        [(JobMessage(job["id"], 0, job["trace_id"], group_of("shop")).to_body(), 0)],
+    )
 
 
 def _refuse(*_: Any, **__: Any) -> None:
@@ -379,6 +394,23 @@ def test_engines_are_listed_with_their_prompts_and_whether_they_are_interactive(
     assert found["sam"]["prompts"] == ["box", "label", "points"]
     now = {name for name, engine in found.items() if engine["interactive"]}
     assert now == ({name for name, engine in ENGINES.items() if engine.light} if mode == "serverless" else set())
+
+
+def test_only_callers_who_see_all_jobs_see_the_s3_objects_of_presets() -> None:
+    world = World()
+    secret = {"bucket": "inbox-bucket", "key": "backgrounds/next-campaign.jpg"}
+    world.registry.put("preset", "campaign", {"output": {"background": secret}})
+    for caller, shown in ((SHOP, {"bucket": "", "key": ""}), (replace(SHOP, scope="all"), secret)):
+        _, body, _ = call(world, "GET", "/v1/presets", caller)
+        (preset,) = [preset for preset in body["presets"] if preset["name"] == "campaign"]
+        assert preset["output"]["background"] == shown
+
+
+@pytest.mark.parametrize("path", ["/v1/health", "/v1/presets", "/v1/jobs", "/v1/nothing", "/v1.0/account"])
+def test_no_response_may_be_cached_or_read_as_another_type(path: str) -> None:
+    _, _, headers = call(World(), "GET", path, SHOP)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
 
 
 def test_presets_are_listed_with_their_options_and_invalid_ones_with_their_error() -> None:

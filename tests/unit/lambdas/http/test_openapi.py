@@ -1,4 +1,6 @@
+import base64
 import gzip
+import hashlib
 import json
 import re
 from typing import Any
@@ -164,7 +166,14 @@ def test_the_openapi_page_loads_no_resource_from_another_server() -> None:
     assert "href=" not in markup
     response = call(World(), "/v1/docs", context={})
     assert response.status == 200
-    assert "connect-src 'self'" in response.headers["Content-Security-Policy"]
+    policy = response.headers["Content-Security-Policy"]
+    assert "connect-src 'self'" in policy
+    assert "unsafe-inline" not in policy
+    inline = re.findall("(?s)<(script|style)>(.*?)</\\1>", page())
+    assert len(inline) == 3
+    for kind, text in inline:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert re.search(rf"{kind}-src [^;]*'sha256-{re.escape(digest)}'", policy)
 
 
 def test_the_openapi_page_is_compressed_once() -> None:

@@ -113,6 +113,7 @@ def test_the_response_has_the_headers_of_remove_bg() -> None:
     assert {
         name: response.headers[name] for name in response.headers if name.startswith("x-") and "mask" not in name
     } == {
+        "x-content-type-options": "nosniff",
         "x-width": "640",
         "x-height": "480",
         "x-max-width": "1280",

@@ -92,6 +92,12 @@ def test_a_file_that_takes_too_much_memory_is_refused(decoders: Decoders) -> Non
     assert decoders.decode(picture(), LIMITS).rgb.shape == (200, 300, 3)
 
 
+def test_an_interlaced_png_of_49_megapixels_is_decoded_within_the_memory_of_one_file() -> None:
+    pool = Decoders(1, 60, 2**30, LIMITS)
+    assert pool.decode(bombs.interlaced(), LIMITS).rgb.shape == (760, 65_000, 3)
+    pool.close()
+
+
 @pytest.mark.parametrize(
     ("number", "error"),
     [(signal.SIGSEGV, UnreadableImage), (signal.SIGKILL, Internal), (signal.SIGXCPU, DecodingLimit)],

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sagemaker_model.weights import picklescan
-from sagemaker_model.weights.picklescan import PICKLE_BYTES_MAX, rejection_reason
+from sagemaker_model.weights.picklescan import LEGACY_MAGIC, PICKLE_BYTES_MAX, rejection_reason
 from tests.unit.sagemaker_model.weights.fake_checkpoints import a_checkpoint, a_legacy_checkpoint, pickled, state
 
 
@@ -105,6 +105,28 @@ def test_a_pickle_that_decompresses_to_too_many_bytes_is_not_read(tmp_path: Path
         archive.writestr("archive/data.pkl", b"\x80\x02" + b"]0" * (PICKLE_BYTES_MAX // 2) + b".")
     assert len(data.getvalue()) < PICKLE_BYTES_MAX / 100
     assert "at most 16,777,216 are accepted" in str(rejection_reason(written(tmp_path, data.getvalue())))
+
+
+def test_a_pickle_with_an_archive_at_its_end_is_scanned_as_a_pickle(tmp_path: Path) -> None:
+    # PyTorch loads the pickle, `zipfile` would open the archive.
+    program = pickled(MakesFolder(tmp_path / "marker"))
+    assert rejection_reason(written(tmp_path, program + a_checkpoint()))
+    checkpoint = io.BytesIO(a_checkpoint())
+    prefixed = tmp_path / "prefixed.ckpt"
+    prefixed.write_bytes(a_legacy_checkpoint({**state(), "more": MakesFolder(tmp_path / "marker")}))
+    with zipfile.ZipFile(prefixed, "a") as archive, zipfile.ZipFile(checkpoint) as harmless:
+        for entry in harmless.infolist():
+            archive.writestr(entry, harmless.read(entry))
+    assert zipfile.is_zipfile(prefixed)
+    assert "imports posix.mkdir" in str(rejection_reason(prefixed))
+
+
+def test_the_first_pickle_of_a_legacy_checkpoint_is_scanned_too(tmp_path: Path) -> None:
+    checkpoint = a_legacy_checkpoint()
+    first = pickle.dumps(LEGACY_MAGIC, protocol=2)
+    assert checkpoint.startswith(first)
+    program = pickled([MakesFolder(tmp_path / "marker"), LEGACY_MAGIC]) + checkpoint[len(first) :]
+    assert "imports posix.mkdir" in str(rejection_reason(written(tmp_path, program)))
 
 
 def test_a_truncated_archive_is_rejected(tmp_path: Path) -> None:
