@@ -13,6 +13,7 @@ as the copy. The memory is a file without a name (memfd), because /dev/shm of a 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import logging
@@ -119,6 +120,8 @@ class Decoders:
         self._kept, self._cpu_s, self._memory_bytes, self._limits, self._lend = kept, cpu_s, memory_bytes, limits, lend
         self._idle: list[_Decoder] = []  # append and pop are atomic
         self._busy: set[_Decoder] = set()
+        # At its exit, multiprocessing sends SIGTERM to its processes, which decoders ignore, and waits for them.
+        atexit.register(self.close)
 
     def start(self) -> None:
         """Starts the processes that are kept, so that the first images do not wait for them."""
@@ -145,6 +148,7 @@ class Decoders:
         self._kept = 0
         for one in (*self._idle, *self._busy):
             one.close()
+        atexit.unregister(self.close)
 
     def _new(self) -> _Decoder:
         """Its shared memory has room for the file or its metadata, colours that are turned, and alpha."""

@@ -184,15 +184,11 @@ class Harness:
     def _fill_disk(self, event: Event) -> None:
         """Forbids the model server to write files, as on a full disk; also the memory that it shares with its decoders
         is a file."""
-        limits = {}
         for process in self._model():
-            with suppress(psutil.Error, ProcessLookupError):
-                limits[process.pid] = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, limits[process.pid][1]))
+            _limit_files(process, 0)
         time.sleep(event.seconds)
-        for pid, limit in limits.items():
-            with suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+        for process in self._model():  # some are new: they have inherited the limit
+            _limit_files(process, None)
 
     def _kill_functions(self, event: Event) -> None:
         """Kills half of the execution environments, again and again."""
@@ -385,3 +381,10 @@ def _suspend(family: list[psutil.Process], seconds: float) -> None:
     for process in family:
         with suppress(psutil.Error):
             process.resume()
+
+
+def _limit_files(process: psutil.Process, size: int | None) -> None:
+    """Sets the maximum size in bytes of the files that a process writes; None for its hard limit."""
+    with suppress(psutil.Error, ProcessLookupError):
+        hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))

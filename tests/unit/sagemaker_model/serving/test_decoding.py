@@ -162,3 +162,16 @@ def test_a_long_path_of_the_temporary_folder_does_not_prevent_decoding(tmp_path:
     command, environment = [sys.executable, "-c", program], {**os.environ, "TMPDIR": str(folder)}
     found = subprocess.run(command, input=picture(), capture_output=True, env=environment, check=True)  # noqa: S603 - this program
     assert found.stdout.startswith(b"(")
+
+
+def test_a_program_that_fails_with_a_running_pool_ends(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from sagemaker_model.serving.decoding import Decoders, Limits\n"
+        "if __name__ == '__main__':\n"
+        "    pool = Decoders(1, 1, 10**8, Limits(max_bytes=10**6, max_pixels=10**6))\n"
+        "    pool.start()\n"
+        "    raise SystemExit(3)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, str(program)], env=environment, timeout=60, check=False).returncode == 3  # noqa: S603 - this program
