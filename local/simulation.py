@@ -409,7 +409,7 @@ class _Simulation:
     _endpoint_s: float = 0.0
     _end_s: float = 0.0
     _late: int = 0
-    _completions: list[Times] = field(default_factory=list)
+    _completions: list[NDArray[np.float32]] = field(default_factory=list)
     _records: list[tuple[float, int]] = field(default_factory=list)
     _rng: np.random.Generator = field(init=False)
     _scaling: Autoscaling = field(init=False)
