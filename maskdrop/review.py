@@ -14,7 +14,7 @@ import json
 import re
 from datetime import datetime
 
-from maskdrop.errors import JobNotDone, JobNotFound, NotAllowed, SourceMissing, SourceReplaced
+from maskdrop.errors import JobNotDone, JobNotFound, NotAllowed, SourceMissing, SourceReplaced, UnreadableImage
 from maskdrop.job import Job, Review, Source, Verdict
 from maskdrop.png import png_size
 from maskdrop.services import Services, Storage
@@ -22,6 +22,12 @@ from maskdrop.settings import Settings
 
 TRAINING_PREFIX = "training/"
 """Key prefix of the training records, in the results bucket."""
+
+PNG_END = b"IEND\xae\x42\x60\x82"
+"""Last chunk of a PNG with its checksum: a file without it was cut off during the upload."""
+
+PNG_TAIL = 65_536
+"""Bytes at the end of a file in which it is searched: some programs append data of their own."""
 
 EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}$")
 
@@ -35,7 +41,7 @@ def review_job(
         which deletes the record of an earlier review. reviewer: as in `Review`.
 
     Raises JobNotDone, JobNotFound, NotAllowed where the operator does not keep corrections, SourceMissing,
-    SourceReplaced, UnreadableImage where the correction is not a PNG, StorageUnavailable, TableUnavailable.
+    SourceReplaced, UnreadableImage where the correction is not a complete PNG, StorageUnavailable, TableUnavailable.
     """
     if job.state != "done":
         raise JobNotDone(f"The job is {job.state}; only the result of a job that is done can be reviewed.")
@@ -88,7 +94,8 @@ def _store(job: Job, review: Review, correction: str, settings: Settings, storag
     """Writes the training record. Its description is written last: a record without one is incomplete."""
     image, mask, description = training_keys(job)
     cutout = storage.read(settings.inbox, correction)
-    png_size(cutout)
+    if 0 in png_size(cutout) or PNG_END not in cutout[-PNG_TAIL:]:
+        raise UnreadableImage("The corrected cut-out is not a complete PNG; upload the whole file.")
     check_source(job.source, storage)
     storage.copy(job.source.bucket, job.source.key, settings.results, image)
     storage.write(settings.results, mask, cutout, "image/png")

@@ -133,6 +133,8 @@ def review_of(
     if verdict == "accepted":
         raise OptionsConflict('"upload" is the corrected cut-out: the verdict must be "corrected".')
     key = _upload_key(upload, caller)
+    if (settings.inbox, key) == (job.source.bucket, job.source.key):  # it would be moved away
+        raise OptionsConflict('"upload" is the source of the job: send the corrected cut-out as an upload of its own.')
     _permit(job.source.bucket, job.source.key, caller, settings)
     return review_job(job, verdict, key, caller.id, settings, services, now)
 

@@ -98,6 +98,9 @@ test("five photos are cut out, compared, placed on a canvas and downloaded", { s
 
   await page.getByTestId("design-background-colour").check({ force: true });
   await page.getByTestId("design-canvas").selectOption("custom");
+  await page.getByTestId("design-width").fill("0");
+  await page.getByTestId("design-width").blur();
+  assert.ok(Number(await page.getByTestId("design-width").inputValue()) > 0, "what stays in the field is what applies");
   await page.getByTestId("design-width").fill("1000");
   await page.getByTestId("design-height").fill("1000");
   await page.getByTestId("design-height").blur();
@@ -357,6 +360,34 @@ test("a lost connection is shown, and the queue continues when it is back", { sk
   await page.getByTestId("offline").waitFor({ state: "hidden", timeout: RESULT_MS });
 });
 
+test("an upload that is lost is continued, and its job has the name of the file", { skip, timeout: 3 * RESULT_MS }, async (t) => {
+  const page = await open(t, { errors: /status of 413|ERR_FAILED/ });
+  const info = { code: "file_too_large", message: "too large", retryable: false };
+  await page.route("**/v1/cutouts", (route) => route.fulfill({ status: 413, json: { error: info } }));
+  await page.route("**/v1/files/**", (route) => route.abort(), { times: 1 });
+  await drop(page, [{ name: "lost & found.png", type: "image/png", body: await readFile(photos[0]) }]);
+  await page.getByTestId("offline").waitFor({ timeout: RESULT_MS });
+  await done(page, 1);
+  await page.goto(`${server.url}/console/#history`);
+  await page.getByTestId("job").filter({ hasText: "lost _ found.png" }).waitFor();
+});
+
+test("the editor opens an image with a side of one pixel", { skip, timeout: 2 * RESULT_MS }, async (t) => {
+  const page = await open(t);
+  const png = await page.evaluate(async () => {
+    const canvas = new OffscreenCanvas(16_000, 1);
+    canvas.getContext("2d");
+    return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+  });
+  await drop(page, [{ name: "line.png", type: "image/png", body: Buffer.from(png) }]);
+  await done(page, 1);
+  await page.getByTestId("edit").click();
+  await page.getByTestId("editor-tool-erase").click();
+  await (await pen(page))([0.4, 0.5, 0.6, 0.5]);
+  await page.getByTestId("editor-apply").click();
+  await done(page, 1);
+});
+
 test("two tabs have their own queues", { skip, timeout: 2 * RESULT_MS }, async (t) => {
   const first = await open(t);
   const second = await first.context().newPage();
@@ -373,6 +404,10 @@ test("an error message names a revoked key", { skip, timeout: 4 * RESULT_MS }, a
   const [key] = /maskdrop_\S+/.exec(await locked.key("create", "web")) ?? assert.fail("no key");
   t.after(() => locked.close()); // first: a failed check of the page would leave the server running
   const page = await open(t, { url: locked.url, errors: /status of 403|ERR_CONNECTION/ });
+  const notice = page.getByTestId("key-notice");
+  await notice.locator("input[type=password]").fill("ключ");
+  await page.keyboard.press("Enter");
+  await notice.filter({ hasText: "unknown or revoked" }).waitFor();
   await page.goto(`${locked.url}/console/#settings`);
   await page.getByTestId("key").fill(key);
   await page.getByTestId("save-key").click();

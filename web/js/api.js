@@ -1,5 +1,7 @@
 /** The client of the HTTP API. It uses no DOM, so that Node can test it. */
 
+import { uploadName } from "./names.js";
+
 /** @import { Cutout, Detections, Engine, ErrorInfo, Facts, Job, Preset, Usage, Verdict } from "./types.js" */
 
 /** Status of the errors of `ApiError` that no response caused. */
@@ -71,14 +73,20 @@ export class Api {
   async request(path, init = {}) {
     const headers = new Headers(init.headers);
     const key = this.key();
-    if (key) headers.set("X-Api-Key", key);
-    let response;
-    try {
-      response = await this.fetch(`${this.base}${path}`, { ...init, headers });
-    } catch (error) {
-      if (init.signal?.aborted) throw error;
-      throw new ApiError(NO_RESPONSE, { code: "network", message: "The server cannot be reached.", retryable: true });
+    if (/[^\x20-\x7e]/.test(key)) {
+      const message = "The API key has characters that no key has.";
+      throw new ApiError(401, { code: "auth_failed", message, retryable: false });
     }
+    if (key) headers.set("X-Api-Key", key);
+    return this.send(`${this.base}${path}`, { ...init, headers });
+  }
+
+  /**
+   * Sends a request as it is, without the key. Raises as `request`.
+   * @param {string} url @param {RequestInit} init @returns {Promise<Response>}
+   */
+  async send(url, init) {
+    const response = await received(this.fetch(url, init), init.signal);
     if (!response.ok) throw await errorOf(response);
     return response;
   }
@@ -90,7 +98,7 @@ export class Api {
    * @returns {Promise<T>}
    */
   async json(path, init) {
-    return (await this.request(path, init)).json();
+    return received((await this.request(path, init)).json(), init?.signal);
   }
 
   /**
@@ -109,12 +117,12 @@ export class Api {
       if (!tooLarge || typeof source === "string") throw error;
       return this.fileOf(await this.finished(await this.job(source, options, signal), signal), signal);
     }
-    if (response.status === 202) return this.fileOf(await this.finished(await response.json(), signal), signal);
+    if (response.status === 202) return this.fileOf(await this.finished(await received(response.json(), signal), signal), signal);
     if (response.headers.get("content-type")?.startsWith("application/json")) {
-      const { result } = await response.json();
+      const { result } = await received(response.json(), signal);
       return { blob: await this.file(result.url, signal), facts: { ...factsOf(response.headers), ...sizeOf(result) } };
     }
-    return { blob: await response.blob(), facts: factsOf(response.headers) };
+    return { blob: await received(response.blob(), signal), facts: factsOf(response.headers) };
   }
 
   /**
@@ -144,12 +152,11 @@ export class Api {
   async upload(file, signal) {
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
     /** @type {{url: string, fields: Record<string, string>, upload: string}} */
-    const form = await this.json("/v1/uploads", json({ name: "image", content_type: type }, signal));
+    const form = await this.json("/v1/uploads", json({ name: uploadName(file), content_type: type }, signal));
     const body = new FormData();
     for (const [name, value] of Object.entries(form.fields)) body.set(name, value);
     body.set("file", file);
-    const sent = await this.fetch(this.sameOrigin(form.url), { method: "POST", body, signal });
-    if (!sent.ok) throw await errorOf(sent);
+    await this.send(this.sameOrigin(form.url), { method: "POST", body, signal });
     return form.upload;
   }
 
@@ -186,9 +193,8 @@ export class Api {
 
   /** @param {string} url A presigned URL. @param {AbortSignal} [signal] @returns {Promise<Blob>} */
   async file(url, signal) {
-    const response = await this.fetch(this.sameOrigin(url), { signal });
-    if (!response.ok) throw await errorOf(response);
-    return response.blob();
+    const response = await this.send(this.sameOrigin(url), { signal });
+    return received(response.blob(), signal);
   }
 
   /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Job>} */
@@ -250,6 +256,24 @@ export class Api {
   /** @returns {Promise<any>} The OpenAPI document. */
   openapi() {
     return this.json("/v1/openapi.json");
+  }
+}
+
+/**
+ * Awaits a response or its body. Raises ApiError where the connection is lost or the body is no JSON.
+ * @template T
+ * @param {Promise<T>} part @param {AbortSignal | null} [signal] @returns {Promise<T>}
+ */
+async function received(part, signal) {
+  try {
+    return await part;
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    if (error instanceof SyntaxError) {
+      const message = "The server sent a response that is no JSON. Is this the URL of Maskdrop?";
+      throw new ApiError(502, { code: "bad_response", message, retryable: true });
+    }
+    throw new ApiError(NO_RESPONSE, { code: "network", message: "The server cannot be reached.", retryable: true });
   }
 }
 

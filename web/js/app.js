@@ -23,7 +23,10 @@ export class App extends EventTarget {
     this.api = api ?? new Api({ key: () => settings.key });
     this.queue = new Queue({
       process: (item, signal) => this.cutOut(item, signal),
-      reach: () => this.api.health(),
+      reach: async () => {
+        await this.api.health();
+        if (this.status === "offline") await this.load();
+      },
     });
     /** @type {Design} */
     this.design = plain();
@@ -45,7 +48,7 @@ export class App extends EventTarget {
     this.finished = new WeakMap();
   }
 
-  /** Loads engines, presets and marketplaces. */
+  /** Loads engines, presets and marketplaces; without a connection, again as soon as there is one. */
   async load() {
     const { files = {}, corrections_days = 0 } = await configOf();
     this.api.files = Object.entries(files);
@@ -63,6 +66,7 @@ export class App extends EventTarget {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.status = error.key ? "key" : "offline";
+      if (error.offline && !this.queue.hold) void this.queue.recover();
     }
     this.fire("status");
   }

@@ -5,11 +5,13 @@
 /** @type {Promise<Config> | undefined} */
 let config;
 
-/** Returns `config.json`, which the server makes; {} where it has none. @returns {Promise<Config>} */
+/** Returns `config.json`, which the server makes; {} where it has none, or until the server is reached. @returns {Promise<Config>} */
 export function configOf() {
-  config ??= fetch("config.json").then(
-    (response) => (response.ok ? response.json() : {}),
-    () => ({}),
-  );
+  config ??= fetch("config.json")
+    .then((response) => (response.ok ? response.json() : {}))
+    .catch(() => {
+      config = undefined;
+      return {};
+    });
   return config;
 }

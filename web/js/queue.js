@@ -1,6 +1,7 @@
 /** The queue of images: a few requests at a time, retries, cancellation, a connection that is lost. It uses no DOM. */
 
 import { ApiError, pause } from "./api.js";
+import { readable } from "./names.js";
 
 /** @import { Cutout, Item } from "./types.js" */
 
@@ -56,7 +57,7 @@ export class Queue extends EventTarget {
    * @returns {Item}
    */
   open(known) {
-    const item = { ...newItem(known.name, known.file, ""), ...known };
+    const item = { ...newItem(known.name, known.file, ""), ...known, name: readable(known.name) };
     if (item.result) Object.assign(item, { state: "done", revision: 1 });
     this.items = [...this.items, item];
     this.advance();
@@ -202,7 +203,7 @@ function newItem(name, file, url) {
   lastId += 1;
   return {
     id: lastId,
-    name,
+    name: readable(name),
     file,
     url,
     state: "waiting",

@@ -1,6 +1,7 @@
 /** Reviews of results: jobs are opened as images of the queue, and corrections are sent. It uses no DOM. */
 
 import { subjectOf } from "./design.js";
+import { readable } from "./names.js";
 
 /** @import { App } from "./app.js" */
 /** @import { Item, Job, Verdict } from "./types.js" */
@@ -14,7 +15,7 @@ export function questionOf(app, item) {
 
 /** The name of a job's source: the last part of its key. @param {Job} job */
 export function nameOf(job) {
-  return job.source.key.split("/").pop() || job.source.key;
+  return readable(job.source.key.split("/").pop() || job.source.key);
 }
 
 /** Whether the result of a job is the cut-out of its whole source. @param {Job} job */

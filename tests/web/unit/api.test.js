@@ -134,3 +134,34 @@ test("stored files are fetched from the origin of the console where its server s
     ["/files/results/results/a%20b.png?X-Amz-Signature=1", "/v1/files/results/a.png?signature=1"],
   );
 });
+
+test("a connection that is lost during an upload, a download or a body is lost for the queue, too", async () => {
+  const lost = (error) => error.offline && error.code === "network";
+  const form = () => Response.json({ url: "https://stage.example/form", fields: {}, upload: "u" });
+  const cut = new Response(new ReadableStream({ pull: (stream) => stream.error(new TypeError("network error")) }));
+  const { api } = apiOf(form(), new TypeError("Failed to fetch"), new TypeError("Failed to fetch"), cut);
+  await assert.rejects(api.upload(new Blob(["x"])), lost);
+  await assert.rejects(api.file("/v1/files/results/a.png"), lost);
+  await assert.rejects(api.cutout(new Blob(["x"]), {}), lost);
+});
+
+test("a page in place of JSON, and a key that no header can have, are errors in a sentence", async () => {
+  const { api, requests } = apiOf(new Response("<html>"));
+  await assert.rejects(api.health(), (error) => error.code === "bad_response" && error.message.includes("no JSON"));
+  api.key = () => "ключ";
+  await assert.rejects(api.health(), (error) => error.key);
+  assert.equal(requests.length, 1);
+});
+
+test("an upload has the name of its file, so that History shows it", async () => {
+  const names = [];
+  for (const file of [new File(["x"], "a <b>.png"), new File(["x"], ".."), new Blob(["x"])]) {
+    const { api, requests } = apiOf(
+      Response.json({ url: "https://stage.example/form", fields: {}, upload: "u" }),
+      new Response(null, { status: 204 }),
+    );
+    await api.upload(file);
+    names.push(JSON.parse(requests[0].body).name);
+  }
+  assert.deepEqual(names, ["a _b_.png", "image", "image"]);
+});

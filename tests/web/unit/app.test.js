@@ -107,3 +107,22 @@ test("a change ends the preset, and keeps its values", () => {
   app.change({ shadow: "drop" });
   assert.deepEqual([app.design.preset, app.design.canvas, app.design.shadow], ["", "1:1", "drop"]);
 });
+
+test("a server that cannot be reached is tried until its lists are there, without an image in the queue", async () => {
+  let tries = 0;
+  const lost = () => new ApiError(0, { code: "network", message: "lost", retryable: true });
+  const { app } = appOf({
+    engines: async () => {
+      if (tries < 1) throw lost();
+      return [{ name: "auto" }];
+    },
+    health: async () => {
+      tries += 1;
+    },
+  });
+  app.queue.wait = async () => {};
+  await app.load();
+  assert.equal(app.status, "offline");
+  while (app.queue.hold) await new Promise(setImmediate);
+  assert.deepEqual([app.status, app.engines.length], ["", 1]);
+});

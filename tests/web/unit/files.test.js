@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { nameOfUrl, resultName } from "../../../web/js/names.js";
+import { nameOfUrl, readable, resultName } from "../../../web/js/names.js";
 import { crc32, zip } from "../../../web/js/zip.js";
 
 const text = (value) => new TextEncoder().encode(value);
@@ -55,4 +55,10 @@ test("the name of a URL is the last part of its path", () => {
   assert.equal(nameOfUrl("https://example.com/a/caf%C3%A9.jpg?size=2"), "café.jpg");
   assert.equal(nameOfUrl("https://example.com/%E0%A4%A"), "%E0%A4%A");
   assert.equal(nameOfUrl("https://example.com/"), "image");
+});
+
+test("a name cannot deceive by characters that hide or reverse it", () => {
+  const name = "a\u202egnp.exe";
+  assert.equal(readable(name), "a_gnp.exe");
+  assert.equal(resultName(name, "png"), "a_gnp.png");
 });

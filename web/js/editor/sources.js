@@ -60,7 +60,9 @@ export class Sources {
 
   /** The source as the server decodes it, for formats that the browser does not know. @param {Blob} file */
   async copy(file) {
-    const { width, height } = this.item.facts ?? { width: 0, height: 0 };
+    const { facts, error } = this.item;
+    if (!facts) throw new Error(error?.message ?? "The image is not processed yet.");
+    const { width, height } = facts;
     const strokes = [covering({ width, height })];
     const { signal } = this.controller;
     return (await this.app.api.cutout(file, { strokes, output: { format: "jpg" } }, { signal })).blob;

@@ -296,8 +296,8 @@ export async function levelsOf(image) {
   const { width, height } = image;
   const scale = SMALL_SIDE / Math.max(width, height);
   if (scale >= 1) return [{ image, width, height }];
-  const resizeWidth = Math.round(width * scale);
-  const small = await createImageBitmap(image, { resizeWidth, resizeHeight: Math.round(height * scale), resizeQuality: "medium" });
+  const [resizeWidth, resizeHeight] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+  const small = await createImageBitmap(image, { resizeWidth, resizeHeight, resizeQuality: "medium" });
   return [{ image, width, height }, { image: small, width: small.width, height: small.height }];
 }
 

@@ -30,7 +30,7 @@ export const de = {
   "intake.pasted": "eingefügtes Bild",
 
   "welcome.title": "Hintergrund entfernen",
-  "welcome.lead": "Saubere Freisteller von Menschen, Produkten und allem anderen, in Ihrem eigenen Konto.",
+  "welcome.lead": "Saubere Freisteller von Menschen, Produkten und allem anderen, auf Ihrem eigenen Server.",
   "welcome.drop": "Bilder hier ablegen",
   "welcome.paste": "oder eines aus der Zwischenablage einfügen",
   "welcome.formats": "Übliche Formate",
@@ -214,7 +214,7 @@ export const de = {
   "usage.refused": "Anfragen über dem Limit",
   "usage.generated": "Aus Text erzeugte Bilder",
   "usage.cost": "Kosten erzeugter Bilder",
-  "usage.note": "Rechenzeit und Speicher berechnet AWS. „maskdrop costs“ listet sie je Dienst auf.",
+  "usage.note": "In AWS berechnet AWS Rechenzeit und Speicher: „maskdrop costs“ listet sie je Dienst auf.",
 
   "settings.title": "Einstellungen",
   "settings.key": "API-Schlüssel",

@@ -28,7 +28,7 @@ export const en = {
   "intake.pasted": "pasted image",
 
   "welcome.title": "Remove the background",
-  "welcome.lead": "Clean cut-outs of people, products and everything else, made in your own account.",
+  "welcome.lead": "Clean cut-outs of people, products and everything else, made on your own server.",
   "welcome.drop": "Drop images here",
   "welcome.paste": "or paste one from the clipboard",
   "welcome.formats": "Common formats",
@@ -212,7 +212,7 @@ export const en = {
   "usage.refused": "Requests above the rate limit",
   "usage.generated": "Images generated from text",
   "usage.cost": "Cost of generated images",
-  "usage.note": "Compute and storage are billed by AWS. “maskdrop costs” lists them by service.",
+  "usage.note": "In AWS, compute and storage are billed by AWS: “maskdrop costs” lists them by service.",
 
   "settings.title": "Settings",
   "settings.key": "API key",

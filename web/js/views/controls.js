@@ -106,7 +106,18 @@ export function numberField({ label, value, min, max, change, testid }) {
     max: String(max),
     required: true,
     "data-testid": testid,
-    oninput: () => input.checkValidity() && change(Number(input.value)),
+    oninput: () => input.checkValidity() && accept(input.valueAsNumber),
+    // What stays in the field is what applies.
+    onchange: () => !input.checkValidity() && accept(nearest(input.valueAsNumber)),
   });
+  let last = value;
+  /** @param {number} entered NaN for a text that is no number. */
+  const nearest = (entered) => Math.min(max, Math.max(min, Math.round(Number.isNaN(entered) ? last : entered)));
+  /** @param {number} accepted */
+  const accept = (accepted) => {
+    last = accepted;
+    if (input.valueAsNumber !== accepted) input.value = String(accepted);
+    change(accepted);
+  };
   return h("div", { class: "field" }, h("label", { for: key }, label), input);
 }

@@ -23,9 +23,12 @@ export function notices(root, live, app) {
         : app.status === "offline" || app.queue.hold === "offline"
           ? "offline"
           : "";
-    if (state !== shown) {
-      shown = state;
+    const kind = state === "key" && app.settings.key ? "refused" : state;
+    if (kind !== shown) {
+      const focused = root.contains(document.activeElement);
+      shown = kind;
       fill(root, state === "key" ? keyNotice(app) : state === "offline" && offlineNotice(app));
+      if (focused) root.querySelector("input")?.focus();
     }
     const { done, failed, waiting, running } = app.queue.counts;
     const total = app.queue.items.length;

@@ -74,7 +74,7 @@ export function review(root, app) {
       ? [button("review.open", () => open(false), "primary")]
       : [
           button("review.accept", () => void attempt(() => sendReview(app, item, "accepted"))),
-          button("review.correct", () => open(true), "primary"),
+          ...(item.file ? [button("review.correct", () => open(true), "primary")] : []),
         ];
     const thumb = h("span", { class: "thumb large" }, item.result && thumbnail(item.result));
     return card(thumb, item.name, scoreOf(item.facts?.subject?.score), ...buttons);

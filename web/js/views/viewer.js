@@ -120,7 +120,7 @@ export function viewer(root, app) {
 
   async function openEditor() {
     const item = app.selected;
-    if (editor || !item) return closeEditor();
+    if (editor || !item?.file) return closeEditor();
     const { openEditor: open } = await import("../editor/editor.js").catch(() => ({ openEditor: null }));
     if (app.selected !== item) return;
     if (!open) {
@@ -173,7 +173,7 @@ export function viewer(root, app) {
         "div",
         { class: "row wrap" },
         question === "result" && button("accept", () => void sendAnswer("accepted")),
-        question === "result" && button("correct", () => void openEditor()),
+        question === "result" && Boolean(item.file) && button("correct", () => void openEditor()),
         days > 0 && button("keep", () => void sendAnswer("corrected", true)),
         question === "correction" && Boolean(item.job) && button("mark", () => void sendAnswer("corrected")),
       ),

@@ -102,6 +102,25 @@ def test_the_upload_of_another_owner_is_no_correction() -> None:
     assert training(world) == {}
 
 
+@pytest.mark.parametrize("body", [MASK[:-8], MASK[:16] + bytes(8) + MASK[24:], b"\xff\xd8\xff"])
+def test_a_correction_that_is_no_complete_png_is_refused_and_the_earlier_one_stays(body: bytes) -> None:
+    world = a_world()
+    job_id = done_job(world)
+    review(world, job_id, verdict="corrected", upload=uploaded(world, body=MASK))
+    refused = review(world, job_id, verdict="corrected", upload=uploaded(world, body=body))
+    assert code(refused) == (422, "unreadable_picture")
+    assert training(world)[f"masks/{job_id}.png"] == MASK
+
+
+def test_the_source_of_a_job_is_no_correction_of_it() -> None:
+    world = a_world()
+    upload = uploaded(world, body=MASK)
+    _, job, _ = new_job(world, source={"upload": upload})
+    world.jobs.done(job["id"], a_success(job["id"]), bundle="b", cost_usd=None, now=NOW)
+    assert code(review(world, job["id"], verdict="corrected", upload=upload)) == (422, "options_conflict")
+    assert source(world, job["id"])[0] == 200
+
+
 def dropped_job(world: World) -> Job:
     """The finished job of a photo in the drop folder."""
     world.storage.objects["inbox-bucket", "inbox/default/a.JPG"] = PHOTO
