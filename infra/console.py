@@ -36,7 +36,7 @@ from infra.sources import ROOT, digest
 from infra.stage_stack import StageStack
 from infra.stages import Console, Stage
 from infra.storage import Storage
-from maskdrop.console import CACHE_CONTROL, CONFIG, HEADERS, config, has_preview
+from maskdrop.console import CACHE_CONTROL, CONFIG, FILE_HEADERS, HEADERS, config, has_preview
 
 WEB = ROOT / "web"
 
@@ -136,11 +136,13 @@ class ConsoleStack(StageStack):
         association = cloudfront.FunctionAssociation(
             function=strip, event_type=cloudfront.FunctionEventType.VIEWER_REQUEST
         )
+        safe = self._file_headers()
         # Not S3BucketOrigin: it would add a signature of its own to a URL that is signed already.
         files = {
             f"{FILES}/{name}/*": cloudfront.BehaviorOptions(
                 origin=self._https(buckets[name].bucket_regional_domain_name),
                 function_associations=[association],
+                response_headers_policy=safe,
                 **private,
             )
             for name in FOLDERS
@@ -212,6 +214,20 @@ class ConsoleStack(StageStack):
                 strict_transport_security=cloudfront.ResponseHeadersStrictTransportSecurity(
                     access_control_max_age=Duration.days(HSTS_DAYS), override=True
                 ),
+            ),
+        )
+
+    def _file_headers(self) -> cloudfront.ResponseHeadersPolicy:
+        """The headers of stored files, whose type the caller of an upload chose."""
+        return cloudfront.ResponseHeadersPolicy(
+            self,
+            "FileHeaders",
+            comment=f"maskdrop-{self._stage.name}: headers of stored files",
+            security_headers_behavior=cloudfront.ResponseSecurityHeadersBehavior(
+                content_security_policy=cloudfront.ResponseHeadersContentSecurityPolicy(
+                    content_security_policy=FILE_HEADERS["Content-Security-Policy"], override=True
+                ),
+                content_type_options=cloudfront.ResponseHeadersContentTypeOptions(override=True),
             ),
         )
 

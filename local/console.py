@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 from local.config import LocalConfig
 from local.connect import tls_verify
 from local.model_server import stage_options
+from maskdrop.console import FILE_HEADERS
 from standalone.console import PATH, find_console, routes
 
 FILES = "/files/"
@@ -73,7 +74,9 @@ class _Proxy:
         return await self._forward(request, f"{url}/v1/")
 
     async def call_s3(self, request: Request) -> Response:
-        return await self._forward(request, f"{self._config.endpoint_url}/")
+        response = await self._forward(request, f"{self._config.endpoint_url}/")
+        response.headers.update(FILE_HEADERS)
+        return response
 
     async def _forward(self, request: Request, prefix: str) -> Response:
         """Sends the request to the AWS emulator with its path as it is: a presigned URL is encoded already."""

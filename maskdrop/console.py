@@ -41,6 +41,13 @@ HEADERS = {
 }
 """Headers of every file of the console."""
 
+FILE_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+"""Headers of stored files on the console's origin: a browser shows them as their type, and runs nothing in them.
+
+The caller of an upload chooses its type: an SVG with a script could read the API key that the browser keeps for this
+origin.
+"""
+
 CACHE_CONTROL = "no-cache"
 """The browser keeps a file and revalidates it on every use: names of files have no digest."""
 

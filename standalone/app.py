@@ -33,6 +33,7 @@ from lambdas.adapters.fetch import PublicWeb
 from lambdas.http.forms import parts_of
 from maskdrop.access import OPEN_PATHS
 from maskdrop.catalog import DEFAULT_ENGINE
+from maskdrop.console import FILE_HEADERS
 from maskdrop.errors import AuthFailed, EndpointUnavailable, FileTooLarge, Internal, MaskdropError
 from maskdrop.loopback import LocalOnly
 from maskdrop.options import REFINER
@@ -169,7 +170,7 @@ class Server:
 
         async def stored() -> HttpResponse:
             body, content_type = await asyncio.to_thread(linked)
-            headers = {"Content-Type": content_type, "Cache-Control": "private", **SAFE}
+            headers = {"Content-Type": content_type, "Cache-Control": "private", **FILE_HEADERS}
             return HttpResponse(200, list(headers.items()), body)
 
         return _to_starlette(await self._guarded(request, FILES_PATH, stored()))
@@ -185,10 +186,6 @@ class Server:
             fields = {name: part.decode(errors="replace") for name, part in parts.items()}
             await asyncio.to_thread(self.storage.store_upload, request.path_params["bucket"], fields, body)
         return HttpResponse(204, [], b"")
-
-
-SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
-"""Headers of stored files: a browser shows them as their type, and runs nothing in them."""
 
 
 def create_app(

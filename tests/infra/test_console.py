@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from infra.console import STRIP_FOLDER
 from infra.stages import Console, Stage
-from maskdrop.console import HEADERS
+from maskdrop.console import FILE_HEADERS, HEADERS
 from tests.infra.account.assembly import Assembly, Resource
 
 Variants = dict[str, Assembly]
@@ -31,6 +31,14 @@ def distribution(variants: Variants, name: str = "web") -> dict[str, Any]:
 
 def origins(variants: Variants) -> dict[str, dict[str, Any]]:
     return {one["Id"]: one for one in distribution(variants)["Origins"]}
+
+
+def headers_policy(variants: Variants, behavior: dict[str, Any]) -> dict[str, Any]:
+    """The response headers of a behavior of the distribution."""
+    policies = {one.logical_id: one for one in of(variants, "web", "AWS::CloudFront::ResponseHeadersPolicy")}
+    config = policies[behavior["ResponseHeadersPolicyId"]["Ref"]].properties["ResponseHeadersPolicyConfig"]
+    assert isinstance(config, dict)
+    return config
 
 
 def test_the_console_is_off_by_default() -> None:
@@ -69,8 +77,8 @@ def test_only_the_distribution_reads_the_private_bucket(variants: Variants) -> N
 
 
 def test_every_file_has_the_headers_that_the_other_servers_send(variants: Variants) -> None:
-    (policy,) = of(variants, "web", "AWS::CloudFront::ResponseHeadersPolicy")
-    config = policy.properties["ResponseHeadersPolicyConfig"]
+    behavior = distribution(variants)["DefaultCacheBehavior"]
+    config = headers_policy(variants, behavior)
     security = config["SecurityHeadersConfig"]
     found = {one["Header"]: one["Value"] for one in config["CustomHeadersConfig"]["Items"]} | {
         "Content-Security-Policy": security["ContentSecurityPolicy"]["ContentSecurityPolicy"],
@@ -80,8 +88,20 @@ def test_every_file_has_the_headers_that_the_other_servers_send(variants: Varian
     }
     assert found == HEADERS
     assert security["StrictTransportSecurity"]["AccessControlMaxAgeSec"] >= 365 * 24 * 3600
-    default = distribution(variants)["DefaultCacheBehavior"]
-    assert default["ResponseHeadersPolicyId"] == {"Ref": policy.logical_id}
+
+
+def test_stored_files_have_the_headers_of_a_sandbox(variants: Variants) -> None:
+    """The caller of an upload chooses its type: an SVG would run on the origin that keeps the API key."""
+    behaviors = [one for one in distribution(variants)["CacheBehaviors"] if one["PathPattern"].startswith("/files/")]
+    assert len(behaviors) == 2
+    for behavior in behaviors:
+        security = headers_policy(variants, behavior)["SecurityHeadersConfig"]
+        assert security["ContentSecurityPolicy"] == {
+            "ContentSecurityPolicy": FILE_HEADERS["Content-Security-Policy"],
+            "Override": True,
+        }
+        assert "sandbox" in FILE_HEADERS["Content-Security-Policy"]
+        assert security["ContentTypeOptions"] == {"Override": True}
 
 
 def test_api_and_images_are_on_the_same_origin_and_not_cached(variants: Variants) -> None:

@@ -11,6 +11,9 @@ import { Queue } from "./queue.js";
 /** Finished images that are kept for each item: one has up to tens of megabytes. */
 const FINISHED_MAX = 3;
 
+/** Milliseconds before engines and presets are requested again after an error of the server. */
+const LOAD_AGAIN_MS = 5000;
+
 /**
  * Fires `design` when the design changes, `select` when another item is selected, `status` when the catalogue or the
  * state of the connection changes.
@@ -44,6 +47,8 @@ export class App extends EventTarget {
     this.marketplaces = [];
     /** @type {"" | "loading" | "offline" | "key"} */
     this.status = "loading";
+    /** Whether a later load is planned. */
+    this.later = false;
     /** @type {WeakMap<Item, Map<string, Promise<Cutout>>>} */
     this.finished = new WeakMap();
   }
@@ -67,8 +72,18 @@ export class App extends EventTarget {
       if (!(error instanceof ApiError)) throw error;
       this.status = error.key ? "key" : "offline";
       if (error.offline && !this.queue.hold) void this.queue.recover();
+      else if (!error.key && !error.offline) void this.loadLater();
     }
     this.fire("status");
+  }
+
+  /** Loads them again after an error of the server. */
+  async loadLater() {
+    if (this.later) return;
+    this.later = true;
+    await this.queue.wait(LOAD_AGAIN_MS);
+    this.later = false;
+    if (this.status === "offline") await this.load();
   }
 
   /** Uses another key, and continues. @param {string} key @param {boolean} remember */

@@ -66,6 +66,13 @@ def test_a_presigned_url_is_forwarded_as_it_was_signed(console: TestClient, emul
     assert sent.headers["host"] == "127.0.0.1:4566"
 
 
+def test_a_stored_file_runs_no_script_on_the_origin_of_the_console(console: TestClient, emulator: Emulator) -> None:
+    emulator.response = httpx2.Response(200, content=b"<svg/>", headers={"Content-Type": "image/svg+xml"})
+    headers = console.get("/files/inbox/uploads/1/a.svg").headers
+    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert (headers["content-type"], headers["x-content-type-options"]) == ("image/svg+xml", "nosniff")
+
+
 def test_a_stopped_emulator_is_an_error_that_can_be_retried(console: TestClient, emulator: Emulator) -> None:
     emulator.response = httpx2.ConnectError("refused")
     response = console.get("/v1/jobs")

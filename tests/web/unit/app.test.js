@@ -126,3 +126,18 @@ test("a server that cannot be reached is tried until its lists are there, withou
   while (app.queue.hold) await new Promise(setImmediate);
   assert.deepEqual([app.status, app.engines.length], ["", 1]);
 });
+
+test("lists that the server could not read are requested again", async () => {
+  let tries = 0;
+  const { app } = appOf({
+    presets: async () => {
+      tries += 1;
+      if (tries < 3) throw new ApiError(500, { code: "http_500", message: "broken", retryable: true });
+      return [];
+    },
+  });
+  app.queue.wait = async () => {};
+  await app.load();
+  while (app.status) await new Promise(setImmediate);
+  assert.deepEqual([tries, app.later], [3, false]);
+});
