@@ -301,6 +301,7 @@ test("a job is opened from the review queue, corrected and kept for training", {
   await page.getByTestId("keep").waitFor({ timeout: RESULT_MS });
   await page.screenshot({ path: join(REPORTS, "correction.png") });
   await page.getByTestId("keep").click();
+  await page.getByTestId("message").filter({ hasText: "The review is saved." }).waitFor({ timeout: RESULT_MS });
   await page.getByTestId("review-bar").waitFor({ state: "hidden", timeout: RESULT_MS });
   const { review } = await api(`/v1/jobs/${wrong.id}`);
   assert.deepEqual([review.verdict, review.training], ["corrected", true]);

@@ -14,7 +14,7 @@ export const de = {
   "notice.retry": "Jetzt versuchen",
   "notice.revoked":
     "Der Server nimmt den API-Schlüssel nicht an: Er ist unbekannt oder widerrufen. Geben Sie einen anderen ein.",
-  "notice.nokey": "Dieser Server braucht einen API-Schlüssel.",
+  "notice.nokey": "Dieser Server braucht einen API-Schlüssel. Sein Betreiber erzeugt einen mit „maskdrop keys create“.",
   "notice.usekey": "Schlüssel verwenden",
 
   "live.working": "{done} von {total} Bildern fertig.",
@@ -90,6 +90,7 @@ export const de = {
   "viewer.correction.one": "Das Foto und die korrigierte Maske {count} Tag lang als Trainingsdaten aufbewahren?",
   "viewer.correction.other": "Das Foto und die korrigierte Maske {count} Tage lang als Trainingsdaten aufbewahren?",
   "viewer.corrected": "Das Ergebnis dieses Auftrags wurde korrigiert.",
+  "viewer.saved": "Die Prüfung ist gespeichert.",
   "viewer.keep": "Korrektur senden",
   "viewer.mark": "Nur vermerken",
   "warning.no_subject": "Es wurde kein Motiv gefunden.",

@@ -12,7 +12,7 @@ export const en = {
   "notice.offline": "The server cannot be reached. The queue continues when the connection is back.",
   "notice.retry": "Try now",
   "notice.revoked": "The server does not accept the API key: it is unknown or revoked. Enter another key.",
-  "notice.nokey": "This server needs an API key.",
+  "notice.nokey": "This server needs an API key. Its operator creates one with “maskdrop keys create”.",
   "notice.usekey": "Use key",
 
   "live.working": "{done} of {total} images done.",
@@ -88,6 +88,7 @@ export const en = {
   "viewer.correction.one": "Keep the photo and the corrected mask as training data for {count} day?",
   "viewer.correction.other": "Keep the photo and the corrected mask as training data for {count} days?",
   "viewer.corrected": "The result of this job was corrected.",
+  "viewer.saved": "The review is saved.",
   "viewer.keep": "Send correction",
   "viewer.mark": "Only mark it",
   "warning.no_subject": "No subject was found.",

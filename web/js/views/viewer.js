@@ -209,6 +209,7 @@ export function viewer(root, app) {
     fill(edit, icon(editor ? "close" : "edit"), t(editor ? "viewer.close" : "viewer.edit"));
     drawReview(item);
     const warnings = (shown?.facts.warnings ?? []).map((warning) => warningText(warning));
+    if (item.accepted && item.job) warnings.unshift(t("viewer.saved"));
     const text = item.error?.message || error || (result ? warnings.join(" ") : stateText(item));
     const bad = Boolean(item.error || error);
     fill(message, text && h("p", { class: bad ? "bad" : "", "data-testid": bad ? "error" : "message" }, text));
