@@ -341,6 +341,6 @@ def components() -> dict[str, Schema]:
         "Candidate": record(fields_of(Candidate)),
         "Subject": record(fields_of(Subject)),
         "Review": record(fields_of(Review)),
-        "Webhook": record(fields_of(Webhook)),
+        "Webhook": record({"url": fields_of(Webhook)["url"]}),  # as in Job.public
         "ErrorInfo": record(fields_of(ErrorInfo)),
     }

@@ -111,10 +111,9 @@ class SourceUrl:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """The URL that receives the event of a finished job. key: digest of the API key whose secret signs it."""
+    """The URL that receives the event of a finished job."""
 
     url: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

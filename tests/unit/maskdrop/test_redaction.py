@@ -44,6 +44,7 @@ def test_every_field_and_traceback_of_a_function_s_log_line_is_redacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "redaction")  # a logger that writes to this test's output
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", "INFO")
     observe.logger.cache_clear()
     try:
         observe.logger().info(
