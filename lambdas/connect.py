@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -125,7 +126,8 @@ def bot() -> Bot:
     config = bot_settings()
     parameter = Parameter(_client("ssm"), config.parameter)
     limits = Limits(bytes_max=DOWNLOAD_MAX, total_s=BOT_API_S)
-    telegram = Telegram(PublicWeb(Policy.of(settings()), limits=limits), config.api_url, lambda: parameter.read().token)
+    policy = replace(Policy.of(settings()), untrusted_ports=frozenset())  # the operator chooses the URL, not a caller
+    telegram = Telegram(PublicWeb(policy, limits=limits), config.api_url, lambda: parameter.read().token)
     return Bot(config, parameter.read, telegram, SqsQueue(_client("sqs"), config.queue_url))
 
 
