@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 Service = Literal["s3", "dynamodb", "sqs", "sns", "events", "sagemaker"]
 SERVICES: tuple[Service, ...] = ("s3", "dynamodb", "sqs", "sns", "events", "sagemaker")
@@ -42,17 +42,7 @@ Disturbance = Literal[
     "refuse_capacity",
     "move_leases",
 ]
-DISTURBANCES: tuple[Disturbance, ...] = (
-    "kill_model",
-    "suspend_model",
-    "fill_disk",
-    "kill_functions",
-    "suspend_functions",
-    "stop_consumers",
-    "service_down",
-    "refuse_capacity",
-    "move_leases",
-)
+DISTURBANCES: tuple[Disturbance, ...] = get_args(Disturbance)
 
 IMAGES_PER_DISTURBANCE = 100
 """A run of 10,000 images has 100 disturbances."""

@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 """Seconds for one response. The decoder of a file has 8 s of CPU."""
 
 REPEATS = 20
-"""Attempts of a request that is told to come later."""
+"""Attempts of a request that gets 429 or 503 with Retry-After."""
 
 
 class Fault(AssertionError):
