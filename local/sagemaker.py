@@ -509,9 +509,9 @@ class SageMaker:
         return settings
 
 
-def app(config: LocalConfig) -> Starlette:
-    """Returns the ASGI application."""
-    http = httpx2.AsyncClient(base_url=config.model_url, trust_env=False)
+def app(config: LocalConfig, transport: httpx2.AsyncBaseTransport | None = None) -> Starlette:
+    """Returns the ASGI application. transport: sends the requests to the model server; None for plain HTTP."""
+    http = httpx2.AsyncClient(base_url=config.model_url, trust_env=False, transport=transport)
     # SageMaker reads and writes S3 and publishes to SNS under the execution role of the model.
     role = partial(execution_role, config) if config.strict else None
     s3, sns = client(config, "s3", role=role), client(config, "sns", role=role)

@@ -369,13 +369,17 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
 
 def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
     """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt or for the next
-    stage of its edit."""
+    stage of its edit. A response that is cut off or unreadable is a failure of the endpoint."""
     if not notification.completed:
-        reason = f"The endpoint failed: {notification.reason[:500]}"
-        requeue_bundle(notification, ErrorInfo("endpoint_failed", reason, True), settings, services, now)
+        _requeue_failed(notification, notification.reason[:500], settings, services, now)
         return
     Valve(services.registry, settings, now).release(notification.bundle)
-    response = BundleResponse.from_bytes(services.storage.read(*split_s3_uri(notification.output)))
+    body = services.storage.read(*split_s3_uri(notification.output))
+    try:
+        response = BundleResponse.from_bytes(body)
+    except (ValueError, KeyError, TypeError) as error:
+        _requeue_failed(notification, f"its response is unreadable ({error!r:.200}).", settings, services, now)
+        return
 
     def record_outcome(outcome: Outcome) -> Job | None:
         usd = cost(response, outcome)
@@ -394,6 +398,13 @@ def record_bundle(notification: Notification, settings: Settings, services: Serv
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
     _publish_finished(in_threads(record_outcome, response.outcomes), services)
+
+
+def _requeue_failed(
+    notification: Notification, reason: str, settings: Settings, services: Services, now: datetime
+) -> None:
+    error = ErrorInfo("endpoint_failed", f"The endpoint failed: {reason}", True)
+    requeue_bundle(notification, error, settings, services, now)
 
 
 def _composed(outcome: Outcome, usd: float | None, bundle: str, services: Services) -> tuple[Outcome, float | None]:

@@ -31,7 +31,7 @@ TIMEOUT_S = 11.0
 LATE_S = 1.0
 """Delay of a late call, in seconds: others overtake it."""
 
-NAMES: dict[Service, tuple[str, str]] = {
+NAMES: dict[str, tuple[str, str]] = {
     "s3": ("SlowDown", "InternalError"),
     "dynamodb": ("ProvisionedThroughputExceededException", "InternalServerError"),
     "sqs": ("ThrottlingException", "InternalFailure"),
@@ -39,7 +39,7 @@ NAMES: dict[Service, tuple[str, str]] = {
     "events": ("ThrottlingException", "InternalException"),
     "sagemaker": ("ThrottlingException", "ServiceUnavailable"),
 }
-"""Error codes of a throttled call and of a server error of each service."""
+"""Error codes of a throttled call and of a server error of each AWS service."""
 
 SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 
@@ -119,7 +119,7 @@ def service_of(scope: dict[str, Any]) -> Service | None:
     found = SCOPE.search(headers.get(b"authorization", ""))
     if not found or EXEMPT.lower().encode() in headers:
         return None
-    return next((service for service in SERVICES if service == found[1]), None)
+    return next((service for service in SERVICES if service == found[1] and service in NAMES), None)
 
 
 def _error(service: Service, *, throttled: bool) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-Service = Literal["s3", "dynamodb", "sqs", "sns", "events", "sagemaker"]
-SERVICES: tuple[Service, ...] = ("s3", "dynamodb", "sqs", "sns", "events", "sagemaker")
+Service = Literal["s3", "dynamodb", "sqs", "sns", "events", "sagemaker", "model"]
+"""SageMaker calls the model server, `model`. Functions, SageMaker and the model server call the others."""
+
+SERVICES: tuple[Service, ...] = get_args(Service)
 
 CallFault = Literal["throttle", "error", "response_lost", "sent_twice", "half_response", "timeout", "late"]
 CALL_FAULTS: dict[CallFault, int] = {
