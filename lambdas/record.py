@@ -26,12 +26,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> Any:  # noqa: ARG0
 def process(event: dict[str, Any], settings: Settings, services: Services, now: datetime) -> Any:
     def one(record: SQSRecord) -> None:
         notification = Notification.from_body(record.body)
-        record_bundle(notification, settings, services, now)
-        if not notification.completed:
+        failure = record_bundle(notification, settings, services, now)
+        if failure:
             metrics().add_metric("BundlesFailed", MetricUnit.Count, 1)
-            logger().warning("bundle failed", extra={"bundle": notification.bundle, "why": notification.reason})
-        logger().info(
-            "notification recorded", extra={"bundle": notification.bundle, "completed": notification.completed}
-        )
+            logger().warning("bundle failed", extra={"bundle": notification.bundle, "why": failure})
+        logger().info("notification recorded", extra={"bundle": notification.bundle, "completed": not failure})
 
     return one_by_one(event, one)

@@ -367,19 +367,18 @@ def _claim(one: Job | JobMessage, bundle: str, services: Services, now: datetime
         return error
 
 
-def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> None:
+def record_bundle(notification: Notification, settings: Settings, services: Services, now: datetime) -> str:
     """Records the outcomes of a bundle: each of its jobs is done, failed, or queued for another attempt or for the next
-    stage of its edit. A response that is cut off or unreadable is a failure of the endpoint."""
+    stage of its edit. Returns the failure of the endpoint, "" where there is none: a response that is cut off or
+    unreadable is a failure."""
     if not notification.completed:
-        _requeue_failed(notification, notification.reason[:500], settings, services, now)
-        return
+        return _requeue_failed(notification, notification.reason, settings, services, now)
     Valve(services.registry, settings, now).release(notification.bundle)
     body = services.storage.read(*split_s3_uri(notification.output))
     try:
         response = BundleResponse.from_bytes(body)
     except (ValueError, KeyError, TypeError) as error:
-        _requeue_failed(notification, f"its response is unreadable ({error!r:.200}).", settings, services, now)
-        return
+        return _requeue_failed(notification, f"its response is unreadable: {error!r}", settings, services, now)
 
     def record_outcome(outcome: Outcome) -> Job | None:
         usd = cost(response, outcome)
@@ -398,13 +397,17 @@ def record_bundle(notification: Notification, settings: Settings, services: Serv
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 
     _publish_finished(in_threads(record_outcome, response.outcomes), services)
+    return ""
 
 
 def _requeue_failed(
     notification: Notification, reason: str, settings: Settings, services: Services, now: datetime
-) -> None:
-    error = ErrorInfo("endpoint_failed", f"The endpoint failed: {reason}", True)
+) -> str:
+    """Queues the jobs of a bundle again. Returns the reason, which is not empty."""
+    reason = reason or "no reason is given"
+    error = ErrorInfo("endpoint_failed", f"The endpoint failed: {reason[:500]}", True)
     requeue_bundle(notification, error, settings, services, now)
+    return reason
 
 
 def _composed(outcome: Outcome, usd: float | None, bundle: str, services: Services) -> tuple[Outcome, float | None]:

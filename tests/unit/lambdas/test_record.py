@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from lambdas.observe import metrics
 from lambdas.record import process
 from maskdrop.flow import admit, new_jobs
-from maskdrop.wire import Notification
+from maskdrop.wire import Notification, split_s3_uri
 from tests.fakes import NOW, World, a_source, a_success
 
 
@@ -50,6 +51,28 @@ def test_a_failed_bundle_is_counted_and_its_reason_is_logged(caplog: pytest.LogC
     metrics().clear_metrics()
     (line,) = [line for line in caplog.records if line.message == "bundle failed"]
     assert line.why == "connection reset"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda body: body[: len(body) // 2], lambda _: b"", lambda _: b"[]", lambda _: b"{}"]
+)
+def test_the_jobs_of_an_unreadable_response_are_queued_again_at_once(
+    damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    admit(new_jobs([a_source()], NOW), world.settings, world.services, NOW)
+    (bundle,) = world.bundles()
+    notification = world.completed(bundle, [a_success(bundle.items[0].id)])
+    stored = world.storage.objects
+    stored[split_s3_uri(notification.output)] = damage(stored[split_s3_uri(notification.output)])
+    metrics().clear_metrics()
+    response = process(sqs(body(notification)), world.settings, world.services, NOW)
+    assert response == {"batchItemFailures": []}
+    assert [job.state for job in world.jobs.records.values()] == ["queued"]
+    assert list(metrics().metric_set) == ["BundlesFailed"]
+    metrics().clear_metrics()
+    (line,) = [line for line in caplog.records if line.message == "bundle failed"]
+    assert "its response is unreadable" in line.why  # type: ignore[attr-defined]
 
 
 def test_only_notifications_without_a_readable_response_are_returned() -> None:
