@@ -150,7 +150,7 @@ load: $(DEV) ## Run a load test of one minute with Locust against the local stac
 test-load: $(DEV) ## Test that a spike wakes, scales and stops the simulated instances of a local stack
 	@MASKDROP_TEST_LOAD=1 $(VENV)/bin/python -m pytest tests/e2e/test_load.py
 
-load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 %, 300 % and 80 %, MINUTES (10) each
+load-overload: $(DEV) ## Measure the capacity of the local stack; load it with 80 % for MINUTES (10), then 300 % and 80 %
 	@$(VENV)/bin/python -m tests.load.overload
 
 load-soak: $(DEV) ## Load the local stack and `maskdrop serve` for MINUTES (60) and measure what their processes use

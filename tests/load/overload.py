@@ -1,8 +1,9 @@
 """`make load-overload`: measures the capacity of the local stack, then loads it with 80 %, 300 % and again 80 % of it.
 
 Passes if 80 % has no error and no refusal, and if 300 % has only refusals with 429 or 503 and Retry-After, loses no
-accepted job, and the stack serves 80 % again afterwards. MINUTES: duration of each phase (default: 10). The jobs of the
-overload are processed after it, for up to three times as long. Reports: reports/overload/.
+accepted job, and the stack serves 80 % again afterwards. MINUTES: duration of the phase at 80 % (default: 10); the
+others are shorter. The jobs of the overload are processed after it, for up to three times as long. Reports:
+reports/overload/.
 """
 
 from __future__ import annotations
@@ -41,28 +42,29 @@ PROGRAMS = ("emulator", "sagemaker")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """factor: of the capacity; None: a closed loop."""
+    """factor: of the capacity; None: a closed loop. minutes_max: longest duration."""
 
     name: str
     factor: float | None
     mix: str
+    minutes_max: float
 
 
 PHASES = (
-    Phase(name="warm-up", factor=None, mix="default"),
-    Phase(name="capacity", factor=None, mix="default"),
-    Phase(name="80 %", factor=0.8, mix="below-capacity"),
-    Phase(name="300 %", factor=3.0, mix="above-capacity"),
-    Phase(name="80 % again", factor=0.8, mix="below-capacity"),
+    Phase(name="warm-up", factor=None, mix="default", minutes_max=0.5),
+    Phase(name="capacity", factor=None, mix="default", minutes_max=2),
+    Phase(name="80 %", factor=0.8, mix="below-capacity", minutes_max=math.inf),
+    Phase(name="300 %", factor=3.0, mix="above-capacity", minutes_max=5),
+    Phase(name="80 % again", factor=0.8, mix="below-capacity", minutes_max=3),
 )
 
 
 def settings(phase: Phase, minutes: float, capacity: Mapping[str, float]) -> LoadSettings:
     """capacity: tasks per second of each class of users in the closed loop."""
     folder = REPORTS / phase.name.replace(" ", "").replace("%", "")
+    minutes = min(minutes, phase.minutes_max)
     if phase.factor is None:
-        length = min(minutes, 0.5 if phase.name == "warm-up" else 2)
-        return LoadSettings(minutes=length, users=CLOSED_USERS, mix=phase.mix, report=folder)
+        return LoadSettings(minutes=minutes, users=CLOSED_USERS, mix=phase.mix, report=folder)
     rates = {name: rate * phase.factor for name, rate in capacity.items()}
     users = min(USERS_MAX, max(CLOSED_USERS, math.ceil(sum(rates.values()) * WAIT_S)))
     settle_s = LoadSettings().settle_s + minutes * 60 * phase.factor

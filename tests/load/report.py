@@ -50,10 +50,10 @@ class Outcomes:
     tasks: Counter[str] = field(default_factory=Counter)
     """Completed tasks, by class of users."""
     causes: Counter[str] = field(default_factory=Counter)
-    """Name, status and message of errors."""
+    """Name, status and message of errors and refusals."""
 
     def add(self, name: str, what: str, seconds: float, at: float, cause: str = "") -> None:
-        """at: Unix time of the end in seconds. cause: of an error."""
+        """at: Unix time of the end in seconds. cause: of an error or a refusal."""
         self.count[name][what] += 1
         if what == OK:
             self.seconds[name].append(seconds)
@@ -61,7 +61,7 @@ class Outcomes:
             self.ended[int(at)] += 1
         else:
             self.by_second[int(at)][what] += 1
-        if what == ERROR:
+        if what != OK:
             self.causes[f"{name}: {cause[:200]}"] += 1
 
     def ratio(self, what: str) -> float:
@@ -202,7 +202,7 @@ class Report:
 td:first-child,th:first-child{{text-align:left}}img{{width:100%}}dt{{float:left;width:10rem;font-weight:600}}</style>
 <h1>Load test: {html.escape(self.settings.shape)}</h1><h2>Limits</h2><ul>{listed}</ul>
 <img src="data:image/png;base64,{image}" alt="Requests, queues and instances over time">
-<h2>Requests</h2><table><tr>{head}</tr>{body}</table><h2>Errors</h2><ul>{causes or "<li>none</li>"}</ul>
+<h2>Requests</h2><table><tr>{head}</tr>{body}</table><h2>Errors and refusals</h2><ul>{causes or "<li>none</li>"}</ul>
 <h2>Run</h2><dl>{described}</dl></html>
 """
 
