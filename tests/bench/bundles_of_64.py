@@ -1,4 +1,5 @@
-"""Calls the handlers of ingest and record with bundles of 64 images and prints their CPU milliseconds an image.
+"""Calls the handlers of ingest and record, and of their minimal counterparts (tests/bench/minimal.py), with bundles of
+64 images in turn, and prints the CPU milliseconds an image of each.
 
 `tests.bench.functions` runs it in a process of its own: `time.process_time` counts all threads of the process, so the
 figure includes the threads that write and excludes the rest of the benchmark.
@@ -15,8 +16,8 @@ import uuid
 from types import SimpleNamespace
 from typing import Any
 
-from maskdrop.job import Result, Subject, dropped
-from maskdrop.wire import BUNDLE_MAX, BundleResponse, Outcome, sources_of
+from maskdrop.job import RESULTS_PREFIX, Result, Subject
+from maskdrop.wire import BUNDLE_MAX, BundleResponse, Outcome, split_s3_uri
 
 BUNDLES = 12
 WARM = 2
@@ -73,59 +74,67 @@ def main() -> None:
     os.environ["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = f"http://127.0.0.1:{server.server_port}"
 
     from lambdas import connect, ingest, record
+    from tests.bench import minimal
 
     settings, storage = connect.settings(), connect.services().storage
-    context = SimpleNamespace(
-        function_name="bench", memory_limit_in_mb=512, invoked_function_arn="arn", aws_request_id="r"
-    )
-    spent = {"ingest": 0.0, "record": 0.0}
+    pairs: dict[str, tuple[Any, Any]] = {
+        "": (ingest.handler, record.handler),
+        "minimal ": (minimal.ingest, minimal.record),
+    }
+    spent = dict.fromkeys((f"{prefix}{name}" for prefix in pairs for name in ("ingest", "record")), 0.0)
     for number in range(BUNDLES):
-        events = photo_events(settings.inbox)
-        messages = [{"messageId": str(n), "body": json.dumps(event)} for n, event in enumerate(events)]
-        start = time.process_time()
-        response = ingest.handler({"Records": messages}, context)  # type: ignore[arg-type]
-        counted = time.process_time() - start
-        if response["batchItemFailures"]:
-            raise RuntimeError(f"ingest returned messages: {response}")
-        bundle, manifest = FakeEndpoint.invocations[-1]
-        key = f"bundles/out/{bundle}.out"
-        storage.write(
-            settings.results, key, _model_response(bundle, events, settings.results).to_bytes(), "application/json"
-        )
-        notification = {
-            "inferenceId": bundle,
-            "invocationStatus": "Completed",
-            "requestParameters": {"inputLocation": manifest},
-            "responseParameters": {"outputLocation": f"s3://{settings.results}/{key}"},
-        }
-        message = {"messageId": "0", "body": json.dumps(notification), "eventSource": "aws:sqs"}
-        start = time.process_time()
-        response = record.handler({"Records": [message]}, context)  # type: ignore[arg-type]
-        recorded = time.process_time() - start
-        if response["batchItemFailures"]:
-            raise RuntimeError(f"record returned messages: {response}")
-        if number >= WARM:
-            spent["ingest"] += counted
-            spent["record"] += recorded
+        for prefix, (ingests, records) in pairs.items():
+            events = photo_events(settings.inbox)
+            messages = [
+                {"messageId": str(n), "body": json.dumps(event), "eventSource": "aws:sqs"}
+                for n, event in enumerate(events)
+            ]
+            counted = cpu_s(ingests, messages)
+            bundle, manifest = FakeEndpoint.invocations[-1]
+            key = f"bundles/out/{bundle}.out"
+            ids = [item["id"] for item in json.loads(storage.read(*split_s3_uri(manifest)))["items"]]
+            response = _model_response(bundle, ids, settings.results).to_bytes()
+            storage.write(settings.results, key, response, "application/json")
+            notification = {
+                "inferenceId": bundle,
+                "invocationStatus": "Completed",
+                "requestParameters": {"inputLocation": manifest},
+                "responseParameters": {"outputLocation": f"s3://{settings.results}/{key}"},
+            }
+            message = {"messageId": "0", "body": json.dumps(notification), "eventSource": "aws:sqs"}
+            recorded = cpu_s(records, [message])
+            if number >= WARM:
+                spent[f"{prefix}ingest"] += counted
+                spent[f"{prefix}record"] += recorded
     images = (BUNDLES - WARM) * BUNDLE_MAX
     print(json.dumps({name: seconds * 1000 / images for name, seconds in spent.items()}))
 
 
-def _model_response(bundle: str, events: list[dict[str, Any]], results: str) -> BundleResponse:
-    from datetime import UTC, datetime
+def cpu_s(handler: Any, messages: list[dict[str, Any]]) -> float:
+    """Returns the CPU seconds of one invocation."""
+    context = SimpleNamespace(
+        function_name="bench", memory_limit_in_mb=512, invoked_function_arn="arn", aws_request_id="r"
+    )
+    start = time.process_time()
+    response = handler({"Records": messages}, context)
+    spent = time.process_time() - start
+    if response["batchItemFailures"]:
+        raise RuntimeError(f"The function returned messages: {response}")
+    return spent
 
-    jobs = [dropped(source, datetime.now(UTC)) for event in events for source in sources_of(event)]
+
+def _model_response(bundle: str, ids: list[str], results: str) -> BundleResponse:
     timings = dict.fromkeys(("read", "decode", "predict", "refine", "foreground", "encode", "write"), 12.345)
     outcomes = [
         Outcome(
-            job.id,
+            job,
             "selfie",
-            Result(results, job.result_key, 1000, 1000, 500_000, "ab" * 32, "png"),
+            Result(results, f"{RESULTS_PREFIX}{job}.png", 1000, 1000, 500_000, "ab" * 32, "png"),
             Subject((10, 20, 800, 900), 0.4321, 0.9876),
             (),
             timings,
         )
-        for job in jobs
+        for job in ids
     ]
     return BundleResponse(bundle, "cpu", 2000.0, None, tuple(outcomes))
 

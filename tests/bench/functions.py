@@ -1,12 +1,15 @@
-"""Measures the Lambda functions: CPU time an image, cold import, size of the zip."""
+"""Measures the Lambda functions beside minimal ones (tests/bench/minimal.py): CPU time an image, cold import, and the
+size of the zip."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from local.config import KEY_ID, REGION, ROOT, SECRET, LocalConfig
@@ -15,6 +18,8 @@ from local.stack import Stack
 from maskdrop.settings import Settings
 
 FUNCTIONS = ("ingest", "invoke", "edit", "record", "sweep", "dead_letters", "webhooks", "authorize", "api", "bot")
+
+POWERTOOLS = {"POWERTOOLS_SERVICE_NAME": "maskdrop-bench", "POWERTOOLS_METRICS_NAMESPACE": "Maskdrop"}
 
 IMPORTS = 7
 """New processes per function; the result is their median."""
@@ -42,31 +47,44 @@ def zip_mb(folder: Path) -> float:
     return len(zip_folder(folder)) / 1e6
 
 
-def cold_imports(folder: Path) -> dict[str, float]:
-    """Milliseconds to import each function's module from the bundle in a new process.
+def cold_imports(folder: Path) -> dict[str, tuple[float, float]]:
+    """Milliseconds to import each function's module from the bundle in a new process, and their ratio to the import of
+    the minimal functions right before it: medians.
 
     Includes botocore, excludes Python's own start. As in Lambda, the bundle is not compiled in advance; botocore is.
     """
-    code = "import time; t = time.perf_counter(); import lambdas.{}; print((time.perf_counter() - t) * 1000)"
-    medians = {}
-    for name in FUNCTIONS:
-        runs = [
-            subprocess.run(  # noqa: S603
-                [sys.executable, "-c", code.format(name)],
-                env={"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]},
+    with tempfile.TemporaryDirectory() as minimal:
+        shutil.copy(Path(__file__).with_name("minimal.py"), minimal)
+
+        def cold_ms(module: str) -> float:
+            code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1000)"
+            completed = subprocess.run(  # noqa: S603
+                [sys.executable, "-c", code],
+                env={
+                    "PYTHONPATH": f"{folder}{os.pathsep}{minimal}",
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "PATH": os.environ["PATH"],
+                    **POWERTOOLS,
+                },
                 cwd=folder,
                 capture_output=True,
                 text=True,
                 check=True,
-            ).stdout
-            for _ in range(IMPORTS)
-        ]
-        medians[name] = statistics.median(map(float, runs))
-    return medians
+            )
+            return float(completed.stdout)
+
+        medians = {}
+        for name in FUNCTIONS:
+            pairs = [(cold_ms("minimal"), cold_ms(f"lambdas.{name}")) for _ in range(IMPORTS)]
+            medians[name] = (
+                statistics.median(ours for _, ours in pairs),
+                statistics.median(ours / minimal_ms for minimal_ms, ours in pairs),
+            )
+        return medians
 
 
 def cpu_ms(config: LocalConfig, running_stack: Stack) -> dict[str, float]:
-    """CPU milliseconds an image of ingest and record.
+    """CPU milliseconds an image of ingest, record, and the minimal functions "minimal ingest" and "minimal record".
 
     A process of its own calls them with the stack's table, queue, buckets and bus and a fake endpoint,
     which accepts every bundle.
@@ -91,8 +109,7 @@ def cpu_ms(config: LocalConfig, running_stack: Stack) -> dict[str, float]:
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": REGION,
-            "POWERTOOLS_SERVICE_NAME": "maskdrop-bench",
-            "POWERTOOLS_METRICS_NAMESPACE": "Maskdrop",
+            **POWERTOOLS,
             **settings.to_env(),
         },
         cwd=ROOT,
