@@ -95,12 +95,14 @@ def _compiled(kind: type) -> tuple[_Field, ...]:
 
 
 def _written(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     match value:
         case datetime():
             return iso(value)
         case tuple():
             return [_written(inner) for inner in value]
-        case None | str() | bool() | int() | float() | dict():
+        case str() | int() | float() | dict():  # of a subclass
             return value
     return value.to_json()
 
@@ -150,6 +152,9 @@ def _text(value: Any) -> str:
         raise TypeError(f"{value!r:.80} is not a string")
     return value
 
+
+_PLAIN = frozenset((NoneType, str, bool, int, float, dict))
+"""Types of values that JSON has as they are: most values of a record."""
 
 _SCALARS: dict[Any, Callable[[Any], Any]] = {
     str: _text,

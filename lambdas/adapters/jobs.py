@@ -349,7 +349,12 @@ class JobsTable:
 
     def _item(self, job: Job) -> dict[str, Any]:
         expiry = {"expires_at": self._expiry(job.finished_at)} if job.finished_at else {}
-        record = {name: value for name, value in job.to_json().items() if name != "owner" or value}
+        # Absent values are read as null, an empty list or an empty object. "" of `owner` would be a key of its index.
+        record = {
+            name: value
+            for name, value in job.to_json().items()
+            if value not in (None, {}, []) and (name != "owner" or value)
+        }
         key = _partition(job.state, job.id)
         return dynamodb_json.write({**record, "state": key, "recency": job.recency, **expiry})
 

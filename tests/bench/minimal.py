@@ -1,7 +1,8 @@
 """Minimal functions for the triggers of `ingest` and `record`, on plain botocore and Powertools, to compare ours with.
 
-They make one write for each image, and the calls of a bundle, with the same number of threads. They have no duplicates,
-retries, limits, presets or types. Clients are created at the first call, as ours are.
+They make one write and one event with the whole record for each image, and the calls of a bundle, with as many
+threads. They have no duplicates, retries, limits, presets or types, and store the outcome as one text. Clients are
+created at the first call, as ours are.
 """
 
 from __future__ import annotations
@@ -83,22 +84,21 @@ def record(event: dict[str, Any], context: Any) -> Any:
         location = json.loads(record.body)["responseParameters"]["outputLocation"]
         bucket, _, key = location.removeprefix("s3://").partition("/")
         outcomes = json.loads(client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())["outcomes"]
-        in_threads(write, outcomes)
-        for batch in batches(outcomes, EVENTS_MAX):
+        for batch in batches(in_threads(write, outcomes), EVENTS_MAX):
             entries = [
                 {
                     "EventBusName": os.environ["MASKDROP_EVENT_BUS"],
                     "Source": "bench",
                     "DetailType": "JobFinished",
-                    "Detail": json.dumps(outcome),
+                    "Detail": json.dumps(job),
                 }
-                for outcome in batch
+                for job in batch
             ]
             client("events").put_events(Entries=entries)
         metrics.add_metric("JobsDone", MetricUnit.Count, len(outcomes))
 
-    def write(outcome: dict[str, Any]) -> None:
-        client("dynamodb").update_item(
+    def write(outcome: dict[str, Any]) -> dict[str, Any]:
+        response = client("dynamodb").update_item(
             TableName=os.environ["MASKDROP_TABLE"],
             Key={"id": {"S": outcome["id"]}},
             UpdateExpression="SET #state = :done, outcome = :outcome, finished_at = :now",
@@ -110,7 +110,9 @@ def record(event: dict[str, Any], context: Any) -> Any:
                 ":outcome": {"S": json.dumps(outcome)},
                 ":now": {"S": datetime.now(UTC).isoformat()},
             },
+            ReturnValues="ALL_NEW",
         )
+        return {name: value["S"] for name, value in response["Attributes"].items()}
 
     processor = BatchProcessor(event_type=EventType.SQS)
     return process_partial_response(event=event, record_handler=process, processor=processor)
