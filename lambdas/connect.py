@@ -51,8 +51,8 @@ With the virtual style, presigned URLs name the Region. Without it, s3.amazonaws
 hours of a bucket in another Region, and the signature does not cover the new host."""
 
 TABLE_CLIENT = CLIENT.merge(Config(parameter_validation=False))
-"""botocore would check every value of every record, for a tenth of the CPU time of `record`. The types of the adapter and
-its tests against an emulator check the same."""
+"""botocore would check every value of every record, for a tenth of the CPU time of `record`. The types of the adapter
+and its tests against an emulator check the same."""
 
 KEYS_CONNECT_S, KEYS_READ_S, KEYS_ATTEMPTS = 1, 2, 2
 """Timeouts of the authorizer's read in seconds, and its attempts: with a pause of at most 1 s they take 7 s."""
