@@ -146,8 +146,9 @@ class StackUser(HttpUser):
         self.client.headers["x-api-key"] = run.target.api_key
         self.client.verify = run.target.ca_bundle or True
         if self.rate:
-            # The users of a rate do not start together: their sum is steady from the begin.
-            time.sleep(random.uniform(0, min(10, 1 / self.rate)))  # noqa: S311
+            # The users of a rate begin at random times of their interval: their sum is steady. A shorter range would
+            # repeat a burst in every interval.
+            time.sleep(random.uniform(0, 1 / self.rate))  # noqa: S311
         self._due = time.monotonic()
 
     @property
