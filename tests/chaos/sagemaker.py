@@ -20,7 +20,9 @@ from tests.chaos.plan import Faults
 
 
 class FaultyTransport(httpx2.AsyncHTTPTransport):
-    """Sends requests to the model server with the faults of the service `model`. Requests of its health have none."""
+    """Sends requests to the model server with the faults of the service `model`. Requests of its health have none.
+
+    A timeout does not wait: it breaks the connection, like a lost response."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__()
