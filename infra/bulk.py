@@ -9,6 +9,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from infra.container import EndpointStack, objects_of, weights_arns
+from infra.malware import IF_CLEAN
 from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.runbooks import runbook_link
@@ -17,7 +18,8 @@ from infra.storage import Storage
 from maskdrop.edit import EDITS_PREFIX
 from maskdrop.flow import BUNDLES_PREFIX as REQUESTS_PREFIX
 from maskdrop.flow import RESPONSES_PREFIX
-from maskdrop.job import BACKGROUNDS_PREFIX, INBOX_PREFIX, RESULTS_PREFIX, UPLOADS_PREFIX
+from maskdrop.job import BACKGROUNDS_PREFIX, RESULTS_PREFIX
+from maskdrop.malware import SCANNED
 from maskdrop.wire import STARTED_PREFIX
 
 FAILURES_PREFIX = "bundles/failed/"
@@ -91,15 +93,24 @@ class BulkStack(EndpointStack):
     def _execution_role(self, storage: Storage, notifications: Notifications | None) -> iam.Role:
         """notifications: None for an endpoint that is not asynchronous."""
         inbox, results = storage.inbox, storage.results
-        photos = objects_of(inbox, INBOX_PREFIX, UPLOADS_PREFIX, BACKGROUNDS_PREFIX)
+        photos, backgrounds = objects_of(inbox, *SCANNED), objects_of(inbox, BACKGROUNDS_PREFIX)
         images = objects_of(results, RESULTS_PREFIX, EDITS_PREFIX)
         # Not of bundles/in/: a container that is taken over could not submit bundles with the options of others.
         outputs = [*images, *objects_of(results, RESPONSES_PREFIX, FAILURES_PREFIX, STARTED_PREFIX)]
         weights_bucket, weights_objects = weights_arns(self._stage.weights if notifications else "")
         bundles = objects_of(results, REQUESTS_PREFIX)
-        readable = [*photos, *storage.source_objects, *images, *bundles, *weights_objects]
+        trusted = [*backgrounds, *storage.source_objects, *images, *bundles, *weights_objects]
+        readable = [*photos, *trusted]
         statements = [
-            iam.PolicyStatement(actions=["s3:GetObject"], resources=readable),
+            # Beside the check in `ingest`: a file that is decoded before its scan could take over the container.
+            *(
+                [
+                    iam.PolicyStatement(actions=["s3:GetObject"], resources=photos, conditions=IF_CLEAN),
+                    iam.PolicyStatement(actions=["s3:GetObject"], resources=trusted),
+                ]
+                if self._stage.malware_scan
+                else [iam.PolicyStatement(actions=["s3:GetObject"], resources=readable)]
+            ),
             iam.PolicyStatement(actions=["s3:PutObject"], resources=outputs),
             # Without it, S3 returns 403 for a missing object, and the job would report the wrong error.
             iam.PolicyStatement(

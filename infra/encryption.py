@@ -24,6 +24,7 @@ READ, WRITE = "kms:Decrypt", "kms:GenerateDataKey"
 
 KEY_USE: dict[str, tuple[str, ...]] = {
     "s3:GetObject": (READ,),
+    "s3:GetObjectVersion": (READ,),
     "s3:PutObject": (READ, WRITE),  # a multipart upload reads its parts
     "sqs:ReceiveMessage": (READ,),
     "sqs:SendMessage": (READ, WRITE),

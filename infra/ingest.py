@@ -10,6 +10,7 @@ from infra.function import Function
 from infra.queues import INGEST_S
 from infra.shared import SharedResources
 from maskdrop.flow import BUNDLES_PREFIX
+from maskdrop.malware import SCANNED
 
 BATCH = 256
 """Messages per invocation: four full bundles."""
@@ -39,6 +40,10 @@ class Ingest(Function):
         self.allow("events:PutEvents", on=shared.bus.event_bus_arn)
         for queue in shared.stage_queues:
             self.allow("sqs:SendMessage", on=queue)
+        if shared.stage.malware_scan:
+            for prefix in SCANNED:
+                objects = shared.storage.inbox.arn_for_objects(f"{prefix}*")
+                self.allow_objects("s3:GetObjectTagging", "s3:GetObjectVersionTagging", on=objects)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         shared.registry.allow(
             self.role,

@@ -75,6 +75,7 @@ class SharedResources:
             keep_corrections_days=self.stage.keep_corrections_days,
             trusted_hosts=" ".join(self.stage.trusted_hosts),
             http_sources=int(self.stage.http_sources),
+            malware_scan=int(self.stage.malware_scan),
             source_buckets=" ".join(self.stage.source_buckets),
             engines=" ".join(self.stage.installed_engines),
             cors_origins=" ".join(self.stage.cors),

@@ -17,6 +17,7 @@ from infra.edit import Edit
 from infra.ingest import Ingest
 from infra.invoke import Invoke
 from infra.jobs_table import JobsTable
+from infra.malware import MalwareScan
 from infra.network import NetworkStack
 from infra.notifications import Notifications
 from infra.queues import Queues
@@ -39,6 +40,8 @@ class MaskdropStack(StageStack):
         # 1. Buckets store the photos and notify the queues.
         queues = Queues(self, "Queues", stage=stage)
         storage = Storage(self, "Storage", stage=stage, jobs=queues.jobs)
+        if stage.malware_scan:
+            MalwareScan(self, "MalwareScan", stage=stage, inbox=storage.inbox)
 
         # 2. Tables store the jobs; the event bus publishes their events.
         jobs = JobsTable(self, "Jobs", stage=stage)

@@ -266,6 +266,7 @@ class Stage(_Table):
         from their images.
     http_sources: whether sources may use http:// URLs.
     waf: whether AWS WAF protects the API.
+    malware_scan: whether GuardDuty scans photos and uploads, and jobs wait for the result (infra/malware.py).
     keep_results_days: retention of results, and of photos that were replaced or deleted.
     keep_jobs_days: retention of the records of finished jobs, at most as long as the results.
     keep_corrections_days: retention of corrections as training records (docs/training.md); 0: corrections are refused,
@@ -322,6 +323,7 @@ class Stage(_Table):
     source_buckets: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     http_sources: bool = False
     waf: bool = False
+    malware_scan: bool = False
     keep_results_days: Positive = 30
     keep_jobs_days: Positive = 30
     keep_corrections_days: Annotated[int, Field(ge=0, le=3653)] = 0

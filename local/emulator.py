@@ -2,10 +2,10 @@
 
     python emulator.py SAGEMAKER_JSON
 
-Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, and the custom resource that
-empties a bucket before it is deleted. Lets */* match an absent Accept header, returns the gateway responses of a
-throttled or slow function, and refuses requests of web pages. It runs in the emulator's own virtual environment and
-imports only MiniStack, the standard library and maskdrop.loopback.
+Adds the types of SageMaker and Application Auto Scaling, CloudWatch alarms on metric math, the custom resource that
+empties a bucket before it is deleted, and the malware scan of GuardDuty. Lets */* match an absent Accept header,
+returns the gateway responses of a throttled or slow function, and refuses requests of web pages. It runs in the
+emulator's own virtual environment and imports only MiniStack, the standard library and maskdrop.
 
 The added types have no service. Their properties are written to SAGEMAKER_JSON as {resource type: {name: properties}},
 which the SageMaker emulator (local/sagemaker.py) reads. `local/stack.py` sets all other options of MiniStack in its
@@ -19,8 +19,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,20 @@ def _emptied_bucket(default: str, _properties: Properties) -> Provisioned:
     return default, {"Bucket": default}
 
 
+def _plan(default: str, _properties: Properties) -> Provisioned:
+    arn = f"arn:aws:guardduty:{ACCOUNT}:malware-protection-plan/{default}"
+    return default, {"Arn": arn, "MalwareProtectionPlanId": default}
+
+
+SCAN_PLAN = "AWS::GuardDuty::MalwareProtectionPlan"
+
 TYPES: dict[str, Callable[[str, Properties], Provisioned]] = {
     "AWS::SageMaker::Model": _sagemaker("model", "ModelName"),
     "AWS::SageMaker::EndpointConfig": _sagemaker("endpoint-config", "EndpointConfigName"),
     "AWS::SageMaker::Endpoint": _sagemaker("endpoint", "EndpointName"),
     "AWS::ApplicationAutoScaling::ScalableTarget": _target,
     "AWS::ApplicationAutoScaling::ScalingPolicy": _policy,
+    SCAN_PLAN: _plan,
     "Custom::S3AutoDeleteObjects": _emptied_bucket,
 }
 
@@ -73,6 +81,11 @@ class ResourceStore:
         self._path = path
         self._lock = threading.Lock()
         self._resources: dict[str, dict[str, Properties]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def of(self, resource_type: str) -> list[Properties]:
+        """Returns the properties of the resources of one type."""
+        with self._lock:
+            return [*self._resources.get(resource_type, {}).values()]
 
     def put(self, resource_type: str, name: str, properties: Properties | None) -> None:
         """Stores the properties of a resource; None deletes it."""
@@ -274,6 +287,44 @@ def refuse_slow_and_throttled_functions() -> None:
     apigateway_v1._invoke_lambda_proxy_v1 = proxied_or_refused
 
 
+EICAR = b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE"
+"""Part of the test file of the anti-malware industry (eicar.org): the only malware that the emulated scan finds."""
+
+SCAN_S = 1.0
+"""Seconds from the creation of an object to its scan."""
+
+
+def scan_new_objects(plans: Callable[[], Iterable[Properties]]) -> None:
+    """Tags new objects with the result of a malware scan, as GuardDuty does by its malware protection plans.
+
+    plans: their properties at the time of the call.
+    """
+    from ministack.services import s3
+
+    from maskdrop.malware import CLEAN, MALWARE, TAG
+
+    fire = s3._fire_s3_event_async
+
+    def is_protected(bucket: str, key: str) -> bool:
+        buckets = [plan["ProtectedResource"]["S3Bucket"] for plan in plans()]
+        return any(one["BucketName"] == bucket and key.startswith(tuple(one["ObjectPrefixes"])) for one in buckets)
+
+    def scan(bucket: str, key: str, version_id: str | None) -> None:
+        if (body := s3._get_object_data(bucket, key, version_id)) is not None:
+            tags = s3._object_tags.setdefault((bucket, key, version_id), {})
+            tags[TAG] = MALWARE if EICAR in body else CLEAN
+
+    def fired(bucket: str, key: str, event: str, *arguments: Any, **named: Any) -> None:
+        fire(bucket, key, event, *arguments, **named)
+        if event.startswith("s3:ObjectCreated:") and is_protected(bucket, key):
+            call = (scan, bucket, key, named.get("version_id"))
+            timer = threading.Timer(SCAN_S, copy_context().run, call)
+            timer.daemon = True
+            timer.start()
+
+    s3._fire_s3_event_async = fired
+
+
 def _name(physical_id: str) -> str:
     """Returns the resource name of a physical ID, which is an ARN or the name itself."""
     return physical_id.rpartition("/")[2] if physical_id.startswith("arn:") else physical_id
@@ -294,6 +345,7 @@ def main() -> None:
     name_source_account()
     refuse_web_pages(app)
     refuse_slow_and_throttled_functions()
+    scan_new_objects(lambda: store.of(SCAN_PLAN))
     app._port_is_bindable = lambda _host, _port: False
     if calls := os.environ.get(CALLS_FILE):
         record_calls(Path(calls))

@@ -32,7 +32,9 @@ MaskdropError                 code                   status  retryable
 │   ├── ResolutionTooHigh     resolution_too_high    413     no
 │   ├── UnsupportedFormat     unsupported_format     415     no
 │   ├── UnreadableImage       unreadable_picture     422     no
-│   └── DecodingLimit         decoding_limit         422     no
+│   ├── DecodingLimit         decoding_limit         422     no
+│   ├── MalwareFound          malware_found          422     no
+│   └── NotScanned            not_scanned            422     no
 ├── SourceError
 │   ├── SourceMissing         source_missing         404     no
 │   └── SourceReplaced        source_replaced        409     no
@@ -284,6 +286,18 @@ class DecodingLimit(InputError):
     """Decoding the file takes more time or memory than that of any ordinary image. A retry would take as much."""
 
     code, status = "decoding_limit", 422
+
+
+class MalwareFound(InputError):
+    """The malware scan of the stage found malware in the image or in its background image."""
+
+    code, status = "malware_found", 422
+
+
+class NotScanned(InputError):
+    """The malware scan of the stage has no result for the image or its background image."""
+
+    code, status = "not_scanned", 422
 
 
 class SourceError(MaskdropError):

@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from maskdrop import malware
 from maskdrop.edit import Stage, edit_keys
 from maskdrop.errors import (
     AttemptsExhausted,
@@ -310,7 +311,7 @@ def _delay(waiting: Sequence[Job | JobMessage], services: Services, delay: Valve
 
 
 def _admit_bundle(
-    bundle: str, waiting: Iterable[Job | JobMessage], *, valve: Valve, services: Services
+    bundle: str, waiting: Sequence[Job | JobMessage], *, valve: Valve, services: Services
 ) -> list[MaskdropError | None]:
     """Claims jobs and submits them in one bundle. Raises EndpointUnavailable where the endpoint refuses it.
 
@@ -321,13 +322,49 @@ def _admit_bundle(
     jobs = list({claim.id: claim for claim in claims if isinstance(claim, Job)}.values())  # a job may have two messages
     failure: MaskdropError | None = None
     try:
-        if jobs:
-            _submit(bundle, jobs, valve, services)
+        if valve.settings.malware_scan:
+            _publish_refused([one for one, claim in zip(waiting, claims, strict=True) if claim is None], services)
+        if clean := _clean(bundle, jobs, valve, services):
+            _submit(bundle, clean, valve, services)
+        elif jobs:
+            valve.release(bundle)
     except MaskdropError as error:
         failure = _undo(bundle, jobs, valve, services) or error
     if isinstance(failure, EndpointUnavailable):
         raise failure
     return [failure if isinstance(claim, Job) else claim for claim in claims]
+
+
+def _clean(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> list[Job]:
+    """The claimed jobs in whose files no malware was found. All of them in a stage without `malware_scan`.
+
+    Jobs whose scan has no result yet are queued again without the attempt, with a delayed message. The others fail.
+    """
+    if not valve.settings.malware_scan:
+        return [*jobs]
+
+    def passes(job: Job) -> bool:
+        if job.stage != "segment":  # its files were clean in the first stage
+            return True
+        try:
+            clean = malware.is_clean(job, valve.settings.inbox, services.storage, valve.now)
+        except malware.REFUSALS as error:
+            _publish_finished([services.jobs.fail(job.id, error.info, bundle=bundle, now=valve.now)], services)
+            return False
+        if not clean:
+            queued = services.jobs.requeue(job.id, bundle=bundle, now=valve.now, give_back=True)
+            send_messages([queued] if queued else [], services, delay_s=malware.DELAY_S)
+        return clean
+
+    return [job for job, clean in zip(jobs, in_threads(passes, jobs), strict=True) if clean]
+
+
+def _publish_refused(waiting: Iterable[Job | JobMessage], services: Services) -> None:
+    """Publishes the events of jobs that `_clean` failed again: the first delivery of a message may have ended between
+    the record and the event."""
+    jobs = in_threads(lambda one: services.jobs.get(one.id if isinstance(one, Job) else one.job_id), waiting)
+    codes = {kind.code for kind in malware.REFUSALS}
+    _publish_finished([job for job in jobs if job and job.error and job.error.code in codes], services)
 
 
 def _submit(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> None:

@@ -126,6 +126,7 @@ class Settings:
         more than the defaults, which fit into a payload of Lambda (`maskdrop.limits`).
     source_buckets: buckets, besides the inbox, whose objects any caller may name as a source, or `bucket/prefix/`,
         separated by spaces.
+    malware_scan: 1 submits jobs once GuardDuty found their files clean (`maskdrop.malware`), 0 does not wait for it.
     http_sources: 1 fetches sources by plain http too, 0 by https only.
     images_per_month: maximum images of one owner in a calendar month (UTC); 0 for no maximum.
     bytes_per_day: maximum bytes that the requests of one owner may store in a day: upload forms with the size for which
@@ -162,6 +163,7 @@ class Settings:
     trusted_hosts: str = ""
     untrusted_ports: str = ""
     http_sources: int = 0
+    malware_scan: int = 0
     images_per_month: int = 0
     bytes_per_day: int = 1 << 40
     fetches_at_once: int = 10

@@ -244,10 +244,14 @@ class FakeDeadLetters:
 
 @dataclass
 class FakeStorage:
-    """objects: (bucket, key) -> body. jobs: (bucket, key) -> id of the job whose result the object is."""
+    """objects: (bucket, key) -> body. jobs: (bucket, key) -> id of the job whose result the object is.
+
+    tagged: (bucket, key) -> tags of every version; objects without a row do not exist for `tags`.
+    """
 
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     jobs: dict[tuple[str, str], str] = field(default_factory=dict)
+    tagged: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def head(self, bucket: str, key: str) -> Stored | None:
         body = self.objects.get((bucket, key))
@@ -272,6 +276,12 @@ class FakeStorage:
 
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
         self.objects[to_bucket, to_key] = self.read(bucket, key)
+
+    def tags(self, bucket: str, key: str, version_id: str) -> dict[str, str]:
+        try:
+            return self.tagged[bucket, key]
+        except KeyError:
+            raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from None
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         return f"https://{bucket}/{key}?valid={seconds}"

@@ -423,7 +423,7 @@ NOT_OF_THE_API = {
     "endpoint_failed", "missing_source", "multiple_sources", "unknown_foreground", "method_not_allowed",
     "mask_empty", "mask_full", "edit_filtered", "edit_refused", "editor_unavailable", "editor_throttled",
     "editor_timed_out", "spending_cap_reached",
-    "model_retired", "model_not_in_region",
+    "model_retired", "model_not_in_region", "malware_found", "not_scanned",
 }  # fmt: skip
 """Codes of failed jobs, of retries inside the functions, of the vendor dialects, and of methods that no path has."""
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from infra.encryption import KEY_USE, has_local_storage
+from infra.malware import TAGGING
 from infra.stages import Stage, load
+from maskdrop.malware import SCANNED, TAG
 from tests.infra.conftest import Template, synthesize, synthesize_file
 
 STAGES = Path(__file__).parent / "stages"
@@ -148,7 +150,7 @@ def test_a_role_may_use_the_key_only_through_the_services_that_it_calls(everythi
                 found[service.removesuffix(".")] = set(listed(one["Action"]))
         assert found == expected, role
         users += bool(found)
-    assert users == 13  # nine functions, two endpoints, the door and the upload of the console
+    assert users == 14  # nine functions, two endpoints, the door, the upload of the console and the malware scan
 
 
 def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
@@ -160,6 +162,10 @@ def test_every_action_on_encrypted_resources_has_its_use_of_the_key() -> None:
         "sqs:DeleteMessage",
         "dynamodb:LeadingKeys",
         "s3:GetBucketTagging",
+        *TAGGING,
+        "s3:GetBucketNotification",
+        "s3:PutBucketNotification",
+        "s3:RequestObjectTagKeys",
     }
     assert used - without_data <= set(KEY_USE)
 
@@ -537,3 +543,54 @@ def test_corrections_are_stored_only_where_the_stage_allows_it(everything: Stack
             if rule.get("Prefix") == "training/"
         ]
         assert [rule["ExpirationInDays"] for rule in rules] == [days]
+
+
+def test_guardduty_scans_photos_and_uploads_and_tags_them(everything: Stacks) -> None:
+    (plan,) = everything["Maskdrop"].of("AWS::GuardDuty::MalwareProtectionPlan").values()
+    assert plan["ProtectedResource"]["S3Bucket"]["ObjectPrefixes"] == ["inbox/", "uploads/"]
+    assert plan["Actions"] == {"Tagging": {"Status": "ENABLED"}}
+
+
+def test_the_bulk_endpoint_reads_scanned_objects_only_if_they_are_clean(everything: Stacks, on_cpu: Stacks) -> None:
+    def reads(stacks: Stacks) -> list[dict[str, Any]]:
+        (role,) = stacks[next(name for name in stacks if name.startswith("MaskdropBulk"))].of("AWS::IAM::Role").values()
+        found = [one for policy in role["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+        return [one for one in found if one["Action"] == "s3:GetObject"]
+
+    clean = {"StringEquals": {"s3:ExistingObjectTag/GuardDutyMalwareScanStatus": "NO_THREATS_FOUND"}}
+    for one in reads(everything):
+        scanned = [prefix for prefix in SCANNED if f"/{prefix}*" in json.dumps(one["Resource"])]
+        assert (one.get("Condition") == clean) == bool(scanned), one
+        assert not scanned or len(one["Resource"]) == len(SCANNED)
+    assert all("Condition" not in one for one in reads(on_cpu))
+
+
+def test_only_the_scan_writes_its_tag(everything: Stacks) -> None:
+    policies = everything["Maskdrop"].of("AWS::S3::BucketPolicy").values()
+    denied = [
+        one
+        for policy in policies
+        for one in policy["PolicyDocument"]["Statement"]
+        if one["Effect"] == "Deny" and "s3:PutObjectTagging" in one["Action"]
+    ]
+    (one,) = denied
+    assert one["Principal"] == {"AWS": "*"}
+    assert one["Condition"]["ForAnyValue:StringEquals"] == {"s3:RequestObjectTagKeys": [TAG]}
+    (role,) = one["Condition"]["ArnNotEquals"]["aws:PrincipalArn"]["Fn::GetAtt"][:1]
+    assert role.startswith("MalwareScan")
+
+
+def test_an_update_keeps_the_events_by_which_guardduty_learns_of_objects(everything: Stacks, on_cpu: Stacks) -> None:
+    def notified(stacks: Stacks) -> list[Any]:
+        buckets = stacks["Maskdrop"].of("AWS::S3::Bucket").values()
+        return [one["NotificationConfiguration"] for one in buckets if "NotificationConfiguration" in one]
+
+    (inbox,) = notified(everything)
+    assert inbox["EventBridgeConfiguration"] == {"EventBridgeEnabled": True}
+    assert inbox["QueueConfigurations"]
+    assert all("EventBridgeConfiguration" not in one for one in notified(on_cpu))
+
+
+def test_without_the_option_nothing_is_scanned(on_cpu: Stacks) -> None:
+    assert "AWS::GuardDuty::MalwareProtectionPlan" not in {one["Type"] for _, one in resources(on_cpu)}
+    assert "ObjectTagging" not in json.dumps([*statements_by_role(on_cpu).values()])

@@ -179,6 +179,7 @@ APIS = {
         json=("EventPattern",),
         generated=("Name", "Rule"),
     ),
+    "AWS::GuardDuty::MalwareProtectionPlan": Api(service="guardduty", operation="CreateMalwareProtectionPlan"),
     "AWS::IAM::ManagedPolicy": Api(
         service="iam",
         operation="CreatePolicy",
@@ -268,6 +269,9 @@ APIS = {
             "PublicAccessBlockConfiguration": "PutPublicAccessBlock.PublicAccessBlockConfiguration",
             "Tags": "PutBucketTagging.Tagging.TagSet",
             "VersioningConfiguration": "PutBucketVersioning.VersioningConfiguration",
+        },
+        omitted={
+            "NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled": "the empty member stands for true"
         },
         generated=("Bucket",),
     ),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import stat
 import threading
 from pathlib import Path
 
-from standalone.database import Database
+from standalone.database import FILE, Database
+from standalone.files import signing_secret
 
 
 def test_the_database_is_closed_after_the_query_of_another_thread(tmp_path: Path) -> None:
@@ -16,3 +18,11 @@ def test_the_database_is_closed_after_the_query_of_another_thread(tmp_path: Path
         assert connection.execute("SELECT count(*) FROM objects").fetchone() == (0,)
     closing.join()
     assert not closing.is_alive()
+
+
+def test_only_their_owner_can_read_the_database_and_the_secret_of_urls(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    Database(folder).close()
+    signing_secret(folder)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / FILE, folder / "secret")}
+    assert modes == {"data": 0o700, FILE: 0o600, "secret": 0o600}
