@@ -332,7 +332,7 @@ def _admit_bundle(
         failure = _undo(bundle, jobs, valve, services) or error
     if isinstance(failure, EndpointUnavailable):
         raise failure
-    return [failure if isinstance(claim, Job) else claim for claim in claims]
+    return [claim if isinstance(claim, MaskdropError) else failure for claim in claims]
 
 
 def _clean(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> list[Job]:
