@@ -668,6 +668,14 @@ def test_the_usage_plan_counts_requests_by_the_key_of_the_authorizer(template: T
     assert plan["Quota"]["Period"] == "MONTH"
 
 
+def test_one_key_cannot_use_the_requests_of_all_callers(template: Template) -> None:
+    (plan,) = template.of("AWS::ApiGateway::UsagePlan").values()
+    (stage,) = template.of("AWS::ApiGateway::Stage").values()
+    (all_callers,) = stage["MethodSettings"]
+    assert plan["Throttle"]["RateLimit"] * 2 <= all_callers["ThrottlingRateLimit"]
+    assert plan["Throttle"]["BurstLimit"] * 2 <= all_callers["ThrottlingBurstLimit"]
+
+
 def test_the_authorizer_runs_for_every_request_without_caching(template: Template) -> None:
     (authorizer,) = template.of("AWS::ApiGateway::Authorizer").values()
     assert (authorizer["Type"], authorizer["AuthorizerResultTtlInSeconds"]) == ("REQUEST", 0)
