@@ -43,7 +43,9 @@ class Ingest(Function):
         if shared.stage.malware_scan:
             for prefix in SCANNED:
                 objects = shared.storage.inbox.arn_for_objects(f"{prefix}*")
-                self.allow_objects("s3:GetObjectTagging", "s3:GetObjectVersionTagging", on=objects)
+                self.allow_objects("s3:GetObjectTagging", on=objects)
+            # Without it, S3 returns 403 for a missing object.
+            self.allow("s3:ListBucket", on=shared.storage.inbox.bucket_arn)
         shared.registry.allow(self.role, "dynamodb:Query", kinds=["preset"])
         shared.registry.allow(
             self.role,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Literal
 
 from maskdrop import malware
 from maskdrop.edit import Stage, edit_keys
@@ -33,6 +34,8 @@ from maskdrop.errors import (
     JobInProgress,
     JobNotFailed,
     MaskdropError,
+    NotAllowed,
+    SourceError,
     SourceMissing,
     StorageUnavailable,
     Unavailable,
@@ -320,11 +323,14 @@ def _admit_bundle(
     """
     claims = in_threads(lambda one: _claim(one, bundle, services, valve.now), waiting)
     jobs = list({claim.id: claim for claim in claims if isinstance(claim, Job)}.values())  # a job may have two messages
+    scans = (
+        in_threads(lambda job: _scan(job, valve, services), jobs) if valve.settings.malware_scan else [None] * len(jobs)
+    )
+    clean = [job for job, found in zip(jobs, scans, strict=True) if found is None]
+    withheld = [(job, found) for job, found in zip(jobs, scans, strict=True) if found]
     failure: MaskdropError | None = None
     try:
-        if valve.settings.malware_scan:
-            _publish_refused([one for one, claim in zip(waiting, claims, strict=True) if claim is None], services)
-        if clean := _clean(bundle, jobs, valve, services):
+        if clean:
             _submit(bundle, clean, valve, services)
         elif jobs:
             valve.release(bundle)
@@ -332,39 +338,45 @@ def _admit_bundle(
         failure = _undo(bundle, jobs, valve, services) or error
     if isinstance(failure, EndpointUnavailable):
         raise failure
-    return [claim if isinstance(claim, MaskdropError) else failure for claim in claims]
+    errors: dict[str, MaskdropError | None] = {}
+    if not failure:
+        returned = in_threads(lambda one: _withhold(bundle, *one, valve=valve, services=services), withheld)
+        errors = {job.id: error for (job, _), error in zip(withheld, returned, strict=True)}
+    return [errors.get(claim.id, failure) if isinstance(claim, Job) else claim for claim in claims]
 
 
-def _clean(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> list[Job]:
-    """The claimed jobs in whose files no malware was found. All of them in a stage without `malware_scan`.
+def _scan(job: Job, valve: Valve, services: Services) -> MaskdropError | Literal["no result"] | None:
+    """Why a claimed job must not be submitted; None where its files are clean."""
+    if job.stage != "segment":  # its files were clean in the first stage
+        return None
+    try:
+        return None if malware.is_clean(job, valve.settings.inbox, services.storage, valve.now) else "no result"
+    except MaskdropError as error:
+        return error
 
-    Jobs whose scan has no result yet are queued again without the attempt, with a delayed message. The others fail.
+
+def _withhold(
+    bundle: str, job: Job, found: MaskdropError | Literal["no result"], *, valve: Valve, services: Services
+) -> MaskdropError | None:
+    """Fails a claimed job whose files the scan refuses, or queues it again without the attempt. Returns the error for
+    which its message must be redelivered.
+
+    The event is published before the record is written. If the function ends in between, both are repeated.
     """
-    if not valve.settings.malware_scan:
-        return [*jobs]
-
-    def passes(job: Job) -> bool:
-        if job.stage != "segment":  # its files were clean in the first stage
-            return True
-        try:
-            clean = malware.is_clean(job, valve.settings.inbox, services.storage, valve.now)
-        except malware.REFUSALS as error:
-            _publish_finished([services.jobs.fail(job.id, error.info, bundle=bundle, now=valve.now)], services)
-            return False
-        if not clean:
-            queued = services.jobs.requeue(job.id, bundle=bundle, now=valve.now, give_back=True)
-            send_messages([queued] if queued else [], services, delay_s=malware.DELAY_S)
-        return clean
-
-    return [job for job, clean in zip(jobs, in_threads(passes, jobs), strict=True) if clean]
-
-
-def _publish_refused(waiting: Iterable[Job | JobMessage], services: Services) -> None:
-    """Publishes the events of jobs that `_clean` failed again: the first delivery of a message may have ended between
-    the record and the event."""
-    jobs = in_threads(lambda one: services.jobs.get(one.id if isinstance(one, Job) else one.job_id), waiting)
-    codes = {kind.code for kind in malware.REFUSALS}
-    _publish_finished([job for job in jobs if job and job.error and job.error.code in codes], services)
+    now = valve.now
+    try:
+        if isinstance(found, InputError | SourceError):
+            failed = replace(job, state="failed", error=found.info, changed_at=now, finished_at=now)
+            services.events.publish([failed])
+            services.jobs.fail(job.id, found.info, bundle=bundle, now=now)
+            return None
+        queued = services.jobs.requeue(job.id, bundle=bundle, now=now, give_back=True)
+        if isinstance(found, MaskdropError):
+            return found
+        send_messages([queued] if queued else [], services, delay_s=malware.delay_of(job, now))
+    except MaskdropError as error:
+        return error
+    return None
 
 
 def _submit(bundle: str, jobs: Sequence[Job], valve: Valve, services: Services) -> None:
@@ -429,7 +441,9 @@ def record_bundle(notification: Notification, settings: Settings, services: Serv
             if any(item.seed is not None for item in outcome.results):
                 outcome, usd = _composed(outcome, usd, response.bundle, services)
             return services.jobs.done(outcome.id, outcome, bundle=response.bundle, cost_usd=usd, now=now)
-        if outcome.error.retryable:
+        # Access to a file that was replaced after its scan was checked is denied until the new version is scanned.
+        denied = settings.malware_scan and outcome.error.code == NotAllowed.code
+        if outcome.error.retryable or denied:
             return retry_or_fail(outcome.id, outcome.error, response.bundle, settings, services, now)
         return services.jobs.fail(outcome.id, outcome.error, bundle=response.bundle, now=now)
 

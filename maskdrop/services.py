@@ -150,8 +150,8 @@ class Storage(Protocol):
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
         """Copies an object with its content type. Raises SourceMissing where it does not exist."""
 
-    def tags(self, bucket: str, key: str, version_id: str) -> dict[str, str]:
-        """The tags of a version of an object; "": of the current one. Raises SourceMissing where it does not exist."""
+    def tags(self, bucket: str, key: str) -> tuple[str, dict[str, str]]:
+        """Version and tags of an object, in a bucket with versions. Raises SourceMissing where it does not exist."""
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         """A presigned URL of the object, valid for `seconds`."""

@@ -177,11 +177,11 @@ class ApiStorage:
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
         self.write(to_bucket, to_key, self._files.read(bucket, key), self._files.content_type(bucket, key))
 
-    def tags(self, bucket: str, key: str, version_id: str) -> dict[str, str]:  # noqa: ARG002  files have no versions
+    def tags(self, bucket: str, key: str) -> tuple[str, dict[str, str]]:
         """No tags: `serve` has no malware scan."""
-        if self._files.head(bucket, key) is None:
+        if (stored := self._files.head(bucket, key)) is None:
             raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.")
-        return {}
+        return stored.etag, {}
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         expires = str(int(time.time()) + seconds)

@@ -20,6 +20,7 @@ from maskdrop.errors import (
     FailedDownload,
     MaskdropError,
     SourceMissing,
+    StorageUnavailable,
     TextNotSupported,
     UnsupportedFormat,
 )
@@ -246,12 +247,14 @@ class FakeDeadLetters:
 class FakeStorage:
     """objects: (bucket, key) -> body. jobs: (bucket, key) -> id of the job whose result the object is.
 
-    tagged: (bucket, key) -> tags of every version; objects without a row do not exist for `tags`.
+    tagged: (bucket, key) -> version and tags; objects without a row do not exist for `tags`.
+    untagged: (bucket, key) of objects whose tags cannot be read.
     """
 
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     jobs: dict[tuple[str, str], str] = field(default_factory=dict)
-    tagged: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    tagged: dict[tuple[str, str], tuple[str, dict[str, str]]] = field(default_factory=dict)
+    untagged: set[tuple[str, str]] = field(default_factory=set)
 
     def head(self, bucket: str, key: str) -> Stored | None:
         body = self.objects.get((bucket, key))
@@ -277,7 +280,9 @@ class FakeStorage:
     def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
         self.objects[to_bucket, to_key] = self.read(bucket, key)
 
-    def tags(self, bucket: str, key: str, version_id: str) -> dict[str, str]:
+    def tags(self, bucket: str, key: str) -> tuple[str, dict[str, str]]:
+        if (bucket, key) in self.untagged:
+            raise StorageUnavailable("Reading the tags of an object failed: SlowDown.")
         try:
             return self.tagged[bucket, key]
         except KeyError:
@@ -399,7 +404,7 @@ class FakeEvents:
     broken: MaskdropError | None = None
 
     def publish(self, jobs: Sequence[Job]) -> None:
-        if self.broken:
+        if self.broken and jobs:
             raise self.broken
         self.published.extend(jobs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
@@ -13,10 +13,6 @@ from maskdrop.wire import RESULT_OF
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-
-class _Version(TypedDict, total=False):
-    VersionId: str
 
 
 class S3Storage:
@@ -75,16 +71,15 @@ class S3Storage:
                     raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from error
                 raise
 
-    def tags(self, bucket: str, key: str, version_id: str) -> dict[str, str]:
-        version: _Version = {"VersionId": version_id} if version_id else {}
+    def tags(self, bucket: str, key: str) -> tuple[str, dict[str, str]]:
         with translated_errors(StorageUnavailable, "Reading the tags of an object"):
             try:
-                tagging = self._client.get_object_tagging(Bucket=bucket, Key=key, **version)
+                tagging = self._client.get_object_tagging(Bucket=bucket, Key=key)
             except ClientError as error:
-                if code_of(error) in ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed"):  # the last: a delete marker
+                if code_of(error) in ("NoSuchKey", "MethodNotAllowed"):  # the second: a delete marker
                     raise SourceMissing(f"The object s3://{bucket}/{key} does not exist.") from error
                 raise
-        return {tag["Key"]: tag["Value"] for tag in tagging["TagSet"]}
+        return tagging["VersionId"], {tag["Key"]: tag["Value"] for tag in tagging["TagSet"]}
 
     def link(self, bucket: str, key: str, *, seconds: int) -> str:
         with translated_errors(StorageUnavailable, "Creating a presigned URL"):

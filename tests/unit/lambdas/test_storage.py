@@ -53,18 +53,18 @@ def test_a_copy_takes_no_tags_along_and_a_missing_object_is_a_missing_source() -
             S3Storage(client).copy("inbox", "a", "results", "b")
 
 
-def test_tags_are_those_of_the_version_and_a_missing_object_is_a_missing_source() -> None:
+def test_tags_come_with_their_version_and_a_missing_object_is_a_missing_source() -> None:
     client: Any = Session().create_client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    tags = {"TagSet": [{"Key": "GuardDutyMalwareScanStatus", "Value": "NO_THREATS_FOUND"}]}
+    tags = [{"Key": "GuardDutyMalwareScanStatus", "Value": "NO_THREATS_FOUND"}]
     with Stubber(client) as stub:
-        stub.add_response("get_object_tagging", tags, {"Bucket": "inbox", "Key": "a", "VersionId": "v1"})
-        assert S3Storage(client).tags("inbox", "a", "v1") == {"GuardDutyMalwareScanStatus": "NO_THREATS_FOUND"}
-        stub.add_response("get_object_tagging", {"TagSet": []}, {"Bucket": "inbox", "Key": "a"})
-        assert S3Storage(client).tags("inbox", "a", "") == {}
-        for code in ("NoSuchKey", "NoSuchVersion", "MethodNotAllowed"):
+        stub.add_response("get_object_tagging", {"VersionId": "v1", "TagSet": tags}, {"Bucket": "inbox", "Key": "a"})
+        assert S3Storage(client).tags("inbox", "a") == ("v1", {"GuardDutyMalwareScanStatus": "NO_THREATS_FOUND"})
+        stub.add_response("get_object_tagging", {"VersionId": "v2", "TagSet": []})
+        assert S3Storage(client).tags("inbox", "a") == ("v2", {})
+        for code in ("NoSuchKey", "MethodNotAllowed"):
             stub.add_client_error("get_object_tagging", code)
             with pytest.raises(SourceMissing, match="s3://inbox/a"):
-                S3Storage(client).tags("inbox", "a", "v1")
+                S3Storage(client).tags("inbox", "a")
         stub.add_client_error("get_object_tagging", "AccessDenied", http_status_code=403)
         with pytest.raises(StorageUnavailable):
-            S3Storage(client).tags("inbox", "a", "v1")
+            S3Storage(client).tags("inbox", "a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,13 +26,17 @@ Hook = Callable[[httpx2.Request], httpx2.Response | None]
 @dataclass
 class Api:
     """The routes of the API, and the storage behind presigned URLs. before: may return a response of its own, or raise.
-    requests: all requests. slept: the pauses of the clients in seconds, which they do not wait."""
+    requests: all requests. slept: the pauses of the clients in seconds, which they do not wait.
+
+    Like a function of Lambda, it processes one request at a time: a resolver has the context of one.
+    """
 
     world: World = field(default_factory=World)
     before: Hook = field(default=lambda _: None)
     caller: Caller | None = CALLER
     requests: list[httpx2.Request] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
+    _busy: Lock = field(default_factory=Lock)
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
@@ -40,15 +45,16 @@ class Api:
             return early
         if request.url.host != "api.test":
             return self._stored(request)
-        found = vendors.call(
-            self.world,
-            request.method,
-            unquote(request.url.raw_path.decode().partition("?")[0]).removeprefix("/prod"),
-            body=request.content,
-            query=dict(request.url.params),
-            headers=_titled(request.headers),
-            caller=self.caller,
-        )
+        with self._busy:
+            found = vendors.call(
+                self.world,
+                request.method,
+                unquote(request.url.raw_path.decode().partition("?")[0]).removeprefix("/prod"),
+                body=request.content,
+                query=dict(request.url.params),
+                headers=_titled(request.headers),
+                caller=self.caller,
+            )
         return httpx2.Response(found.status, headers=found.headers, content=found.body)
 
     def _stored(self, request: httpx2.Request) -> httpx2.Response:
