@@ -60,9 +60,9 @@ def main() -> int:
             for latencies in interactive.measured(config, running_stack, photos.photo):
                 rows += _interactive_rows(latencies)
             api_ms = interactive.cpu_ms(config, photos.photo)
-            rows.append(("CPU of api for one interactive request", f"{api_ms:.1f} ms", "goal: at most 15 ms"))
         with console.status("rembg's server with the same network"):
-            rows += _rembg_rows(rembg_served.measured(config, running_stack, photos.photo))
+            comparison = rembg_served.measured(config, running_stack, photos.photo)
+            rows += [*_rembg_rows(comparison), _api_row(api_ms, comparison.cpu_ms[1])]
         with console.status("ingest and record, in bundles of 64"):
             cpu = functions.cpu_ms(config, running_stack)
         rows += [
@@ -117,6 +117,12 @@ def _rembg_rows(comparison: rembg_served.Comparison) -> list[Row]:
     ]
 
 
+def _api_row(api_ms: float, image_ms: float) -> Row:
+    """image_ms: CPU time of the model server for an image."""
+    note = f"{api_ms:.1f} / {image_ms:.0f} ms a request; goal: at most 0.1"
+    return ("CPU of api / CPU of the model server", f"{api_ms / image_ms:.2f}", note)
+
+
 def _interactive_rows(latencies: interactive.Latencies) -> list[Row]:
     clients = f"{latencies.clients} clients" if latencies.clients > 1 else "1 client"
 
@@ -129,7 +135,11 @@ def _interactive_rows(latencies: interactive.Latencies) -> list[Row]:
         ("  through the SageMaker emulator", figure(latencies.sagemaker), ""),
         ("  emulated gateway", figure(latencies.echo), "a function that returns as many bytes as the result"),
         ("  authorizer and rate limit", f"{latencies.key_ms:.0f} ms", "at p50: GET /v1/usage minus an empty response"),
-        ("  rest", f"{latencies.rest_ms:.0f} ms", "at p50: this project's code; goal: at most 15 ms"),
+        (
+            "  rest / model server alone",
+            f"{latencies.rest_ms / latencies.bare.p50_ms:.2f}",
+            f"{latencies.rest_ms:.0f} ms at p50: this project's code; goal: at most 0.12",
+        ),
     ]
 
 
