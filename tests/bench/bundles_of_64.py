@@ -1,5 +1,5 @@
 """Calls the handlers of ingest and record, and of their minimal counterparts (tests/bench/minimal.py), with bundles of
-64 images in turn, and prints the CPU milliseconds an image of each.
+64 images in turn, and prints the median of each in CPU milliseconds an image.
 
 `tests.bench.functions` runs it in a process of its own: `time.process_time` counts all threads of the process, so the
 figure includes the threads that write and excludes the rest of the benchmark.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import statistics
 import threading
 import time
 import uuid
@@ -19,7 +20,7 @@ from typing import Any
 from maskdrop.job import RESULTS_PREFIX, Result, Subject
 from maskdrop.wire import BUNDLE_MAX, BundleResponse, Outcome, split_s3_uri
 
-BUNDLES = 12
+BUNDLES = 32
 WARM = 2
 """Warm-up bundles: the first creates the clients and opens the connections."""
 
@@ -81,7 +82,7 @@ def main() -> None:
         "": (ingest.handler, record.handler),
         "minimal ": (minimal.ingest, minimal.record),
     }
-    spent = dict.fromkeys((f"{prefix}{name}" for prefix in pairs for name in ("ingest", "record")), 0.0)
+    spent: dict[str, list[float]] = {f"{prefix}{name}": [] for prefix in pairs for name in ("ingest", "record")}
     for number in range(BUNDLES):
         for prefix, (ingests, records) in pairs.items():
             events = photo_events(settings.inbox)
@@ -104,10 +105,9 @@ def main() -> None:
             message = {"messageId": "0", "body": json.dumps(notification), "eventSource": "aws:sqs"}
             recorded = cpu_s(records, [message])
             if number >= WARM:
-                spent[f"{prefix}ingest"] += counted
-                spent[f"{prefix}record"] += recorded
-    images = (BUNDLES - WARM) * BUNDLE_MAX
-    print(json.dumps({name: seconds * 1000 / images for name, seconds in spent.items()}))
+                spent[f"{prefix}ingest"].append(counted)
+                spent[f"{prefix}record"].append(recorded)
+    print(json.dumps({name: statistics.median(seconds) * 1000 / BUNDLE_MAX for name, seconds in spent.items()}))
 
 
 def cpu_s(handler: Any, messages: list[dict[str, Any]]) -> float:
