@@ -200,7 +200,6 @@ API_PATH = "/restapis/"
 def refuse_web_pages(app: Any) -> None:
     """Lets the emulator respond to requests of this machine alone. MiniStack checks neither Host nor Origin and allows
     every page to read its responses, and outside strict mode no request needs a signature."""
-    sys.path.append(str(Path(__file__).resolve().parent.parent))
     from maskdrop.loopback import LocalOnly
 
     app.app = LocalOnly(app.app, open_path=API_PATH)
@@ -331,6 +330,7 @@ def _name(physical_id: str) -> str:
 
 
 def main() -> None:
+    sys.path.append(str(Path(__file__).resolve().parent.parent))  # for maskdrop
     from ministack import app
     from ministack.services.cloudformation import provisioners
 

@@ -311,6 +311,9 @@ class SourceMissing(SourceError):
 class SourceReplaced(SourceError):
     code, status = "source_replaced", 409
 
+    def __init__(self, message: str = "A newer version replaced the source before it was processed.") -> None:
+        super().__init__(message)
+
 
 class NotFound(MaskdropError):
     """The API has no such path or resource."""

@@ -105,7 +105,7 @@ class ResultWriter:
         if stored is None:
             return NEW
         if not self._is_own(stored) and is_newer(stored.metadata.get(SEQUENCER, ""), self._item.source.sequencer):
-            raise SourceReplaced(_REPLACED)
+            raise SourceReplaced
         return stored.etag
 
     def _is_own(self, stored: StoredObject) -> bool:
@@ -132,9 +132,6 @@ class ResultWriter:
         return outcome
 
 
-_REPLACED = "A newer version replaced the source before it was processed."
-
-
 def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
     """Reads the current object, if it is still the version of the job; so old versions need no permission.
 
@@ -143,7 +140,7 @@ def read_source(source: Source, storage: Storage, limits: Limits) -> bytes:
 
     def check(stored: StoredObject) -> None:
         if source.version_id not in ("", stored.version_id, stored.etag):
-            raise SourceReplaced(_REPLACED)
+            raise SourceReplaced
         limits.check_bytes(stored.bytes)
 
     return storage.read(source.bucket, source.key, check)

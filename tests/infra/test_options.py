@@ -558,10 +558,11 @@ def test_the_bulk_endpoint_reads_scanned_objects_only_if_they_are_clean(everythi
         return [one for one in found if one["Action"] == "s3:GetObject"]
 
     clean = {"StringEquals": {"s3:ExistingObjectTag/GuardDutyMalwareScanStatus": "NO_THREATS_FOUND"}}
-    for one in reads(everything):
-        scanned = [prefix for prefix in SCANNED if f"/{prefix}*" in json.dumps(one["Resource"])]
-        assert (one.get("Condition") == clean) == bool(scanned), one
-        assert not scanned or len(one["Resource"]) == len(SCANNED)
+    conditional = [one for one in reads(everything) if one.get("Condition") == clean]
+    assert [len(one["Resource"]) for one in conditional] == [len(SCANNED)]
+    for prefix in SCANNED:
+        naming = [one for one in reads(everything) if f"/{prefix}*" in json.dumps(one["Resource"])]
+        assert naming == conditional, prefix
     assert all("Condition" not in one for one in reads(on_cpu))
 
 
